@@ -1,0 +1,69 @@
+//! The command line: its words and their help. Checked values are `config.rs`'s.
+
+use std::path::PathBuf;
+
+use clap::{Args, Parser, Subcommand};
+
+/// Measures every inference request on this host from the kernel, and serves the TorchServe metrics.
+#[derive(Debug, Parser)]
+#[command(name = "inferprobe", version, args_conflicts_with_subcommands = true)]
+pub struct Cli {
+    /// What to do; `serve` if left out.
+    #[command(subcommand)]
+    pub command: Option<Command>,
+    /// Options of `serve`.
+    #[command(flatten)]
+    pub serve: ServeArgs,
+}
+
+/// What the binary can do.
+#[derive(Debug, Subcommand)]
+pub enum Command {
+    /// Attach the probes and serve GET /metrics (the default).
+    Serve(Box<ServeArgs>),
+    /// Run the example inference server: two models, and a gentle stream of requests to itself.
+    DemoServer(DemoArgs),
+}
+
+/// Options of `serve`. Each is left out to mean "as in the configuration file, else the default".
+#[derive(Debug, Clone, Default, Args)]
+pub struct ServeArgs {
+    /// Address and port of the metrics endpoint [default: 127.0.0.1:8082]
+    #[arg(long, value_name = "ADDR:PORT")]
+    pub listen: Option<String>,
+    /// Configuration file (TOML)
+    #[arg(long, value_name = "PATH")]
+    pub config: Option<PathBuf>,
+    /// Watch whoever listens on this TCP port, now or later (repeatable)
+    #[arg(long, value_name = "PORT")]
+    pub watch_port: Vec<String>,
+    /// Watch processes whose command line matches this regular expression (repeatable)
+    #[arg(long, value_name = "REGEX")]
+    pub watch_exe: Vec<String>,
+    /// Seconds between readings of host and GPU figures, 1 to 3600 [default: 5]
+    #[arg(long, value_name = "SECONDS")]
+    pub refresh_interval: Option<u64>,
+    /// Mount point that the disk figures are of [default: /]
+    #[arg(long, value_name = "PATH")]
+    pub disk_mount: Option<PathBuf>,
+    /// NVML library to load instead of the system's libnvidia-ml.so.1
+    #[arg(long, value_name = "PATH")]
+    pub nvml_library: Option<PathBuf>,
+    /// Serve host and GPU figures alone: nothing is loaded into the kernel
+    #[arg(long)]
+    pub no_probes: bool,
+    /// Append one JSON line for each finished request to this file (times in ns; never payload)
+    #[arg(long, value_name = "PATH")]
+    pub request_log: Option<PathBuf>,
+    /// Start the example server when no inference server is found on this host
+    #[arg(long)]
+    pub demo: bool,
+}
+
+/// Options of `demo-server`.
+#[derive(Debug, Clone, Args)]
+pub struct DemoArgs {
+    /// TCP port on 127.0.0.1 to listen on; 0 takes a free one. The port is printed as one line
+    #[arg(long, default_value_t = 0)]
+    pub port: u16,
+}

@@ -1,0 +1,384 @@
+//! Command line and configuration file, checked and joined into one [`Config`].
+//!
+//! Flags win over the file, the file over the defaults; watch lists add up. Every error is one line that names
+//! the input and the remedy. Nothing here opens sockets or the kernel.
+
+use std::{net::SocketAddr, path::PathBuf, time::Duration};
+
+use regex::Regex;
+use serde::Deserialize;
+
+use crate::cli::ServeArgs;
+
+/// Where the endpoint listens unless told otherwise: TorchServe's own metrics address.
+const DEFAULT_LISTEN: &str = "127.0.0.1:8082";
+/// Host and GPU refresh interval, seconds.
+const DEFAULT_REFRESH_S: u64 = 5;
+
+/// A checked configuration.
+#[derive(Debug, Clone)]
+pub struct Config {
+    /// Where the endpoint listens.
+    pub listen: SocketAddr,
+    /// What to watch beside the servers recognised by themselves.
+    pub watches: Vec<Watch>,
+    /// Time between readings of host and GPU figures.
+    pub refresh: Duration,
+    /// Mount point that the disk figures are of.
+    pub disk_mount: PathBuf,
+    /// NVML library to load instead of the system's.
+    pub nvml_library: Option<PathBuf>,
+    /// Whether to attach the probes.
+    pub probes: bool,
+    /// File that takes one JSON line per finished request.
+    pub request_log: Option<PathBuf>,
+    /// Whether to start the example server when nothing else is there.
+    pub demo: bool,
+}
+
+/// One thing to watch, and the names to give to what it serves.
+#[derive(Debug, Clone)]
+pub struct Watch {
+    /// How it is found.
+    pub target: Target,
+    /// Model name where the path does not say.
+    pub model: Option<String>,
+    /// Model version where the path does not say.
+    pub version: Option<String>,
+    /// Server label instead of the process's name.
+    pub server: Option<String>,
+}
+
+/// How a watched server is found.
+#[derive(Debug, Clone)]
+pub enum Target {
+    /// Whoever listens on this TCP port.
+    Port(u16),
+    /// Processes whose command line (arguments joined by a space) matches.
+    Exe(Regex),
+}
+
+/// Why a configuration was refused: usage errors, exit code 2.
+#[derive(Debug, thiserror::Error)]
+pub enum ConfigError {
+    /// The file cannot be read.
+    #[error("--config {path}: {source}; give the path of a readable TOML file")]
+    Unreadable {
+        /// The path as given.
+        path: String,
+        /// What the system said.
+        source: std::io::Error,
+    },
+    /// The file is not what is expected.
+    #[error(
+        "{path}:{line}: {message}; see the configuration section of README.md for the known keys"
+    )]
+    Malformed {
+        /// The path as given.
+        path: String,
+        /// Line, counted from 1.
+        line: usize,
+        /// What the parser said, in one line.
+        message: String,
+    },
+    /// A value is out of its range or shape.
+    #[error("{name} {value:?}: {reason}")]
+    Invalid {
+        /// Flag or key.
+        name: String,
+        /// The value as given.
+        value: String,
+        /// What is wrong and what would be right.
+        reason: String,
+    },
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct FileConfig {
+    listen: Option<String>,
+    refresh_interval_s: Option<u64>,
+    disk_mount: Option<PathBuf>,
+    nvml_library: Option<PathBuf>,
+    probes: Option<bool>,
+    request_log: Option<PathBuf>,
+    #[serde(default)]
+    watch: Vec<FileWatch>,
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct FileWatch {
+    port: Option<u16>,
+    exe: Option<String>,
+    model: Option<String>,
+    version: Option<String>,
+    server: Option<String>,
+}
+
+impl Config {
+    /// Checks the command line and the file it names, and joins them.
+    pub fn load(args: &ServeArgs) -> Result<Self, ConfigError> {
+        let file = match &args.config {
+            None => FileConfig::default(),
+            Some(path) => {
+                let name = path.display().to_string();
+                let text =
+                    std::fs::read_to_string(path).map_err(|source| ConfigError::Unreadable {
+                        path: name.clone(),
+                        source,
+                    })?;
+                parse_file(&name, &text)?
+            }
+        };
+        join(args, file)
+    }
+}
+
+fn parse_file(path: &str, text: &str) -> Result<FileConfig, ConfigError> {
+    toml::from_str(text).map_err(|err: toml::de::Error| {
+        let line = err
+            .span()
+            .map_or(1, |span| 1 + text[..span.start].matches('\n').count());
+        ConfigError::Malformed {
+            path: path.to_owned(),
+            line,
+            message: err.message().replace('\n', " "),
+        }
+    })
+}
+
+fn join(args: &ServeArgs, file: FileConfig) -> Result<Config, ConfigError> {
+    let listen = match (&args.listen, &file.listen) {
+        (Some(flag), _) => parse_listen("--listen", flag)?,
+        (None, Some(key)) => parse_listen("listen", key)?,
+        (None, None) => parse_listen("--listen", DEFAULT_LISTEN)?,
+    };
+    let refresh_s = match (args.refresh_interval, file.refresh_interval_s) {
+        (Some(flag), _) => check_refresh("--refresh-interval", flag)?,
+        (None, Some(key)) => check_refresh("refresh_interval_s", key)?,
+        (None, None) => DEFAULT_REFRESH_S,
+    };
+    let mut watches = Vec::new();
+    for port in &args.watch_port {
+        watches.push(Watch::unnamed(Target::Port(parse_port(
+            "--watch-port",
+            port,
+        )?)));
+    }
+    for exe in &args.watch_exe {
+        watches.push(Watch::unnamed(Target::Exe(parse_regex(
+            "--watch-exe",
+            exe,
+        )?)));
+    }
+    for (index, entry) in file.watch.into_iter().enumerate() {
+        watches.push(check_watch(index + 1, entry)?);
+    }
+    Ok(Config {
+        listen,
+        watches,
+        refresh: Duration::from_secs(refresh_s),
+        disk_mount: args
+            .disk_mount
+            .clone()
+            .or(file.disk_mount)
+            .unwrap_or_else(|| "/".into()),
+        nvml_library: args.nvml_library.clone().or(file.nvml_library),
+        probes: !args.no_probes && file.probes.unwrap_or(true),
+        request_log: args.request_log.clone().or(file.request_log),
+        demo: args.demo,
+    })
+}
+
+impl Watch {
+    fn unnamed(target: Target) -> Self {
+        Self {
+            target,
+            model: None,
+            version: None,
+            server: None,
+        }
+    }
+}
+
+fn check_watch(number: usize, entry: FileWatch) -> Result<Watch, ConfigError> {
+    let target = match (entry.port, entry.exe) {
+        (Some(port), None) => Target::Port(parse_port("watch.port", &port.to_string())?),
+        (None, Some(exe)) => Target::Exe(parse_regex("watch.exe", &exe)?),
+        (port, exe) => {
+            let reason = match (port, exe) {
+                (Some(_), Some(_)) => "has both port and exe; keep one of the two",
+                _ => "has neither port nor exe; give one of the two",
+            };
+            return Err(ConfigError::Invalid {
+                name: "[[watch]]".into(),
+                value: format!("entry {number}"),
+                reason: reason.into(),
+            });
+        }
+    };
+    Ok(Watch {
+        target,
+        model: entry.model,
+        version: entry.version,
+        server: entry.server,
+    })
+}
+
+fn invalid(name: &str, value: &str, reason: String) -> ConfigError {
+    ConfigError::Invalid {
+        name: name.into(),
+        value: value.into(),
+        reason,
+    }
+}
+
+fn parse_listen(name: &str, value: &str) -> Result<SocketAddr, ConfigError> {
+    value.parse().map_err(|_| {
+        invalid(
+            name,
+            value,
+            "not an address and port; write it like 127.0.0.1:8082 or [::1]:8082".into(),
+        )
+    })
+}
+
+fn parse_port(name: &str, value: &str) -> Result<u16, ConfigError> {
+    match value.parse::<u16>() {
+        Ok(port) if port != 0 => Ok(port),
+        _ => Err(invalid(
+            name,
+            value,
+            "not a TCP port; give a number from 1 to 65535".into(),
+        )),
+    }
+}
+
+fn parse_regex(name: &str, value: &str) -> Result<Regex, ConfigError> {
+    Regex::new(value).map_err(|err| {
+        let detail = err.to_string();
+        let last = detail
+            .lines()
+            .last()
+            .unwrap_or_default()
+            .trim_start_matches("error: ")
+            .to_owned();
+        invalid(
+            name,
+            value,
+            format!("not a regular expression: {last}; escape literal characters with \\"),
+        )
+    })
+}
+
+fn check_refresh(name: &str, seconds: u64) -> Result<u64, ConfigError> {
+    if (1..=3600).contains(&seconds) {
+        return Ok(seconds);
+    }
+    Err(invalid(
+        name,
+        &seconds.to_string(),
+        "out of range; give whole seconds from 1 to 3600".into(),
+    ))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn args() -> ServeArgs {
+        ServeArgs::default()
+    }
+
+    fn join_text(args: &ServeArgs, text: &str) -> Result<Config, ConfigError> {
+        join(args, parse_file("f.toml", text)?)
+    }
+
+    #[test]
+    fn defaults_hold_when_nothing_is_given() {
+        let config = join_text(&args(), "").unwrap();
+        assert_eq!(config.listen.to_string(), "127.0.0.1:8082");
+        assert_eq!(config.refresh, Duration::from_secs(5));
+        assert_eq!(config.disk_mount, PathBuf::from("/"));
+        assert!(config.probes);
+        assert!(config.watches.is_empty());
+    }
+
+    #[test]
+    fn flags_win_over_the_file_and_watch_lists_add_up() {
+        let args = ServeArgs {
+            listen: Some("127.0.0.1:9".into()),
+            watch_port: vec!["8000".into()],
+            ..args()
+        };
+        let text = "listen = \"127.0.0.1:7\"\n[[watch]]\nexe = \"uvicorn\"\nmodel = \"m\"\n";
+        let config = join_text(&args, text).unwrap();
+        assert_eq!(config.listen.port(), 9);
+        assert!(matches!(config.watches[0].target, Target::Port(8000)));
+        assert!(matches!(&config.watches[1].target, Target::Exe(re) if re.as_str() == "uvicorn"));
+        assert_eq!(config.watches[1].model.as_deref(), Some("m"));
+    }
+
+    #[test]
+    fn errors_name_the_input_and_the_remedy() {
+        let cases: [(&str, &str); 6] = [
+            ("lisen = \"x\"", "f.toml:1: unknown field `lisen`"),
+            ("\nlisten = 3", "f.toml:2: invalid type: integer `3`"),
+            (
+                "[[watch]]\nmodel = \"m\"",
+                "[[watch]] \"entry 1\": has neither port nor exe",
+            ),
+            (
+                "[[watch]]\nport = 1\nexe = \"a\"",
+                "[[watch]] \"entry 1\": has both port and exe",
+            ),
+            (
+                "[[watch]]\nexe = \"(\"",
+                "watch.exe \"(\": not a regular expression: unclosed group",
+            ),
+            (
+                "refresh_interval_s = 0",
+                "refresh_interval_s \"0\": out of range",
+            ),
+        ];
+        for (text, expected) in cases {
+            let message = join_text(&args(), text).unwrap_err().to_string();
+            assert!(
+                message.starts_with(expected),
+                "{message:?} does not start with {expected:?}"
+            );
+            assert!(!message.contains('\n'), "{message:?}");
+        }
+    }
+
+    #[test]
+    fn bad_flags_are_named() {
+        for (args, expected) in [
+            (
+                ServeArgs {
+                    listen: Some("localhost".into()),
+                    ..args()
+                },
+                "--listen \"localhost\"",
+            ),
+            (
+                ServeArgs {
+                    watch_port: vec!["70000".into()],
+                    ..args()
+                },
+                "--watch-port \"70000\"",
+            ),
+            (
+                ServeArgs {
+                    watch_exe: vec!["[a".into()],
+                    ..args()
+                },
+                "--watch-exe \"[a\"",
+            ),
+        ] {
+            let message = join_text(&args, "").unwrap_err().to_string();
+            assert!(message.starts_with(expected), "{message:?}");
+        }
+    }
+}

@@ -1,0 +1,7 @@
+//! The userspace half of inferprobe, as modules that tests can reach.
+//!
+//! Data goes one way: hook -> segment -> record -> message -> request -> identity -> observation -> family -> text.
+
+pub mod cli;
+pub mod config;
+pub mod latency;
