@@ -1,0 +1,279 @@
+//! The layout of everything that crosses between the kernel and the agent: records, events, offsets, drop reasons.
+//!
+//! Every type is `repr(C)` with fixed-width integers and no padding that is not named, so that both halves agree and the
+//! verifier sees every byte written.
+
+/// Bytes of a read segment's beginning that a record carries at most.
+pub const REQUEST_HEAD_CAP: usize = 1024;
+/// Bytes of an answer's beginning that records carry at most, in all.
+pub const ANSWER_HEAD_CAP: usize = 512;
+/// Payload of the largest record.
+pub const PAYLOAD_CAP: usize = REQUEST_HEAD_CAP + ANSWER_HEAD_CAP;
+
+/// What a [`Record`] reports.
+pub mod kind {
+    /// A read segment that a second request, or the end of the connection, cut off before any write.
+    pub const READ: u8 = 1;
+    /// A read segment and the first write after it.
+    pub const EXCHANGE: u8 = 2;
+    /// A later write of the same answer, or several that followed each other closely.
+    pub const PROGRESS: u8 = 3;
+    /// The server can write no more on this connection.
+    pub const CLOSE: u8 = 4;
+}
+
+/// Bits of [`Record::flags`].
+pub mod flag {
+    /// `arrival_ns` holds; without it the arrival was not seen.
+    pub const ARRIVAL_KNOWN: u8 = 1;
+    /// `first_write_ns` is the return of the send, an upper bound of its start.
+    pub const WRITE_AT_RETURN: u8 = 1 << 1;
+    /// Request bytes could not be read (io_uring, or the page was gone).
+    pub const REQUEST_UNREADABLE: u8 = 1 << 2;
+    /// Answer bytes could not be read (io_uring, sendfile, or the page was gone).
+    pub const ANSWER_UNREADABLE: u8 = 1 << 3;
+    /// The connection is AF_UNIX: it has no ports, and its close is not seen.
+    pub const UNIX: u8 = 1 << 4;
+}
+
+/// Head of every record on the `RECORDS` ring; `request_len` then `answer_len` payload bytes follow it.
+///
+/// All times are CLOCK_MONOTONIC nanoseconds.
+#[repr(C)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Record {
+    /// Socket cookie: unique for the life of the kernel.
+    pub cookie: u64,
+    /// First byte readable; holds only with [`flag::ARRIVAL_KNOWN`].
+    pub arrival_ns: u64,
+    /// First read of the segment returned.
+    pub first_read_ns: u64,
+    /// Last read of the segment returned.
+    pub last_read_ns: u64,
+    /// Bytes read in the segment.
+    pub read_bytes: u64,
+    /// First write after the segment began to run (returned, with [`flag::WRITE_AT_RETURN`]).
+    pub first_write_ns: u64,
+    /// Latest write returned; of a CLOSE, the close.
+    pub last_write_ns: u64,
+    /// Bytes written since the segment's first write, this one included.
+    pub written_bytes: u64,
+    /// The last bytes written, the newest in the low byte; 0 where they are not known.
+    pub tail: u64,
+    /// Number of this record on its connection, from 1: a gap is a loss.
+    pub seq: u32,
+    /// Process that read or wrote last.
+    pub tgid: u32,
+    /// Bytes of the request's beginning in the payload.
+    pub request_len: u16,
+    /// Answer bytes in the payload, after the request's.
+    pub answer_len: u16,
+    /// TCP port of the server's side, host order; 0 for AF_UNIX.
+    pub local_port: u16,
+    /// TCP port of the client's side, host order; 0 for AF_UNIX.
+    pub peer_port: u16,
+    /// One of [`kind`].
+    pub kind: u8,
+    /// Bits of [`flag`].
+    pub flags: u8,
+    /// Zero.
+    pub reserved: [u8; 6],
+}
+
+const _: () = assert!(size_of::<Record>() == 96);
+
+/// Latest write of an answer whose small steps are not sent up one by one; an entry of `PROGRESSES`.
+///
+/// The agent reads it while the kernel writes: it holds only if [`ProgressSlot::is_whole`].
+#[repr(C)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct ProgressSlot {
+    /// Socket that the slot is taken by; 0: free.
+    pub cookie: u64,
+    /// As [`Record::last_write_ns`].
+    pub last_write_ns: u64,
+    /// As [`Record::written_bytes`].
+    pub written_bytes: u64,
+    /// As [`Record::tail`].
+    pub tail: u64,
+    /// Number of the last record that went up before.
+    pub seq: u64,
+    /// [`ProgressSlot::checksum`] of the fields above, written last.
+    pub check: u64,
+}
+
+impl ProgressSlot {
+    /// Value that `check` has when the other fields were written together.
+    #[inline(always)]
+    pub const fn checksum(&self) -> u64 {
+        self.cookie
+            ^ self.last_write_ns.rotate_left(1)
+            ^ self.written_bytes.rotate_left(2)
+            ^ self.tail
+            ^ self.seq.rotate_left(3)
+    }
+
+    /// Whether no write was under way while the slot was copied.
+    pub const fn is_whole(&self) -> bool {
+        self.cookie != 0 && self.check == self.checksum()
+    }
+}
+
+/// Number of slots in `PROGRESSES`; a power of two.
+pub const PROGRESS_SLOTS: usize = 16_384;
+
+/// What a [`ProcessEvent`] reports.
+pub mod process {
+    /// The process runs a new program.
+    pub const EXEC: u32 = 1;
+    /// A watched process ended.
+    pub const EXIT: u32 = 2;
+    /// A watched process forked `tgid`.
+    pub const FORK: u32 = 3;
+    /// The process began to listen on `port`.
+    pub const LISTEN: u32 = 4;
+}
+
+/// An entry of the `PROCESSES` ring.
+#[repr(C)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct ProcessEvent {
+    /// One of [`process`].
+    pub kind: u32,
+    /// The process.
+    pub tgid: u32,
+    /// Its parent, for a FORK.
+    pub parent: u32,
+    /// The port, for a LISTEN.
+    pub port: u32,
+}
+
+/// Ways in which the kernel half can lose something; each has one slot in `DROPS`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[repr(u32)]
+pub enum DropReason {
+    /// The `RECORDS` ring was full.
+    RingFull = 0,
+    /// The `PROCESSES` ring was full.
+    ProcessRingFull = 1,
+    /// No memory for a socket's state.
+    NoStorage = 2,
+    /// `WATCHED` or `LISTENERS` was full.
+    MapFull = 3,
+    /// Payload of a watched socket could not be read.
+    HeadUnreadable = 4,
+}
+
+impl DropReason {
+    /// Every reason, in slot order.
+    pub const ALL: [Self; 5] = [
+        Self::RingFull,
+        Self::ProcessRingFull,
+        Self::NoStorage,
+        Self::MapFull,
+        Self::HeadUnreadable,
+    ];
+
+    /// The reason's name in metrics.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::RingFull => "ring_full",
+            Self::ProcessRingFull => "process_ring_full",
+            Self::NoStorage => "no_socket_storage",
+            Self::MapFull => "map_full",
+            Self::HeadUnreadable => "head_unreadable",
+        }
+    }
+}
+
+/// Field offsets of the running kernel, bytes, resolved from its BTF by the loader.
+#[repr(C)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Offsets {
+    /// `sock_common.skc_family`
+    pub skc_family: u32,
+    /// `sock_common.skc_state`
+    pub skc_state: u32,
+    /// `sock_common.skc_num`
+    pub skc_num: u32,
+    /// `sock_common.skc_dport`
+    pub skc_dport: u32,
+    /// `sock.sk_type`
+    pub sk_type: u32,
+    /// `sock.sk_receive_queue.qlen`
+    pub sk_receive_qlen: u32,
+    /// `sock.sk_peer_pid`
+    pub sk_peer_pid: u32,
+    /// `tcp_sock.copied_seq`
+    pub tcp_copied_seq: u32,
+    /// `tcp_sock.rcv_nxt`
+    pub tcp_rcv_nxt: u32,
+    /// `unix_sock.addr`
+    pub unix_addr: u32,
+    /// `pid.numbers[0].nr`
+    pub pid_nr: u32,
+    /// `task_struct.pid`
+    pub task_pid: u32,
+    /// `task_struct.tgid`
+    pub task_tgid: u32,
+    /// `socket.sk`
+    pub socket_sk: u32,
+}
+
+/// Where `bpf_task_pt_regs` holds the system call, and the numbers of the calls that move socket bytes.
+///
+/// A number that the architecture does not have is `u32::MAX`.
+#[repr(C)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct SyscallAbi {
+    /// Offset of the call number in `struct pt_regs`, bytes.
+    pub nr: u32,
+    /// Offset of the second argument, bytes.
+    pub arg1: u32,
+    /// Offset of the third argument, bytes.
+    pub arg2: u32,
+    /// `read`
+    pub read: u32,
+    /// `readv`
+    pub readv: u32,
+    /// `recvfrom`
+    pub recvfrom: u32,
+    /// `recvmsg`
+    pub recvmsg: u32,
+    /// `write`
+    pub write: u32,
+    /// `writev`
+    pub writev: u32,
+    /// `sendto`
+    pub sendto: u32,
+    /// `sendmsg`
+    pub sendmsg: u32,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn drop_reasons_stand_in_slot_order() {
+        for (slot, reason) in DropReason::ALL.iter().enumerate() {
+            assert_eq!(*reason as usize, slot);
+        }
+    }
+
+    #[test]
+    fn a_torn_slot_is_not_whole() {
+        let mut slot = ProgressSlot {
+            cookie: 7,
+            last_write_ns: 5,
+            written_bytes: 9,
+            tail: 1,
+            seq: 2,
+            check: 0,
+        };
+        slot.check = slot.checksum();
+        assert!(slot.is_whole());
+        slot.written_bytes += 1;
+        assert!(!slot.is_whole());
+    }
+}

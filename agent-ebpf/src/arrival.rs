@@ -1,0 +1,178 @@
+//! When the bytes of a socket's receive queue became readable.
+//!
+//! A short log of (stream position, time) pairs: the producer is the kernel's readable hook, the consumer the read hook.
+//! They run at once on two CPUs, so each field has one writer: the producer.
+
+/// Entries of the log; a power of two. More unread packets than this are merged.
+pub const ENTRIES: usize = 8;
+
+/// One step of the receive queue.
+#[repr(C)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Entry {
+    /// CLOCK_MONOTONIC time of the step; 0: the entry was never used.
+    pub ns: u64,
+    /// Stream position just after the bytes that came with the step.
+    pub end: u32,
+    /// 1 when later bytes were folded in, so that `ns` holds for the first of them only.
+    pub merged: u32,
+}
+
+/// The latest steps of one receive queue.
+///
+/// Positions wrap: TCP sequence numbers, or a count of buffers for AF_UNIX.
+#[repr(C)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct ArrivalLog {
+    entries: [Entry; ENTRIES],
+    next: u32,
+    reserved: u32,
+}
+
+/// Distance from `from` forward to `to` on the wrapping line of positions; negative when `to` lies behind.
+#[inline(always)]
+const fn ahead(from: u32, to: u32) -> i32 {
+    to.wrapping_sub(from).cast_signed()
+}
+
+impl ArrivalLog {
+    /// An empty log.
+    pub const fn new() -> Self {
+        Self {
+            entries: [Entry {
+                ns: 0,
+                end: 0,
+                merged: 0,
+            }; ENTRIES],
+            next: 0,
+            reserved: 0,
+        }
+    }
+
+    /// Notes that the queue reaches to `end` at `now_ns`, while its reader has taken all before `consumed`.
+    #[inline(always)]
+    pub fn on_readable(&mut self, end: u32, consumed: u32, now_ns: u64) {
+        let newest = self.next.wrapping_sub(1) as usize & (ENTRIES - 1);
+        let Some(last) = self.entries.get_mut(newest) else {
+            return;
+        };
+        if last.ns != 0 && ahead(last.end, end) <= 0 {
+            return;
+        }
+        let Some(oldest) = self.entries.get(self.next as usize & (ENTRIES - 1)) else {
+            return;
+        };
+        if oldest.ns != 0 && ahead(consumed, oldest.end) > 0 {
+            if let Some(last) = self.entries.get_mut(newest) {
+                last.merged = 1;
+                last.end = end;
+            }
+            return;
+        }
+        if let Some(slot) = self.entries.get_mut(self.next as usize & (ENTRIES - 1)) {
+            *slot = Entry {
+                ns: now_ns,
+                end,
+                merged: 0,
+            };
+        }
+        self.next = self.next.wrapping_add(1);
+    }
+
+    /// When the byte at `position` became readable.
+    pub fn at(&self, position: u32) -> Arrival {
+        let mut best = Arrival::Unseen;
+        let mut best_ahead = i32::MAX;
+        let mut index = 0;
+        while index < ENTRIES {
+            if let Some(entry) = self.entries.get(index) {
+                let distance = ahead(position, entry.end);
+                if entry.ns != 0 && distance > 0 && distance < best_ahead {
+                    best_ahead = distance;
+                    best = if entry.merged == 0 {
+                        Arrival::At(entry.ns)
+                    } else {
+                        Arrival::Merged
+                    };
+                }
+            }
+            index += 1;
+        }
+        best
+    }
+}
+
+/// What the log knows of one position.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Arrival {
+    /// The byte became readable at this time.
+    At(u64),
+    /// The log had run full: the byte came at some time after an older one.
+    Merged,
+    /// No step covers the byte.
+    Unseen,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_first_byte_came_with_the_step_that_covers_it() {
+        let mut log = ArrivalLog::new();
+        log.on_readable(100, 0, 1_000);
+        log.on_readable(250, 0, 2_000);
+        assert_eq!(log.at(0), Arrival::At(1_000));
+        assert_eq!(log.at(99), Arrival::At(1_000));
+        assert_eq!(log.at(100), Arrival::At(2_000));
+        assert_eq!(log.at(250), Arrival::Unseen);
+    }
+
+    #[test]
+    fn a_step_that_brings_nothing_is_left_out() {
+        let mut log = ArrivalLog::new();
+        log.on_readable(100, 0, 1_000);
+        log.on_readable(100, 100, 5_000);
+        log.on_readable(200, 100, 9_000);
+        assert_eq!(log.at(100), Arrival::At(9_000));
+    }
+
+    #[test]
+    fn a_full_log_keeps_the_oldest_unread_and_owns_up_to_the_rest() {
+        let mut log = ArrivalLog::new();
+        for step in 1..=20_u32 {
+            log.on_readable(step * 10, 0, u64::from(step));
+        }
+        assert_eq!(log.at(0), Arrival::At(1));
+        assert_eq!(log.at(60), Arrival::At(7));
+        assert_eq!(log.at(75), Arrival::Merged);
+        assert_eq!(log.at(195), Arrival::Merged);
+    }
+
+    #[test]
+    fn read_entries_make_room() {
+        let mut log = ArrivalLog::new();
+        for step in 1..=100_u32 {
+            log.on_readable(step * 10, (step - 1) * 10, u64::from(step));
+            assert_eq!(log.at((step - 1) * 10), Arrival::At(u64::from(step)));
+        }
+    }
+
+    #[test]
+    fn positions_wrap() {
+        let start = u32::MAX - 5;
+        let mut log = ArrivalLog::new();
+        log.on_readable(start.wrapping_add(10), start, 77);
+        assert_eq!(log.at(start), Arrival::At(77));
+        assert_eq!(log.at(start.wrapping_add(9)), Arrival::At(77));
+        assert_eq!(log.at(start.wrapping_add(10)), Arrival::Unseen);
+    }
+
+    #[test]
+    fn an_entry_survives_its_reader_being_late_to_look() {
+        let mut log = ArrivalLog::new();
+        log.on_readable(100, 0, 1_000);
+        log.on_readable(200, 100, 2_000);
+        assert_eq!(log.at(0), Arrival::At(1_000));
+    }
+}

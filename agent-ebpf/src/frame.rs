@@ -1,0 +1,88 @@
+//! What the first bytes of a read or a write look like: enough to cut segments, never more.
+//!
+//! A hint for the kernel half. What the bytes mean is decided in userspace.
+
+/// Bytes that are looked at.
+pub const PEEK: usize = 8;
+
+const GET: u32 = u32::from_be_bytes(*b"GET ");
+const POST: u32 = u32::from_be_bytes(*b"POST");
+const PUT: u32 = u32::from_be_bytes(*b"PUT ");
+const HEAD: u32 = u32::from_be_bytes(*b"HEAD");
+const DELETE: u32 = u32::from_be_bytes(*b"DELE");
+const OPTIONS: u32 = u32::from_be_bytes(*b"OPTI");
+const PATCH: u32 = u32::from_be_bytes(*b"PATC");
+const TRACE: u32 = u32::from_be_bytes(*b"TRAC");
+const CONNECT: u32 = u32::from_be_bytes(*b"CONN");
+const HTTP2: u32 = u32::from_be_bytes(*b"PRI ");
+
+/// Whether a read that starts with these bytes may start a request: an HTTP/1 method token, or the HTTP/2 preface.
+///
+/// `len` is how many of the bytes hold; fewer than four never do.
+#[inline(always)]
+pub fn looks_like_request(first: [u8; PEEK], len: usize) -> bool {
+    if len < 4 {
+        return false;
+    }
+    matches!(
+        u32::from_be_bytes([first[0], first[1], first[2], first[3]]),
+        GET | POST | PUT | HEAD | DELETE | OPTIONS | PATCH | HTTP2 | TRACE | CONNECT
+    )
+}
+
+/// Whether a write that starts with these bytes starts an HTTP/1 answer.
+#[inline(always)]
+pub fn looks_like_answer(first: [u8; PEEK], len: usize) -> bool {
+    len >= 7 && u64::from_be_bytes(first) >> 8 == u64::from_be_bytes(*b"\0HTTP/1.")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn peek(bytes: &[u8]) -> ([u8; PEEK], usize) {
+        let mut first = [0; PEEK];
+        let len = bytes.len().min(PEEK);
+        first[..len].copy_from_slice(&bytes[..len]);
+        (first, len)
+    }
+
+    #[test]
+    fn method_tokens_start_requests() {
+        for head in [
+            "GET / HT", "POST /x ", "PUT /x H", "HEAD / H", "DELETE /", "OPTIONS ", "PATCH /x",
+            "PRI * HT",
+        ] {
+            let (first, len) = peek(head.as_bytes());
+            assert!(looks_like_request(first, len), "{head}");
+        }
+    }
+
+    #[test]
+    fn bodies_and_answers_do_not() {
+        for head in [
+            &b"{\"a\": 1}"[..],
+            b"HTTP/1.1",
+            b"\x16\x03\x01\0",
+            b"get / ht",
+            b"GET",
+            b"",
+            b"POS",
+        ] {
+            let (first, len) = peek(head);
+            assert!(!looks_like_request(first, len), "{head:?}");
+        }
+    }
+
+    #[test]
+    fn status_lines_start_answers() {
+        let (first, len) = peek(b"HTTP/1.1 200");
+        assert!(looks_like_answer(first, len));
+        let (first, len) = peek(b"HTTP/1.0 404");
+        assert!(looks_like_answer(first, len));
+        for head in [&b"HTTP/2 2"[..], b"data: x\n", b"HTTP/1", b""] {
+            let (first, len) = peek(head);
+            assert!(!looks_like_answer(first, len), "{head:?}");
+        }
+    }
+}

@@ -1,0 +1,484 @@
+//! Per-socket segments: runs of reads and of writes, cut at each change of direction and where a read looks like a new request.
+//!
+//! Decides when a record goes up and which bytes it carries. Knows no map, helper or clock, and no protocol beyond
+//! `frame`'s hints: whether a request is complete, and whose answer it is, is userspace's to say.
+
+use crate::{
+    abi::{ANSWER_HEAD_CAP, PAYLOAD_CAP, REQUEST_HEAD_CAP, Record, flag, kind},
+    arrival::{Arrival, ArrivalLog},
+};
+
+/// Later writes that follow each other within this time are told together.
+pub const COALESCE_NS: u64 = 200_000;
+
+/// Direction of the latest transfer.
+pub mod phase {
+    /// Nothing yet.
+    pub const IDLE: u8 = 0;
+    /// The latest transfer was a read.
+    pub const READING: u8 = 1;
+    /// The latest transfer was a write.
+    pub const WRITING: u8 = 2;
+}
+
+/// State of one watched socket, kept in its SK_STORAGE.
+///
+/// `arrivals` and the two `unix_` counters of the producer are written by the readable hook alone, all else by the
+/// read, write and close hooks.
+#[repr(C)]
+#[derive(Debug, Clone, Copy)]
+pub struct Conn {
+    /// The record being filled.
+    pub record: Record,
+    /// Its payload.
+    pub payload: [u8; PAYLOAD_CAP],
+    /// When the receive queue's bytes came.
+    pub arrivals: ArrivalLog,
+    /// Start of the send under way; 0: not seen.
+    pub send_start_ns: u64,
+    /// When the latest record went up.
+    pub emitted_ns: u64,
+    /// AF_UNIX: buffers that came; the producer's.
+    pub unix_produced: u32,
+    /// AF_UNIX: buffers that were surely taken when the latest came; the producer's.
+    pub unix_floor: u32,
+    /// AF_UNIX: buffers taken, as the reader counts them.
+    pub unix_consumed: u32,
+    /// Answer bytes that may still be carried up.
+    pub answer_budget: u16,
+    /// One of [`phase`].
+    pub phase: u8,
+    /// 1 once every byte yet to come has its arrival noted.
+    pub tracked: u8,
+    /// 1 while a write has not gone up.
+    pub pending: u8,
+    /// 1 once the server can write no more.
+    pub closed: u8,
+    /// Room that lets the verifier bound a copy by its start and its length apart.
+    pub reserved: [u8; 342],
+}
+
+const _: () = assert!(size_of::<Conn>() == size_of::<Record>() + 2 * REQUEST_HEAD_CAP);
+
+/// Bytes of the user's buffer to copy: `len` of them, to `payload[at..]`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Capture {
+    /// Where in the payload.
+    pub at: u16,
+    /// How many at most.
+    pub len: u16,
+}
+
+/// What a write asks for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct SendPlan {
+    /// Record to send up once the bytes are copied; `None`: the progress slot will do.
+    pub emit: Option<u8>,
+    /// Answer bytes to copy first.
+    pub capture: Capture,
+}
+
+impl Conn {
+    /// The state of a socket of which nothing is known.
+    pub const fn new() -> Self {
+        Self {
+            record: Record {
+                cookie: 0,
+                arrival_ns: 0,
+                first_read_ns: 0,
+                last_read_ns: 0,
+                read_bytes: 0,
+                first_write_ns: 0,
+                last_write_ns: 0,
+                written_bytes: 0,
+                tail: 0,
+                seq: 0,
+                tgid: 0,
+                request_len: 0,
+                answer_len: 0,
+                local_port: 0,
+                peer_port: 0,
+                kind: 0,
+                flags: 0,
+                reserved: [0; 6],
+            },
+            payload: [0; PAYLOAD_CAP],
+            arrivals: ArrivalLog::new(),
+            send_start_ns: 0,
+            emitted_ns: 0,
+            unix_produced: 0,
+            unix_floor: 0,
+            unix_consumed: 0,
+            answer_budget: 0,
+            phase: phase::IDLE,
+            tracked: 0,
+            pending: 0,
+            closed: 0,
+            reserved: [0; 342],
+        }
+    }
+
+    /// Record that must go up before a read is taken in: the rest of an answer, or a request that another one follows.
+    #[inline(always)]
+    pub fn recv_cuts(&self, request_like: bool) -> Option<u8> {
+        if self.pending != 0 {
+            Some(kind::PROGRESS)
+        } else if self.phase == phase::READING && request_like {
+            Some(kind::READ)
+        } else {
+            None
+        }
+    }
+
+    /// Whether a read now begins a segment, so that its arrival is wanted.
+    #[inline(always)]
+    pub fn recv_begins(&self, request_like: bool) -> bool {
+        self.phase != phase::READING || request_like
+    }
+
+    /// Takes in a read of `bytes` that returned at `now_ns`, and says which of its bytes to keep.
+    ///
+    /// `arrival` is looked at only where [`Conn::recv_begins`].
+    #[inline(always)]
+    pub fn on_recv(
+        &mut self,
+        now_ns: u64,
+        bytes: u32,
+        arrival: Arrival,
+        request_like: bool,
+    ) -> Capture {
+        if self.recv_begins(request_like) {
+            self.record.flags &= flag::UNIX;
+            self.record.arrival_ns = 0;
+            if let Arrival::At(ns) = arrival {
+                self.record.arrival_ns = if ns < now_ns { ns } else { now_ns };
+                self.record.flags |= flag::ARRIVAL_KNOWN;
+            }
+            self.record.first_read_ns = now_ns;
+            self.record.read_bytes = 0;
+            self.record.request_len = 0;
+            self.record.answer_len = 0;
+            self.record.first_write_ns = 0;
+            self.record.last_write_ns = 0;
+            self.record.written_bytes = 0;
+            self.record.tail = 0;
+            self.phase = phase::READING;
+        }
+        self.record.last_read_ns = now_ns;
+        self.record.read_bytes += bytes as u64;
+        let at = self.record.request_len;
+        Capture {
+            at,
+            len: smaller(bytes, (REQUEST_HEAD_CAP as u16).saturating_sub(at)),
+        }
+    }
+
+    /// Takes in a write of `bytes` that returned at `now_ns`; `tail` is the answer's last bytes with it.
+    ///
+    /// `None`: nothing was read before it, so it answers nothing that was seen.
+    #[inline(always)]
+    pub fn on_send(&mut self, now_ns: u64, bytes: u32, answer_like: bool) -> Option<SendPlan> {
+        let start_ns = self.send_start_ns;
+        self.send_start_ns = 0;
+        match self.phase {
+            phase::READING => {
+                self.phase = phase::WRITING;
+                self.record.first_write_ns = start_ns;
+                if start_ns == 0 {
+                    self.record.first_write_ns = now_ns;
+                    self.record.flags |= flag::WRITE_AT_RETURN;
+                }
+                self.record.last_write_ns = now_ns;
+                self.record.written_bytes = bytes as u64;
+                self.answer_budget = ANSWER_HEAD_CAP as u16;
+                let len = smaller(bytes, self.answer_budget);
+                Some(SendPlan {
+                    emit: Some(kind::EXCHANGE),
+                    capture: Capture {
+                        at: self.record.request_len,
+                        len,
+                    },
+                })
+            }
+            phase::WRITING => {
+                self.record.last_write_ns = now_ns;
+                self.record.written_bytes += bytes as u64;
+                if answer_like {
+                    self.answer_budget = ANSWER_HEAD_CAP as u16;
+                }
+                let len = smaller(bytes, self.answer_budget);
+                let apart = now_ns.saturating_sub(self.emitted_ns) >= COALESCE_NS;
+                let emit = if len > 0 || apart {
+                    Some(kind::PROGRESS)
+                } else {
+                    None
+                };
+                Some(SendPlan {
+                    emit,
+                    capture: Capture { at: 0, len },
+                })
+            }
+            _ => None,
+        }
+    }
+
+    /// Notes that `len` request bytes were copied.
+    #[inline(always)]
+    pub fn captured_request(&mut self, len: u16) {
+        self.record.request_len += len;
+    }
+
+    /// Notes that `len` answer bytes were copied.
+    #[inline(always)]
+    pub fn captured_answer(&mut self, len: u16) {
+        self.record.answer_len = len;
+        self.answer_budget = self.answer_budget.saturating_sub(len);
+    }
+
+    /// Records still to go up when the server can write no more: what was pending first, then the close itself.
+    #[inline(always)]
+    pub fn close_cuts(&self) -> Option<u8> {
+        if self.pending != 0 {
+            Some(kind::PROGRESS)
+        } else if self.phase == phase::READING {
+            Some(kind::READ)
+        } else {
+            None
+        }
+    }
+
+    /// Makes `record` ready to go up as `record_kind` at `now_ns`, and says how many payload bytes go with it.
+    #[inline(always)]
+    pub fn seal(&mut self, record_kind: u8, now_ns: u64) -> u16 {
+        self.record.seq = self.record.seq.wrapping_add(1);
+        self.record.kind = record_kind;
+        self.emitted_ns = now_ns;
+        self.pending = 0;
+        if record_kind == kind::CLOSE {
+            self.record.last_write_ns = now_ns;
+        }
+        self.record
+            .request_len
+            .saturating_add(self.record.answer_len)
+    }
+
+    /// Forgets the payload that went up.
+    #[inline(always)]
+    pub fn sent(&mut self) {
+        self.record.request_len = 0;
+        self.record.answer_len = 0;
+    }
+}
+
+impl Default for Conn {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+#[inline(always)]
+fn smaller(bytes: u32, cap: u16) -> u16 {
+    if bytes < cap as u32 {
+        bytes as u16
+    } else {
+        cap
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::{vec, vec::Vec};
+
+    use super::*;
+
+    /// Plays transfers against a socket's state as the hooks do, and keeps the records that went up.
+    struct Player {
+        conn: Conn,
+        up: Vec<Record>,
+    }
+
+    impl Player {
+        fn new() -> Self {
+            Self {
+                conn: Conn::new(),
+                up: vec![],
+            }
+        }
+
+        fn emit(&mut self, record_kind: u8, now_ns: u64) {
+            self.conn.seal(record_kind, now_ns);
+            self.up.push(self.conn.record);
+            self.conn.sent();
+        }
+
+        fn recv(
+            &mut self,
+            now_ns: u64,
+            bytes: u32,
+            arrival: Arrival,
+            request_like: bool,
+        ) -> Capture {
+            if let Some(cut) = self.conn.recv_cuts(request_like) {
+                self.emit(cut, now_ns);
+            }
+            let capture = self.conn.on_recv(now_ns, bytes, arrival, request_like);
+            self.conn.captured_request(capture.len);
+            capture
+        }
+
+        fn send(&mut self, start_ns: u64, now_ns: u64, bytes: u32, answer_like: bool) {
+            self.conn.send_start_ns = start_ns;
+            let Some(plan) = self.conn.on_send(now_ns, bytes, answer_like) else {
+                return;
+            };
+            self.conn.captured_answer(plan.capture.len);
+            match plan.emit {
+                Some(record_kind) => self.emit(record_kind, now_ns),
+                None => self.conn.pending = 1,
+            }
+        }
+    }
+
+    #[test]
+    fn a_request_and_its_answer_are_one_exchange() {
+        let mut player = Player::new();
+        player.recv(2_000, 300, Arrival::At(1_000), true);
+        player.send(9_000, 9_500, 120, true);
+        let [record] = player.up[..] else {
+            panic!("{:?}", player.up)
+        };
+        assert_eq!(record.kind, kind::EXCHANGE);
+        assert_eq!(
+            (record.arrival_ns, record.first_read_ns, record.last_read_ns),
+            (1_000, 2_000, 2_000)
+        );
+        assert_eq!(
+            (record.first_write_ns, record.last_write_ns),
+            (9_000, 9_500)
+        );
+        assert_eq!((record.read_bytes, record.written_bytes), (300, 120));
+        assert_eq!((record.request_len, record.answer_len), (300, 120));
+        assert_eq!(record.flags, flag::ARRIVAL_KNOWN);
+        assert_eq!(record.seq, 1);
+    }
+
+    #[test]
+    fn reads_of_one_request_share_a_segment_and_a_head() {
+        let mut player = Player::new();
+        assert_eq!(
+            player.recv(10, 24, Arrival::At(5), true),
+            Capture { at: 0, len: 24 }
+        );
+        assert_eq!(
+            player.recv(20, 800, Arrival::Unseen, false),
+            Capture { at: 24, len: 800 }
+        );
+        assert_eq!(
+            player.recv(30, 5_000, Arrival::Unseen, false),
+            Capture { at: 824, len: 200 }
+        );
+        assert_eq!(
+            player.recv(40, 5_000, Arrival::Unseen, false),
+            Capture { at: 1024, len: 0 }
+        );
+        player.send(50, 60, 10, true);
+        assert_eq!(player.up.len(), 1);
+        assert_eq!(player.up[0].read_bytes, 10_824);
+        assert_eq!(
+            (player.up[0].first_read_ns, player.up[0].last_read_ns),
+            (10, 40)
+        );
+        assert_eq!(player.up[0].arrival_ns, 5);
+    }
+
+    #[test]
+    fn a_second_request_read_before_the_answer_cuts_the_segment() {
+        let mut player = Player::new();
+        player.recv(10, 100, Arrival::At(1), true);
+        player.recv(20, 50, Arrival::At(15), true);
+        player.send(90, 95, 10, true);
+        assert_eq!(player.up[0].kind, kind::READ);
+        assert_eq!(
+            (player.up[0].read_bytes, player.up[0].first_write_ns),
+            (100, 0)
+        );
+        assert_eq!(player.up[1].kind, kind::EXCHANGE);
+        assert_eq!((player.up[1].read_bytes, player.up[1].arrival_ns), (50, 15));
+    }
+
+    #[test]
+    fn a_send_whose_start_was_not_seen_is_marked() {
+        let mut player = Player::new();
+        player.recv(10, 100, Arrival::Unseen, true);
+        player.send(0, 95, 10, true);
+        assert_eq!(player.up[0].flags, flag::WRITE_AT_RETURN);
+        assert_eq!(player.up[0].first_write_ns, 95);
+    }
+
+    #[test]
+    fn small_answers_go_up_write_by_write() {
+        let mut player = Player::new();
+        player.recv(10, 100, Arrival::At(1), true);
+        player.send(20, 21, 130, true);
+        player.send(22, 23, 40, false);
+        let kinds: Vec<u8> = player.up.iter().map(|record| record.kind).collect();
+        assert_eq!(kinds, [kind::EXCHANGE, kind::PROGRESS]);
+        assert_eq!(
+            (player.up[1].written_bytes, player.up[1].last_write_ns),
+            (170, 23)
+        );
+        assert_eq!((player.up[1].request_len, player.up[1].answer_len), (0, 40));
+    }
+
+    #[test]
+    fn long_answers_are_coalesced_and_their_end_is_never_lost() {
+        let mut player = Player::new();
+        player.recv(10, 100, Arrival::At(1), true);
+        for step in 1..=300_u64 {
+            player.send(step * 1_000, step * 1_000 + 10, 16_384, step == 1);
+        }
+        assert!(player.up.len() < 5, "{} records", player.up.len());
+        assert_eq!(player.conn.pending, 1);
+        player.recv(9_000_000, 100, Arrival::At(8_000_000), true);
+        let last = player.up.last().unwrap();
+        assert_eq!(last.kind, kind::PROGRESS);
+        assert_eq!(last.written_bytes, 300 * 16_384);
+        assert_eq!(last.last_write_ns, 300_010);
+    }
+
+    #[test]
+    fn slow_chunks_each_go_up() {
+        let mut player = Player::new();
+        player.recv(10, 100, Arrival::At(1), true);
+        for step in 1..=10_u64 {
+            player.send(step * 1_000_000, step * 1_000_000 + 10, 600, step == 1);
+        }
+        assert_eq!(player.up.len(), 10);
+    }
+
+    #[test]
+    fn a_second_answer_in_one_run_of_writes_brings_its_head() {
+        let mut player = Player::new();
+        player.recv(10, 100, Arrival::At(1), true);
+        player.send(20, 21, 2_000, true);
+        player.send(22, 23, 2_000, false);
+        player.send(24, 25, 90, true);
+        assert_eq!(player.up.last().unwrap().answer_len, 90);
+    }
+
+    #[test]
+    fn a_server_that_speaks_first_is_not_recorded() {
+        let mut player = Player::new();
+        player.send(1, 2, 50, false);
+        assert!(player.up.is_empty());
+    }
+
+    #[test]
+    fn an_unanswered_request_goes_up_at_the_close() {
+        let mut player = Player::new();
+        player.recv(10, 100, Arrival::At(1), true);
+        assert_eq!(player.conn.close_cuts(), Some(kind::READ));
+        player.send(20, 21, 100, true);
+        assert_eq!(player.conn.close_cuts(), None);
+    }
+}
