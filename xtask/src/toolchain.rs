@@ -1,0 +1,137 @@
+//! Which compiler and linker for the bpf target this machine has, told from files alone.
+//!
+//! Compiled into `xtask` and into `agent/build.rs`, so that both make the same choice; only `std` is used for that
+//! reason. How a missing part is got is `setup.rs`'s business.
+
+use std::env;
+use std::fmt;
+use std::fs;
+use std::path::{Path, PathBuf};
+
+/// Names the rustup toolchain to use, whatever else is there.
+pub(crate) const TOOLCHAIN_ENV: &str = "INFERPROBE_BPF_TOOLCHAIN";
+
+/// The rustup toolchain that set-up links to a distribution's compiler.
+pub(crate) const LINKED_NAME: &str = "bpf";
+
+/// Where to look.
+#[derive(Debug)]
+pub(crate) struct Places {
+    /// Value of `INFERPROBE_BPF_TOOLCHAIN`.
+    pub(crate) wanted: Option<String>,
+    /// rustup's folder of toolchains.
+    pub(crate) toolchains: PathBuf,
+    /// Folders that may hold `bpf-linker`, in order.
+    pub(crate) bin_dirs: Vec<PathBuf>,
+}
+
+/// A compiler and a linker that together build eBPF programs.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) struct Toolchain {
+    /// rustup's name for the compiler.
+    pub(crate) name: String,
+    /// The `bpf-linker` that rustc will find first.
+    pub(crate) linker: PathBuf,
+}
+
+/// What keeps the eBPF half from being built.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) enum Missing {
+    /// The toolchain that `INFERPROBE_BPF_TOOLCHAIN` names is absent or has no sources of `core`.
+    Wanted(String),
+    /// No fitting toolchain has the sources of `core`.
+    Compiler,
+    /// There is a compiler, but no `bpf-linker`.
+    Linker,
+}
+
+impl Places {
+    /// The places that the environment names.
+    pub(crate) fn from_env() -> Self {
+        let home = env::var_os("HOME").map_or_else(|| PathBuf::from("/root"), PathBuf::from);
+        let folder = |name: &str, default: &str| {
+            env::var_os(name).map_or_else(|| home.join(default), PathBuf::from)
+        };
+        let path = env::var_os("PATH").unwrap_or_default();
+        // rustup puts cargo's folder before PATH for everything that it starts.
+        let bin_dirs = std::iter::once(folder("CARGO_HOME", ".cargo").join("bin"))
+            .chain(env::split_paths(&path))
+            .collect();
+        Self {
+            wanted: env::var(TOOLCHAIN_ENV).ok().filter(|name| !name.is_empty()),
+            toolchains: folder("RUSTUP_HOME", ".rustup").join("toolchains"),
+            bin_dirs,
+        }
+    }
+}
+
+impl Toolchain {
+    /// Finds the wanted toolchain, else the linked one, else the newest nightly; each must have the sources of `core`.
+    pub(crate) fn find(places: &Places) -> Result<Self, Missing> {
+        let names = installed(&places.toolchains);
+        let name = match &places.wanted {
+            Some(wanted) => names
+                .into_iter()
+                .find(|name| name == wanted || name.starts_with(&format!("{wanted}-")))
+                .ok_or_else(|| Missing::Wanted(wanted.clone()))?,
+            None => names
+                .into_iter()
+                .find(|name| name == LINKED_NAME || name.starts_with("nightly"))
+                .ok_or(Missing::Compiler)?,
+        };
+        let linker = find_program(&places.bin_dirs, "bpf-linker").ok_or(Missing::Linker)?;
+        Ok(Self { name, linker })
+    }
+
+    /// Whether the compiler takes unstable flags without `RUSTC_BOOTSTRAP`.
+    pub(crate) fn is_nightly(&self) -> bool {
+        self.name.starts_with("nightly")
+    }
+}
+
+impl fmt::Display for Missing {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Wanted(name) => write!(
+                f,
+                "{TOOLCHAIN_ENV}={name}: rustup has no such toolchain with the sources of core; \
+                 unset it, or name one that `rustup toolchain list` shows and add its rust-src component"
+            ),
+            Self::Compiler => f.write_str(
+                "the eBPF half needs a Rust toolchain with the sources of core, and there is none; \
+                 run `cargo xtask setup`",
+            ),
+            Self::Linker => f.write_str(
+                "the eBPF half needs bpf-linker, and it is not on PATH; run `cargo xtask setup`",
+            ),
+        }
+    }
+}
+
+/// The first file called `name` in `dirs`.
+pub(crate) fn find_program(dirs: &[PathBuf], name: &str) -> Option<PathBuf> {
+    dirs.iter()
+        .map(|dir| dir.join(name))
+        .find(|path| path.is_file())
+}
+
+/// Toolchains with a compiler and the sources of `core`: the linked one first, then later names first, which puts an
+/// undated nightly before the dated ones.
+fn installed(toolchains: &Path) -> Vec<String> {
+    let mut names: Vec<String> = fs::read_dir(toolchains)
+        .into_iter()
+        .flatten()
+        .flatten()
+        .filter_map(|entry| entry.file_name().into_string().ok())
+        .filter(|name| has_core_source(&toolchains.join(name)))
+        .collect();
+    names.sort_by(|a, b| (b == LINKED_NAME, b).cmp(&(a == LINKED_NAME, a)));
+    names
+}
+
+fn has_core_source(sysroot: &Path) -> bool {
+    sysroot
+        .join("lib/rustlib/src/rust/library/core/src/lib.rs")
+        .is_file()
+        && sysroot.join("bin/rustc").is_file()
+}
