@@ -3,6 +3,8 @@
 //! Every type is `repr(C)` with fixed-width integers and no padding that is not named, so that both halves agree and the
 //! verifier sees every byte written.
 
+use bytemuck::{Pod, Zeroable};
+
 /// Bytes of a read segment's beginning that a record carries at most.
 pub const REQUEST_HEAD_CAP: usize = 1024;
 /// Bytes of an answer's beginning that records carry at most, in all.
@@ -40,7 +42,7 @@ pub mod flag {
 ///
 /// All times are CLOCK_MONOTONIC nanoseconds.
 #[repr(C)]
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Pod, Zeroable)]
 pub struct Record {
     /// Socket cookie: unique for the life of the kernel.
     pub cookie: u64,
@@ -86,7 +88,7 @@ const _: () = assert!(size_of::<Record>() == 96);
 ///
 /// The agent reads it while the kernel writes: it holds only if [`ProgressSlot::is_whole`].
 #[repr(C)]
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Pod, Zeroable)]
 pub struct ProgressSlot {
     /// Socket that the slot is taken by; 0: free.
     pub cookie: u64,
@@ -136,7 +138,7 @@ pub mod process {
 
 /// An entry of the `PROCESSES` ring.
 #[repr(C)]
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Pod, Zeroable)]
 pub struct ProcessEvent {
     /// One of [`process`].
     pub kind: u32,
@@ -188,7 +190,7 @@ impl DropReason {
 
 /// Field offsets of the running kernel, bytes, resolved from its BTF by the loader.
 #[repr(C)]
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Pod, Zeroable)]
 pub struct Offsets {
     /// `sock_common.skc_family`
     pub skc_family: u32,
@@ -224,7 +226,7 @@ pub struct Offsets {
 ///
 /// A number that the architecture does not have is `u32::MAX`.
 #[repr(C)]
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Pod, Zeroable)]
 pub struct SyscallAbi {
     /// Offset of the call number in `struct pt_regs`, bytes.
     pub nr: u32,

@@ -130,6 +130,12 @@ impl Conn {
         }
     }
 
+    /// Whether what is pending must go up before a write that starts another answer, whose bytes it would hide.
+    #[inline(always)]
+    pub fn send_cuts(&self, answer_like: bool) -> bool {
+        self.pending != 0 && answer_like
+    }
+
     /// Whether a read now begins a segment, so that its arrival is wanted.
     #[inline(always)]
     pub fn recv_begins(&self, request_like: bool) -> bool {
@@ -183,11 +189,7 @@ impl Conn {
         match self.phase {
             phase::READING => {
                 self.phase = phase::WRITING;
-                self.record.first_write_ns = start_ns;
-                if start_ns == 0 {
-                    self.record.first_write_ns = now_ns;
-                    self.record.flags |= flag::WRITE_AT_RETURN;
-                }
+                self.note_first_write(start_ns, now_ns);
                 self.record.last_write_ns = now_ns;
                 self.record.written_bytes = bytes as u64;
                 self.answer_budget = ANSWER_HEAD_CAP as u16;
@@ -205,6 +207,7 @@ impl Conn {
                 self.record.written_bytes += bytes as u64;
                 if answer_like {
                     self.answer_budget = ANSWER_HEAD_CAP as u16;
+                    self.note_first_write(start_ns, now_ns);
                 }
                 let len = smaller(bytes, self.answer_budget);
                 let apart = now_ns.saturating_sub(self.emitted_ns) >= COALESCE_NS;
@@ -219,6 +222,17 @@ impl Conn {
                 })
             }
             _ => None,
+        }
+    }
+
+    #[inline(always)]
+    fn note_first_write(&mut self, start_ns: u64, now_ns: u64) {
+        if start_ns == 0 {
+            self.record.first_write_ns = now_ns;
+            self.record.flags |= flag::WRITE_AT_RETURN;
+        } else {
+            self.record.first_write_ns = start_ns;
+            self.record.flags &= !flag::WRITE_AT_RETURN;
         }
     }
 
@@ -327,6 +341,9 @@ mod tests {
         }
 
         fn send(&mut self, start_ns: u64, now_ns: u64, bytes: u32, answer_like: bool) {
+            if self.conn.send_cuts(answer_like) {
+                self.emit(kind::PROGRESS, now_ns);
+            }
             self.conn.send_start_ns = start_ns;
             let Some(plan) = self.conn.on_send(now_ns, bytes, answer_like) else {
                 return;
@@ -457,13 +474,19 @@ mod tests {
     }
 
     #[test]
-    fn a_second_answer_in_one_run_of_writes_brings_its_head() {
+    fn a_second_answer_in_one_run_of_writes_brings_its_head_and_start() {
         let mut player = Player::new();
         player.recv(10, 100, Arrival::At(1), true);
         player.send(20, 21, 2_000, true);
         player.send(22, 23, 2_000, false);
+        assert_eq!(player.conn.pending, 1);
         player.send(24, 25, 90, true);
-        assert_eq!(player.up.last().unwrap().answer_len, 90);
+        let [.., rest, second] = &player.up[..] else {
+            panic!("{:?}", player.up)
+        };
+        assert_eq!((rest.written_bytes, rest.answer_len), (4_000, 0));
+        assert_eq!((second.written_bytes, second.answer_len), (4_090, 90));
+        assert_eq!((second.first_write_ns, second.last_write_ns), (24, 25));
     }
 
     #[test]

@@ -1,0 +1,257 @@
+//! The maps, and the few things done with them. Knows no hook.
+
+use core::ffi::c_void;
+
+use aya_ebpf::{
+    EbpfContext as _,
+    bindings::{
+        BPF_ANY, BPF_RB_AVAIL_DATA, BPF_RB_FORCE_WAKEUP, BPF_RB_NO_WAKEUP,
+        BPF_SK_STORAGE_GET_F_CREATE, bpf_map_type::BPF_MAP_TYPE_SK_STORAGE,
+    },
+    btf_maps::{Array, HashMap, LruHashMap, PerCpuArray, RingBuf},
+    helpers::{
+        bpf_get_current_pid_tgid, bpf_ringbuf_output, bpf_ringbuf_query, bpf_sk_storage_get,
+    },
+    macros::btf_map,
+    programs::BtfTracePointContext,
+};
+use inferprobe_ebpf::{
+    abi::{DropReason, PAYLOAD_CAP, PROGRESS_SLOTS, ProcessEvent, ProgressSlot, Record},
+    segment::Conn,
+};
+
+use crate::kernel::Sock;
+
+/// Bytes waiting in the ring from which a record wakes the agent up; below, the agent's own timer does.
+const WAKEUP_BYTES: u64 = 1 << 20;
+
+/// A socket storage map whose entries are copied from a listener to the connections it accepts.
+#[repr(C)]
+struct ClonedSkStorage {
+    r#type: *const [i32; BPF_MAP_TYPE_SK_STORAGE as usize],
+    key: *const i32,
+    value: *const Conn,
+    max_entries: *const [i32; 0],
+    // BPF_F_NO_PREALLOC | BPF_F_CLONE
+    map_flags: *const [i32; 1 | 1 << 9],
+}
+
+// SAFETY: the fields are placeholders that the loader reads types from; nothing dereferences them.
+unsafe impl Sync for ClonedSkStorage {}
+
+#[btf_map]
+static CONNS: ClonedSkStorage = ClonedSkStorage {
+    r#type: core::ptr::null(),
+    key: core::ptr::null(),
+    value: core::ptr::null(),
+    max_entries: core::ptr::null(),
+    map_flags: core::ptr::null(),
+};
+
+/// An untouched [`Conn`], the first value of a new storage entry: it does not fit on the stack.
+#[btf_map]
+static BLANKS: Array<Conn, 1> = Array::new();
+
+#[btf_map]
+static RECORDS: RingBuf<Record, { 4 << 20 }> = RingBuf::new();
+
+#[btf_map]
+static PROCESSES: RingBuf<ProcessEvent, { 64 << 10 }> = RingBuf::new();
+
+#[btf_map]
+static PROGRESSES: Array<ProgressSlot, PROGRESS_SLOTS> = Array::new();
+
+#[btf_map]
+static DROPS: PerCpuArray<u64, { DropReason::ALL.len() }> = PerCpuArray::new();
+
+/// Watched processes.
+#[btf_map]
+static WATCHED: HashMap<u32, u8, 8192> = HashMap::new();
+
+/// Watched TCP ports, one bit each.
+#[btf_map]
+static PORTS: Array<u64, 1024> = Array::new();
+
+/// Addresses (kernel pointers) of watched AF_UNIX listeners: their connections share them.
+#[btf_map]
+static LISTENERS: LruHashMap<u64, u8, 1024> = LruHashMap::new();
+
+/// Counts a loss.
+#[inline(always)]
+pub(crate) fn count(reason: DropReason) {
+    if let Some(slot) = DROPS.get_ptr_mut(reason as u32) {
+        // SAFETY: the slot is this CPU's own, and programs are not preempted by the same program.
+        unsafe { *slot += 1 };
+    }
+}
+
+/// State of a watched socket; null for any other.
+#[inline(always)]
+pub(crate) fn conn(sk: Sock) -> *mut Conn {
+    // SAFETY: CONNS is a socket storage map and `sk` came from the hook's typed argument.
+    unsafe { bpf_sk_storage_get(conns(), sk.as_ptr(), core::ptr::null_mut(), 0) }.cast()
+}
+
+/// State of a socket, made if there was none.
+#[inline(always)]
+pub(crate) fn conn_or_new(sk: Sock) -> Result<*mut Conn, DropReason> {
+    let blank = BLANKS.get_ptr_mut(0).ok_or(DropReason::NoStorage)?;
+    // SAFETY: as in `conn`; `blank` is a value of the map's own type.
+    let conn: *mut Conn = unsafe {
+        bpf_sk_storage_get(
+            conns(),
+            sk.as_ptr(),
+            blank.cast(),
+            BPF_SK_STORAGE_GET_F_CREATE.into(),
+        )
+    }
+    .cast();
+    if conn.is_null() {
+        Err(DropReason::NoStorage)
+    } else {
+        Ok(conn)
+    }
+}
+
+#[inline(always)]
+fn conns() -> *mut c_void {
+    (&raw const CONNS).cast_mut().cast()
+}
+
+/// Sends the record of `conn` up, with its payload.
+#[inline(always)]
+pub(crate) fn emit(conn: &mut Conn, kind: u8, now_ns: u64) {
+    let payload_bytes = conn.seal(kind, now_ns) as u64;
+    let payload_bytes = if payload_bytes > PAYLOAD_CAP as u64 {
+        PAYLOAD_CAP as u64
+    } else {
+        payload_bytes
+    };
+    let ring: *mut c_void = (&raw const RECORDS).cast_mut().cast();
+    // SAFETY: RECORDS is a ring buffer.
+    let waiting = unsafe { bpf_ringbuf_query(ring, BPF_RB_AVAIL_DATA.into()) };
+    let wakeup = if waiting >= WAKEUP_BYTES {
+        BPF_RB_FORCE_WAKEUP
+    } else {
+        BPF_RB_NO_WAKEUP
+    };
+    // SAFETY: the payload follows the record in `Conn`, and `payload_bytes` ends within it.
+    let sent = unsafe {
+        bpf_ringbuf_output(
+            ring,
+            (&raw mut *conn).cast(),
+            size_of::<Record>() as u64 + payload_bytes,
+            wakeup.into(),
+        )
+    };
+    if sent < 0 {
+        count(DropReason::RingFull);
+    }
+    conn.sent();
+}
+
+/// Notes the latest write in the socket's progress slot; `false` when another socket has the slot.
+#[inline(always)]
+pub(crate) fn note_progress(conn: &Conn) -> bool {
+    let Some(slot) = PROGRESSES.get_ptr_mut(slot_of(conn)) else {
+        return false;
+    };
+    // SAFETY: the entry is preallocated; a reader that sees half of it tells by the checksum.
+    let slot = unsafe { &mut *slot };
+    if slot.cookie != 0 && slot.cookie != conn.record.cookie {
+        return false;
+    }
+    let mut next = ProgressSlot {
+        cookie: conn.record.cookie,
+        last_write_ns: conn.record.last_write_ns,
+        written_bytes: conn.record.written_bytes,
+        tail: conn.record.tail,
+        seq: conn.record.seq as u64,
+        check: 0,
+    };
+    next.check = next.checksum();
+    *slot = next;
+    true
+}
+
+/// Gives the socket's progress slot back.
+#[inline(always)]
+pub(crate) fn free_progress(conn: &Conn) {
+    let Some(slot) = PROGRESSES.get_ptr_mut(slot_of(conn)) else {
+        return;
+    };
+    // SAFETY: as in `note_progress`.
+    let slot = unsafe { &mut *slot };
+    if slot.cookie == conn.record.cookie {
+        slot.cookie = 0;
+    }
+}
+
+#[inline(always)]
+fn slot_of(conn: &Conn) -> u32 {
+    conn.record.cookie as u32 & (PROGRESS_SLOTS as u32 - 1)
+}
+
+/// Sends a process event up, and wakes the agent: it must look before the process serves.
+#[inline(always)]
+pub(crate) fn emit_process(event: ProcessEvent) -> Result<(), DropReason> {
+    PROCESSES
+        .output(event, BPF_RB_FORCE_WAKEUP.into())
+        .map_err(|_| DropReason::ProcessRingFull)
+}
+
+/// Whether the process is watched.
+#[inline(always)]
+pub(crate) fn watches(tgid: u32) -> bool {
+    WATCHED.get_ptr(tgid).is_some()
+}
+
+/// Watches a process.
+#[inline(always)]
+pub(crate) fn watch(tgid: u32) -> Result<(), DropReason> {
+    WATCHED
+        .insert(tgid, 1, BPF_ANY.into())
+        .map_err(|_| DropReason::MapFull)
+}
+
+/// Ends the watch of a process; `false` when it was not watched.
+#[inline(always)]
+pub(crate) fn unwatch(tgid: u32) -> bool {
+    WATCHED.remove(tgid).is_ok()
+}
+
+/// Whether the TCP port is watched.
+#[inline(always)]
+pub(crate) fn watches_port(port: u16) -> bool {
+    PORTS
+        .get(port as u32 >> 6)
+        .is_some_and(|bits| bits >> (port & 63) & 1 == 1)
+}
+
+/// Watches the connections of an AF_UNIX listener's address.
+#[inline(always)]
+pub(crate) fn watch_address(address: u64) -> Result<(), DropReason> {
+    LISTENERS
+        .insert(address, 1, BPF_ANY.into())
+        .map_err(|_| DropReason::MapFull)
+}
+
+/// Whether the AF_UNIX address is a watched listener's.
+#[inline(always)]
+pub(crate) fn watches_address(address: u64) -> bool {
+    LISTENERS.get_ptr(address).is_some()
+}
+
+/// Process and thread that run now.
+#[inline(always)]
+pub(crate) fn current() -> (u32, u32) {
+    let both = bpf_get_current_pid_tgid();
+    ((both >> 32) as u32, both as u32)
+}
+
+/// The hook's first argument, which is a socket in all socket hooks.
+#[inline(always)]
+pub(crate) fn socket(ctx: &BtfTracePointContext) -> Sock {
+    let _ = ctx.as_ptr();
+    Sock::new(ctx.arg::<*mut c_void>(0))
+}

@@ -1,0 +1,225 @@
+//! Copies the first and last bytes of a transfer out of the user's buffer. Reads user memory only, and only what was transferred.
+
+use core::ffi::c_void;
+
+use aya_ebpf::helpers::{
+    bpf_get_current_task_btf, bpf_task_pt_regs, generated::bpf_probe_read_user,
+};
+use inferprobe_ebpf::{
+    abi::{PAYLOAD_CAP, REQUEST_HEAD_CAP},
+    frame::PEEK,
+    segment::{Capture, Conn},
+};
+
+use crate::kernel::{self, Buffer};
+
+/// Vectors of a scattered transfer that are looked at.
+const VECTORS: u32 = 8;
+
+/// Bytes of a transfer in user memory: one buffer, or vectors of them.
+#[derive(Clone, Copy)]
+pub(crate) struct Bytes {
+    start: u64,
+    vectors: u32,
+    total: u32,
+}
+
+#[repr(C)]
+#[derive(Clone, Copy)]
+struct Vector {
+    start: u64,
+    len: u64,
+}
+
+/// The `total` bytes that the running system call has transferred; `None` when its buffer cannot be known.
+#[inline(always)]
+pub(crate) fn of_current(total: u32) -> Option<Bytes> {
+    // SAFETY: both helpers return typed, non-null pointers in tracing programs (5.11, 5.15).
+    let regs = unsafe { bpf_task_pt_regs(bpf_get_current_task_btf()) };
+    match kernel::syscall((regs as *const c_void).cast())? {
+        Buffer::Flat { start } => Some(Bytes {
+            start,
+            vectors: 0,
+            total,
+        }),
+        Buffer::Vectors { start, count } => Some(Bytes {
+            start,
+            vectors: clamp(count),
+            total,
+        }),
+        Buffer::Message { start } => {
+            // msg_iov and msg_iovlen of struct user_msghdr (include/linux/socket.h), the same on all 64-bit architectures.
+            let header: Vector = read(start + 16)?;
+            Some(Bytes {
+                start: header.start,
+                vectors: clamp(header.len),
+                total,
+            })
+        }
+    }
+}
+
+#[inline(always)]
+fn clamp(count: u64) -> u32 {
+    // One more than is looked at stands for "more".
+    if count > VECTORS as u64 {
+        VECTORS + 1
+    } else {
+        count as u32
+    }
+}
+
+#[inline(always)]
+fn read<T: Copy + Default>(address: u64) -> Option<T> {
+    let mut value = T::default();
+    // SAFETY: the helper checks the user address and writes `size_of::<T>()` bytes to `value`.
+    let failed = unsafe {
+        bpf_probe_read_user(
+            (&raw mut value).cast(),
+            size_of::<T>() as u32,
+            address as *const c_void,
+        )
+    };
+    if failed == 0 { Some(value) } else { None }
+}
+
+impl Default for Vector {
+    #[inline(always)]
+    fn default() -> Self {
+        Self { start: 0, len: 0 }
+    }
+}
+
+impl Bytes {
+    /// The first bytes and how many there are; `None` when they cannot be read.
+    #[inline(always)]
+    pub(crate) fn peek(self) -> Option<([u8; PEEK], usize)> {
+        let (start, len) = if self.vectors == 0 {
+            (self.start, self.total as u64)
+        } else {
+            let first: Vector = read(self.start)?;
+            (first.start, smaller(first.len, self.total as u64))
+        };
+        let mut first = 0_u64;
+        let len = if len > PEEK as u64 {
+            PEEK as u32
+        } else {
+            len as u32
+        };
+        // SAFETY: at most eight bytes are written to an eight-byte value.
+        let failed =
+            unsafe { bpf_probe_read_user((&raw mut first).cast(), len, start as *const c_void) };
+        if failed != 0 {
+            None
+        } else {
+            Some((first.to_ne_bytes(), len as usize))
+        }
+    }
+
+    /// Copies what `capture` asks for into the payload; returns how many bytes came, `None` when memory was unreadable.
+    #[inline(always)]
+    pub(crate) fn copy(self, conn: &mut Conn, capture: Capture) -> Option<u16> {
+        if capture.len == 0 {
+            return Some(0);
+        }
+        if self.vectors == 0 {
+            copy_flat(conn, capture.at, self.start, capture.len as u64)?;
+            return Some(capture.len);
+        }
+        let mut copied = 0_u16;
+        let mut index = 0_u32;
+        while index < VECTORS {
+            if index >= self.vectors || copied >= capture.len {
+                break;
+            }
+            let vector: Vector = read(self.start + index as u64 * size_of::<Vector>() as u64)?;
+            let len = smaller(vector.len, (capture.len - copied) as u64);
+            copy_flat(conn, capture.at + copied, vector.start, len)?;
+            copied += len as u16;
+            index += 1;
+        }
+        Some(copied)
+    }
+
+    /// `before` with the transfer's last bytes shifted in; 0 when they are not known.
+    #[inline(always)]
+    pub(crate) fn tail(self, before: u64) -> u64 {
+        if self.vectors == 0 {
+            return shift_in(before, self.start, self.total as u64);
+        }
+        let mut tail = before;
+        let mut left = self.total as u64;
+        let mut index = 0_u32;
+        while index < VECTORS {
+            if index >= self.vectors || left == 0 {
+                break;
+            }
+            let Some(vector) =
+                read::<Vector>(self.start + index as u64 * size_of::<Vector>() as u64)
+            else {
+                return 0;
+            };
+            let len = smaller(vector.len, left);
+            tail = shift_in(tail, vector.start, len);
+            left -= len;
+            index += 1;
+        }
+        if left == 0 { tail } else { 0 }
+    }
+}
+
+#[inline(always)]
+fn smaller(a: u64, b: u64) -> u64 {
+    if a < b { a } else { b }
+}
+
+/// `value`, which the compiler must not reason about: so that a mask behind it stays, for the verifier to see.
+#[inline(always)]
+fn opaque(value: u32) -> u32 {
+    // SAFETY: a reference is valid to read.
+    unsafe { core::ptr::read_volatile(&value) }
+}
+
+#[inline(always)]
+fn copy_flat(conn: &mut Conn, at: u16, start: u64, len: u64) -> Option<()> {
+    // The verifier bounds the two apart: the room behind the payload in `Conn` takes their largest sum.
+    let at = smaller(at as u64, REQUEST_HEAD_CAP as u64) as usize;
+    let len = smaller(len, REQUEST_HEAD_CAP as u64) as u32;
+    const _: () = assert!(
+        size_of::<Conn>() >= size_of::<inferprobe_ebpf::abi::Record>() + 2 * REQUEST_HEAD_CAP
+    );
+    const _: () = assert!(PAYLOAD_CAP >= REQUEST_HEAD_CAP);
+    let conn: *mut Conn = conn;
+    // SAFETY: `at + len` ends within `Conn`; captures are planned to end within the payload.
+    unsafe {
+        let to = conn
+            .cast::<u8>()
+            .add(core::mem::offset_of!(Conn, payload))
+            .add(at);
+        if bpf_probe_read_user(to.cast(), len, start as *const c_void) == 0 {
+            Some(())
+        } else {
+            None
+        }
+    }
+}
+
+#[inline(always)]
+fn shift_in(tail: u64, start: u64, len: u64) -> u64 {
+    if len == 0 {
+        return tail;
+    }
+    if len >= 8 {
+        return read::<u64>(start + len - 8).map_or(0, u64::from_be);
+    }
+    let len = opaque(len as u32) & 7;
+    let mut last = 0_u64;
+    // SAFETY: at most seven bytes are written to an eight-byte value.
+    let failed =
+        unsafe { bpf_probe_read_user((&raw mut last).cast(), len, start as *const c_void) };
+    if failed != 0 || len == 0 {
+        return 0;
+    }
+    let bits = 8 * len;
+    tail << bits | u64::from_be(last) >> (64 - bits)
+}

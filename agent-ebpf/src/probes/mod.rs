@@ -1,0 +1,21 @@
+//! The hooks, a file each. An entry is three lines; what it does is in its `try_` twin.
+
+mod process;
+mod readable;
+mod recv;
+mod scan;
+mod send;
+mod state;
+
+use inferprobe_ebpf::abi::DropReason;
+
+use crate::maps;
+
+/// Counts the loss, if there was one, and ends the program.
+#[inline(always)]
+fn done(outcome: Result<(), DropReason>) -> i32 {
+    if let Err(reason) = outcome {
+        maps::count(reason);
+    }
+    0
+}

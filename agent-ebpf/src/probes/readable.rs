@@ -1,0 +1,70 @@
+//! `sk_data_ready`: bytes, or a connection, became readable. Runs in softirq, or in the sender for AF_UNIX.
+
+use aya_ebpf::{macros::btf_tracepoint, programs::BtfTracePointContext};
+use inferprobe_ebpf::abi::DropReason;
+
+use crate::{
+    kernel::{Family, Sock, now_ns},
+    maps,
+    probes::done,
+};
+
+#[btf_tracepoint(function = "sk_data_ready")]
+fn sk_data_ready(ctx: BtfTracePointContext) -> i32 {
+    done(try_sk_data_ready(maps::socket(&ctx)))
+}
+
+#[inline(always)]
+fn try_sk_data_ready(sk: Sock) -> Result<(), DropReason> {
+    let mut conn = maps::conn(sk);
+    if conn.is_null() {
+        if !is_unix_child(sk)? {
+            return Ok(());
+        }
+        conn = maps::conn_or_new(sk)?;
+        // SAFETY: a map value, non-null by `conn_or_new`.
+        unsafe { (*conn).tracked = 1 };
+    }
+    if sk.listens() {
+        if sk.family() == Some(Family::Unix) {
+            maps::watch_address(sk.unix_address())?;
+        }
+        return Ok(());
+    }
+    // SAFETY: a map value; `arrivals`, `unix_produced` and `unix_floor` are written by this hook alone, which the
+    // kernel serialises per socket (the socket lock for TCP).
+    unsafe {
+        if let Some((consumed, end)) = sk.tcp_positions() {
+            (*conn).arrivals.on_readable(end, consumed, now_ns());
+        } else {
+            let produced = (*conn).unix_produced.wrapping_add(1);
+            (*conn).unix_produced = produced;
+            if sk.queued() <= 1 {
+                (*conn).unix_floor = produced.wrapping_sub(1);
+            }
+            (*conn)
+                .arrivals
+                .on_readable(produced, (*conn).unix_floor, now_ns());
+        }
+    }
+    Ok(())
+}
+
+/// Whether an unknown socket is a connection to a watched AF_UNIX listener. Learns listeners on the way.
+#[inline(always)]
+fn is_unix_child(sk: Sock) -> Result<bool, DropReason> {
+    if sk.family() != Some(Family::Unix) {
+        return Ok(false);
+    }
+    let address = sk.unix_address();
+    if address == 0 {
+        return Ok(false);
+    }
+    if !sk.listens() {
+        return Ok(maps::watches_address(address));
+    }
+    if maps::watches(sk.listener_tgid()) {
+        maps::watch_address(address)?;
+    }
+    Ok(false)
+}

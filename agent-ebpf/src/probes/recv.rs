@@ -1,0 +1,134 @@
+//! `sock_recv_length`: bytes were taken out of a socket. Runs in the reader's system call, at its return.
+
+use aya_ebpf::{macros::btf_tracepoint, programs::BtfTracePointContext};
+use inferprobe_ebpf::{
+    abi::{DropReason, flag},
+    arrival::Arrival,
+    frame::looks_like_request,
+    segment::{Conn, phase},
+};
+
+use crate::{
+    kernel::{Family, Sock, now_ns},
+    maps,
+    payload::{self, Bytes},
+    probes::done,
+};
+
+#[btf_tracepoint(function = "sock_recv_length")]
+fn sock_recv_length(ctx: BtfTracePointContext) -> i32 {
+    done(try_sock_recv_length(maps::socket(&ctx), ctx.arg(1)))
+}
+
+#[inline(always)]
+fn try_sock_recv_length(sk: Sock, ret: i32) -> Result<(), DropReason> {
+    if ret <= 0 {
+        return Ok(());
+    }
+    let bytes = ret as u32;
+    let mut conn = maps::conn(sk);
+    if conn.is_null() {
+        if !is_request_of_a_watched(sk, bytes) {
+            return Ok(());
+        }
+        conn = maps::conn_or_new(sk)?;
+    }
+    // SAFETY: a map value; the fields written here have no other writer while this task reads the socket.
+    let conn = unsafe { &mut *conn };
+    if conn.closed != 0 {
+        return Ok(());
+    }
+    introduce(conn, sk);
+    let user = payload::of_current(bytes);
+    let request_like = conn.phase == phase::READING && is_request_like(user);
+    let now_ns = now_ns();
+    if let Some(cut) = conn.recv_cuts(request_like) {
+        maps::emit(conn, cut, now_ns);
+    }
+    if conn.phase == phase::WRITING {
+        maps::free_progress(conn);
+    }
+    let arrival = arrival(conn, sk, bytes, now_ns);
+    let capture = conn.on_recv(now_ns, bytes, arrival, request_like);
+    let copied = match user {
+        Some(user) => user.copy(conn, capture),
+        None => None,
+    };
+    match copied {
+        Some(copied) => conn.captured_request(copied),
+        None => {
+            conn.record.flags |= flag::REQUEST_UNREADABLE;
+            maps::count(DropReason::HeadUnreadable);
+        }
+    }
+    Ok(())
+}
+
+/// When the first of the bytes just read came, and with it what is left in the queue.
+#[inline(always)]
+fn arrival(conn: &mut Conn, sk: Sock, bytes: u32, now_ns: u64) -> Arrival {
+    if let Some((position, end)) = sk.tcp_positions() {
+        let arrival = conn.arrivals.at(position.wrapping_sub(bytes));
+        if position == end {
+            conn.tracked = 1;
+        }
+        return arrival;
+    }
+    let floor = conn.unix_floor;
+    let mut start = conn.unix_consumed;
+    if (floor.wrapping_sub(start) as i32) > 0 {
+        start = floor;
+    }
+    let left = sk.queued();
+    conn.unix_consumed = conn.unix_produced.wrapping_sub(left);
+    let tracked = conn.tracked != 0;
+    if left == 0 {
+        conn.tracked = 1;
+    }
+    match conn.arrivals.at(start) {
+        // A reader that runs beside the sender may take the bytes before the sender has announced them.
+        Arrival::Unseen if tracked => Arrival::At(now_ns),
+        arrival => arrival,
+    }
+}
+
+/// Fills in who the socket is, once.
+#[inline(always)]
+fn introduce(conn: &mut Conn, sk: Sock) {
+    conn.record.tgid = maps::current().0;
+    if conn.record.cookie != 0 {
+        return;
+    }
+    conn.record.cookie = sk.cookie();
+    if sk.family() == Some(Family::Unix) {
+        conn.record.flags = flag::UNIX;
+    } else {
+        conn.record.local_port = sk.local_port();
+        conn.record.peer_port = sk.peer_port();
+    }
+}
+
+/// Whether an unknown socket is a server's side of a connection that is older than its watch.
+///
+/// Its first bytes must look like a request: a watched server is also a client of others.
+#[inline(always)]
+fn is_request_of_a_watched(sk: Sock, bytes: u32) -> bool {
+    let by_process = maps::watches(maps::current().0);
+    match sk.family() {
+        Some(Family::Inet) if by_process || maps::watches_port(sk.local_port()) => {}
+        Some(Family::Unix) if by_process && sk.unix_address() != 0 => {}
+        _ => return false,
+    }
+    is_request_like(payload::of_current(bytes))
+}
+
+#[inline(always)]
+fn is_request_like(user: Option<Bytes>) -> bool {
+    match user {
+        Some(user) => match user.peek() {
+            Some((first, len)) => looks_like_request(first, len),
+            None => false,
+        },
+        None => false,
+    }
+}

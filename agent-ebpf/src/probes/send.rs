@@ -1,0 +1,102 @@
+//! `sock_send_length` and `tcp_sendmsg_locked`: bytes were given to a socket. Run in the writer's system call.
+
+use aya_ebpf::{macros::btf_tracepoint, programs::BtfTracePointContext};
+use inferprobe_ebpf::{
+    abi::{DropReason, flag, kind},
+    frame::looks_like_answer,
+    segment::phase,
+};
+
+use crate::{
+    kernel::{Sock, now_ns},
+    maps, payload,
+    probes::done,
+};
+
+/// The start of a send; 6.16 and later (net/ipv4/tcp.c, `tcp_sendmsg_locked`).
+#[btf_tracepoint(function = "tcp_sendmsg_locked")]
+fn tcp_sendmsg_locked(ctx: BtfTracePointContext) -> i32 {
+    done(try_tcp_sendmsg_locked(maps::socket(&ctx)))
+}
+
+#[inline(always)]
+fn try_tcp_sendmsg_locked(sk: Sock) -> Result<(), DropReason> {
+    let conn = maps::conn(sk);
+    if conn.is_null() {
+        return Ok(());
+    }
+    // SAFETY: a map value; the sender holds the socket lock.
+    let conn = unsafe { &mut *conn };
+    if conn.phase != phase::IDLE && conn.send_start_ns == 0 {
+        conn.send_start_ns = now_ns();
+    }
+    Ok(())
+}
+
+/// The return of a send.
+#[btf_tracepoint(function = "sock_send_length")]
+fn sock_send_length(ctx: BtfTracePointContext) -> i32 {
+    done(try_sock_send_length(maps::socket(&ctx), ctx.arg(1)))
+}
+
+#[inline(always)]
+fn try_sock_send_length(sk: Sock, ret: i32) -> Result<(), DropReason> {
+    let conn = maps::conn(sk);
+    if conn.is_null() {
+        return Ok(());
+    }
+    // SAFETY: a map value; the fields written here have no other writer while this task writes to the socket.
+    let conn = unsafe { &mut *conn };
+    if ret <= 0 {
+        conn.send_start_ns = 0;
+        return Ok(());
+    }
+    if conn.closed != 0 || conn.phase == phase::IDLE {
+        return Ok(());
+    }
+    let bytes = ret as u32;
+    conn.record.tgid = maps::current().0;
+    let user = payload::of_current(bytes);
+    let answer_like = match user {
+        Some(user) if conn.phase == phase::WRITING => match user.peek() {
+            Some((first, len)) => looks_like_answer(first, len),
+            None => false,
+        },
+        _ => false,
+    };
+    let now_ns = now_ns();
+    if conn.send_cuts(answer_like) {
+        maps::emit(conn, kind::PROGRESS, now_ns);
+    }
+    let Some(plan) = conn.on_send(now_ns, bytes, answer_like) else {
+        return Ok(());
+    };
+    let copied = match user {
+        Some(user) => {
+            conn.record.tail = user.tail(conn.record.tail);
+            user.copy(conn, plan.capture)
+        }
+        None => {
+            conn.record.tail = 0;
+            None
+        }
+    };
+    match copied {
+        Some(copied) => conn.captured_answer(copied),
+        None => {
+            conn.record.flags |= flag::ANSWER_UNREADABLE;
+            maps::count(DropReason::HeadUnreadable);
+        }
+    }
+    match plan.emit {
+        Some(record_kind) => maps::emit(conn, record_kind, now_ns),
+        None => {
+            if maps::note_progress(conn) {
+                conn.pending = 1;
+            } else {
+                maps::emit(conn, kind::PROGRESS, now_ns);
+            }
+        }
+    }
+    Ok(())
+}

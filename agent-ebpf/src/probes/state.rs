@@ -1,0 +1,71 @@
+//! `inet_sock_set_state`: a TCP socket begins to listen, or can be written to no more.
+
+use aya_ebpf::{macros::btf_tracepoint, programs::BtfTracePointContext};
+use inferprobe_ebpf::abi::{DropReason, ProcessEvent, kind, process};
+
+use crate::{
+    kernel::{LISTEN, Sock, now_ns},
+    maps,
+    probes::done,
+};
+
+/// TCP states in which the server's side has sent its last byte (include/net/tcp_states.h).
+const FIN_WAIT1: i32 = 4;
+const CLOSE: i32 = 7;
+const LAST_ACK: i32 = 9;
+const CLOSING: i32 = 11;
+
+#[btf_tracepoint(function = "inet_sock_set_state")]
+fn inet_sock_set_state(ctx: BtfTracePointContext) -> i32 {
+    done(try_inet_sock_set_state(maps::socket(&ctx), ctx.arg(2)))
+}
+
+#[inline(always)]
+fn try_inet_sock_set_state(sk: Sock, state: i32) -> Result<(), DropReason> {
+    match state {
+        LISTEN => on_listen(sk),
+        FIN_WAIT1 | CLOSE | LAST_ACK | CLOSING => {
+            on_close(sk);
+            Ok(())
+        }
+        _ => Ok(()),
+    }
+}
+
+/// Marks a watched listener: its connections inherit the mark. Runs in `listen`.
+#[inline(always)]
+fn on_listen(sk: Sock) -> Result<(), DropReason> {
+    let (tgid, _) = maps::current();
+    let port = sk.local_port();
+    if maps::watches_port(port) || maps::watches(tgid) {
+        let conn = maps::conn_or_new(sk)?;
+        // SAFETY: a map value, non-null by `conn_or_new`; connections start tracked.
+        unsafe { (*conn).tracked = 1 };
+    }
+    maps::emit_process(ProcessEvent {
+        kind: process::LISTEN,
+        tgid,
+        parent: 0,
+        port: port as u32,
+    })
+}
+
+#[inline(always)]
+fn on_close(sk: Sock) {
+    let conn = maps::conn(sk);
+    if conn.is_null() {
+        return;
+    }
+    // SAFETY: a map value; the kernel changes a socket's state under its lock.
+    let conn = unsafe { &mut *conn };
+    if conn.closed != 0 || conn.record.cookie == 0 {
+        return;
+    }
+    conn.closed = 1;
+    let now_ns = now_ns();
+    if let Some(cut) = conn.close_cuts() {
+        maps::emit(conn, cut, now_ns);
+    }
+    maps::free_progress(conn);
+    maps::emit(conn, kind::CLOSE, now_ns);
+}

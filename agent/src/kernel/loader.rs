@@ -1,0 +1,140 @@
+//! Loads the programs into the kernel and attaches them; detaches by being dropped.
+
+use std::{fs, io::Read as _};
+
+use anyhow::{Context as _, Result};
+use aya::{
+    Btf, Ebpf, EbpfLoader, Endianness, include_bytes_aligned,
+    programs::{BtfTracePoint, Iter, ProgramError},
+};
+
+use crate::kernel::{btf::Types, offsets, preflight::BTF_PATH, rings::Rings};
+
+static OBJECT: &[u8] = include_bytes_aligned!(concat!(env!("OUT_DIR"), "/inferprobe-ebpf"));
+
+/// Hooks that the agent cannot do without, and the kernel that brought each.
+const REQUIRED_HOOKS: [(&str, &str); 7] = [
+    ("sk_data_ready", "Linux 6.3"),
+    ("sock_recv_length", "Linux 6.3"),
+    ("sock_send_length", "Linux 6.3"),
+    ("inet_sock_set_state", "Linux 4.16"),
+    ("sched_process_exec", "Linux 3.4"),
+    ("sched_process_exit", "Linux 2.6"),
+    ("sched_process_fork", "Linux 2.6"),
+];
+
+/// The start of a TCP send: without it the first write is known at its return alone. Linux 6.16.
+const SEND_START_HOOK: &str = "tcp_sendmsg_locked";
+
+/// Why the probes could not be attached, as one line with the remedy.
+#[derive(Debug, thiserror::Error)]
+pub enum LoadError {
+    /// The kernel lacks a hook.
+    #[error(
+        "this kernel has no tracepoint {hook} ({since} brought it); run on a newer kernel, \
+         or with --no-probes for host and GPU figures alone"
+    )]
+    NoHook {
+        /// Name of the hook.
+        hook: &'static str,
+        /// First kernel that has it.
+        since: &'static str,
+    },
+    /// The kernel refused something else.
+    #[error("{0:#}")]
+    Refused(anyhow::Error),
+}
+
+impl From<anyhow::Error> for LoadError {
+    fn from(err: anyhow::Error) -> Self {
+        Self::Refused(err)
+    }
+}
+
+/// Attached programs. Dropping it detaches them and frees every map.
+#[derive(Debug)]
+pub struct Probes {
+    ebpf: Ebpf,
+    /// Whether the start of a TCP send is seen.
+    pub sees_send_start: bool,
+}
+
+impl Probes {
+    /// Loads and attaches every program.
+    pub fn attach() -> Result<(Self, Rings), LoadError> {
+        let raw = fs::read(BTF_PATH).with_context(|| format!("read {BTF_PATH}"))?;
+        let types = Types::parse(&raw).context("index the kernel's BTF")?;
+        let offsets = offsets::resolve(&types).context("resolve kernel field offsets")?;
+        drop(types);
+        let btf = Btf::parse(&raw, Endianness::default()).context("parse the kernel's BTF")?;
+        drop(raw);
+        let mut ebpf = EbpfLoader::new()
+            .btf(Some(&btf))
+            .override_global("OFFSETS", bytemuck::bytes_of(&offsets), true)
+            .override_global("SYSCALLS", bytemuck::bytes_of(&offsets::SYSCALLS), true)
+            .load(OBJECT)
+            .context("load the eBPF object")?;
+        for (hook, since) in REQUIRED_HOOKS {
+            if !attach_hook(&mut ebpf, hook, &btf)? {
+                return Err(LoadError::NoHook { hook, since });
+            }
+        }
+        let sees_send_start = attach_hook(&mut ebpf, SEND_START_HOOK, &btf)?;
+        let scan: &mut Iter = ebpf
+            .program_mut("scan_listeners")
+            .context("find program scan_listeners")?
+            .try_into()
+            .context("open program scan_listeners")?;
+        scan.load("task_file", &btf)
+            .context("load scan_listeners")?;
+        let rings = Rings::take(&mut ebpf)?;
+        Ok((
+            Self {
+                ebpf,
+                sees_send_start,
+            },
+            rings,
+        ))
+    }
+
+    /// Marks the listeners that watched processes and ports have already.
+    pub fn scan_listeners(&mut self) -> Result<()> {
+        let scan: &mut Iter = self
+            .ebpf
+            .program_mut("scan_listeners")
+            .context("find program scan_listeners")?
+            .try_into()
+            .context("open program scan_listeners")?;
+        let id = scan.attach().context("attach scan_listeners")?;
+        let link = scan
+            .take_link(id)
+            .context("take the link of scan_listeners")?;
+        let mut pass = link
+            .into_file()
+            .context("open the iterator scan_listeners")?;
+        // The program writes nothing: reading to the end is what walks every open file.
+        pass.read_to_end(&mut Vec::new())
+            .context("run the iterator scan_listeners")?;
+        Ok(())
+    }
+}
+
+/// Loads and attaches one hook; `false` when the kernel does not have it.
+fn attach_hook(ebpf: &mut Ebpf, hook: &'static str, btf: &Btf) -> Result<bool, LoadError> {
+    let program: &mut BtfTracePoint = ebpf
+        .program_mut(hook)
+        .with_context(|| format!("find program {hook}"))?
+        .try_into()
+        .with_context(|| format!("open program {hook}"))?;
+    match program.load(hook, btf) {
+        Ok(()) => {}
+        Err(ProgramError::Btf(_)) => return Ok(false),
+        Err(err) => {
+            return Err(anyhow::Error::new(err)
+                .context(format!("load {hook}"))
+                .into());
+        }
+    }
+    program.attach().with_context(|| format!("attach {hook}"))?;
+    Ok(true)
+}

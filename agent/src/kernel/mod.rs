@@ -1,0 +1,10 @@
+//! The agent's hold on the kernel: what it can do here, the programs it loads, the records it gets back.
+//!
+//! Knows nothing of protocols, processes' names or metrics.
+
+pub mod btf;
+pub mod loader;
+pub mod offsets;
+pub mod preflight;
+pub mod rings;
+pub mod selftest;
