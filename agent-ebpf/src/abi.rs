@@ -8,7 +8,7 @@ use bytemuck::{Pod, Zeroable};
 /// Bytes of a read segment's beginning that a record carries at most.
 pub const REQUEST_HEAD_CAP: usize = 1024;
 /// Bytes of an answer's beginning that records carry at most, in all.
-pub const ANSWER_HEAD_CAP: usize = 512;
+pub const ANSWER_HEAD_CAP: usize = 1024;
 /// Payload of the largest record.
 pub const PAYLOAD_CAP: usize = REQUEST_HEAD_CAP + ANSWER_HEAD_CAP;
 

@@ -54,11 +54,14 @@ pub struct Conn {
     pub pending: u8,
     /// 1 once the server can write no more.
     pub closed: u8,
-    /// Room that lets the verifier bound a copy by its start and its length apart.
-    pub reserved: [u8; 342],
+    /// Zero.
+    pub reserved: [u8; 6],
 }
 
-const _: () = assert!(size_of::<Conn>() == size_of::<Record>() + 2 * REQUEST_HEAD_CAP);
+const _: () = assert!(size_of::<Conn>() == 96 + 2048 + 136 + 40);
+// The verifier bounds a copy's start and length apart, so their largest sum must fit.
+const _: () = assert!(PAYLOAD_CAP >= REQUEST_HEAD_CAP + ANSWER_HEAD_CAP);
+const _: () = assert!(ANSWER_HEAD_CAP <= REQUEST_HEAD_CAP);
 
 /// Bytes of the user's buffer to copy: `len` of them, to `payload[at..]`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -114,7 +117,7 @@ impl Conn {
             tracked: 0,
             pending: 0,
             closed: 0,
-            reserved: [0; 342],
+            reserved: [0; 6],
         }
     }
 
@@ -468,7 +471,7 @@ mod tests {
         let mut player = Player::new();
         player.recv(10, 100, Arrival::At(1), true);
         for step in 1..=10_u64 {
-            player.send(step * 1_000_000, step * 1_000_000 + 10, 600, step == 1);
+            player.send(step * 1_000_000, step * 1_000_000 + 10, 2_000, step == 1);
         }
         assert_eq!(player.up.len(), 10);
     }

@@ -4,5 +4,7 @@
 
 pub mod cli;
 pub mod config;
+pub mod exchange;
 pub mod kernel;
 pub mod latency;
+pub mod protocol;

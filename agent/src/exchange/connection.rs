@@ -1,0 +1,481 @@
+//! One connection: pairs the requests it read with the answers it wrote, first in, first out.
+
+use inferprobe_ebpf::abi::{ProgressSlot, Record, flag, kind};
+
+use crate::{
+    exchange::{
+        Exchange, Loss, Outcome, Peer, Request, Unfinished,
+        answers::{AnswerStream, Step, Writes},
+        requests::{Reads, RequestStream},
+    },
+    kernel::rings::RecordView,
+};
+
+/// Silence after which an answer whose end cannot be seen is taken for finished, its end left unknown.
+pub const QUIET_NS: u64 = 500_000_000;
+/// Requests that may wait for an answer on one connection; more are given up, oldest first.
+const PENDING_CAP: usize = 1024;
+
+/// What is known of one connection.
+#[derive(Debug)]
+pub struct Connection {
+    peer: Peer,
+    is_unix: bool,
+    seq: u32,
+    written_bytes: u64,
+    /// Time of the latest record, ns.
+    pub latest_ns: u64,
+    requests: RequestStream,
+    answers: AnswerStream,
+    /// The request whose answer is being written.
+    answering: Option<Request>,
+}
+
+impl Connection {
+    /// A connection of which `record` is the first sign.
+    pub fn new(record: &Record) -> Self {
+        let is_unix = record.flags & flag::UNIX != 0;
+        Self {
+            peer: Peer {
+                cookie: record.cookie,
+                tgid: record.tgid,
+                local_port: (!is_unix).then_some(record.local_port),
+                peer_port: (!is_unix).then_some(record.peer_port),
+            },
+            is_unix,
+            // A record that is not the connection's first follows ones that were forgotten or lost: either way it starts anew.
+            seq: record.seq.wrapping_sub(1),
+            written_bytes: 0,
+            latest_ns: 0,
+            requests: RequestStream::default(),
+            answers: AnswerStream::default(),
+            answering: None,
+        }
+    }
+
+    /// Takes in a record; returns whether the connection goes on.
+    pub fn take(&mut self, view: &RecordView<'_>, out: &mut Vec<Outcome>) -> bool {
+        let record = &view.record;
+        if record.seq != self.seq.wrapping_add(1) {
+            self.resynchronise(out);
+        }
+        self.seq = record.seq;
+        self.peer.tgid = record.tgid;
+        self.latest_ns = record.last_write_ns.max(record.last_read_ns);
+        match record.kind {
+            kind::READ => self.take_reads(view, out),
+            kind::EXCHANGE => {
+                self.take_reads(view, out);
+                self.written_bytes = 0;
+                self.take_writes(view, out);
+            }
+            kind::PROGRESS => self.take_writes(view, out),
+            _ => {
+                self.close(Unfinished::Unanswered, out);
+                return false;
+            }
+        }
+        true
+    }
+
+    /// Takes in what the kernel holds back of an answer.
+    pub fn take_progress(&mut self, slot: &ProgressSlot, out: &mut Vec<Outcome>) {
+        self.write(
+            &Writes {
+                start_ns: slot.last_write_ns,
+                start_bounded: true,
+                end_ns: slot.last_write_ns,
+                bytes: slot.written_bytes.saturating_sub(self.written_bytes),
+                visible: &[],
+                tail: slot.tail,
+            },
+            out,
+        );
+        self.written_bytes = slot.written_bytes;
+        self.latest_ns = slot.last_write_ns;
+    }
+
+    /// Number of the latest record.
+    pub fn seq(&self) -> u32 {
+        self.seq
+    }
+
+    /// Whether an answer is under way.
+    pub fn is_answering(&self) -> bool {
+        self.answers.is_open()
+    }
+
+    /// Whether nothing is under way at all.
+    pub fn is_idle(&self) -> bool {
+        self.requests.pending.is_empty() && !self.answers.is_open()
+    }
+
+    /// Ends an answer that has been silent for [`QUIET_NS`] and whose end nothing will tell.
+    pub fn end_if_quiet(&mut self, now_ns: u64, out: &mut Vec<Outcome>) {
+        let quiet = now_ns.saturating_sub(self.answers.latest_ns()) >= QUIET_NS;
+        if quiet && self.answers.ends_unseen(!self.is_unix) {
+            self.finish_open(true, out);
+        }
+    }
+
+    /// Ends the connection: the open answer with it, and the requests that have none.
+    pub fn close(&mut self, complete_reason: Unfinished, out: &mut Vec<Outcome>) {
+        self.finish_open(false, out);
+        for request in std::mem::take(&mut self.requests.pending) {
+            let reason = if request.complete {
+                complete_reason
+            } else {
+                Unfinished::Incomplete
+            };
+            out.push(Outcome::Unfinished(reason));
+        }
+    }
+
+    fn resynchronise(&mut self, out: &mut Vec<Outcome>) {
+        out.push(Outcome::Lost(Loss::Resynchronised));
+        if self.answering.take().is_some() {
+            out.push(Outcome::Unfinished(Unfinished::LostRecords));
+        }
+        for _ in 0..self.requests.pending.len() {
+            out.push(Outcome::Unfinished(Unfinished::LostRecords));
+        }
+        self.requests = self.requests.restart();
+        self.answers = AnswerStream::default();
+        self.written_bytes = 0;
+    }
+
+    fn take_reads(&mut self, view: &RecordView<'_>, out: &mut Vec<Outcome>) {
+        let record = &view.record;
+        let junk = self.requests.feed(&Reads {
+            arrival_ns: (record.flags & flag::ARRIVAL_KNOWN != 0).then_some(record.arrival_ns),
+            first_ns: record.first_read_ns,
+            last_ns: record.last_read_ns,
+            bytes: record.read_bytes,
+            visible: view.request,
+        });
+        for _ in 0..junk {
+            out.push(Outcome::Lost(Loss::NotHttp));
+        }
+        while self.requests.pending.len() > PENDING_CAP {
+            self.requests.pending.pop_front();
+            out.push(Outcome::Unfinished(Unfinished::Evicted));
+        }
+    }
+
+    fn take_writes(&mut self, view: &RecordView<'_>, out: &mut Vec<Outcome>) {
+        let record = &view.record;
+        self.write(
+            &Writes {
+                start_ns: record.first_write_ns,
+                start_bounded: record.flags & flag::WRITE_AT_RETURN != 0,
+                end_ns: record.last_write_ns,
+                bytes: record.written_bytes.saturating_sub(self.written_bytes),
+                visible: view.answer,
+                tail: record.tail,
+            },
+            out,
+        );
+        self.written_bytes = record.written_bytes;
+    }
+
+    fn write(&mut self, writes: &Writes<'_>, out: &mut Vec<Outcome>) {
+        let Self {
+            peer,
+            requests,
+            answers,
+            answering,
+            ..
+        } = self;
+        let mut upgraded = false;
+        let pending = &mut requests.pending;
+        answers.feed(
+            writes,
+            || pending.pop_front(),
+            |step, request| match step {
+                Step::Began => *answering = request,
+                Step::Ended(answer) | Step::Upgraded(answer) => {
+                    upgraded |= matches!(step, Step::Upgraded(_));
+                    out.push(pair(*peer, answering.take(), answer));
+                }
+            },
+        );
+        if upgraded {
+            requests.tunnel();
+        }
+    }
+
+    fn finish_open(&mut self, end_unseen: bool, out: &mut Vec<Outcome>) {
+        if let Some(mut answer) = self.answers.close() {
+            if end_unseen {
+                answer.last_write_ns = None;
+            }
+            out.push(pair(self.peer, self.answering.take(), answer));
+        }
+    }
+}
+
+fn pair(peer: Peer, request: Option<Request>, answer: crate::exchange::Answer) -> Outcome {
+    match request {
+        Some(request) if answer.status != 0 => Outcome::Finished(Exchange {
+            peer,
+            request,
+            answer,
+        }),
+        Some(_) => Outcome::Lost(Loss::NotHttp),
+        None => Outcome::Lost(Loss::AnswerWithoutRequest),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Builds the records of one connection as the kernel half would.
+    struct Wire {
+        connection: Option<Connection>,
+        seq: u32,
+        written: u64,
+        now_ns: u64,
+        out: Vec<Outcome>,
+        alive: bool,
+    }
+
+    impl Wire {
+        fn new() -> Self {
+            Self {
+                connection: None,
+                seq: 0,
+                written: 0,
+                now_ns: 1_000,
+                out: Vec::new(),
+                alive: true,
+            }
+        }
+
+        fn record(&mut self, record_kind: u8, request: &[u8], answer: &[u8]) {
+            self.seq += 1;
+            self.now_ns += 1_000;
+            let now_ns = self.now_ns;
+            if record_kind == kind::EXCHANGE {
+                self.written = 0;
+            }
+            self.written += answer.len() as u64;
+            let mut last = [0; 8];
+            let kept = answer.len().min(8);
+            last[8 - kept..].copy_from_slice(&answer[answer.len() - kept..]);
+            let record = Record {
+                cookie: 5,
+                arrival_ns: now_ns,
+                first_read_ns: now_ns + 10,
+                last_read_ns: now_ns + 20,
+                read_bytes: request.len() as u64,
+                first_write_ns: now_ns + 300,
+                last_write_ns: now_ns + 400,
+                written_bytes: self.written,
+                tail: u64::from_be_bytes(last),
+                seq: self.seq,
+                tgid: 7,
+                local_port: 80,
+                peer_port: 81,
+                kind: record_kind,
+                flags: flag::ARRIVAL_KNOWN,
+                ..Record::default()
+            };
+            let view = RecordView {
+                record,
+                request,
+                answer,
+            };
+            let connection = self
+                .connection
+                .get_or_insert_with(|| Connection::new(&record));
+            self.alive = connection.take(&view, &mut self.out);
+        }
+
+        fn finished(&self) -> Vec<(u32, &str, u16)> {
+            self.out
+                .iter()
+                .filter_map(|outcome| match outcome {
+                    Outcome::Finished(exchange) => Some((
+                        exchange.request.index,
+                        exchange.request.target.as_str(),
+                        exchange.answer.status,
+                    )),
+                    _ => None,
+                })
+                .collect()
+        }
+
+        fn others(&self) -> Vec<&Outcome> {
+            self.out
+                .iter()
+                .filter(|outcome| !matches!(outcome, Outcome::Finished(_)))
+                .collect()
+        }
+    }
+
+    const GET: &[u8] = b"GET /a HTTP/1.1\r\n\r\n";
+    const OK: &[u8] = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nhi";
+
+    #[test]
+    fn keep_alive_requests_pair_in_order() {
+        let mut wire = Wire::new();
+        for _ in 0..3 {
+            wire.record(kind::EXCHANGE, GET, OK);
+        }
+        assert_eq!(
+            wire.finished(),
+            [(0, "/a", 200), (1, "/a", 200), (2, "/a", 200)]
+        );
+        assert!(wire.others().is_empty());
+        let Outcome::Finished(exchange) = &wire.out[1] else {
+            panic!("{:?}", wire.out[1])
+        };
+        assert_eq!(exchange.request.arrival_ns, Some(3_000));
+        assert_eq!(exchange.request.last_read_ns, 3_020);
+        assert_eq!(
+            (
+                exchange.answer.first_write_ns,
+                exchange.answer.last_write_ns
+            ),
+            (3_300, Some(3_400))
+        );
+    }
+
+    #[test]
+    fn a_continue_is_not_the_answer() {
+        let mut wire = Wire::new();
+        wire.record(
+            kind::EXCHANGE,
+            b"POST /a HTTP/1.1\r\nContent-Length: 4\r\nExpect: 100-continue\r\n\r\n",
+            b"HTTP/1.1 100 Continue\r\n\r\n",
+        );
+        wire.record(kind::EXCHANGE, b"body", OK);
+        let Outcome::Finished(exchange) = &wire.out[0] else {
+            panic!("{:?}", wire.out)
+        };
+        assert_eq!(
+            (
+                exchange.request.first_read_ns,
+                exchange.request.last_read_ns
+            ),
+            (2_010, 3_020)
+        );
+        assert_eq!(exchange.answer.first_write_ns, 3_300);
+        assert_eq!(wire.out.len(), 1);
+    }
+
+    #[test]
+    fn an_answer_before_the_body_is_read_keeps_its_own_times() {
+        let mut wire = Wire::new();
+        wire.record(
+            kind::EXCHANGE,
+            b"POST /a HTTP/1.1\r\nContent-Length: 9\r\n\r\n",
+            b"HTTP/1.1 413 No\r\nContent-Length: 0\r\n\r\n",
+        );
+        wire.record(kind::READ, b"012345678", b"");
+        wire.record(kind::EXCHANGE, GET, OK);
+        assert_eq!(wire.finished(), [(0, "/a", 413), (1, "/a", 200)]);
+        assert!(wire.others().is_empty());
+    }
+
+    #[test]
+    fn requests_read_ahead_wait_for_their_answers() {
+        let mut wire = Wire::new();
+        wire.record(kind::READ, b"GET /1 HTTP/1.1\r\n\r\n", b"");
+        wire.record(kind::EXCHANGE, b"GET /2 HTTP/1.1\r\n\r\n", OK);
+        wire.record(kind::PROGRESS, b"", OK);
+        assert_eq!(wire.finished(), [(0, "/1", 200), (1, "/2", 200)]);
+    }
+
+    #[test]
+    fn an_answer_to_head_has_no_body() {
+        let mut wire = Wire::new();
+        wire.record(
+            kind::EXCHANGE,
+            b"HEAD /a HTTP/1.1\r\n\r\n",
+            b"HTTP/1.1 200 OK\r\nContent-Length: 999\r\n\r\n",
+        );
+        wire.record(kind::EXCHANGE, GET, OK);
+        assert_eq!(wire.finished().len(), 2);
+    }
+
+    #[test]
+    fn what_has_no_answer_when_the_connection_ends_is_told() {
+        let mut wire = Wire::new();
+        wire.record(kind::READ, GET, b"");
+        wire.record(
+            kind::READ,
+            b"POST /b HTTP/1.1\r\nContent-Length: 5\r\n\r\nab",
+            b"",
+        );
+        wire.record(kind::CLOSE, b"", b"");
+        assert!(!wire.alive);
+        assert_eq!(
+            wire.out,
+            [
+                Outcome::Unfinished(Unfinished::Unanswered),
+                Outcome::Unfinished(Unfinished::Incomplete)
+            ]
+        );
+    }
+
+    #[test]
+    fn an_answer_that_ends_with_the_connection_ends_at_its_last_write() {
+        let mut wire = Wire::new();
+        wire.record(kind::EXCHANGE, GET, b"HTTP/1.0 200 OK\r\n\r\nbody");
+        assert!(wire.out.is_empty());
+        wire.record(kind::CLOSE, b"", b"");
+        let Outcome::Finished(exchange) = &wire.out[0] else {
+            panic!("{:?}", wire.out)
+        };
+        assert_eq!(exchange.answer.last_write_ns, Some(2_400));
+    }
+
+    #[test]
+    fn a_gap_gives_up_what_was_open_and_takes_the_next_request_up() {
+        let mut wire = Wire::new();
+        wire.record(kind::READ, GET, b"");
+        wire.seq += 1;
+        wire.record(kind::EXCHANGE, b"GET /after HTTP/1.1\r\n\r\n", OK);
+        assert_eq!(wire.finished(), [(1, "/after", 200)]);
+        assert_eq!(
+            wire.others(),
+            [
+                &Outcome::Lost(Loss::Resynchronised),
+                &Outcome::Unfinished(Unfinished::LostRecords)
+            ]
+        );
+    }
+
+    #[test]
+    fn an_answer_whose_request_was_not_seen_is_not_paired() {
+        let mut wire = Wire::new();
+        wire.seq = 3;
+        wire.record(kind::PROGRESS, b"", OK);
+        assert_eq!(wire.out, [Outcome::Lost(Loss::AnswerWithoutRequest)]);
+    }
+
+    #[test]
+    fn held_back_progress_ends_a_long_answer() {
+        let mut wire = Wire::new();
+        let head = b"HTTP/1.1 200 OK\r\nContent-Length: 100\r\n\r\n";
+        wire.record(kind::EXCHANGE, GET, head);
+        let mut out = Vec::new();
+        let slot = ProgressSlot {
+            cookie: 5,
+            last_write_ns: 9_000,
+            written_bytes: head.len() as u64 + 100,
+            seq: 1,
+            ..ProgressSlot::default()
+        };
+        wire.connection
+            .as_mut()
+            .unwrap()
+            .take_progress(&slot, &mut out);
+        let [Outcome::Finished(exchange)] = &out[..] else {
+            panic!("{out:?}")
+        };
+        assert_eq!(exchange.answer.last_write_ns, Some(9_000));
+    }
+}

@@ -1,0 +1,146 @@
+//! From segments to requests: what the records of one connection say was asked and answered, and when.
+//!
+//! Pure: no kernel, no clock, no names of processes. `table` holds the connections, `requests` and `answers` find the
+//! messages in each direction, `connection` pairs them first in, first out.
+
+pub mod answers;
+pub mod connection;
+pub mod requests;
+pub mod table;
+
+/// One request as far as it was read.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Request {
+    /// Number of the request on its connection, from 0.
+    pub index: u32,
+    /// Method; empty where the head could not be seen.
+    pub method: String,
+    /// Target; empty, or cut off, where the head could not be seen whole.
+    pub target: String,
+    /// First byte readable, ns; `None` when that was not seen.
+    pub arrival_ns: Option<u64>,
+    /// First byte read, ns.
+    pub first_read_ns: u64,
+    /// Latest byte read, ns.
+    pub last_read_ns: u64,
+    /// Bytes, head and body.
+    pub bytes: u64,
+    /// Whether it was read to its end, as far as its end can be told.
+    pub complete: bool,
+}
+
+/// One answer as far as it was written.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Answer {
+    /// Status code.
+    pub status: u16,
+    /// First byte handed to the kernel, ns.
+    pub first_write_ns: u64,
+    /// Whether `first_write_ns` is only an upper bound: the return of a long send.
+    pub first_write_bounded: bool,
+    /// Last byte handed to the kernel, ns; `None` when the end of the answer cannot be told.
+    pub last_write_ns: Option<u64>,
+    /// Bytes, head and body.
+    pub bytes: u64,
+}
+
+/// A connection, as the records name it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Peer {
+    /// Socket cookie.
+    pub cookie: u64,
+    /// Process that answered.
+    pub tgid: u32,
+    /// Port of the server; `None` for AF_UNIX.
+    pub local_port: Option<u16>,
+    /// Port of the client; `None` for AF_UNIX.
+    pub peer_port: Option<u16>,
+}
+
+/// A request and its answer.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Exchange {
+    /// Where.
+    pub peer: Peer,
+    /// What was asked.
+    pub request: Request,
+    /// What was answered.
+    pub answer: Answer,
+}
+
+/// Something that a record, a tick or a close brought about.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Outcome {
+    /// A request was answered.
+    Finished(Exchange),
+    /// A request was read and will not be seen answered.
+    Unfinished(Unfinished),
+    /// Something could not be told apart, and was left out.
+    Lost(Loss),
+}
+
+/// Why a request has no answer.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Unfinished {
+    /// The connection ended before the request did.
+    Incomplete,
+    /// The connection ended after the request and before its answer.
+    Unanswered,
+    /// A record in between was lost.
+    LostRecords,
+    /// The connection was forgotten, being silent for too long.
+    Evicted,
+}
+
+impl Unfinished {
+    /// Every reason.
+    pub const ALL: [Self; 4] = [
+        Self::Incomplete,
+        Self::Unanswered,
+        Self::LostRecords,
+        Self::Evicted,
+    ];
+
+    /// The reason's name in metrics.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Incomplete => "incomplete",
+            Self::Unanswered => "unanswered",
+            Self::LostRecords => "lost_records",
+            Self::Evicted => "evicted",
+        }
+    }
+}
+
+/// What userspace left out, and why.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Loss {
+    /// Records of a connection are missing; it was taken up again after them.
+    Resynchronised,
+    /// Bytes on a watched socket that are no HTTP/1 request.
+    NotHttp,
+    /// An answer to a request that was not seen.
+    AnswerWithoutRequest,
+    /// An entry of the ring shorter than it says.
+    Malformed,
+}
+
+impl Loss {
+    /// Every reason.
+    pub const ALL: [Self; 4] = [
+        Self::Resynchronised,
+        Self::NotHttp,
+        Self::AnswerWithoutRequest,
+        Self::Malformed,
+    ];
+
+    /// The reason's name in metrics.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Resynchronised => "resynchronised",
+            Self::NotHttp => "not_http",
+            Self::AnswerWithoutRequest => "answer_without_request",
+            Self::Malformed => "malformed",
+        }
+    }
+}

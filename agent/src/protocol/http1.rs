@@ -1,0 +1,426 @@
+//! HTTP/1 heads: request line, status line, and the three fields that say where a message ends (RFC 9112).
+//!
+//! Reads what it is given, which may be cut off anywhere, and never trusts it.
+
+/// Outcome of reading a head.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Parse<T> {
+    /// The head, and how many bytes it took, its empty line included.
+    Complete(T, usize),
+    /// So far it is one, but the bytes end before the head does.
+    Partial,
+    /// It is not HTTP/1.
+    Invalid,
+}
+
+/// Where a message's body ends.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Body {
+    /// After so many bytes.
+    Length(u64),
+    /// At the last chunk.
+    Chunked,
+    /// The head does not say: a request has none, an answer ends with its connection.
+    Unsaid,
+}
+
+/// A request's head.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct RequestHead {
+    /// Method, as sent.
+    pub method: String,
+    /// Request target, as sent; non-UTF-8 bytes replaced.
+    pub target: String,
+    /// Where the body ends.
+    pub body: Body,
+}
+
+/// An answer's head.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct AnswerHead {
+    /// Status code, 100 to 999.
+    pub status: u16,
+    /// Where the body ends.
+    pub body: Body,
+}
+
+/// Longest method that is taken for one.
+const METHOD_CAP: usize = 24;
+
+/// Reads a request's head.
+pub fn parse_request(bytes: &[u8]) -> Parse<RequestHead> {
+    let Some((line, _)) = split_line(bytes) else {
+        return if may_become_request(bytes) {
+            Parse::Partial
+        } else {
+            Parse::Invalid
+        };
+    };
+    let Some((method, target)) = request_line(line) else {
+        return Parse::Invalid;
+    };
+    match fields(bytes, line.len()) {
+        Parse::Complete(body, len) => Parse::Complete(
+            RequestHead {
+                method: text(method),
+                target: text(target),
+                body,
+            },
+            len,
+        ),
+        Parse::Partial => Parse::Partial,
+        Parse::Invalid => Parse::Invalid,
+    }
+}
+
+/// Method and target of a request whose head is cut off; the target may be cut off too. `None` if there is no method.
+pub fn parse_cut_request(bytes: &[u8]) -> Option<(String, String)> {
+    if let Some((line, _)) = split_line(bytes) {
+        let (method, target) = request_line(line)?;
+        return Some((text(method), text(target)));
+    }
+    if !may_become_request(bytes) {
+        return None;
+    }
+    let space = bytes.iter().position(|&byte| byte == b' ')?;
+    let target = bytes.get(space + 1..)?;
+    let target = target
+        .split(|&byte| byte == b' ')
+        .next()
+        .unwrap_or_default();
+    Some((text(bytes.get(..space)?), text(target)))
+}
+
+/// Reads an answer's head.
+pub fn parse_answer(bytes: &[u8]) -> Parse<AnswerHead> {
+    const START: &[u8] = b"HTTP/1.";
+    let seen = bytes.len().min(START.len());
+    if bytes[..seen] != START[..seen] {
+        return Parse::Invalid;
+    }
+    let Some((line, _)) = split_line(bytes) else {
+        return if bytes.len() < 256 || status_of(bytes).is_some() {
+            Parse::Partial
+        } else {
+            Parse::Invalid
+        };
+    };
+    let Some(status) = status_of(line) else {
+        return Parse::Invalid;
+    };
+    match fields(bytes, line.len()) {
+        Parse::Complete(body, len) => Parse::Complete(AnswerHead { status, body }, len),
+        Parse::Partial => Parse::Partial,
+        Parse::Invalid => Parse::Invalid,
+    }
+}
+
+/// Status code of a status line that may be cut off after it.
+pub fn status_of(line: &[u8]) -> Option<u16> {
+    let rest = line.strip_prefix(b"HTTP/1.")?;
+    let (minor, rest) = rest.split_first()?;
+    let (space, rest) = rest.split_first()?;
+    let digits = rest.get(..3)?;
+    let ended = rest
+        .get(3)
+        .is_none_or(|&byte| byte == b' ' || byte == b'\r');
+    if !minor.is_ascii_digit() || *space != b' ' || !ended || !digits.iter().all(u8::is_ascii_digit)
+    {
+        return None;
+    }
+    let status = digits
+        .iter()
+        .fold(0, |sum, &digit| sum * 10 + u16::from(digit - b'0'));
+    (status >= 100).then_some(status)
+}
+
+/// Whether bytes without a line end may be the beginning of a request line.
+fn may_become_request(bytes: &[u8]) -> bool {
+    match bytes.iter().position(|&byte| byte == b' ') {
+        Some(space) => is_method(&bytes[..space]),
+        None => bytes.is_empty() || is_method(bytes),
+    }
+}
+
+fn is_method(bytes: &[u8]) -> bool {
+    (1..=METHOD_CAP).contains(&bytes.len())
+        && bytes
+            .iter()
+            .all(|byte| byte.is_ascii_uppercase() || matches!(byte, b'-' | b'_'))
+}
+
+/// Method and target of a complete request line of HTTP/1.
+fn request_line(line: &[u8]) -> Option<(&[u8], &[u8])> {
+    let mut parts = line.splitn(3, |&byte| byte == b' ');
+    let (method, target, version) = (parts.next()?, parts.next()?, parts.next()?);
+    (is_method(method) && !target.is_empty() && version.starts_with(b"HTTP/1."))
+        .then_some((method, target))
+}
+
+/// The first line without its end, and what follows it.
+fn split_line(bytes: &[u8]) -> Option<(&[u8], &[u8])> {
+    let end = bytes.iter().position(|&byte| byte == b'\n')?;
+    let line = bytes[..end].strip_suffix(b"\r").unwrap_or(&bytes[..end]);
+    Some((line, &bytes[end + 1..]))
+}
+
+/// Reads the fields after a start line of `line_len` bytes; gives the body's end and the whole head's length.
+fn fields(bytes: &[u8], line_len: usize) -> Parse<Body> {
+    let Some(start) = bytes[line_len..].iter().position(|&byte| byte == b'\n') else {
+        return Parse::Partial;
+    };
+    let mut rest = &bytes[line_len + start + 1..];
+    let mut body = Body::Unsaid;
+    loop {
+        let Some((line, after)) = split_line(rest) else {
+            return Parse::Partial;
+        };
+        if line.is_empty() {
+            return Parse::Complete(body, bytes.len() - after.len());
+        }
+        let Some(colon) = line.iter().position(|&byte| byte == b':') else {
+            return Parse::Invalid;
+        };
+        let (name, value) = (&line[..colon], line[colon + 1..].trim_ascii());
+        if name.eq_ignore_ascii_case(b"transfer-encoding") {
+            if value.len() >= 7 && value[value.len() - 7..].eq_ignore_ascii_case(b"chunked") {
+                body = Body::Chunked;
+            }
+        } else if name.eq_ignore_ascii_case(b"content-length") && body != Body::Chunked {
+            match std::str::from_utf8(value)
+                .ok()
+                .and_then(|value| value.parse().ok())
+            {
+                Some(length) => body = Body::Length(length),
+                None => return Parse::Invalid,
+            }
+        }
+        rest = after;
+    }
+}
+
+fn text(bytes: &[u8]) -> String {
+    String::from_utf8_lossy(bytes).into_owned()
+}
+
+/// Where a chunked body stands, as far as its bytes could be seen.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum ChunkScan {
+    /// The body ended after so many of the bytes.
+    Ended(usize),
+    /// It goes on behind them.
+    Open,
+}
+
+/// Walks the chunks of a body from its start, skipping what was not captured.
+///
+/// `visible` are its first bytes, of `total` that were sent; chunks whose size line lies behind `visible` are not seen.
+pub fn scan_chunks(visible: &[u8], total: u64) -> ChunkScan {
+    let mut at = 0_usize;
+    loop {
+        let Some((line, _)) = visible.get(at..).and_then(split_line) else {
+            return ChunkScan::Open;
+        };
+        let digits = line
+            .split(|&byte| byte == b';')
+            .next()
+            .unwrap_or_default()
+            .trim_ascii();
+        let Some(size) = std::str::from_utf8(digits)
+            .ok()
+            .and_then(|hex| usize::from_str_radix(hex, 16).ok())
+        else {
+            return ChunkScan::Open;
+        };
+        let Some(data) = visible[at..]
+            .iter()
+            .position(|&byte| byte == b'\n')
+            .map(|end| at + end + 1)
+        else {
+            return ChunkScan::Open;
+        };
+        if size == 0 {
+            return match end_of_trailers(visible, data) {
+                Some(end) if end as u64 <= total => ChunkScan::Ended(end),
+                _ => ChunkScan::Open,
+            };
+        }
+        match data.checked_add(size).and_then(|end| end.checked_add(2)) {
+            Some(next) if next <= visible.len() => at = next,
+            _ => return ChunkScan::Open,
+        }
+    }
+}
+
+/// End of the trailer section that starts at `at`: its empty line included.
+fn end_of_trailers(visible: &[u8], at: usize) -> Option<usize> {
+    let mut rest = visible.get(at..)?;
+    loop {
+        let (line, after) = split_line(rest)?;
+        if line.is_empty() {
+            return Some(visible.len() - after.len());
+        }
+        rest = after;
+    }
+}
+
+/// Whether the last bytes of a write end a chunked body. `tail` holds them, the newest in the low byte.
+pub fn ends_chunked(tail: u64) -> bool {
+    // "\n0\r\n\r\n": the line end of the chunk before, the last chunk, the empty line.
+    tail & 0xffff_ffff_ffff == 0x0a30_0d0a_0d0a
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const POST: &[u8] =
+        b"POST /v2/models/a/infer HTTP/1.1\r\nHost: x\r\ncontent-LENGTH:  12 \r\n\r\nbody";
+    const OK: &[u8] = b"HTTP/1.1 200 \r\ncontent-length: 5\r\n\r\nhello";
+
+    fn request(bytes: &[u8]) -> RequestHead {
+        match parse_request(bytes) {
+            Parse::Complete(head, _) => head,
+            other => panic!("{other:?}"),
+        }
+    }
+
+    #[test]
+    fn a_request_head_gives_method_target_and_length() {
+        let expected = RequestHead {
+            method: "POST".into(),
+            target: "/v2/models/a/infer".into(),
+            body: Body::Length(12),
+        };
+        assert_eq!(
+            parse_request(POST),
+            Parse::Complete(expected, POST.len() - 4)
+        );
+    }
+
+    #[test]
+    fn an_answer_head_gives_status_and_length_also_without_a_reason() {
+        let expected = AnswerHead {
+            status: 200,
+            body: Body::Length(5),
+        };
+        assert_eq!(parse_answer(OK), Parse::Complete(expected, OK.len() - 5));
+    }
+
+    #[test]
+    fn heads_cut_at_any_byte_are_partial() {
+        for len in 0..POST.len() - 4 {
+            assert_eq!(parse_request(&POST[..len]), Parse::Partial, "{len}");
+        }
+        for len in 0..OK.len() - 5 {
+            assert_eq!(parse_answer(&OK[..len]), Parse::Partial, "{len}");
+        }
+    }
+
+    #[test]
+    fn transfer_encoding_wins_over_length() {
+        for head in [
+            &b"POST / HTTP/1.1\r\nContent-Length: 3\r\nTransfer-Encoding: chunked\r\n\r\n"[..],
+            b"POST / HTTP/1.1\r\nTransfer-Encoding: gzip, Chunked\r\nContent-Length: 3\r\n\r\n",
+        ] {
+            assert_eq!(request(head).body, Body::Chunked);
+        }
+    }
+
+    #[test]
+    fn bare_line_feeds_are_taken() {
+        let head = request(b"GET / HTTP/1.0\nHost: x\n\nrest");
+        assert_eq!((head.method.as_str(), head.body), ("GET", Body::Unsaid));
+    }
+
+    #[test]
+    fn what_is_not_http_is_invalid() {
+        for bytes in [
+            &b"\x16\x03\x01\x02\x00\x01"[..],
+            b"get / HTTP/1.1\r\n\r\n",
+            b"GET /\r\n\r\n",
+            b"GET / HTTP/2.0\r\n\r\n",
+            b"POST / HTTP/1.1\r\nContent-Length: -4\r\n\r\n",
+            b"POST / HTTP/1.1\r\nContent-Length: 99999999999999999999999\r\n\r\n",
+            b"POST / HTTP/1.1\r\nno colon\r\n\r\n",
+            b"{\"json\": 1}",
+        ] {
+            assert_eq!(
+                parse_request(bytes),
+                Parse::Invalid,
+                "{:?}",
+                String::from_utf8_lossy(bytes)
+            );
+        }
+        for bytes in [
+            &b"HTTP/2 200\r\n\r\n"[..],
+            b"HTTP/1.1 20x OK\r\n\r\n",
+            b"HTTP/1.1 099 No\r\n\r\n",
+            b"data: 1\n\n",
+        ] {
+            assert_eq!(
+                parse_answer(bytes),
+                Parse::Invalid,
+                "{:?}",
+                String::from_utf8_lossy(bytes)
+            );
+        }
+    }
+
+    #[test]
+    fn non_utf8_targets_do_not_break() {
+        let head = request(b"GET /\xff\xfe HTTP/1.1\r\n\r\n");
+        assert_eq!(head.target, "/\u{fffd}\u{fffd}");
+    }
+
+    #[test]
+    fn a_cut_request_still_tells_its_target() {
+        let line = b"GET /predictions/m HTTP/1.1\r\nCookie: aaaa";
+        assert_eq!(
+            parse_cut_request(line),
+            Some(("GET".into(), "/predictions/m".into()))
+        );
+        assert_eq!(
+            parse_cut_request(b"POST /long"),
+            Some(("POST".into(), "/long".into()))
+        );
+        assert_eq!(parse_cut_request(b"\0\0\0"), None);
+    }
+
+    #[test]
+    fn two_messages_in_one_buffer_are_told_apart() {
+        let mut both = b"GET /a HTTP/1.1\r\n\r\n".to_vec();
+        let first = both.len();
+        both.extend(b"GET /b HTTP/1.1\r\n\r\n");
+        let Parse::Complete(head, len) = parse_request(&both) else {
+            panic!("not complete")
+        };
+        assert_eq!((head.target.as_str(), len), ("/a", first));
+        assert_eq!(request(&both[len..]).target, "/b");
+    }
+
+    #[test]
+    fn chunks_end_at_the_empty_one() {
+        let body = b"5\r\nhello\r\n3;x=y\r\nabc\r\n0\r\n\r\nHTTP";
+        assert_eq!(
+            scan_chunks(body, body.len() as u64),
+            ChunkScan::Ended(body.len() - 4)
+        );
+        for len in 0..body.len() - 4 {
+            assert_eq!(scan_chunks(&body[..len], 1_000), ChunkScan::Open, "{len}");
+        }
+        assert_eq!(
+            scan_chunks(b"0\r\nTrailer: 1\r\n\r\n", 17),
+            ChunkScan::Ended(17)
+        );
+        assert_eq!(scan_chunks(b"ffffffffffffffff\r\n", 18), ChunkScan::Open);
+        assert_eq!(scan_chunks(b"zz\r\n", 4), ChunkScan::Open);
+    }
+
+    #[test]
+    fn a_tail_ends_a_chunked_body_only_whole() {
+        assert!(ends_chunked(u64::from_be_bytes(*b"x\r\n0\r\n\r\n")));
+        assert!(!ends_chunked(u64::from_be_bytes(*b"\r\n10\r\n\r\n")));
+        assert!(!ends_chunked(u64::from_be_bytes(*b"\0\0\0\x000\r\n\r")));
+    }
+}

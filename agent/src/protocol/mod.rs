@@ -1,0 +1,4 @@
+//! What bytes mean: pure functions of bytes. Nothing here knows of sockets, times or processes.
+
+pub mod http1;
+pub mod route;

@@ -1,0 +1,204 @@
+//! What a request is for, and the model its path names.
+
+use crate::latency::Purpose;
+
+/// A request's purpose, and the model and version in its path where it has them.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Route {
+    /// What the request is for.
+    pub purpose: Purpose,
+    /// Model named by the path.
+    pub model: Option<String>,
+    /// Version named by the path.
+    pub version: Option<String>,
+}
+
+impl Route {
+    const ADMIN: Self = Self {
+        purpose: Purpose::Admin,
+        model: None,
+        version: None,
+    };
+
+    fn inference(model: Option<&str>, version: Option<&str>) -> Self {
+        Self {
+            purpose: Purpose::Inference,
+            model: model.map(decode),
+            version: version.map(decode),
+        }
+    }
+}
+
+/// Last path segments that ask about a server, not of a model.
+const ADMIN_SEGMENTS: [&str; 17] = [
+    "config",
+    "docs",
+    "favicon.ico",
+    "health",
+    "healthz",
+    "info",
+    "live",
+    "livez",
+    "metadata",
+    "metrics",
+    "models",
+    "openapi.json",
+    "ping",
+    "ready",
+    "readyz",
+    "stats",
+    "version",
+];
+
+/// Reads the purpose off a method and a request target.
+///
+/// `predicts_only_by_path`: the server (TorchServe) is known to predict under its own paths alone; on any other, all
+/// that is not plainly about the server itself is inference.
+pub fn classify(method: &str, target: &str, predicts_only_by_path: bool) -> Route {
+    let path = path_of(target);
+    let segments: Vec<&str> = path
+        .split('/')
+        .filter(|segment| !segment.is_empty())
+        .collect();
+    if matches!(method, "HEAD" | "OPTIONS" | "TRACE" | "CONNECT") {
+        return Route::ADMIN;
+    }
+    match segments[..] {
+        ["predictions" | "explanations", model] => return Route::inference(Some(model), None),
+        ["predictions" | "explanations", model, version] => {
+            return Route::inference(Some(model), Some(version));
+        }
+        ["models", model, "invoke"] => return Route::inference(Some(model), None),
+        ["v1", "models", model_and_verb] => {
+            if let Some((model, verb)) = model_and_verb.rsplit_once(':') {
+                return predict_verb(model, verb, None);
+            }
+        }
+        [
+            "v1",
+            "models",
+            model,
+            "versions" | "labels",
+            version_and_verb,
+        ] => {
+            if let Some((version, verb)) = version_and_verb.rsplit_once(':') {
+                return predict_verb(model, verb, Some(version));
+            }
+        }
+        ["v2", "models", model, verb] if is_v2_verb(verb) => {
+            return Route::inference(Some(model), None);
+        }
+        ["v2", "models", model, "versions", version, verb] if is_v2_verb(verb) => {
+            return Route::inference(Some(model), Some(version));
+        }
+        ["v2", "repository" | "models", ..] | ["v2"] => return Route::ADMIN,
+        ["invocations"] if method != "GET" => return Route::inference(None, None),
+        _ => {}
+    }
+    let last = segments.last().copied().unwrap_or_default();
+    if predicts_only_by_path || (method == "GET" && ADMIN_SEGMENTS.contains(&last)) {
+        return Route::ADMIN;
+    }
+    Route::inference(None, None)
+}
+
+fn predict_verb(model: &str, verb: &str, version: Option<&str>) -> Route {
+    if matches!(verb, "predict" | "explain" | "classify" | "regress") {
+        Route::inference(Some(model), version)
+    } else {
+        Route::ADMIN
+    }
+}
+
+fn is_v2_verb(verb: &str) -> bool {
+    matches!(
+        verb,
+        "infer" | "infer_stream" | "generate" | "generate_stream"
+    )
+}
+
+/// The path of a request target: without scheme and authority, query and fragment.
+fn path_of(target: &str) -> &str {
+    let target = match target.split_once("://") {
+        Some(("http" | "https", rest)) => rest.find('/').map_or("/", |slash| &rest[slash..]),
+        _ => target,
+    };
+    target.split(['?', '#']).next().unwrap_or_default()
+}
+
+fn decode(segment: &str) -> String {
+    percent_encoding::percent_decode_str(segment)
+        .decode_utf8_lossy()
+        .into_owned()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn paths_name_models_and_versions() {
+        let cases = [
+            ("/predictions/tiny", Some("tiny"), None),
+            ("/predictions/tiny/1.0?x=/health", Some("tiny"), Some("1.0")),
+            ("/v1/models/bert:predict", Some("bert"), None),
+            (
+                "/v1/models/bert/versions/3:predict",
+                Some("bert"),
+                Some("3"),
+            ),
+            ("/v2/models/res%20net/infer", Some("res net"), None),
+            (
+                "/v2/models/resnet/versions/2/infer",
+                Some("resnet"),
+                Some("2"),
+            ),
+            ("http://h:1/v2/models/m/generate_stream", Some("m"), None),
+            ("/models/m/invoke", Some("m"), None),
+            ("/v1/chat/completions", None, None),
+            ("/", None, None),
+        ];
+        for (target, model, version) in cases {
+            let route = classify("POST", target, false);
+            assert_eq!(route.purpose, Purpose::Inference, "{target}");
+            assert_eq!(
+                (route.model.as_deref(), route.version.as_deref()),
+                (model, version),
+                "{target}"
+            );
+        }
+    }
+
+    #[test]
+    fn questions_about_the_server_are_not_inference() {
+        for (method, target) in [
+            ("GET", "/health"),
+            ("GET", "/v2/health/ready"),
+            ("GET", "/metrics?name[]=x"),
+            ("GET", "/v1/models"),
+            ("GET", "/v2/models/m"),
+            ("GET", "/v2/models/m/versions/1/ready"),
+            ("POST", "/v2/repository/index"),
+            ("POST", "/v2/repository/models/m/load"),
+            ("POST", "/v1/models/m:unload"),
+            ("HEAD", "/"),
+            ("OPTIONS", "/predictions/m"),
+        ] {
+            assert_eq!(
+                classify(method, target, false),
+                Route::ADMIN,
+                "{method} {target}"
+            );
+        }
+    }
+
+    #[test]
+    fn a_server_known_to_predict_by_path_does_nothing_else() {
+        assert_eq!(classify("POST", "/models?url=x", true), Route::ADMIN);
+        assert_eq!(classify("GET", "/anything", true), Route::ADMIN);
+        assert_eq!(
+            classify("GET", "/predictions/m", true).purpose,
+            Purpose::Inference
+        );
+    }
+}
