@@ -8,13 +8,14 @@ mod toolchain;
 use std::env;
 
 use aya_build::{Package, build_ebpf};
-use toolchain::{Places, TOOLCHAIN_ENV, Toolchain};
+use toolchain::{Missing, Places, TOOLCHAIN_ENV, Toolchain};
 
 fn main() {
     println!("cargo::rerun-if-env-changed={TOOLCHAIN_ENV}");
     match Toolchain::find(&Places::from_env()) {
         Ok(found) => build(&found),
-        Err(missing) => println!("cargo::error={missing}"),
+        Err(missing @ Missing::Wanted(_)) => println!("cargo::error={missing}"),
+        Err(missing) => println!("cargo::error={missing}; run `cargo xtask setup`"),
     }
 }
 

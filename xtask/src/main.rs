@@ -1,3 +1,76 @@
-//! Placeholder.
+//! `cargo xtask`: set-up, build, run, test and lint of inferprobe.
+//!
+//! Starts compilers and package managers; shares no code with the agent beyond `toolchain.rs`.
 
-fn main() {}
+mod agent;
+mod debian;
+mod linker;
+mod privilege;
+mod progress;
+mod prometheus;
+mod setup;
+mod suite;
+mod toolchain;
+mod workspace;
+
+use std::ffi::OsString;
+use std::process::ExitCode;
+
+use clap::{Parser, Subcommand};
+
+/// Set-up, build, run, test and lint of inferprobe.
+#[derive(Debug, Parser)]
+#[command(name = "cargo xtask", bin_name = "cargo xtask")]
+struct Cli {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Install what building the eBPF half needs, where it is missing
+    Setup {
+        /// Also fetch what only the tests need
+        #[arg(long)]
+        for_tests: bool,
+    },
+    /// Set up, and leave the release binary at target/release/inferprobe
+    Build,
+    /// Build, then start the agent
+    Run {
+        /// Never start the example inference server
+        #[arg(long)]
+        no_demo: bool,
+        /// Options of `inferprobe serve`
+        #[arg(last = true)]
+        agent_args: Vec<OsString>,
+    },
+    /// Set up, and run every test
+    Test {
+        /// Options of `cargo test`
+        #[arg(last = true)]
+        test_args: Vec<OsString>,
+    },
+    /// Set up, and check format and lints
+    Lint,
+}
+
+fn main() -> ExitCode {
+    let outcome = match Cli::parse().command {
+        Command::Setup { for_tests } => setup::run(for_tests),
+        Command::Build => agent::build().map(drop),
+        Command::Run {
+            no_demo,
+            agent_args,
+        } => agent::run(no_demo, &agent_args),
+        Command::Test { test_args } => suite::test(&test_args),
+        Command::Lint => suite::lint(),
+    };
+    match outcome {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(err) => {
+            eprintln!("error: {err:#}");
+            ExitCode::FAILURE
+        }
+    }
+}

@@ -95,15 +95,12 @@ impl fmt::Display for Missing {
             Self::Wanted(name) => write!(
                 f,
                 "{TOOLCHAIN_ENV}={name}: rustup has no such toolchain with the sources of core; \
-                 unset it, or name one that `rustup toolchain list` shows and add its rust-src component"
+                 unset it, or name one that has its rust-src component"
             ),
             Self::Compiler => f.write_str(
-                "the eBPF half needs a Rust toolchain with the sources of core, and there is none; \
-                 run `cargo xtask setup`",
+                "the eBPF half needs a Rust toolchain with the sources of core, and there is none",
             ),
-            Self::Linker => f.write_str(
-                "the eBPF half needs bpf-linker, and it is not on PATH; run `cargo xtask setup`",
-            ),
+            Self::Linker => f.write_str("the eBPF half needs bpf-linker, and it is not on PATH"),
         }
     }
 }
@@ -134,4 +131,82 @@ fn has_core_source(sysroot: &Path) -> bool {
         .join("lib/rustlib/src/rust/library/core/src/lib.rs")
         .is_file()
         && sysroot.join("bin/rustc").is_file()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A machine with the given toolchains, each with or without the sources of `core`, and perhaps a linker.
+    fn machine(toolchains: &[(&str, bool)], linker: bool) -> (tempfile::TempDir, Places) {
+        let dir = tempfile::tempdir().unwrap();
+        let file = |path: PathBuf| {
+            fs::create_dir_all(path.parent().unwrap()).unwrap();
+            fs::write(path, "").unwrap();
+        };
+        let places = Places {
+            wanted: None,
+            toolchains: dir.path().join("toolchains"),
+            bin_dirs: vec![dir.path().join("empty"), dir.path().join("bin")],
+        };
+        for (name, core) in toolchains {
+            let sysroot = places.toolchains.join(name);
+            file(sysroot.join("bin/rustc"));
+            if *core {
+                file(sysroot.join("lib/rustlib/src/rust/library/core/src/lib.rs"));
+            }
+        }
+        if linker {
+            file(dir.path().join("bin/bpf-linker"));
+        }
+        (dir, places)
+    }
+
+    fn chosen(toolchains: &[(&str, bool)], wanted: Option<&str>) -> Result<String, Missing> {
+        let (_dir, mut places) = machine(toolchains, true);
+        places.wanted = wanted.map(str::to_owned);
+        Toolchain::find(&places).map(|found| found.name)
+    }
+
+    #[test]
+    fn the_linked_toolchain_goes_before_the_newest_nightly() {
+        let nightlies = [
+            ("nightly-2026-01-01-x86_64", true),
+            ("nightly-2026-03-01-x86_64", true),
+            ("stable-x86_64", true),
+        ];
+        let found = chosen(&nightlies, None).unwrap();
+        assert_eq!(found, "nightly-2026-03-01-x86_64");
+        let with_undated = [&nightlies[..], &[("nightly-x86_64", true)]].concat();
+        assert_eq!(chosen(&with_undated, None).unwrap(), "nightly-x86_64");
+        let with_linked = [&with_undated[..], &[("bpf", true)]].concat();
+        assert_eq!(chosen(&with_linked, None).unwrap(), "bpf");
+    }
+
+    #[test]
+    fn a_toolchain_without_the_sources_of_core_does_not_count() {
+        let toolchains = [
+            ("bpf", false),
+            ("nightly-x86_64", false),
+            ("stable-x86_64", true),
+        ];
+        assert_eq!(chosen(&toolchains, None), Err(Missing::Compiler));
+    }
+
+    #[test]
+    fn the_wanted_toolchain_is_taken_or_named_as_missing() {
+        let toolchains = [("bpf", true), ("nightly-x86_64", true), ("mine", false)];
+        assert_eq!(
+            chosen(&toolchains, Some("nightly")).unwrap(),
+            "nightly-x86_64"
+        );
+        let missing = Err(Missing::Wanted("mine".to_owned()));
+        assert_eq!(chosen(&toolchains, Some("mine")), missing);
+    }
+
+    #[test]
+    fn a_compiler_without_a_linker_is_not_enough() {
+        let (_dir, places) = machine(&[("bpf", true)], false);
+        assert_eq!(Toolchain::find(&places), Err(Missing::Linker));
+    }
 }

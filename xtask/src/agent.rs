@@ -1,0 +1,47 @@
+//! The agent's release binary: building it and becoming it.
+
+use std::ffi::OsString;
+use std::io::{self, IsTerminal};
+use std::os::unix::process::CommandExt;
+use std::path::PathBuf;
+use std::process::Command;
+
+use anyhow::{Context, Result};
+
+use crate::privilege::{self, Privilege};
+use crate::{progress, setup, workspace};
+
+/// Builds both halves; the path is the release binary's.
+pub(crate) fn build() -> Result<PathBuf> {
+    setup::ensure()?;
+    progress::step(
+        "build the agent",
+        workspace::cargo("build").args(["--release", "--package", "inferprobe"]),
+    )?;
+    Ok(workspace::target_dir().join("release/inferprobe"))
+}
+
+/// Builds the agent and turns this process into it, so that signals and the exit code are the agent's own.
+pub(crate) fn run(no_demo: bool, agent_args: &[OsString]) -> Result<()> {
+    let binary = build()?;
+    let mut command = if wants_sudo(agent_args)? {
+        Privilege::Sudo.command(&binary)
+    } else {
+        Command::new(&binary)
+    };
+    command.arg("serve");
+    if !no_demo {
+        command.arg("--demo");
+    }
+    let err = command.args(agent_args).exec();
+    Err(err).with_context(|| format!("start `{}`", progress::shown(&command)))
+}
+
+/// Whether the user, not being root, wants the probes attached through sudo. The agent itself tells what it lacks.
+fn wants_sudo(agent_args: &[OsString]) -> Result<bool> {
+    let without_probes = agent_args.iter().any(|arg| arg == "--no-probes");
+    if without_probes || privilege::is_root() || !io::stdin().is_terminal() {
+        return Ok(false);
+    }
+    privilege::confirm("The agent attaches probes to the kernel, which takes root. Use sudo?")
+}

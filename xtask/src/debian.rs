@@ -1,0 +1,177 @@
+//! Packages of Debian and its kin: which are missing, installing them, and unpacking one without installing it.
+//!
+//! Knows no package by name.
+
+use std::fs;
+use std::path::Path;
+use std::process::{Command, Stdio};
+
+use anyhow::{Context, Result, bail};
+
+use crate::privilege::Privilege;
+use crate::progress;
+
+/// Whether this system installs packages with apt-get.
+pub(crate) fn is_here() -> bool {
+    fs::read_to_string("/etc/os-release").is_ok_and(|text| is_kin(&text))
+}
+
+/// Those of `packages` that are not installed.
+pub(crate) fn missing<'a>(packages: &[&'a str]) -> Result<Vec<&'a str>> {
+    let (listed, _) = progress::output(
+        Command::new("dpkg-query")
+            .args(["-W", "-f", "${Package} ${db:Status-Status}\\n"])
+            .args(packages),
+    )?;
+    Ok(packages
+        .iter()
+        .copied()
+        .filter(|package| !is_installed(&listed, package))
+        .collect())
+}
+
+/// Installs `packages`, asking first where that takes sudo. Nothing else is removed for their sake.
+pub(crate) fn install(packages: &[&str]) -> Result<()> {
+    let names = packages.join(" ");
+    let privilege = Privilege::obtain(
+        "The eBPF half needs a compiler from Debian packages",
+        &format!("apt-get install --no-install-recommends {names}"),
+    )?;
+    let mut updated = false;
+    if !can_install(packages)?.is_empty() {
+        update(privilege)?;
+        updated = true;
+        let refusal = can_install(packages)?;
+        if !refusal.is_empty() {
+            bail!("apt-get cannot install {names}: {refusal}");
+        }
+    }
+    let install = || {
+        progress::step(
+            "install packages",
+            apt_get(privilege)
+                .args(["install", "--yes", "--no-install-recommends", "--no-remove"])
+                .args(packages),
+        )
+    };
+    match install() {
+        // A list of packages that has gone stale names files that the mirror has replaced.
+        Err(_) if !updated => {
+            update(privilege)?;
+            install()
+        }
+        done => done,
+    }
+}
+
+/// Unpacks the newest `package` into `dir` without installing it, and without its dependencies.
+pub(crate) fn unpack(package: &str, dir: &Path) -> Result<()> {
+    fs::create_dir_all(dir).with_context(|| format!("create {}", dir.display()))?;
+    let download = || {
+        progress::step(
+            &format!("download {package}"),
+            Command::new("apt-get")
+                .args(["download", "-o", "APT::Sandbox::User=root", package])
+                .current_dir(dir)
+                .stdin(Stdio::null()),
+        )
+    };
+    if download().is_err() {
+        update(Privilege::obtain(
+            &format!("apt-get has no current list to find {package} in"),
+            "apt-get update",
+        )?)?;
+        download()?;
+    }
+    let archive = fs::read_dir(dir)
+        .with_context(|| format!("list {}", dir.display()))?
+        .flatten()
+        .map(|entry| entry.path())
+        .find(|path| path.extension().is_some_and(|ext| ext == "deb"))
+        .with_context(|| format!("{package}: apt-get left no .deb in {}", dir.display()))?;
+    progress::check(Command::new("dpkg-deb").arg("-x").arg(archive).arg(dir))
+}
+
+fn update(privilege: Privilege) -> Result<()> {
+    progress::step(
+        "update the list of packages",
+        apt_get(privilege).arg("update"),
+    )
+}
+
+fn apt_get(privilege: Privilege) -> Command {
+    let mut command = privilege.command("env");
+    command
+        .args(["DEBIAN_FRONTEND=noninteractive", "apt-get"])
+        .args(["-o", "DPkg::Lock::Timeout=120"])
+        .stdin(Stdio::null());
+    command
+}
+
+/// Why apt-get would not install `packages`, in its own words; empty if it would.
+fn can_install(packages: &[&str]) -> Result<String> {
+    let output = Command::new("apt-get")
+        .args([
+            "install",
+            "--simulate",
+            "--no-install-recommends",
+            "--no-remove",
+        ])
+        .args(packages)
+        .stdin(Stdio::null())
+        .output()
+        .context("start `apt-get`")?;
+    if output.status.success() {
+        return Ok(String::new());
+    }
+    let errors: Vec<String> = String::from_utf8_lossy(&output.stderr)
+        .lines()
+        .filter_map(|line| line.strip_prefix("E: "))
+        .map(str::to_owned)
+        .collect();
+    Ok(if errors.is_empty() {
+        "it gives no reason".to_owned()
+    } else {
+        errors.join("; ")
+    })
+}
+
+fn is_installed(listed: &str, package: &str) -> bool {
+    listed
+        .lines()
+        .any(|line| line.split_once(' ') == Some((package, "installed")))
+}
+
+fn is_kin(os_release: &str) -> bool {
+    os_release
+        .lines()
+        .filter_map(|line| line.strip_prefix("ID=").or(line.strip_prefix("ID_LIKE=")))
+        .flat_map(|value| value.trim_matches(['"', '\'']).split_whitespace())
+        .any(|id| id == "debian" || id == "ubuntu")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn kin_of_debian_is_told_from_others() {
+        for (text, expected) in [
+            ("ID=debian\nVERSION_ID=\"12\"\n", true),
+            ("NAME=Mint\nID=linuxmint\nID_LIKE=\"ubuntu debian\"\n", true),
+            ("ID=\"ubuntu\"\n", true),
+            ("ID=fedora\nVARIANT_ID=debian\n", false),
+            ("", false),
+        ] {
+            assert_eq!(is_kin(text), expected, "{text:?}");
+        }
+    }
+
+    #[test]
+    fn a_removed_or_longer_named_package_is_not_installed() {
+        let listed = "zlib1g-dev installed\nrustc-web config-files\ncargo-web-doc installed\n";
+        assert!(is_installed(listed, "zlib1g-dev"));
+        assert!(!is_installed(listed, "rustc-web"));
+        assert!(!is_installed(listed, "cargo-web"));
+    }
+}

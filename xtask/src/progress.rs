@@ -1,0 +1,47 @@
+//! Telling what goes on: a line when something slow starts, its time when it ends.
+
+use std::process::{Command, Stdio};
+use std::time::Instant;
+
+use anyhow::{Context, Result, bail};
+
+/// Runs `command` with its output shown between a line of what it is for and a line of the time that it took.
+pub(crate) fn step(what: &str, command: &mut Command) -> Result<()> {
+    eprintln!("==> {what}: {}", shown(command));
+    let start = Instant::now();
+    check(command)?;
+    eprintln!("==> {what}: {:.1} s", start.elapsed().as_secs_f64());
+    Ok(())
+}
+
+/// Runs `command` with its output shown; anything but success is an error.
+pub(crate) fn check(command: &mut Command) -> Result<()> {
+    let status = command.status().with_context(|| start_of(command))?;
+    if !status.success() {
+        bail!("`{}` ended with {status}", shown(command));
+    }
+    Ok(())
+}
+
+/// What `command` writes to its standard output, and whether it succeeded.
+pub(crate) fn output(command: &mut Command) -> Result<(String, bool)> {
+    let output = command
+        .stdin(Stdio::null())
+        .output()
+        .with_context(|| start_of(command))?;
+    let text = String::from_utf8_lossy(&output.stdout).into_owned();
+    Ok((text, output.status.success()))
+}
+
+/// `command` as one would type it.
+pub(crate) fn shown(command: &Command) -> String {
+    std::iter::once(command.get_program())
+        .chain(command.get_args())
+        .map(|word| word.to_string_lossy())
+        .collect::<Vec<_>>()
+        .join(" ")
+}
+
+fn start_of(command: &Command) -> String {
+    format!("start `{}`", shown(command))
+}

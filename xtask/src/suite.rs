@@ -1,0 +1,56 @@
+//! What a change must pass: the tests of the whole workspace, and the checks of format and lints.
+
+use std::env;
+use std::ffi::OsString;
+
+use anyhow::Result;
+
+use crate::{agent, privilege, progress, prometheus, setup, workspace};
+
+/// Set to `1`, makes a test fail that would skip itself for want of the kernel.
+const REQUIRE_KERNEL_ENV: &str = "INFERPROBE_REQUIRE_KERNEL";
+
+/// Runs every test, against the release binary where one starts the agent.
+pub(crate) fn test(test_args: &[OsString]) -> Result<()> {
+    let binary = agent::build()?;
+    let prometheus_dir = prometheus::ensure()?;
+    progress::step(
+        "build the NVML stub",
+        workspace::cargo("build").args(["--package", "nvml-stub"]),
+    )?;
+    let mut command = workspace::cargo("test");
+    command
+        .arg("--workspace")
+        .args(test_args)
+        .env("INFERPROBE_BIN", binary)
+        .env("INFERPROBE_PROMETHEUS_DIR", prometheus_dir)
+        .env(
+            "INFERPROBE_NVML_STUB",
+            workspace::target_dir().join("debug/libnvml_stub.so"),
+        );
+    if env::var_os(REQUIRE_KERNEL_ENV).is_none()
+        && (privilege::is_root() || env::var_os("CI").is_some())
+    {
+        command.env(REQUIRE_KERNEL_ENV, "1");
+    }
+    progress::step("test", &mut command)
+}
+
+/// Checks format and lints; a warning is an error.
+pub(crate) fn lint() -> Result<()> {
+    progress::step(
+        "check the format",
+        workspace::cargo("fmt").args(["--all", "--check"]),
+    )?;
+    setup::ensure()?;
+    progress::step(
+        "check the lints",
+        workspace::cargo("clippy").args([
+            "--workspace",
+            "--all-targets",
+            "--",
+            "--deny",
+            "warnings",
+        ]),
+    )
+}
