@@ -4,6 +4,7 @@
 
 pub mod cli;
 pub mod config;
+pub mod demo;
 pub mod exchange;
 pub mod kernel;
 pub mod latency;
