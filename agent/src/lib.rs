@@ -8,4 +8,5 @@ pub mod demo;
 pub mod exchange;
 pub mod kernel;
 pub mod latency;
+pub mod metrics;
 pub mod protocol;

@@ -1,0 +1,167 @@
+//! Figures of the host, the GPUs and the agent itself: what collectors publish and how it is exported.
+//!
+//! Does not know how a figure is read.
+
+use std::{sync::Arc, time::Instant};
+
+use super::{
+    encode::{Samples, Value},
+    names,
+};
+
+/// Memory of the host, in TorchServe's terms.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct MemorySample {
+    /// Used, MiB.
+    pub used_mib: f64,
+    /// Available without swapping, MiB.
+    pub available_mib: f64,
+    /// What is not available, percent.
+    pub used_pct: f64,
+}
+
+/// A mounted file system.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct DiskSample {
+    /// Used, GiB.
+    pub used_gib: f64,
+    /// Available to unprivileged users, GiB.
+    pub available_gib: f64,
+    /// Used share of used and available, percent.
+    pub used_pct: f64,
+}
+
+/// One GPU. A figure that the device does not have is `None`.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct GpuSample {
+    /// NVML's index of the device.
+    pub index: u32,
+    /// Share of time with a kernel running, percent.
+    pub busy_pct: Option<f64>,
+    /// Memory.
+    pub memory: Option<GpuMemory>,
+}
+
+/// Memory of one GPU.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct GpuMemory {
+    /// Used, whole MiB.
+    pub used_mib: f64,
+    /// Used, percent of the whole.
+    pub used_pct: f64,
+}
+
+/// The agent's own process.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct ProcessSample {
+    /// CPU time used, seconds.
+    pub cpu_s: f64,
+    /// Resident memory, bytes.
+    pub resident_bytes: u64,
+    /// Virtual memory, bytes.
+    pub virtual_bytes: u64,
+    /// Open file descriptors.
+    pub open_fds: u64,
+    /// Limit of open file descriptors; `None` when there is none.
+    pub max_fds: Option<u64>,
+    /// Start, seconds since the Unix epoch.
+    pub start_s: f64,
+    /// Threads.
+    pub threads: u64,
+}
+
+/// A value that counts for nothing after a moment: its source may hang, and a stale figure is worse than none.
+#[derive(Debug)]
+pub(super) struct Expiring<T> {
+    pub(super) value: T,
+    pub(super) valid_until: Instant,
+}
+
+impl<T> Expiring<T> {
+    /// The value, if it still counts at `now`.
+    pub(super) fn at(&self, now: Instant) -> Option<&T> {
+        (now <= self.valid_until).then_some(&self.value)
+    }
+}
+
+/// The latest figures.
+#[derive(Debug, Default)]
+pub(super) struct Figures {
+    pub(super) cpu_pct: Option<f64>,
+    pub(super) memory: Option<MemorySample>,
+    pub(super) disk: Option<Expiring<DiskSample>>,
+    pub(super) gpus: Option<Expiring<Vec<GpuSample>>>,
+    pub(super) process: Option<ProcessSample>,
+}
+
+impl Figures {
+    /// Adds every series that counts at `now` to `samples`.
+    pub(super) fn collect(&self, hostname: &Arc<str>, now: Instant, samples: &mut Samples) {
+        let level: Arc<str> = "Host".into();
+        let host = [&level, hostname];
+        let mut push_host = |family, value| samples.push(family, &host, Value::Float(value));
+        if let Some(cpu_pct) = self.cpu_pct {
+            push_host(&names::CPU_UTILIZATION, cpu_pct);
+        }
+        if let Some(memory) = self.memory {
+            push_host(&names::MEMORY_USED, memory.used_mib);
+            push_host(&names::MEMORY_AVAILABLE, memory.available_mib);
+            push_host(&names::MEMORY_UTILIZATION, memory.used_pct);
+        }
+        if let Some(disk) = self.disk.as_ref().and_then(|disk| disk.at(now)) {
+            push_host(&names::DISK_USAGE, disk.used_gib);
+            push_host(&names::DISK_AVAILABLE, disk.available_gib);
+            push_host(&names::DISK_UTILIZATION, disk.used_pct);
+        }
+        let gpus = self.gpus.as_ref().and_then(|gpus| gpus.at(now));
+        for gpu in gpus.into_iter().flatten() {
+            let device: Arc<str> = gpu.index.to_string().into();
+            for (family, value) in [
+                (&names::GPU_UTILIZATION, gpu.busy_pct),
+                (
+                    &names::GPU_MEMORY_UTILIZATION,
+                    gpu.memory.map(|memory| memory.used_pct),
+                ),
+                (
+                    &names::GPU_MEMORY_USED,
+                    gpu.memory.map(|memory| memory.used_mib),
+                ),
+            ] {
+                if let Some(value) = value {
+                    samples.push(family, &[&level, &device, hostname], Value::Float(value));
+                }
+            }
+        }
+        if let Some(process) = &self.process {
+            collect_process(process, samples);
+        }
+    }
+}
+
+fn collect_process(process: &ProcessSample, samples: &mut Samples) {
+    for (family, value) in [
+        (&names::PROCESS_CPU, Some(Value::Float(process.cpu_s))),
+        (
+            &names::PROCESS_RESIDENT,
+            Some(Value::Integer(process.resident_bytes)),
+        ),
+        (
+            &names::PROCESS_VIRTUAL,
+            Some(Value::Integer(process.virtual_bytes)),
+        ),
+        (
+            &names::PROCESS_OPEN_FDS,
+            Some(Value::Integer(process.open_fds)),
+        ),
+        (&names::PROCESS_MAX_FDS, process.max_fds.map(Value::Integer)),
+        (&names::PROCESS_START, Some(Value::Float(process.start_s))),
+        (
+            &names::PROCESS_THREADS,
+            Some(Value::Integer(process.threads)),
+        ),
+    ] {
+        if let Some(value) = value {
+            samples.push(family, &[], value);
+        }
+    }
+}

@@ -1,0 +1,254 @@
+//! The one table of every family: name, type, unit, labels and help.
+//!
+//! Nowhere else is a metric name a string. Nothing here knows a value.
+
+use std::borrow::Cow;
+
+/// What a family's samples mean.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Kind {
+    /// Only rises.
+    Counter,
+    /// Rises and falls.
+    Gauge,
+    /// Cumulative buckets, a sum and a count.
+    Histogram,
+}
+
+/// One family of the exposition.
+#[derive(Debug)]
+pub struct Family {
+    /// Name in the text format.
+    pub name: &'static str,
+    /// Type in the text format.
+    pub kind: Kind,
+    /// Unit: TorchServe's word for its families, the base unit for the others, else empty.
+    pub unit: &'static str,
+    /// Label names, in the order that samples carry their values.
+    pub labels: &'static [&'static str],
+    help: Option<&'static str>,
+}
+
+impl Family {
+    const fn torchserve(
+        name: &'static str,
+        kind: Kind,
+        unit: &'static str,
+        labels: &'static [&'static str],
+    ) -> Self {
+        Self {
+            name,
+            kind,
+            unit,
+            labels,
+            help: None,
+        }
+    }
+
+    const fn own(
+        name: &'static str,
+        kind: Kind,
+        unit: &'static str,
+        labels: &'static [&'static str],
+        help: &'static str,
+    ) -> Self {
+        Self {
+            name,
+            kind,
+            unit,
+            labels,
+            help: Some(help),
+        }
+    }
+
+    /// Whether TorchServe defines this family.
+    pub const fn is_torchserve(&self) -> bool {
+        self.help.is_none()
+    }
+
+    /// The text of its HELP line.
+    pub fn help(&self) -> Cow<'static, str> {
+        match self.help {
+            Some(help) => Cow::Borrowed(help),
+            None => {
+                let kind = match self.kind {
+                    Kind::Counter => "counter",
+                    Kind::Gauge => "gauge",
+                    Kind::Histogram => "histogram",
+                };
+                let unit = self.unit;
+                Cow::Owned(format!(
+                    "Torchserve prometheus {kind} metric with unit: {unit}"
+                ))
+            }
+        }
+    }
+
+    /// Name of the family in OpenMetrics, where a counter's samples end in `_total` and its family does not.
+    pub fn openmetrics_name(&self) -> &'static str {
+        match (self.is_torchserve(), self.kind) {
+            (false, Kind::Counter) => self.name.strip_suffix("_total").unwrap_or(self.name),
+            _ => self.name,
+        }
+    }
+
+    /// Whether a scrape that asks for `name` means this family: by its name, or by one of its samples' names.
+    pub fn answers_to(&self, name: &str) -> bool {
+        if name == self.name || name == self.openmetrics_name() {
+            return true;
+        }
+        self.kind == Kind::Histogram
+            && name
+                .strip_prefix(self.name)
+                .is_some_and(|suffix| matches!(suffix, "_bucket" | "_sum" | "_count"))
+    }
+}
+
+const HOST: &[&str] = &["Level", "Hostname"];
+const DEVICE: &[&str] = &["Level", "DeviceId", "Hostname"];
+const WORKER: &[&str] = &["WorkerName", "Level", "Hostname"];
+const MODEL: &[&str] = &["ModelName", "Level", "Hostname"];
+const SERVED: &[&str] = &["model_name", "model_version", "hostname"];
+const REQUEST: &[&str] = &["model", "version", "server"];
+const ANSWER: &[&str] = &["model", "version", "server", "code"];
+const ADMIN: &[&str] = &["server", "code"];
+const STAGE: &[&str] = &["stage"];
+const LABEL: &[&str] = &["label"];
+const REASON: &[&str] = &["reason"];
+const COLLECTOR: &[&str] = &["collector"];
+const GPU: &[&str] = &["device"];
+const BUILD: &[&str] = &["version"];
+const NONE: &[&str] = &[];
+
+macro_rules! families {
+    ($($id:ident: $origin:ident($name:literal, $kind:ident, $unit:literal, $labels:ident $(, $help:literal)?);)*) => {
+        $(
+            #[doc = concat!("`", $name, "`")]
+            pub static $id: Family = Family::$origin($name, Kind::$kind, $unit, $labels $(, $help)?);
+        )*
+        /// Every family, in the order of the exposition.
+        pub static FAMILIES: &[&Family] = &[$(&$id),*];
+    };
+}
+
+families! {
+    CPU_UTILIZATION: torchserve("CPUUtilization", Gauge, "Percent", HOST);
+    MEMORY_USED: torchserve("MemoryUsed", Gauge, "Megabytes", HOST);
+    MEMORY_AVAILABLE: torchserve("MemoryAvailable", Gauge, "Megabytes", HOST);
+    MEMORY_UTILIZATION: torchserve("MemoryUtilization", Gauge, "Percent", HOST);
+    DISK_USAGE: torchserve("DiskUsage", Gauge, "Gigabytes", HOST);
+    DISK_AVAILABLE: torchserve("DiskAvailable", Gauge, "Gigabytes", HOST);
+    DISK_UTILIZATION: torchserve("DiskUtilization", Gauge, "Percent", HOST);
+    GPU_UTILIZATION: torchserve("GPUUtilization", Gauge, "Percent", DEVICE);
+    GPU_MEMORY_UTILIZATION: torchserve("GPUMemoryUtilization", Gauge, "Percent", DEVICE);
+    GPU_MEMORY_USED: torchserve("GPUMemoryUsed", Gauge, "Megabytes", DEVICE);
+    HANDLER_TIME: torchserve("HandlerTime", Gauge, "ms", MODEL);
+    PREDICTION_TIME: torchserve("PredictionTime", Gauge, "ms", MODEL);
+    QUEUE_TIME: torchserve("QueueTime", Gauge, "Milliseconds", HOST);
+    WORKER_LOAD_TIME: torchserve("WorkerLoadTime", Gauge, "Milliseconds", WORKER);
+    WORKER_THREAD_TIME: torchserve("WorkerThreadTime", Gauge, "Milliseconds", HOST);
+    REQUESTS_2XX: torchserve("Requests2XX", Counter, "Count", HOST);
+    REQUESTS_4XX: torchserve("Requests4XX", Counter, "Count", HOST);
+    REQUESTS_5XX: torchserve("Requests5XX", Counter, "Count", HOST);
+    TS_INFERENCE_REQUESTS: torchserve("ts_inference_requests_total", Counter, "Count", SERVED);
+    TS_INFERENCE_LATENCY: torchserve("ts_inference_latency_microseconds", Counter, "Microseconds", SERVED);
+    TS_QUEUE_LATENCY: torchserve("ts_queue_latency_microseconds", Counter, "Microseconds", SERVED);
+
+    REQUESTS: own("inferprobe_requests_total", Counter, "", ANSWER,
+        "Inference requests answered, by status code of the answer.");
+    REQUEST_QUEUE: own("inferprobe_request_queue_seconds", Histogram, "seconds", REQUEST,
+        "First request byte readable to first request byte read by the server.");
+    REQUEST_HANDLER: own("inferprobe_request_handler_seconds", Histogram, "seconds", REQUEST,
+        "Last request byte read to first response byte written.");
+    REQUEST_DURATION: own("inferprobe_request_duration_seconds", Histogram, "seconds", REQUEST,
+        "First request byte readable to last response byte written.");
+    STAGE_UNKNOWN: own("inferprobe_request_stage_unknown_total", Counter, "", STAGE,
+        "Inference requests with a stage that could not be timed and is left out of the histograms.");
+    ADMIN_REQUESTS: own("inferprobe_admin_requests_total", Counter, "", ADMIN,
+        "Health, metrics and management requests answered by watched servers.");
+    UNFINISHED: own("inferprobe_requests_unfinished_total", Counter, "", REASON,
+        "Requests that were read and never answered in full.");
+    LABEL_OVERFLOW: own("inferprobe_label_overflow_total", Counter, "", LABEL,
+        "Requests counted under the label value other because a limit of distinct values was reached.");
+    RECORDS_LOST: own("inferprobe_records_lost_total", Counter, "", REASON,
+        "Records of the kernel side that did not become part of a request.");
+    COLLECTOR_UP: own("inferprobe_collector_up", Gauge, "", COLLECTOR,
+        "Whether a source of figures works: 1 if it does, 0 if not.");
+    GPU_ERRORS: own("inferprobe_gpu_errors_total", Counter, "", GPU,
+        "Readings of a GPU that NVML refused.");
+    BUILD_INFO: own("inferprobe_build_info", Gauge, "", BUILD,
+        "The running agent, always 1.");
+
+    PROCESS_CPU: own("process_cpu_seconds_total", Counter, "seconds", NONE,
+        "CPU time that the agent has used, user and system.");
+    PROCESS_RESIDENT: own("process_resident_memory_bytes", Gauge, "bytes", NONE,
+        "Resident memory of the agent.");
+    PROCESS_VIRTUAL: own("process_virtual_memory_bytes", Gauge, "bytes", NONE,
+        "Virtual memory of the agent.");
+    PROCESS_OPEN_FDS: own("process_open_fds", Gauge, "", NONE,
+        "File descriptors that the agent has open.");
+    PROCESS_MAX_FDS: own("process_max_fds", Gauge, "", NONE,
+        "File descriptors that the agent may open.");
+    PROCESS_START: own("process_start_time_seconds", Gauge, "seconds", NONE,
+        "When the agent started, in seconds since the Unix epoch.");
+    PROCESS_THREADS: own("process_threads", Gauge, "", NONE,
+        "Threads of the agent.");
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_are_distinct_and_torchserve_has_its_21() {
+        let mut names: Vec<_> = FAMILIES.iter().map(|family| family.name).collect();
+        names.sort_unstable();
+        names.dedup();
+        assert_eq!(names.len(), FAMILIES.len());
+        let torchserve = FAMILIES.iter().filter(|family| family.is_torchserve());
+        assert_eq!(torchserve.count(), 21);
+    }
+
+    #[test]
+    fn own_names_follow_the_conventions() {
+        for family in FAMILIES.iter().filter(|family| !family.is_torchserve()) {
+            let is_total = family.name.ends_with("_total");
+            assert_eq!(is_total, family.kind == Kind::Counter, "{}", family.name);
+            let base = family.openmetrics_name();
+            assert!(base.ends_with(family.unit), "{base} lacks {}", family.unit);
+        }
+    }
+
+    #[test]
+    fn a_family_answers_to_its_own_and_its_samples_names() {
+        for (family, name, expected) in [
+            (&QUEUE_TIME, "QueueTime", true),
+            (&QUEUE_TIME, "queuetime", false),
+            (&QUEUE_TIME, "QueueTime ", false),
+            (&QUEUE_TIME, "QueueTime_sum", false),
+            (&REQUESTS, "inferprobe_requests_total", true),
+            (&REQUESTS, "inferprobe_requests", true),
+            (&TS_INFERENCE_REQUESTS, "ts_inference_requests", false),
+            (&REQUEST_QUEUE, "inferprobe_request_queue_seconds", true),
+            (
+                &REQUEST_QUEUE,
+                "inferprobe_request_queue_seconds_bucket",
+                true,
+            ),
+            (&REQUEST_QUEUE, "inferprobe_request_queue_seconds_sum", true),
+            (
+                &REQUEST_QUEUE,
+                "inferprobe_request_queue_seconds_count",
+                true,
+            ),
+            (
+                &REQUEST_QUEUE,
+                "inferprobe_request_queue_seconds_total",
+                false,
+            ),
+            (&REQUEST_QUEUE, "", false),
+        ] {
+            assert_eq!(family.answers_to(name), expected, "{name:?}");
+        }
+    }
+}

@@ -1,0 +1,446 @@
+//! What finished requests add up to: TorchServe's request families and our own.
+//!
+//! Does not know how a request was measured, and holds a bounded number of series whatever peers send.
+
+use std::{collections::BTreeMap, sync::Arc};
+
+use super::{
+    bounds::{Bounds, OTHER},
+    encode::{Samples, Value},
+    histogram::Histogram,
+    names,
+};
+use crate::latency::{Identity, Observation, Purpose};
+
+/// Distinct status codes of one model or server.
+const MAX_CODES: usize = 32;
+
+/// Totals and last values over every request since the agent started.
+#[derive(Debug)]
+pub(super) struct Requests {
+    bounds: Bounds,
+    by_identity: BTreeMap<Identity, Served>,
+    by_model_version: BTreeMap<(Arc<str>, Arc<str>), TorchServe>,
+    handler_ns_by_model: BTreeMap<Arc<str>, u64>,
+    admin: BTreeMap<Arc<str>, Codes>,
+    last_queue_ns: Option<u64>,
+    answers: Answers,
+    unknown: Unknown,
+}
+
+#[derive(Debug, Default)]
+struct Served {
+    codes: Codes,
+    queue: Histogram,
+    handler: Histogram,
+    duration: Histogram,
+}
+
+/// Answers by status code; a code outside 100 to 599, or past the limit, is `None`.
+type Codes = BTreeMap<Option<u16>, u64>;
+
+#[derive(Debug, Default)]
+struct TorchServe {
+    requests: u64,
+    /// `None` until a request whose time is known was answered.
+    latency_ns: Option<u128>,
+    queue_ns: Option<u128>,
+}
+
+/// Answers of every purpose by class, as TorchServe sorts them: what is neither 2xx nor 4xx is 5xx.
+#[derive(Debug, Default)]
+struct Answers {
+    success: u64,
+    client_error: u64,
+    server_error: u64,
+}
+
+/// Inference requests with a stage that could not be timed.
+#[derive(Debug, Default)]
+struct Unknown {
+    queue: u64,
+    handler: u64,
+    stream: u64,
+}
+
+impl Requests {
+    pub(super) fn new() -> Self {
+        Self {
+            bounds: Bounds::new(),
+            by_identity: BTreeMap::new(),
+            by_model_version: BTreeMap::new(),
+            handler_ns_by_model: BTreeMap::new(),
+            admin: BTreeMap::new(),
+            last_queue_ns: None,
+            answers: Answers::default(),
+            unknown: Unknown::default(),
+        }
+    }
+
+    /// Adds one finished request.
+    pub(super) fn observe(&mut self, observation: &Observation) {
+        match observation.status {
+            200..=299 => self.answers.success += 1,
+            400..=499 => self.answers.client_error += 1,
+            _ => self.answers.server_error += 1,
+        }
+        match observation.purpose {
+            Purpose::Admin => {
+                let server = self.bounds.admit_server(&observation.identity.server);
+                let codes = self.admin.entry(server).or_default();
+                count_code(codes, observation.status, &mut self.bounds);
+            }
+            Purpose::Inference => self.observe_inference(observation),
+        }
+    }
+
+    fn observe_inference(&mut self, observation: &Observation) {
+        let Observation { status, stages, .. } = observation;
+        let proven = !(400..=499).contains(status);
+        let identity = self.bounds.admit(&observation.identity, proven);
+
+        self.unknown.queue += u64::from(stages.queue_ns.is_none());
+        self.unknown.handler += u64::from(stages.handler_ns.is_none());
+        self.unknown.stream += u64::from(stages.stream_ns.is_none());
+        let total_ns = stages.total_ns();
+        let served = self.by_identity.entry(identity.clone()).or_default();
+        count_code(&mut served.codes, *status, &mut self.bounds);
+        for (histogram, ns) in [
+            (&mut served.queue, stages.queue_ns),
+            (&mut served.handler, stages.handler_ns),
+            (&mut served.duration, total_ns),
+        ] {
+            if let Some(ns) = ns {
+                histogram.observe_ns(ns);
+            }
+        }
+
+        // TorchServe does not count a request that it found no model for.
+        if *status == 404 {
+            return;
+        }
+        let model = identity.model.clone();
+        let torchserve = self
+            .by_model_version
+            .entry((identity.model, identity.version))
+            .or_default();
+        torchserve.requests += 1;
+        if !(200..=299).contains(status) {
+            return;
+        }
+        add_ns(&mut torchserve.latency_ns, total_ns);
+        add_ns(&mut torchserve.queue_ns, stages.queue_ns);
+        if let Some(handler_ns) = stages.handler_ns {
+            self.handler_ns_by_model.insert(model, handler_ns);
+        }
+        self.last_queue_ns = stages.queue_ns.or(self.last_queue_ns);
+    }
+
+    /// Adds every series to `samples`.
+    pub(super) fn collect(&self, hostname: &Arc<str>, samples: &mut Samples) {
+        self.collect_torchserve(hostname, samples);
+        for (identity, served) in &self.by_identity {
+            let Identity {
+                model,
+                version,
+                server,
+            } = identity;
+            for (code, count) in labelled(&served.codes) {
+                let labels = [model, version, server, &code];
+                samples.push(&names::REQUESTS, &labels, Value::Integer(count));
+            }
+            for (family, histogram) in [
+                (&names::REQUEST_QUEUE, &served.queue),
+                (&names::REQUEST_HANDLER, &served.handler),
+                (&names::REQUEST_DURATION, &served.duration),
+            ] {
+                if histogram.count() > 0 {
+                    let value = Value::Histogram(histogram.clone());
+                    samples.push(family, &[model, version, server], value);
+                }
+            }
+        }
+        for (server, codes) in &self.admin {
+            for (code, count) in labelled(codes) {
+                let value = Value::Integer(count);
+                samples.push(&names::ADMIN_REQUESTS, &[server, &code], value);
+            }
+        }
+        for (stage, count) in [
+            ("handler", self.unknown.handler),
+            ("queue", self.unknown.queue),
+            ("stream", self.unknown.stream),
+        ] {
+            let value = Value::Integer(count);
+            samples.push(&names::STAGE_UNKNOWN, &[&stage.into()], value);
+        }
+        for (label, count) in self.bounds.overflows() {
+            let value = Value::Integer(count);
+            samples.push(&names::LABEL_OVERFLOW, &[&label.into()], value);
+        }
+    }
+
+    fn collect_torchserve(&self, hostname: &Arc<str>, samples: &mut Samples) {
+        let host_level: Arc<str> = "Host".into();
+        let model_level: Arc<str> = "Model".into();
+        let host = [&host_level, hostname];
+        for (family, count) in [
+            (&names::REQUESTS_2XX, self.answers.success),
+            (&names::REQUESTS_4XX, self.answers.client_error),
+            (&names::REQUESTS_5XX, self.answers.server_error),
+        ] {
+            if count > 0 {
+                samples.push(family, &host, Value::Float(count as f64));
+            }
+        }
+        if let Some(queue_ns) = self.last_queue_ns {
+            let value = Value::Float(ns_to_whole_ms_f64(queue_ns));
+            samples.push(&names::QUEUE_TIME, &host, value);
+        }
+        for (model, handler_ns) in &self.handler_ns_by_model {
+            for family in [&names::HANDLER_TIME, &names::PREDICTION_TIME] {
+                let value = Value::Float(ns_to_centi_ms_f64(*handler_ns));
+                samples.push(family, &[model, &model_level, hostname], value);
+            }
+        }
+        for ((model, version), torchserve) in &self.by_model_version {
+            let labels = [model, version, hostname];
+            let requests = Value::Float(torchserve.requests as f64);
+            samples.push(&names::TS_INFERENCE_REQUESTS, &labels, requests);
+            for (family, ns) in [
+                (&names::TS_INFERENCE_LATENCY, torchserve.latency_ns),
+                (&names::TS_QUEUE_LATENCY, torchserve.queue_ns),
+            ] {
+                if let Some(ns) = ns {
+                    samples.push(family, &labels, Value::Float(ns_to_us_f64(ns)));
+                }
+            }
+        }
+    }
+}
+
+fn count_code(codes: &mut Codes, status: u16, bounds: &mut Bounds) {
+    let code = Some(status).filter(|status| (100..=599).contains(status));
+    if codes.contains_key(&code) || codes.len() < MAX_CODES {
+        *codes.entry(code).or_default() += 1;
+    } else {
+        bounds.overflow("code");
+        *codes.entry(None).or_default() += 1;
+    }
+}
+
+fn labelled(codes: &Codes) -> impl Iterator<Item = (Arc<str>, u64)> {
+    codes.iter().map(|(code, count)| {
+        let label = code.map_or_else(|| OTHER.into(), |code| code.to_string().into());
+        (label, *count)
+    })
+}
+
+fn add_ns(sum_ns: &mut Option<u128>, ns: Option<u64>) {
+    if let Some(ns) = ns {
+        *sum_ns.get_or_insert_default() += u128::from(ns);
+    }
+}
+
+fn ns_to_us_f64(ns: u128) -> f64 {
+    ns as f64 / 1e3
+}
+
+fn ns_to_whole_ms_f64(ns: u64) -> f64 {
+    (ns / 1_000_000) as f64
+}
+
+/// Milliseconds with two decimals, as TorchServe's workers print them.
+fn ns_to_centi_ms_f64(ns: u64) -> f64 {
+    (ns as f64 / 1e4).round() / 100.0
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{
+        latency::Stages,
+        metrics::encode::{Format, Selection},
+    };
+
+    const KNOWN: Stages = Stages {
+        queue_ns: Some(2_900_500),
+        receive_ns: 100_000,
+        handler_ns: Some(36_024_999),
+        stream_ns: Some(0),
+    };
+
+    fn observation(model: &str, status: u16) -> Observation {
+        Observation {
+            identity: Identity {
+                model: model.into(),
+                version: "default".into(),
+                server: "torchserve".into(),
+            },
+            purpose: Purpose::Inference,
+            status,
+            stages: KNOWN,
+        }
+    }
+
+    /// The samples of one family, without HELP and TYPE.
+    fn lines(requests: &Requests, name: &str) -> Vec<String> {
+        let mut samples = Samples::default();
+        requests.collect(&"vm".into(), &mut samples);
+        let text = samples.encode(&Selection::named([name]), Format::Text);
+        let lines = text.lines().filter(|line| !line.starts_with('#'));
+        lines.map(str::to_owned).collect()
+    }
+
+    fn after(observations: &[Observation]) -> Requests {
+        let mut requests = Requests::new();
+        for observation in observations {
+            requests.observe(observation);
+        }
+        requests
+    }
+
+    #[test]
+    fn every_answer_counts_in_its_class_and_the_rest_is_5xx() {
+        let admin = Observation {
+            purpose: Purpose::Admin,
+            ..observation("", 200)
+        };
+        let statuses = [200, 204, 404, 429, 302, 101, 503, 999];
+        let mut given: Vec<_> = statuses.map(|status| observation("tiny", status)).into();
+        given.push(admin);
+        let requests = after(&given);
+        for (name, count) in [
+            ("Requests2XX", "3.0"),
+            ("Requests4XX", "2.0"),
+            ("Requests5XX", "4.0"),
+        ] {
+            let expected = format!("{name}{{Level=\"Host\",Hostname=\"vm\"}} {count}");
+            assert_eq!(lines(&requests, name), [expected]);
+        }
+    }
+
+    #[test]
+    fn a_404_is_no_inference_of_torchserve() {
+        let requests = after(&[observation("tiny", 404)]);
+        assert!(lines(&requests, "ts_inference_requests_total").is_empty());
+        assert_eq!(
+            lines(&requests, "inferprobe_requests_total"),
+            [
+                r#"inferprobe_requests_total{model="tiny",version="default",server="torchserve",code="404"} 1"#
+            ]
+        );
+    }
+
+    #[test]
+    fn only_a_2xx_adds_to_torchserve_times() {
+        let requests = after(&[observation("tiny", 503)]);
+        for name in [
+            "ts_inference_latency_microseconds",
+            "ts_queue_latency_microseconds",
+            "QueueTime",
+            "HandlerTime",
+            "PredictionTime",
+        ] {
+            assert!(lines(&requests, name).is_empty(), "{name}");
+        }
+        assert_eq!(
+            lines(&requests, "ts_inference_requests_total"),
+            [
+                r#"ts_inference_requests_total{model_name="tiny",model_version="default",hostname="vm"} 1.0"#
+            ]
+        );
+    }
+
+    #[test]
+    fn times_have_torchserves_units_and_rounding() {
+        let requests = after(&[observation("tiny", 200), observation("tiny", 200)]);
+        for (name, expected) in [
+            (
+                "ts_inference_latency_microseconds",
+                r#"{model_name="tiny",model_version="default",hostname="vm"} 78050.998"#,
+            ),
+            (
+                "ts_queue_latency_microseconds",
+                r#"{model_name="tiny",model_version="default",hostname="vm"} 5801.0"#,
+            ),
+            ("QueueTime", r#"{Level="Host",Hostname="vm"} 2.0"#),
+            (
+                "HandlerTime",
+                r#"{ModelName="tiny",Level="Model",Hostname="vm"} 36.02"#,
+            ),
+            (
+                "PredictionTime",
+                r#"{ModelName="tiny",Level="Model",Hostname="vm"} 36.02"#,
+            ),
+        ] {
+            assert_eq!(lines(&requests, name), [format!("{name}{expected}")]);
+        }
+    }
+
+    #[test]
+    fn an_unknown_queue_is_counted_and_guesses_nothing() {
+        let mut unqueued = observation("tiny", 200);
+        unqueued.stages.queue_ns = None;
+        let requests = after(&[observation("tiny", 200), unqueued]);
+        let count_of = |name: &str| {
+            let found = lines(&requests, name);
+            let count = found.iter().find(|line| line.contains("_count")).cloned();
+            count.unwrap().rsplit(' ').next().unwrap().to_owned()
+        };
+        assert_eq!(count_of("inferprobe_request_queue_seconds"), "1");
+        assert_eq!(count_of("inferprobe_request_handler_seconds"), "2");
+        assert_eq!(count_of("inferprobe_request_duration_seconds"), "1");
+        assert_eq!(
+            lines(&requests, "inferprobe_request_stage_unknown_total"),
+            [
+                r#"inferprobe_request_stage_unknown_total{stage="handler"} 0"#,
+                r#"inferprobe_request_stage_unknown_total{stage="queue"} 1"#,
+                r#"inferprobe_request_stage_unknown_total{stage="stream"} 0"#,
+            ]
+        );
+        assert_eq!(
+            lines(&requests, "ts_inference_latency_microseconds"),
+            [
+                r#"ts_inference_latency_microseconds{model_name="tiny",model_version="default",hostname="vm"} 39025.499"#
+            ]
+        );
+        assert_eq!(
+            lines(&requests, "QueueTime"),
+            [r#"QueueTime{Level="Host",Hostname="vm"} 2.0"#]
+        );
+    }
+
+    #[test]
+    fn ten_thousand_models_keep_the_series_few_and_the_counts_whole() {
+        let mut requests = Requests::new();
+        for index in 0..10_000 {
+            requests.observe(&observation(&format!("m{index}"), 200));
+        }
+        let counts = lines(&requests, "inferprobe_requests_total");
+        assert_eq!(counts.len(), 201);
+        let of_other = r#"model="other",version="other",server="torchserve",code="200"} 9800"#;
+        assert!(counts.iter().any(|line| line.ends_with(of_other)));
+        let redirected = lines(&requests, "inferprobe_label_overflow_total");
+        let expected = r#"inferprobe_label_overflow_total{label="model"} 9800"#;
+        assert!(redirected.iter().any(|line| line == expected));
+    }
+
+    #[test]
+    fn codes_are_bounded() {
+        let mut requests = Requests::new();
+        for status in (100..1000).chain([200]) {
+            requests.observe(&observation("tiny", status));
+        }
+        let counts = lines(&requests, "inferprobe_requests_total");
+        assert_eq!(counts.len(), MAX_CODES + 1);
+        assert!(counts[0].ends_with(r#"code="other"} 869"#), "{}", counts[0]);
+    }
+
+    #[test]
+    fn a_hostile_model_name_is_escaped() {
+        let requests = after(&[observation("a\"b\\c\nd", 200)]);
+        let counts = lines(&requests, "inferprobe_requests_total");
+        assert!(counts[0].contains(r#"model="a\"b\\c\nd""#), "{}", counts[0]);
+    }
+}

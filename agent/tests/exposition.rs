@@ -1,0 +1,190 @@
+//! The exposition, compared whole with the files in `tests/golden`; `UPDATE_GOLDEN=1` rewrites them.
+
+use std::{
+    path::Path,
+    time::{Duration, Instant},
+};
+
+use inferprobe::{
+    latency::{Identity, Observation, Purpose, Stages},
+    metrics::{
+        DiskSample, Format, GpuMemory, GpuSample, MemorySample, Metrics, ProcessSample, Selection,
+    },
+};
+
+#[test]
+fn an_empty_agent_announces_every_family() {
+    let metrics = Metrics::new("vm");
+    compare(
+        "empty.txt",
+        &metrics.encode(&Selection::all(), Format::Text),
+    );
+    compare(
+        "empty.openmetrics",
+        &metrics.encode(&Selection::all(), Format::OpenMetrics),
+    );
+}
+
+#[test]
+fn a_busy_agent_exports_every_series() {
+    let metrics = busy();
+    compare("busy.txt", &metrics.encode(&Selection::all(), Format::Text));
+    compare(
+        "busy.openmetrics",
+        &metrics.encode(&Selection::all(), Format::OpenMetrics),
+    );
+}
+
+#[test]
+fn a_filter_keeps_the_table_order_and_whole_families() {
+    let names = [
+        "inferprobe_request_queue_seconds_sum",
+        "NoSuchMetric",
+        "QueueTime",
+        "inferprobe_requests",
+    ];
+    let text = busy().encode(&Selection::named(names), Format::Text);
+    compare("filtered.txt", &text);
+}
+
+/// An agent after a fixed series of requests, readings and losses.
+fn busy() -> Metrics {
+    let metrics = Metrics::new("vm");
+    let known = Stages {
+        queue_ns: Some(120_000),
+        receive_ns: 30_000,
+        handler_ns: Some(36_024_000),
+        stream_ns: Some(1_500_000),
+    };
+    let resumed = Stages {
+        queue_ns: None,
+        ..known
+    };
+    let slow = Stages {
+        queue_ns: Some(2_750_000_000),
+        handler_ns: Some(12_001_070_000),
+        ..known
+    };
+    let endless = Stages {
+        stream_ns: None,
+        ..known
+    };
+    for (model, version, server, status, stages) in [
+        ("tiny", "default", "torchserve", 200, known),
+        ("tiny", "default", "torchserve", 200, slow),
+        ("tiny", "1.0", "torchserve", 200, resumed),
+        ("tiny", "default", "torchserve", 503, known),
+        ("nosuch", "default", "torchserve", 404, known),
+        ("resnet18", "default", "uvicorn", 200, endless),
+        ("resnet18", "default", "uvicorn", 302, known),
+        ("a \"quoted\\name\"\n", "2", "triton", 200, known),
+    ] {
+        metrics.observe(&observation(model, version, server, status, stages));
+    }
+    for status in [200, 200, 404] {
+        let asked = observation("", "", "torchserve", status, known);
+        metrics.observe(&Observation {
+            purpose: Purpose::Admin,
+            ..asked
+        });
+    }
+    metrics.declare_lost(&["ring_full", "head_too_long"]);
+    metrics.set_lost_total("ring_full", 3);
+    metrics.declare_unfinished(&["closed"]);
+    metrics.unfinished("closed");
+    publish_figures(&metrics);
+    metrics
+}
+
+fn observation(
+    model: &str,
+    version: &str,
+    server: &str,
+    status: u16,
+    stages: Stages,
+) -> Observation {
+    Observation {
+        identity: Identity {
+            model: model.into(),
+            version: version.into(),
+            server: server.into(),
+        },
+        purpose: Purpose::Inference,
+        status,
+        stages,
+    }
+}
+
+fn publish_figures(metrics: &Metrics) {
+    let until = Instant::now() + Duration::from_secs(3600);
+    metrics.set_cpu_pct(Some(12.5));
+    metrics.set_memory(Some(MemorySample {
+        used_mib: 778.78125,
+        available_mib: 23020.86328125,
+        used_pct: 4.5,
+    }));
+    let disk = DiskSample {
+        used_gib: 16.68500518798828,
+        available_gib: 74.18669891357422,
+        used_pct: 18.4,
+    };
+    metrics.set_disk(Some(disk), until);
+    let memory = GpuMemory {
+        used_mib: 1024.0,
+        used_pct: 1.25,
+    };
+    let gpus = vec![
+        GpuSample {
+            index: 0,
+            busy_pct: Some(37.0),
+            memory: Some(memory),
+        },
+        GpuSample {
+            index: 1,
+            busy_pct: Some(0.0),
+            memory: None,
+        },
+    ];
+    metrics.set_gpus(gpus, until);
+    metrics.gpu_error(2);
+    metrics.collector_up("requests", true);
+    metrics.collector_up("cpu", false);
+    metrics.collector_up_until("gpu", until);
+    metrics.set_process(ProcessSample {
+        cpu_s: 1.25,
+        resident_bytes: 12_345_678,
+        virtual_bytes: 123_456_789,
+        open_fds: 17,
+        max_fds: Some(1024),
+        start_s: 1_700_000_000.25,
+        threads: 5,
+    });
+}
+
+/// Compares `text` with a golden file. The agent's version is the one thing in it that a release changes.
+fn compare(name: &str, text: &str) {
+    let text = text.replace(
+        concat!("{version=\"", env!("CARGO_PKG_VERSION"), "\"}"),
+        "{version=\"VERSION\"}",
+    );
+    let folder = concat!(env!("CARGO_MANIFEST_DIR"), "/../tests/golden/exposition");
+    let path = Path::new(folder).join(name);
+    if std::env::var_os("UPDATE_GOLDEN").is_some() {
+        std::fs::create_dir_all(folder).unwrap();
+        std::fs::write(&path, &text).unwrap();
+    }
+    let golden = std::fs::read_to_string(&path).unwrap_or_default();
+    if golden == text {
+        return;
+    }
+    let first = golden
+        .lines()
+        .zip(text.lines())
+        .find(|(old, new)| old != new);
+    let (lines, golden_lines) = (text.lines().count(), golden.lines().count());
+    panic!(
+        "{} differs ({golden_lines} lines, now {lines}); first difference: {first:?}; if it is meant, run with \
+         UPDATE_GOLDEN=1 and review the diff",
+        path.display()
+    );
+}
