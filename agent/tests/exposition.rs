@@ -170,8 +170,8 @@ fn compare(name: &str, text: &str) {
     let folder = concat!(env!("CARGO_MANIFEST_DIR"), "/../tests/golden/exposition");
     let path = Path::new(folder).join(name);
     if std::env::var_os("UPDATE_GOLDEN").is_some() {
-        std::fs::create_dir_all(folder).unwrap();
-        std::fs::write(&path, &text).unwrap();
+        std::fs::create_dir_all(folder).expect("create the folder of the goldens");
+        std::fs::write(&path, &text).expect("write the golden file");
     }
     let golden = std::fs::read_to_string(&path).unwrap_or_default();
     if golden == text {

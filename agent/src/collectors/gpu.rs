@@ -1,0 +1,180 @@
+//! GPUs through NVML, on a thread of their own: loading the library, and any call into it, may take for ever.
+//!
+//! Does not know how figures are exported.
+
+use std::{
+    collections::BTreeSet,
+    io,
+    path::{Path, PathBuf},
+    sync::{Arc, Weak},
+    thread,
+    time::{Duration, Instant},
+};
+
+use nvml_wrapper::{Device, Nvml, error::NvmlError};
+use tracing::{info, warn};
+
+use crate::metrics::{GpuMemory, GpuSample, Metrics};
+
+/// The label of this collector.
+const COLLECTOR: &str = "gpu";
+/// Refresh intervals after which figures that were not read again are stale.
+const STALE_AFTER: u32 = 3;
+/// Refresh intervals between attempts to find a driver.
+const RETRY_AFTER: u32 = 12;
+/// Devices read, so that a confused driver cannot make series without end.
+const MAX_DEVICES: u32 = 64;
+const BYTES_PER_MIB: u64 = 1 << 20;
+
+/// Reads every GPU each `refresh` for as long as `metrics` is in use elsewhere; `library` stands in for the system's NVML.
+pub fn spawn(
+    metrics: &Arc<Metrics>,
+    refresh: Duration,
+    library: Option<PathBuf>,
+) -> io::Result<()> {
+    metrics.collector_up(COLLECTOR, false);
+    let metrics = Arc::downgrade(metrics);
+    thread::Builder::new()
+        .name(COLLECTOR.into())
+        .spawn(move || watch(&metrics, refresh, library.as_deref()))?;
+    Ok(())
+}
+
+fn watch(metrics: &Weak<Metrics>, refresh: Duration, library: Option<&Path>) {
+    let mut told = false;
+    while metrics.strong_count() > 0 {
+        match open(library) {
+            Ok(nvml) => {
+                info!("NVML is loaded: GPU figures are exported");
+                told = false;
+                watch_devices(metrics, &nvml, refresh);
+            }
+            Err(err) => {
+                if !std::mem::replace(&mut told, true) {
+                    info!("no GPU figures: {err}; they appear once an NVIDIA driver is there");
+                }
+                thread::sleep(refresh * RETRY_AFTER);
+            }
+        }
+    }
+}
+
+fn open(library: Option<&Path>) -> Result<Nvml, NvmlError> {
+    match library {
+        Some(path) => Nvml::builder().lib_path(path.as_os_str()).init(),
+        // The name that a driver package installs; the one without the 1 comes with development files.
+        None => Nvml::builder()
+            .lib_path("libnvidia-ml.so.1".as_ref())
+            .init(),
+    }
+}
+
+/// Reads until NVML as a whole fails; one device that fails does not count as that.
+fn watch_devices(metrics: &Weak<Metrics>, nvml: &Nvml, refresh: Duration) {
+    let mut failing = BTreeSet::new();
+    while let Some(metrics) = metrics.upgrade() {
+        let count = match nvml.device_count() {
+            Ok(count) => count.min(MAX_DEVICES),
+            Err(err) => {
+                warn!(%err, "GPU figures are left out until NVML counts devices again");
+                metrics.set_gpus(Vec::new(), Instant::now());
+                metrics.collector_up(COLLECTOR, false);
+                drop(metrics);
+                thread::sleep(refresh);
+                return;
+            }
+        };
+        let mut gpus = Vec::new();
+        for index in 0..count {
+            match read_device(nvml, index) {
+                Ok(gpu) => {
+                    gpus.push(gpu);
+                    if failing.remove(&index) {
+                        info!(device = index, "GPU is read again");
+                    }
+                }
+                Err(err) => {
+                    metrics.gpu_error(index);
+                    if failing.insert(index) {
+                        warn!(device = index, %err, "GPU is left out");
+                    }
+                }
+            }
+        }
+        let valid_until = Instant::now() + refresh * STALE_AFTER;
+        metrics.set_gpus(gpus, valid_until);
+        metrics.collector_up_until(COLLECTOR, valid_until);
+        drop(metrics);
+        thread::sleep(refresh);
+    }
+}
+
+fn read_device(nvml: &Nvml, index: u32) -> Result<GpuSample, NvmlError> {
+    let device = nvml.device_by_index(index)?;
+    let utilization = if_supported(device.utilization_rates())?;
+    Ok(GpuSample {
+        index,
+        busy_pct: utilization.map(|rates| f64::from(rates.gpu)),
+        memory: read_memory(&device)?,
+    })
+}
+
+fn read_memory(device: &Device<'_>) -> Result<Option<GpuMemory>, NvmlError> {
+    let memory = if_supported(device.memory_info())?;
+    Ok(memory.map(|memory| gpu_memory(memory.used, memory.total)))
+}
+
+/// `None` where the device or the driver's version has no such figure: no error, and no series.
+fn if_supported<T>(outcome: Result<T, NvmlError>) -> Result<Option<T>, NvmlError> {
+    match outcome {
+        Ok(value) => Ok(Some(value)),
+        Err(NvmlError::NotSupported | NvmlError::FailedToLoadSymbol(_)) => Ok(None),
+        Err(err) => Err(err),
+    }
+}
+
+/// Memory as TorchServe has it: whole MiB as nvidia-smi prints them, and their share of the whole MiB in total.
+fn gpu_memory(used_bytes: u64, total_bytes: u64) -> GpuMemory {
+    let used_mib = (used_bytes / BYTES_PER_MIB) as f64;
+    let total_mib = (total_bytes / BYTES_PER_MIB) as f64;
+    GpuMemory {
+        used_mib,
+        used_pct: if total_mib > 0.0 {
+            100.0 * used_mib / total_mib
+        } else {
+            0.0
+        },
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn memory_is_in_whole_mib_and_percent_of_the_total() {
+        const MIB: u64 = BYTES_PER_MIB;
+        for (used, total, used_mib, used_pct) in [
+            (1024 * MIB, 81920 * MIB, 1024.0, 1.25),
+            (1024 * MIB + 7, 81920 * MIB + 9, 1024.0, 1.25),
+            (0, 81920 * MIB, 0.0, 0.0),
+            (0, 0, 0.0, 0.0),
+        ] {
+            let expected = GpuMemory { used_mib, used_pct };
+            assert_eq!(gpu_memory(used, total), expected);
+        }
+    }
+
+    #[test]
+    fn a_figure_that_a_device_lacks_is_no_error() {
+        assert!(matches!(
+            if_supported::<u8>(Err(NvmlError::NotSupported)),
+            Ok(None)
+        ));
+        assert!(matches!(if_supported(Ok(3)), Ok(Some(3))));
+        assert!(matches!(
+            if_supported::<u8>(Err(NvmlError::GpuLost)),
+            Err(NvmlError::GpuLost)
+        ));
+    }
+}

@@ -1,0 +1,190 @@
+//! The GPU collector against a stub of NVML that this test builds: real symbols, two invented devices.
+
+#![expect(
+    clippy::unwrap_used,
+    reason = "a test panics; the helpers here are not test functions to clippy"
+)]
+
+use std::{
+    fs,
+    path::{Path, PathBuf},
+    process::Command,
+    sync::{Arc, LazyLock},
+    thread,
+    time::{Duration, Instant},
+};
+
+use inferprobe::{
+    collectors::gpu,
+    metrics::{Format, Metrics, Selection},
+};
+use tempfile::TempDir;
+
+const REFRESH: Duration = Duration::from_millis(20);
+/// Bound on any one wait.
+const DEADLINE: Duration = Duration::from_secs(20);
+
+/// The stub, built once, apart from the build that runs this test.
+static STUB: LazyLock<PathBuf> = LazyLock::new(|| {
+    let target = Path::new(env!("CARGO_TARGET_TMPDIR")).join("nvml-stub");
+    let built = Command::new(env!("CARGO"))
+        .args(["build", "--quiet", "--package", "nvml-stub", "--target-dir"])
+        .arg(&target)
+        .current_dir(env!("CARGO_MANIFEST_DIR"))
+        .env_remove("CARGO_BUILD_TARGET")
+        .status()
+        .unwrap();
+    assert!(built.success(), "cargo build --package nvml-stub");
+    target.join("debug/libnvml_stub.so")
+});
+
+/// A collector over a copy of the stub that only this test steers.
+struct Rig {
+    folder: TempDir,
+    metrics: Arc<Metrics>,
+}
+
+impl Rig {
+    fn start(control: &str) -> Self {
+        let folder = TempDir::new().unwrap();
+        let library = folder.path().join("libnvml_stub.so");
+        fs::copy(&*STUB, &library).unwrap();
+        let metrics = Arc::new(Metrics::new("vm"));
+        let rig = Self { folder, metrics };
+        rig.steer(control);
+        gpu::spawn(&rig.metrics, REFRESH, Some(library)).unwrap();
+        rig
+    }
+
+    /// Replaces the control file in one step, so that the stub never reads half of it.
+    fn steer(&self, control: &str) {
+        let new = self.folder.path().join("new.control");
+        fs::write(&new, control).unwrap();
+        let path = self.folder.path().join("libnvml_stub.so.control");
+        fs::rename(new, path).unwrap();
+    }
+
+    /// The samples of the GPU families.
+    fn lines(&self) -> Vec<String> {
+        let selection = Selection::named([
+            "GPUUtilization",
+            "GPUMemoryUtilization",
+            "GPUMemoryUsed",
+            "inferprobe_collector_up",
+            "inferprobe_gpu_errors_total",
+        ]);
+        let text = self.metrics.encode(&selection, Format::Text);
+        let lines = text.lines().filter(|line| !line.starts_with('#'));
+        lines.map(str::to_owned).collect()
+    }
+
+    /// Waits until the samples, the error counts left out, are `expected`.
+    fn await_lines(&self, expected: &[&str]) {
+        let deadline = Instant::now() + DEADLINE;
+        loop {
+            let mut lines = self.lines();
+            lines.retain(|line| !line.starts_with("inferprobe_gpu_errors_total"));
+            if lines == expected {
+                return;
+            }
+            assert!(
+                Instant::now() < deadline,
+                "{lines:#?} are not {expected:#?}"
+            );
+            thread::sleep(Duration::from_millis(2));
+        }
+    }
+
+    fn errors_of(&self, device: &str) -> u64 {
+        let prefix = format!("inferprobe_gpu_errors_total{{device=\"{device}\"}} ");
+        let lines = self.lines();
+        let count = lines.iter().find_map(|line| line.strip_prefix(&prefix));
+        count.map_or(0, |count| count.parse().unwrap())
+    }
+}
+
+const BOTH: &[&str] = &[
+    r#"GPUUtilization{Level="Host",DeviceId="0",Hostname="vm"} 37.0"#,
+    r#"GPUUtilization{Level="Host",DeviceId="1",Hostname="vm"} 0.0"#,
+    r#"GPUMemoryUtilization{Level="Host",DeviceId="0",Hostname="vm"} 1.25"#,
+    r#"GPUMemoryUtilization{Level="Host",DeviceId="1",Hostname="vm"} 0.0"#,
+    r#"GPUMemoryUsed{Level="Host",DeviceId="0",Hostname="vm"} 1024.0"#,
+    r#"GPUMemoryUsed{Level="Host",DeviceId="1",Hostname="vm"} 0.0"#,
+    UP,
+];
+const FIRST: &[&str] = &[
+    r#"GPUUtilization{Level="Host",DeviceId="0",Hostname="vm"} 37.0"#,
+    r#"GPUMemoryUtilization{Level="Host",DeviceId="0",Hostname="vm"} 1.25"#,
+    r#"GPUMemoryUsed{Level="Host",DeviceId="0",Hostname="vm"} 1024.0"#,
+    UP,
+];
+const UP: &str = r#"inferprobe_collector_up{collector="gpu"} 1"#;
+const DOWN: &[&str] = &[r#"inferprobe_collector_up{collector="gpu"} 0"#];
+
+#[test]
+fn a_device_that_starts_failing_leaves_and_may_come_back() {
+    let rig = Rig::start("device 1 fails after 200\n");
+    rig.await_lines(BOTH);
+    assert_eq!(rig.errors_of("1"), 0);
+    rig.await_lines(FIRST);
+    assert!(rig.errors_of("1") > 0);
+    assert_eq!(rig.errors_of("0"), 0);
+    rig.steer("");
+    rig.await_lines(BOTH);
+}
+
+#[test]
+fn figures_of_a_hung_library_go_stale_and_scrapes_do_not_wait() {
+    let rig = Rig::start("");
+    rig.await_lines(BOTH);
+    rig.steer("hang\n");
+    rig.await_lines(DOWN);
+    let asked = Instant::now();
+    rig.lines();
+    assert!(asked.elapsed() < Duration::from_secs(1));
+    rig.steer("");
+    rig.await_lines(BOTH);
+}
+
+#[test]
+fn a_library_that_hangs_at_start_leaves_the_gpus_out() {
+    let rig = Rig::start("hang\n");
+    rig.await_lines(DOWN);
+    rig.steer("");
+    rig.await_lines(BOTH);
+}
+
+#[test]
+fn a_driver_that_is_loaded_later_is_found() {
+    let rig = Rig::start("init fails\n");
+    rig.await_lines(DOWN);
+    rig.steer("");
+    rig.await_lines(BOTH);
+}
+
+#[test]
+fn a_library_that_counts_no_devices_any_more_is_loaded_again() {
+    let rig = Rig::start("");
+    rig.await_lines(BOTH);
+    rig.steer("count fails\n");
+    rig.await_lines(DOWN);
+    rig.steer("");
+    rig.await_lines(BOTH);
+}
+
+#[test]
+fn a_device_without_utilization_keeps_its_memory() {
+    let rig = Rig::start("device 0 lacks utilization\ndevice 1 fails\n");
+    rig.await_lines(&FIRST[1..]);
+    assert_eq!(rig.errors_of("0"), 0);
+}
+
+#[test]
+fn a_missing_library_leaves_the_gpus_out() {
+    let metrics = Arc::new(Metrics::new("vm"));
+    let library = "/nonexistent/libnvidia-ml.so.1".into();
+    gpu::spawn(&metrics, REFRESH, Some(library)).unwrap();
+    let text = metrics.encode(&Selection::all(), Format::Text);
+    assert!(text.contains(DOWN[0]));
+    assert!(!text.contains("GPUUtilization{"));
+}
