@@ -7,6 +7,7 @@ pub mod collectors;
 pub mod config;
 pub mod demo;
 pub mod exchange;
+pub mod http;
 pub mod kernel;
 pub mod latency;
 pub mod metrics;

@@ -1,0 +1,338 @@
+//! The endpoint over real connections: paths, methods, negotiation, limits and shutdown.
+
+#![expect(
+    clippy::unwrap_used,
+    reason = "a test panics; the helpers here are not test functions to clippy"
+)]
+
+use std::{
+    io::{BufRead, BufReader, ErrorKind, Read, Write},
+    net::{SocketAddr, TcpStream},
+    sync::{Arc, mpsc},
+    thread,
+    time::{Duration, Instant},
+};
+
+use flate2::read::GzDecoder;
+use inferprobe::{
+    http::{Endpoint, ProbeHealth, serve},
+    metrics::{Format, Metrics, Selection},
+};
+use tokio::sync::oneshot;
+
+/// Bound on any one wait.
+const DEADLINE: Duration = Duration::from_secs(20);
+
+struct Server {
+    address: SocketAddr,
+    endpoint: Arc<Endpoint>,
+    metrics: Arc<Metrics>,
+    stop: Option<oneshot::Sender<()>>,
+    thread: Option<thread::JoinHandle<()>>,
+}
+
+impl Server {
+    fn start(health: ProbeHealth) -> Self {
+        let metrics = Arc::new(Metrics::new("vm"));
+        let endpoint = Arc::new(Endpoint::new(metrics.clone(), health));
+        let served = endpoint.clone();
+        let (stop, stopped) = oneshot::channel();
+        let (tell, told) = mpsc::channel();
+        let thread = thread::spawn(move || {
+            let runtime = tokio::runtime::Builder::new_current_thread()
+                .enable_all()
+                .build()
+                .unwrap();
+            runtime.block_on(async move {
+                let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+                tell.send(listener.local_addr().unwrap()).unwrap();
+                serve(listener, served, stopped).await;
+            });
+        });
+        Self {
+            address: told.recv_timeout(DEADLINE).unwrap(),
+            endpoint,
+            metrics,
+            stop: Some(stop),
+            thread: Some(thread),
+        }
+    }
+
+    fn connect(&self) -> TcpStream {
+        let stream = TcpStream::connect(self.address).unwrap();
+        stream.set_read_timeout(Some(DEADLINE)).unwrap();
+        stream
+    }
+
+    /// Sends one request on a connection of its own.
+    fn ask(&self, request_line: &str, headers: &str) -> Answer {
+        let mut stream = self.connect();
+        send(&mut stream, request_line, headers);
+        let has_body = !request_line.starts_with("HEAD ");
+        read_answer(&mut BufReader::new(stream), has_body)
+    }
+
+    fn get(&self, target: &str) -> Answer {
+        self.ask(&format!("GET {target} HTTP/1.1"), "")
+    }
+
+    fn stop(&mut self) {
+        drop(self.stop.take());
+        if let Some(thread) = self.thread.take() {
+            thread.join().unwrap();
+        }
+    }
+}
+
+impl Drop for Server {
+    fn drop(&mut self) {
+        drop(self.stop.take());
+    }
+}
+
+struct Answer {
+    status: u16,
+    headers: Vec<(String, String)>,
+    body: Vec<u8>,
+}
+
+impl Answer {
+    fn header(&self, name: &str) -> Option<&str> {
+        let found = self.headers.iter().find(|(key, _)| key == name);
+        found.map(|(_, value)| value.as_str())
+    }
+
+    fn text(&self) -> &str {
+        str::from_utf8(&self.body).unwrap()
+    }
+}
+
+fn send(stream: &mut TcpStream, request_line: &str, headers: &str) {
+    write!(stream, "{request_line}\r\nHost: x\r\n{headers}\r\n").unwrap();
+}
+
+fn read_answer(stream: &mut impl BufRead, has_body: bool) -> Answer {
+    let mut status_line = String::new();
+    stream.read_line(&mut status_line).unwrap();
+    let status = status_line.split(' ').nth(1).expect("a status line");
+    let mut headers = Vec::new();
+    loop {
+        let mut line = String::new();
+        stream.read_line(&mut line).unwrap();
+        let Some((name, value)) = line.trim_end().split_once(": ") else {
+            break;
+        };
+        headers.push((name.to_ascii_lowercase(), value.to_owned()));
+    }
+    let mut answer = Answer {
+        status: status.parse().unwrap(),
+        headers,
+        body: Vec::new(),
+    };
+    if has_body {
+        let length = answer.header("content-length").expect("a length").parse();
+        answer.body = vec![0; length.unwrap()];
+        stream.read_exact(&mut answer.body).unwrap();
+    }
+    answer
+}
+
+#[test]
+fn metrics_are_plain_text_by_default() {
+    let server = Server::start(ProbeHealth::Off);
+    for target in ["/metrics", "/metrics/", "/metrics?x=y"] {
+        let answer = server.get(target);
+        assert_eq!(answer.status, 200, "{target}");
+        assert_eq!(
+            answer.header("content-type"),
+            Some("text/plain; version=0.0.4; charset=utf-8")
+        );
+        assert_eq!(answer.header("vary"), Some("accept, accept-encoding"));
+        assert_eq!(answer.header("content-encoding"), None);
+        assert!(answer.text().starts_with("# HELP CPUUtilization "));
+        assert!(answer.text().contains("\nprocess_open_fds "));
+        assert!(answer.text().ends_with('\n'));
+    }
+}
+
+#[test]
+fn openmetrics_is_served_on_request() {
+    let server = Server::start(ProbeHealth::Off);
+    let answer = server.ask(
+        "GET /metrics HTTP/1.1",
+        "Accept: application/openmetrics-text;version=1.0.0,text/plain;q=0.5\r\n",
+    );
+    assert_eq!(
+        answer.header("content-type"),
+        Some("application/openmetrics-text; version=1.0.0; charset=utf-8")
+    );
+    assert!(answer.text().ends_with("\n# EOF\n"));
+}
+
+#[test]
+fn gzip_holds_the_same_text() {
+    let server = Server::start(ProbeHealth::Off);
+    let answer = server.ask(
+        "GET /metrics?name[]=inferprobe_build_info HTTP/1.1",
+        "Accept-Encoding: gzip\r\n",
+    );
+    assert_eq!(answer.header("content-encoding"), Some("gzip"));
+    let mut text = String::new();
+    let mut decoder = GzDecoder::new(&answer.body[..]);
+    decoder.read_to_string(&mut text).unwrap();
+    let selection = Selection::named(["inferprobe_build_info"]);
+    assert_eq!(text, server.metrics.encode(&selection, Format::Text));
+}
+
+#[test]
+fn a_filter_reaches_the_exposition() {
+    let server = Server::start(ProbeHealth::Off);
+    server.metrics.set_cpu_pct(Some(12.5));
+    let one = "# HELP CPUUtilization Torchserve prometheus gauge metric with unit: Percent\n\
+               # TYPE CPUUtilization gauge\nCPUUtilization{Level=\"Host\",Hostname=\"vm\"} 12.5\n";
+    for (query, expected) in [
+        ("name[]=CPUUtilization", one),
+        ("name%5B%5D=CPUUtilization&name%5b%5d=NoSuch", one),
+        ("name[]=NoSuch", ""),
+        ("name[]=GPUUtilization", ""),
+    ] {
+        let answer = server.get(&format!("/metrics?{query}"));
+        assert_eq!(answer.status, 200, "{query}");
+        assert_eq!(answer.text(), expected, "{query}");
+    }
+}
+
+#[test]
+fn a_bad_escape_is_refused_as_torchserve_refuses_it() {
+    let server = Server::start(ProbeHealth::Off);
+    let answer = server.get("/metrics?name[]=%zz");
+    assert_eq!(answer.status, 403);
+    assert_eq!(answer.header("content-type"), Some("application/json"));
+    assert_eq!(
+        answer.text(),
+        "{\n  \"code\": 403,\n  \"type\": \"IllegalArgumentException\",\n  \"message\": \"bad percent escape at \
+         byte 7 of the query; write a literal % as %25\"\n}\n"
+    );
+}
+
+#[test]
+fn other_paths_are_not_found() {
+    let server = Server::start(ProbeHealth::Off);
+    for target in [
+        "/",
+        "/metricsfoo",
+        "/metrics/foo",
+        "/Metrics",
+        "//metrics",
+        "/ping",
+    ] {
+        let answer = server.get(target);
+        assert_eq!(answer.status, 404, "{target}");
+        assert_eq!(answer.header("connection"), Some("close"), "{target}");
+        let kind = "\"type\": \"ResourceNotFoundException\"";
+        assert!(answer.text().contains(kind), "{target}");
+    }
+}
+
+#[test]
+fn only_get_and_head_are_allowed() {
+    let server = Server::start(ProbeHealth::Attached);
+    for target in ["/metrics", "/healthz"] {
+        for method in ["POST", "PUT", "DELETE", "PATCH", "OPTIONS", "FOO"] {
+            let answer = server.ask(&format!("{method} {target} HTTP/1.1"), "");
+            assert_eq!(answer.status, 405, "{method} {target}");
+            assert_eq!(answer.header("allow"), Some("GET, HEAD"), "{method}");
+        }
+    }
+}
+
+#[test]
+fn head_tells_the_length_and_sends_no_body() {
+    let server = Server::start(ProbeHealth::Off);
+    let target = "/metrics?name[]=inferprobe_build_info";
+    let length = server.get(target).body.len().to_string();
+    let mut stream = server.connect();
+    send(&mut stream, &format!("HEAD {target} HTTP/1.1"), "");
+    send(&mut stream, "GET /healthz HTTP/1.1", "");
+    let mut stream = BufReader::new(stream);
+    let head = read_answer(&mut stream, false);
+    assert_eq!(head.status, 200);
+    assert_eq!(head.header("content-length"), Some(length.as_str()));
+    assert_eq!(
+        read_answer(&mut stream, true).text(),
+        "ok: probes are switched off\n"
+    );
+}
+
+#[test]
+fn healthz_tells_of_the_probes() {
+    let server = Server::start(ProbeHealth::Failed("no BTF in this kernel".into()));
+    let answer = server.get("/healthz");
+    assert_eq!(answer.status, 503);
+    let expected = "probes are not attached: no BTF in this kernel\n";
+    assert_eq!(answer.text(), expected);
+    for (health, expected) in [
+        (ProbeHealth::Attached, "ok: probes are attached\n"),
+        (ProbeHealth::Off, "ok: probes are switched off\n"),
+    ] {
+        server.endpoint.set_health(health);
+        let answer = server.get("/healthz");
+        assert_eq!((answer.status, answer.text()), (200, expected));
+    }
+}
+
+#[test]
+fn junk_and_oversize_heads_harm_only_their_connection() {
+    let server = Server::start(ProbeHealth::Off);
+    let long_path = format!("GET /{} HTTP/1.1\r\n\r\n", "x".repeat(64 * 1024));
+    let long_header = format!("GET / HTTP/1.1\r\nA: {}\r\n\r\n", "x".repeat(200_000));
+    for junk in [
+        &b"\x16\x03\x01\x02\x00\x01\x00\xfe"[..],
+        b"GET\r\n\r\n",
+        b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n",
+        b"\r\n\r\n\r\n",
+        long_path.as_bytes(),
+        long_header.as_bytes(),
+    ] {
+        let mut stream = server.connect();
+        // The server may close before it has taken it all.
+        let _ = stream.write_all(junk);
+        let _ = stream.shutdown(std::net::Shutdown::Write);
+        let mut rest = Vec::new();
+        let _ = stream.read_to_end(&mut rest);
+        assert!(!rest.starts_with(b"HTTP/1.1 200"), "{junk:?}");
+    }
+    assert_eq!(server.get("/metrics").status, 200);
+}
+
+#[test]
+fn many_slow_clients_do_not_keep_a_scrape_out() {
+    let server = Server::start(ProbeHealth::Off);
+    let mut slow: Vec<_> = (0..100)
+        .map(|_| {
+            let mut stream = server.connect();
+            stream.write_all(b"GET /metrics HTTP/1.1\r\nHo").unwrap();
+            stream
+        })
+        .collect();
+    assert_eq!(server.get("/metrics").status, 200);
+    let oldest = &mut slow[0];
+    let closed = match oldest.read(&mut [0; 1]) {
+        Ok(taken) => taken == 0,
+        Err(err) => err.kind() == ErrorKind::ConnectionReset,
+    };
+    assert!(closed, "the oldest connection is closed");
+}
+
+#[test]
+fn shutdown_closes_idle_connections_within_a_second() {
+    let mut server = Server::start(ProbeHealth::Off);
+    let mut idle = BufReader::new(server.connect());
+    send(idle.get_mut(), "GET /healthz HTTP/1.1", "");
+    assert_eq!(read_answer(&mut idle, true).status, 200);
+    let asked = Instant::now();
+    server.stop();
+    assert!(asked.elapsed() < Duration::from_secs(1));
+    assert_eq!(idle.read(&mut [0; 1]).unwrap(), 0);
+    assert!(TcpStream::connect(server.address).is_err());
+}
