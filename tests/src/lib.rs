@@ -1,1 +1,19 @@
-//! Placeholder.
+//! Tools for testing the agent as a black box: servers and clients that stamp their own clock, a handle on a
+//! running agent, and a strict reader of the exposition format.
+//!
+//! Nothing here links the agent: it is started as a process and judged by what it serves and logs.
+
+pub mod agent;
+pub mod bpf_ids;
+pub mod client;
+pub mod clock;
+pub mod echo;
+pub mod exposition;
+pub mod fit;
+pub mod gate;
+pub mod http;
+pub mod load;
+pub mod process;
+pub mod reference;
+pub mod server;
+pub mod stats;

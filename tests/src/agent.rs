@@ -1,0 +1,255 @@
+//! A handle on a running agent: started and waited for, scraped, its request log read, stopped.
+
+use std::{
+    fs::File,
+    net::TcpListener,
+    path::PathBuf,
+    process::{Command, Stdio},
+    time::{Duration, Instant},
+};
+
+use serde::Deserialize;
+use tempfile::TempDir;
+
+use crate::{
+    client,
+    clock::wait_for,
+    exposition::Exposition,
+    process::{Owned, binary},
+};
+
+/// Longest time from start to a healthy agent.
+const START_LIMIT: Duration = Duration::from_secs(20);
+/// Longest time from the end of a request to its row in the log, by the agent's word.
+pub const LOG_LIMIT: Duration = Duration::from_secs(1);
+/// How long a test waits for rows whose lateness is not its subject.
+const PATIENCE: Duration = Duration::from_secs(10);
+/// Longest time from SIGTERM to the end, by the agent's word.
+const STOP_LIMIT: Duration = Duration::from_secs(1);
+
+/// One row of the request log.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Logged {
+    /// Connection, as the agent counts them.
+    pub conn: u64,
+    /// Number of the request on its connection, from 0.
+    pub seq: u32,
+    /// The process that answered.
+    pub pid: u32,
+    /// The server's port; `None` on a unix socket.
+    pub local_port: Option<u16>,
+    /// The client's port; `None` on a unix socket.
+    pub peer_port: Option<u16>,
+    /// Label `model`.
+    pub model: String,
+    /// Label `version`.
+    pub version: String,
+    /// Label `server`.
+    pub server: String,
+    /// `inference` or `admin`.
+    pub purpose: String,
+    /// Request method.
+    pub method: String,
+    /// Status code.
+    pub status: u16,
+    /// First byte readable; `None` when not seen.
+    pub arrival_ns: Option<u64>,
+    /// First byte read.
+    pub first_read_ns: u64,
+    /// Last byte read.
+    pub last_read_ns: u64,
+    /// First byte of the answer handed over; `None` when only an upper bound is known.
+    pub first_write_ns: Option<u64>,
+    /// Last byte of the answer handed over.
+    pub last_write_ns: Option<u64>,
+    /// Head and body of the request.
+    pub request_bytes: u64,
+    /// Head and body of the answer.
+    pub response_bytes: u64,
+}
+
+impl Logged {
+    /// Wait between arrival and first read.
+    pub fn queue_ns(&self) -> Option<u64> {
+        Some(self.first_read_ns.saturating_sub(self.arrival_ns?))
+    }
+
+    /// Time between last read and first write.
+    pub fn handler_ns(&self) -> Option<u64> {
+        Some(self.first_write_ns?.saturating_sub(self.last_read_ns))
+    }
+}
+
+/// What a run of the agent that ended by itself left behind.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Ended {
+    /// Exit code; `None` when a signal ended it.
+    pub code: Option<i32>,
+    /// Standard output.
+    pub stdout: String,
+    /// Standard error.
+    pub stderr: String,
+}
+
+/// A running agent; it is killed when dropped.
+pub struct Agent {
+    /// Port of the metrics endpoint.
+    pub port: u16,
+    process: Owned,
+    folder: TempDir,
+}
+
+impl Agent {
+    /// Starts the agent with `args` beside its endpoint and request log, and waits until it is healthy.
+    pub fn start<S: AsRef<str>>(args: &[S]) -> Self {
+        let folder = tempfile::tempdir().expect("a folder for the agent's files");
+        let log = folder.path().join("requests.jsonl");
+        let port = free_port();
+        let errors = File::create(folder.path().join("stderr")).expect("a file for its errors");
+        let process = Command::new(agent_binary())
+            .arg("serve")
+            .args(["--listen", &format!("127.0.0.1:{port}")])
+            .args(["--refresh-interval", "1"])
+            .arg("--request-log")
+            .arg(log)
+            .args(args.iter().map(AsRef::as_ref))
+            .stdin(Stdio::null())
+            .stdout(Stdio::null())
+            .stderr(errors)
+            .spawn()
+            .expect("the agent can be started");
+        let mut agent = Self {
+            port,
+            process: Owned(process),
+            folder,
+        };
+        wait_for("a healthy agent", START_LIMIT, || {
+            if let Some(status) = agent.process.wait(Duration::ZERO) {
+                panic!("the agent ended with {status}: {}", agent.errors());
+            }
+            matches!(client::get(port, "/healthz"), Ok((200, _))).then_some(())
+        });
+        agent
+    }
+
+    /// Process id.
+    pub fn pid(&self) -> u32 {
+        self.process.pid()
+    }
+
+    /// Resident set size, in bytes.
+    pub fn rss_bytes(&self) -> u64 {
+        self.process.rss_bytes()
+    }
+
+    /// Everything it has written to standard error.
+    pub fn errors(&self) -> String {
+        let bytes = std::fs::read(self.folder.path().join("stderr"));
+        String::from_utf8_lossy(&bytes.expect("the file was made at the start")).into_owned()
+    }
+
+    /// One GET of its endpoint: status and body.
+    pub fn get(&self, target: &str) -> (u16, String) {
+        client::get(self.port, target)
+            .unwrap_or_else(|err| panic!("GET {target} of the agent: {err}; {}", self.errors()))
+    }
+
+    /// A scrape, read strictly.
+    pub fn metrics(&self) -> Exposition {
+        let (status, text) = self.get("/metrics");
+        assert_eq!(status, 200, "{text}");
+        Exposition::parse(&text).unwrap_or_else(|fault| panic!("/metrics {fault}"))
+    }
+
+    /// Every whole row of the request log.
+    pub fn log(&self) -> Vec<Logged> {
+        let path = self.folder.path().join("requests.jsonl");
+        // The agent may make the file with its first row.
+        let text = std::fs::read_to_string(path).unwrap_or_default();
+        text.split_inclusive('\n')
+            .filter(|line| line.ends_with('\n'))
+            .map(|line| {
+                serde_json::from_str(line)
+                    .unwrap_or_else(|err| panic!("request log: {err}: {line}"))
+            })
+            .collect()
+    }
+
+    /// The rows that `wanted` accepts, once there are at least `count`.
+    pub fn rows(&self, count: usize, wanted: impl Fn(&Logged) -> bool) -> Vec<Logged> {
+        self.rows_within(PATIENCE, count, wanted)
+    }
+
+    /// The rows that `wanted` accepts, once there are at least `count`; panics after `limit`.
+    pub fn rows_within(
+        &self,
+        limit: Duration,
+        count: usize,
+        wanted: impl Fn(&Logged) -> bool,
+    ) -> Vec<Logged> {
+        let what = format!("{count} rows in the request log");
+        wait_for(&what, limit, || {
+            let rows: Vec<Logged> = self.log().into_iter().filter(&wanted).collect();
+            (rows.len() >= count).then_some(rows)
+        })
+    }
+
+    /// Waits until the samples of `name` with `labels` add up to at least `least`; the sum then.
+    pub fn wait_sum(&self, name: &str, labels: &[(&str, &str)], least: f64) -> f64 {
+        let what = format!("{name}{labels:?} of {least}");
+        wait_for(&what, PATIENCE, || {
+            let sum = self.metrics().sum(name, labels);
+            (sum >= least).then_some(sum)
+        })
+    }
+
+    /// Stops it with SIGTERM; panics unless it ends well within its second.
+    pub fn stop(mut self) {
+        let start = Instant::now();
+        let status = self.process.terminate(Duration::from_secs(10));
+        let took = start.elapsed();
+        let status = status.unwrap_or_else(|| panic!("SIGTERM did not end it: {}", self.errors()));
+        assert!(status.success(), "ended with {status}: {}", self.errors());
+        assert!(took <= STOP_LIMIT, "took {took:?} to end after SIGTERM");
+    }
+
+    /// Kills it with SIGKILL and reaps it.
+    pub fn kill(self) {
+        drop(self.process);
+    }
+}
+
+/// Runs the agent with `args` until it ends by itself, at most ten seconds long.
+pub fn run_to_end(args: &[&str]) -> Ended {
+    let folder = tempfile::tempdir().expect("a folder for the agent's output");
+    let (out, err) = (folder.path().join("out"), folder.path().join("err"));
+    let child = Command::new(agent_binary())
+        .args(args)
+        .env("RUST_BACKTRACE", "1")
+        .stdin(Stdio::null())
+        .stdout(File::create(&out).expect("a file for its output"))
+        .stderr(File::create(&err).expect("a file for its errors"))
+        .spawn()
+        .expect("the agent can be started");
+    let status = Owned(child).wait(Duration::from_secs(10));
+    let read = |path: PathBuf| std::fs::read_to_string(path).expect("the agent writes UTF-8");
+    let stderr = read(err);
+    let status = status.unwrap_or_else(|| panic!("{args:?} did not end by itself: {stderr}"));
+    Ended {
+        code: status.code(),
+        stdout: read(out),
+        stderr,
+    }
+}
+
+/// A port of 127.0.0.1 that nobody listens on at this moment.
+pub fn free_port() -> u16 {
+    let listener = TcpListener::bind(("127.0.0.1", 0)).expect("loopback has a free port");
+    let address = listener.local_addr().expect("a listener has an address");
+    address.port()
+}
+
+fn agent_binary() -> PathBuf {
+    binary("inferprobe", Some("INFERPROBE_BIN"))
+}

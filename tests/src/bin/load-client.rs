@@ -1,0 +1,39 @@
+//! Entry point of the load client: prints its outcome as one JSON object.
+
+use std::{net::SocketAddr, time::Duration};
+
+use clap::Parser;
+use inferprobe_tests::load::{Load, run};
+
+/// Sends POST requests in a closed loop and prints throughput and latency as JSON.
+#[derive(Debug, Parser)]
+struct Args {
+    /// Address and port of the server
+    #[arg(long)]
+    address: SocketAddr,
+    /// Keep-alive connections
+    #[arg(long, default_value_t = 8)]
+    connections: usize,
+    /// Milliseconds to go on
+    #[arg(long, default_value_t = 1000)]
+    duration_ms: u64,
+    /// Request target
+    #[arg(long, default_value = "/predictions/echo")]
+    target: String,
+    /// Bytes of request body
+    #[arg(long, default_value_t = 64)]
+    body_bytes: usize,
+}
+
+fn main() -> anyhow::Result<()> {
+    let args = Args::parse();
+    let outcome = run(&Load {
+        address: args.address,
+        connections: args.connections,
+        duration: Duration::from_millis(args.duration_ms),
+        target: args.target,
+        body_bytes: args.body_bytes,
+    })?;
+    println!("{}", serde_json::to_string(&outcome)?);
+    Ok(())
+}

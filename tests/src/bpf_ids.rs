@@ -1,0 +1,95 @@
+//! Which programs, maps and links of the kernel a process holds, and whether they are still there.
+
+use std::fmt;
+
+/// `bpf(2)` commands that open an object by its id (include/uapi/linux/bpf.h, `enum bpf_cmd`).
+const PROG_GET_FD_BY_ID: libc::c_long = 13;
+const MAP_GET_FD_BY_ID: libc::c_long = 14;
+const LINK_GET_FD_BY_ID: libc::c_long = 30;
+
+/// A BPF object in the kernel, by its id; ids are not given again soon.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub struct BpfId {
+    kind: Kind,
+    id: u32,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+enum Kind {
+    Program,
+    Map,
+    Link,
+}
+
+impl fmt::Display for BpfId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{:?} {}", self.kind, self.id)
+    }
+}
+
+/// Every BPF object that process `pid` has a descriptor of, sorted.
+pub fn held_by(pid: u32) -> Vec<BpfId> {
+    let folder = format!("/proc/{pid}/fdinfo");
+    let entries = std::fs::read_dir(&folder).unwrap_or_else(|err| panic!("{folder}: {err}"));
+    let mut ids: Vec<BpfId> = entries
+        .filter_map(Result::ok)
+        .filter_map(|entry| std::fs::read_to_string(entry.path()).ok())
+        .flat_map(|info| ids_in(&info))
+        .collect();
+    ids.sort_unstable();
+    ids.dedup();
+    ids
+}
+
+/// The ids in one `/proc/PID/fdinfo/FD`; a link's names its program as well.
+fn ids_in(info: &str) -> Vec<BpfId> {
+    info.lines()
+        .filter_map(|line| {
+            let (name, value) = line.split_once(':')?;
+            let kind = match name {
+                "prog_id" => Kind::Program,
+                "map_id" => Kind::Map,
+                "link_id" => Kind::Link,
+                _ => return None,
+            };
+            let id = value.trim().parse().ok()?;
+            Some(BpfId { kind, id })
+        })
+        .collect()
+}
+
+/// Whether the kernel still has the object. Needs root.
+pub fn exists(object: BpfId) -> bool {
+    let command = match object.kind {
+        Kind::Program => PROG_GET_FD_BY_ID,
+        Kind::Map => MAP_GET_FD_BY_ID,
+        Kind::Link => LINK_GET_FD_BY_ID,
+    };
+    // The part of `union bpf_attr` that these commands read: id, next_id, open_flags.
+    let attr = [object.id, 0, 0];
+    // SAFETY: the kernel reads `size_of_val(&attr)` bytes at `attr`, which outlives the call, and writes none.
+    let fd = unsafe { libc::syscall(libc::SYS_bpf, command, attr.as_ptr(), size_of_val(&attr)) };
+    if let Ok(fd) = i32::try_from(fd)
+        && fd >= 0
+    {
+        // SAFETY: `fd` was just made by the kernel for this call and is known to nobody else.
+        unsafe { libc::close(fd) };
+        return true;
+    }
+    let err = std::io::Error::last_os_error();
+    assert_eq!(err.raw_os_error(), Some(libc::ENOENT), "bpf(2): {err}");
+    false
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn fdinfo_names_programs_maps_and_links() {
+        let info = "pos:\t0\nflags:\t02000000\nlink_type:\ttracing\nlink_id:\t7\nprog_tag:\tab\nprog_id:\t12\n";
+        let ids: Vec<String> = ids_in(info).iter().map(BpfId::to_string).collect();
+        assert_eq!(ids, ["Link 7", "Program 12"]);
+        assert!(ids_in("pos:\t0\nflags:\t02\n").is_empty());
+    }
+}

@@ -1,0 +1,198 @@
+//! A raw HTTP/1.1 client: bytes go out exactly as told, answers are read to their end, and every send is stamped.
+
+use std::{
+    io::{self, Read, Write},
+    net::{Ipv4Addr, TcpStream},
+    os::unix::net::UnixStream,
+    path::Path,
+    time::Duration,
+};
+
+use crate::{
+    clock::monotonic_ns,
+    http::{Head, chunked_len, head_len},
+    reference::stamps::Call,
+    server::Place,
+};
+
+/// Longest wait for bytes of an answer.
+const PATIENCE: Duration = Duration::from_secs(20);
+
+/// Bytes of a request; Content-Length is added unless `fields` frames the body or there is none.
+pub fn request(method: &str, target: &str, fields: &[&str], body: &[u8]) -> Vec<u8> {
+    let mut head = format!("{method} {target} HTTP/1.1\r\nHost: test\r\n");
+    for field in fields {
+        head.push_str(field);
+        head.push_str("\r\n");
+    }
+    let framed = fields
+        .iter()
+        .any(|field| field.starts_with("Transfer-Encoding") || field.starts_with("Content-Length"));
+    if !framed && (!body.is_empty() || method == "POST") {
+        head.push_str(&format!("Content-Length: {}\r\n", body.len()));
+    }
+    head.push_str("\r\n");
+    [head.as_bytes(), body].concat()
+}
+
+/// A complete answer.
+#[derive(Debug, Clone)]
+pub struct Answer {
+    /// Status code.
+    pub status: u16,
+    /// Head as received.
+    pub head: Head,
+    /// Content, without chunk framing.
+    pub body: Vec<u8>,
+    /// Head and body as received, chunk framing included.
+    pub bytes: u64,
+}
+
+enum Stream {
+    Tcp(TcpStream),
+    Unix(UnixStream),
+}
+
+/// A client's end of one connection.
+pub struct Connection {
+    stream: Stream,
+    input: Vec<u8>,
+}
+
+impl Connection {
+    /// Connects to a server of these tests.
+    pub fn open(place: &Place) -> io::Result<Self> {
+        match place {
+            Place::Tcp(port) => Self::open_tcp(*port),
+            Place::Unix(path) => Self::open_unix(path),
+        }
+    }
+
+    /// Connects to a port of 127.0.0.1.
+    pub fn open_tcp(port: u16) -> io::Result<Self> {
+        let stream = TcpStream::connect((Ipv4Addr::LOCALHOST, port))?;
+        stream.set_nodelay(true)?;
+        stream.set_read_timeout(Some(PATIENCE))?;
+        Ok(Self::new(Stream::Tcp(stream)))
+    }
+
+    /// Connects to a unix socket.
+    pub fn open_unix(path: &Path) -> io::Result<Self> {
+        let stream = UnixStream::connect(path)?;
+        stream.set_read_timeout(Some(PATIENCE))?;
+        Ok(Self::new(Stream::Unix(stream)))
+    }
+
+    fn new(stream: Stream) -> Self {
+        Self {
+            stream,
+            input: Vec::new(),
+        }
+    }
+
+    /// This end's port: what the server calls the peer's; `None` on a unix socket.
+    pub fn local_port(&self) -> Option<u16> {
+        match &self.stream {
+            Stream::Tcp(stream) => stream.local_addr().ok().map(|address| address.port()),
+            Stream::Unix(_) => None,
+        }
+    }
+
+    /// Sends bytes as they are, in one write unless the kernel takes less.
+    pub fn send(&mut self, bytes: &[u8]) -> io::Result<Call> {
+        let call_ns = monotonic_ns();
+        match &mut self.stream {
+            Stream::Tcp(stream) => stream.write_all(bytes)?,
+            Stream::Unix(stream) => stream.write_all(bytes)?,
+        }
+        let return_ns = monotonic_ns();
+        Ok(Call { call_ns, return_ns })
+    }
+
+    /// Reads the answer to a request; interim answers are skipped. `head_only` says that the request was HEAD.
+    pub fn receive(&mut self, head_only: bool) -> io::Result<Answer> {
+        loop {
+            let answer = self.receive_one(head_only)?;
+            if answer.status >= 200 {
+                return Ok(answer);
+            }
+        }
+    }
+
+    /// Reads one answer, interim or not.
+    pub fn receive_one(&mut self, head_only: bool) -> io::Result<Answer> {
+        let head_bytes = self.until(head_len)?;
+        let head = Head::parse(&self.input[..head_bytes]);
+        self.input.drain(..head_bytes);
+        let status = head
+            .word(1)
+            .parse()
+            .map_err(|_| io::Error::other(format!("not a status line: {:?}", head.start)))?;
+        let (body, sent) = if head_only || status < 200 || status == 204 || status == 304 {
+            (Vec::new(), 0)
+        } else if head.chunked() {
+            let (sent, content) = self.until(chunked_len)?;
+            self.input.drain(..sent);
+            (vec![b'r'; content], sent)
+        } else if let Some(length) = head.content_length() {
+            self.until(|bytes| (bytes.len() >= length).then_some(()))?;
+            (self.input.drain(..length).collect(), length)
+        } else {
+            while self.fill()? {}
+            let body = std::mem::take(&mut self.input);
+            let sent = body.len();
+            (body, sent)
+        };
+        let bytes = (head_bytes + sent) as u64;
+        Ok(Answer {
+            status,
+            head,
+            body,
+            bytes,
+        })
+    }
+
+    /// Sends a request in one write and reads its answer.
+    pub fn exchange(&mut self, bytes: &[u8]) -> io::Result<(Call, Answer)> {
+        let call = self.send(bytes)?;
+        let answer = self.receive(bytes.starts_with(b"HEAD "))?;
+        Ok((call, answer))
+    }
+
+    /// Whether the server ends the connection without a further byte.
+    pub fn ends(&mut self) -> bool {
+        self.input.is_empty() && !matches!(self.fill(), Ok(true))
+    }
+
+    fn until<T>(&mut self, done: impl Fn(&[u8]) -> Option<T>) -> io::Result<T> {
+        loop {
+            if let Some(found) = done(&self.input) {
+                return Ok(found);
+            }
+            if !self.fill()? {
+                return Err(io::ErrorKind::UnexpectedEof.into());
+            }
+        }
+    }
+
+    fn fill(&mut self) -> io::Result<bool> {
+        let start = self.input.len();
+        self.input.resize(start + 65536, 0);
+        let outcome = match &mut self.stream {
+            Stream::Tcp(stream) => stream.read(&mut self.input[start..]),
+            Stream::Unix(stream) => stream.read(&mut self.input[start..]),
+        };
+        self.input
+            .truncate(start + outcome.as_ref().copied().unwrap_or(0));
+        Ok(outcome? > 0)
+    }
+}
+
+/// One GET of a local HTTP endpoint on a connection of its own: status and body.
+pub fn get(port: u16, target: &str) -> io::Result<(u16, String)> {
+    let mut connection = Connection::open_tcp(port)?;
+    let bytes = request("GET", target, &["Connection: close"], b"");
+    let (_, answer) = connection.exchange(&bytes)?;
+    let body = String::from_utf8(answer.body).map_err(io::Error::other)?;
+    Ok((answer.status, body))
+}

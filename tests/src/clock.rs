@@ -1,0 +1,25 @@
+//! The clock that servers, clients and the agent's log share, and waiting with a deadline.
+
+use std::time::{Duration, Instant};
+
+use rustix::time::{ClockId, clock_gettime};
+
+/// CLOCK_MONOTONIC now, in nanoseconds: the clock of every `_ns` in the agent's request log.
+pub fn monotonic_ns() -> u64 {
+    let now = clock_gettime(ClockId::Monotonic);
+    let seconds = u64::try_from(now.tv_sec).expect("CLOCK_MONOTONIC is never negative");
+    let nanos = u64::try_from(now.tv_nsec).expect("CLOCK_MONOTONIC is never negative");
+    seconds * 1_000_000_000 + nanos
+}
+
+/// Calls `probe` until it gives a value, at most `limit` long; panics naming `what` after that.
+pub fn wait_for<T>(what: &str, limit: Duration, mut probe: impl FnMut() -> Option<T>) -> T {
+    let start = Instant::now();
+    loop {
+        if let Some(value) = probe() {
+            return value;
+        }
+        assert!(start.elapsed() < limit, "{what}: not within {limit:?}");
+        std::thread::sleep(Duration::from_millis(5));
+    }
+}

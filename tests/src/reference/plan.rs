@@ -1,0 +1,139 @@
+//! What to answer to a request: its query, read into a plan, and the plan turned into writes. No sockets, no clock.
+
+use std::time::Duration;
+
+use crate::http::Head;
+
+/// What the query of a request asks for.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Plan {
+    /// Time in the handler, between the last read and the first write (`sleep_us`, `sleep_ms`).
+    pub sleep: Duration,
+    /// Status code (`status`).
+    pub status: u16,
+    /// Bytes of answer body (`body`).
+    pub body_bytes: usize,
+    /// Head and body in separate writes (`split=1`).
+    pub split: bool,
+    /// Most bytes handed over in one write (`write_size`).
+    pub write_size: usize,
+    /// Pause before each write but the first (`gap_ms`).
+    pub gap: Duration,
+    /// Number of chunks of a chunked answer (`chunks`).
+    pub chunks: Option<usize>,
+    /// The body ends with the connection (`until_close=1`).
+    pub until_close: bool,
+    /// The connection ends after the answer (`close=1`, or the request's own `Connection: close`).
+    pub close: bool,
+    /// Answer before the body is read (`early=1`).
+    pub early: bool,
+    /// End the connection without an answer (`drop=1`).
+    pub drop: bool,
+    /// Answer without a body, whatever `body` says: HEAD, 204, 304.
+    pub bodiless: bool,
+}
+
+impl Plan {
+    /// Reads the query and head of a request.
+    pub fn of(head: &Head) -> Self {
+        let target = head.word(1);
+        let query = target.split_once('?').map_or("", |(_, query)| query);
+        let number = |name: &str| -> Option<u64> {
+            query
+                .split('&')
+                .filter_map(|pair| pair.split_once('='))
+                .find(|(key, _)| *key == name)
+                .and_then(|(_, value)| value.parse().ok())
+        };
+        let size = |name| number(name).and_then(|n| usize::try_from(n).ok());
+        let flag = |name| number(name) == Some(1);
+        let status = number("status").and_then(|n| n.try_into().ok());
+        let status = status.unwrap_or(200);
+        let until_close = flag("until_close");
+        Self {
+            sleep: Duration::from_micros(number("sleep_us").unwrap_or(0))
+                + Duration::from_millis(number("sleep_ms").unwrap_or(0)),
+            status,
+            body_bytes: size("body").unwrap_or(2),
+            split: flag("split"),
+            write_size: size("write_size").unwrap_or(usize::MAX),
+            gap: Duration::from_millis(number("gap_ms").unwrap_or(0)),
+            chunks: size("chunks"),
+            until_close,
+            close: until_close || flag("close") || head.field("connection") == Some("close"),
+            early: flag("early"),
+            drop: flag("drop"),
+            bodiless: head.word(0) == "HEAD" || status == 204 || status == 304,
+        }
+    }
+
+    /// The answer, one buffer per write.
+    pub fn writes(&self) -> Vec<Vec<u8>> {
+        let mut head = format!("HTTP/1.1 {} Reference\r\n", self.status);
+        if let Some(_chunks) = self.chunks {
+            head.push_str("Transfer-Encoding: chunked\r\n");
+        } else if !self.until_close && self.status != 204 {
+            head.push_str(&format!("Content-Length: {}\r\n", self.body_bytes));
+        }
+        if self.close {
+            head.push_str("Connection: close\r\n");
+        }
+        head.push_str("\r\n");
+
+        let body = vec![b'r'; self.body_bytes];
+        let mut writes = vec![head.into_bytes()];
+        match self.chunks {
+            _ if self.bodiless => {}
+            Some(chunks) => {
+                for _ in 0..chunks {
+                    let mut chunk = format!("{:x}\r\n", body.len()).into_bytes();
+                    chunk.extend_from_slice(&body);
+                    chunk.extend_from_slice(b"\r\n");
+                    writes.push(chunk);
+                }
+                writes.push(b"0\r\n\r\n".to_vec());
+            }
+            None if self.split => writes.push(body),
+            None => writes[0].extend_from_slice(&body),
+        }
+        writes
+            .iter()
+            .flat_map(|write| write.chunks(self.write_size.max(1)))
+            .map(<[u8]>::to_vec)
+            .collect()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn plan(start: &str) -> Plan {
+        Plan::of(&Head::parse(format!("{start} HTTP/1.1\r\n\r\n").as_bytes()))
+    }
+
+    fn sizes(start: &str) -> Vec<usize> {
+        plan(start).writes().iter().map(Vec::len).collect()
+    }
+
+    #[test]
+    fn the_query_chooses_the_writes() {
+        let head = "HTTP/1.1 200 Reference\r\nContent-Length: 10\r\n\r\n".len();
+        assert_eq!(sizes("GET /?body=10"), [head + 10]);
+        assert_eq!(sizes("GET /?body=10&split=1"), [head, 10]);
+        assert_eq!(sizes("HEAD /?body=10"), [head]);
+        assert_eq!(sizes("GET /?body=10&write_size=30"), [30, head + 10 - 30]);
+        let head = "HTTP/1.1 200 Reference\r\nTransfer-Encoding: chunked\r\n\r\n".len();
+        assert_eq!(sizes("GET /?body=10&chunks=2"), [head, 15, 15, 5]);
+    }
+
+    #[test]
+    fn a_body_that_ends_with_the_connection_closes_it() {
+        let plan = plan("GET /?until_close=1&body=3");
+        assert!(plan.close);
+        assert_eq!(
+            plan.writes()[0],
+            b"HTTP/1.1 200 Reference\r\nConnection: close\r\n\r\nrrr"
+        );
+    }
+}

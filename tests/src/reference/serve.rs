@@ -1,0 +1,203 @@
+//! The reference server's processes and threads: listening, forking, a thread per connection, and the commands on
+//! standard input. What happens on a connection is in `connection.rs`.
+
+use std::{
+    io::{self, BufRead, Read, Write},
+    net::{Ipv4Addr, TcpListener},
+    os::{
+        fd::OwnedFd,
+        unix::net::{UnixListener, UnixStream},
+    },
+    sync::{Arc, PoisonError},
+};
+
+use anyhow::{Context, Result};
+use rustix::{
+    net::{AddressFamily, SocketAddrV4, SocketType, bind, listen, socket, sockopt},
+    process::Signal,
+};
+
+use crate::{
+    echo,
+    reference::{
+        connection::serve_connection,
+        options::{Forking, Options},
+        stamps::Stamps,
+    },
+};
+
+enum Listener {
+    Tcp(TcpListener),
+    Unix(UnixListener),
+}
+
+/// Serves until standard input ends.
+pub fn run(options: &Options) -> Result<()> {
+    let stamps = Stamps::default();
+    if options.workers > 0 {
+        match options.forking {
+            Forking::ReusePort => fork_listeners(options)?,
+            Forking::ListenFirst | Forking::PerConnection => fork_workers(options)?,
+        }
+        return answer_commands(&stamps);
+    }
+    let listener = open_listener(options)?;
+    announce(&listener)?;
+    let (options, shared) = (options.clone(), Arc::clone(&stamps));
+    std::thread::spawn(move || match listener {
+        Listener::Tcp(listener) if options.echo => echo::serve(&listener),
+        listener => accept_all(&options, &listener, &shared),
+    });
+    answer_commands(&stamps)
+}
+
+fn open_listener(options: &Options) -> Result<Listener> {
+    if let Some(path) = &options.unix {
+        let listener =
+            UnixListener::bind(path).with_context(|| format!("listen on {}", path.display()))?;
+        return Ok(Listener::Unix(listener));
+    }
+    let port = options.port;
+    let listener = TcpListener::bind(("127.0.0.1", port))
+        .with_context(|| format!("listen on 127.0.0.1:{port}"))?;
+    Ok(Listener::Tcp(listener))
+}
+
+fn announce(listener: &Listener) -> Result<()> {
+    let place = match listener {
+        Listener::Tcp(listener) => listener.local_addr()?.port().to_string(),
+        Listener::Unix(listener) => {
+            let address = listener.local_addr()?;
+            let path = address.as_pathname();
+            let path = path.context("a listening unix socket has a path")?;
+            path.display().to_string()
+        }
+    };
+    announce_place(&place)
+}
+
+fn announce_place(place: &str) -> Result<()> {
+    let mut out = io::stdout().lock();
+    writeln!(out, "listening {place}")?;
+    Ok(out.flush()?)
+}
+
+/// Answers each `stamps` line with what is known, until standard input ends.
+fn answer_commands(stamps: &Stamps) -> Result<()> {
+    for line in io::stdin().lock().lines() {
+        if line? != "stamps" {
+            continue;
+        }
+        let mut out = io::stdout().lock();
+        for stamp in stamps.lock().unwrap_or_else(PoisonError::into_inner).iter() {
+            serde_json::to_writer(&mut out, stamp)?;
+            out.write_all(b"\n")?;
+        }
+        out.write_all(b"end\n")?;
+        out.flush()?;
+    }
+    Ok(())
+}
+
+/// Listens, then forks who accepts.
+fn fork_workers(options: &Options) -> Result<()> {
+    let listener = open_listener(options)?;
+    let per_connection = options.forking == Forking::PerConnection;
+    let acceptors = if per_connection { 1 } else { options.workers };
+    for _ in 0..acceptors {
+        if fork()? == 0 {
+            if per_connection {
+                fork_per_connection(options, &listener);
+            }
+            accept_all(options, &listener, &Stamps::default());
+            exit_child();
+        }
+    }
+    announce(&listener)
+}
+
+/// Takes a port without listening on it, then forks workers that each listen on it.
+fn fork_listeners(options: &Options) -> Result<()> {
+    let reserved = bind_shared(options.port)?;
+    let address = rustix::net::getsockname(&reserved)?;
+    let port = SocketAddrV4::try_from(address)?.port();
+    let (mut ready, tell) = io::pipe()?;
+    for _ in 0..options.workers {
+        if fork()? == 0 {
+            let own = bind_shared(port)?;
+            listen(&own, 128)?;
+            (&tell).write_all(b"1")?;
+            let own = Listener::Tcp(TcpListener::from(own));
+            accept_all(options, &own, &Stamps::default());
+            exit_child();
+        }
+    }
+    drop(tell);
+    let mut told = vec![0; options.workers];
+    ready
+        .read_exact(&mut told)
+        .context("a worker ended before it listened")?;
+    announce_place(&port.to_string())
+}
+
+/// A socket on a loopback port that others may bind as well; it does not listen.
+fn bind_shared(port: u16) -> Result<OwnedFd> {
+    let fd = socket(AddressFamily::INET, SocketType::STREAM, None)?;
+    sockopt::set_socket_reuseport(&fd, true)?;
+    let address = SocketAddrV4::new(Ipv4Addr::LOCALHOST, port);
+    bind(&fd, &address).with_context(|| format!("bind 127.0.0.1:{port}"))?;
+    Ok(fd)
+}
+
+fn fork_per_connection(options: &Options, listener: &Listener) -> ! {
+    // SAFETY: ignoring SIGCHLD installs no handler; the kernel then reaps the children by itself.
+    unsafe { libc::signal(libc::SIGCHLD, libc::SIG_IGN) };
+    loop {
+        if let Ok((socket, peer_port)) = accept(listener)
+            && matches!(fork(), Ok(0))
+        {
+            serve_connection(options, socket, 0, peer_port, &Stamps::default());
+            exit_child();
+        }
+    }
+}
+
+/// Forks; the child dies with its parent. Zero in the child.
+fn fork() -> Result<i32> {
+    // SAFETY: this process has one thread whenever it forks, so no lock can be held by a thread that is gone.
+    let pid = unsafe { libc::fork() };
+    if pid == 0 {
+        rustix::process::set_parent_process_death_signal(Some(Signal::KILL))?;
+    }
+    anyhow::ensure!(pid >= 0, "fork: {}", io::Error::last_os_error());
+    Ok(pid)
+}
+
+fn exit_child() -> ! {
+    // SAFETY: _exit takes any value and never returns; nothing of this process is used after it.
+    unsafe { libc::_exit(0) }
+}
+
+fn accept(listener: &Listener) -> io::Result<(OwnedFd, Option<u16>)> {
+    match listener {
+        Listener::Tcp(listener) => {
+            let (stream, peer) = listener.accept()?;
+            stream.set_nodelay(true)?;
+            Ok((stream.into(), Some(peer.port())))
+        }
+        Listener::Unix(listener) => {
+            let (stream, _): (UnixStream, _) = listener.accept()?;
+            Ok((stream.into(), None))
+        }
+    }
+}
+
+fn accept_all(options: &Options, listener: &Listener, stamps: &Stamps) {
+    for conn in 0.. {
+        let Ok((socket, peer_port)) = accept(listener) else {
+            return;
+        };
+        let (options, stamps) = (options.clone(), Arc::clone(stamps));
+        std::thread::spawn(move || serve_connection(&options, socket, conn, peer_port, &stamps));
+    }
+}

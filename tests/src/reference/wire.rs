@@ -1,0 +1,111 @@
+//! One connection of the reference server: bytes in and out by the chosen system calls, each one stamped.
+
+use std::{
+    io::{self, IoSlice, IoSliceMut},
+    os::fd::OwnedFd,
+};
+
+use rustix::{
+    event::{PollFd, PollFlags, poll},
+    net::{
+        RecvAncillaryBuffer, RecvFlags, SendAncillaryBuffer, SendFlags, recv, recvmsg, send,
+        sendmsg,
+    },
+};
+
+use crate::{
+    clock::monotonic_ns,
+    reference::{options::IoMode, stamps::Call},
+};
+
+/// A connected socket and the way it is read and written.
+#[derive(Debug)]
+pub struct Wire {
+    socket: OwnedFd,
+    io: IoMode,
+}
+
+impl Wire {
+    /// Takes a connected, blocking socket.
+    pub fn new(socket: OwnedFd, io: IoMode) -> Self {
+        Self { socket, io }
+    }
+
+    /// Waits until there is something to read, or the peer has ended; tells when.
+    pub fn wait_readable(&self) -> io::Result<u64> {
+        let mut fds = [PollFd::new(&self.socket, PollFlags::IN)];
+        poll(&mut fds, None)?;
+        Ok(monotonic_ns())
+    }
+
+    /// Waits for bytes and looks at up to `max` of them without taking them.
+    pub fn peek(&self, max: usize) -> io::Result<usize> {
+        let mut bytes = vec![0; max];
+        let (count, _) = recv(&self.socket, bytes.as_mut_slice(), RecvFlags::PEEK)?;
+        Ok(count)
+    }
+
+    /// One read of at most `max` bytes, appended to `into`; `None` at the end of the stream.
+    pub fn read(&self, max: usize, into: &mut Vec<u8>) -> io::Result<Option<Call>> {
+        let start = into.len();
+        into.resize(start + max, 0);
+        let call_ns = monotonic_ns();
+        let outcome = self.read_once(&mut into[start..]);
+        let return_ns = monotonic_ns();
+        into.truncate(start + outcome.as_ref().copied().unwrap_or(0));
+        let call = Call { call_ns, return_ns };
+        outcome.map(|count| (count > 0).then_some(call))
+    }
+
+    fn read_once(&self, bytes: &mut [u8]) -> io::Result<usize> {
+        let (head, tail) = bytes.split_at_mut(bytes.len().min(100));
+        Ok(match self.io {
+            IoMode::ReadWrite => rustix::io::read(&self.socket, bytes)?,
+            IoMode::RecvSend => recv(&self.socket, bytes, RecvFlags::empty())?.0,
+            IoMode::Vectored => {
+                let mut parts = [IoSliceMut::new(head), IoSliceMut::new(tail)];
+                rustix::io::readv(&self.socket, &mut parts)?
+            }
+            IoMode::Message => {
+                let mut parts = [IoSliceMut::new(head), IoSliceMut::new(tail)];
+                let mut control = RecvAncillaryBuffer::default();
+                recvmsg(&self.socket, &mut parts, &mut control, RecvFlags::empty())?.bytes
+            }
+        })
+    }
+
+    /// Writes all of `bytes`, in one call unless the kernel takes less; spans the first call to the last return.
+    pub fn write(&self, bytes: &[u8]) -> io::Result<Call> {
+        let call_ns = monotonic_ns();
+        let mut done = 0;
+        while done < bytes.len() {
+            done += self.write_once(&bytes[done..])?;
+        }
+        let return_ns = monotonic_ns();
+        Ok(Call { call_ns, return_ns })
+    }
+
+    fn write_once(&self, bytes: &[u8]) -> io::Result<usize> {
+        let (head, tail) = bytes.split_at(bytes.len().min(20));
+        let parts = [IoSlice::new(head), IoSlice::new(tail)];
+        Ok(match self.io {
+            IoMode::ReadWrite => rustix::io::write(&self.socket, bytes)?,
+            IoMode::RecvSend => send(&self.socket, bytes, SendFlags::NOSIGNAL)?,
+            IoMode::Vectored => rustix::io::writev(&self.socket, &parts)?,
+            IoMode::Message => {
+                let mut control = SendAncillaryBuffer::default();
+                sendmsg(&self.socket, &parts, &mut control, SendFlags::NOSIGNAL)?
+            }
+        })
+    }
+
+    /// Tells the peer that nothing more will be written, and reads what it still sends.
+    pub fn linger(&self) -> io::Result<()> {
+        rustix::net::shutdown(&self.socket, rustix::net::Shutdown::Write)?;
+        let mut rest = Vec::new();
+        while self.read(65536, &mut rest)?.is_some() {
+            rest.clear();
+        }
+        Ok(())
+    }
+}

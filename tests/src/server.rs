@@ -1,0 +1,105 @@
+//! A handle on a running reference server.
+
+use std::{
+    io::{BufRead, BufReader, Write},
+    path::PathBuf,
+    process::{ChildStdin, ChildStdout, Command, Stdio},
+    time::Duration,
+};
+
+use crate::{
+    clock::wait_for,
+    process::{Owned, binary},
+    reference::stamps::Stamp,
+};
+
+/// Where a server listens.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Place {
+    /// A port of 127.0.0.1.
+    Tcp(u16),
+    /// A unix socket.
+    Unix(PathBuf),
+}
+
+/// A running reference server; it ends when dropped.
+pub struct Server {
+    /// Where it listens.
+    pub place: Place,
+    process: Owned,
+    commands: ChildStdin,
+    answers: BufReader<ChildStdout>,
+}
+
+impl Server {
+    /// Starts `reference-server` with `args`, and waits until it listens.
+    pub fn start(args: &[&str]) -> Self {
+        let mut child = Command::new(binary("reference-server", None))
+            .args(args)
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .spawn()
+            .expect("the reference server can be started");
+        let commands = child.stdin.take().expect("standard input is piped");
+        let mut answers = BufReader::new(child.stdout.take().expect("standard output is piped"));
+        let process = Owned(child);
+        let mut line = String::new();
+        answers
+            .read_line(&mut line)
+            .expect("the reference server's output is text");
+        let place = line
+            .trim_end()
+            .strip_prefix("listening ")
+            .unwrap_or_else(|| panic!("reference-server {args:?} ended before it listened"));
+        let place = match place.parse() {
+            Ok(port) => Place::Tcp(port),
+            Err(_) => Place::Unix(place.into()),
+        };
+        Self {
+            place,
+            process,
+            commands,
+            answers,
+        }
+    }
+
+    /// Its TCP port.
+    pub fn port(&self) -> u16 {
+        match self.place {
+            Place::Tcp(port) => port,
+            Place::Unix(_) => panic!("a server on a unix socket has no port"),
+        }
+    }
+
+    /// Process id of the process that was started; workers have others.
+    pub fn pid(&self) -> u32 {
+        self.process.pid()
+    }
+
+    /// The stamps of all requests, once there are at least `count`.
+    pub fn stamps(&mut self, count: usize) -> Vec<Stamp> {
+        let what = format!("{count} requests stamped by the reference server");
+        wait_for(&what, Duration::from_secs(10), || {
+            let stamps = self.ask();
+            (stamps.len() >= count).then_some(stamps)
+        })
+    }
+
+    fn ask(&mut self) -> Vec<Stamp> {
+        self.commands
+            .write_all(b"stamps\n")
+            .expect("the reference server reads its commands");
+        let mut stamps = Vec::new();
+        loop {
+            let mut line = String::new();
+            self.answers
+                .read_line(&mut line)
+                .expect("the reference server's output is text");
+            match line.trim_end() {
+                "end" => return stamps,
+                "" => panic!("the reference server ended"),
+                row => stamps.push(serde_json::from_str(row).expect("a stamp is JSON")),
+            }
+        }
+    }
+}
