@@ -74,7 +74,7 @@ pub fn chunked_len(bytes: &[u8]) -> Option<(usize, usize)> {
         let line = bytes.get(at..)?.windows(2).position(|w| w == b"\r\n")?;
         let size = std::str::from_utf8(&bytes[at..at + line]).ok()?;
         let size = usize::from_str_radix(size, 16).ok()?;
-        at += line + 2 + size + 2;
+        at = size.checked_add(at + line + 4)?;
         content += size;
         if at > bytes.len() {
             return None;
@@ -112,5 +112,6 @@ mod tests {
         let bytes = b"3\r\nabc\r\n0\r\n\r\nnext";
         assert_eq!(chunked_len(bytes), Some((13, 3)));
         assert!((0..13).all(|cut| chunked_len(&bytes[..cut]).is_none()));
+        assert_eq!(chunked_len(b"ffffffffffffffff\r\nx"), None);
     }
 }
