@@ -174,7 +174,7 @@ impl Conn {
             self.phase = phase::READING;
         }
         self.record.last_read_ns = now_ns;
-        self.record.read_bytes += bytes as u64;
+        self.record.read_bytes += u64::from(bytes);
         let at = self.record.request_len;
         Capture {
             at,
@@ -194,7 +194,7 @@ impl Conn {
                 self.phase = phase::WRITING;
                 self.note_first_write(start_ns, now_ns);
                 self.record.last_write_ns = now_ns;
-                self.record.written_bytes = bytes as u64;
+                self.record.written_bytes = u64::from(bytes);
                 self.answer_budget = ANSWER_HEAD_CAP as u16;
                 let len = smaller(bytes, self.answer_budget);
                 Some(SendPlan {
@@ -207,7 +207,7 @@ impl Conn {
             }
             phase::WRITING => {
                 self.record.last_write_ns = now_ns;
-                self.record.written_bytes += bytes as u64;
+                self.record.written_bytes += u64::from(bytes);
                 if answer_like {
                     self.answer_budget = ANSWER_HEAD_CAP as u16;
                     self.note_first_write(start_ns, now_ns);
@@ -295,7 +295,7 @@ impl Default for Conn {
 
 #[inline(always)]
 fn smaller(bytes: u32, cap: u16) -> u16 {
-    if bytes < cap as u32 {
+    if bytes < u32::from(cap) {
         bytes as u16
     } else {
         cap

@@ -1,8 +1,10 @@
 //! What is known of one finished request: who served it, and how long each stage took.
 //!
-//! Plain values. Nothing here knows of sockets, records or metrics.
+//! Plain values, and the one step from an exchange to them. Nothing here knows of records or metrics.
 
 use std::sync::Arc;
+
+use crate::{exchange::Exchange, protocol::route::Route, workers::registry::Server};
 
 /// Who answered a request, as the metrics label it.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -46,6 +48,25 @@ impl Stages {
     }
 }
 
+impl From<&Exchange> for Stages {
+    fn from(exchange: &Exchange) -> Self {
+        let Exchange {
+            request, answer, ..
+        } = exchange;
+        let handler_ns = answer.first_write_ns.checked_sub(request.last_read_ns);
+        Self {
+            queue_ns: request
+                .arrival_ns
+                .map(|arrival_ns| request.first_read_ns.saturating_sub(arrival_ns)),
+            receive_ns: request.last_read_ns.saturating_sub(request.first_read_ns),
+            handler_ns: handler_ns.filter(|_| !answer.first_write_bounded),
+            stream_ns: answer
+                .last_write_ns
+                .map(|last_ns| last_ns.saturating_sub(answer.first_write_ns)),
+        }
+    }
+}
+
 /// One finished request, ready to be counted.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Observation {
@@ -59,9 +80,121 @@ pub struct Observation {
     pub stages: Stages,
 }
 
+impl Observation {
+    /// What there is to count of an exchange that `server` answered and whose path says `route`.
+    pub fn new(exchange: &Exchange, server: Server, route: Route) -> Self {
+        let named = |name: Option<String>| name.map(Arc::from);
+        Self {
+            identity: Identity {
+                model: named(route.model).unwrap_or(server.model),
+                version: named(route.version).unwrap_or(server.version),
+                server: server.name,
+            },
+            purpose: route.purpose,
+            status: exchange.answer.status,
+            stages: Stages::from(exchange),
+        }
+    }
+}
+
 #[cfg(test)]
 mod tests {
+    use crate::exchange::{Answer, Peer, Request};
+
     use super::*;
+
+    fn exchange() -> Exchange {
+        Exchange {
+            peer: Peer {
+                cookie: 1,
+                tgid: 2,
+                local_port: Some(80),
+                peer_port: Some(81),
+            },
+            request: Request {
+                index: 0,
+                method: "POST".into(),
+                target: "/predictions/m".into(),
+                arrival_ns: Some(1_000),
+                first_read_ns: 1_001,
+                last_read_ns: 1_021,
+                bytes: 10,
+                complete: true,
+            },
+            answer: Answer {
+                status: 200,
+                first_write_ns: 1_321,
+                first_write_bounded: false,
+                last_write_ns: Some(5_321),
+                bytes: 10,
+            },
+        }
+    }
+
+    fn server() -> Server {
+        Server {
+            name: "s".into(),
+            model: "d".into(),
+            version: "default".into(),
+            predicts_only_by_path: false,
+        }
+    }
+
+    #[test]
+    fn stages_follow_each_other_without_a_gap() {
+        let stages = Stages::from(&exchange());
+        assert_eq!(
+            stages,
+            Stages {
+                queue_ns: Some(1),
+                receive_ns: 20,
+                handler_ns: Some(300),
+                stream_ns: Some(4000)
+            }
+        );
+        assert_eq!(stages.total_ns(), Some(5_321 - 1_000));
+    }
+
+    #[test]
+    fn what_was_not_seen_is_unknown() {
+        let mut exchange = exchange();
+        exchange.request.arrival_ns = None;
+        exchange.answer.first_write_bounded = true;
+        exchange.answer.last_write_ns = None;
+        assert_eq!(
+            Stages::from(&exchange),
+            Stages {
+                queue_ns: None,
+                receive_ns: 20,
+                handler_ns: None,
+                stream_ns: None
+            }
+        );
+    }
+
+    #[test]
+    fn the_path_names_the_model_before_the_server_does() {
+        let named = Route {
+            purpose: Purpose::Inference,
+            model: Some("m".into()),
+            version: None,
+        };
+        let observation = Observation::new(&exchange(), server(), named);
+        assert_eq!(
+            (&*observation.identity.model, &*observation.identity.version),
+            ("m", "default")
+        );
+        let unnamed = Route {
+            purpose: Purpose::Inference,
+            model: None,
+            version: Some("2".into()),
+        };
+        let observation = Observation::new(&exchange(), server(), unnamed);
+        assert_eq!(
+            (&*observation.identity.model, &*observation.identity.version),
+            ("d", "2")
+        );
+    }
 
     #[test]
     fn total_is_the_sum_of_the_stages() {

@@ -2,6 +2,7 @@
 //!
 //! Data goes one way: hook -> segment -> record -> message -> request -> identity -> observation -> family -> text.
 
+pub mod app;
 pub mod cli;
 pub mod collectors;
 pub mod config;
@@ -12,3 +13,6 @@ pub mod kernel;
 pub mod latency;
 pub mod metrics;
 pub mod protocol;
+pub mod request_log;
+pub mod watcher;
+pub mod workers;

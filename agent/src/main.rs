@@ -1,18 +1,51 @@
 //! Entry point: turns the command line into a run, and its outcome into an exit code.
 
-fn main() {
-    inferprobe::kernel::preflight::check().unwrap();
-    let (mut probes, mut rings) = match inferprobe::kernel::loader::Probes::attach() {
-        Ok(x) => x,
-        Err(e) => {
-            println!("{e}");
-            return;
+use std::process::ExitCode;
+
+use clap::Parser as _;
+use inferprobe::{
+    app,
+    cli::{Cli, Command, ServeArgs},
+    config::Config,
+};
+use tracing_subscriber::EnvFilter;
+
+/// Exit code of a usage error.
+const USAGE: u8 = 2;
+/// Exit code of an environment that does not allow the run.
+const ENVIRONMENT: u8 = 1;
+
+fn main() -> ExitCode {
+    let cli = Cli::parse();
+    let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new("info"));
+    tracing_subscriber::fmt()
+        .with_env_filter(filter)
+        .with_writer(std::io::stderr)
+        .with_target(false)
+        .init();
+    match cli.command {
+        None => serve(&cli.serve),
+        Some(Command::Serve(args)) => serve(&args),
+        Some(Command::DemoServer(args)) => ended(app::demo_server(&args)),
+    }
+}
+
+fn serve(args: &ServeArgs) -> ExitCode {
+    match Config::load(args) {
+        Ok(config) => ended(app::serve(config)),
+        Err(err) => {
+            eprintln!("inferprobe: {err}");
+            ExitCode::from(USAGE)
         }
-    };
-    println!("{:?}", probes.sees_send_start);
-    println!(
-        "{:?}",
-        inferprobe::kernel::selftest::run(&mut rings, probes.sees_send_start)
-    );
-    println!("{:?}", probes.scan_listeners());
+    }
+}
+
+fn ended(outcome: anyhow::Result<()>) -> ExitCode {
+    match outcome {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(err) => {
+            eprintln!("inferprobe: {}", format!("{err:#}").replace('\n', " "));
+            ExitCode::from(ENVIRONMENT)
+        }
+    }
 }

@@ -13,6 +13,9 @@ use crate::{
 
 /// Silence after which an answer whose end cannot be seen is taken for finished, its end left unknown.
 pub const QUIET_NS: u64 = 500_000_000;
+/// Sends up to this size do not wait for the peer (the default send buffer takes three times as much), so that their
+/// return tells their start.
+const PROMPT_SEND_BYTES: u64 = 64 << 10;
 /// Requests that may wait for an answer on one connection; more are given up, oldest first.
 const PENDING_CAP: usize = 1024;
 
@@ -164,12 +167,14 @@ impl Connection {
 
     fn take_writes(&mut self, view: &RecordView<'_>, out: &mut Vec<Outcome>) {
         let record = &view.record;
+        let bytes = record.written_bytes.saturating_sub(self.written_bytes);
+        let at_return = record.flags & flag::WRITE_AT_RETURN != 0;
         self.write(
             &Writes {
                 start_ns: record.first_write_ns,
-                start_bounded: record.flags & flag::WRITE_AT_RETURN != 0,
+                start_bounded: at_return && bytes > PROMPT_SEND_BYTES,
                 end_ns: record.last_write_ns,
-                bytes: record.written_bytes.saturating_sub(self.written_bytes),
+                bytes,
                 visible: view.answer,
                 tail: record.tail,
             },

@@ -1,0 +1,222 @@
+//! Wiring and shutdown: the only file that sees every module.
+
+use std::{
+    io,
+    os::fd::OwnedFd,
+    process::Child,
+    sync::Arc,
+    thread::{self, JoinHandle},
+};
+
+use anyhow::{Context as _, Result, anyhow};
+use rustix::pipe::{PipeFlags, pipe_with};
+use tokio::{
+    net::TcpListener,
+    signal::unix::{SignalKind, signal},
+    sync::oneshot,
+};
+use tracing::{info, warn};
+
+use crate::{
+    collectors::{gpu, host},
+    config::{Config, Target, Watch},
+    demo,
+    http::{self, Endpoint, ProbeHealth},
+    kernel::{loader::Probes, preflight, selftest},
+    metrics::Metrics,
+    request_log::RequestLog,
+    watcher::Watcher,
+    workers::registry::Registry,
+};
+
+/// Name of the probes in `inferprobe_collector_up`.
+const PROBES: &str = "probes";
+
+/// Runs the agent until a signal ends it.
+pub async fn run(config: Config) -> Result<()> {
+    let listener = TcpListener::bind(config.listen)
+        .await
+        .with_context(|| bind_remedy(&config))?;
+    let metrics = Arc::new(Metrics::new(&hostname()));
+    let log = open_log(&config)?;
+    metrics.collector_up(PROBES, false);
+    let mut watching = match config.probes {
+        true => Some(Watching::start(&config, &metrics, log)?),
+        false => None,
+    };
+    let health = if watching.is_some() {
+        ProbeHealth::Attached
+    } else {
+        ProbeHealth::Off
+    };
+    metrics.collector_up(PROBES, watching.is_some());
+    host::spawn(&metrics, config.refresh, config.disk_mount.clone())
+        .context("start the host collector")?;
+    gpu::spawn(&metrics, config.refresh, config.nvml_library.clone())
+        .context("start the GPU collector")?;
+    let endpoint = Arc::new(Endpoint::new(metrics.clone(), health));
+    let address = listener
+        .local_addr()
+        .context("read back the listening address")?;
+    info!(
+        probes = watching.is_some(),
+        "listening on http://{address}/metrics"
+    );
+
+    let mut failed = watching
+        .as_mut()
+        .and_then(|watching| watching.failed.take());
+    let on_failure = {
+        let (endpoint, metrics) = (endpoint.clone(), metrics.clone());
+        async move {
+            if let Some(failed) = &mut failed
+                && let Ok(reason) = failed.await
+            {
+                warn!(reason, "probes stopped: requests are not measured any more");
+                metrics.collector_up(PROBES, false);
+                endpoint.set_health(ProbeHealth::Failed(reason));
+            }
+            std::future::pending::<()>().await;
+        }
+    };
+    let mut terminate = signal(SignalKind::terminate()).context("handle SIGTERM")?;
+    let mut interrupt = signal(SignalKind::interrupt()).context("handle SIGINT")?;
+    let stopped = async {
+        tokio::select! {
+            _ = terminate.recv() => {}
+            _ = interrupt.recv() => {}
+            () = on_failure => {}
+        }
+    };
+    http::serve(listener, endpoint, stopped).await;
+    if let Some(watching) = watching {
+        watching.stop();
+    }
+    Ok(())
+}
+
+fn bind_remedy(config: &Config) -> String {
+    format!(
+        "--listen {}: cannot listen there; stop what uses the port (ss -ltnp shows it), or choose another address",
+        config.listen
+    )
+}
+
+fn open_log(config: &Config) -> Result<Option<RequestLog>> {
+    let Some(path) = &config.request_log else {
+        return Ok(None);
+    };
+    let log = RequestLog::open(path).with_context(|| {
+        format!(
+            "--request-log {}: give a file that can be written",
+            path.display()
+        )
+    })?;
+    Ok(Some(log))
+}
+
+/// The watching thread, and what ends with it.
+struct Watching {
+    /// Closed to end the thread.
+    stop: OwnedFd,
+    thread: JoinHandle<()>,
+    /// Told if the thread ends by itself.
+    failed: Option<oneshot::Receiver<String>>,
+    demo: Option<Child>,
+}
+
+impl Watching {
+    fn start(config: &Config, metrics: &Arc<Metrics>, log: Option<RequestLog>) -> Result<Self> {
+        preflight::check()?;
+        let (probes, mut rings) = Probes::attach()?;
+        selftest::run(&mut rings, probes.sees_send_start)?;
+        if !probes.sees_send_start {
+            info!(
+                "the start of a send is not seen (tcp_sendmsg_locked: Linux 6.16): times of long sends are left out"
+            );
+        }
+        let registry = Registry::new(config.watches.clone());
+        let mut watcher = Watcher::new(probes, rings, registry, metrics.clone(), log)?;
+        let found = watcher.discover()?;
+        info!(
+            processes = found,
+            ports = config.watches.len(),
+            "probes attached"
+        );
+        let demo = if config.demo && found == 0 && config.watches.is_empty() {
+            Some(start_demo(&mut watcher)?)
+        } else {
+            None
+        };
+        let (watched_end, stop) = pipe_with(PipeFlags::CLOEXEC).context("open a pipe")?;
+        let (tell, failed) = oneshot::channel();
+        let thread = thread::Builder::new()
+            .name("watcher".into())
+            .spawn(move || {
+                if let Err(err) = watcher.run(&watched_end) {
+                    // Nobody listens any more once the agent is ending, and then there is nobody to tell.
+                    let _ = tell.send(format!("{err:#}"));
+                }
+            });
+        Ok(Self {
+            stop,
+            thread: thread.context("start the watching thread")?,
+            failed: Some(failed),
+            demo,
+        })
+    }
+
+    /// Ends the thread, which detaches the probes, and the example server.
+    fn stop(self) {
+        drop(self.stop);
+        if self.thread.join().is_err() {
+            warn!("the watching thread had panicked");
+        }
+        if let Some(mut demo) = self.demo
+            && let Err(err) = demo.kill().and_then(|()| demo.wait())
+        {
+            warn!(%err, "example server not ended");
+        }
+    }
+}
+
+fn start_demo(watcher: &mut Watcher) -> Result<Child> {
+    let program = std::env::current_exe().context("find the agent's own program")?;
+    let (child, port) = demo::spawn(&program).context("start the example server")?;
+    let watch = Watch {
+        target: Target::Port(port),
+        model: None,
+        version: None,
+        server: Some("demo".into()),
+    };
+    watcher.watch_port(port, watch)?;
+    info!(
+        pid = child.id(),
+        "no inference server found: started the example server on 127.0.0.1:{port} (--no-demo turns it off)"
+    );
+    Ok(child)
+}
+
+fn hostname() -> String {
+    rustix::system::uname()
+        .nodename()
+        .to_string_lossy()
+        .into_owned()
+}
+
+/// Starts the runtime and runs the agent in it.
+pub fn serve(config: Config) -> Result<()> {
+    runtime()?.block_on(run(config))
+}
+
+/// Runs the example server.
+pub fn demo_server(args: &crate::cli::DemoArgs) -> Result<()> {
+    runtime()?.block_on(demo::run(args))
+}
+
+fn runtime() -> Result<tokio::runtime::Runtime> {
+    tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .map_err(|err: io::Error| anyhow!(err).context("start the runtime"))
+}

@@ -1,0 +1,93 @@
+//! The request log: one JSON line for each finished request, with its times and never its payload.
+
+use std::{
+    fs::{File, OpenOptions},
+    io::{self, BufWriter, Write as _},
+    path::Path,
+};
+
+use serde::Serialize;
+
+use crate::{
+    exchange::Exchange,
+    latency::{Observation, Purpose},
+};
+
+/// A log that is being written.
+#[derive(Debug)]
+pub struct RequestLog {
+    to: BufWriter<File>,
+}
+
+/// One line. Times are CLOCK_MONOTONIC nanoseconds; `null` where a time is not known.
+#[derive(Debug, Serialize)]
+struct Line<'a> {
+    conn: u64,
+    seq: u32,
+    pid: u32,
+    local_port: Option<u16>,
+    peer_port: Option<u16>,
+    model: &'a str,
+    version: &'a str,
+    server: &'a str,
+    purpose: &'static str,
+    method: &'a str,
+    status: u16,
+    arrival_ns: Option<u64>,
+    first_read_ns: u64,
+    last_read_ns: u64,
+    first_write_ns: Option<u64>,
+    last_write_ns: Option<u64>,
+    request_bytes: u64,
+    response_bytes: u64,
+}
+
+impl RequestLog {
+    /// Opens the file at `path` to append to, making it if need be.
+    pub fn open(path: &Path) -> io::Result<Self> {
+        let file = OpenOptions::new().create(true).append(true).open(path)?;
+        Ok(Self {
+            to: BufWriter::with_capacity(64 << 10, file),
+        })
+    }
+
+    /// Adds a line.
+    pub fn write(&mut self, exchange: &Exchange, observation: &Observation) -> io::Result<()> {
+        let Exchange {
+            peer,
+            request,
+            answer,
+        } = exchange;
+        let identity = &observation.identity;
+        let line = Line {
+            conn: peer.cookie,
+            seq: request.index,
+            pid: peer.tgid,
+            local_port: peer.local_port,
+            peer_port: peer.peer_port,
+            model: &identity.model,
+            version: &identity.version,
+            server: &identity.server,
+            purpose: match observation.purpose {
+                Purpose::Inference => "inference",
+                Purpose::Admin => "admin",
+            },
+            method: &request.method,
+            status: answer.status,
+            arrival_ns: request.arrival_ns,
+            first_read_ns: request.first_read_ns,
+            last_read_ns: request.last_read_ns,
+            first_write_ns: (!answer.first_write_bounded).then_some(answer.first_write_ns),
+            last_write_ns: answer.last_write_ns,
+            request_bytes: request.bytes,
+            response_bytes: answer.bytes,
+        };
+        serde_json::to_writer(&mut self.to, &line)?;
+        self.to.write_all(b"\n")
+    }
+
+    /// Hands the lines so far to the file.
+    pub fn flush(&mut self) -> io::Result<()> {
+        self.to.flush()
+    }
+}

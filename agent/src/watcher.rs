@@ -1,0 +1,263 @@
+//! The thread between the kernel and the metrics: drains the rings, pairs, names and counts.
+//!
+//! Everything on the way is decided elsewhere; here it is called in order.
+
+use std::{
+    io,
+    os::fd::{AsFd as _, OwnedFd},
+    sync::Arc,
+};
+
+use anyhow::{Context as _, Result};
+use inferprobe_ebpf::abi::{DropReason, ProcessEvent, process};
+use rustix::{
+    event::{PollFd, PollFlags, Timespec, poll},
+    io::Errno,
+    time::{ClockId, clock_gettime},
+};
+use tracing::{info, warn};
+
+use crate::{
+    config::Watch,
+    exchange::{Loss, Outcome, Unfinished, table::Table},
+    kernel::{
+        loader::Probes,
+        rings::{Rings, parse_process_event},
+    },
+    latency::Observation,
+    metrics::Metrics,
+    protocol::route,
+    request_log::RequestLog,
+    workers::registry::Registry,
+};
+
+/// Longest time between two drains: records below the kernel's watermark wake nobody up.
+const DRAIN_INTERVAL: Timespec = Timespec {
+    tv_sec: 0,
+    tv_nsec: 20_000_000,
+};
+/// Drains between two readings of the kernel's loss counters.
+const DRAINS_PER_COUNT: u32 = 10;
+
+/// Everything that the thread owns.
+pub struct Watcher {
+    probes: Probes,
+    rings: Rings,
+    registry: Registry,
+    table: Table,
+    metrics: Arc<Metrics>,
+    log: Option<RequestLog>,
+    outcomes: Vec<Outcome>,
+}
+
+impl Watcher {
+    /// Begins to watch what `registry` asks for.
+    pub fn new(
+        probes: Probes,
+        rings: Rings,
+        registry: Registry,
+        metrics: Arc<Metrics>,
+        log: Option<RequestLog>,
+    ) -> Result<Self> {
+        metrics.declare_lost(&DropReason::ALL.map(DropReason::name));
+        metrics.declare_lost(&Loss::ALL.map(Loss::name));
+        metrics.declare_unfinished(&Unfinished::ALL.map(Unfinished::name));
+        let mut this = Self {
+            probes,
+            rings,
+            registry,
+            table: Table::default(),
+            metrics,
+            log,
+            outcomes: Vec::new(),
+        };
+        let ports: Vec<u16> = this.registry.ports().collect();
+        for port in ports {
+            this.rings.set_port(port, true)?;
+        }
+        Ok(this)
+    }
+
+    /// Finds the servers that are there already; returns how many processes are watched.
+    pub fn discover(&mut self) -> Result<usize> {
+        let found = self.registry.scan().context("look through /proc")?;
+        for &pid in &found {
+            self.rings.watch_process(pid)?;
+        }
+        self.probes.scan_listeners()?;
+        Ok(found.len())
+    }
+
+    /// Watches one more port.
+    pub fn watch_port(&mut self, port: u16, watch: Watch) -> Result<()> {
+        self.registry.add(watch);
+        self.rings.set_port(port, true)?;
+        self.probes.scan_listeners()
+    }
+
+    /// Runs until `stop` is readable or closed.
+    pub fn run(mut self, stop: &OwnedFd) -> Result<()> {
+        let mut drains = 0_u32;
+        loop {
+            let stopped = self.wait(stop)?;
+            self.drain_processes();
+            self.drain_records();
+            self.tick();
+            if drains.is_multiple_of(DRAINS_PER_COUNT) || stopped {
+                self.count_drops();
+            }
+            drains = drains.wrapping_add(1);
+            if stopped {
+                return Ok(());
+            }
+        }
+    }
+
+    /// Waits for work; returns whether it is time to stop.
+    fn wait(&self, stop: &OwnedFd) -> Result<bool> {
+        let mut fds = [
+            PollFd::from_borrowed_fd(stop.as_fd(), PollFlags::IN),
+            PollFd::from_borrowed_fd(self.rings.records.as_fd(), PollFlags::IN),
+            PollFd::from_borrowed_fd(self.rings.processes.as_fd(), PollFlags::IN),
+        ];
+        match poll(&mut fds, Some(&DRAIN_INTERVAL)) {
+            Ok(_) => Ok(!fds[0].revents().is_empty()),
+            Err(Errno::INTR) => Ok(false),
+            Err(err) => Err(io::Error::from(err)).context("wait for the rings"),
+        }
+    }
+
+    fn drain_processes(&mut self) {
+        let mut found = false;
+        while let Some(event) = self.next_process_event() {
+            match event {
+                Some(event) => found |= self.take_process_event(event),
+                None => self.metrics.lost(Loss::Malformed.name(), 1),
+            }
+        }
+        // A process may have listened before it was found.
+        if found && let Err(err) = self.probes.scan_listeners() {
+            warn!(err = format!("{err:#}"), "listeners not scanned");
+        }
+    }
+
+    /// The next event; an inner `None` stands for one that is too short.
+    fn next_process_event(&mut self) -> Option<Option<ProcessEvent>> {
+        self.rings
+            .processes
+            .next()
+            .map(|entry| parse_process_event(&entry))
+    }
+
+    /// Returns whether a process was found to be watched.
+    fn take_process_event(&mut self, event: ProcessEvent) -> bool {
+        match event.kind {
+            process::EXIT => self.registry.exited(event.tgid),
+            process::FORK => self.registry.forked(event.parent, event.tgid),
+            process::EXEC => return self.inspect(event.tgid),
+            // A process may have changed its command line since it was started.
+            process::LISTEN if !self.registry.is_watched(event.tgid) => {
+                return self.inspect(event.tgid);
+            }
+            _ => {}
+        }
+        false
+    }
+
+    fn inspect(&mut self, pid: u32) -> bool {
+        if !self.registry.inspect(pid) {
+            return false;
+        }
+        match self.rings.watch_process(pid) {
+            Ok(()) => {
+                info!(pid, server = %self.registry.server(pid, None).name, "watching");
+                true
+            }
+            Err(err) => {
+                self.metrics.lost(DropReason::MapFull.name(), 1);
+                warn!(pid, err = format!("{err:#}"), "process not watched");
+                false
+            }
+        }
+    }
+
+    fn drain_records(&mut self) {
+        while self.take_record() {
+            if !self.outcomes.is_empty() {
+                self.settle();
+            }
+        }
+    }
+
+    /// Takes the next record in; returns whether there was one.
+    fn take_record(&mut self) -> bool {
+        let Some(entry) = self.rings.records.next() else {
+            return false;
+        };
+        self.table.take(&entry, &mut self.outcomes);
+        true
+    }
+
+    fn tick(&mut self) {
+        let rings = &self.rings;
+        self.table.tick(
+            monotonic_ns(),
+            |cookie, seq| rings.progress(cookie, seq),
+            &mut self.outcomes,
+        );
+        self.settle();
+        if let Some(log) = &mut self.log
+            && let Err(err) = log.flush()
+        {
+            self.end_log(&err);
+        }
+    }
+
+    /// Names and counts what came out.
+    fn settle(&mut self) {
+        let mut outcomes = std::mem::take(&mut self.outcomes);
+        for outcome in outcomes.drain(..) {
+            match outcome {
+                Outcome::Finished(exchange) => {
+                    let server = self
+                        .registry
+                        .server(exchange.peer.tgid, exchange.peer.local_port);
+                    let request = &exchange.request;
+                    let route = route::classify(
+                        &request.method,
+                        &request.target,
+                        server.predicts_only_by_path,
+                    );
+                    let observation = Observation::new(&exchange, server, route);
+                    self.metrics.observe(&observation);
+                    if let Some(log) = &mut self.log
+                        && let Err(err) = log.write(&exchange, &observation)
+                    {
+                        self.end_log(&err);
+                    }
+                }
+                Outcome::Unfinished(reason) => self.metrics.unfinished(reason.name()),
+                Outcome::Lost(loss) => self.metrics.lost(loss.name(), 1),
+            }
+        }
+        self.outcomes = outcomes;
+    }
+
+    fn end_log(&mut self, err: &io::Error) {
+        warn!(%err, "request log ended");
+        self.log = None;
+    }
+
+    fn count_drops(&self) {
+        for (reason, total) in self.rings.drops() {
+            self.metrics.set_lost_total(reason.name(), total);
+        }
+    }
+}
+
+/// Now, nanoseconds of CLOCK_MONOTONIC: the kernel half's clock.
+fn monotonic_ns() -> u64 {
+    let now = clock_gettime(ClockId::Monotonic);
+    // Neither part is ever negative on this clock.
+    now.tv_sec.cast_unsigned() * 1_000_000_000 + now.tv_nsec.cast_unsigned()
+}
