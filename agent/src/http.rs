@@ -125,6 +125,10 @@ async fn serve_connection(
         let answer = respond::respond(&endpoint, &request);
         async move { Ok::<_, Infallible>(answer) }
     });
+    // An answer goes out in several writes; without this the last one waits for the client's delayed acknowledgement.
+    if let Err(err) = stream.set_nodelay(true) {
+        debug!(%err, "TCP_NODELAY not set");
+    }
     let connection = http1::Builder::new()
         .timer(TokioTimer::new())
         .header_read_timeout(HEAD_TIMEOUT)

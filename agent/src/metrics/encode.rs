@@ -4,15 +4,13 @@
 
 use std::{
     collections::{BTreeMap, BTreeSet},
-    fmt,
-    sync::Arc,
+    fmt::{self, Write as _},
 };
 
 use prometheus_client::{
     collector::Collector,
     encoding::{
-        DescriptorEncoder, EncodeLabel, EncodeLabelSet, LabelSetEncoder, MetricEncoder, NoLabelSet,
-        text,
+        DescriptorEncoder, EncodeLabelSet, LabelSetEncoder, MetricEncoder, NoLabelSet, text,
     },
     metrics::{MetricType, exemplar::Exemplar},
     registry::Registry,
@@ -81,7 +79,7 @@ pub(super) enum Value {
 
 #[derive(Debug)]
 struct Sample {
-    labels: Vec<Arc<str>>,
+    labels: Labels,
     value: Value,
 }
 
@@ -90,10 +88,9 @@ struct Sample {
 pub(super) struct Samples(BTreeMap<&'static str, Vec<Sample>>);
 
 impl Samples {
-    /// Adds a series; `labels` are the values of the family's labels, in their order.
-    pub(super) fn push(&mut self, family: &'static Family, labels: &[&Arc<str>], value: Value) {
-        debug_assert_eq!(labels.len(), family.labels.len(), "{}", family.name);
-        let labels = labels.iter().map(|label| Arc::clone(label)).collect();
+    /// Adds a series; `values` are those of the family's labels, in their order.
+    pub(super) fn push(&mut self, family: &'static Family, values: &[&str], value: Value) {
+        let labels = Labels::new(family.labels, values);
         let series = self.0.entry(family.name).or_default();
         series.push(Sample { labels, value });
     }
@@ -131,14 +128,10 @@ impl Collector for Exposition {
             let (name, metric_type) = self.descriptor(family);
             let mut metric = encoder.encode_descriptor(name, &family.help(), None, metric_type)?;
             for sample in series {
-                let labels = Labels {
-                    names: family.labels,
-                    values: &sample.labels,
-                };
-                if labels.names.is_empty() {
+                if family.labels.is_empty() {
                     self.encode_value(&mut metric, family, &sample.value)?;
                 } else {
-                    let mut labelled = metric.encode_family(&labels)?;
+                    let mut labelled = metric.encode_family(&sample.labels)?;
                     self.encode_value(&mut labelled, family, &sample.value)?;
                 }
             }
@@ -192,16 +185,40 @@ impl Exposition {
     }
 }
 
-struct Labels<'a> {
-    names: &'static [&'static str],
-    values: &'a [Arc<str>],
+/// The labels of one series as text, made once: a histogram prints them on each of its lines.
+#[derive(Debug)]
+struct Labels(String);
+
+impl Labels {
+    fn new(names: &[&str], values: &[&str]) -> Self {
+        debug_assert_eq!(names.len(), values.len(), "{names:?}");
+        let mut text = String::new();
+        for (name, value) in names.iter().zip(values) {
+            if !text.is_empty() {
+                text.push(',');
+            }
+            text.push_str(name);
+            text.push_str("=\"");
+            for character in value.chars() {
+                match character {
+                    '\\' => text.push_str("\\\\"),
+                    '"' => text.push_str("\\\""),
+                    '\n' => text.push_str("\\n"),
+                    character => text.push(character),
+                }
+            }
+            text.push('"');
+        }
+        Self(text)
+    }
 }
 
-impl EncodeLabelSet for Labels<'_> {
+impl EncodeLabelSet for Labels {
+    /// Hands over the whole set in place of one label's name, which goes out as it is.
     fn encode(&self, encoder: &mut LabelSetEncoder<'_>) -> fmt::Result {
-        for (name, value) in self.names.iter().zip(self.values) {
-            (*name, &**value).encode(encoder.encode_label())?;
-        }
-        Ok(())
+        encoder
+            .encode_label()
+            .encode_label_key()?
+            .write_str(&self.0)
     }
 }

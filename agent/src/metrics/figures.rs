@@ -2,7 +2,7 @@
 //!
 //! Does not know how a figure is read.
 
-use std::{sync::Arc, time::Instant};
+use std::time::Instant;
 
 use super::{
     encode::{Samples, Value},
@@ -96,9 +96,8 @@ pub(super) struct Figures {
 
 impl Figures {
     /// Adds every series that counts at `now` to `samples`.
-    pub(super) fn collect(&self, hostname: &Arc<str>, now: Instant, samples: &mut Samples) {
-        let level: Arc<str> = "Host".into();
-        let host = [&level, hostname];
+    pub(super) fn collect(&self, hostname: &str, now: Instant, samples: &mut Samples) {
+        let host = ["Host", hostname];
         let mut push_host = |family, value| samples.push(family, &host, Value::Float(value));
         if let Some(cpu_pct) = self.cpu_pct {
             push_host(&names::CPU_UTILIZATION, cpu_pct);
@@ -115,7 +114,7 @@ impl Figures {
         }
         let gpus = self.gpus.as_ref().and_then(|gpus| gpus.at(now));
         for gpu in gpus.into_iter().flatten() {
-            let device: Arc<str> = gpu.index.to_string().into();
+            let device = gpu.index.to_string();
             for (family, value) in [
                 (&names::GPU_UTILIZATION, gpu.busy_pct),
                 (
@@ -128,7 +127,7 @@ impl Figures {
                 ),
             ] {
                 if let Some(value) = value {
-                    samples.push(family, &[&level, &device, hostname], Value::Float(value));
+                    samples.push(family, &["Host", &device, hostname], Value::Float(value));
                 }
             }
         }

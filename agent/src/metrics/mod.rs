@@ -11,7 +11,7 @@ mod requests;
 
 use std::{
     collections::BTreeMap,
-    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    sync::{Mutex, MutexGuard, PoisonError},
     time::Instant,
 };
 
@@ -29,7 +29,7 @@ use crate::latency::Observation;
 /// while it copies the numbers.
 #[derive(Debug)]
 pub struct Metrics {
-    hostname: Arc<str>,
+    hostname: String,
     state: Mutex<State>,
 }
 
@@ -54,7 +54,7 @@ impl Metrics {
     /// Empty families; `hostname` is TorchServe's `Hostname` label.
     pub fn new(hostname: &str) -> Self {
         Self {
-            hostname: hostname.into(),
+            hostname: hostname.to_owned(),
             state: Mutex::new(State {
                 requests: Requests::new(),
                 lost: BTreeMap::new(),
@@ -156,8 +156,8 @@ impl Metrics {
 
     fn samples(&self, now: Instant) -> Samples {
         let mut samples = Samples::default();
-        let version: Arc<str> = env!("CARGO_PKG_VERSION").into();
-        samples.push(&names::BUILD_INFO, &[&version], Value::Integer(1));
+        let version = env!("CARGO_PKG_VERSION");
+        samples.push(&names::BUILD_INFO, &[version], Value::Integer(1));
         let state = self.state();
         state.requests.collect(&self.hostname, &mut samples);
         state.figures.collect(&self.hostname, now, &mut samples);
@@ -166,7 +166,7 @@ impl Metrics {
             (&names::UNFINISHED, &state.unfinished),
         ] {
             for (reason, total) in totals {
-                samples.push(family, &[&Arc::from(*reason)], Value::Integer(*total));
+                samples.push(family, &[*reason], Value::Integer(*total));
             }
         }
         for (collector, liveness) in &state.collectors {
@@ -176,10 +176,10 @@ impl Metrics {
                 Liveness::Down => false,
             };
             let value = Value::Integer(u64::from(up));
-            samples.push(&names::COLLECTOR_UP, &[&Arc::from(*collector)], value);
+            samples.push(&names::COLLECTOR_UP, &[*collector], value);
         }
         for (index, count) in &state.gpu_errors {
-            let device = Arc::from(index.to_string());
+            let device = index.to_string();
             samples.push(&names::GPU_ERRORS, &[&device], Value::Integer(*count));
         }
         samples

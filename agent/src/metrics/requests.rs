@@ -137,7 +137,7 @@ impl Requests {
     }
 
     /// Adds every series to `samples`.
-    pub(super) fn collect(&self, hostname: &Arc<str>, samples: &mut Samples) {
+    pub(super) fn collect(&self, hostname: &str, samples: &mut Samples) {
         self.collect_torchserve(hostname, samples);
         for (identity, served) in &self.by_identity {
             let Identity {
@@ -146,7 +146,7 @@ impl Requests {
                 server,
             } = identity;
             for (code, count) in labelled(&served.codes) {
-                let labels = [model, version, server, &code];
+                let labels = [&**model, version, server, &code];
                 samples.push(&names::REQUESTS, &labels, Value::Integer(count));
             }
             for (family, histogram) in [
@@ -172,18 +172,16 @@ impl Requests {
             ("stream", self.unknown.stream),
         ] {
             let value = Value::Integer(count);
-            samples.push(&names::STAGE_UNKNOWN, &[&stage.into()], value);
+            samples.push(&names::STAGE_UNKNOWN, &[stage], value);
         }
         for (label, count) in self.bounds.overflows() {
             let value = Value::Integer(count);
-            samples.push(&names::LABEL_OVERFLOW, &[&label.into()], value);
+            samples.push(&names::LABEL_OVERFLOW, &[label], value);
         }
     }
 
-    fn collect_torchserve(&self, hostname: &Arc<str>, samples: &mut Samples) {
-        let host_level: Arc<str> = "Host".into();
-        let model_level: Arc<str> = "Model".into();
-        let host = [&host_level, hostname];
+    fn collect_torchserve(&self, hostname: &str, samples: &mut Samples) {
+        let host = ["Host", hostname];
         for (family, count) in [
             (&names::REQUESTS_2XX, self.answers.success),
             (&names::REQUESTS_4XX, self.answers.client_error),
@@ -200,11 +198,11 @@ impl Requests {
         for (model, handler_ns) in &self.handler_ns_by_model {
             for family in [&names::HANDLER_TIME, &names::PREDICTION_TIME] {
                 let value = Value::Float(ns_to_centi_ms_f64(*handler_ns));
-                samples.push(family, &[model, &model_level, hostname], value);
+                samples.push(family, &[model, "Model", hostname], value);
             }
         }
         for ((model, version), torchserve) in &self.by_model_version {
-            let labels = [model, version, hostname];
+            let labels = [&**model, version, hostname];
             let requests = Value::Float(torchserve.requests as f64);
             samples.push(&names::TS_INFERENCE_REQUESTS, &labels, requests);
             for (family, ns) in [
@@ -229,9 +227,9 @@ fn count_code(codes: &mut Codes, status: u16, bounds: &mut Bounds) {
     }
 }
 
-fn labelled(codes: &Codes) -> impl Iterator<Item = (Arc<str>, u64)> {
+fn labelled(codes: &Codes) -> impl Iterator<Item = (String, u64)> {
     codes.iter().map(|(code, count)| {
-        let label = code.map_or_else(|| OTHER.into(), |code| code.to_string().into());
+        let label = code.map_or_else(|| OTHER.to_owned(), |code| code.to_string());
         (label, *count)
     })
 }
@@ -286,7 +284,7 @@ mod tests {
     /// The samples of one family, without HELP and TYPE.
     fn lines(requests: &Requests, name: &str) -> Vec<String> {
         let mut samples = Samples::default();
-        requests.collect(&"vm".into(), &mut samples);
+        requests.collect("vm", &mut samples);
         let text = samples.encode(&Selection::named([name]), Format::Text);
         let lines = text.lines().filter(|line| !line.starts_with('#'));
         lines.map(str::to_owned).collect()
