@@ -1,5 +1,6 @@
 //! Telling what goes on: a line when something slow starts, its time when it ends.
 
+use std::path::Path;
 use std::process::{Command, Stdio};
 use std::time::Instant;
 
@@ -33,9 +34,10 @@ pub(crate) fn output(command: &mut Command) -> Result<(String, bool)> {
     Ok((text, output.status.success()))
 }
 
-/// `command` as one would type it.
+/// `command` as one would type it: the program without its folder, and the arguments.
 pub(crate) fn shown(command: &Command) -> String {
-    std::iter::once(command.get_program())
+    let program = Path::new(command.get_program());
+    std::iter::once(program.file_name().unwrap_or(program.as_os_str()))
         .chain(command.get_args())
         .map(|word| word.to_string_lossy())
         .collect::<Vec<_>>()
