@@ -6,7 +6,7 @@ use std::fs;
 use std::path::Path;
 use std::process::Command;
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Result, bail};
 
 use crate::toolchain::{LINKED_NAME, Missing, Places, Toolchain, find_program};
 use crate::{debian, linker, progress, prometheus};
@@ -62,8 +62,9 @@ pub(crate) fn ensure() -> Result<Toolchain> {
         bail!("{lack}, and set-up can install only on Debian and Ubuntu; {BY_HAND}");
     }
     eprintln!("==> {lack}");
-    install(&places)
-        .with_context(|| format!("{lack}; remedy, if what follows has none: {BY_HAND}"))?;
+    if let Err(err) = install(&places) {
+        bail!("{err:#}; or, without Debian's packages, {BY_HAND}");
+    }
     match Toolchain::find(&places) {
         Ok(found) => Ok(found),
         Err(missing) => bail!("{missing} even after set-up; {BY_HAND}"),
