@@ -29,7 +29,7 @@ impl Privilege {
         if confirm(&format!("{why}. Run `sudo {commands}`?"))? {
             return Ok(Self::Sudo);
         }
-        bail!("{why}; without it there is no going on")
+        bail!("{why}; sudo was declined")
     }
 
     /// `program` as root.
