@@ -14,20 +14,12 @@ const REQUIRE_KERNEL_ENV: &str = "INFERPROBE_REQUIRE_KERNEL";
 pub(crate) fn test(test_args: &[OsString]) -> Result<()> {
     let binary = agent::build()?;
     let prometheus_dir = prometheus::ensure()?;
-    progress::step(
-        "build the NVML stub",
-        workspace::cargo("build").args(["--package", "nvml-stub"]),
-    )?;
     let mut command = workspace::cargo("test");
     command
         .arg("--workspace")
         .args(test_args)
         .env("INFERPROBE_BIN", binary)
-        .env("INFERPROBE_PROMETHEUS_DIR", prometheus_dir)
-        .env(
-            "INFERPROBE_NVML_STUB",
-            workspace::target_dir().join("debug/libnvml_stub.so"),
-        );
+        .env("INFERPROBE_PROMETHEUS_DIR", prometheus_dir);
     if env::var_os(REQUIRE_KERNEL_ENV).is_none()
         && (privilege::is_root() || env::var_os("CI").is_some())
     {
