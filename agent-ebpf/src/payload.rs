@@ -1,12 +1,12 @@
 //! Copies the first and last bytes of a transfer out of the user's buffer. Reads user memory only, and only what was transferred.
 
-use core::ffi::c_void;
+use core::{ffi::c_void, mem::offset_of};
 
 use aya_ebpf::helpers::{
     bpf_get_current_task_btf, bpf_task_pt_regs, generated::bpf_probe_read_user,
 };
 use inferprobe_ebpf::{
-    abi::{PAYLOAD_CAP, REQUEST_HEAD_CAP},
+    abi::PAYLOAD_CAP,
     frame::PEEK,
     segment::{Capture, Conn},
 };
@@ -123,8 +123,7 @@ impl Bytes {
             return Some(0);
         }
         if self.vectors == 0 {
-            copy_flat(conn, capture.at, self.start, capture.len as u64)?;
-            return Some(capture.len);
+            return copy_flat(conn, capture.at, self.start, capture.len as u64);
         }
         let mut copied = 0_u16;
         let mut index = 0_u32;
@@ -134,8 +133,11 @@ impl Bytes {
             }
             let vector: Vector = read(self.start + index as u64 * size_of::<Vector>() as u64)?;
             let len = smaller(vector.len, (capture.len - copied) as u64);
-            copy_flat(conn, capture.at + copied, vector.start, len)?;
-            copied += len as u16;
+            let came = copy_flat(conn, capture.at + copied, vector.start, len)?;
+            copied += came;
+            if (came as u64) < len {
+                break;
+            }
             index += 1;
         }
         Some(copied)
@@ -180,21 +182,35 @@ fn opaque(value: u32) -> u32 {
     unsafe { core::ptr::read_volatile(&value) }
 }
 
+/// Copies up to `len` bytes to `payload[at..]`; returns how many.
+///
+/// The verifier bounds start and length apart, so their largest sum must end within the payload: behind its first half,
+/// less is copied at once.
 #[inline(always)]
-fn copy_flat(conn: &mut Conn, at: u16, start: u64, len: u64) -> Option<()> {
-    // The verifier bounds the two apart: the payload takes their largest sum.
-    let at = smaller(at as u64, REQUEST_HEAD_CAP as u64) as usize;
-    let len = smaller(len, REQUEST_HEAD_CAP as u64) as u32;
-    const _: () = assert!(PAYLOAD_CAP >= 2 * REQUEST_HEAD_CAP);
+fn copy_flat(conn: &mut Conn, at: u16, start: u64, len: u64) -> Option<u16> {
+    const HALF: u64 = PAYLOAD_CAP as u64 / 2;
+    const QUARTER: u64 = PAYLOAD_CAP as u64 / 4;
+    let at = at as u64;
+    if at <= HALF {
+        copy_bounded(conn, at, start, smaller(len, HALF))
+    } else if at <= HALF + QUARTER {
+        copy_bounded(conn, at, start, smaller(len, QUARTER))
+    } else {
+        Some(0)
+    }
+}
+
+#[inline(always)]
+fn copy_bounded(conn: &mut Conn, at: u64, start: u64, len: u64) -> Option<u16> {
     let conn: *mut Conn = conn;
-    // SAFETY: `at + len` ends within `Conn`; captures are planned to end within the payload.
+    // SAFETY: the caller bounds `at + len` by the payload's size.
     unsafe {
         let to = conn
             .cast::<u8>()
-            .add(core::mem::offset_of!(Conn, payload))
-            .add(at);
-        if bpf_probe_read_user(to.cast(), len, start as *const c_void) == 0 {
-            Some(())
+            .add(offset_of!(Conn, payload))
+            .add(at as usize);
+        if bpf_probe_read_user(to.cast(), len as u32, start as *const c_void) == 0 {
+            Some(len as u16)
         } else {
             None
         }

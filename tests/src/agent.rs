@@ -13,7 +13,7 @@ use tempfile::TempDir;
 
 use crate::{
     client,
-    clock::wait_for,
+    clock::{wait_for, wait_within},
     exposition::Exposition,
     process::{Owned, binary},
 };
@@ -189,10 +189,16 @@ impl Agent {
         wanted: impl Fn(&Logged) -> bool,
     ) -> Vec<Logged> {
         let what = format!("{count} rows in the request log");
-        wait_for(&what, limit, || {
-            let rows: Vec<Logged> = self.log().into_iter().filter(&wanted).collect();
-            (rows.len() >= count).then_some(rows)
-        })
+        let mut rows = Vec::new();
+        let found = wait_within(limit, || {
+            rows = self.log().into_iter().filter(&wanted).collect();
+            (rows.len() >= count).then_some(())
+        });
+        assert!(
+            found.is_some(),
+            "{what}: not within {limit:?}, but {rows:#?}"
+        );
+        rows
     }
 
     /// Waits until the samples of `name` with `labels` add up to at least `least`; the sum then.

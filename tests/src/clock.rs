@@ -13,13 +13,20 @@ pub fn monotonic_ns() -> u64 {
 }
 
 /// Calls `probe` until it gives a value, at most `limit` long; panics naming `what` after that.
-pub fn wait_for<T>(what: &str, limit: Duration, mut probe: impl FnMut() -> Option<T>) -> T {
+pub fn wait_for<T>(what: &str, limit: Duration, probe: impl FnMut() -> Option<T>) -> T {
+    wait_within(limit, probe).unwrap_or_else(|| panic!("{what}: not within {limit:?}"))
+}
+
+/// Calls `probe` until it gives a value, at most `limit` long.
+pub fn wait_within<T>(limit: Duration, mut probe: impl FnMut() -> Option<T>) -> Option<T> {
     let start = Instant::now();
     loop {
         if let Some(value) = probe() {
-            return value;
+            return Some(value);
         }
-        assert!(start.elapsed() < limit, "{what}: not within {limit:?}");
+        if start.elapsed() >= limit {
+            return None;
+        }
         std::thread::sleep(Duration::from_millis(5));
     }
 }

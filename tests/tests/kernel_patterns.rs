@@ -232,6 +232,7 @@ const PATTERNS: &[Pattern] = &[
 
 /// Runs one pattern and says what does not fit.
 fn run(agent: &Agent, pattern: &Pattern, server: &mut Server) -> Vec<String> {
+    println!("pattern {}", pattern.model);
     let mut client = Connection::open(&server.place).unwrap();
     let sends = (pattern.act)(&mut client, pattern.model);
     let stamps = server.stamps(sends.len());
@@ -316,9 +317,13 @@ fn every_pattern_on_a_unix_socket_is_measured() {
     let mut faults = Vec::new();
     for (pattern, server) in PATTERNS.iter().zip(&mut servers) {
         for fault in run(&agent, pattern, server) {
-            // A send's start cannot be seen on a unix socket: a long one leaves only a bound.
-            let bounded = fault.contains("[\"first write is unknown\"]");
-            if !(bounded && pattern.model.starts_with("large-answer")) {
+            // On a unix socket neither the start of a send nor the end of the connection is seen: a long send leaves
+            // only a bound, and an answer that ends with its connection has no last write.
+            let bounded = fault.contains("[\"first write is unknown\"]")
+                && pattern.model.starts_with("large-answer");
+            let endless =
+                fault.contains("[\"last write is unknown\"]") && pattern.model == "until-close";
+            if !bounded && !endless {
                 faults.push(fault);
             }
         }

@@ -117,9 +117,17 @@ fn a_request_log_that_cannot_be_written_is_named_with_exit_code_1() {
     assert_refused(&args, ENVIRONMENT, &["/no/such/folder/log"]);
 }
 
+/// Waits for the first reading of memory and disk: each has a thread of its own.
+fn await_host_figures(agent: &Agent) {
+    for name in ["MemoryUsed", "DiskUsage"] {
+        agent.wait_sum(name, &[("Level", "Host")], f64::MIN_POSITIVE);
+    }
+}
+
 #[test]
 fn host_figures_are_served_without_probes() {
     let agent = Agent::start(&["--no-probes"]);
+    await_host_figures(&agent);
     for name in [
         "MemoryUsed",
         "MemoryAvailable",
@@ -146,6 +154,7 @@ fn host_figures_are_served_without_probes() {
 #[test]
 fn names_in_the_query_choose_the_families() {
     let agent = Agent::start(&["--no-probes"]);
+    await_host_figures(&agent);
     let names = |query: &str| -> Vec<String> {
         let (status, text) = agent.get(&format!("/metrics?{query}"));
         assert_eq!(status, 200, "{query}");

@@ -15,14 +15,21 @@ use crate::{
     probes::done,
 };
 
+/// A read that leaves the bytes where they are (include/linux/socket.h).
+const MSG_PEEK: i32 = 2;
+
 #[btf_tracepoint(function = "sock_recv_length")]
 fn sock_recv_length(ctx: BtfTracePointContext) -> i32 {
-    done(try_sock_recv_length(maps::socket(&ctx), ctx.arg(1)))
+    done(try_sock_recv_length(
+        maps::socket(&ctx),
+        ctx.arg(1),
+        ctx.arg(2),
+    ))
 }
 
 #[inline(always)]
-fn try_sock_recv_length(sk: Sock, ret: i32) -> Result<(), DropReason> {
-    if ret <= 0 {
+fn try_sock_recv_length(sk: Sock, ret: i32, flags: i32) -> Result<(), DropReason> {
+    if ret <= 0 || flags & MSG_PEEK != 0 {
         return Ok(());
     }
     let bytes = ret as u32;

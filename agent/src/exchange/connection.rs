@@ -149,16 +149,15 @@ impl Connection {
 
     fn take_reads(&mut self, view: &RecordView<'_>, out: &mut Vec<Outcome>) {
         let record = &view.record;
-        let junk = self.requests.feed(&Reads {
+        let reads = Reads {
             arrival_ns: (record.flags & flag::ARRIVAL_KNOWN != 0).then_some(record.arrival_ns),
             first_ns: record.first_read_ns,
             last_ns: record.last_read_ns,
             bytes: record.read_bytes,
             visible: view.request,
-        });
-        for _ in 0..junk {
-            out.push(Outcome::Lost(Loss::NotHttp));
-        }
+        };
+        self.requests
+            .feed(&reads, |loss| out.push(Outcome::Lost(loss)));
         while self.requests.pending.len() > PENDING_CAP {
             self.requests.pending.pop_front();
             out.push(Outcome::Unfinished(Unfinished::Evicted));

@@ -121,16 +121,19 @@ pub enum Loss {
     NotHttp,
     /// An answer to a request that was not seen.
     AnswerWithoutRequest,
+    /// A request whose head lay behind other bytes of one read, where it is not copied: it counts without its path.
+    HeadUnseen,
     /// An entry of the ring shorter than it says.
     Malformed,
 }
 
 impl Loss {
     /// Every reason.
-    pub const ALL: [Self; 4] = [
+    pub const ALL: [Self; 5] = [
         Self::Resynchronised,
         Self::NotHttp,
         Self::AnswerWithoutRequest,
+        Self::HeadUnseen,
         Self::Malformed,
     ];
 
@@ -140,6 +143,7 @@ impl Loss {
             Self::Resynchronised => "resynchronised",
             Self::NotHttp => "not_http",
             Self::AnswerWithoutRequest => "answer_without_request",
+            Self::HeadUnseen => "head_unseen",
             Self::Malformed => "malformed",
         }
     }

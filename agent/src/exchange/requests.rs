@@ -3,7 +3,7 @@
 use std::collections::VecDeque;
 
 use crate::{
-    exchange::Request,
+    exchange::{Loss, Request},
     protocol::http1::{self, Body, ChunkScan, Parse},
 };
 
@@ -63,12 +63,11 @@ impl Default for RequestStream {
 }
 
 impl RequestStream {
-    /// Takes in a run of reads; returns how many times it held bytes that are no request.
-    pub fn feed(&mut self, reads: &Reads<'_>) -> u32 {
+    /// Takes in a run of reads; tells `on_loss` what could not be told apart.
+    pub fn feed(&mut self, reads: &Reads<'_>, mut on_loss: impl FnMut(Loss)) {
         if matches!(self.state, State::Open | State::Junk) && begins_request(reads.visible) {
             self.state = State::Between;
         }
-        let mut junk = 0;
         let mut at = 0;
         while at < reads.bytes {
             let visible = usize::try_from(at)
@@ -78,11 +77,12 @@ impl RequestStream {
             let left = reads.bytes - at;
             let taken = self.step(reads, visible, left, at == 0);
             if self.state == State::Junk && taken == left {
-                junk += 1;
+                on_loss(Loss::NotHttp);
+            } else if self.state == State::Open && taken == 0 && at > 0 && visible.is_empty() {
+                on_loss(Loss::HeadUnseen);
             }
             at += taken;
         }
-        junk
     }
 
     /// No request can follow: the connection speaks something else from here on.
@@ -263,7 +263,11 @@ mod tests {
         let mut stream = RequestStream::default();
         let mut junk = 0;
         for (index, part) in parts.iter().enumerate() {
-            junk += stream.feed(&reads(part, part.len() as u64, 100 * (index as u64 + 1)));
+            let reads = reads(part, part.len() as u64, 100 * (index as u64 + 1));
+            stream.feed(&reads, |loss| {
+                assert_eq!(loss, Loss::NotHttp);
+                junk += 1;
+            });
         }
         (stream, junk)
     }
@@ -300,9 +304,11 @@ mod tests {
     fn a_body_that_was_not_copied_counts_by_its_length() {
         let head = b"POST /p HTTP/1.1\r\nContent-Length: 5000000\r\n\r\n";
         let mut stream = RequestStream::default();
-        stream.feed(&reads(head, 1_000_000, 100));
+        stream.feed(&reads(head, 1_000_000, 100), |loss| panic!("{loss:?}"));
         assert!(!stream.pending[0].complete);
-        stream.feed(&reads(b"", 4_000_000 + head.len() as u64, 200));
+        stream.feed(&reads(b"", 4_000_000 + head.len() as u64, 200), |loss| {
+            panic!("{loss:?}")
+        });
         assert!(stream.pending[0].complete);
         assert_eq!(stream.pending[0].bytes, 5_000_000 + head.len() as u64);
     }
@@ -364,17 +370,34 @@ mod tests {
     fn a_head_longer_than_what_is_copied_keeps_its_path() {
         let head = b"GET /predictions/m HTTP/1.1\r\nCookie: aaaa";
         let mut stream = RequestStream::default();
-        assert_eq!(stream.feed(&reads(head, 64_000, 100)), 0);
+        stream.feed(&reads(head, 64_000, 100), |loss| panic!("{loss:?}"));
         assert_eq!(stream.pending[0].target, "/predictions/m");
         assert!(stream.pending[0].complete);
-        stream.feed(&reads(b"GET /next HTTP/1.1\r\n\r\n", 22, 200));
+        stream.feed(&reads(b"GET /next HTTP/1.1\r\n\r\n", 22, 200), |loss| {
+            panic!("{loss:?}")
+        });
         assert_eq!(stream.pending.len(), 2);
+    }
+
+    #[test]
+    fn a_head_behind_a_body_that_was_not_copied_is_owned_up_to() {
+        let head = b"POST /p HTTP/1.1\r\nContent-Length: 5000\r\n\r\n";
+        let mut stream = RequestStream::default();
+        let mut losses = Vec::new();
+        let bytes = head.len() as u64 + 5_000 + 60;
+        stream.feed(&reads(head, bytes, 100), |loss| losses.push(loss));
+        assert_eq!(losses, [Loss::HeadUnseen]);
+        assert_eq!(stream.pending.len(), 2);
+        assert_eq!(
+            (stream.pending[1].bytes, stream.pending[1].arrival_ns),
+            (60, None)
+        );
     }
 
     #[test]
     fn bytes_that_cannot_be_seen_are_still_a_request() {
         let mut stream = RequestStream::default();
-        stream.feed(&reads(b"", 300, 100));
+        stream.feed(&reads(b"", 300, 100), |loss| panic!("{loss:?}"));
         assert_eq!(
             (stream.pending[0].bytes, stream.pending[0].target.as_str()),
             (300, "")

@@ -60,7 +60,7 @@ pub fn classify(method: &str, target: &str, predicts_only_by_path: bool) -> Rout
         .split('/')
         .filter(|segment| !segment.is_empty())
         .collect();
-    if matches!(method, "HEAD" | "OPTIONS" | "TRACE" | "CONNECT") {
+    if matches!(method, "OPTIONS" | "TRACE" | "CONNECT") {
         return Route::ADMIN;
     }
     match segments[..] {
@@ -96,7 +96,8 @@ pub fn classify(method: &str, target: &str, predicts_only_by_path: bool) -> Rout
         _ => {}
     }
     let last = segments.last().copied().unwrap_or_default();
-    if predicts_only_by_path || (method == "GET" && ADMIN_SEGMENTS.contains(&last)) {
+    let asks = method == "HEAD" || (method == "GET" && ADMIN_SEGMENTS.contains(&last));
+    if predicts_only_by_path || asks {
         return Route::ADMIN;
     }
     Route::inference(None, None)

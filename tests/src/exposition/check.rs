@@ -61,16 +61,23 @@ pub(super) fn family(family: &Family) -> Result<(), String> {
     Ok(())
 }
 
-/// Checks the buckets, sum and count at the start of `samples`, and gives what follows them.
+/// Checks the histogram at the start of `samples`, and gives what follows it.
+///
+/// Its buckets are in order; its sum and count stand before or after them.
 fn histogram<'a>(family: &Family, samples: &'a [Sample]) -> Result<&'a [Sample], String> {
     let name = &family.name;
     let of = format!("{name}{:?}", without_le(&samples[0]));
-    let buckets = samples
+    let size = samples
         .iter()
-        .take_while(|s| s.name.ends_with("_bucket") && same_series(s, &samples[0]))
+        .take_while(|s| same_series(s, &samples[0]))
         .count();
+    let (own, rest) = samples.split_at(size);
+    let named = |suffix: &str| {
+        let full = format!("{name}{suffix}");
+        own.iter().filter(move |s| s.name == full)
+    };
     let mut previous = (f64::NEG_INFINITY, 0.0);
-    for bucket in &samples[..buckets] {
+    for bucket in named("_bucket") {
         let le = number(bucket.label("le").unwrap_or_default())?;
         if le.is_nan() || le <= previous.0 {
             return Err(format!("{of}: bucket {le} after bucket {}", previous.0));
@@ -81,20 +88,18 @@ fn histogram<'a>(family: &Family, samples: &'a [Sample]) -> Result<&'a [Sample],
         previous = (le, bucket.value);
     }
     if previous.0 != f64::INFINITY {
-        return Err(format!("{of}: no bucket +Inf before its sum"));
+        return Err(format!("{of}: no bucket +Inf"));
     }
-    let [sum, count, rest @ ..] = &samples[buckets..] else {
-        return Err(format!("{of}: no sum and count after its buckets"));
-    };
-    let in_order = sum.name == format!("{name}_sum") && count.name == format!("{name}_count");
-    if !in_order || !same_series(sum, &samples[0]) || !same_series(count, &samples[0]) {
-        return Err(format!("{of}: no sum and count after its buckets"));
+    if named("_sum").count() != 1 || named("_count").count() != 1 {
+        return Err(format!("{of}: not one sum and one count"));
     }
-    if count.value != previous.1 {
-        return Err(format!(
-            "{of}: count {} but bucket +Inf {}",
-            count.value, previous.1
-        ));
+    for count in named("_count") {
+        if count.value != previous.1 {
+            return Err(format!(
+                "{of}: count {} but bucket +Inf {}",
+                count.value, previous.1
+            ));
+        }
     }
     Ok(rest)
 }
@@ -143,10 +148,13 @@ mod tests {
                 whole.replace("h_count 2", "h_count 3"),
                 "h[]: count 3 but bucket +Inf 2",
             ),
-            (whole.replace("h_sum 3\n", ""), "h[]: no sum and count"),
+            (
+                whole.replace("h_sum 3\n", ""),
+                "h[]: not one sum and one count",
+            ),
             (
                 whole.replace("h_sum 3", "h_sum{a=\"1\"} 3"),
-                "h[]: no sum and count",
+                "h[]: not one sum and one count",
             ),
             (whole.replace("h_sum", "h"), "h stands outside its family"),
             (whole.replace("{le=\"1\"}", ""), "label le of h_bucket"),
@@ -163,6 +171,6 @@ mod tests {
         let two = one.replace("a=\"1\"", "a=\"2\"");
         assert_eq!(message(&format!("{one}{two}")), "fine");
         let split = format!("{}{two}", one.replace("h_count{a=\"1\"} 2\n", ""));
-        assert!(message(&split).contains("no sum and count"));
+        assert!(message(&split).contains("not one sum and one count"));
     }
 }
