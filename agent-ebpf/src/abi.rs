@@ -30,12 +30,10 @@ pub mod flag {
     pub const ARRIVAL_KNOWN: u8 = 1;
     /// `first_write_ns` is the return of the send, an upper bound of its start.
     pub const WRITE_AT_RETURN: u8 = 1 << 1;
-    /// Request bytes could not be read (io_uring, or the page was gone).
-    pub const REQUEST_UNREADABLE: u8 = 1 << 2;
-    /// Answer bytes could not be read (io_uring, sendfile, or the page was gone).
-    pub const ANSWER_UNREADABLE: u8 = 1 << 3;
+    /// Request bytes from some point on were not copied (io_uring, a page that was gone, too many buffers).
+    pub const REQUEST_CUT: u8 = 1 << 2;
     /// The connection is AF_UNIX: it has no ports, and its close is not seen.
-    pub const UNIX: u8 = 1 << 4;
+    pub const UNIX: u8 = 1 << 3;
 }
 
 /// Head of every record on the `RECORDS` ring; `request_len` then `answer_len` payload bytes follow it.
@@ -162,7 +160,7 @@ pub enum DropReason {
     NoStorage = 2,
     /// `WATCHED` or `LISTENERS` was full.
     MapFull = 3,
-    /// Payload of a watched socket could not be read.
+    /// The first bytes of a request or an answer could not be read.
     HeadUnreadable = 4,
 }
 
@@ -220,6 +218,10 @@ pub struct Offsets {
     pub task_tgid: u32,
     /// `socket.sk`
     pub socket_sk: u32,
+    /// `task_struct.signal`
+    pub task_signal: u32,
+    /// `signal_struct.live`
+    pub signal_live: u32,
 }
 
 /// Where `bpf_task_pt_regs` holds the system call, and the numbers of the calls that move socket bytes.

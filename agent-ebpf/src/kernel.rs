@@ -37,6 +37,8 @@ static OFFSETS: Offsets = Offsets {
     task_pid: 0,
     task_tgid: 0,
     socket_sk: 0,
+    task_signal: 0,
+    signal_live: 0,
 };
 
 #[unsafe(no_mangle)]
@@ -231,13 +233,24 @@ pub(crate) fn task_ids(task: *const c_void) -> (u32, u32) {
     }
 }
 
+/// Whether the last thread of a typed task's process is ending: `exit` has counted it out before its hook
+/// (kernel/exit.c, `do_exit`).
+#[inline(always)]
+pub(crate) fn is_last_thread(task: *const c_void) -> bool {
+    // SAFETY: `signal` is a pointer to a `signal_struct`, whose `live` is an atomic i32.
+    unsafe {
+        let signal: *const c_void = field(task, constant(&OFFSETS.task_signal));
+        field::<i32>(signal, constant(&OFFSETS.signal_live)) == 0
+    }
+}
+
 /// System call that runs now, and where it keeps its buffer.
 #[inline(always)]
 pub(crate) fn syscall(regs: *const c_void) -> Option<Buffer> {
     // SAFETY: `regs` is the typed `pt_regs` of the running task.
     let (nr, arg1, arg2) = unsafe {
         (
-            field::<u64>(regs, constant(&SYSCALLS.nr)) as u32,
+            field::<u32>(regs, constant(&SYSCALLS.nr)),
             field::<u64>(regs, constant(&SYSCALLS.arg1)),
             field::<u64>(regs, constant(&SYSCALLS.arg2)),
         )

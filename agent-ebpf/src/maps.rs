@@ -23,7 +23,9 @@ use inferprobe_ebpf::{
 use crate::kernel::Sock;
 
 /// Bytes waiting in the ring from which a record wakes the agent up; below, the agent's own timer does.
-const WAKEUP_BYTES: u64 = 1 << 20;
+const WAKEUP_BYTES: u64 = 512 << 10;
+/// Time after which a progress slot may go to another socket: the agent has long read it by then.
+const SLOT_HELD_NS: u64 = 1_000_000_000;
 
 /// A socket storage map whose entries are copied from a listener to the connections it accepts.
 #[repr(C)]
@@ -53,7 +55,7 @@ static CONNS: ClonedSkStorage = ClonedSkStorage {
 static BLANKS: Array<Conn, 1> = Array::new();
 
 #[btf_map]
-static RECORDS: RingBuf<Record, { 4 << 20 }> = RingBuf::new();
+static RECORDS: RingBuf<Record, { 2 << 20 }> = RingBuf::new();
 
 #[btf_map]
 static PROCESSES: RingBuf<ProcessEvent, { 64 << 10 }> = RingBuf::new();
@@ -158,7 +160,8 @@ pub(crate) fn note_progress(conn: &Conn) -> bool {
     };
     // SAFETY: the entry is preallocated; a reader that sees half of it tells by the checksum.
     let slot = unsafe { &mut *slot };
-    if slot.cookie != 0 && slot.cookie != conn.record.cookie {
+    let age_ns = conn.record.last_write_ns.saturating_sub(slot.last_write_ns);
+    if slot.cookie != 0 && slot.cookie != conn.record.cookie && age_ns < SLOT_HELD_NS {
         return false;
     }
     let mut next = ProgressSlot {
@@ -234,6 +237,13 @@ pub(crate) fn watch_address(address: u64) -> Result<(), DropReason> {
     LISTENERS
         .insert(address, 1, BPF_ANY.into())
         .map_err(|_| DropReason::MapFull)
+}
+
+/// Ends the watch of an AF_UNIX address: it belongs to another listener now.
+#[inline(always)]
+pub(crate) fn unwatch_address(address: u64) {
+    // It was not watched in the first place, mostly.
+    let _ = LISTENERS.remove(address);
 }
 
 /// Whether the AF_UNIX address is a watched listener's.

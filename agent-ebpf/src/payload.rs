@@ -13,8 +13,10 @@ use inferprobe_ebpf::{
 
 use crate::kernel::{self, Buffer};
 
-/// Vectors of a scattered transfer that are looked at.
+/// Vectors of a scattered transfer that are looked at for its last bytes.
 const VECTORS: u32 = 8;
+/// Vectors whose first bytes are copied: heads lie in the first, and each more multiplies the verifier's work.
+const COPIED_VECTORS: u32 = 3;
 
 /// Bytes of a transfer in user memory: one buffer, or vectors of them.
 #[derive(Clone, Copy)]
@@ -127,7 +129,7 @@ impl Bytes {
         }
         let mut copied = 0_u16;
         let mut index = 0_u32;
-        while index < VECTORS {
+        while index < COPIED_VECTORS {
             if index >= self.vectors || copied >= capture.len {
                 break;
             }

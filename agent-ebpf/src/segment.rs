@@ -42,8 +42,9 @@ pub struct Conn {
     pub unix_produced: u32,
     /// AF_UNIX: buffers that were surely taken when the latest came; the producer's.
     pub unix_floor: u32,
-    /// AF_UNIX: buffers taken, as the reader counts them.
-    pub unix_consumed: u32,
+    /// Position up to which the reader has taken the bytes: TCP sequence number, or buffers for AF_UNIX. The first value
+    /// on TCP is the producer's, every later one the read hook's.
+    pub consumed: u32,
     /// Answer bytes that may still be carried up.
     pub answer_budget: u16,
     /// One of [`phase`].
@@ -54,8 +55,10 @@ pub struct Conn {
     pub pending: u8,
     /// 1 once the server can write no more.
     pub closed: u8,
+    /// 1 once `consumed` holds.
+    pub positioned: u8,
     /// Zero.
-    pub reserved: [u8; 6],
+    pub reserved: [u8; 5],
 }
 
 const _: () = assert!(size_of::<Conn>() == 96 + 2048 + 136 + 40);
@@ -108,13 +111,14 @@ impl Conn {
             emitted_ns: 0,
             unix_produced: 0,
             unix_floor: 0,
-            unix_consumed: 0,
+            consumed: 0,
             answer_budget: 0,
             phase: phase::IDLE,
             tracked: 0,
             pending: 0,
             closed: 0,
-            reserved: [0; 6],
+            positioned: 0,
+            reserved: [0; 5],
         }
     }
 
@@ -173,9 +177,14 @@ impl Conn {
         self.record.last_read_ns = now_ns;
         self.record.read_bytes += u64::from(bytes);
         let at = self.record.request_len;
+        let room = if self.record.flags & flag::REQUEST_CUT == 0 {
+            (REQUEST_HEAD_CAP as u16).saturating_sub(at)
+        } else {
+            0
+        };
         Capture {
             at,
-            len: smaller(bytes, (REQUEST_HEAD_CAP as u16).saturating_sub(at)),
+            len: smaller(bytes, room),
         }
     }
 
@@ -236,17 +245,23 @@ impl Conn {
         }
     }
 
-    /// Notes that `len` request bytes were copied.
+    /// Notes that `len` request bytes of the `planned` were copied: none follow behind a hole.
     #[inline(always)]
-    pub fn captured_request(&mut self, len: u16) {
+    pub fn captured_request(&mut self, planned: Capture, len: u16) {
         self.record.request_len += len;
+        if len < planned.len {
+            self.record.flags |= flag::REQUEST_CUT;
+        }
     }
 
-    /// Notes that `len` answer bytes were copied.
+    /// Notes that `len` answer bytes of the `planned` were copied: none follow behind a hole.
     #[inline(always)]
-    pub fn captured_answer(&mut self, len: u16) {
+    pub fn captured_answer(&mut self, planned: Capture, len: u16) {
         self.record.answer_len = len;
         self.answer_budget = self.answer_budget.saturating_sub(len);
+        if len < planned.len {
+            self.answer_budget = 0;
+        }
     }
 
     /// Records still to go up when the server can write no more: what was pending first, then the close itself.
@@ -336,7 +351,7 @@ mod tests {
                 self.emit(cut, now_ns);
             }
             let capture = self.conn.on_recv(now_ns, bytes, arrival, request_like);
-            self.conn.captured_request(capture.len);
+            self.conn.captured_request(capture, capture.len);
             capture
         }
 
@@ -348,7 +363,7 @@ mod tests {
             let Some(plan) = self.conn.on_send(now_ns, bytes, answer_like) else {
                 return;
             };
-            self.conn.captured_answer(plan.capture.len);
+            self.conn.captured_answer(plan.capture, plan.capture.len);
             match plan.emit {
                 Some(record_kind) => self.emit(record_kind, now_ns),
                 None => self.conn.pending = 1,
@@ -406,6 +421,17 @@ mod tests {
             (10, 40)
         );
         assert_eq!(player.up[0].arrival_ns, 5);
+    }
+
+    #[test]
+    fn no_bytes_follow_a_hole() {
+        let mut conn = Conn::new();
+        let first = conn.on_recv(10, 500, Arrival::Unseen, true);
+        conn.captured_request(first, 200);
+        assert_eq!(conn.on_recv(20, 100, Arrival::Unseen, false).len, 0);
+        let next = conn.on_send(30, 100, true).unwrap().capture;
+        conn.captured_answer(next, 0);
+        assert_eq!(conn.on_send(40, 100, false).unwrap().capture.len, 0);
     }
 
     #[test]

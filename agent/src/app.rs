@@ -69,9 +69,11 @@ pub async fn run(config: Config) -> Result<()> {
     let on_failure = {
         let (endpoint, metrics) = (endpoint.clone(), metrics.clone());
         async move {
-            if let Some(failed) = &mut failed
-                && let Ok(reason) = failed.await
-            {
+            if let Some(failed) = &mut failed {
+                // A thread that panicked drops its end without a word.
+                let reason = failed
+                    .await
+                    .unwrap_or_else(|_| "the watching thread panicked".into());
                 warn!(reason, "probes stopped: requests are not measured any more");
                 metrics.collector_up(PROBES, false);
                 endpoint.set_health(ProbeHealth::Failed(reason));
@@ -137,13 +139,10 @@ impl Watching {
         }
         let registry = Registry::new(config.watches.clone());
         let mut watcher = Watcher::new(probes, rings, registry, metrics.clone(), log)?;
-        let found = watcher.discover()?;
-        info!(
-            processes = found,
-            ports = config.watches.len(),
-            "probes attached"
-        );
-        let demo = if config.demo && found == 0 && config.watches.is_empty() {
+        let (found, others) = watcher.discover()?;
+        give_back_memory();
+        info!(processes = found, "probes attached");
+        let demo = if config.demo && found + others == 0 && config.watches.is_empty() {
             Some(start_demo(&mut watcher)?)
         } else {
             None
@@ -195,6 +194,15 @@ fn start_demo(watcher: &mut Watcher) -> Result<Child> {
         "no inference server found: started the example server on 127.0.0.1:{port} (--no-demo turns it off)"
     );
     Ok(child)
+}
+
+/// Gives the memory that the kernel's type information took while the probes were attached back to the system.
+fn give_back_memory() {
+    #[cfg(target_env = "gnu")]
+    // SAFETY: `malloc_trim` (glibc) has no preconditions.
+    unsafe {
+        libc::malloc_trim(0);
+    }
 }
 
 fn hostname() -> String {

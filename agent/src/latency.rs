@@ -37,14 +37,21 @@ pub struct Stages {
     pub receive_ns: u64,
     /// Last request byte read to first response byte written. `None`: the kernel could only bound it.
     pub handler_ns: Option<u64>,
-    /// First response byte written to last. `None`: the end of the answer cannot be seen.
+    /// First response byte written to last. `None`: one of the two could not be seen, or only be bounded.
     pub stream_ns: Option<u64>,
+    /// Last request byte read to last response byte written: handler and stream together, where the write between them
+    /// could only be bounded. `None` where it is known, or the last is not.
+    pub unsplit_ns: Option<u64>,
 }
 
 impl Stages {
     /// First byte readable to last byte written, in nanoseconds; `None` if a stage is unknown.
     pub fn total_ns(&self) -> Option<u64> {
-        Some(self.queue_ns? + self.receive_ns + self.handler_ns? + self.stream_ns?)
+        let answered_ns = match (self.handler_ns, self.stream_ns) {
+            (Some(handler_ns), Some(stream_ns)) => handler_ns + stream_ns,
+            _ => self.unsplit_ns?,
+        };
+        Some(self.queue_ns? + self.receive_ns + answered_ns)
     }
 }
 
@@ -53,16 +60,22 @@ impl From<&Exchange> for Stages {
         let Exchange {
             request, answer, ..
         } = exchange;
-        let handler_ns = answer.first_write_ns.checked_sub(request.last_read_ns);
+        let since = |from_ns: u64, to_ns: u64| to_ns.saturating_sub(from_ns);
+        let split = !answer.first_write_bounded;
+        let stream_ns = answer
+            .last_write_ns
+            .map(|last_ns| since(answer.first_write_ns, last_ns));
+        let unsplit_ns = answer
+            .last_write_ns
+            .map(|last_ns| since(request.last_read_ns, last_ns));
         Self {
             queue_ns: request
                 .arrival_ns
-                .map(|arrival_ns| request.first_read_ns.saturating_sub(arrival_ns)),
-            receive_ns: request.last_read_ns.saturating_sub(request.first_read_ns),
-            handler_ns: handler_ns.filter(|_| !answer.first_write_bounded),
-            stream_ns: answer
-                .last_write_ns
-                .map(|last_ns| last_ns.saturating_sub(answer.first_write_ns)),
+                .map(|arrival_ns| since(arrival_ns, request.first_read_ns)),
+            receive_ns: since(request.first_read_ns, request.last_read_ns),
+            handler_ns: split.then(|| since(request.last_read_ns, answer.first_write_ns)),
+            stream_ns: stream_ns.filter(|_| split),
+            unsplit_ns: unsplit_ns.filter(|_| !split),
         }
     }
 }
@@ -149,7 +162,8 @@ mod tests {
                 queue_ns: Some(1),
                 receive_ns: 20,
                 handler_ns: Some(300),
-                stream_ns: Some(4000)
+                stream_ns: Some(4000),
+                unsplit_ns: None,
             }
         );
         assert_eq!(stages.total_ns(), Some(5_321 - 1_000));
@@ -167,9 +181,19 @@ mod tests {
                 queue_ns: None,
                 receive_ns: 20,
                 handler_ns: None,
-                stream_ns: None
+                stream_ns: None,
+                unsplit_ns: None,
             }
         );
+    }
+
+    #[test]
+    fn the_total_is_known_where_the_first_write_is_only_bounded() {
+        let mut exchange = exchange();
+        exchange.answer.first_write_bounded = true;
+        let stages = Stages::from(&exchange);
+        assert_eq!((stages.handler_ns, stages.stream_ns), (None, None));
+        assert_eq!(stages.total_ns(), Some(5_321 - 1_000));
     }
 
     #[test]
@@ -203,6 +227,7 @@ mod tests {
             receive_ns: 20,
             handler_ns: Some(300),
             stream_ns: Some(4000),
+            unsplit_ns: None,
         };
         assert_eq!(stages.total_ns(), Some(4321));
     }
@@ -214,6 +239,7 @@ mod tests {
             receive_ns: 1,
             handler_ns: Some(1),
             stream_ns: Some(1),
+            unsplit_ns: None,
         };
         assert_eq!(stages.total_ns(), None);
     }

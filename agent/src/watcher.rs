@@ -2,16 +2,12 @@
 //!
 //! Everything on the way is decided elsewhere; here it is called in order.
 
-use std::{
-    io,
-    os::fd::{AsFd as _, OwnedFd},
-    sync::Arc,
-};
+use std::{io, mem::MaybeUninit, os::fd::OwnedFd, sync::Arc};
 
 use anyhow::{Context as _, Result};
 use inferprobe_ebpf::abi::{DropReason, ProcessEvent, process};
 use rustix::{
-    event::{PollFd, PollFlags, Timespec, poll},
+    event::{Timespec, epoll},
     io::Errno,
     time::{ClockId, clock_gettime},
 };
@@ -36,6 +32,11 @@ const DRAIN_INTERVAL: Timespec = Timespec {
     tv_sec: 0,
     tv_nsec: 20_000_000,
 };
+/// Least time between two looks at the answers under way, ns: process events may wake the thread much more often.
+const TICK_NS: u64 = 15_000_000;
+/// What an event tells of: the end of the run, or a ring.
+const STOP: u64 = 0;
+const RING: u64 = 1;
 /// Drains between two readings of the kernel's loss counters.
 const DRAINS_PER_COUNT: u32 = 10;
 
@@ -79,13 +80,23 @@ impl Watcher {
     }
 
     /// Finds the servers that are there already; returns how many processes are watched.
-    pub fn discover(&mut self) -> Result<usize> {
-        let found = self.registry.scan().context("look through /proc")?;
+    ///
+    /// Inference servers that nothing asks to watch are told to the log, and counted in the second figure.
+    pub fn discover(&mut self) -> Result<(usize, usize)> {
+        let mut others = 0;
+        let found = self.registry.scan(|pid, name| {
+            others += 1;
+            info!(
+                pid,
+                "found {name}, not watched: --watch-port or --watch-exe does"
+            );
+        });
+        let found = found.context("look through /proc")?;
         for &pid in &found {
             self.rings.watch_process(pid)?;
         }
         self.probes.scan_listeners()?;
-        Ok(found.len())
+        Ok((found.len(), others))
     }
 
     /// Watches one more port.
@@ -97,12 +108,19 @@ impl Watcher {
 
     /// Runs until `stop` is readable or closed.
     pub fn run(mut self, stop: &OwnedFd) -> Result<()> {
+        let waiter = self.waiter(stop)?;
+        let mut ticked_ns = 0;
         let mut drains = 0_u32;
         loop {
-            let stopped = self.wait(stop)?;
+            let stopped = self.wait(&waiter)?;
             self.drain_processes();
             self.drain_records();
-            self.tick();
+            let now_ns = monotonic_ns();
+            if now_ns - ticked_ns < TICK_NS && !stopped {
+                continue;
+            }
+            ticked_ns = now_ns;
+            self.tick(now_ns);
             if drains.is_multiple_of(DRAINS_PER_COUNT) || stopped {
                 self.count_drops();
             }
@@ -114,17 +132,35 @@ impl Watcher {
     }
 
     /// Waits for work; returns whether it is time to stop.
-    fn wait(&self, stop: &OwnedFd) -> Result<bool> {
-        let mut fds = [
-            PollFd::from_borrowed_fd(stop.as_fd(), PollFlags::IN),
-            PollFd::from_borrowed_fd(self.rings.records.as_fd(), PollFlags::IN),
-            PollFd::from_borrowed_fd(self.rings.processes.as_fd(), PollFlags::IN),
-        ];
-        match poll(&mut fds, Some(&DRAIN_INTERVAL)) {
-            Ok(_) => Ok(!fds[0].revents().is_empty()),
+    fn wait(&self, waiter: &OwnedFd) -> Result<bool> {
+        let mut events = [MaybeUninit::<epoll::Event>::uninit(); 3];
+        match epoll::wait(waiter, &mut events, Some(&DRAIN_INTERVAL)) {
+            Ok((ready, _)) => Ok(ready.iter().any(|event| event.data.u64() == STOP)),
             Err(Errno::INTR) => Ok(false),
             Err(err) => Err(io::Error::from(err)).context("wait for the rings"),
         }
+    }
+
+    /// What to wait on: the end of the run, process events, and the record ring's wake-ups.
+    ///
+    /// A ring is readable for as long as it holds anything, so the record ring tells of its wake-ups alone (EPOLLET):
+    /// else every record would end the wait.
+    fn waiter(&self, stop: &OwnedFd) -> Result<OwnedFd> {
+        let add = || -> io::Result<OwnedFd> {
+            let waiter = epoll::create(epoll::CreateFlags::CLOEXEC)?;
+            let data = epoll::EventData::new_u64;
+            let edge = epoll::EventFlags::IN | epoll::EventFlags::ET;
+            epoll::add(&waiter, stop, data(STOP), epoll::EventFlags::IN)?;
+            epoll::add(
+                &waiter,
+                &self.rings.processes,
+                data(RING),
+                epoll::EventFlags::IN,
+            )?;
+            epoll::add(&waiter, &self.rings.records, data(RING), edge)?;
+            Ok(waiter)
+        };
+        add().context("prepare to wait for the rings")
     }
 
     fn drain_processes(&mut self) {
@@ -198,10 +234,10 @@ impl Watcher {
         true
     }
 
-    fn tick(&mut self) {
+    fn tick(&mut self, now_ns: u64) {
         let rings = &self.rings;
         self.table.tick(
-            monotonic_ns(),
+            now_ns,
             |cookie, seq| rings.progress(cookie, seq),
             &mut self.outcomes,
         );

@@ -55,6 +55,7 @@ fn busy() -> Metrics {
         receive_ns: 30_000,
         handler_ns: Some(36_024_000),
         stream_ns: Some(1_500_000),
+        unsplit_ns: None,
     };
     let resumed = Stages {
         queue_ns: None,

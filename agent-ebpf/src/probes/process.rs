@@ -21,14 +21,14 @@ fn sched_process_exec(_ctx: BtfTracePointContext) -> i32 {
 }
 
 #[btf_tracepoint(function = "sched_process_exit")]
-fn sched_process_exit(_ctx: BtfTracePointContext) -> i32 {
-    done(try_sched_process_exit())
+fn sched_process_exit(ctx: BtfTracePointContext) -> i32 {
+    done(try_sched_process_exit(ctx.arg(0)))
 }
 
 #[inline(always)]
-fn try_sched_process_exit() -> Result<(), DropReason> {
-    let (tgid, pid) = maps::current();
-    if tgid != pid || !maps::unwatch(tgid) {
+fn try_sched_process_exit(task: *const c_void) -> Result<(), DropReason> {
+    let (tgid, _) = maps::current();
+    if !kernel::is_last_thread(task) || !maps::unwatch(tgid) {
         return Ok(());
     }
     maps::emit_process(ProcessEvent {

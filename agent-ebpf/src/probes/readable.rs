@@ -31,11 +31,17 @@ fn try_sk_data_ready(sk: Sock) -> Result<(), DropReason> {
         }
         return Ok(());
     }
-    // SAFETY: a map value; `arrivals`, `unix_produced` and `unix_floor` are written by this hook alone, which the
-    // kernel serialises per socket (the socket lock for TCP).
+    // SAFETY: a map value; `arrivals`, `unix_produced` and `unix_floor` are written by this hook alone. TCP runs it
+    // under the socket lock; AF_UNIX senders that share one socket may run it at once, and then miscount an arrival.
     unsafe {
-        if let Some((consumed, end)) = sk.tcp_positions() {
-            (*conn).arrivals.on_readable(end, consumed, now_ns());
+        if let Some((read, end)) = sk.tcp_positions() {
+            if (*conn).positioned == 0 {
+                (*conn).consumed = read;
+                (*conn).positioned = 1;
+            }
+            (*conn)
+                .arrivals
+                .on_readable(end, (*conn).consumed, now_ns());
         } else {
             let produced = (*conn).unix_produced.wrapping_add(1);
             (*conn).unix_produced = produced;
@@ -44,7 +50,7 @@ fn try_sk_data_ready(sk: Sock) -> Result<(), DropReason> {
             }
             (*conn)
                 .arrivals
-                .on_readable(produced, (*conn).unix_floor, now_ns());
+                .on_readable(produced, (*conn).consumed, now_ns());
         }
     }
     Ok(())
@@ -63,8 +69,11 @@ fn is_unix_child(sk: Sock) -> Result<bool, DropReason> {
     if !sk.listens() {
         return Ok(maps::watches_address(address));
     }
+    // Each connection is announced by its listener first: what the address meant to an earlier listener ends here.
     if maps::watches(sk.listener_tgid()) {
         maps::watch_address(address)?;
+    } else {
+        maps::unwatch_address(address);
     }
     Ok(false)
 }

@@ -40,7 +40,8 @@ fn try_sock_recv_length(sk: Sock, ret: i32, flags: i32) -> Result<(), DropReason
         }
         conn = maps::conn_or_new(sk)?;
     }
-    // SAFETY: a map value; the fields written here have no other writer while this task reads the socket.
+    // SAFETY: a map value, which stays valid for the program. Tasks that use one socket at once may mix their figures up;
+    // what comes of it is told apart, or counted, in userspace.
     let conn = unsafe { &mut *conn };
     if conn.closed != 0 {
         return Ok(());
@@ -62,10 +63,12 @@ fn try_sock_recv_length(sk: Sock, ret: i32, flags: i32) -> Result<(), DropReason
         None => None,
     };
     match copied {
-        Some(copied) => conn.captured_request(copied),
+        Some(copied) => conn.captured_request(capture, copied),
         None => {
-            conn.record.flags |= flag::REQUEST_UNREADABLE;
-            maps::count(DropReason::HeadUnreadable);
+            conn.captured_request(capture, 0);
+            if capture.len > 0 {
+                maps::count(DropReason::HeadUnreadable);
+            }
         }
     }
     Ok(())
@@ -75,19 +78,23 @@ fn try_sock_recv_length(sk: Sock, ret: i32, flags: i32) -> Result<(), DropReason
 #[inline(always)]
 fn arrival(conn: &mut Conn, sk: Sock, bytes: u32, now_ns: u64) -> Arrival {
     if let Some((position, end)) = sk.tcp_positions() {
+        let tracked = conn.tracked != 0;
         let arrival = conn.arrivals.at(position.wrapping_sub(bytes));
+        conn.consumed = position;
+        conn.positioned = 1;
         if position == end {
             conn.tracked = 1;
         }
-        return arrival;
+        // Bytes that came before the watch are in no entry: a later one must not stand for them.
+        return if tracked { arrival } else { Arrival::Unseen };
     }
     let floor = conn.unix_floor;
-    let mut start = conn.unix_consumed;
+    let mut start = conn.consumed;
     if (floor.wrapping_sub(start) as i32) > 0 {
         start = floor;
     }
     let left = sk.queued();
-    conn.unix_consumed = conn.unix_produced.wrapping_sub(left);
+    conn.consumed = conn.unix_produced.wrapping_sub(left);
     let tracked = conn.tracked != 0;
     if left == 0 {
         conn.tracked = 1;

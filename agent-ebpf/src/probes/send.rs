@@ -2,7 +2,7 @@
 
 use aya_ebpf::{macros::btf_tracepoint, programs::BtfTracePointContext};
 use inferprobe_ebpf::{
-    abi::{DropReason, flag, kind},
+    abi::{DropReason, kind},
     frame::looks_like_answer,
     segment::phase,
 };
@@ -45,7 +45,7 @@ fn try_sock_send_length(sk: Sock, ret: i32) -> Result<(), DropReason> {
     if conn.is_null() {
         return Ok(());
     }
-    // SAFETY: a map value; the fields written here have no other writer while this task writes to the socket.
+    // SAFETY: as in `recv.rs`.
     let conn = unsafe { &mut *conn };
     if ret <= 0 {
         conn.send_start_ns = 0;
@@ -82,10 +82,12 @@ fn try_sock_send_length(sk: Sock, ret: i32) -> Result<(), DropReason> {
         }
     };
     match copied {
-        Some(copied) => conn.captured_answer(copied),
+        Some(copied) => conn.captured_answer(plan.capture, copied),
         None => {
-            conn.record.flags |= flag::ANSWER_UNREADABLE;
-            maps::count(DropReason::HeadUnreadable);
+            conn.captured_answer(plan.capture, 0);
+            if plan.emit == Some(kind::EXCHANGE) {
+                maps::count(DropReason::HeadUnreadable);
+            }
         }
     }
     match plan.emit {

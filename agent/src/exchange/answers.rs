@@ -50,6 +50,8 @@ enum State {
     UntilClose,
     /// In an answer whose head was not seen whole.
     Hidden,
+    /// Behind an answer that was given up: its rest, if there is one, up to the next head.
+    Rest,
     /// After an upgrade.
     Tunnel,
 }
@@ -59,6 +61,8 @@ enum State {
 pub struct AnswerStream {
     state: State,
     open: Answer,
+    /// Last bytes of the latest write, as [`Writes::tail`].
+    tail: u64,
 }
 
 impl Default for AnswerStream {
@@ -66,6 +70,7 @@ impl Default for AnswerStream {
         Self {
             state: State::Between,
             open: NOT_BEGUN,
+            tail: 0,
         }
     }
 }
@@ -88,14 +93,19 @@ impl AnswerStream {
         mut asked: impl FnMut() -> Option<Request>,
         mut on_step: impl FnMut(Step, Option<Request>),
     ) {
-        if matches!(
+        let begins = http1::status_of(writes.visible).is_some();
+        if self.state == State::Rest && begins {
+            self.state = State::Between;
+        }
+        let endless = matches!(
             self.state,
             State::Chunked | State::Hidden | State::UntilClose
-        ) && http1::status_of(writes.visible).is_some()
-        {
+        );
+        if endless && begins {
             // The next answer's head: the one before ended with the write before.
             on_step(Step::Ended(self.end()), None);
         }
+        self.tail = writes.tail;
         let mut at = 0;
         while at < writes.bytes {
             let visible = usize::try_from(at)
@@ -108,7 +118,7 @@ impl AnswerStream {
 
     /// Whether an answer has begun and not ended.
     pub fn is_open(&self) -> bool {
-        !matches!(self.state, State::Between | State::Tunnel)
+        !matches!(self.state, State::Between | State::Rest | State::Tunnel)
     }
 
     /// Whether an answer is open and no byte to come will tell its end, other than the connection's.
@@ -118,7 +128,17 @@ impl AnswerStream {
         match self.state {
             State::Hidden => true,
             State::UntilClose => !close_is_seen,
+            State::Chunked => http1::may_end_trailers(self.tail),
             _ => false,
+        }
+    }
+
+    /// Gives up waiting for the end of the open answer: it is left unknown.
+    pub fn give_up(&mut self) -> Answer {
+        self.state = State::Rest;
+        Answer {
+            last_write_ns: None,
+            ..std::mem::replace(&mut self.open, NOT_BEGUN)
         }
     }
 
@@ -137,7 +157,7 @@ impl AnswerStream {
                 last_write_ns: None,
                 ..answer
             }),
-            State::Between | State::Head(_) | State::Tunnel => None,
+            State::Between | State::Head(_) | State::Rest | State::Tunnel => None,
         }
     }
 
@@ -219,7 +239,7 @@ impl AnswerStream {
                 self.extend(writes, left);
                 left
             }
-            State::Tunnel => left,
+            State::Rest | State::Tunnel => left,
         }
     }
 
@@ -447,6 +467,30 @@ mod tests {
         assert!(matches!(run.steps[..], [Step::Began, Step::Upgraded(_)]));
         run.all(b"\x81\x02hi");
         assert_eq!(run.steps.len(), 2);
+    }
+
+    #[test]
+    fn an_answer_given_up_takes_its_rest_with_it() {
+        let mut run = Run::new();
+        run.write(b"HTTP/1.1 200 OK\r\nX-Long: aaa", 9_000);
+        assert_eq!(run.stream.give_up().last_write_ns, None);
+        run.all(b"more of the same answer");
+        assert!(!run.stream.is_open());
+        run.all(b"HTTP/1.1 201 OK\r\nContent-Length: 0\r\n\r\n");
+        assert_eq!(
+            run.ended().iter().map(|end| end.0).collect::<Vec<_>>(),
+            [201]
+        );
+    }
+
+    #[test]
+    fn a_chunked_answer_with_trailers_may_have_ended() {
+        let mut run = Run::new();
+        run.all(b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n");
+        run.write(b"", 5_000);
+        assert!(!run.stream.ends_unseen(true));
+        run.all(b"0\r\nX-Sum: 12345\r\n\r\n");
+        assert!(run.stream.ends_unseen(true));
     }
 
     #[test]

@@ -117,13 +117,16 @@ impl Connection {
     pub fn end_if_quiet(&mut self, now_ns: u64, out: &mut Vec<Outcome>) {
         let quiet = now_ns.saturating_sub(self.answers.latest_ns()) >= QUIET_NS;
         if quiet && self.answers.ends_unseen(!self.is_unix) {
-            self.finish_open(true, out);
+            let answer = self.answers.give_up();
+            out.push(pair(self.peer, self.answering.take(), answer));
         }
     }
 
     /// Ends the connection: the open answer with it, and the requests that have none.
     pub fn close(&mut self, complete_reason: Unfinished, out: &mut Vec<Outcome>) {
-        self.finish_open(false, out);
+        if let Some(answer) = self.answers.close() {
+            out.push(pair(self.peer, self.answering.take(), answer));
+        }
         for request in std::mem::take(&mut self.requests.pending) {
             let reason = if request.complete {
                 complete_reason
@@ -207,15 +210,6 @@ impl Connection {
             requests.tunnel();
         }
     }
-
-    fn finish_open(&mut self, end_unseen: bool, out: &mut Vec<Outcome>) {
-        if let Some(mut answer) = self.answers.close() {
-            if end_unseen {
-                answer.last_write_ns = None;
-            }
-            out.push(pair(self.peer, self.answering.take(), answer));
-        }
-    }
 }
 
 fn pair(peer: Peer, request: Option<Request>, answer: crate::exchange::Answer) -> Outcome {
@@ -225,7 +219,7 @@ fn pair(peer: Peer, request: Option<Request>, answer: crate::exchange::Answer) -
             request,
             answer,
         }),
-        Some(_) => Outcome::Lost(Loss::NotHttp),
+        Some(_) => Outcome::Lost(Loss::HeadUnseen),
         None => Outcome::Lost(Loss::AnswerWithoutRequest),
     }
 }

@@ -1,12 +1,17 @@
 //! Loads the programs into the kernel and attaches them; detaches by being dropped.
 
-use std::{fs, io::Read as _};
+use std::{
+    fs,
+    io::{self, Read as _},
+};
 
 use anyhow::{Context as _, Result};
 use aya::{
     Btf, Ebpf, EbpfLoader, Endianness, include_bytes_aligned,
     programs::{BtfTracePoint, Iter, ProgramError},
 };
+
+use tracing::debug;
 
 use crate::kernel::{btf::Types, offsets, preflight::BTF_PATH, rings::Rings};
 
@@ -47,7 +52,18 @@ pub enum LoadError {
 
 impl From<anyhow::Error> for LoadError {
     fn from(err: anyhow::Error) -> Self {
-        Self::Refused(err)
+        let refused = err
+            .chain()
+            .filter_map(|cause| cause.downcast_ref::<io::Error>())
+            // EACCES, which has the same kind, is the verifier's.
+            .any(|cause| cause.raw_os_error() == Some(rustix::io::Errno::PERM.raw_os_error()));
+        Self::Refused(match refused {
+            true => err.context(
+                "the kernel refused the probes: run with CAP_BPF and CAP_PERFMON outside of any user namespace, \
+                 or with --no-probes for host and GPU figures alone",
+            ),
+            false => err,
+        })
     }
 }
 
@@ -86,7 +102,7 @@ impl Probes {
             .try_into()
             .context("open program scan_listeners")?;
         scan.load("task_file", &btf)
-            .context("load scan_listeners")?;
+            .map_err(|err| refusal("scan_listeners", err))?;
         let rings = Rings::take(&mut ebpf)?;
         Ok((
             Self {
@@ -129,12 +145,24 @@ fn attach_hook(ebpf: &mut Ebpf, hook: &'static str, btf: &Btf) -> Result<bool, L
     match program.load(hook, btf) {
         Ok(()) => {}
         Err(ProgramError::Btf(_)) => return Ok(false),
-        Err(err) => {
-            return Err(anyhow::Error::new(err)
-                .context(format!("load {hook}"))
-                .into());
-        }
+        Err(err) => return Err(refusal(hook, err).into()),
     }
     program.attach().with_context(|| format!("attach {hook}"))?;
     Ok(true)
+}
+
+/// Why a program was not loaded, in a line: the verifier's log, of thousands, goes to the debug log.
+fn refusal(hook: &str, err: ProgramError) -> anyhow::Error {
+    match err {
+        ProgramError::LoadError {
+            io_error,
+            verifier_log,
+        } => {
+            debug!(hook, %verifier_log, "refused");
+            anyhow::Error::new(io_error).context(format!(
+                "load {hook} (RUST_LOG=debug shows the verifier's log)"
+            ))
+        }
+        err => anyhow::Error::new(err).context(format!("load {hook}")),
+    }
 }

@@ -21,6 +21,8 @@ pub fn resolve(types: &Types<'_>) -> Result<Offsets, BtfError> {
         task_pid: types.offset("task_struct", "pid")?,
         task_tgid: types.offset("task_struct", "tgid")?,
         socket_sk: types.offset("socket", "sk")?,
+        task_signal: types.offset("task_struct", "signal")?,
+        signal_live: types.offset("signal_struct", "live")?,
     })
 }
 

@@ -87,12 +87,6 @@ impl Rings {
             .with_context(|| format!("watch process {tgid}"))
     }
 
-    /// Ends the watch of a process; it may have ended by itself.
-    pub fn unwatch_process(&mut self, tgid: u32) {
-        // A process that is gone is not in the map any more, which is what is wanted.
-        let _ = self.watched.remove(&tgid);
-    }
-
     /// Watches a TCP port, or ends its watch.
     pub fn set_port(&mut self, port: u16, watched: bool) -> Result<()> {
         let index = u32::from(port >> 6);

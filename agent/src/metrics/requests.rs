@@ -266,6 +266,7 @@ mod tests {
         receive_ns: 100_000,
         handler_ns: Some(36_024_999),
         stream_ns: Some(0),
+        unsplit_ns: None,
     };
 
     fn observation(model: &str, status: u16) -> Observation {

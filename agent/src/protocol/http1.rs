@@ -270,6 +270,14 @@ pub fn ends_chunked(tail: u64) -> bool {
     tail & 0xffff_ffff_ffff == 0x0a30_0d0a_0d0a
 }
 
+/// Whether the last bytes of a write may be the end of a chunked body's trailers: an empty line behind a field.
+///
+/// A chunk whose data ends with a line end looks the same; one that ends with an empty line, as event streams do, does not.
+pub fn may_end_trailers(tail: u64) -> bool {
+    const LINE_END: u64 = 0x0d0a;
+    tail & 0xffff_ffff == 0x0d0a_0d0a && tail >> 32 & 0xffff != LINE_END
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -415,6 +423,14 @@ mod tests {
         );
         assert_eq!(scan_chunks(b"ffffffffffffffff\r\n", 18), ChunkScan::Open);
         assert_eq!(scan_chunks(b"zz\r\n", 4), ChunkScan::Open);
+    }
+
+    #[test]
+    fn trailers_may_end_where_an_event_stream_does_not() {
+        assert!(may_end_trailers(u64::from_be_bytes(*b"45ab\r\n\r\n")));
+        assert!(!may_end_trailers(u64::from_be_bytes(*b"ab\r\n\r\n\r\n")));
+        assert!(!may_end_trailers(u64::from_be_bytes(*b"abcd\n\n\r\n")));
+        assert!(!may_end_trailers(0));
     }
 
     #[test]

@@ -33,9 +33,70 @@ pub fn recognise(command_line: &str) -> Option<KnownServer> {
         .then_some(KnownServer::TorchServe)
 }
 
+/// Words of a command line that tell of an inference server which needs a watch of its own, and the server's name.
+const UNWATCHED: [(&str, &str); 13] = [
+    ("vllm", "vLLM"),
+    ("sglang", "SGLang"),
+    ("tritonserver", "Triton"),
+    ("text-generation-launcher", "TGI"),
+    ("text-embeddings-router", "TEI"),
+    ("ollama", "Ollama"),
+    ("llama-server", "llama-server"),
+    ("tensorflow_model_server", "TF Serving"),
+    ("mlserver", "MLServer"),
+    ("bentoml", "BentoML"),
+    ("uvicorn", "uvicorn"),
+    ("gunicorn", "gunicorn"),
+    ("hypercorn", "hypercorn"),
+];
+
+/// Name of an inference server that is not watched unless it is asked for, by the program or script that it runs.
+pub fn name_of_unwatched(command_line: &str) -> Option<&'static str> {
+    let mut words = command_line
+        .split(' ')
+        .map(|word| word.rsplit('/').next().unwrap_or_default());
+    let program = words.next()?;
+    // An interpreter's script, or module behind -m, says more than the interpreter.
+    let script = match program.starts_with("python") {
+        true => words
+            .find(|word| !word.starts_with('-'))
+            .unwrap_or_default(),
+        false => program,
+    };
+    let module = script.split('.').next().unwrap_or_default();
+    UNWATCHED
+        .iter()
+        .find(|(word, _)| *word == module)
+        .map(|(_, name)| *name)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn other_servers_are_told_by_their_program_or_script() {
+        for (line, name) in [
+            (
+                "/usr/bin/python3 /usr/local/bin/uvicorn main:app",
+                Some("uvicorn"),
+            ),
+            (
+                "python3 -m vllm.entrypoints.openai.api_server --model m",
+                Some("vLLM"),
+            ),
+            (
+                "/opt/tritonserver/bin/tritonserver --model-repository=/m",
+                Some("Triton"),
+            ),
+            ("/usr/bin/ollama serve", Some("Ollama")),
+            ("vi /home/x/uvicorn.py", None),
+            ("python3 app.py uvicorn", None),
+            ("", None),
+        ] {
+            assert_eq!(name_of_unwatched(line), name, "{line}");
+        }
+    }
 
     #[test]
     fn torchserve_is_its_java_process_alone() {

@@ -41,18 +41,18 @@ pub const DEFAULT_VERSION: &str = "default";
 struct Process {
     /// Short name, `comm`.
     name: Arc<str>,
-    match_: Option<Match>,
+    reason: Option<Match>,
     /// When the entry is looked up anew, or dropped; `None`: an event will tell.
     until: Option<Instant>,
 }
 
-/// Why a process is watched.
+/// Why a process is watched; it may be for both reasons.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Match {
+struct Match {
     /// By the configured watch of this index.
-    Configured(usize),
+    configured: Option<usize>,
     /// By its nature.
-    Known(KnownServer),
+    known: Option<KnownServer>,
 }
 
 /// The watched processes and ports.
@@ -86,8 +86,11 @@ impl Registry {
         })
     }
 
-    /// Looks at every process there is; returns those to watch.
-    pub fn scan(&mut self) -> std::io::Result<Vec<u32>> {
+    /// Looks at every process there is; returns those to watch, and tells `on_other` of inference servers that are not.
+    pub fn scan(
+        &mut self,
+        mut on_other: impl FnMut(u32, &'static str),
+    ) -> std::io::Result<Vec<u32>> {
         let mut found = Vec::new();
         for entry in fs::read_dir("/proc")? {
             let name = entry?.file_name();
@@ -96,6 +99,10 @@ impl Registry {
             };
             if self.inspect(pid) {
                 found.push(pid);
+            } else if let Some(name) =
+                read_command_line(pid).and_then(|line| known::name_of_unwatched(&line))
+            {
+                on_other(pid, name);
             }
         }
         Ok(found)
@@ -111,7 +118,7 @@ impl Registry {
         let Some(command_line) = read_command_line(pid) else {
             return false;
         };
-        let Some(match_) = self.matching(&command_line) else {
+        let Some(reason) = self.matching(&command_line) else {
             return false;
         };
         let name = read_name(pid);
@@ -119,7 +126,7 @@ impl Registry {
             pid,
             Process {
                 name,
-                match_: Some(match_),
+                reason: Some(reason),
                 until: None,
             },
         );
@@ -131,13 +138,13 @@ impl Registry {
         let inherited = self
             .processes
             .get(&parent)
-            .map(|process| (process.name.clone(), process.match_));
-        if let Some((name, match_)) = inherited {
+            .map(|process| (process.name.clone(), process.reason));
+        if let Some((name, reason)) = inherited {
             self.insert(
                 child,
                 Process {
                     name,
-                    match_,
+                    reason,
                     until: None,
                 },
             );
@@ -155,24 +162,18 @@ impl Registry {
     pub fn is_watched(&self, pid: u32) -> bool {
         self.processes
             .get(&pid)
-            .is_some_and(|process| process.match_.is_some())
+            .is_some_and(|process| process.reason.is_some())
     }
 
     /// Names to count a request under that `pid` answered on `port` (`None`: AF_UNIX).
     pub fn server(&mut self, pid: u32, port: Option<u16>) -> Server {
-        let (process_name, match_) = self.look_up(pid);
+        let (process_name, reason) = self.look_up(pid);
         let by_port = self
             .watches
             .iter()
             .position(|watch| matches!(watch.target, Target::Port(p) if Some(p) == port));
-        let known = match match_ {
-            Some(Match::Known(known)) => Some(known),
-            _ => None,
-        };
-        let configured = by_port.or(match match_ {
-            Some(Match::Configured(index)) => Some(index),
-            _ => None,
-        });
+        let known = reason.and_then(|reason| reason.known);
+        let configured = by_port.or(reason.and_then(|reason| reason.configured));
         let watch = configured.and_then(|index| self.watches.get(index));
         let configured_name = |name: Option<&String>| name.map(|name| Arc::from(name.as_str()));
         Server {
@@ -191,7 +192,7 @@ impl Registry {
         let now = Instant::now();
         match self.processes.get(&pid) {
             Some(process) if process.until.is_none_or(|until| now < until) => {
-                return (process.name.clone(), process.match_);
+                return (process.name.clone(), process.reason);
             }
             _ => {}
         }
@@ -200,7 +201,7 @@ impl Registry {
             pid,
             Process {
                 name: name.clone(),
-                match_: None,
+                reason: None,
                 until: Some(now + NAME_TRUST),
             },
         );
@@ -224,9 +225,8 @@ impl Registry {
             Target::Exe(regex) => regex.is_match(command_line),
             Target::Port(_) => false,
         });
-        configured
-            .map(Match::Configured)
-            .or_else(|| known::recognise(command_line).map(Match::Known))
+        let known = known::recognise(command_line);
+        (configured.is_some() || known.is_some()).then_some(Match { configured, known })
     }
 }
 
@@ -315,7 +315,7 @@ mod tests {
             );
             std::thread::yield_now();
         }
-        assert!(registry.scan().unwrap().contains(&pid));
+        assert!(registry.scan(|_, _| {}).unwrap().contains(&pid));
         registry.forked(pid, u32::MAX);
         assert_eq!(&*registry.server(u32::MAX, None).model, "m");
         assert!(registry.is_watched(u32::MAX));
@@ -328,7 +328,7 @@ mod tests {
             u32::MAX,
             Process {
                 name: "gone".into(),
-                match_: None,
+                reason: None,
                 until: None,
             },
         );
