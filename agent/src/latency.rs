@@ -11,7 +11,7 @@ use crate::{exchange::Exchange, protocol::route::Route, workers::registry::Serve
 pub struct Identity {
     /// Model name: from the path, else from configuration, else the process's name.
     pub model: Arc<str>,
-    /// Version the client asked for in the path, else `default` (facts of TorchServe's own label).
+    /// Version the client asked for in the path, else from configuration, else `default`, as TorchServe labels it.
     pub version: Arc<str>,
     /// The server's kind or name: `torchserve`, a configured name, or the process's name.
     pub server: Arc<str>,
