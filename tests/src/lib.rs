@@ -17,3 +17,4 @@ pub mod process;
 pub mod reference;
 pub mod server;
 pub mod stats;
+pub mod torchserve;

@@ -30,11 +30,11 @@ pub(crate) fn missing<'a>(packages: &[&'a str]) -> Result<Vec<&'a str>> {
         .collect())
 }
 
-/// Installs `packages`, asking first where that takes sudo. Nothing else is removed for their sake.
-pub(crate) fn install(packages: &[&str]) -> Result<()> {
+/// Installs `packages`, asking first where that takes sudo and telling `why`. Nothing else is removed for their sake.
+pub(crate) fn install(why: &str, packages: &[&str]) -> Result<()> {
     let names = packages.join(" ");
     let privilege = Privilege::obtain(
-        "The eBPF half needs a compiler from Debian packages",
+        why,
         &format!("apt-get install --no-install-recommends {names}"),
     )?;
     let mut updated = false;

@@ -11,6 +11,7 @@ mod prometheus;
 mod setup;
 mod suite;
 mod toolchain;
+mod torchserve;
 mod workspace;
 
 use std::ffi::OsString;

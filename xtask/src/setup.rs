@@ -9,7 +9,7 @@ use std::process::Command;
 use anyhow::{Result, bail};
 
 use crate::toolchain::{LINKED_NAME, Missing, Places, Toolchain, find_program};
-use crate::{debian, linker, progress, prometheus};
+use crate::{debian, linker, progress, prometheus, torchserve};
 
 /// A compiler of this project's Rust version with the sources of `core`, and what `bpf-linker` is built against.
 const PACKAGES: [&str; 7] = [
@@ -39,6 +39,7 @@ pub(crate) fn run(for_tests: bool) -> Result<()> {
     );
     if for_tests {
         eprintln!("set up: Prometheus in {}", prometheus::ensure()?.display());
+        eprintln!("set up: TorchServe in {}", torchserve::ensure()?.display());
     }
     Ok(())
 }
@@ -78,7 +79,10 @@ fn install(places: &Places) -> Result<()> {
     }
     let missing = debian::missing(&PACKAGES)?;
     if !missing.is_empty() {
-        debian::install(&missing)?;
+        debian::install(
+            "The eBPF half needs a compiler from Debian packages",
+            &missing,
+        )?;
     }
     check_rust_version()?;
     let linker = find_program(&places.bin_dirs, "bpf-linker");

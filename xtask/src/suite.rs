@@ -5,7 +5,7 @@ use std::ffi::OsString;
 
 use anyhow::Result;
 
-use crate::{agent, privilege, progress, prometheus, setup, workspace};
+use crate::{agent, privilege, progress, prometheus, setup, torchserve, workspace};
 
 /// Set to `1`, makes a test fail that would skip itself for want of the kernel.
 const REQUIRE_KERNEL_ENV: &str = "INFERPROBE_REQUIRE_KERNEL";
@@ -14,12 +14,14 @@ const REQUIRE_KERNEL_ENV: &str = "INFERPROBE_REQUIRE_KERNEL";
 pub(crate) fn test(test_args: &[OsString]) -> Result<()> {
     let binary = agent::build()?;
     let prometheus_dir = prometheus::ensure()?;
+    let torchserve_dir = torchserve::ensure()?;
     let mut command = workspace::cargo("test");
     command
         .arg("--workspace")
         .args(test_args)
         .env("INFERPROBE_BIN", binary)
-        .env("INFERPROBE_PROMETHEUS_DIR", prometheus_dir);
+        .env("INFERPROBE_PROMETHEUS_DIR", prometheus_dir)
+        .env("INFERPROBE_TORCHSERVE_DIR", torchserve_dir);
     if env::var_os(REQUIRE_KERNEL_ENV).is_none()
         && (privilege::is_root() || env::var_os("CI").is_some())
     {

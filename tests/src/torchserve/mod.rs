@@ -1,0 +1,174 @@
+//! A handle on a real TorchServe: its own metrics switched on, ports that were free, all its files in one folder.
+//!
+//! Knows where set-up left TorchServe, and nothing of what the agent makes of it.
+
+mod config;
+
+use std::{
+    fs::{self, File},
+    os::unix::process::CommandExt as _,
+    path::{Path, PathBuf},
+    process::{Child, Command, Stdio},
+    time::{Duration, Instant},
+};
+
+use rustix::process::{Pid, Signal, kill_process, test_kill_process_group};
+use tempfile::TempDir;
+
+use crate::{client, clock::wait_for, exposition::Exposition, gate};
+
+pub use config::Ports;
+
+/// Names the folder that set-up made: `java`, `venv` and `models`.
+const FOLDER: &str = "INFERPROBE_TORCHSERVE_DIR";
+/// The models of the archives; both do as the request's body says (handler.py).
+const MODELS: [&str; 2] = ["tiny", "twin"];
+/// Longest time until every model has its workers.
+const START_LIMIT: Duration = Duration::from_secs(120);
+/// Longest time until the frontend has ended after SIGTERM.
+const STOP_LIMIT: Duration = Duration::from_secs(30);
+/// Longest time that killed processes are waited for, so that none of them writes into a folder that is being removed.
+const LINGER_LIMIT: Duration = Duration::from_secs(5);
+
+/// Starts its arguments, and ends everything in its process group once its standard input is closed: so nothing
+/// outlives the test, however the test ends.
+const LEASH: &str = r#""$@" & cat >/dev/null; kill -KILL 0"#;
+
+/// The folder that set-up made; `None`, with the reason printed, when there is none.
+pub fn installed() -> Option<PathBuf> {
+    let folder = std::env::var_os(FOLDER).map(PathBuf::from);
+    if let Some(folder) = folder
+        && folder.join("venv/bin/torchserve").is_file()
+    {
+        return Some(folder);
+    }
+    gate::skip(&format!("{FOLDER} names no folder with a TorchServe"));
+    None
+}
+
+/// A running TorchServe with the models `tiny` and `twin`, version 1.0; it ends when dropped.
+pub struct TorchServe {
+    /// Where it listens.
+    pub ports: Ports,
+    /// Process id of its frontend.
+    pub pid: u32,
+    leash: Leash,
+    _folder: TempDir,
+}
+
+impl TorchServe {
+    /// Starts the TorchServe of `installed` with `properties` added to its configuration, and waits until every
+    /// model has a worker that is ready.
+    pub fn start(installed: &Path, properties: &[&str]) -> Self {
+        let folder = tempfile::tempdir().expect("a folder for TorchServe's files");
+        let ports = Ports::free();
+        let config = folder.path().join("config.properties");
+        let models = installed.join("models");
+        fs::write(&config, config::text(&ports, &models, properties)).expect("the folder is ours");
+        let leash = Leash::start(installed, folder.path(), &config);
+        let pid = wait_for("TorchServe's frontend", START_LIMIT, || {
+            let pid = fs::read_to_string(folder.path().join(".model_server.pid")).ok()?;
+            pid.trim().parse().ok()
+        });
+        wait_for("workers of TorchServe", START_LIMIT, || {
+            let alive = Path::new(&format!("/proc/{pid}")).exists();
+            assert!(alive, "TorchServe ended: {}", console(folder.path()));
+            MODELS
+                .iter()
+                .all(|model| is_ready(ports.management, model))
+                .then_some(())
+        });
+        Self {
+            ports,
+            pid,
+            leash,
+            _folder: folder,
+        }
+    }
+
+    /// A scrape of its own metrics; TorchServe counts the scrape itself after it is rendered.
+    pub fn metrics(&self) -> Exposition {
+        let (status, text) =
+            client::get(self.ports.metrics, "/metrics").expect("TorchServe serves its metrics");
+        assert_eq!(status, 200, "{text}");
+        Exposition::parse(&text).unwrap_or_else(|fault| panic!("TorchServe's /metrics {fault}"))
+    }
+
+    /// Ends it as `torchserve --stop` does, and waits until it is gone.
+    pub fn stop(self) {
+        let pid = i32::try_from(self.pid).ok().and_then(Pid::from_raw);
+        let pid = pid.expect("a frontend has a process id");
+        kill_process(pid, Signal::TERM).expect("the frontend is there until it is told to end");
+        let folder = format!("/proc/{}", self.pid);
+        wait_for("the end of TorchServe's frontend", STOP_LIMIT, || {
+            (!Path::new(&folder).exists()).then_some(())
+        });
+        drop(self.leash);
+    }
+}
+
+/// Whether every worker of `model` is ready, and there is one.
+fn is_ready(management_port: u16, model: &str) -> bool {
+    let Ok((200, text)) = client::get(management_port, &format!("/models/{model}")) else {
+        return false;
+    };
+    let description: serde_json::Value =
+        serde_json::from_str(&text).expect("TorchServe describes a model in JSON");
+    let workers = description.pointer("/0/workers");
+    let workers = workers.and_then(|workers| workers.as_array());
+    workers.is_some_and(|workers| {
+        !workers.is_empty() && workers.iter().all(|worker| worker["status"] == "READY")
+    })
+}
+
+fn console(folder: &Path) -> String {
+    let bytes = fs::read(folder.join("console")).unwrap_or_default();
+    String::from_utf8_lossy(&bytes).into_owned()
+}
+
+/// The process group that TorchServe runs in: launcher, frontend, workers and collectors.
+struct Leash(Child);
+
+impl Leash {
+    fn start(installed: &Path, folder: &Path, config: &Path) -> Self {
+        let venv = installed.join("venv/bin");
+        let path = std::env::var_os("PATH").unwrap_or_default();
+        let path = std::iter::once(venv.clone()).chain(std::env::split_paths(&path));
+        let path = std::env::join_paths(path).expect("no folder has a colon in its name");
+        let console = File::create(folder.join("console")).expect("the folder is ours");
+        let mut command = Command::new("sh");
+        command
+            .args(["-c", LEASH, "torchserve-leash"])
+            .arg(venv.join("torchserve"))
+            .args(["--start", "--foreground", "--no-config-snapshots"])
+            .arg("--ts-config")
+            .arg(config)
+            .arg("--models")
+            .args(MODELS.map(|model| format!("{model}={model}.mar")))
+            .current_dir(folder)
+            .env("PATH", path)
+            .env("JAVA_HOME", installed.join("java"))
+            .envs(["TEMP", "TMPDIR", "LOG_LOCATION", "METRICS_LOCATION"].map(|name| (name, folder)))
+            .process_group(0)
+            .stdin(Stdio::piped())
+            .stdout(console.try_clone().expect("a file can be shared"))
+            .stderr(console);
+        Self(command.spawn().expect("a shell can be started"))
+    }
+}
+
+impl Drop for Leash {
+    fn drop(&mut self) {
+        let group = i32::try_from(self.0.id()).ok().and_then(Pid::from_raw);
+        drop(self.0.stdin.take());
+        // It fails when the child was reaped already, which is what is wanted.
+        let _ = self.0.wait();
+        let start = Instant::now();
+        // A machine whose first process reaps nobody keeps the dead in the group: that is not worth a panic here.
+        while group.is_some_and(|group| test_kill_process_group(group).is_ok())
+            && start.elapsed() < LINGER_LIMIT
+        {
+            std::thread::sleep(Duration::from_millis(5));
+        }
+    }
+}

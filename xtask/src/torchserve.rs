@@ -1,0 +1,193 @@
+//! A real TorchServe for the tests: Java, a Python environment of its own and model archives, among the build output.
+//!
+//! PyTorch's place is taken by a stub that says so: frontend, worker protocol and metrics are TorchServe's own, and
+//! they need no tensors. How a TorchServe is started is the tests' business.
+
+use std::env;
+use std::fs;
+use std::io::ErrorKind;
+use std::os::unix::fs::symlink;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use anyhow::{Context, Result, bail};
+
+use crate::toolchain::Places;
+use crate::{debian, progress, workspace};
+
+/// Debian's Python; another one may lack `venv` or have no fitting builds of the packages.
+const PYTHON: &str = "/usr/bin/python3";
+
+/// The releases that the tests are written against.
+const PYTHON_PACKAGES: [&str; 5] = [
+    "torchserve==0.12.0",
+    "torch-model-archiver==0.12.0",
+    "psutil==5.9.8",
+    "pyyaml==6.0.1",
+    "packaging==23.2",
+];
+
+/// The oldest Java that TorchServe's frontend is meant for.
+const JAVA_MAJOR: u32 = 17;
+
+/// The models of the archives; both are the same handler.
+const MODELS: [&str; 2] = ["tiny", "twin"];
+
+const HANDLER: &str = include_str!("../../tests/torchserve/handler.py");
+const TORCH_STUB: &str = include_str!("../../tests/torchserve/torch/__init__.py");
+
+/// The folder with `java`, `venv` and `models`, each made where it is missing or was made differently.
+pub(crate) fn ensure() -> Result<PathBuf> {
+    let dir = workspace::target_dir().join("tools/torchserve");
+    fs::create_dir_all(&dir).with_context(|| format!("create {}", dir.display()))?;
+    ensure_java(&dir.join("java"))?;
+    let made = dir.join("made");
+    // A Python environment knows its own path, so one that was moved has to be made anew.
+    let place = dir.to_string_lossy();
+    let recipe = [
+        &[&*place],
+        &PYTHON_PACKAGES[..],
+        &MODELS,
+        &[TORCH_STUB, HANDLER],
+    ]
+    .concat();
+    let recipe = recipe.join("\n");
+    if fs::read_to_string(&made).is_ok_and(|text| text == recipe) {
+        return Ok(dir);
+    }
+    make_venv(&dir.join("venv"))?;
+    make_archives(&dir)?;
+    fs::write(&made, recipe).with_context(|| format!("write {}", made.display()))?;
+    Ok(dir)
+}
+
+/// Makes `link` lead to the home of a Java that will do.
+fn ensure_java(link: &Path) -> Result<()> {
+    if link.join("bin/java").is_file() {
+        return Ok(());
+    }
+    let home = match find_java() {
+        Some(home) => home,
+        None => {
+            if !debian::is_here() {
+                bail!(
+                    "the tests need Java {JAVA_MAJOR} or later, and set-up can install it only on Debian and Ubuntu; \
+                     put java on PATH or set JAVA_HOME"
+                );
+            }
+            debian::install(
+                "TorchServe, which the tests need, runs on Java",
+                &["openjdk-17-jre-headless"],
+            )?;
+            find_java().context("find the Java that apt-get has just installed")?
+        }
+    };
+    match fs::remove_file(link) {
+        Err(err) if err.kind() != ErrorKind::NotFound => {
+            return Err(err).with_context(|| format!("clear {}", link.display()));
+        }
+        _ => {}
+    }
+    symlink(&home, link).with_context(|| format!("link {} to {}", link.display(), home.display()))
+}
+
+/// Home of the first Java that is new enough, of those that the environment and Debian's layout name.
+fn find_java() -> Option<PathBuf> {
+    let named = env::var_os("JAVA_HOME").map(|home| PathBuf::from(home).join("bin"));
+    let installed = fs::read_dir("/usr/lib/jvm")
+        .into_iter()
+        .flatten()
+        .flatten()
+        .map(|entry| entry.path().join("bin"));
+    named
+        .into_iter()
+        .chain(Places::from_env().bin_dirs)
+        .chain(installed)
+        .filter_map(|dir| fs::canonicalize(dir.join("java")).ok())
+        .find(|java| {
+            progress::output(Command::new(java).arg("--version"))
+                .is_ok_and(|(text, _)| java_major(&text).is_some_and(|major| major >= JAVA_MAJOR))
+        })
+        .and_then(|java| Some(java.parent()?.parent()?.to_owned()))
+}
+
+/// Reads the 17 of `openjdk 17.0.15 2025-04-15`; releases before 9 have no `--version`.
+fn java_major(text: &str) -> Option<u32> {
+    let version = text.split_whitespace().nth(1)?;
+    version
+        .split(|c: char| !c.is_ascii_digit())
+        .next()?
+        .parse()
+        .ok()
+}
+
+/// Makes the Python environment anew.
+fn make_venv(venv: &Path) -> Result<()> {
+    if debian::is_here() && !debian::missing(&["python3-venv"])?.is_empty() {
+        debian::install(
+            "TorchServe, which the tests need, runs on Python",
+            &["python3-venv"],
+        )?;
+    }
+    progress::step(
+        "make a Python environment",
+        Command::new(PYTHON)
+            .args(["-m", "venv", "--clear"])
+            .arg(venv),
+    )?;
+    progress::step(
+        "fetch TorchServe",
+        Command::new(venv.join("bin/python"))
+            .args([
+                "-m",
+                "pip",
+                "install",
+                "--quiet",
+                "--disable-pip-version-check",
+            ])
+            .args(PYTHON_PACKAGES),
+    )?;
+    let (packages, _) = progress::output(Command::new(venv.join("bin/python")).args([
+        "-c",
+        "import sysconfig; print(sysconfig.get_paths()['purelib'])",
+    ]))?;
+    let stub = Path::new(packages.trim()).join("torch");
+    fs::create_dir_all(&stub).with_context(|| format!("create {}", stub.display()))?;
+    fs::write(stub.join("__init__.py"), TORCH_STUB)
+        .with_context(|| format!("write the stub of PyTorch into {}", stub.display()))
+}
+
+fn make_archives(dir: &Path) -> Result<()> {
+    let models = dir.join("models");
+    fs::create_dir_all(&models).with_context(|| format!("create {}", models.display()))?;
+    let handler = dir.join("handler.py");
+    fs::write(&handler, HANDLER).with_context(|| format!("write {}", handler.display()))?;
+    for model in MODELS {
+        progress::check(
+            Command::new(dir.join("venv/bin/torch-model-archiver"))
+                .args(["--model-name", model, "--version", "1.0", "--force"])
+                .arg("--handler")
+                .arg(&handler)
+                .arg("--export-path")
+                .arg(&models),
+        )?;
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn java_tells_its_major_version_first() {
+        for (text, expected) in [
+            ("openjdk 17.0.15 2025-04-15\nOpenJDK Runtime", Some(17)),
+            ("java 21-ea 2023-09-19", Some(21)),
+            ("openjdk", None),
+            ("", None),
+        ] {
+            assert_eq!(java_major(text), expected, "{text:?}");
+        }
+    }
+}
