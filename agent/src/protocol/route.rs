@@ -65,7 +65,7 @@ pub fn classify(method: &str, target: &str, predicts_only_by_path: bool) -> Rout
     }
     match segments[..] {
         ["predictions" | "explanations", model] => return Route::inference(Some(model), None),
-        ["predictions" | "explanations", model, version] => {
+        ["predictions" | "explanations", model, version, ..] => {
             return Route::inference(Some(model), Some(version));
         }
         ["models", model, "invoke"] => return Route::inference(Some(model), None),
@@ -92,7 +92,17 @@ pub fn classify(method: &str, target: &str, predicts_only_by_path: bool) -> Rout
             return Route::inference(Some(model), Some(version));
         }
         ["v2", "repository" | "models", ..] | ["v2"] => return Route::ADMIN,
-        ["invocations"] if method != "GET" => return Route::inference(None, None),
+        ["invocations"] if method != "GET" => {
+            let model = query_value(target, "model_name");
+            if model.is_some() || !predicts_only_by_path {
+                return Route::inference(model, None);
+            }
+        }
+        // TorchServe's legacy paths (InferenceRequestHandler.java of 0.12.0).
+        [model, "predict"] if predicts_only_by_path => return Route::inference(Some(model), None),
+        [model, version, "predict"] if predicts_only_by_path => {
+            return Route::inference(Some(model), Some(version));
+        }
         _ => {}
     }
     let last = segments.last().copied().unwrap_or_default();
@@ -125,6 +135,14 @@ fn path_of(target: &str) -> &str {
         _ => target,
     };
     target.split(['?', '#']).next().unwrap_or_default()
+}
+
+/// Value of a query parameter of a request target, undecoded.
+fn query_value<'a>(target: &'a str, name: &str) -> Option<&'a str> {
+    let (_, query) = target.split_once('?')?;
+    query
+        .split('&')
+        .find_map(|pair| pair.strip_prefix(name)?.strip_prefix('='))
 }
 
 fn decode(segment: &str) -> String {
@@ -191,6 +209,26 @@ mod tests {
                 "{method} {target}"
             );
         }
+    }
+
+    #[test]
+    fn torchserve_also_predicts_under_its_legacy_paths() {
+        let models = |target| {
+            let route = classify("POST", target, true);
+            (route.purpose, route.model, route.version)
+        };
+        let tiny = |version: Option<&str>| {
+            (
+                Purpose::Inference,
+                Some("tiny".to_owned()),
+                version.map(str::to_owned),
+            )
+        };
+        assert_eq!(models("/tiny/predict"), tiny(None));
+        assert_eq!(models("/tiny/1.0/predict"), tiny(Some("1.0")));
+        assert_eq!(models("/predictions/tiny/1.0/extra"), tiny(Some("1.0")));
+        assert_eq!(models("/invocations?x=1&model_name=tiny"), tiny(None));
+        assert_eq!(models("/invocations").0, Purpose::Admin);
     }
 
     #[test]
