@@ -1,6 +1,6 @@
 //! The maps, and the few things done with them. Knows no hook.
 
-use core::ffi::c_void;
+use core::{ffi::c_void, ptr};
 
 use aya_ebpf::{
     EbpfContext as _,
@@ -27,32 +27,70 @@ const WAKEUP_BYTES: u64 = 512 << 10;
 /// Time after which a progress slot may go to another socket: the agent has long read it by then.
 const SLOT_HELD_NS: u64 = 1_000_000_000;
 
-/// A socket storage map whose entries are copied from a listener to the connections it accepts.
+/// A socket storage map; `FLAGS` beside the one that the kernel asks for.
 #[repr(C)]
-struct ClonedSkStorage {
+struct SkStorage<T, const FLAGS: usize> {
     r#type: *const [i32; BPF_MAP_TYPE_SK_STORAGE as usize],
     key: *const i32,
-    value: *const Conn,
+    value: *const T,
     max_entries: *const [i32; 0],
-    // BPF_F_NO_PREALLOC | BPF_F_CLONE
-    map_flags: *const [i32; 1 | 1 << 9],
+    map_flags: *const [i32; FLAGS],
 }
 
 // SAFETY: the fields are placeholders that the loader reads types from; nothing dereferences them.
-unsafe impl Sync for ClonedSkStorage {}
+unsafe impl<T, const FLAGS: usize> Sync for SkStorage<T, FLAGS> {}
 
-#[btf_map]
-static CONNS: ClonedSkStorage = ClonedSkStorage {
-    r#type: core::ptr::null(),
-    key: core::ptr::null(),
-    value: core::ptr::null(),
-    max_entries: core::ptr::null(),
-    map_flags: core::ptr::null(),
-};
+impl<T, const FLAGS: usize> SkStorage<T, FLAGS> {
+    const fn new() -> Self {
+        Self {
+            r#type: ptr::null(),
+            key: ptr::null(),
+            value: ptr::null(),
+            max_entries: ptr::null(),
+            map_flags: ptr::null(),
+        }
+    }
 
-/// An untouched [`Conn`], the first value of a new storage entry: it does not fit on the stack.
+    /// The socket's entry; null if it has none.
+    #[inline(always)]
+    fn get(&'static self, sk: Sock) -> *mut T {
+        // SAFETY: this is a socket storage map, and `sk` came from a hook's typed argument.
+        unsafe { bpf_sk_storage_get(self.as_ptr(), sk.as_ptr(), ptr::null_mut(), 0) }.cast()
+    }
+
+    /// The socket's entry, made of zeros if it had none.
+    #[inline(always)]
+    fn get_or_insert(&'static self, sk: Sock) -> Result<*mut T, DropReason> {
+        let create = BPF_SK_STORAGE_GET_F_CREATE.into();
+        // SAFETY: as in `get`; without a first value the kernel makes one of zeros (kernel/bpf/bpf_local_storage.c).
+        let entry =
+            unsafe { bpf_sk_storage_get(self.as_ptr(), sk.as_ptr(), ptr::null_mut(), create) };
+        if entry.is_null() {
+            Err(DropReason::NoStorage)
+        } else {
+            Ok(entry.cast())
+        }
+    }
+
+    #[inline(always)]
+    fn as_ptr(&'static self) -> *mut c_void {
+        ptr::from_ref(self).cast_mut().cast()
+    }
+}
+
+/// `BPF_F_NO_PREALLOC`, which socket storage asks for.
+const NO_PREALLOC: usize = 1;
+/// `BPF_F_CLONE`: a connection gets a copy of its listener's entry before its first byte.
+const CLONE: usize = 1 << 9;
+
+/// State of watched connections.
 #[btf_map]
-static BLANKS: Array<Conn, 1> = Array::new();
+static CONNS: SkStorage<Conn, NO_PREALLOC> = SkStorage::new();
+
+/// Marks of watched listeners, which their connections inherit. One byte, so that accepting a connection costs the
+/// server next to nothing, and its state is only allocated by its own hooks, where a failure does it no harm.
+#[btf_map]
+static MARKS: SkStorage<u8, { NO_PREALLOC | CLONE }> = SkStorage::new();
 
 #[btf_map]
 static RECORDS: RingBuf<Record, { 2 << 20 }> = RingBuf::new();
@@ -87,37 +125,28 @@ pub(crate) fn count(reason: DropReason) {
     }
 }
 
-/// State of a watched socket; null for any other.
+/// State of a watched socket; null for any other, and before its first bytes.
 #[inline(always)]
 pub(crate) fn conn(sk: Sock) -> *mut Conn {
-    // SAFETY: CONNS is a socket storage map and `sk` came from the hook's typed argument.
-    unsafe { bpf_sk_storage_get(conns(), sk.as_ptr(), core::ptr::null_mut(), 0) }.cast()
+    CONNS.get(sk)
 }
 
 /// State of a socket, made if there was none.
 #[inline(always)]
 pub(crate) fn conn_or_new(sk: Sock) -> Result<*mut Conn, DropReason> {
-    let blank = BLANKS.get_ptr_mut(0).ok_or(DropReason::NoStorage)?;
-    // SAFETY: as in `conn`; `blank` is a value of the map's own type.
-    let conn: *mut Conn = unsafe {
-        bpf_sk_storage_get(
-            conns(),
-            sk.as_ptr(),
-            blank.cast(),
-            BPF_SK_STORAGE_GET_F_CREATE.into(),
-        )
-    }
-    .cast();
-    if conn.is_null() {
-        Err(DropReason::NoStorage)
-    } else {
-        Ok(conn)
-    }
+    CONNS.get_or_insert(sk)
 }
 
+/// Marks a listener as watched.
 #[inline(always)]
-fn conns() -> *mut c_void {
-    (&raw const CONNS).cast_mut().cast()
+pub(crate) fn mark(sk: Sock) -> Result<(), DropReason> {
+    MARKS.get_or_insert(sk).map(|_| ())
+}
+
+/// Whether the socket is a watched listener, or was accepted by one.
+#[inline(always)]
+pub(crate) fn is_marked(sk: Sock) -> bool {
+    !MARKS.get(sk).is_null()
 }
 
 /// Sends the record of `conn` up, with its payload.

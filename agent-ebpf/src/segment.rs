@@ -82,7 +82,7 @@ pub struct SendPlan {
 }
 
 impl Conn {
-    /// The state of a socket of which nothing is known.
+    /// The state of a socket of which nothing is known: zeros, as the kernel makes it.
     pub const fn new() -> Self {
         Self {
             record: Record {

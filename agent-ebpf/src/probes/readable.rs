@@ -18,18 +18,20 @@ fn sk_data_ready(ctx: BtfTracePointContext) -> i32 {
 fn try_sk_data_ready(sk: Sock) -> Result<(), DropReason> {
     let mut conn = maps::conn(sk);
     if conn.is_null() {
-        if !is_unix_child(sk)? {
+        let marked = maps::is_marked(sk);
+        if marked && sk.listens() {
+            return if sk.family() == Some(Family::Unix) {
+                maps::watch_address(sk.unix_address())
+            } else {
+                Ok(())
+            };
+        }
+        if !marked && !is_unix_child(sk)? {
             return Ok(());
         }
         conn = maps::conn_or_new(sk)?;
         // SAFETY: a map value, non-null by `conn_or_new`.
         unsafe { (*conn).tracked = 1 };
-    }
-    if sk.listens() {
-        if sk.family() == Some(Family::Unix) {
-            maps::watch_address(sk.unix_address())?;
-        }
-        return Ok(());
     }
     // SAFETY: a map value; `arrivals`, `unix_produced` and `unix_floor` are written by this hook alone. TCP runs it
     // under the socket lock; AF_UNIX senders that share one socket may run it at once, and then miscount an arrival.

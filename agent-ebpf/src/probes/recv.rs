@@ -129,7 +129,8 @@ fn introduce(conn: &mut Conn, sk: Sock) {
 fn is_request_of_a_watched(sk: Sock, bytes: u32) -> bool {
     let by_process = maps::watches(maps::current().0);
     match sk.family() {
-        Some(Family::Inet) if by_process || maps::watches_port(sk.local_port()) => {}
+        Some(Family::Inet)
+            if by_process || maps::watches_port(sk.local_port()) || maps::is_marked(sk) => {}
         Some(Family::Unix) if by_process && sk.unix_address() != 0 => {}
         _ => return false,
     }

@@ -46,9 +46,7 @@ fn try_scan_listeners(task: *mut c_void, file: *mut c_void) -> Result<(), DropRe
     if !by_process && !by_port {
         return Ok(());
     }
-    let conn = maps::conn_or_new(sk)?;
-    // SAFETY: a map value, non-null by `conn_or_new`; connections start tracked.
-    unsafe { (*conn).tracked = 1 };
+    maps::mark(sk)?;
     if family == Family::Unix {
         maps::watch_address(sk.unix_address())?;
     }

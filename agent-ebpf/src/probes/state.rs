@@ -38,9 +38,7 @@ fn on_listen(sk: Sock) -> Result<(), DropReason> {
     let (tgid, _) = maps::current();
     let port = sk.local_port();
     if maps::watches_port(port) || maps::watches(tgid) {
-        let conn = maps::conn_or_new(sk)?;
-        // SAFETY: a map value, non-null by `conn_or_new`; connections start tracked.
-        unsafe { (*conn).tracked = 1 };
+        maps::mark(sk)?;
     }
     maps::emit_process(ProcessEvent {
         kind: process::LISTEN,
