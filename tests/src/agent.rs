@@ -3,6 +3,7 @@
 use std::{
     fs::File,
     net::TcpListener,
+    os::unix::{fs::PermissionsExt as _, process::CommandExt as _},
     path::PathBuf,
     process::{Command, Stdio},
     time::{Duration, Instant},
@@ -228,9 +229,31 @@ impl Agent {
 
 /// Runs the agent with `args` until it ends by itself, at most ten seconds long.
 pub fn run_to_end(args: &[&str]) -> Ended {
+    end_of(Command::new(agent_binary()), args)
+}
+
+/// As [`run_to_end`], without any privilege: as nobody, if this is root.
+pub fn run_unprivileged_to_end(args: &[&str]) -> Ended {
+    /// User and group `nobody` of Debian and most others.
+    const NOBODY: u32 = 65534;
+    if !rustix::process::geteuid().is_root() {
+        return run_to_end(args);
+    }
+    // A copy where nobody may run it: the build folder may lie in a closed home.
+    let folder = tempfile::tempdir().expect("a folder for the agent's copy");
+    let open = std::fs::Permissions::from_mode(0o755);
+    std::fs::set_permissions(folder.path(), open).expect("the folder is ours");
+    let copy = folder.path().join("inferprobe");
+    std::fs::copy(agent_binary(), &copy).expect("the agent can be copied");
+    let mut command = Command::new(copy);
+    command.uid(NOBODY).gid(NOBODY);
+    end_of(command, args)
+}
+
+fn end_of(mut command: Command, args: &[&str]) -> Ended {
     let folder = tempfile::tempdir().expect("a folder for the agent's output");
     let (out, err) = (folder.path().join("out"), folder.path().join("err"));
-    let child = Command::new(agent_binary())
+    let child = command
         .args(args)
         .env("RUST_BACKTRACE", "1")
         .stdin(Stdio::null())

@@ -8,7 +8,7 @@
 use std::{net::TcpListener, path::Path};
 
 use inferprobe_tests::{
-    agent::{Agent, run_to_end},
+    agent::{Agent, Ended, free_port, run_to_end, run_unprivileged_to_end},
     exposition::Exposition,
 };
 
@@ -17,7 +17,10 @@ const ENVIRONMENT: i32 = 1;
 
 /// Runs the agent to its end; it must fail with `code` and one line on standard error that has all of `parts`.
 fn assert_refused(args: &[&str], code: i32, parts: &[&str]) {
-    let ended = run_to_end(args);
+    assert_says_why(&run_to_end(args), args, code, parts);
+}
+
+fn assert_says_why(ended: &Ended, args: &[&str], code: i32, parts: &[&str]) {
     assert_eq!(ended.code, Some(code), "{args:?}: {ended:?}");
     let message = ended.stderr.trim_end();
     assert!(
@@ -37,6 +40,14 @@ fn config_file(folder: &Path, text: &str) -> String {
     let path = folder.join("inferprobe.toml");
     std::fs::write(&path, text).unwrap();
     path.to_str().unwrap().to_owned()
+}
+
+#[test]
+fn a_missing_capability_is_named_with_exit_code_1() {
+    let listen = format!("127.0.0.1:{}", free_port());
+    let args = ["--listen", &listen];
+    let ended = run_unprivileged_to_end(&args);
+    assert_says_why(&ended, &args, ENVIRONMENT, &["CAP_BPF", "--no-probes"]);
 }
 
 #[test]
