@@ -322,6 +322,28 @@ mod tests {
     }
 
     #[test]
+    fn a_known_server_with_a_watch_of_its_own_is_both() {
+        let mut registry = Registry::new(vec![watch(exe("ModelServer"), Some("m"))]);
+        let reason = registry.matching("/usr/bin/java -Xmx1g org.pytorch.serve.ModelServer");
+        let both = Match {
+            configured: Some(0),
+            known: Some(KnownServer::TorchServe),
+        };
+        assert_eq!(reason, Some(both));
+        registry.insert(
+            u32::MAX,
+            Process {
+                name: "java".into(),
+                reason,
+                until: None,
+            },
+        );
+        let server = registry.server(u32::MAX, Some(8080));
+        assert_eq!((&*server.name, &*server.model), ("srv", "m"));
+        assert!(server.predicts_only_by_path);
+    }
+
+    #[test]
     fn an_ended_process_keeps_its_names_for_a_while() {
         let mut registry = Registry::new(vec![]);
         registry.insert(
