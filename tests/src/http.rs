@@ -67,20 +67,32 @@ impl Head {
     }
 }
 
-/// Length of the complete chunked body at the start of `bytes`, its last line end included, and of its content.
+/// Length of the complete chunked body at the start of `bytes`, its trailers and last line end included, and of its
+/// content.
 pub fn chunked_len(bytes: &[u8]) -> Option<(usize, usize)> {
     let (mut at, mut content) = (0, 0);
     loop {
         let line = bytes.get(at..)?.windows(2).position(|w| w == b"\r\n")?;
         let size = std::str::from_utf8(&bytes[at..at + line]).ok()?;
         let size = usize::from_str_radix(size, 16).ok()?;
+        if size == 0 {
+            return Some((trailers_end(bytes, at + line + 2)?, content));
+        }
         at = size.checked_add(at + line + 4)?;
         content += size;
         if at > bytes.len() {
             return None;
         }
-        if size == 0 {
-            return Some((at, content));
+    }
+}
+
+/// Where the trailers that start at `at` end, their empty line included.
+fn trailers_end(bytes: &[u8], mut at: usize) -> Option<usize> {
+    loop {
+        let line = bytes.get(at..)?.windows(2).position(|w| w == b"\r\n")?;
+        at += line + 2;
+        if line == 0 {
+            return Some(at);
         }
     }
 }
@@ -109,9 +121,13 @@ mod tests {
 
     #[test]
     fn a_chunked_body_is_complete_only_with_its_last_byte() {
-        let bytes = b"3\r\nabc\r\n0\r\n\r\nnext";
-        assert_eq!(chunked_len(bytes), Some((13, 3)));
-        assert!((0..13).all(|cut| chunked_len(&bytes[..cut]).is_none()));
+        for (bytes, len) in [
+            (&b"3\r\nabc\r\n0\r\n\r\nnext"[..], 13),
+            (b"3\r\nabc\r\n0\r\nA: b\r\nC: d\r\n\r\nnext", 25),
+        ] {
+            assert_eq!(chunked_len(bytes), Some((len, 3)));
+            assert!((0..len).all(|cut| chunked_len(&bytes[..cut]).is_none()));
+        }
         assert_eq!(chunked_len(b"ffffffffffffffff\r\nx"), None);
     }
 }

@@ -13,6 +13,8 @@ pub struct Plan {
     pub status: u16,
     /// Bytes of answer body (`body`).
     pub body_bytes: usize,
+    /// Least bytes of the head, filled up with a field (`head_bytes`).
+    pub head_bytes: usize,
     /// Head and body in separate writes (`split=1`).
     pub split: bool,
     /// Most bytes handed over in one write (`write_size`).
@@ -21,6 +23,8 @@ pub struct Plan {
     pub gap: Duration,
     /// Number of chunks of a chunked answer (`chunks`).
     pub chunks: Option<usize>,
+    /// A chunked answer ends with a trailer field (`trailers=1`).
+    pub trailers: bool,
     /// The body ends with the connection (`until_close=1`).
     pub until_close: bool,
     /// The connection ends after the answer (`close=1`, or the request's own `Connection: close`).
@@ -55,10 +59,12 @@ impl Plan {
                 + Duration::from_millis(number("sleep_ms").unwrap_or(0)),
             status,
             body_bytes: size("body").unwrap_or(2),
+            head_bytes: size("head_bytes").unwrap_or(0),
             split: flag("split"),
             write_size: size("write_size").unwrap_or(usize::MAX),
             gap: Duration::from_millis(number("gap_ms").unwrap_or(0)),
             chunks: size("chunks"),
+            trailers: flag("trailers"),
             until_close,
             close: until_close || flag("close") || head.field("connection") == Some("close"),
             early: flag("early"),
@@ -78,6 +84,11 @@ impl Plan {
         if self.close {
             head.push_str("Connection: close\r\n");
         }
+        let name = "X-Fill: ";
+        let fill = self.head_bytes.checked_sub(head.len() + name.len() + 4);
+        if let Some(fill) = fill {
+            head.push_str(&format!("{name}{}\r\n", "f".repeat(fill)));
+        }
         head.push_str("\r\n");
 
         let body = vec![b'r'; self.body_bytes];
@@ -91,7 +102,12 @@ impl Plan {
                     chunk.extend_from_slice(b"\r\n");
                     writes.push(chunk);
                 }
-                writes.push(b"0\r\n\r\n".to_vec());
+                let trailers = if self.trailers {
+                    "X-Sum: 12345\r\n"
+                } else {
+                    ""
+                };
+                writes.push(format!("0\r\n{trailers}\r\n").into_bytes());
             }
             None if self.split => writes.push(body),
             None => writes[0].extend_from_slice(&body),
@@ -125,6 +141,8 @@ mod tests {
         assert_eq!(sizes("GET /?body=10&write_size=30"), [30, head + 10 - 30]);
         let head = "HTTP/1.1 200 Reference\r\nTransfer-Encoding: chunked\r\n\r\n".len();
         assert_eq!(sizes("GET /?body=10&chunks=2"), [head, 15, 15, 5]);
+        assert_eq!(sizes("GET /?body=10&chunks=1&trailers=1"), [head, 15, 19]);
+        assert_eq!(sizes("GET /?body=10&split=1&head_bytes=2000"), [2000, 10]);
     }
 
     #[test]
