@@ -89,6 +89,11 @@ fn three(client: &mut Connection, model: &str) -> Vec<Call> {
     each(client, &[one(), one(), one()])
 }
 
+fn longer_than_is_copied(client: &mut Connection, model: &str) -> Vec<Call> {
+    let one = || (post(model, "status=201&body=1500", 1500), 201);
+    each(client, &[one(), one(), one()])
+}
+
 fn split_head(client: &mut Connection, model: &str) -> Vec<Call> {
     let bytes = post(model, "sleep_ms=1", 100);
     in_parts(client, &[&bytes[..3], &bytes[3..20], &bytes[20..]])
@@ -200,6 +205,16 @@ const PATTERNS: &[Pattern] = &[
     pattern("recv-send", &["--io", "recv-send"], three),
     pattern("vectored", &["--io", "vectored"], three),
     pattern("message", &["--io", "message"], three),
+    pattern(
+        "vectored-longer",
+        &["--io", "vectored"],
+        longer_than_is_copied,
+    ),
+    pattern(
+        "message-longer",
+        &["--io", "message"],
+        longer_than_is_copied,
+    ),
     pattern("several-reads", &["--read-sizes", "100"], three),
     pattern("tiny-reads", &["--read-sizes", "24,1"], three),
     pattern(

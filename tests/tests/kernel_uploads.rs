@@ -1,0 +1,49 @@
+//! Needs root: bodies that are still arriving while the server reads them.
+
+#![expect(
+    clippy::unwrap_used,
+    reason = "in a test file, a panic is a failed test"
+)]
+
+use inferprobe_tests::{
+    agent::Agent,
+    client::{Connection, request},
+    fit::{misfits, pair},
+    gate,
+    server::Server,
+};
+
+const MS: u64 = 1_000_000;
+
+#[test]
+fn the_arrival_of_a_large_upload_outlives_its_reads() {
+    let Some(_turn) = gate::kernel() else { return };
+    const REQUESTS: usize = 15;
+    const SLEEP_MS: u64 = 30;
+    // Reads of whole megabytes last long enough for more to arrive during each.
+    let sleep = SLEEP_MS.to_string();
+    let mut server = Server::start(&["--read-sleep-ms", &sleep, "--read-sizes", "4000000"]);
+    let agent = Agent::start(&["--watch-port", &server.port().to_string()]);
+    let mut client = Connection::open(&server.place).unwrap();
+    let bytes = request("POST", "/predictions/upload", &[], &vec![b'x'; 20_000_000]);
+    let mut sends = Vec::new();
+    for _ in 0..REQUESTS {
+        sends.push(client.exchange(&bytes).unwrap().0);
+    }
+    let rows = agent.rows(REQUESTS, |row| row.model == "upload");
+    let stamps = server.stamps(REQUESTS);
+    for ((stamp, row), sent) in pair(&stamps, &rows).iter().zip(&sends) {
+        assert_eq!(misfits(stamp, sent, row), Vec::<String>::new(), "{row:?}");
+        assert!(row.queue_ns() >= Some(SLEEP_MS * MS), "{row:?}");
+        assert!(row.arrival_ns <= stamp.readable_ns, "{row:?}");
+        let stages = [
+            row.arrival_ns.unwrap(),
+            row.first_read_ns,
+            row.last_read_ns,
+            row.first_write_ns.unwrap(),
+            row.last_write_ns.unwrap(),
+        ];
+        assert!(stages.is_sorted(), "{row:?}");
+    }
+    agent.stop();
+}
