@@ -1,5 +1,5 @@
 //! A closed-loop HTTP load client: N keep-alive connections on one thread, each sends its next request when the
-//! answer to the last is complete.
+//! answer to the last is complete, and not before its time where a rate is asked for.
 
 use std::{
     io::{Read, Write},
@@ -36,6 +36,8 @@ pub struct Load {
     pub target: String,
     /// Bytes of request body.
     pub body_bytes: usize,
+    /// Requests per second, evenly spaced; `None` sends as fast as answers come.
+    pub rate_per_s: Option<u32>,
 }
 
 /// What came of it.
@@ -54,18 +56,29 @@ pub struct Outcome {
 struct Connection {
     stream: TcpStream,
     input: Vec<u8>,
+    /// When the next request may go out, or when the one under way might have.
+    due: Instant,
     sent: Instant,
+    in_flight: bool,
 }
+
+/// Longest wait for an answer.
+const PATIENCE: Duration = Duration::from_secs(10);
 
 /// Runs the load to its end.
 pub fn run(load: &Load) -> Result<Outcome> {
     let epoll = epoll::create(CreateFlags::CLOEXEC)?;
     let body = vec![b'b'; load.body_bytes];
     let bytes = request("POST", &load.target, &[], &body);
+    let spacing = load
+        .rate_per_s
+        .map_or(Duration::ZERO, |rate| Duration::from_secs(1) / rate.max(1));
+    let turn = spacing * u32::try_from(load.connections)?;
     let start = Instant::now();
     let mut connections = Vec::with_capacity(load.connections);
+    let mut due = start;
     for index in 0..load.connections {
-        let mut stream = TcpStream::connect(load.address)
+        let stream = TcpStream::connect(load.address)
             .with_context(|| format!("connect to {}", load.address))?;
         stream.set_nodelay(true)?;
         epoll::add(
@@ -74,26 +87,34 @@ pub fn run(load: &Load) -> Result<Outcome> {
             EventData::new_u64(index as u64),
             EventFlags::IN,
         )?;
-        stream.write_all(&bytes)?;
         connections.push(Connection {
             stream,
             input: Vec::new(),
-            sent: Instant::now(),
+            due,
+            sent: start,
+            in_flight: false,
         });
+        due += spacing;
     }
 
     let mut latencies_ns = Vec::new();
     let mut events = Vec::with_capacity(load.connections.max(1));
-    let mut open = load.connections;
     let mut scratch = vec![0; 65536];
-    let patience = Timespec {
-        tv_sec: 10,
-        tv_nsec: 0,
-    };
-    while open > 0 {
+    loop {
+        let now = Instant::now();
+        let over = now.duration_since(start) >= load.duration;
+        let wait = send_due(&mut connections, &bytes, now, over)?;
+        let in_flight = connections.iter().any(|connection| connection.in_flight);
+        if over && !in_flight {
+            break;
+        }
         events.clear();
-        epoll::wait(&epoll, spare_capacity(&mut events), Some(&patience))?;
-        anyhow::ensure!(!events.is_empty(), "no answer within 10 s");
+        let limit = Timespec::try_from(wait.unwrap_or(PATIENCE))?;
+        epoll::wait(&epoll, spare_capacity(&mut events), Some(&limit))?;
+        anyhow::ensure!(
+            wait.is_some() || !events.is_empty(),
+            "no answer within 10 s"
+        );
         for event in &events {
             let index = usize::try_from(event.data.u64()).context("index of a connection")?;
             let connection = &mut connections[index];
@@ -102,12 +123,8 @@ pub fn run(load: &Load) -> Result<Outcome> {
             }
             let latency = connection.sent.elapsed();
             latencies_ns.push(u64::try_from(latency.as_nanos())?);
-            if start.elapsed() < load.duration {
-                connection.sent = Instant::now();
-                connection.stream.write_all(&bytes)?;
-            } else {
-                open -= 1;
-            }
+            connection.in_flight = false;
+            connection.due += turn;
         }
     }
     let elapsed_s = start.elapsed().as_secs_f64();
@@ -118,6 +135,30 @@ pub fn run(load: &Load) -> Result<Outcome> {
         requests_per_s: latencies_ns.len() as f64 / elapsed_s,
         latency_ns: Spread::of(latencies_ns).context("no answer at all")?,
     })
+}
+
+/// Sends on each connection whose time has come, none when `over`; how long until the next one's, if any waits for it.
+fn send_due(
+    connections: &mut [Connection],
+    bytes: &[u8],
+    now: Instant,
+    over: bool,
+) -> Result<Option<Duration>> {
+    let mut wait: Option<Duration> = None;
+    for connection in connections {
+        if over || connection.in_flight {
+            continue;
+        }
+        if connection.due <= now {
+            connection.sent = Instant::now();
+            connection.in_flight = true;
+            connection.stream.write_all(bytes)?;
+        } else {
+            let left = connection.due - now;
+            wait = Some(wait.map_or(left, |wait| wait.min(left)));
+        }
+    }
+    Ok(wait)
 }
 
 /// One read; true when it completed the answer.

@@ -23,6 +23,9 @@ struct Args {
     /// Bytes of request body
     #[arg(long, default_value_t = 64)]
     body_bytes: usize,
+    /// Requests per second; as many as possible if left out
+    #[arg(long)]
+    rate_per_s: Option<u32>,
 }
 
 fn main() -> anyhow::Result<()> {
@@ -33,6 +36,7 @@ fn main() -> anyhow::Result<()> {
         duration: Duration::from_millis(args.duration_ms),
         target: args.target,
         body_bytes: args.body_bytes,
+        rate_per_s: args.rate_per_s,
     })?;
     println!("{}", serde_json::to_string(&outcome)?);
     Ok(())
