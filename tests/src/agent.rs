@@ -4,7 +4,7 @@ use std::{
     fs::File,
     net::TcpListener,
     os::unix::{fs::PermissionsExt as _, process::CommandExt as _},
-    path::PathBuf,
+    path::{Path, PathBuf},
     process::{Command, Stdio},
     time::{Duration, Instant},
 };
@@ -21,6 +21,8 @@ use crate::{
 
 /// Longest time from start to a healthy agent.
 const START_LIMIT: Duration = Duration::from_secs(20);
+/// Name of the request log in the agent's folder.
+const LOG: &str = "requests.jsonl";
 /// Longest time from the end of a request to its row in the log, by the agent's word.
 pub const LOG_LIMIT: Duration = Duration::from_secs(1);
 /// How long a test waits for rows whose lateness is not its subject.
@@ -104,22 +106,33 @@ pub struct Agent {
 impl Agent {
     /// Starts the agent with `args` beside its endpoint and request log, and waits until it is healthy.
     pub fn start<S: AsRef<str>>(args: &[S]) -> Self {
+        Self::launch(args, |command, folder| {
+            command
+                .args(["--refresh-interval", "1"])
+                .arg("--request-log")
+                .arg(folder.join(LOG));
+        })
+    }
+
+    /// Starts the agent as its users do: with `args` beside its endpoint, and no request log.
+    pub fn start_unlogged<S: AsRef<str>>(args: &[S]) -> Self {
+        Self::launch(args, |_, _| {})
+    }
+
+    fn launch<S: AsRef<str>>(args: &[S], add: impl FnOnce(&mut Command, &Path)) -> Self {
         let folder = tempfile::tempdir().expect("a folder for the agent's files");
-        let log = folder.path().join("requests.jsonl");
         let port = free_port();
         let errors = File::create(folder.path().join("stderr")).expect("a file for its errors");
-        let process = Command::new(agent_binary())
+        let mut command = Command::new(agent_binary());
+        command
             .arg("serve")
             .args(["--listen", &format!("127.0.0.1:{port}")])
-            .args(["--refresh-interval", "1"])
-            .arg("--request-log")
-            .arg(log)
             .args(args.iter().map(AsRef::as_ref))
             .stdin(Stdio::null())
             .stdout(Stdio::null())
-            .stderr(errors)
-            .spawn()
-            .expect("the agent can be started");
+            .stderr(errors);
+        add(&mut command, folder.path());
+        let process = command.spawn().expect("the agent can be started");
         let mut agent = Self {
             port,
             process: Owned(process),
@@ -144,6 +157,11 @@ impl Agent {
         self.process.rss_bytes()
     }
 
+    /// CPU time used, user and system, in seconds.
+    pub fn cpu_s(&self) -> f64 {
+        self.process.cpu_s()
+    }
+
     /// Everything it has written to standard error.
     pub fn errors(&self) -> String {
         let bytes = std::fs::read(self.folder.path().join("stderr"));
@@ -165,7 +183,7 @@ impl Agent {
 
     /// Every whole row of the request log.
     pub fn log(&self) -> Vec<Logged> {
-        let path = self.folder.path().join("requests.jsonl");
+        let path = self.folder.path().join(LOG);
         // The agent may make the file with its first row.
         let text = std::fs::read_to_string(path).unwrap_or_default();
         text.split_inclusive('\n')

@@ -1,10 +1,12 @@
 //! Tools for testing the agent as a black box: servers and clients that stamp their own clock, a handle on a
-//! running agent, and a strict reader of the exposition format.
+//! running agent, a strict reader of the exposition format, and the bench that measures what the agent costs.
 //!
 //! Nothing here links the agent: it is started as a process and judged by what it serves and logs.
 
 pub mod agent;
+pub mod bench;
 pub mod bpf_ids;
+pub mod bpf_stats;
 pub mod client;
 pub mod clock;
 pub mod echo;

@@ -6,9 +6,12 @@ use std::{
     time::{Duration, Instant},
 };
 
-use rustix::process::{Pid, Signal, kill_process};
+use rustix::{
+    param::clock_ticks_per_second,
+    process::{Pid, Signal, kill_process},
+};
 
-/// Path of a binary of this workspace: beside the running test, or what `variable` says.
+/// Path of a binary of this workspace: in the running program's profile, or what `variable` says.
 ///
 /// # Panics
 /// When there is no such file.
@@ -16,11 +19,12 @@ pub fn binary(name: &str, variable: Option<&str>) -> PathBuf {
     if let Some(path) = variable.and_then(std::env::var_os) {
         return PathBuf::from(path);
     }
-    let test = std::env::current_exe().expect("a running test has an executable");
-    let folder = test
-        .parent()
-        .and_then(|deps| deps.parent())
-        .expect("a test lies in target/<profile>/deps");
+    let program = std::env::current_exe().expect("a running program has an executable");
+    let mut folder = program.parent().expect("an executable lies in a folder");
+    // A test lies in target/<profile>/deps, a binary in target/<profile>.
+    if folder.ends_with("deps") {
+        folder = folder.parent().unwrap_or(folder);
+    }
     let path = folder.join(name);
     assert!(
         path.exists(),
@@ -74,6 +78,21 @@ impl Owned {
             .expect("VmRSS is a number of kB");
         kib * 1024
     }
+
+    /// CPU time used, user and system, in seconds; the kernel counts in hundredths.
+    pub fn cpu_s(&self) -> f64 {
+        let stat = std::fs::read_to_string(format!("/proc/{}/stat", self.pid()))
+            .expect("a running child has /proc/PID/stat");
+        cpu_ticks(&stat).expect("utime and stime are numbers of ticks") as f64
+            / clock_ticks_per_second() as f64
+    }
+}
+
+/// Fields 14 and 15 of `/proc/PID/stat`; the name in field 2 may hold anything.
+fn cpu_ticks(stat: &str) -> Option<u64> {
+    let (_, fields) = stat.rsplit_once(") ")?;
+    let mut times = fields.split(' ').skip(11).map(str::parse::<u64>);
+    Some(times.next()?.ok()? + times.next()?.ok()?)
 }
 
 impl Drop for Owned {
@@ -81,5 +100,17 @@ impl Drop for Owned {
         // Both fail when the child was reaped already, which is what is wanted.
         let _ = self.0.kill();
         let _ = self.0.wait();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn cpu_time_is_found_behind_any_name() {
+        let stat = "7 (a) 1 (b) S 1 7 7 0 -1 4194560 90 0 0 0 12 30 5 5 20 0 3 0 100";
+        assert_eq!(cpu_ticks(stat), Some(42));
+        assert_eq!(cpu_ticks("7 (a) S 1 7"), None);
     }
 }

@@ -1,8 +1,9 @@
-//! `cargo xtask`: set-up, build, run, test and lint of inferprobe.
+//! `cargo xtask`: set-up, build, run, test, bench and lint of inferprobe.
 //!
 //! Starts compilers and package managers; shares no code with the agent beyond `toolchain.rs`.
 
 mod agent;
+mod bench;
 mod debian;
 mod linker;
 mod privilege;
@@ -19,7 +20,7 @@ use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
 
-/// Set-up, build, run, test and lint of inferprobe.
+/// Set-up, build, run, test, bench and lint of inferprobe.
 #[derive(Debug, Parser)]
 #[command(name = "cargo xtask", bin_name = "cargo xtask")]
 struct Cli {
@@ -52,6 +53,12 @@ enum Command {
         #[arg(last = true)]
         test_args: Vec<OsString>,
     },
+    /// Build, then measure what the agent costs (takes a minute and root)
+    Bench {
+        /// Options of the bench
+        #[arg(last = true)]
+        bench_args: Vec<OsString>,
+    },
     /// Set up, and check format and lints
     Lint,
 }
@@ -65,6 +72,7 @@ fn main() -> ExitCode {
             agent_args,
         } => agent::run(no_demo, &agent_args),
         Command::Test { test_args } => suite::test(&test_args),
+        Command::Bench { bench_args } => bench::run(&bench_args),
         Command::Lint => suite::lint(),
     };
     match outcome {

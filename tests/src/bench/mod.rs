@@ -1,0 +1,71 @@
+//! What the agent costs, and what it costs those whom it watches: measured against the targets, as one table.
+//!
+//! A missed target is reported, not an error: numbers depend on the machine.
+
+pub mod hooks;
+pub mod machine;
+pub mod report;
+pub mod scrape;
+pub mod throughput;
+pub mod usage;
+
+use std::time::Duration;
+
+use anyhow::Result;
+
+use crate::{
+    load::{self, Load, Outcome},
+    server::Server,
+};
+
+/// Options of the bench.
+#[derive(Debug, Clone, clap::Parser)]
+#[command(name = "bench")]
+pub struct Options {
+    /// Groups of four rounds, without, with, with, without the agent, behind the throughput ratio
+    #[arg(long, default_value_t = 12, value_parser = clap::value_parser!(u32).range(1..))]
+    pub groups: u32,
+    /// Scrapes of each kind behind the scrape latencies
+    #[arg(long, default_value_t = 300, value_parser = clap::value_parser!(u32).range(1..))]
+    pub scrapes: u32,
+}
+
+/// Keep-alive connections of the load.
+const CONNECTIONS: usize = 8;
+/// Bytes of each request body, and so of each answer's.
+const BODY_BYTES: usize = 64;
+
+/// Measures everything, telling on standard error where it is, and prints the table.
+pub fn run(options: &Options) -> Result<()> {
+    anyhow::ensure!(
+        rustix::process::geteuid().is_root(),
+        "the bench loads programs into the kernel, which takes root; run it as root or with sudo"
+    );
+    let mut sections = Vec::new();
+    eprintln!("==> throughput, with and without the agent");
+    sections.push(throughput::measure(options.groups)?);
+    eprintln!("==> time in the kernel");
+    sections.extend(hooks::measure()?);
+    eprintln!("==> use of CPU and memory, and scrapes");
+    sections.extend(usage::measure(options.scrapes)?);
+    println!("{}", machine::describe());
+    print!("{}", report::table(&sections));
+    Ok(())
+}
+
+/// Loads `server` for `duration`, at full speed unless a rate is given.
+fn load(server: &Server, duration: Duration, rate_per_s: Option<u32>) -> Result<Outcome> {
+    load::run(&Load {
+        address: ([127, 0, 0, 1], server.port()).into(),
+        connections: CONNECTIONS,
+        duration,
+        target: "/predictions/echo".into(),
+        body_bytes: BODY_BYTES,
+        rate_per_s,
+    })
+}
+
+/// The option that makes the agent watch `server`.
+fn watch(server: &Server) -> [String; 2] {
+    ["--watch-port".to_owned(), server.port().to_string()]
+}

@@ -1,0 +1,22 @@
+//! The bench: building it beside the agent's release binary, and running it as root.
+
+use std::ffi::OsString;
+
+use anyhow::Result;
+
+use crate::privilege::Privilege;
+use crate::{agent, progress, workspace};
+
+/// Builds the agent and the bench, and runs it with `bench_args`; it finds the agent beside itself.
+pub(crate) fn run(bench_args: &[OsString]) -> Result<()> {
+    let binary = agent::build()?.with_file_name("bench");
+    progress::step(
+        "build the bench",
+        workspace::cargo("build").args(["--release", "--package", "inferprobe-tests", "--bins"]),
+    )?;
+    let privilege = Privilege::obtain(
+        "The bench loads programs into the kernel",
+        &binary.to_string_lossy(),
+    )?;
+    progress::step("bench", privilege.command(&binary).args(bench_args))
+}
