@@ -69,56 +69,108 @@ impl Selection {
     }
 }
 
-/// What one series holds.
-#[derive(Debug)]
+/// What one series of a counter or a gauge holds.
+#[derive(Debug, Clone, Copy)]
 pub(super) enum Value {
     Integer(u64),
     Float(f64),
-    Histogram(Histogram),
-}
-
-#[derive(Debug)]
-struct Sample {
-    labels: Labels,
-    value: Value,
 }
 
 /// Every sample of one scrape, by family.
 #[derive(Debug, Default)]
-pub(super) struct Samples(BTreeMap<&'static str, Vec<Sample>>);
+pub(super) struct Samples {
+    values: BTreeMap<&'static str, Vec<(Labels, Value)>>,
+    histograms: BTreeMap<&'static str, Vec<(Labels, Histogram)>>,
+}
 
 impl Samples {
-    /// Adds a series; `values` are those of the family's labels, in their order.
-    pub(super) fn push(&mut self, family: &'static Family, values: &[&str], value: Value) {
-        let labels = Labels::new(family.labels, values);
-        let series = self.0.entry(family.name).or_default();
-        series.push(Sample { labels, value });
+    /// Adds a series; `labels` are the values of the family's labels, in their order.
+    pub(super) fn push(&mut self, family: &'static Family, labels: &[&str], value: Value) {
+        let series = self.values.entry(family.name).or_default();
+        series.push((Labels::new(family.labels, labels), value));
+    }
+
+    /// Adds a series of a family of histograms.
+    pub(super) fn push_histogram(
+        &mut self,
+        family: &'static Family,
+        labels: &[&str],
+        histogram: Histogram,
+    ) {
+        let series = self.histograms.entry(family.name).or_default();
+        series.push((Labels::new(family.labels, labels), histogram));
     }
 
     /// The text of what `selection` asks for.
     pub(super) fn encode(mut self, selection: &Selection, format: Format) -> String {
-        let families = FAMILIES.iter().filter_map(|family| {
-            let series = self.0.remove(family.name).unwrap_or_default();
-            selection
-                .wants(family, series.len())
-                .then_some((*family, series))
-        });
-        let families = families.collect();
-        let mut registry = Registry::default();
-        registry.register_collector(Box::new(Exposition { families, format }));
         let mut text = String::new();
-        let encoded = match format {
-            Format::Text => text::encode_registry(&mut text, &registry),
-            Format::OpenMetrics => text::encode(&mut text, &registry),
-        };
-        encoded.expect("writing to a String succeeds");
+        let mut families = Vec::new();
+        for family in FAMILIES {
+            let values = self.values.remove(family.name).unwrap_or_default();
+            let histograms = self.histograms.remove(family.name).unwrap_or_default();
+            if !selection.wants(family, values.len() + histograms.len()) {
+                continue;
+            }
+            families.push((*family, values));
+            if !histograms.is_empty() {
+                encode_families(std::mem::take(&mut families), format, &mut text);
+                write_histograms(family.name, &histograms, &mut text);
+            }
+        }
+        encode_families(families, format, &mut text);
+        if format == Format::OpenMetrics {
+            text::encode_eof(&mut text).expect("writing to a String succeeds");
+        }
         text
+    }
+}
+
+/// Writes HELP and TYPE of each family, and its counters or gauges.
+fn encode_families(
+    families: Vec<(&'static Family, Vec<(Labels, Value)>)>,
+    format: Format,
+    text: &mut String,
+) {
+    let mut registry = Registry::default();
+    registry.register_collector(Box::new(Exposition { families, format }));
+    text::encode_registry(text, &registry).expect("writing to a String succeeds");
+}
+
+/// Writes the lines of histograms: sum, count and cumulative buckets, which both formats spell alike.
+///
+/// They are nine in ten lines of a scrape. The client library makes a line of a dozen small writes through a trait
+/// object, and spells the bound anew each time: this takes a fifth of its time.
+fn write_histograms(name: &str, series: &[(Labels, Histogram)], text: &mut String) {
+    let starts: Vec<String> = Histogram::le()
+        .iter()
+        .map(|le| format!("{name}_bucket{{le=\"{le}\","))
+        .collect();
+    for (Labels(labels), histogram) in series {
+        let (sum, count) = (histogram.sum_s_text(), histogram.count());
+        // Their families all have labels, so a comma always stands between `le` and them.
+        write!(
+            text,
+            "{name}_sum{{{labels}}} {sum}\n{name}_count{{{labels}}} {count}\n"
+        )
+        .expect("writing to a String succeeds");
+        let end = format!("{labels}}} ");
+        let mut cumulative = 0;
+        let mut digits = String::from("0");
+        for (start, count) in starts.iter().zip(histogram.counts()) {
+            if *count > 0 {
+                cumulative += count;
+                digits = cumulative.to_string();
+            }
+            for part in [start, &end, &digits, "\n"] {
+                text.push_str(part);
+            }
+        }
     }
 }
 
 #[derive(Debug)]
 struct Exposition {
-    families: Vec<(&'static Family, Vec<Sample>)>,
+    families: Vec<(&'static Family, Vec<(Labels, Value)>)>,
     format: Format,
 }
 
@@ -127,12 +179,12 @@ impl Collector for Exposition {
         for (family, series) in &self.families {
             let (name, metric_type) = self.descriptor(family);
             let mut metric = encoder.encode_descriptor(name, &family.help(), None, metric_type)?;
-            for sample in series {
+            for (labels, value) in series {
                 if family.labels.is_empty() {
-                    self.encode_value(&mut metric, family, &sample.value)?;
+                    self.encode_value(&mut metric, family, *value)?;
                 } else {
-                    let mut labelled = metric.encode_family(&sample.labels)?;
-                    self.encode_value(&mut labelled, family, &sample.value)?;
+                    let mut labelled = metric.encode_family(labels)?;
+                    self.encode_value(&mut labelled, family, *value)?;
                 }
             }
         }
@@ -164,23 +216,17 @@ impl Exposition {
         &self,
         metric: &mut MetricEncoder<'_>,
         family: &Family,
-        value: &Value,
+        value: Value,
     ) -> fmt::Result {
         const NO_EXEMPLAR: Option<&Exemplar<NoLabelSet, u64>> = None;
         let adds_total = self.format == Format::OpenMetrics
             && family.kind == Kind::Counter
             && !family.is_torchserve();
         match value {
-            Value::Integer(value) if adds_total => metric.encode_counter(value, NO_EXEMPLAR),
-            Value::Float(value) if adds_total => metric.encode_counter(value, NO_EXEMPLAR),
-            Value::Integer(value) => metric.encode_gauge(value),
-            Value::Float(value) => metric.encode_gauge(value),
-            Value::Histogram(histogram) => metric.encode_histogram::<NoLabelSet>(
-                histogram.sum_s(),
-                histogram.count(),
-                &histogram.buckets(),
-                None,
-            ),
+            Value::Integer(value) if adds_total => metric.encode_counter(&value, NO_EXEMPLAR),
+            Value::Float(value) if adds_total => metric.encode_counter(&value, NO_EXEMPLAR),
+            Value::Integer(value) => metric.encode_gauge(&value),
+            Value::Float(value) => metric.encode_gauge(&value),
         }
     }
 }
@@ -199,18 +245,26 @@ impl Labels {
             }
             text.push_str(name);
             text.push_str("=\"");
-            for character in value.chars() {
-                match character {
-                    '\\' => text.push_str("\\\\"),
-                    '"' => text.push_str("\\\""),
-                    '\n' => text.push_str("\\n"),
-                    character => text.push(character),
-                }
-            }
+            push_escaped(&mut text, value);
             text.push('"');
         }
         Self(text)
     }
+}
+
+/// Appends a label value with the three characters escaped that would end it or its line.
+fn push_escaped(text: &mut String, value: &str) {
+    let mut rest = value;
+    while let Some(at) = rest.find(['\\', '"', '\n']) {
+        text.push_str(&rest[..at]);
+        text.push_str(match rest.as_bytes()[at] {
+            b'\\' => "\\\\",
+            b'"' => "\\\"",
+            _ => "\\n",
+        });
+        rest = &rest[at + 1..];
+    }
+    text.push_str(rest);
 }
 
 impl EncodeLabelSet for Labels {

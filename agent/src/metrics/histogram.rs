@@ -7,6 +7,12 @@ const BOUNDS_S: [f64; 20] = [
 ];
 const BUCKETS: usize = BOUNDS_S.len() + 1;
 
+/// The bounds as label `le` spells them, the last one too.
+const LE: [&str; BUCKETS] = [
+    "0.00005", "0.0001", "0.00025", "0.0005", "0.001", "0.0025", "0.005", "0.01", "0.025", "0.05",
+    "0.1", "0.25", "0.5", "1.0", "2.5", "5.0", "10.0", "30.0", "60.0", "120.0", "+Inf",
+];
+
 /// Counts per bucket and the sum of what was observed.
 #[derive(Debug, Clone, Default)]
 pub(super) struct Histogram {
@@ -28,17 +34,23 @@ impl Histogram {
         self.counts.iter().sum()
     }
 
-    /// Sum of the durations observed, seconds.
-    pub(super) fn sum_s(&self) -> f64 {
-        ns_to_s_f64(self.sum_ns)
+    /// Sum of the durations observed, seconds, as text: no digit is lost, however long the agent runs.
+    pub(super) fn sum_s_text(&self) -> String {
+        let (seconds, ns) = (self.sum_ns / 1_000_000_000, self.sum_ns % 1_000_000_000);
+        let text = format!("{seconds}.{ns:09}");
+        let significant = text.trim_end_matches('0').len();
+        let one_decimal = text.len() - 8;
+        text[..significant.max(one_decimal)].to_owned()
     }
 
-    /// Upper bound in seconds and own count of each bucket; the last bound is infinite.
-    pub(super) fn buckets(&self) -> [(f64, u64); BUCKETS] {
-        std::array::from_fn(|index| {
-            let bound_s = BOUNDS_S.get(index).copied().unwrap_or(f64::INFINITY);
-            (bound_s, self.counts[index])
-        })
+    /// Own count of each bucket, in the order of [`Histogram::le`].
+    pub(super) fn counts(&self) -> &[u64] {
+        &self.counts
+    }
+
+    /// Label `le` of each bucket.
+    pub(super) fn le() -> &'static [&'static str] {
+        &LE
     }
 }
 
@@ -64,18 +76,29 @@ mod tests {
         ] {
             let mut histogram = Histogram::default();
             histogram.observe_ns(ns);
-            let filled = histogram.buckets().iter().position(|bucket| bucket.1 == 1);
+            let filled = histogram.counts().iter().position(|count| *count == 1);
             assert_eq!(filled, Some(expected), "{ns} ns");
         }
     }
 
     #[test]
+    fn labels_spell_the_bounds() {
+        let spelt: Vec<f64> = LE.iter().map(|le| le.parse().unwrap()).collect();
+        assert_eq!(spelt, [&BOUNDS_S[..], &[f64::INFINITY]].concat());
+    }
+
+    #[test]
     fn sum_and_count_cover_every_bucket() {
         let mut histogram = Histogram::default();
+        assert_eq!(histogram.sum_s_text(), "0.0");
         for ns in [1_000_000, 500_000_000, 200_000_000_000] {
             histogram.observe_ns(ns);
         }
         assert_eq!(histogram.count(), 3);
-        assert!((histogram.sum_s() - 200.501).abs() < 1e-9);
+        assert_eq!(histogram.sum_s_text(), "200.501");
+        histogram.observe_ns(499_000_000);
+        assert_eq!(histogram.sum_s_text(), "201.0");
+        histogram.observe_ns(1);
+        assert_eq!(histogram.sum_s_text(), "201.000000001");
     }
 }

@@ -20,31 +20,45 @@ const MAX_CODES: usize = 32;
 pub(super) struct Requests {
     bounds: Bounds,
     by_identity: BTreeMap<Identity, Served>,
-    by_model_version: BTreeMap<(Arc<str>, Arc<str>), TorchServe>,
-    handler_ns_by_model: BTreeMap<Arc<str>, u64>,
     admin: BTreeMap<Arc<str>, Codes>,
     last_queue_ns: Option<u64>,
     answers: Answers,
     unknown: Unknown,
 }
 
+/// What was served under one identity. Each request finds it once, and everything is added there; what is exported of
+/// a model alone is summed up by the scrape.
 #[derive(Debug, Default)]
 struct Served {
+    /// A request that showed that the server knows the model was counted here under its own labels, so that the bounds
+    /// have nothing to say about the next.
+    settled: bool,
     codes: Codes,
     queue: Histogram,
     handler: Histogram,
     duration: Histogram,
+    torchserve: TorchServe,
 }
 
 /// Answers by status code; a code outside 100 to 599, or past the limit, is `None`.
 type Codes = BTreeMap<Option<u16>, u64>;
 
-#[derive(Debug, Default)]
+/// What TorchServe counts, by its rules.
+#[derive(Debug, Clone, Copy, Default)]
 struct TorchServe {
     requests: u64,
     /// `None` until a request whose time is known was answered.
     latency_ns: Option<u128>,
     queue_ns: Option<u128>,
+    last_handler: Option<LastHandler>,
+}
+
+/// The latest known handler time; a later one is greater.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+struct LastHandler {
+    /// Number of the request among all answered.
+    index: u64,
+    ns: u64,
 }
 
 /// Answers of every purpose by class, as TorchServe sorts them: what is neither 2xx nor 4xx is 5xx.
@@ -68,8 +82,6 @@ impl Requests {
         Self {
             bounds: Bounds::new(),
             by_identity: BTreeMap::new(),
-            by_model_version: BTreeMap::new(),
-            handler_ns_by_model: BTreeMap::new(),
             admin: BTreeMap::new(),
             last_queue_ns: None,
             answers: Answers::default(),
@@ -96,44 +108,26 @@ impl Requests {
 
     fn observe_inference(&mut self, observation: &Observation) {
         let Observation { status, stages, .. } = observation;
-        let proven = !(400..=499).contains(status);
-        let identity = self.bounds.admit(&observation.identity, proven);
-
         self.unknown.queue += u64::from(stages.queue_ns.is_none());
         self.unknown.handler += u64::from(stages.handler_ns.is_none());
         self.unknown.stream += u64::from(stages.stream_ns.is_none());
-        let total_ns = stages.total_ns();
-        let served = self.by_identity.entry(identity.clone()).or_default();
-        count_code(&mut served.codes, *status, &mut self.bounds);
-        for (histogram, ns) in [
-            (&mut served.queue, stages.queue_ns),
-            (&mut served.handler, stages.handler_ns),
-            (&mut served.duration, total_ns),
-        ] {
-            if let Some(ns) = ns {
-                histogram.observe_ns(ns);
-            }
+        if (200..=299).contains(status) {
+            self.last_queue_ns = stages.queue_ns.or(self.last_queue_ns);
         }
 
-        // TorchServe does not count a request that it found no model for.
-        if *status == 404 {
+        let index = self.answers.total();
+        if let Some(served) = self.by_identity.get_mut(&observation.identity)
+            && served.settled
+        {
+            served.add(observation, index, &mut self.bounds);
             return;
         }
-        let model = identity.model.clone();
-        let torchserve = self
-            .by_model_version
-            .entry((identity.model, identity.version))
-            .or_default();
-        torchserve.requests += 1;
-        if !(200..=299).contains(status) {
-            return;
-        }
-        add_ns(&mut torchserve.latency_ns, total_ns);
-        add_ns(&mut torchserve.queue_ns, stages.queue_ns);
-        if let Some(handler_ns) = stages.handler_ns {
-            self.handler_ns_by_model.insert(model, handler_ns);
-        }
-        self.last_queue_ns = stages.queue_ns.or(self.last_queue_ns);
+        let proven = !(400..=499).contains(status);
+        let identity = self.bounds.admit(&observation.identity, proven);
+        let settled = proven && identity == observation.identity;
+        let served = self.by_identity.entry(identity).or_default();
+        served.settled |= settled;
+        served.add(observation, index, &mut self.bounds);
     }
 
     /// Adds every series to `samples`.
@@ -155,8 +149,8 @@ impl Requests {
                 (&names::REQUEST_DURATION, &served.duration),
             ] {
                 if histogram.count() > 0 {
-                    let value = Value::Histogram(histogram.clone());
-                    samples.push(family, &[model, version, server], value);
+                    let labels = [&**model, version, server];
+                    samples.push_histogram(family, &labels, histogram.clone());
                 }
             }
         }
@@ -195,14 +189,29 @@ impl Requests {
             let value = Value::Float(ns_to_whole_ms_f64(queue_ns));
             samples.push(&names::QUEUE_TIME, &host, value);
         }
-        for (model, handler_ns) in &self.handler_ns_by_model {
+        let mut last_handlers: BTreeMap<&str, LastHandler> = BTreeMap::new();
+        let mut by_model_version: BTreeMap<(&str, &str), TorchServe> = BTreeMap::new();
+        for (identity, Served { torchserve, .. }) in &self.by_identity {
+            if torchserve.requests == 0 {
+                continue;
+            }
+            if let Some(last) = torchserve.last_handler {
+                let latest = last_handlers.entry(&identity.model).or_insert(last);
+                *latest = last.max(*latest);
+            }
+            by_model_version
+                .entry((&identity.model, &identity.version))
+                .or_default()
+                .merge(torchserve);
+        }
+        for (model, LastHandler { ns, .. }) in last_handlers {
             for family in [&names::HANDLER_TIME, &names::PREDICTION_TIME] {
-                let value = Value::Float(ns_to_centi_ms_f64(*handler_ns));
+                let value = Value::Float(ns_to_centi_ms_f64(ns));
                 samples.push(family, &[model, "Model", hostname], value);
             }
         }
-        for ((model, version), torchserve) in &self.by_model_version {
-            let labels = [&**model, version, hostname];
+        for ((model, version), torchserve) in by_model_version {
+            let labels = [model, version, hostname];
             let requests = Value::Float(torchserve.requests as f64);
             samples.push(&names::TS_INFERENCE_REQUESTS, &labels, requests);
             for (family, ns) in [
@@ -214,6 +223,51 @@ impl Requests {
                 }
             }
         }
+    }
+}
+
+impl Served {
+    /// Adds one inference request, the `index`-th of all answered.
+    fn add(&mut self, observation: &Observation, index: u64, bounds: &mut Bounds) {
+        let Observation { status, stages, .. } = observation;
+        let total_ns = stages.total_ns();
+        count_code(&mut self.codes, *status, bounds);
+        for (histogram, ns) in [
+            (&mut self.queue, stages.queue_ns),
+            (&mut self.handler, stages.handler_ns),
+            (&mut self.duration, total_ns),
+        ] {
+            if let Some(ns) = ns {
+                histogram.observe_ns(ns);
+            }
+        }
+        // TorchServe does not count a request that it found no model for.
+        if *status == 404 {
+            return;
+        }
+        self.torchserve.requests += 1;
+        if (200..=299).contains(status) {
+            let wide = |ns: Option<u64>| ns.map(u128::from);
+            add_ns(&mut self.torchserve.latency_ns, wide(total_ns));
+            add_ns(&mut self.torchserve.queue_ns, wide(stages.queue_ns));
+            let last = stages.handler_ns.map(|ns| LastHandler { index, ns });
+            self.torchserve.last_handler = last.or(self.torchserve.last_handler);
+        }
+    }
+}
+
+impl TorchServe {
+    /// Adds the totals of `other`, which has the same model and version.
+    fn merge(&mut self, other: &Self) {
+        self.requests += other.requests;
+        add_ns(&mut self.latency_ns, other.latency_ns);
+        add_ns(&mut self.queue_ns, other.queue_ns);
+    }
+}
+
+impl Answers {
+    fn total(&self) -> u64 {
+        self.success + self.client_error + self.server_error
     }
 }
 
@@ -234,9 +288,9 @@ fn labelled(codes: &Codes) -> impl Iterator<Item = (String, u64)> {
     })
 }
 
-fn add_ns(sum_ns: &mut Option<u128>, ns: Option<u64>) {
+fn add_ns(sum_ns: &mut Option<u128>, ns: Option<u128>) {
     if let Some(ns) = ns {
-        *sum_ns.get_or_insert_default() += u128::from(ns);
+        *sum_ns.get_or_insert_default() += ns;
     }
 }
 
