@@ -1,10 +1,5 @@
 //! Needs root: bodies that are still arriving while the server reads them.
 
-#![expect(
-    clippy::unwrap_used,
-    reason = "in a test file, a panic is a failed test"
-)]
-
 use inferprobe_tests::{
     agent::Agent,
     client::{Connection, request},
