@@ -2,7 +2,7 @@
 
 use std::{
     io::{BufRead, BufReader, Write},
-    path::PathBuf,
+    path::{Path, PathBuf},
     process::{ChildStdin, ChildStdout, Command, Stdio},
     time::Duration,
 };
@@ -43,20 +43,10 @@ impl Server {
         let commands = child.stdin.take().expect("standard input is piped");
         let mut answers = BufReader::new(child.stdout.take().expect("standard output is piped"));
         let process = Owned(child);
-        let mut line = String::new();
-        answers
-            .read_line(&mut line)
-            .expect("the reference server's output is text");
-        let place = line
-            .trim_end()
-            .strip_prefix("listening ")
-            .unwrap_or_else(|| panic!("reference-server {args:?} ended before it listened"));
-        let place = match place.parse() {
-            Ok(port) => Place::Tcp(port),
-            Err(_) => Place::Unix(place.into()),
-        };
+        let place = read_place(&mut answers);
         Self {
-            place,
+            place: place
+                .unwrap_or_else(|| panic!("reference-server {args:?} ended before it listened")),
             process,
             commands,
             answers,
@@ -85,6 +75,27 @@ impl Server {
         })
     }
 
+    /// Lets it listen on one more unix socket.
+    pub fn listen(&mut self, path: &Path) -> Place {
+        writeln!(self.commands, "listen {}", path.display())
+            .expect("the reference server reads its commands");
+        read_place(&mut self.answers).expect("the reference server listens once more")
+    }
+
+    /// Ends its first thread, and waits until it has ended; the others serve on.
+    pub fn leave_first_thread(&mut self) {
+        self.commands
+            .write_all(b"leave\n")
+            .expect("the reference server reads its commands");
+        let path = format!("/proc/{}/stat", self.pid());
+        wait_for("the end of a first thread", Duration::from_secs(5), || {
+            let stat = std::fs::read_to_string(&path).expect("the process goes on");
+            // The state stands behind the name, which ends with the last bracket.
+            let (_, state) = stat.rsplit_once(')')?;
+            state.starts_with(" Z").then_some(())
+        });
+    }
+
     fn ask(&mut self) -> Vec<Stamp> {
         self.commands
             .write_all(b"stamps\n")
@@ -102,4 +113,17 @@ impl Server {
             }
         }
     }
+}
+
+/// The place in a `listening` line; `None` when there is no such line.
+fn read_place(answers: &mut impl BufRead) -> Option<Place> {
+    let mut line = String::new();
+    answers
+        .read_line(&mut line)
+        .expect("the reference server's output is text");
+    let place = line.trim_end().strip_prefix("listening ")?;
+    Some(match place.parse() {
+        Ok(port) => Place::Tcp(port),
+        Err(_) => Place::Unix(place.into()),
+    })
 }

@@ -56,6 +56,8 @@ fn every_shape_of_answer_is_read_to_its_end() {
         ("POST", "body=3000000", 200, 3_000_000),
         ("POST", "body=10&split=1", 200, 10),
         ("POST", "body=10&chunks=3&gap_ms=1", 200, 30),
+        ("POST", "body=10&chunks=2&trailers=1", 200, 20),
+        ("POST", "body=10&head_bytes=3000", 200, 10),
         ("POST", "body=10&until_close=1", 200, 10),
         ("POST", "body=1000&write_size=100", 200, 1000),
         ("HEAD", "body=10", 200, 0),
@@ -124,6 +126,20 @@ fn a_dropped_request_gets_no_answer() {
         .send(&request("POST", "/predictions/m?drop=1", &[], b""))
         .unwrap();
     assert!(client.ends());
+}
+
+#[test]
+fn a_server_serves_on_without_its_first_thread() {
+    let folder = tempfile::tempdir().unwrap();
+    let mut server = Server::start(&[]);
+    server.leave_first_thread();
+    let more = server.listen(&folder.path().join("s"));
+    for place in [&server.place, &more] {
+        let mut client = Connection::open(place).unwrap();
+        let bytes = request("POST", "/predictions/m", &[], b"");
+        assert_eq!(client.exchange(&bytes).unwrap().1.status, 200);
+    }
+    assert_eq!(server.stamps(2).len(), 2);
 }
 
 #[test]

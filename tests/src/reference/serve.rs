@@ -2,7 +2,7 @@
 //! standard input. What happens on a connection is in `connection.rs`.
 
 use std::{
-    io::{self, BufRead, Read, Write},
+    io::{self, Read, Write},
     net::{Ipv4Addr, TcpListener},
     os::{
         fd::OwnedFd,
@@ -39,16 +39,22 @@ pub fn run(options: &Options) -> Result<()> {
             Forking::ReusePort => fork_listeners(options)?,
             Forking::ListenFirst | Forking::PerConnection => fork_workers(options)?,
         }
-        return answer_commands(&stamps);
+    } else {
+        start_listening(options, &stamps)?;
     }
+    answer_commands(options, &stamps)
+}
+
+/// Listens as the options say, and serves in threads.
+fn start_listening(options: &Options, stamps: &Stamps) -> Result<()> {
     let listener = open_listener(options)?;
     announce(&listener)?;
-    let (options, shared) = (options.clone(), Arc::clone(&stamps));
+    let (options, stamps) = (options.clone(), Arc::clone(stamps));
     std::thread::spawn(move || match listener {
         Listener::Tcp(listener) if options.echo => echo::serve(&listener),
-        listener => accept_all(&options, &listener, &shared),
+        listener => accept_all(&options, &listener, &stamps),
     });
-    answer_commands(&stamps)
+    Ok(())
 }
 
 fn open_listener(options: &Options) -> Result<Listener> {
@@ -82,21 +88,49 @@ fn announce_place(place: &str) -> Result<()> {
     Ok(out.flush()?)
 }
 
-/// Answers each `stamps` line with what is known, until standard input ends.
-fn answer_commands(stamps: &Stamps) -> Result<()> {
-    for line in io::stdin().lock().lines() {
-        if line? != "stamps" {
-            continue;
+/// Does what the lines on standard input say, until it ends: `stamps` is answered with what is known, `listen PATH` opens
+/// one more unix socket, at `leave` the thread that reads the lines ends, and another reads on.
+fn answer_commands(options: &Options, stamps: &Stamps) -> Result<()> {
+    let mut line = String::new();
+    while io::stdin().read_line(&mut line)? > 0 {
+        let text = line.trim_end();
+        let (command, argument) = text.split_once(' ').unwrap_or((text, ""));
+        match command {
+            "stamps" => tell(stamps)?,
+            "leave" => leave(options, stamps),
+            "listen" => {
+                let unix = Some(argument.into());
+                let options = options.clone();
+                start_listening(&Options { unix, ..options }, stamps)?;
+            }
+            _ => {}
         }
-        let mut out = io::stdout().lock();
-        for stamp in stamps.lock().unwrap_or_else(PoisonError::into_inner).iter() {
-            serde_json::to_writer(&mut out, stamp)?;
-            out.write_all(b"\n")?;
-        }
-        out.write_all(b"end\n")?;
-        out.flush()?;
+        line.clear();
     }
     Ok(())
+}
+
+fn tell(stamps: &Stamps) -> Result<()> {
+    let mut out = io::stdout().lock();
+    for stamp in stamps.lock().unwrap_or_else(PoisonError::into_inner).iter() {
+        serde_json::to_writer(&mut out, stamp)?;
+        out.write_all(b"\n")?;
+    }
+    out.write_all(b"end\n")?;
+    Ok(out.flush()?)
+}
+
+/// Ends this thread alone, as pthread_exit does, and leaves the commands to a new one.
+fn leave(options: &Options, stamps: &Stamps) -> ! {
+    let (options, stamps) = (options.clone(), Arc::clone(stamps));
+    std::thread::spawn(move || {
+        // Nobody is left to tell of an error.
+        let _ = answer_commands(&options, &stamps);
+        exit_child();
+    });
+    // SAFETY: exit(2) ends the calling thread and frees nothing of it; no other thread waits for this one.
+    unsafe { libc::syscall(libc::SYS_exit, 0) };
+    unreachable!("exit(2) does not return")
 }
 
 /// Listens, then forks who accepts.
