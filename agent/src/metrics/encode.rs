@@ -145,6 +145,16 @@ fn write_histograms(name: &str, series: &[(Labels, Histogram)], text: &mut Strin
         .iter()
         .map(|le| format!("{name}_bucket{{le=\"{le}\","))
         .collect();
+    let line_bytes =
+        |labels: &str| name.len() + labels.len() + "_bucket{le=\"0.00025\",} 1000000\n".len();
+    let lines = starts.len() + 2;
+    text.reserve(
+        series
+            .iter()
+            .map(|(labels, _)| lines * line_bytes(&labels.0))
+            .sum(),
+    );
+    let mut digits = String::new();
     for (Labels(labels), histogram) in series {
         let (sum, count) = (histogram.sum_s_text(), histogram.count());
         // Their families all have labels, so a comma always stands between `le` and them.
@@ -153,15 +163,16 @@ fn write_histograms(name: &str, series: &[(Labels, Histogram)], text: &mut Strin
             "{name}_sum{{{labels}}} {sum}\n{name}_count{{{labels}}} {count}\n"
         )
         .expect("writing to a String succeeds");
-        let end = format!("{labels}}} ");
         let mut cumulative = 0;
-        let mut digits = String::from("0");
+        digits.clear();
+        digits.push('0');
         for (start, count) in starts.iter().zip(histogram.counts()) {
             if *count > 0 {
                 cumulative += count;
-                digits = cumulative.to_string();
+                digits.clear();
+                write!(digits, "{cumulative}").expect("writing to a String succeeds");
             }
-            for part in [start, &end, &digits, "\n"] {
+            for part in [start, labels, "} ", &digits, "\n"] {
                 text.push_str(part);
             }
         }
@@ -238,7 +249,9 @@ struct Labels(String);
 impl Labels {
     fn new(names: &[&str], values: &[&str]) -> Self {
         debug_assert_eq!(names.len(), values.len(), "{names:?}");
-        let mut text = String::new();
+        let bytes = |texts: &[&str]| texts.iter().map(|text| text.len()).sum::<usize>();
+        // Four characters stand around each value.
+        let mut text = String::with_capacity(bytes(names) + bytes(values) + 4 * names.len());
         for (name, value) in names.iter().zip(values) {
             if !text.is_empty() {
                 text.push(',');

@@ -37,15 +37,19 @@ pub fn measure(agent: &Agent, server: &Server, count: u32) -> Result<Section> {
         let bytes = request("GET", "/metrics", fields, b"");
         let mut latencies_ns = Vec::new();
         let mut body_bytes = 0;
+        let cpu_before_s = agent.cpu_s();
         for _ in 0..count {
             let start = Instant::now();
             body_bytes = scraper.scrape(&bytes)?;
             latencies_ns.push(u64::try_from(start.elapsed().as_nanos())?);
         }
+        let cpu_ms = (agent.cpu_s() - cpu_before_s) * 1e3 / f64::from(count);
         let spread = Spread::of(latencies_ns).context("no scrape")?;
         let p99_ms = ns_to_ms_f64(spread.p99);
         let p50 = Row::new(format!("{name}, p50"), ms(spread.p50));
-        rows.push(p50.detail(format!("{count} scrapes of {body_bytes} bytes")));
+        rows.push(p50.detail(format!(
+            "{count} scrapes of {body_bytes} bytes, {cpu_ms:.2} ms of the agent's CPU time each"
+        )));
         let p99 = Row::new(format!("{name}, p99"), ms(spread.p99));
         rows.push(
             p99.at_most(p99_ms, P99_TARGET_MS, "ms")
