@@ -168,6 +168,14 @@ impl Agent {
         String::from_utf8_lossy(&bytes.expect("the file was made at the start")).into_owned()
     }
 
+    /// Waits until it has said that it watches the process `pid`, which it found by an event.
+    pub fn await_watch(&self, pid: u32) {
+        let said = format!("watching pid={pid} ");
+        wait_for(&said, PATIENCE, || {
+            self.errors().contains(&said).then_some(())
+        });
+    }
+
     /// One GET of its endpoint: status and body.
     pub fn get(&self, target: &str) -> (u16, String) {
         client::get(self.port, target)

@@ -92,8 +92,10 @@ fn a_command_line_is_watched_whenever_it_starts() {
     assert_eq!(row(&agent, "early").pid, early.pid());
 
     let late = Server::start(&["--tag", "by-command-line-8"]);
+    agent.await_watch(late.pid());
     predict(&late, "late");
     let forked = Server::start(&["--tag", "by-command-line-9", "--workers", "2"]);
+    agent.await_watch(forked.pid());
     predict(&forked, "forked");
     let other = Server::start(&["--tag", "by-another-line"]);
     predict(&other, "other-line");
