@@ -34,6 +34,8 @@ const DRAIN_INTERVAL: Timespec = Timespec {
 };
 /// Least time between two looks at the answers under way, ns: process events may wake the thread much more often.
 const TICK_NS: u64 = 15_000_000;
+/// Records taken in one go: behind them, processes and answers under way have their turn.
+const RECORDS_PER_DRAIN: u32 = 65_536;
 /// What an event tells of: the end of the run, or a ring.
 const STOP: u64 = 0;
 const RING: u64 = 1;
@@ -210,7 +212,7 @@ impl Watcher {
                 true
             }
             Err(err) => {
-                self.metrics.lost(DropReason::MapFull.name(), 1);
+                self.metrics.lost(Loss::NotWatched.name(), 1);
                 warn!(pid, err = format!("{err:#}"), "process not watched");
                 false
             }
@@ -218,7 +220,10 @@ impl Watcher {
     }
 
     fn drain_records(&mut self) {
-        while self.take_record() {
+        for _ in 0..RECORDS_PER_DRAIN {
+            if !self.take_record() {
+                break;
+            }
             if !self.outcomes.is_empty() {
                 self.settle();
             }

@@ -123,17 +123,20 @@ pub enum Loss {
     AnswerWithoutRequest,
     /// A request whose head lay behind other bytes of one read, where it is not copied: it counts without its path.
     HeadUnseen,
+    /// A process that should be watched and could not be: its requests are not seen.
+    NotWatched,
     /// An entry of the ring shorter than it says.
     Malformed,
 }
 
 impl Loss {
     /// Every reason.
-    pub const ALL: [Self; 5] = [
+    pub const ALL: [Self; 6] = [
         Self::Resynchronised,
         Self::NotHttp,
         Self::AnswerWithoutRequest,
         Self::HeadUnseen,
+        Self::NotWatched,
         Self::Malformed,
     ];
 
@@ -144,6 +147,7 @@ impl Loss {
             Self::NotHttp => "not_http",
             Self::AnswerWithoutRequest => "answer_without_request",
             Self::HeadUnseen => "head_unseen",
+            Self::NotWatched => "process_not_watched",
             Self::Malformed => "malformed",
         }
     }
