@@ -3,7 +3,6 @@
 use core::{ffi::c_void, ptr};
 
 use aya_ebpf::{
-    EbpfContext as _,
     bindings::{
         BPF_ANY, BPF_RB_AVAIL_DATA, BPF_RB_FORCE_WAKEUP, BPF_RB_NO_WAKEUP,
         BPF_SK_STORAGE_GET_F_CREATE, bpf_map_type::BPF_MAP_TYPE_SK_STORAGE,
@@ -291,6 +290,5 @@ pub(crate) fn current() -> (u32, u32) {
 /// The hook's first argument, which is a socket in all socket hooks.
 #[inline(always)]
 pub(crate) fn socket(ctx: &BtfTracePointContext) -> Sock {
-    let _ = ctx.as_ptr();
     Sock::new(ctx.arg::<*mut c_void>(0))
 }

@@ -56,7 +56,8 @@ fn try_sock_recv_length(sk: Sock, ret: i32, flags: i32) -> Result<(), DropReason
     if conn.phase == phase::WRITING {
         maps::free_progress(conn);
     }
-    let arrival = arrival(conn, sk, bytes, now_ns);
+    let wanted = conn.recv_begins(request_like);
+    let arrival = arrival(conn, sk, bytes, now_ns, wanted);
     let capture = conn.on_recv(now_ns, bytes, arrival, request_like);
     let copied = match user {
         Some(user) => user.copy(conn, capture),
@@ -74,19 +75,22 @@ fn try_sock_recv_length(sk: Sock, ret: i32, flags: i32) -> Result<(), DropReason
     Ok(())
 }
 
-/// When the first of the bytes just read came, and with it what is left in the queue.
+/// When the first of the bytes just read came, if that is `wanted`; keeps the read position in any case.
 #[inline(always)]
-fn arrival(conn: &mut Conn, sk: Sock, bytes: u32, now_ns: u64) -> Arrival {
+fn arrival(conn: &mut Conn, sk: Sock, bytes: u32, now_ns: u64, wanted: bool) -> Arrival {
     if let Some((position, end)) = sk.tcp_positions() {
         let tracked = conn.tracked != 0;
-        let arrival = conn.arrivals.at(position.wrapping_sub(bytes));
         conn.consumed = position;
         conn.positioned = 1;
         if position == end {
             conn.tracked = 1;
         }
         // Bytes that came before the watch are in no entry: a later one must not stand for them.
-        return if tracked { arrival } else { Arrival::Unseen };
+        return if wanted && tracked {
+            conn.arrivals.at(position.wrapping_sub(bytes))
+        } else {
+            Arrival::Unseen
+        };
     }
     let floor = conn.unix_floor;
     let mut start = conn.consumed;
@@ -98,6 +102,9 @@ fn arrival(conn: &mut Conn, sk: Sock, bytes: u32, now_ns: u64) -> Arrival {
     let tracked = conn.tracked != 0;
     if left == 0 {
         conn.tracked = 1;
+    }
+    if !wanted {
+        return Arrival::Unseen;
     }
     match conn.arrivals.at(start) {
         // A reader that runs beside the sender may take the bytes before the sender has announced them.
