@@ -24,6 +24,17 @@ pub mod kind {
     pub const CLOSE: u8 = 4;
 }
 
+/// How a connection's transfers are cut into records, decided by its first read.
+pub mod mode {
+    /// A run of reads is a record, with its first bytes: requests that begin with a head.
+    pub const MESSAGES: u8 = 0;
+    /// A run of reads goes up in pieces, so that each of its small reads is carried, and every write goes up: frames
+    /// that a TorchServe worker reads field by field.
+    pub const FRAMES: u8 = 1;
+    /// Every read and every write goes up: requests that share a connection, as in HTTP/2.
+    pub const STREAMS: u8 = 2;
+}
+
 /// Bits of [`Record::flags`].
 pub mod flag {
     /// `arrival_ns` holds; without it the arrival was not seen.
@@ -76,8 +87,10 @@ pub struct Record {
     pub kind: u8,
     /// Bits of [`flag`].
     pub flags: u8,
+    /// One of [`mode`].
+    pub mode: u8,
     /// Zero.
-    pub reserved: [u8; 6],
+    pub reserved: [u8; 5],
 }
 
 const _: () = assert!(size_of::<Record>() == 96);
@@ -146,7 +159,11 @@ pub struct ProcessEvent {
     pub parent: u32,
     /// The port, for a LISTEN.
     pub port: u32,
+    /// When it happened, CLOCK_MONOTONIC nanoseconds.
+    pub at_ns: u64,
 }
+
+const _: () = assert!(size_of::<ProcessEvent>() == 24);
 
 /// Ways in which the kernel half can lose something; each has one slot in `DROPS`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -162,16 +179,19 @@ pub enum DropReason {
     MapFull = 3,
     /// The first bytes of a request or an answer could not be read.
     HeadUnreadable = 4,
+    /// A watched server answered a request that it had read before it was watched.
+    ReadBeforeWatch = 5,
 }
 
 impl DropReason {
     /// Every reason, in slot order.
-    pub const ALL: [Self; 5] = [
+    pub const ALL: [Self; 6] = [
         Self::RingFull,
         Self::ProcessRingFull,
         Self::NoStorage,
         Self::MapFull,
         Self::HeadUnreadable,
+        Self::ReadBeforeWatch,
     ];
 
     /// The reason's name in metrics.
@@ -182,6 +202,7 @@ impl DropReason {
             Self::NoStorage => "no_socket_storage",
             Self::MapFull => "map_full",
             Self::HeadUnreadable => "head_unreadable",
+            Self::ReadBeforeWatch => "read_before_watch",
         }
     }
 }

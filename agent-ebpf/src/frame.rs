@@ -2,6 +2,8 @@
 //!
 //! A hint for the kernel half. What the bytes mean is decided in userspace.
 
+use crate::abi::mode;
+
 /// Bytes that are looked at.
 pub const PEEK: usize = 8;
 
@@ -15,6 +17,26 @@ const PATCH: u32 = u32::from_be_bytes(*b"PATC");
 const TRACE: u32 = u32::from_be_bytes(*b"TRAC");
 const CONNECT: u32 = u32::from_be_bytes(*b"CONN");
 const HTTP2: u32 = u32::from_be_bytes(*b"PRI ");
+
+/// How the connection is to be cut whose first read of `bytes` starts with these: one of [`mode`].
+///
+/// A TorchServe worker reads the command byte of a frame alone (ts/protocol/otf_message_handler.py of 0.12.0).
+#[inline(always)]
+pub fn mode_of(first: [u8; PEEK], len: usize, bytes: u32) -> u8 {
+    if begins_frame(first, bytes) {
+        mode::FRAMES
+    } else if len >= 4 && u32::from_be_bytes([first[0], first[1], first[2], first[3]]) == HTTP2 {
+        mode::STREAMS
+    } else {
+        mode::MESSAGES
+    }
+}
+
+/// Whether a read of `bytes` that starts with these is the command byte of a TorchServe worker's frame.
+#[inline(always)]
+pub fn begins_frame(first: [u8; PEEK], bytes: u32) -> bool {
+    bytes == 1 && (first[0] == b'I' || first[0] == b'L')
+}
 
 /// Whether a read that starts with these bytes may start a request: an HTTP/1 method token, or the HTTP/2 preface.
 ///
@@ -71,6 +93,23 @@ mod tests {
         ] {
             let (first, len) = peek(head);
             assert!(!looks_like_request(first, len), "{head:?}");
+        }
+    }
+
+    #[test]
+    fn the_first_read_tells_how_to_cut() {
+        for (head, expected) in [
+            (&b"I"[..], mode::FRAMES),
+            (b"L", mode::FRAMES),
+            (b"IN", mode::MESSAGES),
+            (b"G", mode::MESSAGES),
+            (b"PRI * HTTP/2.0", mode::STREAMS),
+            (b"GET / HTTP/1.1", mode::MESSAGES),
+            (b"", mode::MESSAGES),
+        ] {
+            let (first, len) = peek(head);
+            let bytes = u32::try_from(head.len()).unwrap();
+            assert_eq!(mode_of(first, len, bytes), expected, "{head:?}");
         }
     }
 

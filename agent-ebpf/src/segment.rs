@@ -4,12 +4,14 @@
 //! `frame`'s hints: whether a request is complete, and whose answer it is, is userspace's to say.
 
 use crate::{
-    abi::{ANSWER_HEAD_CAP, PAYLOAD_CAP, REQUEST_HEAD_CAP, Record, flag, kind},
+    abi::{ANSWER_HEAD_CAP, PAYLOAD_CAP, REQUEST_HEAD_CAP, Record, flag, kind, mode},
     arrival::{Arrival, ArrivalLog},
 };
 
 /// Later writes that follow each other within this time are told together.
 pub const COALESCE_NS: u64 = 200_000;
+/// Longest read of a frame that is carried: names and lengths are shorter, and a longer value tells nothing.
+pub const FRAME_READ_CAP: u32 = 256;
 
 /// Direction of the latest transfer.
 pub mod phase {
@@ -72,6 +74,15 @@ pub struct Capture {
     pub len: u16,
 }
 
+/// What a read asks for before it is taken in.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct RecvPlan {
+    /// Record that must go up first: the rest of an answer, or reads that this one does not belong to.
+    pub cut: Option<u8>,
+    /// Whether the read begins a record, so that its arrival is wanted.
+    pub begins: bool,
+}
+
 /// What a write asks for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct SendPlan {
@@ -103,7 +114,8 @@ impl Conn {
                 peer_port: 0,
                 kind: 0,
                 flags: 0,
-                reserved: [0; 6],
+                mode: mode::MESSAGES,
+                reserved: [0; 5],
             },
             payload: [0; PAYLOAD_CAP],
             arrivals: ArrivalLog::new(),
@@ -122,15 +134,35 @@ impl Conn {
         }
     }
 
-    /// Record that must go up before a read is taken in: the rest of an answer, or a request that another one follows.
+    /// What a read of `bytes` brings about before it is taken in.
     #[inline(always)]
-    pub fn recv_cuts(&self, request_like: bool) -> Option<u8> {
-        if self.pending != 0 {
+    pub fn plan_recv(&self, bytes: u32, request_like: bool) -> RecvPlan {
+        let reading = self.phase == phase::READING;
+        let goes_on = reading && self.is_next_piece(bytes);
+        let cut = if self.pending != 0 {
             Some(kind::PROGRESS)
-        } else if self.phase == phase::READING && request_like {
+        } else if reading && (request_like || goes_on) {
             Some(kind::READ)
         } else {
             None
+        };
+        RecvPlan {
+            cut,
+            begins: !reading || request_like || goes_on,
+        }
+    }
+
+    /// Whether a read within a run of reads goes into a record of its own.
+    #[inline(always)]
+    fn is_next_piece(&self, bytes: u32) -> bool {
+        match self.record.mode {
+            mode::FRAMES => {
+                let at = self.record.request_len as u32;
+                let behind_a_hole = self.record.read_bytes != at as u64;
+                bytes <= FRAME_READ_CAP && (behind_a_hole || at + bytes > REQUEST_HEAD_CAP as u32)
+            }
+            mode::STREAMS => true,
+            _ => false,
         }
     }
 
@@ -140,24 +172,12 @@ impl Conn {
         self.pending != 0 && answer_like
     }
 
-    /// Whether a read now begins a segment, so that its arrival is wanted.
-    #[inline(always)]
-    pub fn recv_begins(&self, request_like: bool) -> bool {
-        self.phase != phase::READING || request_like
-    }
-
     /// Takes in a read of `bytes` that returned at `now_ns`, and says which of its bytes to keep.
     ///
-    /// `arrival` is looked at only where [`Conn::recv_begins`].
+    /// `begins` is [`RecvPlan::begins`], and `arrival` is looked at only with it.
     #[inline(always)]
-    pub fn on_recv(
-        &mut self,
-        now_ns: u64,
-        bytes: u32,
-        arrival: Arrival,
-        request_like: bool,
-    ) -> Capture {
-        if self.recv_begins(request_like) {
+    pub fn on_recv(&mut self, now_ns: u64, bytes: u32, arrival: Arrival, begins: bool) -> Capture {
+        if begins {
             self.record.flags &= flag::UNIX;
             self.record.arrival_ns = 0;
             if let Arrival::At(ns) = arrival {
@@ -177,7 +197,8 @@ impl Conn {
         self.record.last_read_ns = now_ns;
         self.record.read_bytes += u64::from(bytes);
         let at = self.record.request_len;
-        let room = if self.record.flags & flag::REQUEST_CUT == 0 {
+        let passed_over = self.record.mode == mode::FRAMES && bytes > FRAME_READ_CAP;
+        let room = if self.record.flags & flag::REQUEST_CUT == 0 && !passed_over {
             (REQUEST_HEAD_CAP as u16).saturating_sub(at)
         } else {
             0
@@ -214,7 +235,7 @@ impl Conn {
             phase::WRITING => {
                 self.record.last_write_ns = now_ns;
                 self.record.written_bytes += u64::from(bytes);
-                if answer_like {
+                if answer_like || self.record.mode != mode::MESSAGES {
                     self.answer_budget = ANSWER_HEAD_CAP as u16;
                     self.note_first_write(start_ns, now_ns);
                 }
@@ -347,10 +368,11 @@ mod tests {
             arrival: Arrival,
             request_like: bool,
         ) -> Capture {
-            if let Some(cut) = self.conn.recv_cuts(request_like) {
+            let plan = self.conn.plan_recv(bytes, request_like);
+            if let Some(cut) = plan.cut {
                 self.emit(cut, now_ns);
             }
-            let capture = self.conn.on_recv(now_ns, bytes, arrival, request_like);
+            let capture = self.conn.on_recv(now_ns, bytes, arrival, plan.begins);
             self.conn.captured_request(capture, capture.len);
             capture
         }
@@ -513,6 +535,86 @@ mod tests {
         assert_eq!((rest.written_bytes, rest.answer_len), (4_000, 0));
         assert_eq!((second.written_bytes, second.answer_len), (4_090, 90));
         assert_eq!((second.first_write_ns, second.last_write_ns), (24, 25));
+    }
+
+    #[test]
+    fn the_small_reads_of_a_frame_all_go_up() {
+        let mut player = Player::new();
+        player.conn.record.mode = mode::FRAMES;
+        player.recv(10, 1, Arrival::At(5), false);
+        for step in 0..400_u64 {
+            player.recv(20 + step, 4, Arrival::Unseen, false);
+        }
+        player.recv(1_000, 300_000, Arrival::Unseen, false);
+        player.recv(1_001, 17, Arrival::Unseen, false);
+        player.recv(1_002, 4, Arrival::Unseen, false);
+        player.send(0, 2_000, 150, false);
+        let pieces: Vec<(u8, u16, u64)> = player
+            .up
+            .iter()
+            .map(|record| (record.kind, record.request_len, record.read_bytes))
+            .collect();
+        assert_eq!(
+            pieces,
+            [
+                (kind::READ, 1_021, 1_021),
+                (kind::READ, 580, 300_580),
+                (kind::EXCHANGE, 21, 21),
+            ]
+        );
+        assert_eq!(player.up[0].arrival_ns, 5);
+        assert_eq!(
+            (player.up[2].last_read_ns, player.up[2].first_write_ns),
+            (1_002, 2_000)
+        );
+    }
+
+    #[test]
+    fn each_write_of_a_framed_answer_goes_up_with_its_beginning() {
+        let mut player = Player::new();
+        player.conn.record.mode = mode::FRAMES;
+        player.recv(10, 1, Arrival::At(5), false);
+        for step in 1..=20_u64 {
+            player.send(0, 10 + step, 5_000, false);
+        }
+        assert_eq!(player.up.len(), 20);
+        assert!(player.up.iter().all(|record| record.answer_len == 1_024));
+        assert_eq!(player.up[19].first_write_ns, 30);
+    }
+
+    #[test]
+    fn each_transfer_of_shared_connections_goes_up_by_itself() {
+        let mut player = Player::new();
+        player.conn.record.mode = mode::STREAMS;
+        player.recv(10, 100, Arrival::At(5), true);
+        player.recv(20, 2_000, Arrival::At(15), false);
+        player.send(28, 30, 50, false);
+        player.send(38, 40, 60, false);
+        player.recv(50, 9, Arrival::At(45), false);
+        player.send(58, 60, 70, false);
+        let told: Vec<(u8, u64, u64, u64)> = player
+            .up
+            .iter()
+            .map(|record| {
+                let Record {
+                    kind,
+                    arrival_ns,
+                    first_read_ns,
+                    first_write_ns,
+                    ..
+                } = *record;
+                (kind, arrival_ns, first_read_ns, first_write_ns)
+            })
+            .collect();
+        assert_eq!(
+            told,
+            [
+                (kind::READ, 5, 10, 0),
+                (kind::EXCHANGE, 15, 20, 28),
+                (kind::PROGRESS, 15, 20, 38),
+                (kind::EXCHANGE, 45, 50, 58),
+            ]
+        );
     }
 
     #[test]

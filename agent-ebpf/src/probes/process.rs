@@ -17,6 +17,7 @@ fn sched_process_exec(_ctx: BtfTracePointContext) -> i32 {
         tgid,
         parent: 0,
         port: 0,
+        at_ns: kernel::now_ns(),
     }))
 }
 
@@ -36,6 +37,7 @@ fn try_sched_process_exit(task: *const c_void) -> Result<(), DropReason> {
         tgid,
         parent: 0,
         port: 0,
+        at_ns: kernel::now_ns(),
     })
 }
 
@@ -60,5 +62,6 @@ fn try_sched_process_fork(parent: *const c_void, child: *const c_void) -> Result
         tgid,
         parent,
         port: 0,
+        at_ns: kernel::now_ns(),
     })
 }

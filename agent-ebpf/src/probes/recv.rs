@@ -2,9 +2,9 @@
 
 use aya_ebpf::{macros::btf_tracepoint, programs::BtfTracePointContext};
 use inferprobe_ebpf::{
-    abi::{DropReason, flag},
+    abi::{DropReason, flag, mode},
     arrival::Arrival,
-    frame::looks_like_request,
+    frame::{PEEK, begins_frame, looks_like_request, mode_of},
     segment::{Conn, phase},
 };
 
@@ -48,17 +48,24 @@ fn try_sock_recv_length(sk: Sock, ret: i32, flags: i32) -> Result<(), DropReason
     }
     introduce(conn, sk);
     let user = payload::of_current(bytes);
-    let request_like = conn.phase == phase::READING && is_request_like(user);
+    let request_like = match conn.phase {
+        phase::IDLE => {
+            conn.record.mode = mode_of_first_read(user, bytes);
+            false
+        }
+        phase::READING => conn.record.mode == mode::MESSAGES && is_request_like(user),
+        _ => false,
+    };
     let now_ns = now_ns();
-    if let Some(cut) = conn.recv_cuts(request_like) {
+    let plan = conn.plan_recv(bytes, request_like);
+    if let Some(cut) = plan.cut {
         maps::emit(conn, cut, now_ns);
     }
     if conn.phase == phase::WRITING {
         maps::free_progress(conn);
     }
-    let wanted = conn.recv_begins(request_like);
-    let arrival = arrival(conn, sk, bytes, now_ns, wanted);
-    let capture = conn.on_recv(now_ns, bytes, arrival, request_like);
+    let arrival = arrival(conn, sk, bytes, now_ns, plan.begins);
+    let capture = conn.on_recv(now_ns, bytes, arrival, plan.begins);
     let copied = match user {
         Some(user) => user.copy(conn, capture),
         None => None,
@@ -141,16 +148,34 @@ fn is_request_of_a_watched(sk: Sock, bytes: u32) -> bool {
         Some(Family::Unix) if by_process && sk.unix_address() != 0 => {}
         _ => return false,
     }
-    is_request_like(payload::of_current(bytes))
+    match peek(payload::of_current(bytes)) {
+        Some((first, len)) => {
+            looks_like_request(first, len) || (by_process && begins_frame(first, bytes))
+        }
+        None => false,
+    }
 }
 
 #[inline(always)]
 fn is_request_like(user: Option<Bytes>) -> bool {
-    match user {
-        Some(user) => match user.peek() {
-            Some((first, len)) => looks_like_request(first, len),
-            None => false,
-        },
+    match peek(user) {
+        Some((first, len)) => looks_like_request(first, len),
         None => false,
+    }
+}
+
+#[inline(always)]
+fn mode_of_first_read(user: Option<Bytes>, bytes: u32) -> u8 {
+    match peek(user) {
+        Some((first, len)) => mode_of(first, len, bytes),
+        None => mode::MESSAGES,
+    }
+}
+
+#[inline(always)]
+fn peek(user: Option<Bytes>) -> Option<([u8; PEEK], usize)> {
+    match user {
+        Some(user) => user.peek(),
+        None => None,
     }
 }

@@ -2,14 +2,15 @@
 
 use aya_ebpf::{macros::btf_tracepoint, programs::BtfTracePointContext};
 use inferprobe_ebpf::{
-    abi::{DropReason, kind},
+    abi::{DropReason, kind, mode},
     frame::looks_like_answer,
     segment::phase,
 };
 
 use crate::{
-    kernel::{Sock, now_ns},
-    maps, payload,
+    kernel::{Family, Sock, now_ns},
+    maps,
+    payload::{self, Bytes},
     probes::done,
 };
 
@@ -43,7 +44,11 @@ fn sock_send_length(ctx: BtfTracePointContext) -> i32 {
 fn try_sock_send_length(sk: Sock, ret: i32) -> Result<(), DropReason> {
     let conn = maps::conn(sk);
     if conn.is_null() {
-        return Ok(());
+        return if ret > 0 && answers_an_earlier_request(sk, ret as u32) {
+            Err(DropReason::ReadBeforeWatch)
+        } else {
+            Ok(())
+        };
     }
     // SAFETY: as in `recv.rs`.
     let conn = unsafe { &mut *conn };
@@ -57,13 +62,8 @@ fn try_sock_send_length(sk: Sock, ret: i32) -> Result<(), DropReason> {
     let bytes = ret as u32;
     conn.record.tgid = maps::current().0;
     let user = payload::of_current(bytes);
-    let answer_like = match user {
-        Some(user) if conn.phase == phase::WRITING => match user.peek() {
-            Some((first, len)) => looks_like_answer(first, len),
-            None => false,
-        },
-        _ => false,
-    };
+    let answer_like =
+        conn.phase == phase::WRITING && conn.record.mode == mode::MESSAGES && is_answer_like(user);
     let now_ns = now_ns();
     if conn.send_cuts(answer_like) {
         maps::emit(conn, kind::PROGRESS, now_ns);
@@ -101,4 +101,23 @@ fn try_sock_send_length(sk: Sock, ret: i32) -> Result<(), DropReason> {
         }
     }
     Ok(())
+}
+
+/// Whether bytes that a socket without state was given are a watched server's answer: its request was read before.
+#[inline(always)]
+fn answers_an_earlier_request(sk: Sock, bytes: u32) -> bool {
+    let watched = maps::watches(maps::current().0)
+        || (sk.family() == Some(Family::Inet) && maps::watches_port(sk.local_port()));
+    watched && is_answer_like(payload::of_current(bytes))
+}
+
+#[inline(always)]
+fn is_answer_like(user: Option<Bytes>) -> bool {
+    match user {
+        Some(user) => match user.peek() {
+            Some((first, len)) => looks_like_answer(first, len),
+            None => false,
+        },
+        None => false,
+    }
 }

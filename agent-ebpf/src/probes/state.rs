@@ -45,6 +45,7 @@ fn on_listen(sk: Sock) -> Result<(), DropReason> {
         tgid,
         parent: 0,
         port: port as u32,
+        at_ns: now_ns(),
     })
 }
 
