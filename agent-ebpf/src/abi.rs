@@ -159,11 +159,7 @@ pub struct ProcessEvent {
     pub parent: u32,
     /// The port, for a LISTEN.
     pub port: u32,
-    /// When it happened, CLOCK_MONOTONIC nanoseconds.
-    pub at_ns: u64,
 }
-
-const _: () = assert!(size_of::<ProcessEvent>() == 24);
 
 /// Ways in which the kernel half can lose something; each has one slot in `DROPS`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -231,6 +227,8 @@ pub struct Offsets {
     pub tcp_rcv_nxt: u32,
     /// `unix_sock.addr`
     pub unix_addr: u32,
+    /// `unix_sock.peer`
+    pub unix_peer: u32,
     /// `pid.numbers[0].nr`
     pub pid_nr: u32,
     /// `task_struct.pid`

@@ -33,6 +33,7 @@ static OFFSETS: Offsets = Offsets {
     tcp_copied_seq: 0,
     tcp_rcv_nxt: 0,
     unix_addr: 0,
+    unix_peer: 0,
     pid_nr: 0,
     task_pid: 0,
     task_tgid: 0,
@@ -200,6 +201,24 @@ impl Sock {
                 0
             } else {
                 field(unix, constant(&OFFSETS.unix_addr))
+            }
+        }
+    }
+
+    /// The other end of an AF_UNIX connection.
+    #[inline(always)]
+    pub(crate) fn unix_peer(self) -> Option<Self> {
+        // SAFETY: as in `unix_address`; `peer` is a pointer to a `struct sock`, which the verifier keeps typed.
+        unsafe {
+            let unix = bpf_skc_to_unix_sock(self.0).cast::<c_void>().cast_const();
+            if unix.is_null() {
+                return None;
+            }
+            let peer: *mut c_void = field(unix, constant(&OFFSETS.unix_peer));
+            if peer.is_null() {
+                None
+            } else {
+                Some(Self(peer))
             }
         }
     }

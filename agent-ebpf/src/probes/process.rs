@@ -17,7 +17,6 @@ fn sched_process_exec(_ctx: BtfTracePointContext) -> i32 {
         tgid,
         parent: 0,
         port: 0,
-        at_ns: kernel::now_ns(),
     }))
 }
 
@@ -37,7 +36,6 @@ fn try_sched_process_exit(task: *const c_void) -> Result<(), DropReason> {
         tgid,
         parent: 0,
         port: 0,
-        at_ns: kernel::now_ns(),
     })
 }
 
@@ -62,6 +60,5 @@ fn try_sched_process_fork(parent: *const c_void, child: *const c_void) -> Result
         tgid,
         parent,
         port: 0,
-        at_ns: kernel::now_ns(),
     })
 }

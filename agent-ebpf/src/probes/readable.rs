@@ -1,7 +1,7 @@
 //! `sk_data_ready`: bytes, or a connection, became readable. Runs in softirq, or in the sender for AF_UNIX.
 
 use aya_ebpf::{macros::btf_tracepoint, programs::BtfTracePointContext};
-use inferprobe_ebpf::abi::DropReason;
+use inferprobe_ebpf::{abi::DropReason, segment::phase};
 
 use crate::{
     kernel::{Family, Sock, now_ns},
@@ -27,6 +27,7 @@ fn try_sk_data_ready(sk: Sock) -> Result<(), DropReason> {
             };
         }
         if !marked && !is_unix_child(sk)? {
+            note_unix_send(sk);
             return Ok(());
         }
         conn = maps::conn_or_new(sk)?;
@@ -56,6 +57,26 @@ fn try_sk_data_ready(sk: Sock) -> Result<(), DropReason> {
         }
     }
     Ok(())
+}
+
+/// Notes that a watched AF_UNIX server's send begins: its first bytes became readable at the client's end, `sk`.
+#[inline(always)]
+fn note_unix_send(sk: Sock) {
+    if sk.family() != Some(Family::Unix) {
+        return;
+    }
+    let Some(server) = sk.unix_peer() else {
+        return;
+    };
+    let conn = maps::conn(server);
+    if conn.is_null() {
+        return;
+    }
+    // SAFETY: a map value; this hook runs in the sender's own system call, as the send hook does after it.
+    let conn = unsafe { &mut *conn };
+    if conn.phase != phase::IDLE && conn.send_start_ns == 0 {
+        conn.send_start_ns = now_ns();
+    }
 }
 
 /// Whether an unknown socket is a connection to a watched AF_UNIX listener. Learns listeners on the way.

@@ -45,7 +45,6 @@ fn on_listen(sk: Sock) -> Result<(), DropReason> {
         tgid,
         parent: 0,
         port: port as u32,
-        at_ns: now_ns(),
     })
 }
 

@@ -17,6 +17,7 @@ pub fn resolve(types: &Types<'_>) -> Result<Offsets, BtfError> {
         tcp_copied_seq: types.offset("tcp_sock", "copied_seq")?,
         tcp_rcv_nxt: types.offset("tcp_sock", "rcv_nxt")?,
         unix_addr: types.offset("unix_sock", "addr")?,
+        unix_peer: types.offset("unix_sock", "peer")?,
         pid_nr: types.offset("pid", "numbers.nr")?,
         task_pid: types.offset("task_struct", "pid")?,
         task_tgid: types.offset("task_struct", "tgid")?,
