@@ -4,7 +4,11 @@
 
 use std::sync::Arc;
 
-use crate::{exchange::Exchange, protocol::route::Route, workers::registry::Server};
+use crate::{
+    exchange::{Exchange, WorkerExchange},
+    protocol::route::Route,
+    workers::registry::Server,
+};
 
 /// Who answered a request, as the metrics label it.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -80,6 +84,80 @@ impl From<&Exchange> for Stages {
     }
 }
 
+/// What a frontend's worker did for a request, in the terms of TorchServe. Durations in ns of CLOCK_MONOTONIC.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct WorkerHop {
+    /// Last request byte read by the frontend to first byte handed to the worker: `QueueTime`. `None`: not seen.
+    pub inner_queue_ns: Option<u64>,
+    /// Last byte read by the worker to first reply byte written: `PredictionTime`. `None`: only bounded, by a long send.
+    pub worker_ns: Option<u64>,
+    /// Last request byte read by the frontend to last reply byte written by the worker: `ts_inference_latency`.
+    pub latency_ns: u64,
+    /// Last reply byte written by the worker to first answer byte written by the frontend: its share of
+    /// `WorkerThreadTime`. `None`: only bounded.
+    pub relay_ns: Option<u64>,
+    /// How the worker's work ended.
+    pub end: WorkEnd,
+}
+
+/// How a worker's work on a batch ended: TorchServe counts times by it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum WorkEnd {
+    /// With answers, of whatever status.
+    Predicted,
+    /// With something that TorchServe refused to take for answers: the handler's own time counts all the same.
+    Refused,
+    /// With an exception.
+    Failed,
+}
+
+/// Replies of a worker whose handler came to its end, with nothing that could be used (ts/service.py of 0.12.0, `predict`).
+const REFUSALS: [&str; 2] = [
+    "Invalid model predict output",
+    "number of batch response mismatched",
+];
+
+impl WorkerHop {
+    /// What `worked` adds to what the frontend's own exchange tells.
+    pub fn new(exchange: &Exchange, worked: &WorkerExchange) -> Self {
+        let Exchange {
+            request, answer, ..
+        } = exchange;
+        let since = |from_ns: u64, to_ns: u64| to_ns.saturating_sub(from_ns);
+        let refused = || {
+            let message = worked.reply.message.as_deref();
+            message.is_some_and(|message| REFUSALS.contains(&message))
+        };
+        Self {
+            inner_queue_ns: worked
+                .arrival_ns
+                .map(|arrival_ns| since(request.last_read_ns, arrival_ns)),
+            worker_ns: worked
+                .first_write_ns
+                .map(|first_ns| since(worked.last_read_ns, first_ns)),
+            latency_ns: since(request.last_read_ns, worked.last_write_ns),
+            relay_ns: (!answer.first_write_bounded)
+                .then(|| since(worked.last_write_ns, answer.first_write_ns)),
+            end: match worked.reply.code {
+                200 => WorkEnd::Predicted,
+                _ if refused() => WorkEnd::Refused,
+                _ => WorkEnd::Failed,
+            },
+        }
+    }
+}
+
+/// What is known of the hop behind the one that answered.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Inner {
+    /// The server is not known to hand requests on.
+    None,
+    /// It hands requests on, and no worker was seen with this one: most answers to bad requests are of its own making.
+    Unseen,
+    /// What a worker did for it.
+    Worker(WorkerHop),
+}
+
 /// One finished request, ready to be counted.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Observation {
@@ -91,11 +169,13 @@ pub struct Observation {
     pub status: u16,
     /// How long each stage took.
     pub stages: Stages,
+    /// What lies behind the handler stage.
+    pub inner: Inner,
 }
 
 impl Observation {
-    /// What there is to count of an exchange that `server` answered and whose path says `route`.
-    pub fn new(exchange: &Exchange, server: Server, route: Route) -> Self {
+    /// What there is to count of an exchange that `server` answered, whose path says `route`, and what lay behind it.
+    pub fn new(exchange: &Exchange, server: Server, route: Route, inner: Inner) -> Self {
         let named = |name: Option<String>| name.map(Arc::from);
         Self {
             identity: Identity {
@@ -106,13 +186,17 @@ impl Observation {
             purpose: route.purpose,
             status: exchange.answer.status,
             stages: Stages::from(exchange),
+            inner,
         }
     }
 }
 
 #[cfg(test)]
 mod tests {
-    use crate::exchange::{Answer, Peer, Request};
+    use crate::{
+        exchange::{Answer, Peer, Request},
+        protocol::torchserve::{command::Command, reply::Reply},
+    };
 
     use super::*;
 
@@ -140,6 +224,7 @@ mod tests {
                 first_write_bounded: false,
                 last_write_ns: Some(5_321),
                 bytes: 10,
+                request_id: None,
             },
         }
     }
@@ -149,6 +234,7 @@ mod tests {
             name: "s".into(),
             model: "d".into(),
             version: "default".into(),
+            hands_on: false,
             predicts_only_by_path: false,
         }
     }
@@ -203,7 +289,7 @@ mod tests {
             model: Some("m".into()),
             version: None,
         };
-        let observation = Observation::new(&exchange(), server(), named);
+        let observation = Observation::new(&exchange(), server(), named, Inner::None);
         assert_eq!(
             (&*observation.identity.model, &*observation.identity.version),
             ("m", "default")
@@ -213,11 +299,70 @@ mod tests {
             model: None,
             version: Some("2".into()),
         };
-        let observation = Observation::new(&exchange(), server(), unnamed);
+        let observation = Observation::new(&exchange(), server(), unnamed, Inner::None);
         assert_eq!(
             (&*observation.identity.model, &*observation.identity.version),
             ("d", "2")
         );
+    }
+
+    fn worked(code: i32, message: &str) -> WorkerExchange {
+        let Exchange { peer, .. } = exchange();
+        WorkerExchange {
+            peer,
+            command: Command::Predict {
+                requests: Vec::new(),
+                whole: true,
+            },
+            arrival_ns: Some(1_031),
+            last_read_ns: 1_041,
+            reply: Reply {
+                code,
+                message: Some(message.into()),
+                answers: Vec::new(),
+                whole: true,
+            },
+            first_write_ns: Some(1_301),
+            last_write_ns: 1_311,
+        }
+    }
+
+    #[test]
+    fn the_worker_splits_the_time_between_question_and_answer() {
+        let hop = WorkerHop::new(&exchange(), &worked(200, "Prediction success"));
+        let expected = WorkerHop {
+            inner_queue_ns: Some(10),
+            worker_ns: Some(260),
+            latency_ns: 290,
+            relay_ns: Some(10),
+            end: WorkEnd::Predicted,
+        };
+        assert_eq!(hop, expected);
+    }
+
+    #[test]
+    fn times_of_the_worker_that_were_not_seen_are_unknown() {
+        let mut exchange = exchange();
+        exchange.answer.first_write_bounded = true;
+        let mut worked = worked(200, "Prediction success");
+        (worked.arrival_ns, worked.first_write_ns) = (None, None);
+        let hop = WorkerHop::new(&exchange, &worked);
+        let known = (hop.inner_queue_ns, hop.worker_ns, hop.relay_ns);
+        assert_eq!(known, (None, None, None));
+        assert_eq!(hop.latency_ns, 290);
+    }
+
+    #[test]
+    fn a_worker_ends_as_torchserve_says() {
+        for (code, message, expected) in [
+            (200, "Prediction success", WorkEnd::Predicted),
+            (503, "Invalid model predict output", WorkEnd::Refused),
+            (503, "Prediction failed", WorkEnd::Failed),
+            (507, "Out of resources", WorkEnd::Failed),
+        ] {
+            let hop = WorkerHop::new(&exchange(), &worked(code, message));
+            assert_eq!(hop.end, expected, "{code} {message}");
+        }
     }
 
     #[test]

@@ -9,7 +9,7 @@ use std::{
 use serde::Serialize;
 
 use crate::{
-    exchange::Exchange,
+    exchange::{Exchange, WorkerExchange},
     latency::{Observation, Purpose},
 };
 
@@ -40,6 +40,20 @@ struct Line<'a> {
     last_write_ns: Option<u64>,
     request_bytes: u64,
     response_bytes: u64,
+    /// What a frontend's worker did for the request; left out where no worker was seen.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    worker: Option<WorkerLine>,
+}
+
+/// The worker's half of a line.
+#[derive(Debug, Serialize)]
+struct WorkerLine {
+    pid: u32,
+    code: i32,
+    arrival_ns: Option<u64>,
+    last_read_ns: u64,
+    first_write_ns: Option<u64>,
+    last_write_ns: u64,
 }
 
 impl RequestLog {
@@ -52,7 +66,12 @@ impl RequestLog {
     }
 
     /// Adds a line.
-    pub fn write(&mut self, exchange: &Exchange, observation: &Observation) -> io::Result<()> {
+    pub fn write(
+        &mut self,
+        exchange: &Exchange,
+        worker: Option<&WorkerExchange>,
+        observation: &Observation,
+    ) -> io::Result<()> {
         let Exchange {
             peer,
             request,
@@ -81,6 +100,14 @@ impl RequestLog {
             last_write_ns: answer.last_write_ns,
             request_bytes: request.bytes,
             response_bytes: answer.bytes,
+            worker: worker.map(|worked| WorkerLine {
+                pid: worked.peer.tgid,
+                code: worked.reply.code,
+                arrival_ns: worked.arrival_ns,
+                last_read_ns: worked.last_read_ns,
+                first_write_ns: worked.first_write_ns,
+                last_write_ns: worked.last_write_ns,
+            }),
         };
         serde_json::to_writer(&mut self.to, &line)?;
         self.to.write_all(b"\n")

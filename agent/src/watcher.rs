@@ -15,16 +15,27 @@ use tracing::{info, warn};
 
 use crate::{
     config::Watch,
-    exchange::{Loss, Outcome, Unfinished, table::Table},
+    exchange::{
+        Exchange, Loss, Outcome, Unfinished, WorkerExchange,
+        hops::{Hops, Joined},
+        table::Table,
+    },
     kernel::{
         loader::Probes,
         rings::{Rings, parse_process_event},
     },
-    latency::Observation,
-    metrics::Metrics,
-    protocol::route,
+    latency::{Identity, Inner, Observation, Purpose, WorkerHop},
+    metrics::{LiveWorker, Metrics},
+    protocol::{
+        route::{self, Route},
+        torchserve::command::Command,
+    },
     request_log::RequestLog,
-    workers::registry::Registry,
+    workers::{
+        known::KnownServer,
+        registry::{Registry, Server},
+        torchserve,
+    },
 };
 
 /// Longest time between two drains: records below the kernel's watermark wake nobody up.
@@ -48,9 +59,20 @@ pub struct Watcher {
     rings: Rings,
     registry: Registry,
     table: Table,
+    hops: Hops<Answered>,
+    /// When the latest turn began: what is told in between is no older.
+    now_ns: u64,
     metrics: Arc<Metrics>,
     log: Option<RequestLog>,
     outcomes: Vec<Outcome>,
+}
+
+/// An exchange of a frontend, and what is known of it while it waits for its worker's half.
+#[derive(Debug)]
+struct Answered {
+    exchange: Exchange,
+    server: Server,
+    route: Route,
 }
 
 impl Watcher {
@@ -70,6 +92,8 @@ impl Watcher {
             rings,
             registry,
             table: Table::default(),
+            hops: Hops::default(),
+            now_ns: monotonic_ns(),
             metrics,
             log,
             outcomes: Vec::new(),
@@ -96,6 +120,9 @@ impl Watcher {
         let found = found.context("look through /proc")?;
         for &pid in &found {
             self.rings.watch_process(pid)?;
+            if self.registry.is_worker(pid) {
+                self.introduce_worker(pid, None, None);
+            }
         }
         self.probes.scan_listeners()?;
         Ok((found.len(), others))
@@ -115,19 +142,20 @@ impl Watcher {
         let mut drains = 0_u32;
         loop {
             let stopped = self.wait(&waiter)?;
+            self.now_ns = monotonic_ns();
             self.drain_processes();
             self.drain_records();
-            let now_ns = monotonic_ns();
-            if now_ns - ticked_ns < TICK_NS && !stopped {
+            if self.now_ns - ticked_ns < TICK_NS && !stopped {
                 continue;
             }
-            ticked_ns = now_ns;
-            self.tick(now_ns);
+            ticked_ns = self.now_ns;
+            self.tick();
             if drains.is_multiple_of(DRAINS_PER_COUNT) || stopped {
                 self.count_drops();
             }
             drains = drains.wrapping_add(1);
             if stopped {
+                self.finish();
                 return Ok(());
             }
         }
@@ -190,7 +218,11 @@ impl Watcher {
     /// Returns whether a process was found to be watched.
     fn take_process_event(&mut self, event: ProcessEvent) -> bool {
         match event.kind {
-            process::EXIT => self.registry.exited(event.tgid),
+            process::EXIT => {
+                self.registry.exited(event.tgid);
+                self.table.process_ended(event.tgid);
+                self.metrics.worker_ended(event.tgid);
+            }
             process::FORK => self.registry.forked(event.parent, event.tgid),
             process::EXEC => return self.inspect(event.tgid),
             // A process may have changed its command line since it was started.
@@ -239,19 +271,26 @@ impl Watcher {
         true
     }
 
-    fn tick(&mut self, now_ns: u64) {
+    fn tick(&mut self) {
         let rings = &self.rings;
         self.table.tick(
-            now_ns,
+            self.now_ns,
             |cookie, seq| rings.progress(cookie, seq),
             &mut self.outcomes,
         );
-        self.settle();
-        if let Some(log) = &mut self.log
-            && let Err(err) = log.flush()
-        {
-            self.end_log(&err);
+        for joined in self.hops.tick(self.now_ns, &mut self.outcomes) {
+            self.count_joined(joined);
         }
+        self.settle();
+        self.flush_log();
+    }
+
+    /// Counts what waits, since nothing more will come.
+    fn finish(&mut self) {
+        for joined in self.hops.finish() {
+            self.count_joined(joined);
+        }
+        self.flush_log();
     }
 
     /// Names and counts what came out.
@@ -259,29 +298,116 @@ impl Watcher {
         let mut outcomes = std::mem::take(&mut self.outcomes);
         for outcome in outcomes.drain(..) {
             match outcome {
-                Outcome::Finished(exchange) => {
-                    let server = self
-                        .registry
-                        .server(exchange.peer.tgid, exchange.peer.local_port);
-                    let request = &exchange.request;
-                    let route = route::classify(
-                        &request.method,
-                        &request.target,
-                        server.predicts_only_by_path,
-                    );
-                    let observation = Observation::new(&exchange, server, route);
-                    self.metrics.observe(&observation);
-                    if let Some(log) = &mut self.log
-                        && let Err(err) = log.write(&exchange, &observation)
-                    {
-                        self.end_log(&err);
-                    }
-                }
+                Outcome::Finished(exchange) => self.answered(exchange),
+                Outcome::Worked(worked) => self.worked(worked),
                 Outcome::Unfinished(reason) => self.metrics.unfinished(reason.name()),
                 Outcome::Lost(loss) => self.metrics.lost(loss.name(), 1),
             }
         }
+        // What was counted as lost on the way has come in between.
+        outcomes.append(&mut self.outcomes);
         self.outcomes = outcomes;
+    }
+
+    /// Counts an exchange, unless it has to wait for what a worker did.
+    fn answered(&mut self, exchange: Exchange) {
+        let Exchange { peer, request, .. } = &exchange;
+        let server = self.registry.server(peer.tgid, peer.local_port);
+        let route = route::classify(
+            &request.method,
+            &request.target,
+            server.predicts_only_by_path,
+        );
+        let id = exchange.answer.request_id;
+        let answered = Answered {
+            exchange,
+            server,
+            route,
+        };
+        if !answered.server.hands_on || answered.route.purpose == Purpose::Admin {
+            self.count(answered, Inner::None, None);
+            return;
+        }
+        let joined = match id {
+            Some(id) => self.hops.answered(id, answered, self.now_ns),
+            None => Some(Joined {
+                answer: answered,
+                worker: None,
+            }),
+        };
+        if let Some(joined) = joined {
+            self.count_joined(joined);
+        }
+    }
+
+    fn worked(&mut self, worked: WorkerExchange) {
+        if let Command::Load { model_name, .. } = &worked.command {
+            if worked.reply.code == 200 {
+                let loaded_ns = Some(worked.last_write_ns);
+                self.introduce_worker(worked.peer.tgid, model_name.as_deref(), loaded_ns);
+            }
+            return;
+        }
+        let worked = Arc::new(worked);
+        for joined in self.hops.worked(&worked, self.now_ns, &mut self.outcomes) {
+            self.count_joined(joined);
+        }
+    }
+
+    /// Exports a worker that has its model loaded: since `loaded_ns`, where that was seen.
+    fn introduce_worker(&mut self, pid: u32, loaded: Option<&str>, loaded_ns: Option<u64>) {
+        let Some(worker) = torchserve::identify(pid, loaded) else {
+            warn!(
+                pid,
+                "worker of TorchServe left out: nothing tells its model and version"
+            );
+            return;
+        };
+        let load_ns = worker
+            .started_ns
+            .and_then(|started_ns| loaded_ns?.checked_sub(started_ns));
+        let worker = LiveWorker {
+            name: worker.name,
+            identity: Identity {
+                model: worker.model.into(),
+                version: worker.version.into(),
+                server: KnownServer::TorchServeWorker.name().into(),
+            },
+            load_ns,
+        };
+        self.metrics.worker_loaded(pid, worker);
+    }
+
+    fn count_joined(&mut self, joined: Joined<Answered>) {
+        let Joined { answer, worker } = joined;
+        let inner = match &worker {
+            Some(worked) => Inner::Worker(WorkerHop::new(&answer.exchange, worked)),
+            None => Inner::Unseen,
+        };
+        self.count(answer, inner, worker.as_deref());
+    }
+
+    fn count(&mut self, answered: Answered, inner: Inner, worker: Option<&WorkerExchange>) {
+        let Answered {
+            exchange,
+            server,
+            route,
+        } = answered;
+        let observation = Observation::new(&exchange, server, route, inner);
+        self.metrics.observe(&observation);
+        if let Some(log) = &mut self.log
+            && let Err(err) = log.write(&exchange, worker, &observation)
+        {
+            self.end_log(&err);
+        }
+    }
+
+    fn flush_log(&mut self) {
+        if let Some(log) = &mut self.log
+            && let Err(err) = log.flush()
+        {
+            self.end_log(&err);
+        }
     }
 
     fn end_log(&mut self, err: &io::Error) {

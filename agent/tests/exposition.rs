@@ -6,9 +6,10 @@ use std::{
 };
 
 use inferprobe::{
-    latency::{Identity, Observation, Purpose, Stages},
+    latency::{Identity, Inner, Observation, Purpose, Stages, WorkEnd, WorkerHop},
     metrics::{
-        DiskSample, Format, GpuMemory, GpuSample, MemorySample, Metrics, ProcessSample, Selection,
+        DiskSample, Format, GpuMemory, GpuSample, LiveWorker, MemorySample, Metrics, ProcessSample,
+        Selection,
     },
 };
 
@@ -82,6 +83,26 @@ fn busy() -> Metrics {
     ] {
         metrics.observe(&observation(model, version, server, status, stages));
     }
+    let hop = WorkerHop {
+        inner_queue_ns: Some(7_125_000),
+        worker_ns: Some(21_500_000),
+        latency_ns: 29_000_000,
+        relay_ns: Some(1_250_000),
+        end: WorkEnd::Predicted,
+    };
+    metrics.observe(&Observation {
+        inner: Inner::Worker(hop),
+        ..observation("two-hop", "default", "torchserve", 200, known)
+    });
+    let identity = observation("two-hop", "1.0", "torchserve", 200, known).identity;
+    for (pid, load_ns) in [(7, Some(1_525_000_000)), (8, None)] {
+        let worker = LiveWorker {
+            name: format!("W-900{pid}-two-hop_1.0"),
+            identity: identity.clone(),
+            load_ns,
+        };
+        metrics.worker_loaded(pid, worker);
+    }
     for status in [200, 200, 404] {
         let asked = observation("", "", "torchserve", status, known);
         metrics.observe(&Observation {
@@ -113,6 +134,7 @@ fn observation(
         purpose: Purpose::Inference,
         status,
         stages,
+        inner: Inner::None,
     }
 }
 

@@ -70,12 +70,50 @@ pub struct Logged {
     pub request_bytes: u64,
     /// Head and body of the answer.
     pub response_bytes: u64,
+    /// What a frontend's worker did for the request.
+    pub worker: Option<LoggedWorker>,
+}
+
+/// The worker's half of a row.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct LoggedWorker {
+    /// Process.
+    pub pid: u32,
+    /// What the whole batch ended with: 200, or an error.
+    pub code: i32,
+    /// First byte handed over by the frontend; `None` when not seen.
+    pub arrival_ns: Option<u64>,
+    /// Last byte read by the worker.
+    pub last_read_ns: u64,
+    /// First byte of its reply; `None` when only an upper bound is known.
+    pub first_write_ns: Option<u64>,
+    /// Last byte of its reply.
+    pub last_write_ns: u64,
 }
 
 impl Logged {
     /// Wait between arrival and first read.
     pub fn queue_ns(&self) -> Option<u64> {
         Some(self.first_read_ns.saturating_sub(self.arrival_ns?))
+    }
+
+    /// Wait between the frontend's last read and the first byte that its worker was handed.
+    pub fn inner_queue_ns(&self) -> Option<u64> {
+        let arrival_ns = self.worker.as_ref()?.arrival_ns?;
+        Some(arrival_ns.saturating_sub(self.last_read_ns))
+    }
+
+    /// Time between the worker's last read and its first write.
+    pub fn worker_ns(&self) -> Option<u64> {
+        let worker = self.worker.as_ref()?;
+        Some(worker.first_write_ns?.saturating_sub(worker.last_read_ns))
+    }
+
+    /// Time between the frontend's last read and its worker's last write.
+    pub fn latency_ns(&self) -> Option<u64> {
+        let worker = self.worker.as_ref()?;
+        Some(worker.last_write_ns.saturating_sub(self.last_read_ns))
     }
 
     /// Time between last read and first write.

@@ -81,6 +81,7 @@ const NOT_BEGUN: Answer = Answer {
     first_write_bounded: false,
     last_write_ns: None,
     bytes: 0,
+    request_id: None,
 };
 
 impl AnswerStream {
@@ -258,6 +259,7 @@ impl AnswerStream {
         on_step: &mut impl FnMut(Step, Option<Request>),
     ) {
         self.open.status = head.status;
+        self.open.request_id = head.request_id;
         self.extend(writes, taken);
         let to_head = request
             .as_ref()

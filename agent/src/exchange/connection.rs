@@ -35,17 +35,11 @@ pub struct Connection {
 }
 
 impl Connection {
-    /// A connection of which `record` is the first sign.
-    pub fn new(record: &Record) -> Self {
-        let is_unix = record.flags & flag::UNIX != 0;
+    /// A connection to `peer` of which `record` is the first sign.
+    pub fn new(record: &Record, peer: Peer) -> Self {
         Self {
-            peer: Peer {
-                cookie: record.cookie,
-                tgid: record.tgid,
-                local_port: (!is_unix).then_some(record.local_port),
-                peer_port: (!is_unix).then_some(record.peer_port),
-            },
-            is_unix,
+            peer,
+            is_unix: record.flags & flag::UNIX != 0,
             // A record that is not the connection's first follows ones that were forgotten or lost: either way it starts anew.
             seq: record.seq.wrapping_sub(1),
             written_bytes: 0,
@@ -238,6 +232,13 @@ mod tests {
         alive: bool,
     }
 
+    const PEER: Peer = Peer {
+        cookie: 5,
+        tgid: 7,
+        local_port: Some(80),
+        peer_port: Some(81),
+    };
+
     impl Wire {
         fn new() -> Self {
             Self {
@@ -286,7 +287,7 @@ mod tests {
             };
             let connection = self
                 .connection
-                .get_or_insert_with(|| Connection::new(&record));
+                .get_or_insert_with(|| Connection::new(&record, PEER));
             self.alive = connection.take(&view, &mut self.out);
         }
 

@@ -1,12 +1,19 @@
 //! From segments to requests: what the records of one connection say was asked and answered, and when.
 //!
 //! Pure: no kernel, no clock, no names of processes. `table` holds the connections, `requests` and `answers` find the
-//! messages in each direction, `connection` pairs them first in, first out.
+//! messages in each direction, `connection` pairs them first in, first out. `worker` does the same with the frames of
+//! TorchServe's workers, and `hops` joins the two by the request's number.
 
 pub mod answers;
 pub mod connection;
+pub mod hops;
 pub mod requests;
 pub mod table;
+pub mod worker;
+
+use uuid::Uuid;
+
+use crate::protocol::torchserve::{command::Command, reply::Reply};
 
 /// One request as far as it was read.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -42,6 +49,8 @@ pub struct Answer {
     pub last_write_ns: Option<u64>,
     /// Bytes, head and body.
     pub bytes: u64,
+    /// The server's own number of the request, where its answer tells it.
+    pub request_id: Option<Uuid>,
 }
 
 /// A connection, as the records name it.
@@ -68,11 +77,32 @@ pub struct Exchange {
     pub answer: Answer,
 }
 
+/// A frame that a TorchServe worker read, and its reply.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct WorkerExchange {
+    /// Where; `tgid` is the worker.
+    pub peer: Peer,
+    /// What the frontend asked.
+    pub command: Command,
+    /// First byte handed over by the frontend, ns; `None` when that was not seen.
+    pub arrival_ns: Option<u64>,
+    /// Last byte read by the worker, ns.
+    pub last_read_ns: u64,
+    /// The reply, or its last part where it was streamed.
+    pub reply: Reply,
+    /// First reply byte handed to the kernel, ns; `None` when only its upper bound is known.
+    pub first_write_ns: Option<u64>,
+    /// Last reply byte handed to the kernel, ns.
+    pub last_write_ns: u64,
+}
+
 /// Something that a record, a tick or a close brought about.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Outcome {
     /// A request was answered.
     Finished(Exchange),
+    /// A worker of a frontend did what it was asked.
+    Worked(WorkerExchange),
     /// A request was read and will not be seen answered.
     Unfinished(Unfinished),
     /// Something could not be told apart, and was left out.
@@ -127,17 +157,26 @@ pub enum Loss {
     NotWatched,
     /// An entry of the ring shorter than it says.
     Malformed,
+    /// Bytes on a worker's connection that are no frame.
+    NotFramed,
+    /// A frame that a worker read and did not reply to.
+    WorkerUnanswered,
+    /// A worker's reply to a request whose own answer was not seen: its client left first, mostly.
+    ReplyUnpaired,
 }
 
 impl Loss {
     /// Every reason.
-    pub const ALL: [Self; 6] = [
+    pub const ALL: [Self; 9] = [
         Self::Resynchronised,
         Self::NotHttp,
         Self::AnswerWithoutRequest,
         Self::HeadUnseen,
         Self::NotWatched,
         Self::Malformed,
+        Self::NotFramed,
+        Self::WorkerUnanswered,
+        Self::ReplyUnpaired,
     ];
 
     /// The reason's name in metrics.
@@ -149,6 +188,9 @@ impl Loss {
             Self::HeadUnseen => "head_unseen",
             Self::NotWatched => "process_not_watched",
             Self::Malformed => "malformed",
+            Self::NotFramed => "not_framed",
+            Self::WorkerUnanswered => "worker_unanswered",
+            Self::ReplyUnpaired => "reply_unpaired",
         }
     }
 }

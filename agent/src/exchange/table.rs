@@ -2,10 +2,10 @@
 
 use std::collections::{HashMap, HashSet};
 
-use inferprobe_ebpf::abi::{ProgressSlot, kind};
+use inferprobe_ebpf::abi::{ProgressSlot, Record, flag, kind, mode};
 
 use crate::{
-    exchange::{Loss, Outcome, Unfinished, connection::Connection},
+    exchange::{Loss, Outcome, Peer, Unfinished, connection::Connection, worker::WorkerConnection},
     kernel::rings::RecordView,
 };
 
@@ -16,12 +16,76 @@ const FORGET_NS: u64 = 600_000_000_000;
 /// Time between looks for silent connections, ns.
 const SWEEP_NS: u64 = 30_000_000_000;
 
+/// How long the records of a process that ended may be on their way, ns.
+const LAST_RECORDS_NS: u64 = 1_000_000_000;
+
 /// The connections.
 #[derive(Debug, Default)]
 pub struct Table {
-    connections: HashMap<u64, Connection>,
+    connections: HashMap<u64, Speaker>,
     answering: HashSet<u64>,
+    /// Processes that ended, and when: the kernel does not tell when their AF_UNIX connections do.
+    ended: Vec<(u64, u32)>,
+    ticked_ns: u64,
     swept_ns: u64,
+}
+
+/// A connection, by what it speaks.
+#[derive(Debug)]
+enum Speaker {
+    Http(Box<Connection>),
+    Worker(Box<WorkerConnection>),
+}
+
+impl Speaker {
+    fn new(record: &Record) -> Self {
+        let is_unix = record.flags & flag::UNIX != 0;
+        let peer = Peer {
+            cookie: record.cookie,
+            tgid: record.tgid,
+            local_port: (!is_unix).then_some(record.local_port),
+            peer_port: (!is_unix).then_some(record.peer_port),
+        };
+        match record.mode {
+            mode::FRAMES => Self::Worker(Box::new(WorkerConnection::new(record, peer))),
+            _ => Self::Http(Box::new(Connection::new(record, peer))),
+        }
+    }
+
+    fn take(&mut self, view: &RecordView<'_>, out: &mut Vec<Outcome>) -> bool {
+        match self {
+            Self::Http(connection) => connection.take(view, out),
+            Self::Worker(connection) => connection.take(view, out),
+        }
+    }
+
+    fn is_answering(&self) -> bool {
+        match self {
+            Self::Http(connection) => connection.is_answering(),
+            Self::Worker(_) => false,
+        }
+    }
+
+    fn is_idle(&self) -> bool {
+        match self {
+            Self::Http(connection) => connection.is_idle(),
+            Self::Worker(connection) => connection.is_idle(),
+        }
+    }
+
+    fn latest_ns(&self) -> u64 {
+        match self {
+            Self::Http(connection) => connection.latest_ns,
+            Self::Worker(connection) => connection.latest_ns,
+        }
+    }
+
+    fn evict(&mut self, out: &mut Vec<Outcome>) {
+        match self {
+            Self::Http(connection) => connection.close(Unfinished::Evicted, out),
+            Self::Worker(connection) => connection.close(out),
+        }
+    }
 }
 
 impl Table {
@@ -42,7 +106,7 @@ impl Table {
         let connection = self
             .connections
             .entry(cookie)
-            .or_insert_with(|| Connection::new(record));
+            .or_insert_with(|| Speaker::new(record));
         let alive = connection.take(&view, out);
         if alive && connection.is_answering() {
             self.answering.insert(cookie);
@@ -61,9 +125,11 @@ impl Table {
         mut progress: impl FnMut(u64, u32) -> Option<ProgressSlot>,
         out: &mut Vec<Outcome>,
     ) {
+        self.ticked_ns = now_ns;
+        self.close_ended(now_ns, out);
         let connections = &mut self.connections;
         self.answering.retain(|&cookie| {
-            let Some(connection) = connections.get_mut(&cookie) else {
+            let Some(Speaker::Http(connection)) = connections.get_mut(&cookie) else {
                 return false;
             };
             if let Some(slot) = progress(cookie, connection.seq()) {
@@ -78,20 +144,34 @@ impl Table {
         }
     }
 
-    /// Number of connections.
-    pub fn len(&self) -> usize {
-        self.connections.len()
+    /// Notes that a process ended: its workers' connections end with it.
+    pub fn process_ended(&mut self, tgid: u32) {
+        self.ended.push((self.ticked_ns, tgid));
     }
 
-    /// Whether there is no connection.
-    pub fn is_empty(&self) -> bool {
-        self.connections.is_empty()
+    fn close_ended(&mut self, now_ns: u64, out: &mut Vec<Outcome>) {
+        let due = self
+            .ended
+            .iter()
+            .take_while(|(ended_ns, _)| now_ns.saturating_sub(*ended_ns) >= LAST_RECORDS_NS)
+            .count();
+        if due == 0 {
+            return;
+        }
+        let gone: HashSet<u32> = self.ended.drain(..due).map(|(_, tgid)| tgid).collect();
+        self.connections.retain(|_, speaker| match speaker {
+            Speaker::Worker(connection) if gone.contains(&connection.tgid()) => {
+                connection.close(out);
+                false
+            }
+            _ => true,
+        });
     }
 
     /// Forgets connections silent for `silence_ns`: the idle ones, then, if that makes no room, all of them.
     fn forget_silent(&mut self, now_ns: u64, silence_ns: u64, out: &mut Vec<Outcome>) {
         let silent =
-            |connection: &Connection| now_ns.saturating_sub(connection.latest_ns) >= silence_ns;
+            |connection: &Speaker| now_ns.saturating_sub(connection.latest_ns()) >= silence_ns;
         self.connections
             .retain(|_, connection| !(connection.is_idle() && silent(connection)));
         if self.connections.len() < CONNECTION_CAP {
@@ -100,12 +180,12 @@ impl Table {
         let mut oldest: Vec<(u64, u64)> = self
             .connections
             .iter()
-            .map(|(&cookie, connection)| (connection.latest_ns, cookie))
+            .map(|(&cookie, connection)| (connection.latest_ns(), cookie))
             .collect();
         oldest.sort_unstable();
         for (_, cookie) in oldest.into_iter().take(CONNECTION_CAP / 8) {
             if let Some(mut connection) = self.connections.remove(&cookie) {
-                connection.close(Unfinished::Evicted, out);
+                connection.evict(out);
             }
         }
     }
@@ -150,8 +230,9 @@ mod tests {
         for cookie in 1..=flood {
             table.take(&request_of(cookie, cookie), &mut out);
         }
-        assert!(table.len() <= CONNECTION_CAP);
-        assert_eq!(out.len() + table.len(), usize::try_from(flood).unwrap());
+        let kept = table.connections.len();
+        assert!(kept <= CONNECTION_CAP);
+        assert_eq!(out.len() + kept, usize::try_from(flood).unwrap());
         assert!(
             out.iter()
                 .all(|outcome| *outcome == Outcome::Unfinished(Unfinished::Evicted))
@@ -163,7 +244,7 @@ mod tests {
         let mut table = Table::default();
         table.take(&request_of(1, 1), &mut Vec::new());
         table.tick(FORGET_NS * 2, |_, _| None, &mut Vec::new());
-        assert_eq!(table.len(), 1);
+        assert_eq!(table.connections.len(), 1);
     }
 
     #[test]
@@ -196,6 +277,29 @@ mod tests {
             (exchange.answer.status, exchange.answer.last_write_ns),
             (200, None)
         );
+    }
+
+    #[test]
+    fn the_connections_of_a_worker_end_with_it() {
+        let mut table = Table::default();
+        let record = Record {
+            cookie: 1,
+            seq: 1,
+            tgid: 7,
+            kind: kind::READ,
+            mode: mode::FRAMES,
+            flags: flag::UNIX,
+            ..Record::default()
+        };
+        let mut out = Vec::new();
+        table.take(&entry(record, b"I\0\0\0\x24", b""), &mut out);
+        table.tick(1_000, |_, _| None, &mut out);
+        table.process_ended(7);
+        table.tick(2_000, |_, _| None, &mut out);
+        assert!(out.is_empty());
+        table.tick(1_000 + LAST_RECORDS_NS, |_, _| None, &mut out);
+        assert_eq!(out, [Outcome::Lost(Loss::WorkerUnanswered)]);
+        assert!(table.connections.is_empty());
     }
 
     #[test]

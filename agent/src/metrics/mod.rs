@@ -8,6 +8,7 @@ mod figures;
 mod histogram;
 pub mod names;
 mod requests;
+mod torchserve;
 
 use std::{
     collections::BTreeMap,
@@ -17,11 +18,13 @@ use std::{
 
 pub use encode::{Format, Selection};
 pub use figures::{DiskSample, GpuMemory, GpuSample, MemorySample, ProcessSample};
+pub use torchserve::LiveWorker;
 
 use self::{
     encode::{Samples, Value},
     figures::{Expiring, Figures},
     requests::Requests,
+    torchserve::Workers,
 };
 use crate::latency::Observation;
 
@@ -36,6 +39,7 @@ pub struct Metrics {
 #[derive(Debug)]
 struct State {
     requests: Requests,
+    workers: Workers,
     lost: BTreeMap<&'static str, u64>,
     unfinished: BTreeMap<&'static str, u64>,
     collectors: BTreeMap<&'static str, Liveness>,
@@ -57,6 +61,7 @@ impl Metrics {
             hostname: hostname.to_owned(),
             state: Mutex::new(State {
                 requests: Requests::new(),
+                workers: Workers::default(),
                 lost: BTreeMap::new(),
                 unfinished: BTreeMap::new(),
                 collectors: BTreeMap::new(),
@@ -69,6 +74,16 @@ impl Metrics {
     /// Adds one finished request.
     pub fn observe(&self, observation: &Observation) {
         self.state().requests.observe(observation);
+    }
+
+    /// Adds a worker process that has its model loaded.
+    pub fn worker_loaded(&self, pid: u32, worker: LiveWorker) {
+        self.state().workers.insert(pid, worker);
+    }
+
+    /// Takes a worker process out that ended; any other process is none.
+    pub fn worker_ended(&self, pid: u32) {
+        self.state().workers.remove(pid);
     }
 
     /// Exports each of these reasons of [`Metrics::lost`] from now on, as 0 until one occurs.
@@ -160,6 +175,7 @@ impl Metrics {
         samples.push(&names::BUILD_INFO, &[version], Value::Integer(1));
         let state = self.state();
         state.requests.collect(&self.hostname, &mut samples);
+        state.workers.collect(&self.hostname, &mut samples);
         state.figures.collect(&self.hostname, now, &mut samples);
         for (family, totals) in [
             (&names::RECORDS_LOST, &state.lost),

@@ -1,6 +1,6 @@
-//! What finished requests add up to: TorchServe's request families and our own.
+//! What finished requests add up to: answers by class, and our own families.
 //!
-//! Does not know how a request was measured, and holds a bounded number of series whatever peers send.
+//! What TorchServe makes of the same requests is `torchserve`'s. Does not know how a request was measured, and holds a bounded number of series whatever peers send.
 
 use std::{collections::BTreeMap, sync::Arc};
 
@@ -9,8 +9,9 @@ use super::{
     encode::{Samples, Value},
     histogram::Histogram,
     names,
+    torchserve::{self, LastTimes},
 };
-use crate::latency::{Identity, Observation, Purpose};
+use crate::latency::{Identity, Inner, Observation, Purpose};
 
 /// Distinct status codes of one model or server.
 const MAX_CODES: usize = 32;
@@ -21,7 +22,7 @@ pub(super) struct Requests {
     bounds: Bounds,
     by_identity: BTreeMap<Identity, Served>,
     admin: BTreeMap<Arc<str>, Codes>,
-    last_queue_ns: Option<u64>,
+    last_times: LastTimes,
     answers: Answers,
     unknown: Unknown,
 }
@@ -37,29 +38,14 @@ struct Served {
     queue: Histogram,
     handler: Histogram,
     duration: Histogram,
-    torchserve: TorchServe,
+    inner_queue: Histogram,
+    worker: Histogram,
+    relay: Histogram,
+    torchserve: torchserve::Served,
 }
 
 /// Answers by status code; a code outside 100 to 599, or past the limit, is `None`.
 type Codes = BTreeMap<Option<u16>, u64>;
-
-/// What TorchServe counts, by its rules.
-#[derive(Debug, Clone, Copy, Default)]
-struct TorchServe {
-    requests: u64,
-    /// `None` until a request whose time is known was answered.
-    latency_ns: Option<u128>,
-    queue_ns: Option<u128>,
-    last_handler: Option<LastHandler>,
-}
-
-/// The latest known handler time; a later one is greater.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-struct LastHandler {
-    /// Number of the request among all answered.
-    index: u64,
-    ns: u64,
-}
 
 /// Answers of every purpose by class, as TorchServe sorts them: what is neither 2xx nor 4xx is 5xx.
 #[derive(Debug, Default)]
@@ -75,6 +61,8 @@ struct Unknown {
     queue: u64,
     handler: u64,
     stream: u64,
+    inner_queue: u64,
+    worker: u64,
 }
 
 impl Requests {
@@ -83,7 +71,7 @@ impl Requests {
             bounds: Bounds::new(),
             by_identity: BTreeMap::new(),
             admin: BTreeMap::new(),
-            last_queue_ns: None,
+            last_times: LastTimes::default(),
             answers: Answers::default(),
             unknown: Unknown::default(),
         }
@@ -107,13 +95,9 @@ impl Requests {
     }
 
     fn observe_inference(&mut self, observation: &Observation) {
-        let Observation { status, stages, .. } = observation;
-        self.unknown.queue += u64::from(stages.queue_ns.is_none());
-        self.unknown.handler += u64::from(stages.handler_ns.is_none());
-        self.unknown.stream += u64::from(stages.stream_ns.is_none());
-        if (200..=299).contains(status) {
-            self.last_queue_ns = stages.queue_ns.or(self.last_queue_ns);
-        }
+        let status = observation.status;
+        self.unknown.add(observation);
+        self.last_times.add(observation);
 
         let index = self.answers.total();
         if let Some(served) = self.by_identity.get_mut(&observation.identity)
@@ -122,7 +106,7 @@ impl Requests {
             served.add(observation, index, &mut self.bounds);
             return;
         }
-        let proven = !(400..=499).contains(status);
+        let proven = !(400..=499).contains(&status);
         let identity = self.bounds.admit(&observation.identity, proven);
         let settled = proven && identity == observation.identity;
         let served = self.by_identity.entry(identity).or_default();
@@ -147,6 +131,9 @@ impl Requests {
                 (&names::REQUEST_QUEUE, &served.queue),
                 (&names::REQUEST_HANDLER, &served.handler),
                 (&names::REQUEST_DURATION, &served.duration),
+                (&names::REQUEST_INNER_QUEUE, &served.inner_queue),
+                (&names::REQUEST_WORKER, &served.worker),
+                (&names::REQUEST_RELAY, &served.relay),
             ] {
                 if histogram.count() > 0 {
                     let labels = [&**model, version, server];
@@ -162,8 +149,10 @@ impl Requests {
         }
         for (stage, count) in [
             ("handler", self.unknown.handler),
+            ("inner_queue", self.unknown.inner_queue),
             ("queue", self.unknown.queue),
             ("stream", self.unknown.stream),
+            ("worker", self.unknown.worker),
         ] {
             let value = Value::Integer(count);
             samples.push(&names::STAGE_UNKNOWN, &[stage], value);
@@ -185,44 +174,10 @@ impl Requests {
                 samples.push(family, &host, Value::Float(count as f64));
             }
         }
-        if let Some(queue_ns) = self.last_queue_ns {
-            let value = Value::Float(ns_to_whole_ms_f64(queue_ns));
-            samples.push(&names::QUEUE_TIME, &host, value);
-        }
-        let mut last_handlers: BTreeMap<&str, LastHandler> = BTreeMap::new();
-        let mut by_model_version: BTreeMap<(&str, &str), TorchServe> = BTreeMap::new();
-        for (identity, Served { torchserve, .. }) in &self.by_identity {
-            if torchserve.requests == 0 {
-                continue;
-            }
-            if let Some(last) = torchserve.last_handler {
-                let latest = last_handlers.entry(&identity.model).or_insert(last);
-                *latest = last.max(*latest);
-            }
-            by_model_version
-                .entry((&identity.model, &identity.version))
-                .or_default()
-                .merge(torchserve);
-        }
-        for (model, LastHandler { ns, .. }) in last_handlers {
-            for family in [&names::HANDLER_TIME, &names::PREDICTION_TIME] {
-                let value = Value::Float(ns_to_centi_ms_f64(ns));
-                samples.push(family, &[model, "Model", hostname], value);
-            }
-        }
-        for ((model, version), torchserve) in by_model_version {
-            let labels = [model, version, hostname];
-            let requests = Value::Float(torchserve.requests as f64);
-            samples.push(&names::TS_INFERENCE_REQUESTS, &labels, requests);
-            for (family, ns) in [
-                (&names::TS_INFERENCE_LATENCY, torchserve.latency_ns),
-                (&names::TS_QUEUE_LATENCY, torchserve.queue_ns),
-            ] {
-                if let Some(ns) = ns {
-                    samples.push(family, &labels, Value::Float(ns_to_us_f64(ns)));
-                }
-            }
-        }
+        self.last_times.collect(hostname, samples);
+        let served = self.by_identity.iter();
+        let served = served.map(|(identity, served)| (identity, &served.torchserve));
+        torchserve::collect_served(served, hostname, samples);
     }
 }
 
@@ -241,27 +196,40 @@ impl Served {
                 histogram.observe_ns(ns);
             }
         }
-        // TorchServe does not count a request that it found no model for.
-        if *status == 404 {
-            return;
+        if let Inner::Worker(hop) = &observation.inner {
+            for (histogram, ns) in [
+                (&mut self.inner_queue, hop.inner_queue_ns),
+                (&mut self.worker, hop.worker_ns),
+                (&mut self.relay, hop.relay_ns),
+            ] {
+                if let Some(ns) = ns {
+                    histogram.observe_ns(ns);
+                }
+            }
         }
-        self.torchserve.requests += 1;
-        if (200..=299).contains(status) {
-            let wide = |ns: Option<u64>| ns.map(u128::from);
-            add_ns(&mut self.torchserve.latency_ns, wide(total_ns));
-            add_ns(&mut self.torchserve.queue_ns, wide(stages.queue_ns));
-            let last = stages.handler_ns.map(|ns| LastHandler { index, ns });
-            self.torchserve.last_handler = last.or(self.torchserve.last_handler);
-        }
+        self.torchserve.add(observation, index);
     }
 }
 
-impl TorchServe {
-    /// Adds the totals of `other`, which has the same model and version.
-    fn merge(&mut self, other: &Self) {
-        self.requests += other.requests;
-        add_ns(&mut self.latency_ns, other.latency_ns);
-        add_ns(&mut self.queue_ns, other.queue_ns);
+impl Unknown {
+    fn add(&mut self, observation: &Observation) {
+        let Observation {
+            status,
+            stages,
+            inner,
+            ..
+        } = observation;
+        self.queue += u64::from(stages.queue_ns.is_none());
+        self.handler += u64::from(stages.handler_ns.is_none());
+        self.stream += u64::from(stages.stream_ns.is_none());
+        let (inner_queue_unknown, worker_unknown) = match inner {
+            Inner::None => (false, false),
+            // An answer that only a worker can have given.
+            Inner::Unseen => ((200..=299).contains(status), (200..=299).contains(status)),
+            Inner::Worker(hop) => (hop.inner_queue_ns.is_none(), hop.worker_ns.is_none()),
+        };
+        self.inner_queue += u64::from(inner_queue_unknown);
+        self.worker += u64::from(worker_unknown);
     }
 }
 
@@ -288,30 +256,11 @@ fn labelled(codes: &Codes) -> impl Iterator<Item = (String, u64)> {
     })
 }
 
-fn add_ns(sum_ns: &mut Option<u128>, ns: Option<u128>) {
-    if let Some(ns) = ns {
-        *sum_ns.get_or_insert_default() += ns;
-    }
-}
-
-fn ns_to_us_f64(ns: u128) -> f64 {
-    ns as f64 / 1e3
-}
-
-fn ns_to_whole_ms_f64(ns: u64) -> f64 {
-    (ns / 1_000_000) as f64
-}
-
-/// Milliseconds with two decimals, as TorchServe's workers print them.
-fn ns_to_centi_ms_f64(ns: u64) -> f64 {
-    (ns as f64 / 1e4).round() / 100.0
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
     use crate::{
-        latency::Stages,
+        latency::{Stages, WorkEnd, WorkerHop},
         metrics::encode::{Format, Selection},
     };
 
@@ -333,6 +282,7 @@ mod tests {
             purpose: Purpose::Inference,
             status,
             stages: KNOWN,
+            inner: Inner::None,
         }
     }
 
@@ -374,64 +324,6 @@ mod tests {
     }
 
     #[test]
-    fn a_404_is_no_inference_of_torchserve() {
-        let requests = after(&[observation("tiny", 404)]);
-        assert!(lines(&requests, "ts_inference_requests_total").is_empty());
-        assert_eq!(
-            lines(&requests, "inferprobe_requests_total"),
-            [
-                r#"inferprobe_requests_total{model="tiny",version="default",server="torchserve",code="404"} 1"#
-            ]
-        );
-    }
-
-    #[test]
-    fn only_a_2xx_adds_to_torchserve_times() {
-        let requests = after(&[observation("tiny", 503)]);
-        for name in [
-            "ts_inference_latency_microseconds",
-            "ts_queue_latency_microseconds",
-            "QueueTime",
-            "HandlerTime",
-            "PredictionTime",
-        ] {
-            assert!(lines(&requests, name).is_empty(), "{name}");
-        }
-        assert_eq!(
-            lines(&requests, "ts_inference_requests_total"),
-            [
-                r#"ts_inference_requests_total{model_name="tiny",model_version="default",hostname="vm"} 1.0"#
-            ]
-        );
-    }
-
-    #[test]
-    fn times_have_torchserves_units_and_rounding() {
-        let requests = after(&[observation("tiny", 200), observation("tiny", 200)]);
-        for (name, expected) in [
-            (
-                "ts_inference_latency_microseconds",
-                r#"{model_name="tiny",model_version="default",hostname="vm"} 78050.998"#,
-            ),
-            (
-                "ts_queue_latency_microseconds",
-                r#"{model_name="tiny",model_version="default",hostname="vm"} 5801.0"#,
-            ),
-            ("QueueTime", r#"{Level="Host",Hostname="vm"} 2.0"#),
-            (
-                "HandlerTime",
-                r#"{ModelName="tiny",Level="Model",Hostname="vm"} 36.02"#,
-            ),
-            (
-                "PredictionTime",
-                r#"{ModelName="tiny",Level="Model",Hostname="vm"} 36.02"#,
-            ),
-        ] {
-            assert_eq!(lines(&requests, name), [format!("{name}{expected}")]);
-        }
-    }
-
-    #[test]
     fn an_unknown_queue_is_counted_and_guesses_nothing() {
         let mut unqueued = observation("tiny", 200);
         unqueued.stages.queue_ns = None;
@@ -448,8 +340,10 @@ mod tests {
             lines(&requests, "inferprobe_request_stage_unknown_total"),
             [
                 r#"inferprobe_request_stage_unknown_total{stage="handler"} 0"#,
+                r#"inferprobe_request_stage_unknown_total{stage="inner_queue"} 0"#,
                 r#"inferprobe_request_stage_unknown_total{stage="queue"} 1"#,
                 r#"inferprobe_request_stage_unknown_total{stage="stream"} 0"#,
+                r#"inferprobe_request_stage_unknown_total{stage="worker"} 0"#,
             ]
         );
         assert_eq!(
@@ -462,6 +356,35 @@ mod tests {
             lines(&requests, "QueueTime"),
             [r#"QueueTime{Level="Host",Hostname="vm"} 2.0"#]
         );
+    }
+
+    #[test]
+    fn the_inner_hop_has_histograms_of_its_own_and_counts_what_is_unknown() {
+        let hop = WorkerHop {
+            inner_queue_ns: Some(5_000_000),
+            worker_ns: None,
+            latency_ns: 9,
+            relay_ns: Some(7),
+            end: WorkEnd::Predicted,
+        };
+        let with = |status, inner| Observation {
+            inner,
+            ..observation("tiny", status)
+        };
+        let requests = after(&[
+            with(200, Inner::Worker(hop)),
+            with(200, Inner::Unseen),
+            with(503, Inner::Unseen),
+        ]);
+        let sum = lines(&requests, "inferprobe_request_inner_queue_seconds");
+        assert!(sum.iter().any(|line| line.ends_with("} 0.005")), "{sum:?}");
+        assert!(lines(&requests, "inferprobe_request_worker_seconds").is_empty());
+        let unknown = lines(&requests, "inferprobe_request_stage_unknown_total");
+        for (stage, count) in [("inner_queue", 1), ("worker", 2)] {
+            let expected =
+                format!(r#"inferprobe_request_stage_unknown_total{{stage="{stage}"}} {count}"#);
+            assert!(unknown.contains(&expected), "{unknown:?}");
+        }
     }
 
     #[test]

@@ -2,6 +2,8 @@
 //!
 //! Reads what it is given, which may be cut off anywhere, and never trusts it.
 
+use uuid::Uuid;
+
 /// Outcome of reading a head.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Parse<T> {
@@ -42,6 +44,8 @@ pub struct AnswerHead {
     pub status: u16,
     /// Where the body ends.
     pub body: Body,
+    /// `x-request-id`, where it is a UUID: TorchServe's number of the request, in its workers' frames too.
+    pub request_id: Option<Uuid>,
 }
 
 /// Longest method that is taken for one.
@@ -60,11 +64,11 @@ pub fn parse_request(bytes: &[u8]) -> Parse<RequestHead> {
         return Parse::Invalid;
     };
     match fields(bytes, line.len()) {
-        Parse::Complete(body, len) => Parse::Complete(
+        Parse::Complete(fields, len) => Parse::Complete(
             RequestHead {
                 method: text(method),
                 target: text(target),
-                body,
+                body: fields.body,
             },
             len,
         ),
@@ -109,7 +113,14 @@ pub fn parse_answer(bytes: &[u8]) -> Parse<AnswerHead> {
         return Parse::Invalid;
     };
     match fields(bytes, line.len()) {
-        Parse::Complete(body, len) => Parse::Complete(AnswerHead { status, body }, len),
+        Parse::Complete(Fields { body, request_id }, len) => {
+            let head = AnswerHead {
+                status,
+                body,
+                request_id,
+            };
+            Parse::Complete(head, len)
+        }
         Parse::Partial => Parse::Partial,
         Parse::Invalid => Parse::Invalid,
     }
@@ -164,19 +175,28 @@ fn split_line(bytes: &[u8]) -> Option<(&[u8], &[u8])> {
     Some((line, &bytes[end + 1..]))
 }
 
-/// Reads the fields after a start line of `line_len` bytes; gives the body's end and the whole head's length.
-fn fields(bytes: &[u8], line_len: usize) -> Parse<Body> {
+/// What the fields of a head say.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct Fields {
+    body: Body,
+    request_id: Option<Uuid>,
+}
+
+/// Reads the fields after a start line of `line_len` bytes; gives what they say and the whole head's length.
+fn fields(bytes: &[u8], line_len: usize) -> Parse<Fields> {
     let Some(start) = bytes[line_len..].iter().position(|&byte| byte == b'\n') else {
         return Parse::Partial;
     };
     let mut rest = &bytes[line_len + start + 1..];
     let mut body = Body::Unsaid;
+    let mut request_id = None;
     loop {
         let Some((line, after)) = split_line(rest) else {
             return Parse::Partial;
         };
         if line.is_empty() {
-            return Parse::Complete(body, bytes.len() - after.len());
+            let fields = Fields { body, request_id };
+            return Parse::Complete(fields, bytes.len() - after.len());
         }
         let Some(colon) = line.iter().position(|&byte| byte == b':') else {
             return Parse::Invalid;
@@ -194,6 +214,8 @@ fn fields(bytes: &[u8], line_len: usize) -> Parse<Body> {
                 Some(length) => body = Body::Length(length),
                 None => return Parse::Invalid,
             }
+        } else if name.eq_ignore_ascii_case(b"x-request-id") {
+            request_id = Uuid::try_parse_ascii(value).ok();
         }
         rest = after;
     }
@@ -311,6 +333,7 @@ mod tests {
         let expected = AnswerHead {
             status: 200,
             body: Body::Length(5),
+            request_id: None,
         };
         assert_eq!(parse_answer(OK), Parse::Complete(expected, OK.len() - 5));
     }

@@ -5,33 +5,42 @@
 pub enum KnownServer {
     /// TorchServe's frontend: the Java process that takes the requests.
     TorchServe,
+    /// One of TorchServe's workers: the Python process that runs a model's handler.
+    TorchServeWorker,
 }
 
 impl KnownServer {
     /// The server's name in the `server` label.
     pub const fn name(self) -> &'static str {
         match self {
-            Self::TorchServe => "torchserve",
+            Self::TorchServe | Self::TorchServeWorker => "torchserve",
         }
     }
 
     /// Whether all its inference has paths of its own, and everything else is about the server itself.
     pub const fn predicts_only_by_path(self) -> bool {
         match self {
-            Self::TorchServe => true,
+            Self::TorchServe | Self::TorchServeWorker => true,
         }
     }
 }
 
 /// Recognises a server by its command line (arguments joined by spaces).
 ///
-/// TorchServe's launcher starts `java ... org.pytorch.serve.ModelServer ...` (ts/model_server.py of 0.12.0).
+/// TorchServe's launcher starts `java ... org.pytorch.serve.ModelServer ...` (ts/model_server.py of 0.12.0), and that
+/// starts `python .../ts/model_service_worker.py --sock-type ...` (ts/model_service_worker.py).
 pub fn recognise(command_line: &str) -> Option<KnownServer> {
     let mut arguments = command_line.split(' ');
     let program = arguments.next()?.rsplit('/').next()?;
-    (program == "java" && arguments.any(|argument| argument == "org.pytorch.serve.ModelServer"))
-        .then_some(KnownServer::TorchServe)
+    if program == "java" && arguments.any(|argument| argument == "org.pytorch.serve.ModelServer") {
+        return Some(KnownServer::TorchServe);
+    }
+    (program.starts_with("python") && command_line.contains(WORKER_SCRIPT))
+        .then_some(KnownServer::TorchServeWorker)
 }
+
+/// Script of TorchServe's workers, and the first of its arguments.
+const WORKER_SCRIPT: &str = "/ts/model_service_worker.py --sock-type ";
 
 /// Words of a command line that tell of an inference server which needs a watch of its own, and the server's name.
 const UNWATCHED: [(&str, &str); 13] = [
@@ -99,11 +108,13 @@ mod tests {
     }
 
     #[test]
-    fn torchserve_is_its_java_process_alone() {
+    fn torchserve_is_its_frontend_and_its_workers() {
         let frontend = "/usr/bin/java -Dmodel_server_home=/v/ts -cp .:/v/ts/frontend/* org.pytorch.serve.ModelServer --python /v/bin/python";
         assert_eq!(recognise(frontend), Some(KnownServer::TorchServe));
+        let worker = "/v/bin/python3 /v/ts/model_service_worker.py --sock-type unix --sock-name /tmp/.ts.sock.9000";
+        assert_eq!(recognise(worker), Some(KnownServer::TorchServeWorker));
         for other in [
-            "/v/bin/python3 /v/ts/model_service_worker.py --sock-type unix",
+            "vi /v/ts/model_service_worker.py --sock-type unix",
             "grep org.pytorch.serve.ModelServer",
             "java -jar app.jar",
             "",

@@ -4,3 +4,4 @@
 
 pub mod known;
 pub mod registry;
+pub mod torchserve;

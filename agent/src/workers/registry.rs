@@ -30,6 +30,8 @@ pub struct Server {
     pub model: Arc<str>,
     /// Version where the path names none.
     pub version: Arc<str>,
+    /// Whether it hands requests on to workers that are watched too.
+    pub hands_on: bool,
     /// As [`KnownServer::predicts_only_by_path`].
     pub predicts_only_by_path: bool,
 }
@@ -165,6 +167,15 @@ impl Registry {
             .is_some_and(|process| process.reason.is_some())
     }
 
+    /// Whether the process is a worker of a known frontend.
+    pub fn is_worker(&self, pid: u32) -> bool {
+        let known = self
+            .processes
+            .get(&pid)
+            .and_then(|process| process.reason?.known);
+        known == Some(KnownServer::TorchServeWorker)
+    }
+
     /// Names to count a request under that `pid` answered on `port` (`None`: AF_UNIX).
     pub fn server(&mut self, pid: u32, port: Option<u16>) -> Server {
         let (process_name, reason) = self.look_up(pid);
@@ -184,6 +195,7 @@ impl Registry {
                 .unwrap_or(process_name),
             version: configured_name(watch.and_then(|watch| watch.version.as_ref()))
                 .unwrap_or_else(|| DEFAULT_VERSION.into()),
+            hands_on: known == Some(KnownServer::TorchServe),
             predicts_only_by_path: known.is_some_and(KnownServer::predicts_only_by_path),
         }
     }

@@ -28,8 +28,8 @@ pub enum Command {
 pub struct Asked {
     /// The UUID that the frontend gave it, `x-request-id` of the HTTP answer; `None` when it was not captured.
     pub id: Option<String>,
-    /// What follows model and version in the URL; `None` over gRPC, and when it was not captured.
-    pub url_path: Option<String>,
+    /// Whether it has headers: one that came over gRPC has none.
+    pub has_headers: bool,
     /// What is asked for.
     pub purpose: Purpose,
 }
@@ -76,7 +76,6 @@ enum At {
 /// A request header, as far as it matters here.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Header {
-    UrlPath,
     Explain,
     Describe,
     Other,
@@ -85,7 +84,6 @@ enum Header {
 impl Header {
     fn named(name: Option<&[u8]>) -> Self {
         match name {
-            Some(b"url_path") => Self::UrlPath,
             Some(b"explain") => Self::Explain,
             Some(b"describe") => Self::Describe,
             _ => Self::Other,
@@ -102,7 +100,7 @@ impl Grammar for Commands {
             At::LoadName
                 | At::Id
                 | At::HeaderName
-                | At::HeaderValue(Header::UrlPath | Header::Explain | Header::Describe)
+                | At::HeaderValue(Header::Explain | Header::Describe)
         );
         match self.at {
             At::Tag | At::LoadLimit => Want::Byte,
@@ -151,7 +149,10 @@ impl Grammar for Commands {
                 At::HeaderName
             }
             (At::Id, Item::End) => return Ok(Step::Done),
-            (At::HeaderName, Item::Text(name)) => At::HeaderValue(Header::named(name)),
+            (At::HeaderName, Item::Text(name)) => {
+                self.note_headers();
+                At::HeaderValue(Header::named(name))
+            }
             (At::HeaderName, Item::End) => At::ParameterName,
             (At::HeaderValue(header), Item::Text(value)) => {
                 self.take_header(header, value);
@@ -197,12 +198,17 @@ impl Commands {
         Ok(())
     }
 
+    fn note_headers(&mut self) {
+        if let Some(request) = self.requests().and_then(|requests| requests.last_mut()) {
+            request.has_headers = true;
+        }
+    }
+
     fn take_header(&mut self, header: Header, value: Option<&[u8]>) {
         let Some(request) = self.requests().and_then(|requests| requests.last_mut()) else {
             return;
         };
         match header {
-            Header::UrlPath => request.url_path = text_of(value),
             Header::Explain if value == Some(b"True") => request.purpose = Purpose::Explain,
             Header::Describe if value == Some(b"True") => request.purpose = Purpose::Describe,
             _ => {}
@@ -262,10 +268,10 @@ mod tests {
         [b"I".as_slice(), &requests.concat(), &END].concat()
     }
 
-    fn asked(id: &str, url_path: &str, purpose: Purpose) -> Asked {
+    fn asked(id: &str, purpose: Purpose) -> Asked {
         Asked {
             id: Some(id.into()),
-            url_path: Some(url_path.into()),
+            has_headers: true,
             purpose,
         }
     }
@@ -294,9 +300,9 @@ mod tests {
             rest("c", &[("describe", "True"), ("url_path", "")], b""),
         ]);
         let requests = vec![
-            asked(ID, "", Purpose::Predict),
-            asked("b", "a/b", Purpose::Explain),
-            asked("c", "", Purpose::Describe),
+            asked(ID, Purpose::Predict),
+            asked("b", Purpose::Explain),
+            asked("c", Purpose::Describe),
         ];
         let whole = true;
         assert_read_however_cut::<Commands>(&bytes, &[Command::Predict { requests, whole }]);
@@ -321,7 +327,7 @@ mod tests {
     #[test]
     fn two_frames_may_share_a_buffer() {
         let bytes = [load(), predict(&[rest(ID, &HEADERS, b"{}")])].concat();
-        let requests = vec![asked(ID, "", Purpose::Predict)];
+        let requests = vec![asked(ID, Purpose::Predict)];
         let whole = true;
         let frames = [loaded(), Command::Predict { requests, whole }];
         assert_read_however_cut::<Commands>(&bytes, &frames);
@@ -339,10 +345,7 @@ mod tests {
             reader.feed(&bytes[..gap], &mut out).unwrap();
             reader.skip(missing as u64, &mut out).unwrap();
             reader.feed(&bytes[gap + missing..], &mut out).unwrap();
-            let requests = vec![
-                asked(ID, "", Purpose::Predict),
-                asked("b", "", Purpose::Predict),
-            ];
+            let requests = vec![asked(ID, Purpose::Predict), asked("b", Purpose::Predict)];
             let whole = true;
             assert_eq!(out, [Command::Predict { requests, whole }]);
         }
@@ -358,7 +361,7 @@ mod tests {
         reader.feed(&bytes[20..], &mut out).unwrap();
         let requests = vec![Asked {
             id: None,
-            ..asked("", "", Purpose::Predict)
+            ..asked("", Purpose::Predict)
         }];
         let whole = true;
         assert_eq!(out, [Command::Predict { requests, whole }]);
@@ -413,7 +416,10 @@ mod tests {
         let long = "i".repeat(257);
         let bytes = predict(&[rest(&long, &[(&long, &long)], b"")]);
         let (frames, _) = read::<Commands>(&bytes);
-        let requests = vec![Asked::default()];
+        let requests = vec![Asked {
+            has_headers: true,
+            ..Asked::default()
+        }];
         let whole = true;
         assert_eq!(frames, [Command::Predict { requests, whole }]);
 

@@ -1,0 +1,451 @@
+//! What TorchServe itself exports of requests and workers, by its own rules.
+//!
+//! The rules are those of TorchServe 0.12.0: what counts, in which unit, and which answers add to which times. Does not
+//! know how a request was measured.
+
+use std::collections::BTreeMap;
+
+use super::{
+    encode::{Samples, Value},
+    histogram::Histogram,
+    names,
+};
+use crate::latency::{Identity, Inner, Observation, WorkEnd};
+
+/// What TorchServe counts of one model and version.
+#[derive(Debug, Clone, Copy, Default)]
+pub(super) struct Served {
+    requests: u64,
+    /// `None` until a request whose time is known was answered.
+    latency_ns: Option<u128>,
+    queue_ns: Option<u128>,
+    handler: Option<Last>,
+    prediction: Option<Last>,
+}
+
+/// The latest known time; a later one is greater.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+struct Last {
+    /// Number of the request among all answered.
+    index: u64,
+    ns: u64,
+}
+
+/// What one request adds.
+#[derive(Debug, Clone, Copy, Default)]
+struct Share {
+    counts: bool,
+    latency_ns: Option<u64>,
+    queue_ns: Option<u64>,
+    handler_ns: Option<u64>,
+    prediction_ns: Option<u64>,
+}
+
+impl Share {
+    /// Of a request that a worker saw, the worker's reply tells what counts (`BatchAggregator.sendResponse`); of any
+    /// other, its status does.
+    fn of(observation: &Observation) -> Self {
+        let Observation {
+            status,
+            stages,
+            inner,
+            ..
+        } = observation;
+        let is_success = (200..=299).contains(status);
+        let hop = match inner {
+            Inner::Worker(hop) => hop,
+            // Nothing is handed on to a worker without a model: a 404 of the frontend's own is no inference.
+            Inner::None | Inner::Unseen if !is_success => {
+                return Self {
+                    counts: *status != 404,
+                    ..Self::default()
+                };
+            }
+            Inner::None => {
+                return Self {
+                    counts: true,
+                    latency_ns: stages.total_ns(),
+                    queue_ns: stages.queue_ns,
+                    handler_ns: stages.handler_ns,
+                    prediction_ns: stages.handler_ns,
+                };
+            }
+            Inner::Unseen => {
+                return Self {
+                    counts: true,
+                    latency_ns: stages.handler_ns,
+                    ..Self::default()
+                };
+            }
+        };
+        match hop.end {
+            WorkEnd::Predicted => Self {
+                counts: true,
+                latency_ns: Some(hop.latency_ns),
+                queue_ns: hop.inner_queue_ns,
+                handler_ns: hop.worker_ns,
+                prediction_ns: hop.worker_ns,
+            },
+            WorkEnd::Refused => Self {
+                counts: true,
+                handler_ns: hop.worker_ns,
+                ..Self::default()
+            },
+            WorkEnd::Failed => Self {
+                counts: true,
+                ..Self::default()
+            },
+        }
+    }
+}
+
+impl Served {
+    /// Adds one inference request, the `index`-th of all answered.
+    pub(super) fn add(&mut self, observation: &Observation, index: u64) {
+        let share = Share::of(observation);
+        let wide = |ns: Option<u64>| ns.map(u128::from);
+        self.requests += u64::from(share.counts);
+        add_ns(&mut self.latency_ns, wide(share.latency_ns));
+        add_ns(&mut self.queue_ns, wide(share.queue_ns));
+        let last = |ns: Option<u64>| ns.map(|ns| Last { index, ns });
+        self.handler = last(share.handler_ns).or(self.handler);
+        self.prediction = last(share.prediction_ns).or(self.prediction);
+    }
+
+    /// Adds the totals of `other`, which has the same model and version.
+    fn merge(&mut self, other: &Self) {
+        self.requests += other.requests;
+        add_ns(&mut self.latency_ns, other.latency_ns);
+        add_ns(&mut self.queue_ns, other.queue_ns);
+    }
+}
+
+/// Times that TorchServe keeps the last of, whatever the model.
+#[derive(Debug, Default)]
+pub(super) struct LastTimes {
+    queue_ns: Option<u64>,
+    worker_thread_ns: Option<u64>,
+}
+
+impl LastTimes {
+    /// Takes in one inference request.
+    pub(super) fn add(&mut self, observation: &Observation) {
+        self.queue_ns = Share::of(observation).queue_ns.or(self.queue_ns);
+        if let Inner::Worker(hop) = observation.inner {
+            self.worker_thread_ns = hop.relay_ns.or(self.worker_thread_ns);
+        }
+    }
+
+    /// Adds both series to `samples`.
+    pub(super) fn collect(&self, hostname: &str, samples: &mut Samples) {
+        for (family, ns) in [
+            (&names::QUEUE_TIME, self.queue_ns),
+            (&names::WORKER_THREAD_TIME, self.worker_thread_ns),
+        ] {
+            if let Some(ns) = ns {
+                let value = Value::Float(ns_to_whole_ms_f64(ns));
+                samples.push(family, &["Host", hostname], value);
+            }
+        }
+    }
+}
+
+/// Adds what is exported of models and versions to `samples`.
+pub(super) fn collect_served<'a>(
+    served: impl Iterator<Item = (&'a Identity, &'a Served)>,
+    hostname: &str,
+    samples: &mut Samples,
+) {
+    let mut last: BTreeMap<&str, (Option<Last>, Option<Last>)> = BTreeMap::new();
+    let mut by_model_version: BTreeMap<(&str, &str), Served> = BTreeMap::new();
+    for (identity, served) in served.filter(|(_, served)| served.requests > 0) {
+        let (handler, prediction) = last.entry(&identity.model).or_default();
+        *handler = served.handler.max(*handler);
+        *prediction = served.prediction.max(*prediction);
+        by_model_version
+            .entry((&identity.model, &identity.version))
+            .or_default()
+            .merge(served);
+    }
+    for (model, (handler, prediction)) in last {
+        for (family, last) in [
+            (&names::HANDLER_TIME, handler),
+            (&names::PREDICTION_TIME, prediction),
+        ] {
+            if let Some(Last { ns, .. }) = last {
+                let value = Value::Float(ns_to_centi_ms_f64(ns));
+                samples.push(family, &[model, "Model", hostname], value);
+            }
+        }
+    }
+    for ((model, version), served) in by_model_version {
+        let labels = [model, version, hostname];
+        let requests = Value::Float(served.requests as f64);
+        samples.push(&names::TS_INFERENCE_REQUESTS, &labels, requests);
+        for (family, ns) in [
+            (&names::TS_INFERENCE_LATENCY, served.latency_ns),
+            (&names::TS_QUEUE_LATENCY, served.queue_ns),
+        ] {
+            if let Some(ns) = ns {
+                samples.push(family, &labels, Value::Float(ns_to_us_f64(ns)));
+            }
+        }
+    }
+}
+
+/// The workers that live, and how long each took to load its model.
+#[derive(Debug, Default)]
+pub(super) struct Workers {
+    by_pid: BTreeMap<u32, LiveWorker>,
+    load: BTreeMap<Identity, Histogram>,
+}
+
+/// A worker process that has its model loaded.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct LiveWorker {
+    /// Name in TorchServe's metrics: `W-9000-resnet_1.0`.
+    pub name: String,
+    /// Model, its version, and the server.
+    pub identity: Identity,
+    /// Start of the process to the end of the load, ns; `None` where the load was not seen.
+    pub load_ns: Option<u64>,
+}
+
+/// Workers that are kept: a host has no more processes than that to serve with.
+const WORKER_CAP: usize = 4096;
+
+impl Workers {
+    /// Adds a worker that has its model loaded.
+    pub(super) fn insert(&mut self, pid: u32, worker: LiveWorker) {
+        if self.by_pid.len() >= WORKER_CAP {
+            self.by_pid.pop_first();
+        }
+        if let Some(load_ns) = worker.load_ns {
+            let load = self.load.entry(worker.identity.clone()).or_default();
+            load.observe_ns(load_ns);
+        }
+        self.by_pid.insert(pid, worker);
+    }
+
+    /// Takes out a worker whose process ended.
+    pub(super) fn remove(&mut self, pid: u32) {
+        self.by_pid.remove(&pid);
+    }
+
+    /// Adds every series to `samples`.
+    pub(super) fn collect(&self, hostname: &str, samples: &mut Samples) {
+        let mut load_ns: BTreeMap<&str, u64> = BTreeMap::new();
+        let mut alive: BTreeMap<&Identity, u64> = BTreeMap::new();
+        for worker in self.by_pid.values() {
+            *alive.entry(&worker.identity).or_default() += 1;
+            // Two TorchServes on one host may use the same names.
+            load_ns.extend(worker.load_ns.map(|ns| (&*worker.name, ns)));
+        }
+        for (name, ns) in load_ns {
+            let value = Value::Float(ns_to_whole_ms_f64(ns));
+            samples.push(&names::WORKER_LOAD_TIME, &[name, "Host", hostname], value);
+        }
+        let labels = |identity: &Identity| {
+            let Identity {
+                model,
+                version,
+                server,
+            } = identity.clone();
+            [model, version, server]
+        };
+        for (identity, count) in alive {
+            let labels = labels(identity);
+            let labels = labels.each_ref().map(|label| &**label);
+            samples.push(&names::WORKERS, &labels, Value::Integer(count));
+        }
+        for (identity, histogram) in &self.load {
+            let labels = labels(identity);
+            let labels = labels.each_ref().map(|label| &**label);
+            samples.push_histogram(&names::WORKER_LOAD, &labels, histogram.clone());
+        }
+    }
+}
+
+fn add_ns(sum_ns: &mut Option<u128>, ns: Option<u128>) {
+    if let Some(ns) = ns {
+        *sum_ns.get_or_insert_default() += ns;
+    }
+}
+
+fn ns_to_us_f64(ns: u128) -> f64 {
+    ns as f64 / 1e3
+}
+
+fn ns_to_whole_ms_f64(ns: u64) -> f64 {
+    (ns / 1_000_000) as f64
+}
+
+/// Milliseconds with two decimals, as TorchServe's workers print them.
+fn ns_to_centi_ms_f64(ns: u64) -> f64 {
+    (ns as f64 / 1e4).round() / 100.0
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{
+        latency::{Purpose, Stages, WorkerHop},
+        metrics::encode::{Format, Selection},
+    };
+
+    const STAGES: Stages = Stages {
+        queue_ns: Some(2_900_500),
+        receive_ns: 100_000,
+        handler_ns: Some(36_024_999),
+        stream_ns: Some(0),
+        unsplit_ns: None,
+    };
+
+    fn hop(end: WorkEnd) -> Inner {
+        Inner::Worker(WorkerHop {
+            inner_queue_ns: Some(5_900_000),
+            worker_ns: Some(20_006_000),
+            latency_ns: 26_000_000,
+            relay_ns: Some(1_999_999),
+            end,
+        })
+    }
+
+    fn observation(status: u16, inner: Inner) -> Observation {
+        Observation {
+            identity: identity("tiny"),
+            purpose: Purpose::Inference,
+            status,
+            stages: STAGES,
+            inner,
+        }
+    }
+
+    fn identity(model: &str) -> Identity {
+        Identity {
+            model: model.into(),
+            version: "default".into(),
+            server: "torchserve".into(),
+        }
+    }
+
+    fn lines(fill: impl FnOnce(&mut Samples)) -> Vec<String> {
+        let mut samples = Samples::default();
+        fill(&mut samples);
+        let text = samples.encode(&Selection::all(), Format::Text);
+        let lines = text.lines().filter(|line| !line.starts_with('#'));
+        lines.map(str::to_owned).collect()
+    }
+
+    fn after(observations: &[Observation]) -> Vec<String> {
+        let mut served = Served::default();
+        let mut last = LastTimes::default();
+        for (index, observation) in (0..).zip(observations) {
+            served.add(observation, index);
+            last.add(observation);
+        }
+        let identity = identity("tiny");
+        lines(|samples| {
+            collect_served([(&identity, &served)].into_iter(), "vm", samples);
+            last.collect("vm", samples);
+        })
+    }
+
+    const SERVED: &str = r#"{model_name="tiny",model_version="default",hostname="vm"}"#;
+    const MODEL: &str = r#"{ModelName="tiny",Level="Model",Hostname="vm"}"#;
+    const HOST: &str = r#"{Level="Host",Hostname="vm"}"#;
+
+    #[test]
+    fn a_workers_answer_has_torchserves_times_units_and_rounding() {
+        let observation = observation(200, hop(WorkEnd::Predicted));
+        assert_eq!(
+            after(&[observation.clone(), observation]),
+            [
+                format!("HandlerTime{MODEL} 20.01"),
+                format!("PredictionTime{MODEL} 20.01"),
+                format!("QueueTime{HOST} 5.0"),
+                format!("WorkerThreadTime{HOST} 1.0"),
+                format!("ts_inference_requests_total{SERVED} 2.0"),
+                format!("ts_inference_latency_microseconds{SERVED} 52000.0"),
+                format!("ts_queue_latency_microseconds{SERVED} 11800.0"),
+            ]
+        );
+    }
+
+    #[test]
+    fn a_server_without_workers_is_timed_at_its_socket() {
+        assert_eq!(
+            after(&[observation(200, Inner::None)]),
+            [
+                format!("HandlerTime{MODEL} 36.02"),
+                format!("PredictionTime{MODEL} 36.02"),
+                format!("QueueTime{HOST} 2.0"),
+                format!("ts_inference_requests_total{SERVED} 1.0"),
+                format!("ts_inference_latency_microseconds{SERVED} 39025.499"),
+                format!("ts_queue_latency_microseconds{SERVED} 2900.5"),
+            ]
+        );
+    }
+
+    #[test]
+    fn each_way_to_end_counts_as_torchserve_counts_it() {
+        let cases: [(u16, Inner, &[&str]); 8] = [
+            // A status that the handler set changes nothing.
+            (
+                404,
+                hop(WorkEnd::Predicted),
+                &["requests", "latency", "queue", "handler", "prediction"],
+            ),
+            (503, hop(WorkEnd::Refused), &["requests", "handler"]),
+            (404, hop(WorkEnd::Failed), &["requests"]),
+            (503, Inner::Unseen, &["requests"]),
+            (404, Inner::Unseen, &[]),
+            (404, Inner::None, &[]),
+            (302, Inner::None, &["requests"]),
+            (200, Inner::Unseen, &["requests", "latency"]),
+        ];
+        for (status, inner, expected) in cases {
+            let mut served = Served::default();
+            served.add(&observation(status, inner), 1);
+            let found = [
+                ("requests", served.requests > 0),
+                ("latency", served.latency_ns.is_some()),
+                ("queue", served.queue_ns.is_some()),
+                ("handler", served.handler.is_some()),
+                ("prediction", served.prediction.is_some()),
+            ];
+            let found: Vec<&str> = found
+                .into_iter()
+                .filter_map(|(name, there)| there.then_some(name))
+                .collect();
+            assert_eq!(found, expected, "{status} {inner:?}");
+        }
+    }
+
+    #[test]
+    fn live_workers_have_a_load_time_and_dead_ones_have_none() {
+        let worker = |name: &str, load_ns| LiveWorker {
+            name: name.into(),
+            identity: identity("tiny"),
+            load_ns,
+        };
+        let mut workers = Workers::default();
+        workers.insert(7, worker("W-9000-tiny_1.0", Some(1_500_900_000)));
+        workers.insert(8, worker("W-9001-tiny_1.0", Some(1_600_000_000)));
+        workers.insert(9, worker("W-9002-tiny_1.0", None));
+        workers.remove(8);
+        let found = lines(|samples| workers.collect("vm", samples));
+        assert_eq!(
+            found[0],
+            r#"WorkerLoadTime{WorkerName="W-9000-tiny_1.0",Level="Host",Hostname="vm"} 1500.0"#
+        );
+        let labels = r#"{model="tiny",version="default",server="torchserve"}"#;
+        assert!(
+            found.contains(&format!("inferprobe_workers{labels} 2")),
+            "{found:?}"
+        );
+        let count = format!("inferprobe_worker_load_seconds_count{labels} 2");
+        assert!(found.contains(&count), "{found:?}");
+        assert!(!found.iter().any(|line| line.contains("W-9001")));
+    }
+}
