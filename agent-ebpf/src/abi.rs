@@ -145,7 +145,13 @@ pub mod process {
     pub const FORK: u32 = 3;
     /// The process began to listen on `port`.
     pub const LISTEN: u32 = 4;
+    /// A thread of a watched process, called `name`, started another: TorchServe's threads for its workers do so for
+    /// each frame, on two CPUs or fewer.
+    pub const THREAD: u32 = 5;
 }
+
+/// Beginning of the names of TorchServe's threads for its workers: `W-9000-resnet_1.0`.
+pub const WORKER_THREAD: [u8; 2] = *b"W-";
 
 /// An entry of the `PROCESSES` ring.
 #[repr(C)]
@@ -159,6 +165,24 @@ pub struct ProcessEvent {
     pub parent: u32,
     /// The port, for a LISTEN.
     pub port: u32,
+    /// When it happened, CLOCK_MONOTONIC nanoseconds; for a THREAD alone.
+    pub at_ns: u64,
+    /// Name of the thread that did it, NUL at its end; for a THREAD alone.
+    pub name: [u8; 16],
+}
+
+const _: () = assert!(size_of::<ProcessEvent>() == 40);
+
+impl ProcessEvent {
+    /// An event that tells of nothing.
+    pub const NONE: Self = Self {
+        kind: 0,
+        tgid: 0,
+        parent: 0,
+        port: 0,
+        at_ns: 0,
+        name: [0; 16],
+    };
 }
 
 /// Ways in which the kernel half can lose something; each has one slot in `DROPS`.

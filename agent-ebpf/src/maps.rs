@@ -231,6 +231,14 @@ pub(crate) fn emit_process(event: ProcessEvent) -> Result<(), DropReason> {
         .map_err(|_| DropReason::ProcessRingFull)
 }
 
+/// Sends the start of a thread up. Nobody waits for it: it is looked at with the records.
+#[inline(always)]
+pub(crate) fn emit_thread(event: ProcessEvent) -> Result<(), DropReason> {
+    PROCESSES
+        .output(event, BPF_RB_NO_WAKEUP.into())
+        .map_err(|_| DropReason::ProcessRingFull)
+}
+
 /// Whether the process is watched.
 #[inline(always)]
 pub(crate) fn watches(tgid: u32) -> bool {

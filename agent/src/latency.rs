@@ -87,7 +87,8 @@ impl From<&Exchange> for Stages {
 /// What a frontend's worker did for a request, in the terms of TorchServe. Durations in ns of CLOCK_MONOTONIC.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct WorkerHop {
-    /// Last request byte read by the frontend to first byte handed to the worker: `QueueTime`. `None`: not seen.
+    /// Last request byte read by the frontend to when its thread for the worker handed the request on, or, where that
+    /// cannot be seen, to the first byte sent to the worker: `QueueTime`. `None`: neither was seen.
     pub inner_queue_ns: Option<u64>,
     /// Last byte read by the worker to first reply byte written: `PredictionTime`. `None`: only bounded, by a long send.
     pub worker_ns: Option<u64>,
@@ -130,8 +131,10 @@ impl WorkerHop {
         };
         Self {
             inner_queue_ns: worked
-                .arrival_ns
-                .map(|arrival_ns| since(request.last_read_ns, arrival_ns)),
+                .handed_ns
+                .filter(|handed_ns| *handed_ns >= request.last_read_ns)
+                .or(worked.arrival_ns)
+                .map(|taken_ns| since(request.last_read_ns, taken_ns)),
             worker_ns: worked
                 .first_write_ns
                 .map(|first_ns| since(worked.last_read_ns, first_ns)),
@@ -314,6 +317,8 @@ mod tests {
                 requests: Vec::new(),
                 whole: true,
             },
+            idle_since_ns: None,
+            handed_ns: None,
             arrival_ns: Some(1_031),
             last_read_ns: 1_041,
             reply: Reply {
@@ -338,6 +343,16 @@ mod tests {
             end: WorkEnd::Predicted,
         };
         assert_eq!(hop, expected);
+    }
+
+    #[test]
+    fn the_queue_ends_when_the_request_is_handed_on() {
+        let mut worked = worked(200, "Prediction success");
+        for (handed_ns, expected_ns) in [(Some(1_025), 4), (Some(1_020), 10), (None, 10)] {
+            worked.handed_ns = handed_ns;
+            let hop = WorkerHop::new(&exchange(), &worked);
+            assert_eq!(hop.inner_queue_ns, Some(expected_ns), "{handed_ns:?}");
+        }
     }
 
     #[test]

@@ -50,6 +50,7 @@ struct Line<'a> {
 struct WorkerLine {
     pid: u32,
     code: i32,
+    handed_ns: Option<u64>,
     arrival_ns: Option<u64>,
     last_read_ns: u64,
     first_write_ns: Option<u64>,
@@ -103,6 +104,7 @@ impl RequestLog {
             worker: worker.map(|worked| WorkerLine {
                 pid: worked.peer.tgid,
                 code: worked.reply.code,
+                handed_ns: worked.handed_ns,
                 arrival_ns: worked.arrival_ns,
                 last_read_ns: worked.last_read_ns,
                 first_write_ns: worked.first_write_ns,

@@ -32,9 +32,10 @@ use crate::{
     },
     request_log::RequestLog,
     workers::{
+        handovers::Handovers,
         known::KnownServer,
         registry::{Registry, Server},
-        torchserve,
+        torchserve::{self, Slot},
     },
 };
 
@@ -60,6 +61,7 @@ pub struct Watcher {
     registry: Registry,
     table: Table,
     hops: Hops<Answered>,
+    handovers: Handovers,
     /// When the latest turn began: what is told in between is no older.
     now_ns: u64,
     metrics: Arc<Metrics>,
@@ -93,6 +95,7 @@ impl Watcher {
             registry,
             table: Table::default(),
             hops: Hops::default(),
+            handovers: Handovers::default(),
             now_ns: monotonic_ns(),
             metrics,
             log,
@@ -222,6 +225,13 @@ impl Watcher {
                 self.registry.exited(event.tgid);
                 self.table.process_ended(event.tgid);
                 self.metrics.worker_ended(event.tgid);
+                self.handovers.forget(event.tgid);
+            }
+            process::THREAD => {
+                let name = event.name.split(|&byte| byte == 0).next();
+                if let Some(slot) = Slot::of_thread(event.tgid, name.unwrap_or_default()) {
+                    self.handovers.note(slot, event.at_ns);
+                }
             }
             process::FORK => self.registry.forked(event.parent, event.tgid),
             process::EXEC => return self.inspect(event.tgid),
@@ -348,7 +358,13 @@ impl Watcher {
             }
             return;
         }
-        let worked = Arc::new(worked);
+        let handed_ns =
+            self.handovers
+                .before(worked.peer.tgid, worked.idle_since_ns, worked.arrival_ns);
+        let worked = Arc::new(WorkerExchange {
+            handed_ns,
+            ..worked
+        });
         for joined in self.hops.worked(&worked, self.now_ns, &mut self.outcomes) {
             self.count_joined(joined);
         }
@@ -363,6 +379,7 @@ impl Watcher {
             );
             return;
         };
+        self.handovers.introduce(pid, worker.slot);
         let load_ns = worker
             .started_ns
             .and_then(|started_ns| loaded_ns?.checked_sub(started_ns));

@@ -82,7 +82,9 @@ pub struct LoggedWorker {
     pub pid: u32,
     /// What the whole batch ended with: 200, or an error.
     pub code: i32,
-    /// First byte handed over by the frontend; `None` when not seen.
+    /// When the frontend's thread for the worker handed the frame on; `None` when not seen.
+    pub handed_ns: Option<u64>,
+    /// First byte sent by the frontend; `None` when not seen.
     pub arrival_ns: Option<u64>,
     /// Last byte read by the worker.
     pub last_read_ns: u64,
@@ -98,10 +100,12 @@ impl Logged {
         Some(self.first_read_ns.saturating_sub(self.arrival_ns?))
     }
 
-    /// Wait between the frontend's last read and the first byte that its worker was handed.
+    /// Wait between the frontend's last read and its handing the request on, as far as that was seen.
     pub fn inner_queue_ns(&self) -> Option<u64> {
-        let arrival_ns = self.worker.as_ref()?.arrival_ns?;
-        Some(arrival_ns.saturating_sub(self.last_read_ns))
+        let worker = self.worker.as_ref()?;
+        let handed_ns = worker.handed_ns.filter(|ns| *ns >= self.last_read_ns);
+        let taken_ns = handed_ns.or(worker.arrival_ns)?;
+        Some(taken_ns.saturating_sub(self.last_read_ns))
     }
 
     /// Time between the worker's last read and its first write.

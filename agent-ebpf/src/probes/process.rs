@@ -2,8 +2,10 @@
 
 use core::ffi::c_void;
 
-use aya_ebpf::{macros::btf_tracepoint, programs::BtfTracePointContext};
-use inferprobe_ebpf::abi::{DropReason, ProcessEvent, process};
+use aya_ebpf::{
+    helpers::bpf_get_current_comm, macros::btf_tracepoint, programs::BtfTracePointContext,
+};
+use inferprobe_ebpf::abi::{DropReason, ProcessEvent, WORKER_THREAD, process};
 
 use crate::{kernel, maps, probes::done};
 
@@ -15,8 +17,7 @@ fn sched_process_exec(_ctx: BtfTracePointContext) -> i32 {
     done(maps::emit_process(ProcessEvent {
         kind: process::EXEC,
         tgid,
-        parent: 0,
-        port: 0,
+        ..ProcessEvent::NONE
     }))
 }
 
@@ -34,8 +35,7 @@ fn try_sched_process_exit(task: *const c_void) -> Result<(), DropReason> {
     maps::emit_process(ProcessEvent {
         kind: process::EXIT,
         tgid,
-        parent: 0,
-        port: 0,
+        ..ProcessEvent::NONE
     })
 }
 
@@ -47,18 +47,36 @@ fn sched_process_fork(ctx: BtfTracePointContext) -> i32 {
 #[inline(always)]
 fn try_sched_process_fork(parent: *const c_void, child: *const c_void) -> Result<(), DropReason> {
     let (tgid, pid) = kernel::task_ids(child);
-    if tgid != pid {
-        return Ok(());
-    }
     let (parent, _) = kernel::task_ids(parent);
     if !maps::watches(parent) {
         return Ok(());
+    }
+    if tgid != pid {
+        return note_thread(tgid);
     }
     maps::watch(tgid)?;
     maps::emit_process(ProcessEvent {
         kind: process::FORK,
         tgid,
         parent,
-        port: 0,
+        ..ProcessEvent::NONE
+    })
+}
+
+/// Tells of a thread that one of TorchServe's threads for its workers starts.
+#[inline(always)]
+fn note_thread(tgid: u32) -> Result<(), DropReason> {
+    let Ok(name) = bpf_get_current_comm() else {
+        return Ok(());
+    };
+    if name[0] != WORKER_THREAD[0] || name[1] != WORKER_THREAD[1] {
+        return Ok(());
+    }
+    maps::emit_thread(ProcessEvent {
+        kind: process::THREAD,
+        tgid,
+        at_ns: kernel::now_ns(),
+        name,
+        ..ProcessEvent::NONE
     })
 }

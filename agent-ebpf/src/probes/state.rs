@@ -43,8 +43,8 @@ fn on_listen(sk: Sock) -> Result<(), DropReason> {
     maps::emit_process(ProcessEvent {
         kind: process::LISTEN,
         tgid,
-        parent: 0,
         port: port as u32,
+        ..ProcessEvent::NONE
     })
 }
 

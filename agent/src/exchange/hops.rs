@@ -194,6 +194,8 @@ mod tests {
                 requests: requests.collect(),
                 whole: true,
             },
+            idle_since_ns: None,
+            handed_ns: None,
             arrival_ns: None,
             last_read_ns: 1,
             reply: Reply {

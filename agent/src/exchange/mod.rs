@@ -84,7 +84,11 @@ pub struct WorkerExchange {
     pub peer: Peer,
     /// What the frontend asked.
     pub command: Command,
-    /// First byte handed over by the frontend, ns; `None` when that was not seen.
+    /// When the worker wrote the last byte of its reply before, ns; `None` when that was not seen.
+    pub idle_since_ns: Option<u64>,
+    /// When the frontend's thread for the worker handed the frame on to be sent, ns; `None` when that was not seen.
+    pub handed_ns: Option<u64>,
+    /// First byte sent by the frontend, ns; `None` when that was not seen.
     pub arrival_ns: Option<u64>,
     /// Last byte read by the worker, ns.
     pub last_read_ns: u64,

@@ -34,6 +34,8 @@ pub struct WorkerConnection {
     reading: Option<ReadTimes>,
     /// Frames without their whole reply, oldest first.
     open: VecDeque<Open>,
+    /// Last byte of the latest whole reply.
+    idle_since_ns: Option<u64>,
 }
 
 #[derive(Debug, Clone, Copy)]
@@ -65,6 +67,7 @@ impl WorkerConnection {
             replies: ReplyReader::default(),
             reading: None,
             open: VecDeque::new(),
+            idle_since_ns: None,
         }
     }
 
@@ -218,6 +221,8 @@ impl WorkerConnection {
         out.push(Outcome::Worked(WorkerExchange {
             peer: self.peer,
             command: open.command,
+            idle_since_ns: self.idle_since_ns.replace(record.last_write_ns),
+            handed_ns: None,
             arrival_ns: open.times.arrival_ns,
             last_read_ns: open.times.last_read_ns,
             reply,
@@ -365,6 +370,8 @@ mod tests {
             (Some(3_300), 3_400)
         );
         assert_eq!((worked[1].reply.code, worked[1].reply.whole), (200, true));
+        let idle_since_ns = [worked[0].idle_since_ns, worked[1].idle_since_ns];
+        assert_eq!(idle_since_ns, [None, Some(2_400)]);
     }
 
     #[test]

@@ -22,8 +22,31 @@ pub struct Worker {
     pub model: String,
     /// Version of its model.
     pub version: String,
+    /// The frontend's process, and the worker's number there.
+    pub slot: Slot,
     /// Start of its process, ns of CLOCK_MONOTONIC, in steps of the kernel's clock tick; `None` if it is gone.
     pub started_ns: Option<u64>,
+}
+
+/// A frontend's process, and the number of one of its workers: 9000 and up.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub struct Slot {
+    /// The frontend.
+    pub frontend: u32,
+    /// The worker.
+    pub number: u32,
+}
+
+impl Slot {
+    /// The slot that the thread `name` of process `frontend` looks after; `None` if it looks after none.
+    pub fn of_thread(frontend: u32, name: &[u8]) -> Option<Self> {
+        let name = std::str::from_utf8(name).ok()?.strip_prefix("W-")?;
+        let (number, _) = name.split_once('-')?;
+        Some(Self {
+            frontend,
+            number: number.parse().ok()?,
+        })
+    }
 }
 
 /// Who the worker `pid` is; `None` where nothing tells its model's version.
@@ -37,12 +60,14 @@ pub fn identify(pid: u32, loaded: Option<&str>) -> Option<Worker> {
     let archive = fs::read(process.join(MANIFEST))
         .ok()
         .and_then(|text| archive_of(&text));
-    let threads = parent_of(&process).map(thread_names).unwrap_or_default();
+    let frontend = parent_of(&process)?;
+    let threads = thread_names(frontend);
     let (model, version) = name_and_version(number, loaded, archive, &threads)?;
     Some(Worker {
         name: format!("W-{number}-{model}_{version}"),
         model,
         version,
+        slot: Slot { frontend, number },
         started_ns: started_ns(pid),
     })
 }
@@ -161,6 +186,24 @@ mod tests {
             ("", None),
         ] {
             assert_eq!(worker_number(line.as_bytes()), expected, "{line:?}");
+        }
+    }
+
+    #[test]
+    fn a_thread_tells_its_slot() {
+        let slot = Slot {
+            frontend: 7,
+            number: 9000,
+        };
+        for (name, expected) in [
+            (&b"W-9000-tiny_1.0"[..], Some(slot)),
+            (b"W-9000-", Some(slot)),
+            (b"W-9000", None),
+            (b"W-x-tiny", None),
+            (b"\xff", None),
+            (b"", None),
+        ] {
+            assert_eq!(Slot::of_thread(7, name), expected, "{name:?}");
         }
     }
 
