@@ -25,6 +25,7 @@ use crate::{
     kernel::{loader::Probes, preflight, selftest},
     metrics::Metrics,
     request_log::RequestLog,
+    torchserve::properties::TorchServeFile,
     watcher::Watcher,
     workers::registry::Registry,
 };
@@ -37,6 +38,9 @@ pub async fn run(config: Config) -> Result<()> {
     let listener = TcpListener::bind(config.listen)
         .await
         .with_context(|| bind_remedy(&config))?;
+    if let Some(file) = &config.torchserve {
+        say_what_was_read(file);
+    }
     let metrics = Arc::new(Metrics::new(&hostname()));
     let log = open_log(&config)?;
     metrics.collector_up(PROBES, false);
@@ -102,6 +106,31 @@ fn bind_remedy(config: &Config) -> String {
         "--listen {}: cannot listen there; stop what uses the port (ss -ltnp shows it), or choose another address",
         config.listen
     )
+}
+
+fn say_what_was_read(file: &TorchServeFile) {
+    let (inference, management) = (
+        &file.inference_address.value,
+        &file.management_address.value,
+    );
+    info!(
+        metrics_mode = %file.metrics_mode.value,
+        enable_metrics_api = file.enable_metrics_api.value,
+        metrics_address = %file.metrics_address.value,
+        inference_address = %inference,
+        management_address = %management,
+        grpc_inference_port = file.grpc_inference_port.value,
+        use_native_io = file.use_native_io.value,
+        "read TorchServe's {}",
+        file.path
+    );
+    if inference.is_tls() || management.is_tls() {
+        warn!(
+            inference_address = %inference,
+            management_address = %management,
+            "requests inside TLS are not seen"
+        );
+    }
 }
 
 fn open_log(config: &Config) -> Result<Option<RequestLog>> {

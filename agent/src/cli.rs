@@ -34,6 +34,9 @@ pub struct ServeArgs {
     /// Configuration file (TOML)
     #[arg(long, value_name = "PATH")]
     pub config: Option<PathBuf>,
+    /// TorchServe's own config.properties: its metrics address and interval hold where none is given here
+    #[arg(long, value_name = "PATH")]
+    pub ts_config: Option<PathBuf>,
     /// Watch whoever listens on this TCP port, now or later (repeatable)
     #[arg(long, value_name = "PORT")]
     pub watch_port: Vec<String>,

@@ -1,19 +1,25 @@
 //! Command line and configuration file, checked and joined into one [`Config`].
 //!
-//! Flags win over the file, the file over the defaults; watch lists add up. Every error is one line that names
-//! the input and the remedy. Nothing here opens sockets or the kernel.
+//! Flags win over the file, the file over TorchServe's own file, that over the defaults; watch lists add up. Every
+//! error is one line that names the input and the remedy. Nothing here opens sockets or the kernel.
 
-use std::{net::SocketAddr, path::PathBuf, time::Duration};
+mod listen;
+mod refresh;
+
+use std::{
+    fs, io,
+    net::SocketAddr,
+    path::{Path, PathBuf},
+    time::Duration,
+};
 
 use regex::Regex;
 use serde::Deserialize;
 
-use crate::cli::ServeArgs;
-
-/// Where the endpoint listens unless told otherwise: TorchServe's own metrics address.
-const DEFAULT_LISTEN: &str = "127.0.0.1:8082";
-/// Host and GPU refresh interval, seconds.
-const DEFAULT_REFRESH_S: u64 = 5;
+use crate::{
+    cli::ServeArgs,
+    torchserve::properties::{PropertyError, TorchServeFile},
+};
 
 /// A checked configuration.
 #[derive(Debug, Clone)]
@@ -34,6 +40,8 @@ pub struct Config {
     pub request_log: Option<PathBuf>,
     /// Whether to start the example server when nothing else is there.
     pub demo: bool,
+    /// What TorchServe's own file says, if it is given.
+    pub torchserve: Option<TorchServeFile>,
 }
 
 /// One thing to watch, and the names to give to what it serves.
@@ -61,13 +69,17 @@ pub enum Target {
 /// Why a configuration was refused: usage errors, exit code 2.
 #[derive(Debug, thiserror::Error)]
 pub enum ConfigError {
-    /// The file cannot be read.
-    #[error("--config {path}: {source}; give the path of a readable TOML file")]
+    /// A file cannot be read.
+    #[error("{name} {path}: {source}; give the path of a readable {kind} file")]
     Unreadable {
+        /// Flag or key.
+        name: &'static str,
+        /// What the file should be.
+        kind: &'static str,
         /// The path as given.
         path: String,
         /// What the system said.
-        source: std::io::Error,
+        source: io::Error,
     },
     /// The file is not what is expected.
     #[error(
@@ -91,6 +103,19 @@ pub enum ConfigError {
         /// What is wrong and what would be right.
         reason: String,
     },
+    /// A line of TorchServe's file does not say what it should.
+    #[error(transparent)]
+    Property(#[from] PropertyError),
+    /// TorchServe's file leaves no address to listen on.
+    #[error("{place}: {reason}; {remedy}")]
+    Listen {
+        /// File, and line if there is one.
+        place: String,
+        /// What is wrong.
+        reason: String,
+        /// What would be right.
+        remedy: String,
+    },
 }
 
 #[derive(Debug, Default, Deserialize)]
@@ -102,6 +127,7 @@ struct FileConfig {
     nvml_library: Option<PathBuf>,
     probes: Option<bool>,
     request_log: Option<PathBuf>,
+    ts_config: Option<PathBuf>,
     #[serde(default)]
     watch: Vec<FileWatch>,
 }
@@ -117,21 +143,41 @@ struct FileWatch {
 }
 
 impl Config {
-    /// Checks the command line and the file it names, and joins them.
+    /// Checks the command line and the files it names, and joins them.
     pub fn load(args: &ServeArgs) -> Result<Self, ConfigError> {
         let file = match &args.config {
             None => FileConfig::default(),
             Some(path) => {
-                let name = path.display().to_string();
                 let text =
-                    std::fs::read_to_string(path).map_err(|source| ConfigError::Unreadable {
-                        path: name.clone(),
-                        source,
-                    })?;
-                parse_file(&name, &text)?
+                    fs::read_to_string(path).map_err(unreadable("--config", "TOML", path))?;
+                parse_file(&path.display().to_string(), &text)?
             }
         };
-        join(args, file)
+        let torchserve = match (&args.ts_config, &file.ts_config) {
+            (Some(flag), _) => Some(read_torchserve("--ts-config", flag)?),
+            (None, Some(key)) => Some(read_torchserve("ts_config", key)?),
+            (None, None) => None,
+        };
+        join(args, file, torchserve)
+    }
+}
+
+fn read_torchserve(name: &'static str, path: &Path) -> Result<TorchServeFile, ConfigError> {
+    let bytes = fs::read(path).map_err(unreadable(name, "config.properties", path))?;
+    Ok(TorchServeFile::parse(&path.display().to_string(), &bytes)?)
+}
+
+fn unreadable(
+    name: &'static str,
+    kind: &'static str,
+    path: &Path,
+) -> impl FnOnce(io::Error) -> ConfigError {
+    let path = path.display().to_string();
+    move |source| ConfigError::Unreadable {
+        name,
+        kind,
+        path,
+        source,
     }
 }
 
@@ -148,17 +194,23 @@ fn parse_file(path: &str, text: &str) -> Result<FileConfig, ConfigError> {
     })
 }
 
-fn join(args: &ServeArgs, file: FileConfig) -> Result<Config, ConfigError> {
+fn join(
+    args: &ServeArgs,
+    file: FileConfig,
+    torchserve: Option<TorchServeFile>,
+) -> Result<Config, ConfigError> {
     let listen = match (&args.listen, &file.listen) {
-        (Some(flag), _) => parse_listen("--listen", flag)?,
-        (None, Some(key)) => parse_listen("listen", key)?,
-        (None, None) => parse_listen("--listen", DEFAULT_LISTEN)?,
+        (Some(flag), _) => Some(("--listen", flag.as_str())),
+        (None, Some(key)) => Some(("listen", key.as_str())),
+        (None, None) => None,
     };
+    let listen = listen::choose(listen, torchserve.as_ref())?;
     let refresh_s = match (args.refresh_interval, file.refresh_interval_s) {
-        (Some(flag), _) => check_refresh("--refresh-interval", flag)?,
-        (None, Some(key)) => check_refresh("refresh_interval_s", key)?,
-        (None, None) => DEFAULT_REFRESH_S,
+        (Some(flag), _) => Some(("--refresh-interval", flag)),
+        (None, Some(key)) => Some(("refresh_interval_s", key)),
+        (None, None) => None,
     };
+    let refresh = refresh::choose(refresh_s, torchserve.as_ref())?;
     let mut watches = Vec::new();
     for port in &args.watch_port {
         watches.push(Watch::unnamed(Target::Port(parse_port(
@@ -178,7 +230,7 @@ fn join(args: &ServeArgs, file: FileConfig) -> Result<Config, ConfigError> {
     Ok(Config {
         listen,
         watches,
-        refresh: Duration::from_secs(refresh_s),
+        refresh,
         disk_mount: args
             .disk_mount
             .clone()
@@ -188,6 +240,7 @@ fn join(args: &ServeArgs, file: FileConfig) -> Result<Config, ConfigError> {
         probes: !args.no_probes && file.probes.unwrap_or(true),
         request_log: args.request_log.clone().or(file.request_log),
         demo: args.demo,
+        torchserve,
     })
 }
 
@@ -234,16 +287,6 @@ fn invalid(name: &str, value: &str, reason: String) -> ConfigError {
     }
 }
 
-fn parse_listen(name: &str, value: &str) -> Result<SocketAddr, ConfigError> {
-    value.parse().map_err(|_| {
-        invalid(
-            name,
-            value,
-            "not an address and port; write it like 127.0.0.1:8082 or [::1]:8082".into(),
-        )
-    })
-}
-
 fn parse_port(name: &str, value: &str) -> Result<u16, ConfigError> {
     match value.parse::<u16>() {
         Ok(port) if port != 0 => Ok(port),
@@ -272,17 +315,6 @@ fn parse_regex(name: &str, value: &str) -> Result<Regex, ConfigError> {
     })
 }
 
-fn check_refresh(name: &str, seconds: u64) -> Result<u64, ConfigError> {
-    if (1..=3600).contains(&seconds) {
-        return Ok(seconds);
-    }
-    Err(invalid(
-        name,
-        &seconds.to_string(),
-        "out of range; give whole seconds from 1 to 3600".into(),
-    ))
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -292,7 +324,12 @@ mod tests {
     }
 
     fn join_text(args: &ServeArgs, text: &str) -> Result<Config, ConfigError> {
-        join(args, parse_file("f.toml", text)?)
+        join(args, parse_file("f.toml", text)?, None)
+    }
+
+    fn join_all(args: &ServeArgs, text: &str, properties: &str) -> Result<Config, ConfigError> {
+        let torchserve = TorchServeFile::parse("ts.properties", properties.as_bytes())?;
+        join(args, parse_file("f.toml", text)?, Some(torchserve))
     }
 
     #[test]
@@ -318,6 +355,62 @@ mod tests {
         assert!(matches!(config.watches[0].target, Target::Port(8000)));
         assert!(matches!(&config.watches[1].target, Target::Exe(re) if re.as_str() == "uvicorn"));
         assert_eq!(config.watches[1].model.as_deref(), Some("m"));
+    }
+
+    #[test]
+    fn flags_win_over_the_file_and_the_file_over_torchserves_own() {
+        let properties = "enable_metrics_api=false\nmetrics_address=http://127.0.0.1:9\n\
+                          metric_time_interval=30";
+        let flags = ServeArgs {
+            listen: Some("127.0.0.1:7".into()),
+            refresh_interval: Some(10),
+            ..args()
+        };
+        let file = "listen = \"127.0.0.1:8\"\nrefresh_interval_s = 20";
+        for (args, file, properties, port, refresh_s) in [
+            (&flags, file, properties, 7, 10),
+            (&args(), file, properties, 8, 20),
+            (&args(), "", properties, 9, 30),
+            (&args(), "", "enable_metrics_api=false", 8082, 5),
+        ] {
+            let config = join_all(args, file, properties).unwrap();
+            assert_eq!(config.listen.port(), port);
+            assert_eq!(config.refresh, Duration::from_secs(refresh_s));
+            assert!(config.torchserve.is_some() && config.watches.is_empty());
+        }
+    }
+
+    #[test]
+    fn files_that_cannot_be_read_are_named_by_flag_or_key() {
+        let folder = tempfile::tempdir().unwrap();
+        let toml = folder.path().join("f.toml");
+        fs::write(&toml, "ts_config = \"/no/such/file\"").unwrap();
+        for (args, start) in [
+            (
+                ServeArgs {
+                    config: Some("/no/such/file".into()),
+                    ..args()
+                },
+                "--config /no/such/file: ",
+            ),
+            (
+                ServeArgs {
+                    ts_config: Some("/no/such/file".into()),
+                    ..args()
+                },
+                "--ts-config /no/such/file: ",
+            ),
+            (
+                ServeArgs {
+                    config: Some(toml),
+                    ..args()
+                },
+                "ts_config /no/such/file: ",
+            ),
+        ] {
+            let message = Config::load(&args).unwrap_err().to_string();
+            assert!(message.starts_with(start), "{message:?}");
+        }
     }
 
     #[test]

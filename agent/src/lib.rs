@@ -14,5 +14,6 @@ pub mod latency;
 pub mod metrics;
 pub mod protocol;
 pub mod request_log;
+pub mod torchserve;
 pub mod watcher;
 pub mod workers;

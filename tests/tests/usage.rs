@@ -96,6 +96,53 @@ fn bad_files_are_named_with_their_line_and_exit_code_2() {
 }
 
 #[test]
+fn bad_properties_of_torchserve_are_named_with_their_line_and_exit_code_2() {
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("config.properties");
+    let path = file.to_str().unwrap();
+    for (text, parts) in [
+        (
+            "# TorchServe's\nmetrics_mode=foo\n",
+            [":2: metrics_mode \"foo\"", "log, prometheus or legacy"],
+        ),
+        (
+            "metrics_address=http://127.0.0.1:9082\n",
+            ["http://127.0.0.1:9082", "enable_metrics_api=false"],
+        ),
+    ] {
+        std::fs::write(&file, text).unwrap();
+        assert_refused(
+            &["serve", "--ts-config", path],
+            USAGE,
+            &[&[path], parts.as_slice()].concat(),
+        );
+    }
+    let args = ["serve", "--ts-config", "/no/such/file"];
+    assert_refused(
+        &args,
+        USAGE,
+        &["--ts-config /no/such/file", "config.properties"],
+    );
+}
+
+#[test]
+fn torchserves_metrics_address_is_where_the_agent_listens() {
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("config.properties");
+    let taken = TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = taken.local_addr().unwrap().to_string();
+    let text = format!("enable_metrics_api=false\nmetrics_address=http://{address}\n");
+    std::fs::write(&file, text).unwrap();
+    let args = [
+        "serve",
+        "--no-probes",
+        "--ts-config",
+        file.to_str().unwrap(),
+    ];
+    assert_refused(&args, ENVIRONMENT, &[&address]);
+}
+
+#[test]
 fn unknown_flags_end_with_exit_code_2_and_a_hint() {
     let ended = run_to_end(&["serve", "--no-such-flag"]);
     assert_eq!(ended.code, Some(USAGE));

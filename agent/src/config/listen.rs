@@ -1,0 +1,241 @@
+//! Where the endpoint listens: the flag, else the file's key, else TorchServe's `metrics_address`, else the default.
+//!
+//! Never where TorchServe itself listens, as far as its file tells. Opens no sockets.
+
+use std::net::{IpAddr, SocketAddr};
+
+use super::{ConfigError, invalid};
+use crate::torchserve::properties::{PropertyError, TorchServeFile, address::Address};
+
+/// Where the endpoint listens unless told otherwise: TorchServe's own metrics address.
+const DEFAULT: &str = "127.0.0.1:8082";
+
+/// Chooses the address: `given` is the flag or the file's key, by its name.
+pub(super) fn choose(
+    given: Option<(&str, &str)>,
+    torchserve: Option<&TorchServeFile>,
+) -> Result<SocketAddr, ConfigError> {
+    match (given, torchserve) {
+        (Some((name, value)), None) => parse(name, value),
+        (Some((name, value)), Some(file)) => {
+            let listen = parse(name, value)?;
+            refuse_taken(name, value, listen, file)?;
+            Ok(listen)
+        }
+        (None, Some(file)) => torchserves(file),
+        (None, None) => parse("--listen", DEFAULT),
+    }
+}
+
+fn parse(name: &str, value: &str) -> Result<SocketAddr, ConfigError> {
+    value.parse().map_err(|_| {
+        invalid(
+            name,
+            value,
+            "not an address and port; write it like 127.0.0.1:8082 or [::1]:8082".into(),
+        )
+    })
+}
+
+/// Refuses `listen` if TorchServe listens there.
+fn refuse_taken(
+    name: &str,
+    value: &str,
+    listen: SocketAddr,
+    file: &TorchServeFile,
+) -> Result<(), ConfigError> {
+    let metrics = file.enable_metrics_api.value;
+    for (key, setting, is_used, remedy) in [
+        ("inference_address", &file.inference_address, true, ""),
+        ("management_address", &file.management_address, true, ""),
+        (
+            "metrics_address",
+            &file.metrics_address,
+            metrics,
+            " or set enable_metrics_api=false there",
+        ),
+    ] {
+        if is_used && collide(listen, &setting.value) {
+            let place = setting.place(&file.path);
+            let address = &setting.value;
+            let reason = format!(
+                "TorchServe listens there ({place}: {key} {address}); choose another port{remedy}"
+            );
+            return Err(invalid(name, value, reason));
+        }
+    }
+    Ok(())
+}
+
+/// Whether both cannot be listened on; a name may stand for any address.
+fn collide(listen: SocketAddr, theirs: &Address) -> bool {
+    let Address::Tcp { port, .. } = theirs else {
+        return false;
+    };
+    let same_host = theirs.ip().is_none_or(|ip| {
+        let ours: IpAddr = listen.ip().to_canonical();
+        ip.is_unspecified() || ours.is_unspecified() || ip == ours
+    });
+    listen.port() == *port && same_host
+}
+
+/// TorchServe's own metrics address, which it must not use itself.
+fn torchserves(file: &TorchServeFile) -> Result<SocketAddr, ConfigError> {
+    let setting = &file.metrics_address;
+    if file.enable_metrics_api.value {
+        return Err(ConfigError::Listen {
+            place: file.enable_metrics_api.place(&file.path),
+            reason: format!(
+                "TorchServe serves its own metrics at {} while enable_metrics_api is true",
+                setting.value
+            ),
+            remedy: "set enable_metrics_api=false there, or give --listen".into(),
+        });
+    }
+    let Some(line) = setting.line else {
+        return parse("--listen", DEFAULT);
+    };
+    let refused = |reason: &str| {
+        ConfigError::Property(PropertyError::Value {
+            path: file.path.clone(),
+            line,
+            key: "metrics_address".into(),
+            value: setting.value.to_string(),
+            reason: format!("{reason}; give --listen ADDR:PORT"),
+        })
+    };
+    match &setting.value {
+        Address::Tcp {
+            tls: false, port, ..
+        } => match setting.value.ip() {
+            Some(ip) => Ok(SocketAddr::new(ip, *port)),
+            None => Err(refused("the endpoint listens on an IP address, not a name")),
+        },
+        _ => Err(refused("the endpoint speaks plain HTTP over TCP alone")),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const API_OFF: &str = "enable_metrics_api=false\n";
+
+    fn file(text: &str) -> TorchServeFile {
+        TorchServeFile::parse("ts.properties", text.as_bytes()).unwrap()
+    }
+
+    fn refusal(given: Option<&str>, text: &str) -> String {
+        let given = given.map(|value| ("--listen", value));
+        let message = choose(given, Some(&file(text))).unwrap_err().to_string();
+        assert!(!message.contains('\n'), "{message:?}");
+        message
+    }
+
+    #[test]
+    fn torchserves_address_holds_if_torchserve_leaves_it_free() {
+        for (text, expected) in [
+            ("", "127.0.0.1:8082"),
+            ("metrics_address=http://0.0.0.0:9082", "0.0.0.0:9082"),
+            ("metrics_address=http://localhost:9082", "127.0.0.1:9082"),
+        ] {
+            let file = file(&format!("{API_OFF}{text}"));
+            assert_eq!(choose(None, Some(&file)).unwrap().to_string(), expected);
+        }
+    }
+
+    #[test]
+    fn an_address_that_is_given_wins() {
+        for (text, given) in [
+            ("metrics_address=http://127.0.0.1:9082\n", "127.0.0.1:8082"),
+            ("metrics_address=http://127.0.0.1:9082\n", "127.0.0.1:9083"),
+            ("metrics_address=unix:/ts.sock\n", "127.0.0.1:8082"),
+            ("metrics_address=https://10.0.0.1:9082\n", "127.0.0.1:9082"),
+            (API_OFF, "127.0.0.1:8082"),
+            ("", "[::1]:8082"),
+        ] {
+            let chosen = choose(Some(("--listen", given)), Some(&file(text)));
+            assert_eq!(chosen.unwrap().to_string(), given, "{text}");
+        }
+    }
+
+    #[test]
+    fn nothing_is_chosen_while_torchserve_serves_its_metrics_itself() {
+        for (text, start) in [
+            (
+                "",
+                "ts.properties: TorchServe serves its own metrics at http://127.0.0.1:8082 ",
+            ),
+            (
+                "metrics_address=http://127.0.0.1:9082\nenable_metrics_api=true",
+                "ts.properties:2: TorchServe serves its own metrics at http://127.0.0.1:9082 ",
+            ),
+        ] {
+            let message = refusal(None, text);
+            assert!(message.starts_with(start), "{message:?}");
+            let remedy = "; set enable_metrics_api=false there, or give --listen";
+            assert!(message.ends_with(remedy), "{message:?}");
+        }
+    }
+
+    #[test]
+    fn no_port_of_torchserve_is_taken() {
+        for (given, text, part) in [
+            (
+                "127.0.0.1:8082",
+                "",
+                "(ts.properties: metrics_address http://127.0.0.1:8082)",
+            ),
+            (
+                "0.0.0.0:9082",
+                "\nmetrics_address=http://127.0.0.1:9082",
+                "(ts.properties:2: metrics_address",
+            ),
+            (
+                "[::]:9082",
+                "metrics_address=https://127.0.0.1:9082",
+                "metrics_address https",
+            ),
+            (
+                "[::ffff:127.0.0.1]:8082",
+                "",
+                "set enable_metrics_api=false",
+            ),
+            (
+                "10.0.0.1:9082",
+                "metrics_address=http://0.0.0.0:9082",
+                "metrics_address",
+            ),
+            (
+                "10.0.0.1:9082",
+                "metrics_address=http://ts.internal:9082",
+                "metrics_address",
+            ),
+            ("127.0.0.1:8080", API_OFF, "inference_address"),
+            ("127.0.0.1:8081", API_OFF, "management_address"),
+        ] {
+            let message = refusal(Some(given), text);
+            let start = format!("--listen {given:?}: TorchServe listens there ");
+            assert!(message.starts_with(&start), "{message:?}");
+            assert!(message.contains(part), "{message:?}");
+        }
+    }
+
+    #[test]
+    fn an_address_that_the_endpoint_cannot_have_is_named() {
+        for (value, reason) in [
+            ("https://127.0.0.1:8445", "plain HTTP over TCP"),
+            ("unix:/ts.sock", "plain HTTP over TCP"),
+            ("http://ts.internal:8082", "not a name"),
+        ] {
+            let message = refusal(None, &format!("{API_OFF}metrics_address={value}"));
+            let start = format!("ts.properties:2: metrics_address {value:?}: ");
+            assert!(message.starts_with(&start), "{message:?}");
+            assert!(message.contains(reason), "{message:?}");
+            assert!(
+                message.ends_with("; give --listen ADDR:PORT"),
+                "{message:?}"
+            );
+        }
+    }
+}

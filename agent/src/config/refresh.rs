@@ -1,0 +1,69 @@
+//! Time between readings of host and GPU figures: the flag, else the file's key, else TorchServe's
+//! `metric_time_interval`, else the default.
+
+use std::{ops::RangeInclusive, time::Duration};
+
+use super::{ConfigError, invalid};
+use crate::torchserve::properties::{PropertyError, TorchServeFile};
+
+const DEFAULT_S: u64 = 5;
+const RANGE_S: RangeInclusive<u64> = 1..=3600;
+const REMEDY: &str = "out of range; give whole seconds from 1 to 3600";
+
+/// Chooses the time: `given_s` is the flag or the file's key, by its name.
+pub(super) fn choose(
+    given_s: Option<(&str, u64)>,
+    torchserve: Option<&TorchServeFile>,
+) -> Result<Duration, ConfigError> {
+    let seconds = match (given_s, torchserve) {
+        (Some((name, seconds)), _) => {
+            if !RANGE_S.contains(&seconds) {
+                return Err(invalid(name, &seconds.to_string(), REMEDY.into()));
+            }
+            seconds
+        }
+        (None, Some(file)) => torchserves_s(file)?.unwrap_or(DEFAULT_S),
+        (None, None) => DEFAULT_S,
+    };
+    Ok(Duration::from_secs(seconds))
+}
+
+/// TorchServe's time, if its file has one.
+fn torchserves_s(file: &TorchServeFile) -> Result<Option<u64>, ConfigError> {
+    let setting = file.metric_time_interval_s;
+    let Some(line) = setting.line else {
+        return Ok(None);
+    };
+    let seconds = u64::from(setting.value);
+    if RANGE_S.contains(&seconds) {
+        return Ok(Some(seconds));
+    }
+    Err(ConfigError::Property(PropertyError::Value {
+        path: file.path.clone(),
+        line,
+        key: "metric_time_interval".into(),
+        value: seconds.to_string(),
+        reason: format!("{REMEDY}, or --refresh-interval"),
+    }))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn torchserves_time_is_in_range_unless_another_is_given() {
+        let file = TorchServeFile::parse("ts", b"\nmetric_time_interval=3601").unwrap();
+        let message = choose(None, Some(&file)).unwrap_err().to_string();
+        assert_eq!(
+            message,
+            "ts:2: metric_time_interval \"3601\": out of range; give whole seconds from 1 to 3600, \
+             or --refresh-interval"
+        );
+        let given = Some(("refresh_interval_s", 3600));
+        assert_eq!(
+            choose(given, Some(&file)).unwrap(),
+            Duration::from_secs(3600)
+        );
+    }
+}

@@ -1,0 +1,3 @@
+//! What is known of TorchServe alone: its configuration file.
+
+pub mod properties;
