@@ -11,6 +11,8 @@ Keys of the body, all optional; the longest sleep of a batch is the batch's:
     fail_code   a PredictionException with this code
     set_code    an answer with this code, set in the way that TorchServe offers to handlers
     pad_bytes   size of the answer
+    stream      number of parts, of 4 bytes each, that are sent ahead of the answer; meant for batches of one
+    gap_ms      time before each of these parts but the first, and before the answer
 
 TorchServe takes a handler's file for broken if it holds a second class.
 """
@@ -19,6 +21,7 @@ import json
 import os
 import time
 
+from ts.handler_utils.utils import send_intermediate_predict_response
 from ts.torch_handler.base_handler import BaseHandler
 from ts.utils.util import PredictionException
 
@@ -56,6 +59,11 @@ class ScriptedHandler(BaseHandler):
                 raise MemoryError("as asked")
             if answer == "die":
                 os._exit(1)
+        for _ in range(max(int(options.get("stream", 0)) for options in batch)):
+            send_intermediate_predict_response(
+                ["part"] * len(batch), self.context.request_ids, "as asked", 200, self.context
+            )
+            time.sleep(max(float(options.get("gap_ms", 0)) for options in batch) / 1000)
         return batch
 
     def postprocess(self, batch):

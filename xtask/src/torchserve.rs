@@ -19,12 +19,13 @@ use crate::{debian, progress, workspace};
 const PYTHON: &str = "/usr/bin/python3";
 
 /// The releases that the tests are written against.
-const PYTHON_PACKAGES: [&str; 5] = [
+const PYTHON_PACKAGES: [&str; 6] = [
     "torchserve==0.12.0",
     "torch-model-archiver==0.12.0",
     "psutil==5.9.8",
     "pyyaml==6.0.1",
     "packaging==23.2",
+    "grpcio==1.85.1",
 ];
 
 /// The oldest Java that TorchServe's frontend is meant for.

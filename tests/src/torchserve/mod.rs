@@ -3,6 +3,8 @@
 //! Knows where set-up left TorchServe, and nothing of what the agent makes of it.
 
 mod config;
+mod grpc;
+mod management;
 
 use std::{
     fs::{self, File},
@@ -18,6 +20,8 @@ use tempfile::TempDir;
 use crate::{client, clock::wait_for, exposition::Exposition, gate};
 
 pub use config::Ports;
+pub use grpc::{Called, GrpcClient};
+pub use management::{Registration, Worker};
 
 /// Names the folder that set-up made: `java`, `venv` and `models`.
 const FOLDER: &str = "INFERPROBE_TORCHSERVE_DIR";
@@ -75,7 +79,7 @@ impl TorchServe {
             assert!(alive, "TorchServe ended: {}", console(folder.path()));
             MODELS
                 .iter()
-                .all(|model| is_ready(ports.management, model))
+                .all(|model| management::has_ready_workers(ports.management, model))
                 .then_some(())
         });
         Self {
@@ -105,20 +109,6 @@ impl TorchServe {
         });
         drop(self.leash);
     }
-}
-
-/// Whether every worker of `model` is ready, and there is one.
-fn is_ready(management_port: u16, model: &str) -> bool {
-    let Ok((200, text)) = client::get(management_port, &format!("/models/{model}")) else {
-        return false;
-    };
-    let description: serde_json::Value =
-        serde_json::from_str(&text).expect("TorchServe describes a model in JSON");
-    let workers = description.pointer("/0/workers");
-    let workers = workers.and_then(|workers| workers.as_array());
-    workers.is_some_and(|workers| {
-        !workers.is_empty() && workers.iter().all(|worker| worker["status"] == "READY")
-    })
 }
 
 fn console(folder: &Path) -> String {

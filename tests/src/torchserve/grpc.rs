@@ -1,0 +1,72 @@
+//! A gRPC client of TorchServe's predictions: a script in TorchServe's own Python environment, told line by line.
+
+use std::{
+    io::{BufRead as _, BufReader, Write as _},
+    path::Path,
+    process::{ChildStdin, ChildStdout, Command, Stdio},
+};
+
+use serde::Deserialize;
+
+use crate::process::Owned;
+
+const SCRIPT: &str = include_str!("../../torchserve/grpc_client.py");
+
+/// A client with one connection; it ends when dropped.
+pub struct GrpcClient {
+    input: ChildStdin,
+    output: BufReader<ChildStdout>,
+    _process: Owned,
+}
+
+/// How a call ended.
+#[derive(Debug, Clone, PartialEq, Deserialize)]
+pub struct Called {
+    /// Name that gRPC gives to the status: `OK`, `INTERNAL`.
+    pub code: String,
+    /// Time from the call to the end of the answer, in milliseconds, the connecting included.
+    #[serde(rename = "ms")]
+    pub time_ms: f64,
+    /// Messages of the answer.
+    pub parts: usize,
+}
+
+impl GrpcClient {
+    /// Starts a client of the TorchServe at `port`, with the Python of `installed`; it connects at its first call.
+    pub fn start(installed: &Path, port: u16) -> Self {
+        let child = Command::new(installed.join("venv/bin/python"))
+            .args(["-c", SCRIPT, &port.to_string()])
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .spawn();
+        let mut process = Owned(child.expect("set-up made a Python environment"));
+        let input = process.0.stdin.take().expect("it was asked for");
+        let output = process.0.stdout.take().expect("it was asked for");
+        Self {
+            input,
+            output: BufReader::new(output),
+            _process: process,
+        }
+    }
+
+    /// Asks for one answer; `body` is one line.
+    pub fn predict(&mut self, model: &str, version: Option<&str>, body: &str) -> Called {
+        self.call("predict", model, version, body)
+    }
+
+    /// Asks for an answer in parts; `body` is one line.
+    pub fn stream(&mut self, model: &str, version: Option<&str>, body: &str) -> Called {
+        self.call("stream", model, version, body)
+    }
+
+    fn call(&mut self, kind: &str, model: &str, version: Option<&str>, body: &str) -> Called {
+        assert!(!body.contains('\n'), "{body:?}");
+        let version = version.unwrap_or("-");
+        writeln!(self.input, "{kind} {model} {version} {body}").expect("the client is there");
+        let mut line = String::new();
+        self.output
+            .read_line(&mut line)
+            .expect("the client writes text");
+        serde_json::from_str(&line).unwrap_or_else(|err| panic!("the gRPC client ended: {err}"))
+    }
+}
