@@ -1,6 +1,6 @@
-//! The metrics endpoint: hyper on a listener that the caller has bound.
+//! A metrics endpoint: hyper on a listener that the caller has bound.
 //!
-//! Serves what the metrics hold. Does not know how anything is measured.
+//! Serves what the pages hold. Does not know how anything is measured.
 
 mod negotiate;
 mod query;
@@ -24,7 +24,10 @@ use tokio::{
 };
 use tracing::{debug, warn};
 
-use crate::{collectors::process::ProcessReader, metrics::Metrics};
+use crate::{
+    collectors::process::ProcessReader,
+    metrics::{Format, Metrics, Selection},
+};
 
 /// Connections served at once; one more closes the oldest, so a client that holds many cannot keep a scrape out.
 const MAX_CONNECTIONS: usize = 32;
@@ -37,6 +40,15 @@ const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 /// Time that answers under way get at shutdown.
 const SHUTDOWN_GRACE: Duration = Duration::from_millis(300);
 
+/// What an endpoint serves under its two paths.
+pub trait Pages: Send + Sync + 'static {
+    /// The text of `/metrics`.
+    fn metrics(&self, selection: &Selection, format: Format) -> String;
+
+    /// The text of `/healthz`, one line; `Err` if something is wrong.
+    fn health(&self) -> Result<String, String>;
+}
+
 /// Whether the probes work, as `/healthz` tells.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum ProbeHealth {
@@ -48,7 +60,7 @@ pub enum ProbeHealth {
     Failed(String),
 }
 
-/// What the endpoint serves.
+/// What the agent's endpoint serves.
 #[derive(Debug)]
 pub struct Endpoint {
     metrics: Arc<Metrics>,
@@ -70,15 +82,28 @@ impl Endpoint {
     pub fn set_health(&self, health: ProbeHealth) {
         *self.health.lock().unwrap_or_else(PoisonError::into_inner) = health;
     }
+}
 
-    fn health(&self) -> ProbeHealth {
+impl Pages for Endpoint {
+    fn metrics(&self, selection: &Selection, format: Format) -> String {
+        if let Some(process) = self.process.read() {
+            self.metrics.set_process(process);
+        }
+        self.metrics.encode(selection, format)
+    }
+
+    fn health(&self) -> Result<String, String> {
         let health = self.health.lock();
-        health.unwrap_or_else(PoisonError::into_inner).clone()
+        match &*health.unwrap_or_else(PoisonError::into_inner) {
+            ProbeHealth::Attached => Ok("ok: probes are attached".into()),
+            ProbeHealth::Off => Ok("ok: probes are switched off".into()),
+            ProbeHealth::Failed(reason) => Err(format!("probes are not attached: {reason}")),
+        }
     }
 }
 
 /// Serves until `shutdown` completes, then finishes the answers under way and returns.
-pub async fn serve(listener: TcpListener, endpoint: Arc<Endpoint>, shutdown: impl Future) {
+pub async fn serve(listener: TcpListener, pages: Arc<impl Pages>, shutdown: impl Future) {
     let mut connections = JoinSet::new();
     let mut by_age: VecDeque<AbortHandle> = VecDeque::new();
     let (closing, _) = watch::channel(());
@@ -99,7 +124,7 @@ pub async fn serve(listener: TcpListener, endpoint: Arc<Endpoint>, shutdown: imp
                 {
                     oldest.abort();
                 }
-                let connection = serve_connection(stream, endpoint.clone(), closing.subscribe());
+                let connection = serve_connection(stream, pages.clone(), closing.subscribe());
                 by_age.push_back(connections.spawn(connection));
             }
             Err(err) if is_of_the_peer(&err) => debug!(%err, "connection not accepted"),
@@ -118,11 +143,11 @@ pub async fn serve(listener: TcpListener, endpoint: Arc<Endpoint>, shutdown: imp
 /// Serves one connection until it ends; its errors are its own.
 async fn serve_connection(
     stream: TcpStream,
-    endpoint: Arc<Endpoint>,
+    pages: Arc<impl Pages>,
     mut closing: watch::Receiver<()>,
 ) {
     let service = service_fn(move |request| {
-        let answer = respond::respond(&endpoint, &request);
+        let answer = respond::respond(&*pages, &request);
         async move { Ok::<_, Infallible>(answer) }
     });
     // An answer goes out in several writes; without this the last one waits for the client's delayed acknowledgement.

@@ -13,13 +13,13 @@ use hyper::{
     },
 };
 
-use super::{Endpoint, ProbeHealth, negotiate, query};
+use super::{Pages, negotiate, query};
 
 /// An answer with its body whole, so that hyper sets its length.
 pub(super) type Answer = Response<Full<Bytes>>;
 
 /// The answer to a request; its body is not looked at.
-pub(super) fn respond<B>(endpoint: &Endpoint, request: &Request<B>) -> Answer {
+pub(super) fn respond<B>(pages: &impl Pages, request: &Request<B>) -> Answer {
     let serve = match request.uri().path() {
         "/metrics" | "/metrics/" => metrics,
         "/healthz" => health,
@@ -42,13 +42,13 @@ pub(super) fn respond<B>(endpoint: &Endpoint, request: &Request<B>) -> Answer {
         return answer;
     }
     serve(
-        endpoint,
+        pages,
         request.uri().query().unwrap_or_default(),
         request.headers(),
     )
 }
 
-fn metrics(endpoint: &Endpoint, query: &str, headers: &HeaderMap) -> Answer {
+fn metrics(pages: &impl Pages, query: &str, headers: &HeaderMap) -> Answer {
     let selection = match query::selection(query.as_bytes()) {
         Ok(selection) => selection,
         // TorchServe says 403 here, not 400.
@@ -60,11 +60,8 @@ fn metrics(endpoint: &Endpoint, query: &str, headers: &HeaderMap) -> Answer {
             );
         }
     };
-    if let Some(process) = endpoint.process.read() {
-        endpoint.metrics.set_process(process);
-    }
     let format = negotiate::format(values(headers, ACCEPT));
-    let text = endpoint.metrics.encode(&selection, format);
+    let text = pages.metrics(&selection, format);
     let gzip = negotiate::gzip(values(headers, ACCEPT_ENCODING));
     let body = if gzip { compress(&text) } else { text.into() };
     let mut answer = text_answer(StatusCode::OK, format.content_type(), body);
@@ -76,16 +73,13 @@ fn metrics(endpoint: &Endpoint, query: &str, headers: &HeaderMap) -> Answer {
     answer
 }
 
-fn health(endpoint: &Endpoint, _query: &str, _headers: &HeaderMap) -> Answer {
-    let (status, text) = match endpoint.health() {
-        ProbeHealth::Attached => (StatusCode::OK, "ok: probes are attached\n".to_owned()),
-        ProbeHealth::Off => (StatusCode::OK, "ok: probes are switched off\n".to_owned()),
-        ProbeHealth::Failed(reason) => (
-            StatusCode::SERVICE_UNAVAILABLE,
-            format!("probes are not attached: {reason}\n"),
-        ),
+fn health(pages: &impl Pages, _query: &str, _headers: &HeaderMap) -> Answer {
+    let (status, text) = match pages.health() {
+        Ok(text) => (StatusCode::OK, text),
+        Err(text) => (StatusCode::SERVICE_UNAVAILABLE, text),
     };
-    text_answer(status, "text/plain; charset=utf-8", text.into())
+    let body = format!("{text}\n").into();
+    text_answer(status, "text/plain; charset=utf-8", body)
 }
 
 /// The values of every header line of this name; a line that is not ASCII text is dropped.

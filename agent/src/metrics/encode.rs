@@ -18,7 +18,7 @@ use prometheus_client::{
 
 use super::{
     histogram::Histogram,
-    names::{FAMILIES, Family, Kind},
+    names::{AUTOSCALE_FAMILIES, FAMILIES, Family, Kind},
 };
 
 /// A text format of the exposition.
@@ -54,7 +54,8 @@ impl Selection {
     pub fn named<'a>(names: impl IntoIterator<Item = &'a str>) -> Self {
         let mut selected = BTreeSet::new();
         for name in names {
-            let meant = FAMILIES.iter().filter(|family| family.answers_to(name));
+            let families = FAMILIES.iter().chain(AUTOSCALE_FAMILIES);
+            let meant = families.filter(|family| family.answers_to(name));
             selected.extend(meant.map(|family| family.name));
         }
         Self(Some(selected))
@@ -101,11 +102,21 @@ impl Samples {
         series.push((Labels::new(family.labels, labels), histogram));
     }
 
-    /// The text of what `selection` asks for.
-    pub(super) fn encode(mut self, selection: &Selection, format: Format) -> String {
+    /// The text of what `selection` asks for of the agent's families.
+    pub(super) fn encode(self, selection: &Selection, format: Format) -> String {
+        self.encode_table(FAMILIES, selection, format)
+    }
+
+    /// The text of what `selection` asks for of the families in `table`.
+    pub(super) fn encode_table(
+        mut self,
+        table: &[&'static Family],
+        selection: &Selection,
+        format: Format,
+    ) -> String {
         let mut text = String::new();
         let mut families = Vec::new();
-        for family in FAMILIES {
+        for family in table {
             let values = self.values.remove(family.name).unwrap_or_default();
             let histograms = self.histograms.remove(family.name).unwrap_or_default();
             if !selection.wants(family, values.len() + histograms.len()) {

@@ -2,6 +2,7 @@
 //!
 //! Observations and figures go in, text comes out. Nothing here reads the system or knows of HTTP.
 
+mod autoscale;
 mod bounds;
 mod encode;
 mod figures;
@@ -16,6 +17,7 @@ use std::{
     time::Instant,
 };
 
+pub use autoscale::AutoscaleMetrics;
 pub use encode::{Format, Selection};
 pub use figures::{DiskSample, GpuMemory, GpuSample, MemorySample, ProcessSample};
 pub use torchserve::LiveWorker;

@@ -118,20 +118,27 @@ const REASON: &[&str] = &["reason"];
 const COLLECTOR: &[&str] = &["collector"];
 const GPU: &[&str] = &["device"];
 const BUILD: &[&str] = &["version"];
+const SCALED: &[&str] = &["model"];
+const DECISION: &[&str] = &["model", "decision"];
 const NONE: &[&str] = &[];
 
+/// The histogram of the time that requests waited for a worker, in the page that `autoscale` reads.
+pub const REQUEST_INNER_QUEUE: &str = "inferprobe_request_inner_queue_seconds";
+
 macro_rules! families {
-    ($($id:ident: $origin:ident($name:literal, $kind:ident, $unit:literal, $labels:ident $(, $help:literal)?);)*) => {
+    ($(#[$doc:meta])* $table:ident; $($id:ident: $origin:ident($name:literal, $kind:ident, $unit:literal, $labels:ident $(, $help:literal)?);)*) => {
         $(
             #[doc = concat!("`", $name, "`")]
             pub static $id: Family = Family::$origin($name, Kind::$kind, $unit, $labels $(, $help)?);
         )*
-        /// Every family, in the order of the exposition.
-        pub static FAMILIES: &[&Family] = &[$(&$id),*];
+        $(#[$doc])*
+        pub static $table: &[&Family] = &[$(&$id),*];
     };
 }
 
 families! {
+    /// Every family of the agent, in the order of the exposition.
+    FAMILIES;
     CPU_UTILIZATION: torchserve("CPUUtilization", Gauge, "Percent", HOST);
     MEMORY_USED: torchserve("MemoryUsed", Gauge, "Megabytes", HOST);
     MEMORY_AVAILABLE: torchserve("MemoryAvailable", Gauge, "Megabytes", HOST);
@@ -205,23 +212,38 @@ families! {
         "Threads of the agent.");
 }
 
+families! {
+    /// Every family of `autoscale`, in the order of its exposition.
+    AUTOSCALE_FAMILIES;
+    AUTOSCALE_DESIRED: own("inferprobe_autoscale_desired_workers", Gauge, "", SCALED,
+        "Workers that autoscale wants the model to have.");
+    AUTOSCALE_ACTUAL: own("inferprobe_autoscale_actual_workers", Gauge, "", SCALED,
+        "Workers of the model that are ready, as TorchServe says.");
+    AUTOSCALE_QUEUE: own("inferprobe_autoscale_queue_seconds", Gauge, "seconds", SCALED,
+        "Mean queue time of the last interval in which it was known.");
+    AUTOSCALE_DECISIONS: own("inferprobe_autoscale_decisions_total", Counter, "", DECISION,
+        "Decisions made, by what they came down to.");
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
 
     #[test]
     fn names_are_distinct_and_torchserve_has_its_21() {
-        let mut names: Vec<_> = FAMILIES.iter().map(|family| family.name).collect();
+        let families = FAMILIES.iter().chain(AUTOSCALE_FAMILIES);
+        let mut names: Vec<_> = families.map(|family| family.name).collect();
         names.sort_unstable();
         names.dedup();
-        assert_eq!(names.len(), FAMILIES.len());
+        assert_eq!(names.len(), FAMILIES.len() + AUTOSCALE_FAMILIES.len());
         let torchserve = FAMILIES.iter().filter(|family| family.is_torchserve());
         assert_eq!(torchserve.count(), 21);
     }
 
     #[test]
     fn own_names_follow_the_conventions() {
-        for family in FAMILIES.iter().filter(|family| !family.is_torchserve()) {
+        let families = FAMILIES.iter().chain(AUTOSCALE_FAMILIES);
+        for family in families.filter(|family| !family.is_torchserve()) {
             let is_total = family.name.ends_with("_total");
             assert_eq!(is_total, family.kind == Kind::Counter, "{}", family.name);
             let base = family.openmetrics_name();
