@@ -1,7 +1,7 @@
 //! Wiring and shutdown: the only file that sees every module.
 
 use std::{
-    io,
+    io::{self, Write as _},
     os::fd::OwnedFd,
     process::Child,
     sync::Arc,
@@ -26,6 +26,7 @@ use crate::{
     metrics::Metrics,
     request_log::RequestLog,
     torchserve::properties::TorchServeFile,
+    torchserve::scale::Scale,
     watcher::Watcher,
     workers::registry::Registry,
 };
@@ -249,6 +250,12 @@ pub fn serve(config: Config) -> Result<()> {
 /// Runs the example server.
 pub fn demo_server(args: &crate::cli::DemoArgs) -> Result<()> {
     runtime()?.block_on(demo::run(args))
+}
+
+/// Has TorchServe scale a model, and prints what it says.
+pub fn scale(scale: &Scale) -> Result<()> {
+    let status = runtime()?.block_on(scale.run())?;
+    writeln!(io::stdout(), "{status}").context("print TorchServe's answer")
 }
 
 fn runtime() -> Result<tokio::runtime::Runtime> {

@@ -23,6 +23,8 @@ pub enum Command {
     Serve(Box<ServeArgs>),
     /// Run the example inference server: two models, and a gentle stream of requests to itself.
     DemoServer(DemoArgs),
+    /// Have TorchServe run a number of workers of a model.
+    Scale(ScaleArgs),
 }
 
 /// Options of `serve`. Each is left out to mean "as in the configuration file, else the default".
@@ -69,4 +71,40 @@ pub struct DemoArgs {
     /// TCP port on 127.0.0.1 to listen on; 0 takes a free one. The port is printed as one line
     #[arg(long, default_value_t = 0)]
     pub port: u16,
+}
+
+/// Options of `scale`.
+#[derive(Debug, Clone, Args)]
+pub struct ScaleArgs {
+    /// Name of the model in TorchServe
+    pub model: String,
+    /// Fewest workers: TorchServe starts what is missing. With 0 it may answer the model's requests 503
+    #[arg(long, value_name = "N", allow_negative_numbers = true)]
+    pub min_worker: String,
+    /// Most workers: TorchServe ends those above, and keeps those between [default: as --min-worker]
+    #[arg(long, value_name = "M", allow_negative_numbers = true)]
+    pub max_worker: Option<String>,
+    /// Wait until the workers are there
+    #[arg(long)]
+    pub synchronous: bool,
+    /// Longest wait for TorchServe's answer, 1 to 3600 [default: 10, with --synchronous 150]
+    #[arg(long, value_name = "SECONDS")]
+    pub timeout: Option<u64>,
+    /// Where TorchServe is, and which version of the model is meant.
+    #[command(flatten)]
+    pub torchserve: ModelArgs,
+}
+
+/// A model of a TorchServe, as `scale` and `autoscale` both name it.
+#[derive(Debug, Clone, Args)]
+pub struct ModelArgs {
+    /// Version of the model [default: TorchServe's default version; autoscale counts the requests of all]
+    #[arg(long, value_name = "VERSION")]
+    pub model_version: Option<String>,
+    /// TorchServe's management address; plain HTTP
+    #[arg(long, value_name = "URL", default_value = "http://127.0.0.1:8081")]
+    pub management: String,
+    /// TorchServe's key_file.json, where it asks for a key
+    #[arg(long, value_name = "PATH")]
+    pub token_file: Option<PathBuf>,
 }

@@ -279,7 +279,8 @@ fn check_watch(number: usize, entry: FileWatch) -> Result<Watch, ConfigError> {
     })
 }
 
-fn invalid(name: &str, value: &str, reason: String) -> ConfigError {
+/// A refusal of the value of a flag or key.
+pub(crate) fn invalid(name: &str, value: &str, reason: String) -> ConfigError {
     ConfigError::Invalid {
         name: name.into(),
         value: value.into(),

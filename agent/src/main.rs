@@ -6,7 +6,8 @@ use clap::Parser as _;
 use inferprobe::{
     app,
     cli::{Cli, Command, ServeArgs},
-    config::Config,
+    config::{Config, ConfigError},
+    torchserve::scale::Scale,
 };
 use tracing_subscriber::EnvFilter;
 
@@ -28,12 +29,17 @@ fn main() -> ExitCode {
         None => serve(&cli.serve),
         Some(Command::Serve(args)) => serve(&args),
         Some(Command::DemoServer(args)) => ended(app::demo_server(&args)),
+        Some(Command::Scale(args)) => checked(Scale::check(&args), |scale| app::scale(&scale)),
     }
 }
 
 fn serve(args: &ServeArgs) -> ExitCode {
-    match Config::load(args) {
-        Ok(config) => ended(app::serve(config)),
+    checked(Config::load(args), app::serve)
+}
+
+fn checked<T>(args: Result<T, ConfigError>, run: impl FnOnce(T) -> anyhow::Result<()>) -> ExitCode {
+    match args {
+        Ok(args) => ended(run(args)),
         Err(err) => {
             eprintln!("inferprobe: {err}");
             ExitCode::from(USAGE)

@@ -1,3 +1,8 @@
-//! What is known of TorchServe alone: its configuration file.
+//! What is read from TorchServe's own configuration, and asked over its own interfaces; nothing here measures.
 
+mod arguments;
+pub mod fetch;
+pub mod management;
 pub mod properties;
+pub mod scale;
+pub mod url;
