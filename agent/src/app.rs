@@ -25,8 +25,11 @@ use crate::{
     kernel::{loader::Probes, preflight, selftest},
     metrics::Metrics,
     request_log::RequestLog,
-    torchserve::properties::TorchServeFile,
-    torchserve::scale::Scale,
+    torchserve::{
+        autoscale::{self, options::Options},
+        properties::TorchServeFile,
+        scale::Scale,
+    },
     watcher::Watcher,
     workers::registry::Registry,
 };
@@ -256,6 +259,11 @@ pub fn demo_server(args: &crate::cli::DemoArgs) -> Result<()> {
 pub fn scale(scale: &Scale) -> Result<()> {
     let status = runtime()?.block_on(scale.run())?;
     writeln!(io::stdout(), "{status}").context("print TorchServe's answer")
+}
+
+/// Keeps a model's queue time near its target until a signal ends it.
+pub fn autoscale(options: Options) -> Result<()> {
+    runtime()?.block_on(autoscale::run::run(options))
 }
 
 fn runtime() -> Result<tokio::runtime::Runtime> {

@@ -25,6 +25,8 @@ pub enum Command {
     DemoServer(DemoArgs),
     /// Have TorchServe run a number of workers of a model.
     Scale(ScaleArgs),
+    /// Keep a model's queue time near a target by changing its number of workers in TorchServe.
+    Autoscale(Box<AutoscaleArgs>),
 }
 
 /// Options of `serve`. Each is left out to mean "as in the configuration file, else the default".
@@ -90,6 +92,48 @@ pub struct ScaleArgs {
     /// Longest wait for TorchServe's answer, 1 to 3600 [default: 10, with --synchronous 150]
     #[arg(long, value_name = "SECONDS")]
     pub timeout: Option<u64>,
+    /// Where TorchServe is, and which version of the model is meant.
+    #[command(flatten)]
+    pub torchserve: ModelArgs,
+}
+
+/// Options of `autoscale`.
+#[derive(Debug, Clone, Args)]
+pub struct AutoscaleArgs {
+    /// Name of the model in TorchServe, which is also its label in the agent's metrics
+    #[arg(long, value_name = "MODEL")]
+    pub model: String,
+    /// Fewest workers. With 0 the last one goes when no request comes, and the next request is answered 503 before one is back
+    #[arg(long, value_name = "N", allow_negative_numbers = true)]
+    pub min: String,
+    /// Most workers
+    #[arg(long, value_name = "M", allow_negative_numbers = true)]
+    pub max: String,
+    /// Mean queue time above which workers are added; below a quarter of it they are taken away
+    #[arg(long, value_name = "MS", allow_negative_numbers = true)]
+    pub target_queue_ms: f64,
+    /// Seconds between decisions, 1 to 3600
+    #[arg(long, value_name = "SECONDS", default_value_t = 5)]
+    pub interval: u64,
+    /// Least seconds between two changes of the number of workers, 1 to 3600
+    #[arg(long, value_name = "SECONDS", default_value_t = 30)]
+    pub cool_down: u64,
+    /// Intervals in a row with a low queue before a worker is taken away
+    #[arg(long, value_name = "INTERVALS", default_value_t = 3)]
+    pub down_after: u32,
+    /// Print the decisions and change nothing
+    #[arg(long)]
+    pub dry_run: bool,
+    /// Metrics endpoint of the running agent
+    #[arg(
+        long,
+        value_name = "URL",
+        default_value = "http://127.0.0.1:8082/metrics"
+    )]
+    pub metrics: String,
+    /// Address and port of this command's own metrics endpoint
+    #[arg(long, value_name = "ADDR:PORT", default_value = "127.0.0.1:8083")]
+    pub listen: String,
     /// Where TorchServe is, and which version of the model is meant.
     #[command(flatten)]
     pub torchserve: ModelArgs,

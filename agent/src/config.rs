@@ -288,6 +288,17 @@ pub(crate) fn invalid(name: &str, value: &str, reason: String) -> ConfigError {
     }
 }
 
+/// An address and port to listen on.
+pub(crate) fn parse_listen(name: &str, value: &str) -> Result<SocketAddr, ConfigError> {
+    value.parse().map_err(|_| {
+        invalid(
+            name,
+            value,
+            "not an address and port; write it like 127.0.0.1:8082 or [::1]:8082".into(),
+        )
+    })
+}
+
 fn parse_port(name: &str, value: &str) -> Result<u16, ConfigError> {
     match value.parse::<u16>() {
         Ok(port) if port != 0 => Ok(port),

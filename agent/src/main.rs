@@ -7,7 +7,7 @@ use inferprobe::{
     app,
     cli::{Cli, Command, ServeArgs},
     config::{Config, ConfigError},
-    torchserve::scale::Scale,
+    torchserve::{autoscale::options::Options, scale::Scale},
 };
 use tracing_subscriber::EnvFilter;
 
@@ -30,6 +30,7 @@ fn main() -> ExitCode {
         Some(Command::Serve(args)) => serve(&args),
         Some(Command::DemoServer(args)) => ended(app::demo_server(&args)),
         Some(Command::Scale(args)) => checked(Scale::check(&args), |scale| app::scale(&scale)),
+        Some(Command::Autoscale(args)) => checked(Options::check(&args), app::autoscale),
     }
 }
 

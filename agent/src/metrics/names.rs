@@ -122,9 +122,6 @@ const SCALED: &[&str] = &["model"];
 const DECISION: &[&str] = &["model", "decision"];
 const NONE: &[&str] = &[];
 
-/// The histogram of the time that requests waited for a worker, in the page that `autoscale` reads.
-pub const REQUEST_INNER_QUEUE: &str = "inferprobe_request_inner_queue_seconds";
-
 macro_rules! families {
     ($(#[$doc:meta])* $table:ident; $($id:ident: $origin:ident($name:literal, $kind:ident, $unit:literal, $labels:ident $(, $help:literal)?);)*) => {
         $(

@@ -1,6 +1,7 @@
 //! What is read from TorchServe's own configuration, and asked over its own interfaces; nothing here measures.
 
 mod arguments;
+pub mod autoscale;
 pub mod fetch;
 pub mod management;
 pub mod properties;
