@@ -347,6 +347,7 @@ pub fn free_port() -> u16 {
     address.port()
 }
 
-fn agent_binary() -> PathBuf {
+/// Path of the program under test.
+pub(crate) fn agent_binary() -> PathBuf {
     binary("inferprobe", Some("INFERPROBE_BIN"))
 }

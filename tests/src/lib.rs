@@ -4,6 +4,7 @@
 //! Nothing here links the agent: it is started as a process and judged by what it serves and logs.
 
 pub mod agent;
+pub mod autoscale;
 pub mod bench;
 pub mod bpf_ids;
 pub mod bpf_stats;
@@ -18,5 +19,6 @@ pub mod load;
 pub mod process;
 pub mod reference;
 pub mod server;
+pub mod stand_in;
 pub mod stats;
 pub mod torchserve;

@@ -274,7 +274,7 @@ impl Refusal {
         Self {
             status: answer.status,
             kind: one_line(&raw.r#type),
-            message: one_line(&raw.message),
+            message: one_line(&raw.message).trim_end_matches('.').to_owned(),
         }
     }
 }

@@ -192,7 +192,7 @@ async fn a_refusal_is_one_line_with_torchserves_words_and_the_remedy() {
         (
             "400 Bad Request",
             json(400, "InvalidKeyException", "Token Authorization failed."),
-            "400 InvalidKeyException Token Authorization failed.; it asks for a key: \
+            "400 InvalidKeyException Token Authorization failed; it asks for a key: \
              give --token-file with the key_file.json that it wrote where it was started",
         ),
         (
