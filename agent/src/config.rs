@@ -3,7 +3,7 @@
 //! Flags win over the file, the file over TorchServe's own file, that over the defaults; watch lists add up. Every
 //! error is one line that names the input and the remedy. Nothing here opens sockets or the kernel.
 
-mod listen;
+pub(crate) mod listen;
 mod refresh;
 
 use std::{
@@ -286,17 +286,6 @@ pub(crate) fn invalid(name: &str, value: &str, reason: String) -> ConfigError {
         value: value.into(),
         reason,
     }
-}
-
-/// An address and port to listen on.
-pub(crate) fn parse_listen(name: &str, value: &str) -> Result<SocketAddr, ConfigError> {
-    value.parse().map_err(|_| {
-        invalid(
-            name,
-            value,
-            "not an address and port; write it like 127.0.0.1:8082 or [::1]:8082".into(),
-        )
-    })
 }
 
 fn parse_port(name: &str, value: &str) -> Result<u16, ConfigError> {

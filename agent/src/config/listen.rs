@@ -27,7 +27,8 @@ pub(super) fn choose(
     }
 }
 
-fn parse(name: &str, value: &str) -> Result<SocketAddr, ConfigError> {
+/// An address and port to listen on, `name` being the flag or the key that gave it.
+pub(crate) fn parse(name: &str, value: &str) -> Result<SocketAddr, ConfigError> {
     value.parse().map_err(|_| {
         invalid(
             name,

@@ -254,7 +254,7 @@ mod tests {
             cookie: 1,
             seq: 1,
             kind: kind::EXCHANGE,
-            flags: inferprobe_ebpf::abi::flag::UNIX,
+            flags: flag::UNIX,
             last_write_ns: 1_000,
             ..Record::default()
         };

@@ -5,7 +5,7 @@ use std::{net::SocketAddr, time::Duration};
 use super::{decision::Policy, queue};
 use crate::{
     cli::AutoscaleArgs,
-    config::{ConfigError, invalid, parse_listen},
+    config::{ConfigError, invalid, listen},
     torchserve::{
         arguments::{check_model, check_seconds, check_url, check_workers, management},
         management::{Management, Model},
@@ -70,7 +70,7 @@ impl Options {
                 .iter()
                 .fold(metrics, |url, family| url.with_pair("name[]", family)),
             management: management(&args.torchserve, MANAGEMENT_LIMIT)?,
-            listen: parse_listen("--listen", &args.listen)?,
+            listen: listen::parse("--listen", &args.listen)?,
         })
     }
 }
