@@ -11,8 +11,9 @@ Keys of the body, all optional; the longest sleep of a batch is the batch's:
     fail_code   a PredictionException with this code
     set_code    an answer with this code, set in the way that TorchServe offers to handlers
     pad_bytes   size of the answer
-    stream      number of parts, of 4 bytes each, that are sent ahead of the answer; meant for batches of one
-    gap_ms      time before each of these parts but the first, and before the answer
+    stream      number of parts, of 4 bytes each, sent ahead of the answer; over gRPC for StreamPredictions alone,
+                because TorchServe gives the worker up otherwise; every request of a batch gets them
+    gap_ms      time after each of these parts
 
 TorchServe takes a handler's file for broken if it holds a second class.
 """
