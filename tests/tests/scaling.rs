@@ -1,10 +1,5 @@
 //! The scaling commands against stand-ins for TorchServe and for the agent.
 
-#![expect(
-    clippy::unwrap_used,
-    reason = "in a test file, a panic is a failed test"
-)]
-
 use inferprobe_tests::{
     agent::{free_port, run_to_end},
     autoscale::{Autoscale, QueueStandIn},
