@@ -22,6 +22,9 @@ pub mod kind {
     pub const PROGRESS: u8 = 3;
     /// The server can write no more on this connection.
     pub const CLOSE: u8 = 4;
+    /// The other end of an AF_UNIX connection of frames took bytes of a reply: `read_bytes` of them, at `last_read_ns`.
+    /// It comes from another process than all else of the connection, and has no `seq`.
+    pub const TAKEN: u8 = 5;
 }
 
 /// How a connection's transfers are cut into records, decided by its first read.
@@ -94,6 +97,31 @@ pub struct Record {
 }
 
 const _: () = assert!(size_of::<Record>() == 96);
+
+impl Record {
+    /// A record of nothing.
+    pub const NONE: Self = Self {
+        cookie: 0,
+        arrival_ns: 0,
+        first_read_ns: 0,
+        last_read_ns: 0,
+        read_bytes: 0,
+        first_write_ns: 0,
+        last_write_ns: 0,
+        written_bytes: 0,
+        tail: 0,
+        seq: 0,
+        tgid: 0,
+        request_len: 0,
+        answer_len: 0,
+        local_port: 0,
+        peer_port: 0,
+        kind: 0,
+        flags: 0,
+        mode: mode::MESSAGES,
+        reserved: [0; 5],
+    };
+}
 
 /// Latest write of an answer whose small steps are not sent up one by one; an entry of `PROGRESSES`.
 ///

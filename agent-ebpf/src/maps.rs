@@ -15,7 +15,9 @@ use aya_ebpf::{
     programs::BtfTracePointContext,
 };
 use inferprobe_ebpf::{
-    abi::{DropReason, PAYLOAD_CAP, PROGRESS_SLOTS, ProcessEvent, ProgressSlot, Record},
+    abi::{
+        DropReason, PAYLOAD_CAP, PROGRESS_SLOTS, ProcessEvent, ProgressSlot, Record, kind, mode,
+    },
     segment::Conn,
 };
 
@@ -150,8 +152,8 @@ pub(crate) fn is_marked(sk: Sock) -> bool {
 
 /// Sends the record of `conn` up, with its payload.
 #[inline(always)]
-pub(crate) fn emit(conn: &mut Conn, kind: u8, now_ns: u64) {
-    let payload_bytes = conn.seal(kind, now_ns) as u64;
+pub(crate) fn emit(conn: &mut Conn, record_kind: u8, now_ns: u64) {
+    let payload_bytes = conn.seal(record_kind, now_ns) as u64;
     let payload_bytes = if payload_bytes > PAYLOAD_CAP as u64 {
         PAYLOAD_CAP as u64
     } else {
@@ -178,6 +180,22 @@ pub(crate) fn emit(conn: &mut Conn, kind: u8, now_ns: u64) {
         count(DropReason::RingFull);
     }
     conn.sent();
+}
+
+/// Tells that the other end of connection `cookie` took `bytes` of a reply.
+#[inline(always)]
+pub(crate) fn emit_taken(cookie: u64, bytes: u32, now_ns: u64) -> Result<(), DropReason> {
+    let record = Record {
+        cookie,
+        last_read_ns: now_ns,
+        read_bytes: bytes as u64,
+        kind: kind::TAKEN,
+        mode: mode::FRAMES,
+        ..Record::NONE
+    };
+    RECORDS
+        .output(record, BPF_RB_NO_WAKEUP.into())
+        .map_err(|_| DropReason::RingFull)
 }
 
 /// Notes the latest write in the socket's progress slot; `false` when another socket has the slot.

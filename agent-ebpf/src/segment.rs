@@ -96,27 +96,7 @@ impl Conn {
     /// The state of a socket of which nothing is known: zeros, as the kernel makes it.
     pub const fn new() -> Self {
         Self {
-            record: Record {
-                cookie: 0,
-                arrival_ns: 0,
-                first_read_ns: 0,
-                last_read_ns: 0,
-                read_bytes: 0,
-                first_write_ns: 0,
-                last_write_ns: 0,
-                written_bytes: 0,
-                tail: 0,
-                seq: 0,
-                tgid: 0,
-                request_len: 0,
-                answer_len: 0,
-                local_port: 0,
-                peer_port: 0,
-                kind: 0,
-                flags: 0,
-                mode: mode::MESSAGES,
-                reserved: [0; 5],
-            },
+            record: Record::NONE,
             payload: [0; PAYLOAD_CAP],
             arrivals: ArrivalLog::new(),
             send_start_ns: 0,

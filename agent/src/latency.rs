@@ -92,10 +92,11 @@ pub struct WorkerHop {
     pub inner_queue_ns: Option<u64>,
     /// Last byte read by the worker to first reply byte written: `PredictionTime`. `None`: only bounded, by a long send.
     pub worker_ns: Option<u64>,
-    /// Last request byte read by the frontend to last reply byte written by the worker: `ts_inference_latency`.
+    /// Last request byte read by the frontend to last reply byte read by it, or, where that cannot be seen, written by
+    /// the worker: `ts_inference_latency`.
     pub latency_ns: u64,
-    /// Last reply byte written by the worker to first answer byte written by the frontend: its share of
-    /// `WorkerThreadTime`. `None`: only bounded.
+    /// From there to the first answer byte written by the frontend: its share of `WorkerThreadTime`. `None`: only
+    /// bounded.
     pub relay_ns: Option<u64>,
     /// How the worker's work ended.
     pub end: WorkEnd,
@@ -138,9 +139,9 @@ impl WorkerHop {
             worker_ns: worked
                 .first_write_ns
                 .map(|first_ns| since(worked.last_read_ns, first_ns)),
-            latency_ns: since(request.last_read_ns, worked.last_write_ns),
+            latency_ns: since(request.last_read_ns, worked.replied_ns()),
             relay_ns: (!answer.first_write_bounded)
-                .then(|| since(worked.last_write_ns, answer.first_write_ns)),
+                .then(|| since(worked.replied_ns(), answer.first_write_ns)),
             end: match worked.reply.code {
                 200 => WorkEnd::Predicted,
                 _ if refused() => WorkEnd::Refused,
@@ -328,7 +329,8 @@ mod tests {
                 whole: true,
             },
             first_write_ns: Some(1_301),
-            last_write_ns: 1_311,
+            last_write_ns: 1_309,
+            taken_ns: Some(1_311),
         }
     }
 

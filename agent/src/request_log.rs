@@ -55,6 +55,7 @@ struct WorkerLine {
     last_read_ns: u64,
     first_write_ns: Option<u64>,
     last_write_ns: u64,
+    taken_ns: Option<u64>,
 }
 
 impl RequestLog {
@@ -109,6 +110,7 @@ impl RequestLog {
                 last_read_ns: worked.last_read_ns,
                 first_write_ns: worked.first_write_ns,
                 last_write_ns: worked.last_write_ns,
+                taken_ns: worked.taken_ns,
             }),
         };
         serde_json::to_writer(&mut self.to, &line)?;

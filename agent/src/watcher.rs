@@ -353,7 +353,7 @@ impl Watcher {
     fn worked(&mut self, worked: WorkerExchange) {
         if let Command::Load { model_name, .. } = &worked.command {
             if worked.reply.code == 200 {
-                let loaded_ns = Some(worked.last_write_ns);
+                let loaded_ns = Some(worked.replied_ns());
                 self.introduce_worker(worked.peer.tgid, model_name.as_deref(), loaded_ns);
             }
             return;

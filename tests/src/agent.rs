@@ -92,6 +92,8 @@ pub struct LoggedWorker {
     pub first_write_ns: Option<u64>,
     /// Last byte of its reply.
     pub last_write_ns: u64,
+    /// Last byte of its reply read by the frontend; `None` when not seen.
+    pub taken_ns: Option<u64>,
 }
 
 impl Logged {
@@ -114,10 +116,11 @@ impl Logged {
         Some(worker.first_write_ns?.saturating_sub(worker.last_read_ns))
     }
 
-    /// Time between the frontend's last read and its worker's last write.
+    /// Time between the frontend's last read of the request and its last of the reply, as far as that was seen.
     pub fn latency_ns(&self) -> Option<u64> {
         let worker = self.worker.as_ref()?;
-        Some(worker.last_write_ns.saturating_sub(self.last_read_ns))
+        let replied_ns = worker.taken_ns.unwrap_or(worker.last_write_ns);
+        Some(replied_ns.saturating_sub(self.last_read_ns))
     }
 
     /// Time between last read and first write.

@@ -18,6 +18,7 @@ pub mod http;
 pub mod load;
 pub mod process;
 pub mod reference;
+pub mod report;
 pub mod server;
 pub mod stand_in;
 pub mod stats;

@@ -1,200 +1,170 @@
-//! Needs root: a real TorchServe, watched from the kernel, and its own metrics as the judge.
+//! Needs root: a real TorchServe, watched from the kernel, and its own counters as the judge.
 
 #![expect(
     clippy::unwrap_used,
     reason = "in a test file, a panic is a failed test"
 )]
 
-use std::{
-    collections::BTreeMap,
-    time::{Duration, Instant},
-};
+use std::collections::{BTreeMap, BTreeSet};
 
 use inferprobe_tests::{
     agent::{Agent, Logged},
-    client::{Connection, request},
-    clock::wait_for,
     exposition::Exposition,
     gate,
-    torchserve::{self, Ports, TorchServe},
+    report::row,
+    torchserve::{
+        self, Registration, TorchServe,
+        figures::{Figures, ModelVersion, assert_nothing_lost, sum_ms},
+        traffic::{self, Client, EVERY_ROW},
+    },
 };
 
-const PATIENCE: Duration = Duration::from_secs(20);
-const REQUESTS: &str = "ts_inference_requests_total";
-const CLASSES: [&str; 3] = ["Requests2XX", "Requests4XX", "Requests5XX"];
+/// Rounds of [`EVERY_ROW`] by one client, and by each of eight: 500 requests in all, the rest to `batched`.
+const ROUNDS: [(usize, usize); 2] = [(1, 5), (8, 2)];
+/// Requests of a batch, and batches.
+const BATCH: u32 = 4;
+const BATCHES: usize = 20;
+/// What the sums of the latency may differ by for each request, where all clients and workers together want more CPUs
+/// than there are: TorchServe's threads wait for one between its last read, which we see, and its own clock.
+const LATENCY_MS: f64 = 2.0;
 
-/// Clients that send at the same time.
-const CLIENTS: usize = 8;
-/// Times that each client goes through all of [`TRAFFIC`].
-const ROUNDS: usize = 4;
-
-/// Requests that TorchServe and a watcher of its HTTP alone count alike: target, body, expected status.
-///
-/// A `PredictionException` of code 404 is left out: TorchServe counts it, unlike a 404 of its own.
-const TRAFFIC: [(&str, &str, u16); 15] = [
-    ("/predictions/tiny", "{}", 200),
-    ("/predictions/twin", r#"{"sleep_ms": 2}"#, 200),
-    ("/predictions/tiny/1.0", r#"{"sleep_ms": 1}"#, 200),
-    ("/predictions/twin", r#"{"pad_bytes": 300000}"#, 200),
-    ("/predictions/unknown", "{}", 404),
-    ("/predictions/tiny/9.9", "{}", 404),
-    ("/nowhere", "{}", 404),
-    ("/predictions/tiny", r#"{"fail_code": 400}"#, 400),
-    ("/predictions/tiny", r#"{"fail_code": 413}"#, 507),
-    ("/predictions/twin/1.0", r#"{"fail_code": 302}"#, 302),
-    ("/predictions/tiny", r#"{"set_code": 400}"#, 400),
-    ("/predictions/twin", r#"{"set_code": 503}"#, 503),
-    ("/predictions/tiny", r#"{"answer": "raise"}"#, 503),
-    ("/predictions/twin", r#"{"answer": "memory"}"#, 507),
-    ("/predictions/tiny", r#"{"answer": "not-a-list"}"#, 503),
-];
-
-/// A client that connects again where TorchServe hangs up, as it does after each error of its own.
-struct Client {
-    port: u16,
-    connection: Option<Connection>,
+/// Holds that counts are equal and the latency's sum is close, and reports both.
+fn assert_alike(scenario: &str, ours: &Figures, theirs: &Figures) {
+    assert_eq!(ours.counts(), theirs.counts(), "{scenario}");
+    assert_eq!(
+        labels(&ours.latency_us),
+        labels(&theirs.latency_us),
+        "{scenario}"
+    );
+    assert_eq!(
+        labels(&ours.queue_us),
+        labels(&theirs.queue_us),
+        "{scenario}"
+    );
+    let requests: f64 = theirs.requests.values().sum();
+    for (figure, ours, theirs) in [
+        (
+            "answers, by class",
+            ours.all_answers(),
+            theirs.all_answers(),
+        ),
+        (
+            "ts_inference_requests_total, by model and version",
+            ours.requests.values().sum(),
+            requests,
+        ),
+    ] {
+        row(
+            scenario,
+            figure,
+            &theirs.to_string(),
+            &ours.to_string(),
+            "equal",
+        );
+    }
+    let (ours_ms, theirs_ms) = (sum_ms(&ours.latency_us), sum_ms(&theirs.latency_us));
+    let off_ms = (ours_ms - theirs_ms).abs();
+    row(
+        scenario,
+        "sum of ts_inference_latency, ms",
+        &format!("{theirs_ms:.1}"),
+        &format!("{ours_ms:.1}"),
+        &format!("{LATENCY_MS} ms a request"),
+    );
+    assert!(
+        off_ms <= requests * LATENCY_MS,
+        "{scenario}: {ours_ms} ms, TorchServe {theirs_ms} ms"
+    );
 }
 
-impl Client {
-    fn new(port: u16) -> Self {
-        Self {
-            port,
-            connection: None,
-        }
-    }
-
-    fn status(&mut self, method: &str, target: &str, body: &str) -> u16 {
-        let fields = ["Content-Type: application/json"];
-        let bytes = request(method, target, &fields, body.as_bytes());
-        let connection = self
-            .connection
-            .get_or_insert_with(|| Connection::open_tcp(self.port).unwrap());
-        let (_, answer) = connection.exchange(&bytes).unwrap();
-        if answer.head.field("connection") == Some("close") {
-            self.connection = None;
-        }
-        answer.status
-    }
+fn labels(figures: &BTreeMap<ModelVersion, f64>) -> Vec<&ModelVersion> {
+    figures.keys().collect()
 }
 
-/// Sends all of [`TRAFFIC`] from every client, and asks about the server in between.
-fn send_traffic(ports: Ports) {
+/// Fills batches of `batched`: a client for each place, and one failure that ends its whole batch.
+fn send_batches(port: u16) -> usize {
     std::thread::scope(|scope| {
-        for start in 0..CLIENTS {
+        for place in 0..BATCH {
             scope.spawn(move || {
-                let mut inference = Client::new(ports.inference);
-                let mut management = Client::new(ports.management);
-                for index in 0..ROUNDS * TRAFFIC.len() {
-                    let (target, body, status) = TRAFFIC[(start + index) % TRAFFIC.len()];
-                    assert_eq!(inference.status("POST", target, body), status, "{target}");
+                let mut client = Client::new(port);
+                for batch in 0..BATCHES {
+                    let body = match (place, batch) {
+                        (0, 3) => r#"{"answer": "raise"}"#,
+                        (1, 7) => r#"{"set_code": 400}"#,
+                        _ => r#"{"sleep_ms": 3}"#,
+                    };
+                    let status = client.status("POST", "/predictions/batched", body);
+                    assert!(matches!(status, 200 | 400 | 503), "{status}");
                 }
-                assert_eq!(inference.status("GET", "/ping", ""), 200);
-                assert_eq!(management.status("GET", "/models/tiny", ""), 200);
-                assert_eq!(management.status("GET", "/models/unknown", ""), 404);
             });
         }
     });
+    BATCH as usize * BATCHES
 }
 
-/// Counters by class, and by model and version.
-#[derive(Debug, Clone, Default, PartialEq)]
-struct Counts {
-    classes: BTreeMap<&'static str, f64>,
-    requests: BTreeMap<(String, String), f64>,
-}
-
-impl Counts {
-    fn of(page: &Exposition) -> Self {
-        let requests = page.samples(REQUESTS, &[]).map(|sample| {
-            let label = |name: &str| sample.label(name).unwrap().to_owned();
-            let key = (label("model_name"), label("model_version"));
-            (key, sample.value)
-        });
-        Self {
-            classes: CLASSES.map(|name| (name, page.sum(name, &[]))).into(),
-            requests: requests.collect(),
+/// Family, type, HELP, label names and label values of everything that TorchServe exports.
+fn shape(page: &Exposition, families: &BTreeSet<String>) -> BTreeSet<String> {
+    let mut shape = BTreeSet::new();
+    for name in families {
+        let family = page.family(name).unwrap_or_else(|| panic!("no {name}"));
+        shape.insert(format!("{name}: {:?} {:?}", family.kind, family.help));
+        for sample in page.samples(name, &[]) {
+            let mut labels = sample.labels.clone();
+            labels.sort();
+            shape.insert(format!("{name} {labels:?}"));
         }
     }
-
-    /// TorchServe's counters by a scrape, with the scrape: TorchServe counts it once it is rendered.
-    fn of_torchserve(torchserve: &TorchServe) -> Self {
-        let mut counts = Self::of(&torchserve.metrics());
-        *counts.classes.entry("Requests2XX").or_default() += 1.0;
-        counts
-    }
-
-    /// The agent's counters, once it has counted `answers` since `base`.
-    fn of_agent(agent: &Agent, base: &Self, answers: f64) -> Self {
-        let what = format!("{answers} answers counted by the agent");
-        wait_for(&what, PATIENCE, || {
-            let counts = Self::of(&agent.metrics());
-            (counts.since(base).answers() >= answers).then_some(counts)
-        })
-    }
-
-    fn answers(&self) -> f64 {
-        self.classes.values().sum()
-    }
-
-    fn since(&self, base: &Self) -> Self {
-        let mut counts = self.clone();
-        for (name, count) in &mut counts.classes {
-            *count -= base.classes.get(name).copied().unwrap_or_default();
-        }
-        for (key, count) in &mut counts.requests {
-            *count -= base.requests.get(key).copied().unwrap_or_default();
-        }
-        counts
-    }
-}
-
-/// Holds that both counted alike since their bases.
-fn assert_counted_alike(
-    agent: &Agent,
-    agent_base: &Counts,
-    torchserve: &TorchServe,
-    torchserve_base: &Counts,
-) {
-    let theirs = Counts::of_torchserve(torchserve).since(torchserve_base);
-    let sent = (CLIENTS * (ROUNDS * TRAFFIC.len() + 3)) as f64;
-    assert!(theirs.answers() > sent, "{theirs:?}");
-    let ours = Counts::of_agent(agent, agent_base, theirs.answers()).since(agent_base);
-    assert_eq!(ours, theirs);
-    assert_nothing_lost(agent);
-}
-
-fn assert_nothing_lost(agent: &Agent) {
-    let page = agent.metrics();
-    for name in [
-        "inferprobe_records_lost_total",
-        "inferprobe_requests_unfinished_total",
-        "inferprobe_request_stage_unknown_total",
-    ] {
-        let found: Vec<_> = page
-            .samples(name, &[])
-            .filter(|sample| sample.value != 0.0)
-            .collect();
-        assert!(found.is_empty(), "{found:?}: {}", agent.errors());
-    }
+    shape
 }
 
 #[test]
-fn torchserve_started_after_the_agent_is_counted_whole() {
+fn five_hundred_mixed_requests_are_counted_as_torchserve_counts_them() {
     let Some(installed) = torchserve::installed() else {
         return;
     };
     let Some(_turn) = gate::kernel() else { return };
     let agent = Agent::start::<&str>(&[]);
     let torchserve = TorchServe::start(&installed, &[]);
-    send_traffic(torchserve.ports);
-    let none = Counts::default();
-    assert_counted_alike(&agent, &none, &torchserve, &none);
+    torchserve.register(&Registration {
+        archive: "tiny.mar",
+        model: "batched",
+        batch_size: BATCH,
+        max_batch_delay_ms: 30,
+        workers: 1,
+    });
+    let mut sent = 0;
+    for (clients, rounds) in ROUNDS {
+        sent += traffic::send(torchserve.ports, &EVERY_ROW, clients, rounds);
+    }
+    sent += send_batches(torchserve.ports.inference);
+    assert!(sent >= 500, "{sent}");
+    let none = Figures::default();
+    let (ours, theirs) = Figures::of_both(&agent, &none, &torchserve, &none);
+    assert!(theirs.all_answers() > sent as f64, "{theirs:?}");
+    assert_alike("500 mixed requests", &ours, &theirs);
+    assert_nothing_lost(&agent);
     let foreign: Vec<Logged> = agent
         .log()
         .into_iter()
         .filter(|row| row.server != "torchserve" || row.pid != torchserve.pid)
         .collect();
     assert!(foreign.is_empty(), "{foreign:?}");
+
+    let (ours, theirs) = (agent.metrics(), torchserve.metrics());
+    let families: BTreeSet<String> = theirs
+        .families
+        .iter()
+        .map(|family| family.name.clone())
+        .collect();
+    assert_eq!(families.len(), 21, "{families:?}");
+    assert_eq!(shape(&ours, &families), shape(&theirs, &families));
+    row(
+        "500 mixed requests",
+        "families, types, HELP, label names and values",
+        "21 families",
+        "the same",
+        "equal",
+    );
     agent.stop();
 }
 
@@ -205,68 +175,20 @@ fn torchserve_started_before_the_agent_is_counted_from_then_on() {
     };
     let Some(_turn) = gate::kernel() else { return };
     let torchserve = TorchServe::start(&installed, &["default_workers_per_model=2"]);
-    Client::new(torchserve.ports.inference).status("POST", "/predictions/tiny", "{}");
+    Client::new(torchserve.ports.inference).predict("tiny", 0);
     let agent = Agent::start::<&str>(&[]);
-    let torchserve_base = Counts::of_torchserve(&torchserve);
+    let theirs_base = Figures::of_torchserve(&torchserve);
     // The scrape is the first that the agent sees.
-    let agent_base = Counts::of_agent(&agent, &Counts::default(), 1.0);
-    assert_eq!(agent_base.answers(), 1.0);
-    send_traffic(torchserve.ports);
-    assert_counted_alike(&agent, &agent_base, &torchserve, &torchserve_base);
-    agent.stop();
-}
-
-/// Sleeps of the handler, each longer than the one before.
-const SLEEPS_MS: [u32; 12] = [10, 20, 30, 40, 50, 60, 70, 80, 90, 100, 110, 120];
-/// What may lie between TorchServe's own end of a request and its first answer byte, for the request that the rest of
-/// the machine disturbed least: measured, it is below 1 ms at the median of an idle machine.
-const ANSWER_SHARE_MS: f64 = 10.0;
-
-#[test]
-fn handler_time_lies_between_torchserves_own_times_and_the_clients() {
-    let Some(installed) = torchserve::installed() else {
-        return;
-    };
-    let Some(_turn) = gate::kernel() else { return };
-    let torchserve = TorchServe::start(&installed, &[]);
-    let agent = Agent::start::<&str>(&[]);
-    let mut client = Client::new(torchserve.ports.inference);
-    let mut answer_shares_ms = Vec::new();
-    let mut latency_sum_ms = 0.0;
-    let mut worker_before_ms = 0.0;
-    for (index, sleep_ms) in SLEEPS_MS.into_iter().enumerate() {
-        let body = format!(r#"{{"sleep_ms": {sleep_ms}}}"#);
-        let sent = Instant::now();
-        assert_eq!(client.status("POST", "/predictions/tiny", &body), 200);
-        let client_ms = sent.elapsed().as_secs_f64() * 1e3;
-        // The worker tells its time through a pipe, which may be read after the answer is sent.
-        let page = wait_for("TorchServe's HandlerTime", PATIENCE, || {
-            let page = torchserve.metrics();
-            let known_ms = page.sum("HandlerTime", &[("ModelName", "tiny")]);
-            let sum_ms = page.sum("ts_inference_latency_microseconds", &[]) / 1e3;
-            // On a busy machine the request before may have taken longer than this one sleeps.
-            let is_new = known_ms != worker_before_ms && sum_ms > latency_sum_ms;
-            (is_new && known_ms >= f64::from(sleep_ms)).then_some(page)
-        });
-        let worker_ms = page.sum("HandlerTime", &[("ModelName", "tiny")]);
-        worker_before_ms = worker_ms;
-        let sum_ms = page.sum("ts_inference_latency_microseconds", &[]) / 1e3;
-        let frontend_ms = sum_ms - std::mem::replace(&mut latency_sum_ms, sum_ms);
-
-        let rows = agent.rows(index + 1, |row| row.purpose == "inference");
-        let ours_ms = rows[index].handler_ns().unwrap() as f64 / 1e6;
-        let times_ms = [worker_ms, frontend_ms, ours_ms, client_ms];
-        // TorchServe rounds to 0.01 ms.
-        let in_order = times_ms.windows(2).all(|pair| pair[0] <= pair[1] + 0.01);
-        assert!(in_order, "request {index}: {times_ms:?}");
-        answer_shares_ms.push(ours_ms - frontend_ms);
+    let ours_base = Figures::of_agent(&agent, &Figures::default(), 1.0);
+    traffic::send(torchserve.ports, &EVERY_ROW, 4, 2);
+    let (ours, theirs) = Figures::of_both(&agent, &ours_base, &torchserve, &theirs_base);
+    assert_alike("agent started after TorchServe", &ours, &theirs);
+    assert_nothing_lost(&agent);
+    let workers = agent.metrics();
+    for model in ["tiny", "twin"] {
+        let labels = [("model", model), ("version", "1.0")];
+        assert_eq!(workers.sum("inferprobe_workers", &labels), 2.0, "{model}");
     }
-    answer_shares_ms.sort_by(f64::total_cmp);
-    println!("our handler time less TorchServe's latency, ms: {answer_shares_ms:.2?}");
-    assert!(
-        answer_shares_ms[0] < ANSWER_SHARE_MS,
-        "{answer_shares_ms:?}"
-    );
     agent.stop();
 }
 
@@ -284,10 +206,11 @@ fn the_families_of_times_are_what_the_request_log_adds_up_to() {
     let torchserve = TorchServe::start(&installed, &[]);
     let agent = Agent::start::<&str>(&[]);
     let mut client = Client::new(torchserve.ports.inference);
-    for (target, body, status) in TRAFFIC {
+    for (target, body, status) in EVERY_ROW {
         assert_eq!(client.status("POST", target, body), status, "{target}");
     }
-    let rows = agent.rows(TRAFFIC.len() - 1, |row| row.purpose == "inference");
+    let inferences = EVERY_ROW.len() - 2;
+    let rows = agent.rows(inferences, |row| row.purpose == "inference");
     let page = agent.metrics();
     for (model, version) in [("tiny", "default"), ("tiny", "1.0"), ("twin", "default")] {
         let served: Vec<&Logged> = rows

@@ -36,7 +36,7 @@ fn try_sock_recv_length(sk: Sock, ret: i32, flags: i32) -> Result<(), DropReason
     let mut conn = maps::conn(sk);
     if conn.is_null() {
         if !is_request_of_a_watched(sk, bytes) {
-            return Ok(());
+            return note_taken(sk, bytes);
         }
         conn = maps::conn_or_new(sk)?;
     }
@@ -80,6 +80,27 @@ fn try_sock_recv_length(sk: Sock, ret: i32, flags: i32) -> Result<(), DropReason
         }
     }
     Ok(())
+}
+
+/// Tells of a watched frontend's read of what its worker, at the other end of an AF_UNIX connection, replied.
+#[inline(always)]
+fn note_taken(sk: Sock, bytes: u32) -> Result<(), DropReason> {
+    if sk.family() != Some(Family::Unix) || !maps::watches(maps::current().0) {
+        return Ok(());
+    }
+    let Some(worker) = sk.unix_peer() else {
+        return Ok(());
+    };
+    let conn = maps::conn(worker);
+    if conn.is_null() {
+        return Ok(());
+    }
+    // SAFETY: a map value; mode and cookie are written once, before the first reply.
+    let (spoken, cookie) = unsafe { ((*conn).record.mode, (*conn).record.cookie) };
+    if spoken != mode::FRAMES || cookie == 0 {
+        return Ok(());
+    }
+    maps::emit_taken(cookie, bytes, now_ns())
 }
 
 /// When the first of the bytes just read came, if that is `wanted`; keeps the read position in any case.

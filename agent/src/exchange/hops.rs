@@ -206,6 +206,7 @@ mod tests {
             },
             first_write_ns: None,
             last_write_ns: 2,
+            taken_ns: None,
         })
     }
 

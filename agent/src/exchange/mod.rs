@@ -98,6 +98,15 @@ pub struct WorkerExchange {
     pub first_write_ns: Option<u64>,
     /// Last reply byte handed to the kernel, ns.
     pub last_write_ns: u64,
+    /// Last reply byte read by the frontend, ns; `None` when that was not seen.
+    pub taken_ns: Option<u64>,
+}
+
+impl WorkerExchange {
+    /// When the frontend had the whole reply, ns: as it read it, else as the worker wrote it.
+    pub fn replied_ns(&self) -> u64 {
+        self.taken_ns.unwrap_or(self.last_write_ns)
+    }
 }
 
 /// Something that a record, a tick or a close brought about.

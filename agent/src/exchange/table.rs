@@ -62,7 +62,7 @@ impl Speaker {
     fn is_answering(&self) -> bool {
         match self {
             Self::Http(connection) => connection.is_answering(),
-            Self::Worker(_) => false,
+            Self::Worker(connection) => connection.awaits_reader(),
         }
     }
 
@@ -97,7 +97,8 @@ impl Table {
         };
         let record = &view.record;
         let cookie = record.cookie;
-        if record.kind == kind::CLOSE && !self.connections.contains_key(&cookie) {
+        let begins = !matches!(record.kind, kind::CLOSE | kind::TAKEN);
+        if !begins && !self.connections.contains_key(&cookie) {
             return;
         }
         if self.connections.len() >= CONNECTION_CAP && !self.connections.contains_key(&cookie) {
@@ -128,16 +129,21 @@ impl Table {
         self.ticked_ns = now_ns;
         self.close_ended(now_ns, out);
         let connections = &mut self.connections;
-        self.answering.retain(|&cookie| {
-            let Some(Speaker::Http(connection)) = connections.get_mut(&cookie) else {
-                return false;
-            };
-            if let Some(slot) = progress(cookie, connection.seq()) {
-                connection.take_progress(&slot, out);
-            }
-            connection.end_if_quiet(now_ns, out);
-            connection.is_answering()
-        });
+        self.answering
+            .retain(|&cookie| match connections.get_mut(&cookie) {
+                Some(Speaker::Http(connection)) => {
+                    if let Some(slot) = progress(cookie, connection.seq()) {
+                        connection.take_progress(&slot, out);
+                    }
+                    connection.end_if_quiet(now_ns, out);
+                    connection.is_answering()
+                }
+                Some(Speaker::Worker(connection)) => {
+                    connection.end_if_quiet(now_ns, out);
+                    connection.awaits_reader()
+                }
+                None => false,
+            });
         if now_ns.saturating_sub(self.swept_ns) >= SWEEP_NS {
             self.swept_ns = now_ns;
             self.forget_silent(now_ns, FORGET_NS, out);

@@ -17,6 +17,8 @@ const OPEN_CAP: usize = 64;
 /// Sends up to this size do not wait for the frontend (the default send buffer takes three times as much), so that
 /// their return tells their start.
 const PROMPT_SEND_BYTES: u64 = 64 << 10;
+/// How long a reply that was written waits to be told that the frontend read it, ns.
+const TAKEN_WAIT_NS: u64 = 100_000_000;
 /// The end of the list of answers: the last bytes of every reply.
 const END_OF_LIST: u32 = u32::MAX;
 
@@ -36,6 +38,16 @@ pub struct WorkerConnection {
     open: VecDeque<Open>,
     /// Last byte of the latest whole reply.
     idle_since_ns: Option<u64>,
+    /// The latest exchange and the bytes of its reply, until the frontend has read them.
+    replied: Option<(WorkerExchange, u64)>,
+    taken: Taken,
+}
+
+/// What the frontend has read of the reply that is being written, or was last.
+#[derive(Debug, Clone, Copy, Default)]
+struct Taken {
+    bytes: u64,
+    at_ns: u64,
 }
 
 #[derive(Debug, Clone, Copy)]
@@ -53,6 +65,8 @@ struct Open {
     first_write_ns: Option<Option<u64>>,
     /// A reply of which the rest, uncaptured, is still being written.
     cut: Option<Reply>,
+    /// Bytes of the reply so far.
+    reply_bytes: u64,
 }
 
 impl WorkerConnection {
@@ -68,6 +82,8 @@ impl WorkerConnection {
             reading: None,
             open: VecDeque::new(),
             idle_since_ns: None,
+            replied: None,
+            taken: Taken::default(),
         }
     }
 
@@ -79,8 +95,15 @@ impl WorkerConnection {
     /// Takes in a record; returns whether the connection goes on.
     pub fn take(&mut self, view: &RecordView<'_>, out: &mut Vec<Outcome>) -> bool {
         let record = &view.record;
+        if record.kind == kind::TAKEN {
+            self.taken.bytes += record.read_bytes;
+            self.taken.at_ns = record.last_read_ns;
+            self.settle(out);
+            return true;
+        }
         if record.seq != self.seq.wrapping_add(1) {
             out.push(Outcome::Lost(Loss::Resynchronised));
+            self.give_up_waiting(out);
             *self = Self::new(record, self.peer);
         }
         self.seq = record.seq;
@@ -105,11 +128,24 @@ impl WorkerConnection {
 
     /// Whether nothing is under way.
     pub fn is_idle(&self) -> bool {
-        self.reading.is_none() && self.open.is_empty()
+        self.reading.is_none() && self.open.is_empty() && self.replied.is_none()
+    }
+
+    /// Whether a reply waits to be read.
+    pub fn awaits_reader(&self) -> bool {
+        self.replied.is_some()
+    }
+
+    /// Gives up waiting for the frontend's read of a reply that was written long ago.
+    pub fn end_if_quiet(&mut self, now_ns: u64, out: &mut Vec<Outcome>) {
+        if now_ns.saturating_sub(self.latest_ns) >= TAKEN_WAIT_NS {
+            self.give_up_waiting(out);
+        }
     }
 
     /// Ends the connection, and what is open with it.
     pub fn close(&mut self, out: &mut Vec<Outcome>) {
+        self.give_up_waiting(out);
         let unanswered = self.open.len() + usize::from(self.reading.take().is_some());
         self.open.clear();
         out.extend((0..unanswered).map(|_| Outcome::Lost(Loss::WorkerUnanswered)));
@@ -117,6 +153,8 @@ impl WorkerConnection {
 
     fn read(&mut self, view: &RecordView<'_>, out: &mut Vec<Outcome>) {
         let record = &view.record;
+        // The frontend sends no frame before it has read the last reply.
+        self.give_up_waiting(out);
         let arrival_known = record.flags & flag::ARRIVAL_KNOWN != 0;
         let times = self.reading.get_or_insert(ReadTimes {
             arrival_ns: arrival_known.then_some(record.arrival_ns),
@@ -159,6 +197,7 @@ impl WorkerConnection {
             times,
             first_write_ns: None,
             cut: None,
+            reply_bytes: 0,
         });
     }
 
@@ -171,6 +210,7 @@ impl WorkerConnection {
             return;
         };
         let bounded = record.flags & flag::WRITE_AT_RETURN != 0 && bytes > PROMPT_SEND_BYTES;
+        open.reply_bytes += bytes;
         open.first_write_ns
             .get_or_insert((!bounded).then_some(record.first_write_ns));
         let is_end = record.tail as u32 == END_OF_LIST;
@@ -218,7 +258,7 @@ impl WorkerConnection {
             out.push(Outcome::Lost(Loss::AnswerWithoutRequest));
             return;
         };
-        out.push(Outcome::Worked(WorkerExchange {
+        let exchange = WorkerExchange {
             peer: self.peer,
             command: open.command,
             idle_since_ns: self.idle_since_ns.replace(record.last_write_ns),
@@ -228,7 +268,37 @@ impl WorkerConnection {
             reply,
             first_write_ns: open.first_write_ns.flatten(),
             last_write_ns: record.last_write_ns,
-        }));
+            taken_ns: None,
+        };
+        if self.peer.local_port.is_some() {
+            // Of TCP, only the worker's end is seen.
+            out.push(Outcome::Worked(exchange));
+            return;
+        }
+        self.replied = Some((exchange, open.reply_bytes));
+        self.settle(out);
+    }
+
+    /// Lets the reply go that the frontend has read.
+    fn settle(&mut self, out: &mut Vec<Outcome>) {
+        let Taken { bytes, at_ns } = self.taken;
+        if let Some((exchange, _)) = self
+            .replied
+            .take_if(|(_, reply_bytes)| bytes >= *reply_bytes)
+        {
+            self.taken = Taken::default();
+            out.push(Outcome::Worked(WorkerExchange {
+                taken_ns: Some(at_ns),
+                ..exchange
+            }));
+        }
+    }
+
+    fn give_up_waiting(&mut self, out: &mut Vec<Outcome>) {
+        if let Some((exchange, _)) = self.replied.take() {
+            self.taken = Taken::default();
+            out.push(Outcome::Worked(exchange));
+        }
     }
 }
 
@@ -272,11 +342,13 @@ mod tests {
         written: u64,
         now_ns: u64,
         out: Vec<Outcome>,
+        port: Option<u16>,
     }
 
     impl Wire {
         fn new() -> Self {
             Self {
+                port: Some(9000),
                 connection: None,
                 seq: 0,
                 written: 0,
@@ -316,8 +388,8 @@ mod tests {
             let peer = Peer {
                 cookie: 5,
                 tgid: 7,
-                local_port: None,
-                peer_port: None,
+                local_port: self.port,
+                peer_port: self.port,
             };
             let view = RecordView {
                 record,
@@ -335,6 +407,23 @@ mod tests {
                 (request, request.len()),
                 (answer, answer.len()),
             );
+        }
+
+        fn taken(&mut self, read_bytes: u64, last_read_ns: u64) {
+            let record = Record {
+                cookie: 5,
+                kind: kind::TAKEN,
+                read_bytes,
+                last_read_ns,
+                ..Record::default()
+            };
+            let view = RecordView {
+                record,
+                request: b"",
+                answer: b"",
+            };
+            let connection = self.connection.as_mut().unwrap();
+            connection.take(&view, &mut self.out);
         }
 
         fn worked(&self) -> Vec<&WorkerExchange> {
@@ -433,6 +522,31 @@ mod tests {
             (worked[0].first_write_ns, worked[0].last_write_ns),
             (Some(2_300), 4_400)
         );
+    }
+
+    #[test]
+    fn a_reply_on_a_unix_socket_goes_on_once_it_is_read() {
+        let mut wire = Wire::new();
+        wire.port = None;
+        let answer = reply(10, None);
+        let bytes = answer.len() as u64;
+        wire.exchange(&predict(10), &answer);
+        wire.taken(bytes - 1, 2_500);
+        assert!(wire.out.is_empty());
+        wire.taken(1, 2_600);
+        // The read may be told before the write.
+        let request = predict(10);
+        wire.record(kind::READ, (&request[..9], 9), (b"", 0));
+        wire.taken(bytes, 4_350);
+        wire.exchange(&request[9..], &answer);
+        // A read that was not seen is not waited for.
+        wire.exchange(&predict(10), &answer);
+        wire.exchange(&predict(10), &answer);
+        let connection = wire.connection.as_mut().unwrap();
+        assert!(connection.awaits_reader());
+        connection.end_if_quiet(wire.now_ns + 400 + TAKEN_WAIT_NS, &mut wire.out);
+        let taken_ns: Vec<_> = wire.worked().iter().map(|worked| worked.taken_ns).collect();
+        assert_eq!(taken_ns, [Some(2_600), Some(4_350), None, None]);
     }
 
     #[test]

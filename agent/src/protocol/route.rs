@@ -23,8 +23,8 @@ impl Route {
     fn inference(model: Option<&str>, version: Option<&str>) -> Self {
         Self {
             purpose: Purpose::Inference,
-            model: model.map(decode),
-            version: version.map(decode),
+            model: model.map(str::to_owned),
+            version: version.map(str::to_owned),
         }
     }
 }
@@ -55,24 +55,67 @@ const ADMIN_SEGMENTS: [&str; 17] = [
 /// `predicts_only_by_path`: the server (TorchServe) is known to predict under its own paths alone; on any other, all
 /// that is not plainly about the server itself is inference.
 pub fn classify(method: &str, target: &str, predicts_only_by_path: bool) -> Route {
-    let path = path_of(target);
-    let segments: Vec<&str> = path
-        .split('/')
-        .filter(|segment| !segment.is_empty())
-        .collect();
+    if predicts_only_by_path {
+        return classify_torchserve(method, target);
+    }
     if matches!(method, "OPTIONS" | "TRACE" | "CONNECT") {
         return Route::ADMIN;
     }
+    let segments: Vec<String> = path_of(target)
+        .split('/')
+        .filter(|segment| !segment.is_empty())
+        .map(decode)
+        .collect();
+    let segments: Vec<&str> = segments.iter().map(String::as_str).collect();
+    if let Some(route) = classify_path(&segments) {
+        return route;
+    }
+    if segments == ["invocations"] && method != "GET" {
+        let model = query_value(target, "model_name");
+        return Route::inference(model.as_deref(), None);
+    }
+    let last = segments.last().copied().unwrap_or_default();
+    let asks = method == "HEAD" || (method == "GET" && ADMIN_SEGMENTS.contains(&last));
+    match asks {
+        true => Route::ADMIN,
+        false => Route::inference(None, None),
+    }
+}
+
+/// As [`classify`], by the rules of TorchServe 0.12.0: it predicts at its own paths, whatever the method but OPTIONS
+/// (InferenceRequestHandler.java), once they are decoded and their last slashes are off.
+fn classify_torchserve(method: &str, target: &str) -> Route {
+    let path = decode(target.split(['?', '#']).next().unwrap_or_default());
+    let Some(path) = path.strip_prefix('/') else {
+        return Route::ADMIN;
+    };
+    let segments: Vec<&str> = path.trim_end_matches('/').split('/').collect();
+    if method == "OPTIONS" || segments.contains(&"") {
+        return Route::ADMIN;
+    }
     match segments[..] {
-        ["predictions" | "explanations", model] => return Route::inference(Some(model), None),
+        // The legacy paths.
+        [model, "predict"] => Route::inference(Some(model), None),
+        [model, version, "predict"] => Route::inference(Some(model), Some(version)),
+        ["invocations"] => match query_value(target, "model_name") {
+            Some(model) => Route::inference(Some(&model), None),
+            None => Route::ADMIN,
+        },
+        _ => classify_path(&segments).unwrap_or(Route::ADMIN),
+    }
+}
+
+/// What the segments of a path say; `None` if nothing.
+fn classify_path(segments: &[&str]) -> Option<Route> {
+    let route = match segments[..] {
+        ["predictions" | "explanations", model] => Route::inference(Some(model), None),
         ["predictions" | "explanations", model, version, ..] => {
-            return Route::inference(Some(model), Some(version));
+            Route::inference(Some(model), Some(version))
         }
-        ["models", model, "invoke"] => return Route::inference(Some(model), None),
+        ["models", model, "invoke"] => Route::inference(Some(model), None),
         ["v1", "models", model_and_verb] => {
-            if let Some((model, verb)) = model_and_verb.rsplit_once(':') {
-                return predict_verb(model, verb, None);
-            }
+            let (model, verb) = model_and_verb.rsplit_once(':')?;
+            predict_verb(model, verb, None)
         }
         [
             "v1",
@@ -81,36 +124,17 @@ pub fn classify(method: &str, target: &str, predicts_only_by_path: bool) -> Rout
             "versions" | "labels",
             version_and_verb,
         ] => {
-            if let Some((version, verb)) = version_and_verb.rsplit_once(':') {
-                return predict_verb(model, verb, Some(version));
-            }
+            let (version, verb) = version_and_verb.rsplit_once(':')?;
+            predict_verb(model, verb, Some(version))
         }
-        ["v2", "models", model, verb] if is_v2_verb(verb) => {
-            return Route::inference(Some(model), None);
-        }
+        ["v2", "models", model, verb] if is_v2_verb(verb) => Route::inference(Some(model), None),
         ["v2", "models", model, "versions", version, verb] if is_v2_verb(verb) => {
-            return Route::inference(Some(model), Some(version));
+            Route::inference(Some(model), Some(version))
         }
-        ["v2", "repository" | "models", ..] | ["v2"] => return Route::ADMIN,
-        ["invocations"] if method != "GET" => {
-            let model = query_value(target, "model_name");
-            if model.is_some() || !predicts_only_by_path {
-                return Route::inference(model, None);
-            }
-        }
-        // TorchServe's legacy paths (InferenceRequestHandler.java of 0.12.0).
-        [model, "predict"] if predicts_only_by_path => return Route::inference(Some(model), None),
-        [model, version, "predict"] if predicts_only_by_path => {
-            return Route::inference(Some(model), Some(version));
-        }
-        _ => {}
-    }
-    let last = segments.last().copied().unwrap_or_default();
-    let asks = method == "HEAD" || (method == "GET" && ADMIN_SEGMENTS.contains(&last));
-    if predicts_only_by_path || asks {
-        return Route::ADMIN;
-    }
-    Route::inference(None, None)
+        ["v2", "repository" | "models", ..] | ["v2"] => Route::ADMIN,
+        _ => return None,
+    };
+    Some(route)
 }
 
 fn predict_verb(model: &str, verb: &str, version: Option<&str>) -> Route {
@@ -137,12 +161,13 @@ fn path_of(target: &str) -> &str {
     target.split(['?', '#']).next().unwrap_or_default()
 }
 
-/// Value of a query parameter of a request target, undecoded.
-fn query_value<'a>(target: &'a str, name: &str) -> Option<&'a str> {
+/// Value of a query parameter of a request target.
+fn query_value(target: &str, name: &str) -> Option<String> {
     let (_, query) = target.split_once('?')?;
     query
         .split('&')
         .find_map(|pair| pair.strip_prefix(name)?.strip_prefix('='))
+        .map(decode)
 }
 
 fn decode(segment: &str) -> String {
@@ -228,7 +253,29 @@ mod tests {
         assert_eq!(models("/tiny/1.0/predict"), tiny(Some("1.0")));
         assert_eq!(models("/predictions/tiny/1.0/extra"), tiny(Some("1.0")));
         assert_eq!(models("/invocations?x=1&model_name=tiny"), tiny(None));
-        assert_eq!(models("/invocations").0, Purpose::Admin);
+        assert_eq!(models("/t%69ny/predict/"), tiny(None));
+        assert_eq!(models("/predictions/tiny%2F1.0"), tiny(Some("1.0")));
+        for target in [
+            "/invocations",
+            "//predictions/tiny",
+            "/predictions//tiny",
+            "/predictions/",
+            "/Predictions/tiny",
+            "http://h/predictions/tiny",
+            "/models/tiny/1.0/invoke",
+        ] {
+            assert_eq!(models(target).0, Purpose::Admin, "{target}");
+        }
+    }
+
+    #[test]
+    fn torchserve_predicts_whatever_the_method_but_options() {
+        for method in ["GET", "HEAD", "PUT", "TRACE", "FOO"] {
+            let route = classify(method, "/predictions/tiny", true);
+            assert_eq!(route.purpose, Purpose::Inference, "{method}");
+        }
+        let route = classify("OPTIONS", "/predictions/tiny", true);
+        assert_eq!(route, Route::ADMIN);
     }
 
     #[test]

@@ -3,8 +3,10 @@
 //! Knows where set-up left TorchServe, and nothing of what the agent makes of it.
 
 mod config;
+pub mod figures;
 mod grpc;
 mod management;
+pub mod traffic;
 
 use std::{
     fs::{self, File},

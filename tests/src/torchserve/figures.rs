@@ -1,0 +1,124 @@
+//! The counters that TorchServe and the agent both keep, read off a page of either.
+
+use std::{collections::BTreeMap, time::Duration};
+
+use super::TorchServe;
+use crate::{agent::Agent, clock::wait_for, exposition::Exposition};
+
+const PATIENCE: Duration = Duration::from_secs(20);
+const CLASSES: [&str; 3] = ["Requests2XX", "Requests4XX", "Requests5XX"];
+
+/// Name of a model, and the version that was asked for.
+pub type ModelVersion = (String, String);
+
+/// What both count.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub struct Figures {
+    /// Answers, by family.
+    pub answers: BTreeMap<&'static str, f64>,
+    /// `ts_inference_requests_total`.
+    pub requests: BTreeMap<ModelVersion, f64>,
+    /// `ts_inference_latency_microseconds`.
+    pub latency_us: BTreeMap<ModelVersion, f64>,
+    /// `ts_queue_latency_microseconds`.
+    pub queue_us: BTreeMap<ModelVersion, f64>,
+}
+
+impl Figures {
+    /// Those of a page.
+    pub fn of(page: &Exposition) -> Self {
+        let by_model = |name: &str| {
+            let samples = page.samples(name, &[]).map(|sample| {
+                let label = |name: &str| sample.label(name).unwrap_or_default().to_owned();
+                let key = (label("model_name"), label("model_version"));
+                (key, sample.value)
+            });
+            samples.collect()
+        };
+        Self {
+            answers: CLASSES.map(|name| (name, page.sum(name, &[]))).into(),
+            requests: by_model("ts_inference_requests_total"),
+            latency_us: by_model("ts_inference_latency_microseconds"),
+            queue_us: by_model("ts_queue_latency_microseconds"),
+        }
+    }
+
+    /// TorchServe's, with the scrape that tells them: TorchServe counts it once it is rendered.
+    pub fn of_torchserve(torchserve: &TorchServe) -> Self {
+        let mut figures = Self::of(&torchserve.metrics());
+        *figures.answers.entry("Requests2XX").or_default() += 1.0;
+        figures
+    }
+
+    /// The agent's, once it has counted `answers` since `base`.
+    pub fn of_agent(agent: &Agent, base: &Self, answers: f64) -> Self {
+        let what = format!("{answers} answers counted by the agent");
+        wait_for(&what, PATIENCE, || {
+            let figures = Self::of(&agent.metrics());
+            (figures.since(base).all_answers() >= answers).then_some(figures)
+        })
+    }
+
+    /// Both, told at the same moment: each since its base.
+    pub fn of_both(
+        agent: &Agent,
+        agent_base: &Self,
+        torchserve: &TorchServe,
+        torchserve_base: &Self,
+    ) -> (Self, Self) {
+        let theirs = Self::of_torchserve(torchserve).since(torchserve_base);
+        let ours = Self::of_agent(agent, agent_base, theirs.all_answers()).since(agent_base);
+        (ours, theirs)
+    }
+
+    /// Answers of all classes.
+    pub fn all_answers(&self) -> f64 {
+        self.answers.values().sum()
+    }
+
+    /// What was added since `base`; what nothing was added to is left out.
+    pub fn since(&self, base: &Self) -> Self {
+        fn less<K: Ord + Clone>(
+            figures: &BTreeMap<K, f64>,
+            base: &BTreeMap<K, f64>,
+        ) -> BTreeMap<K, f64> {
+            let added = figures.iter().map(|(key, figure)| {
+                let before = base.get(key).copied().unwrap_or_default();
+                (key.clone(), figure - before)
+            });
+            added.filter(|(_, figure)| *figure != 0.0).collect()
+        }
+        Self {
+            answers: less(&self.answers, &base.answers),
+            requests: less(&self.requests, &base.requests),
+            latency_us: less(&self.latency_us, &base.latency_us),
+            queue_us: less(&self.queue_us, &base.queue_us),
+        }
+    }
+
+    /// The counts without the times.
+    pub fn counts(&self) -> (&BTreeMap<&'static str, f64>, &BTreeMap<ModelVersion, f64>) {
+        (&self.answers, &self.requests)
+    }
+}
+
+/// Sum over all models and versions, in milliseconds.
+pub fn sum_ms(times_us: &BTreeMap<ModelVersion, f64>) -> f64 {
+    times_us.values().sum::<f64>() / 1e3
+}
+
+/// Holds that nothing was lost, left unanswered or untimed on the way.
+pub fn assert_nothing_lost(agent: &Agent) {
+    let page = agent.metrics();
+    for name in [
+        "inferprobe_records_lost_total",
+        "inferprobe_requests_unfinished_total",
+        "inferprobe_request_stage_unknown_total",
+    ] {
+        let found: Vec<_> = page
+            .samples(name, &[])
+            .filter(|sample| sample.value != 0.0)
+            .collect();
+        assert!(found.is_empty(), "{found:?}: {}", agent.errors());
+    }
+}

@@ -1,0 +1,93 @@
+//! Requests to a TorchServe with the models of these tests: every way to end that its counting rules tell apart.
+
+use crate::client::{Connection, request};
+
+/// Target, body and expected status of requests that differ in how TorchServe counts them.
+pub const EVERY_ROW: [(&str, &str, u16); 20] = [
+    ("/predictions/tiny", "{}", 200),
+    ("/predictions/twin", r#"{"sleep_ms": 2}"#, 200),
+    ("/predictions/tiny/1.0", r#"{"sleep_ms": 1}"#, 200),
+    ("/predictions/twin", r#"{"pad_bytes": 300000}"#, 200),
+    ("/predictions/tiny", r#"{"stream": 3, "gap_ms": 1}"#, 200),
+    ("/explanations/tiny", "{}", 503),
+    ("/predictions/unknown", "{}", 404),
+    ("/predictions/tiny/9.9", "{}", 404),
+    ("/nowhere", "{}", 404),
+    ("//predictions/tiny", "{}", 404),
+    ("/predictions/tiny", r#"{"fail_code": 400}"#, 400),
+    ("/predictions/tiny", r#"{"fail_code": 404}"#, 404),
+    ("/predictions/tiny", r#"{"fail_code": 413}"#, 507),
+    ("/predictions/twin/1.0", r#"{"fail_code": 302}"#, 302),
+    ("/predictions/tiny", r#"{"set_code": 400}"#, 400),
+    ("/predictions/tiny", r#"{"set_code": 404}"#, 404),
+    ("/predictions/twin", r#"{"set_code": 503}"#, 503),
+    ("/predictions/tiny", r#"{"answer": "raise"}"#, 503),
+    ("/predictions/twin", r#"{"answer": "memory"}"#, 507),
+    ("/predictions/tiny", r#"{"answer": "not-a-list"}"#, 503),
+];
+
+/// A client that connects again where TorchServe hangs up, as it does after each error of its own.
+pub struct Client {
+    port: u16,
+    connection: Option<Connection>,
+}
+
+impl Client {
+    /// A client of the TorchServe endpoint at `port`.
+    pub fn new(port: u16) -> Self {
+        Self {
+            port,
+            connection: None,
+        }
+    }
+
+    /// Status of the answer to one request.
+    pub fn status(&mut self, method: &str, target: &str, body: &str) -> u16 {
+        let fields = ["Content-Type: application/json"];
+        let bytes = request(method, target, &fields, body.as_bytes());
+        let connection = self.connection.get_or_insert_with(|| {
+            Connection::open_tcp(self.port).expect("TorchServe takes connections")
+        });
+        let (_, answer) = connection
+            .exchange(&bytes)
+            .unwrap_or_else(|err| panic!("{method} {target} {body}: {err}"));
+        if answer.head.field("connection") == Some("close") {
+            self.connection = None;
+        }
+        answer.status
+    }
+
+    /// Asks `model` to work for `sleep_ms`, which must succeed.
+    pub fn predict(&mut self, model: &str, sleep_ms: u32) {
+        let target = format!("/predictions/{model}");
+        let body = format!(r#"{{"sleep_ms": {sleep_ms}}}"#);
+        assert_eq!(self.status("POST", &target, &body), 200, "{target}");
+    }
+}
+
+/// Has each of `clients` send all of `requests`, `rounds` times, and ask about the server in between; returns how many
+/// were sent.
+pub fn send(
+    ports: super::Ports,
+    requests: &[(&str, &str, u16)],
+    clients: usize,
+    rounds: usize,
+) -> usize {
+    std::thread::scope(|scope| {
+        for start in 0..clients {
+            scope.spawn(move || {
+                let mut inference = Client::new(ports.inference);
+                let mut management = Client::new(ports.management);
+                for index in 0..rounds * requests.len() {
+                    let (target, body, status) = requests[(start + index) % requests.len()];
+                    let got = inference.status("POST", target, body);
+                    assert_eq!(got, status, "{target} {body}");
+                }
+                assert_eq!(inference.status("GET", "/ping", ""), 200);
+                assert_eq!(management.status("GET", "/models/tiny", ""), 200);
+                assert_eq!(management.status("GET", "/models/unknown", ""), 404);
+            });
+        }
+    });
+    clients * (rounds * requests.len() + 3)
+}
