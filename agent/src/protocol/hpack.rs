@@ -1,0 +1,524 @@
+//! HPACK (RFC 7541): the header fields of HTTP/2, as far as it takes to know the few that are wanted.
+//!
+//! The table keeps what a field to come may refer to, but contents only of the wanted ones. Of a connection joined in
+//! the middle, older entries are not known: fields that refer to them are told as such, and the ones after them are right.
+
+use std::collections::VecDeque;
+
+use httlib_huffman::DecoderSpeed;
+
+/// Size of the table until something else is said, bytes (RFC 9113, 6.5.2).
+const TABLE_DEFAULT: u32 = 4096;
+/// Largest table that is followed, bytes.
+const TABLE_CAP: u32 = 64 << 10;
+/// What an entry counts for besides its name and value, bytes (RFC 7541, 4.1).
+const ENTRY_OVERHEAD: u32 = 32;
+/// Longest value that is kept, bytes; it is cut there.
+const VALUE_CAP: usize = 1024;
+/// Length of the name of each entry of the static table (RFC 7541, appendix A), bytes.
+const STATIC_NAME_LENS: [u8; 61] = [
+    10, 7, 7, 5, 5, 7, 7, 7, 7, 7, 7, 7, 7, 7, 14, 15, 15, 13, 6, 27, 3, 5, 13, 13, 19, 16, 16, 14,
+    16, 13, 12, 6, 4, 4, 6, 7, 4, 4, 8, 17, 13, 8, 19, 13, 4, 8, 12, 18, 19, 5, 7, 7, 11, 6, 10,
+    25, 17, 10, 4, 3, 16,
+];
+
+/// A field that is wanted.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Name {
+    /// `:method`
+    Method,
+    /// `:path`
+    Path,
+    /// `:status`
+    Status,
+    /// `grpc-status`
+    GrpcStatus,
+}
+
+/// What a field of a block is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Field<'a> {
+    /// A wanted field and its value, cut at 1024 bytes.
+    Wanted(Name, &'a [u8]),
+    /// A field that refers to an entry from before the connection was joined.
+    Unknown,
+}
+
+/// The block is not HPACK, or the table is not what its sender takes it for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Invalid;
+
+/// Name of an entry.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Key {
+    Wanted(Name),
+    Other,
+    Unknown,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+struct Entry {
+    key: Key,
+    name_len: u32,
+    /// As the table counts it, bytes.
+    size: u32,
+    /// Empty unless the field is wanted.
+    value: Box<[u8]>,
+}
+
+/// The fields of one direction of a connection.
+#[derive(Debug)]
+pub struct Decoder {
+    /// The dynamic table, newest first.
+    entries: VecDeque<Entry>,
+    /// Sum of the entries' sizes, bytes.
+    size: u32,
+    /// Largest `size`, bytes.
+    limit: u32,
+    /// Largest `limit` that the sender may choose, bytes.
+    allowed: u32,
+    /// Whether the sender chose `limit`.
+    chosen: bool,
+    /// Whether there may be older entries than `entries` holds.
+    joined: bool,
+    scratch: Vec<u8>,
+}
+
+impl Default for Decoder {
+    fn default() -> Self {
+        Self {
+            entries: VecDeque::new(),
+            size: 0,
+            limit: TABLE_DEFAULT,
+            allowed: TABLE_DEFAULT,
+            chosen: false,
+            joined: false,
+            scratch: Vec::new(),
+        }
+    }
+}
+
+impl Decoder {
+    /// Says that blocks went by before the first one read here.
+    ///
+    /// The size of the table is then not known. One too large does no harm: entries count from the newest, so that what it
+    /// keeps too long has an index that no sender uses.
+    pub fn join(&mut self) {
+        self.joined = true;
+        self.allow(TABLE_CAP);
+    }
+
+    /// Takes in the other side's `SETTINGS_HEADER_TABLE_SIZE`, bytes.
+    ///
+    /// A sender says in its next block when it makes the table smaller, so that only growth matters here.
+    pub fn allow(&mut self, bytes: u32) {
+        self.allowed = self.allowed.max(bytes.min(TABLE_CAP));
+        if !self.chosen {
+            self.limit = self.allowed;
+        }
+    }
+
+    /// Reads a whole block, and tells its wanted fields in order.
+    pub fn read(
+        &mut self,
+        mut block: &[u8],
+        mut on_field: impl FnMut(Field<'_>),
+    ) -> Result<(), Invalid> {
+        while let Some(&first) = block.first() {
+            if first & 0x80 != 0 {
+                let index = integer(&mut block, 7)?;
+                self.tell(index, &mut on_field)?;
+            } else if first & 0xe0 == 0x20 {
+                let limit = integer(&mut block, 5)?;
+                if limit > self.allowed {
+                    return Err(Invalid);
+                }
+                self.chosen = true;
+                self.limit = limit;
+                self.evict();
+            } else {
+                let indexed = first & 0x40 != 0;
+                let name = integer(&mut block, if indexed { 6 } else { 4 })?;
+                self.literal(&mut block, name, indexed, &mut on_field)?;
+            }
+        }
+        self.scratch.shrink_to(VALUE_CAP);
+        Ok(())
+    }
+
+    /// Tells the entry at `index`.
+    fn tell(&self, index: u32, on_field: &mut impl FnMut(Field<'_>)) -> Result<(), Invalid> {
+        if let Some((name, value)) = static_field(index) {
+            on_field(Field::Wanted(name, value));
+            return Ok(());
+        }
+        match self.key(index)? {
+            (Key::Wanted(name), _) => {
+                let value = self.entry(index).map_or(&[][..], |entry| &entry.value);
+                on_field(Field::Wanted(name, value));
+            }
+            (Key::Unknown, _) => on_field(Field::Unknown),
+            (Key::Other, _) => {}
+        }
+        Ok(())
+    }
+
+    /// Reads a literal field behind its first integer, `name`: the index of its name, or 0.
+    fn literal(
+        &mut self,
+        block: &mut &[u8],
+        name: u32,
+        indexed: bool,
+        on_field: &mut impl FnMut(Field<'_>),
+    ) -> Result<(), Invalid> {
+        let (key, name_len) = if name == 0 {
+            let (raw, huffman) = string(block)?;
+            let name = plain(raw, huffman, &mut self.scratch)?;
+            (key_of(name), len_u32(name)?)
+        } else {
+            self.key(name)?
+        };
+        let (raw, huffman) = string(block)?;
+        if key == Key::Other && !indexed {
+            return Ok(());
+        }
+        let value = plain(raw, huffman, &mut self.scratch)?;
+        let value_len = len_u32(value)?;
+        let kept = match key {
+            Key::Wanted(name) => {
+                let kept = &value[..value.len().min(VALUE_CAP)];
+                on_field(Field::Wanted(name, kept));
+                kept
+            }
+            Key::Unknown => {
+                on_field(Field::Unknown);
+                &[]
+            }
+            Key::Other => &[],
+        };
+        if indexed {
+            // Neither length comes near the end of the range: a block is one buffer.
+            let size = ENTRY_OVERHEAD + name_len + value_len;
+            let value = kept.into();
+            self.entries.push_front(Entry {
+                key,
+                name_len,
+                size,
+                value,
+            });
+            self.size += size;
+            self.evict();
+        }
+        Ok(())
+    }
+
+    fn evict(&mut self) {
+        while self.size > self.limit {
+            let Some(oldest) = self.entries.pop_back() else {
+                return;
+            };
+            self.size -= oldest.size;
+        }
+    }
+
+    /// Name of the entry at `index`, and the name's length; 0 where it is not known.
+    fn key(&self, index: u32) -> Result<(Key, u32), Invalid> {
+        let place = index.checked_sub(1).ok_or(Invalid)?;
+        if let Some(&name_len) = STATIC_NAME_LENS.get(place as usize) {
+            let key = match index {
+                2 | 3 => Key::Wanted(Name::Method),
+                4 | 5 => Key::Wanted(Name::Path),
+                8..=14 => Key::Wanted(Name::Status),
+                _ => Key::Other,
+            };
+            return Ok((key, name_len.into()));
+        }
+        match self.entry(index) {
+            Some(entry) => Ok((entry.key, entry.name_len)),
+            None if self.joined => Ok((Key::Unknown, 0)),
+            None => Err(Invalid),
+        }
+    }
+
+    /// Entry of the dynamic table at `index`.
+    fn entry(&self, index: u32) -> Option<&Entry> {
+        let place = (index as usize).checked_sub(STATIC_NAME_LENS.len() + 1)?;
+        self.entries.get(place)
+    }
+}
+
+/// A wanted field of the static table.
+fn static_field(index: u32) -> Option<(Name, &'static [u8])> {
+    Some(match index {
+        2 => (Name::Method, b"GET"),
+        3 => (Name::Method, b"POST"),
+        4 => (Name::Path, b"/"),
+        5 => (Name::Path, b"/index.html"),
+        8 => (Name::Status, b"200"),
+        9 => (Name::Status, b"204"),
+        10 => (Name::Status, b"206"),
+        11 => (Name::Status, b"304"),
+        12 => (Name::Status, b"400"),
+        13 => (Name::Status, b"404"),
+        14 => (Name::Status, b"500"),
+        _ => return None,
+    })
+}
+
+fn key_of(name: &[u8]) -> Key {
+    match name {
+        b":method" => Key::Wanted(Name::Method),
+        b":path" => Key::Wanted(Name::Path),
+        b":status" => Key::Wanted(Name::Status),
+        b"grpc-status" => Key::Wanted(Name::GrpcStatus),
+        _ => Key::Other,
+    }
+}
+
+/// Takes an integer off the block: the low `prefix` bits of a byte, and up to four more bytes.
+fn integer(block: &mut &[u8], prefix: u32) -> Result<u32, Invalid> {
+    let (&first, mut rest) = block.split_first().ok_or(Invalid)?;
+    let full = (1_u32 << prefix) - 1;
+    let mut value = u32::from(first) & full;
+    if value == full {
+        let mut shift = 0;
+        loop {
+            let (&byte, after) = rest.split_first().ok_or(Invalid)?;
+            rest = after;
+            value += u32::from(byte & 0x7f) << shift;
+            shift += 7;
+            if byte & 0x80 == 0 {
+                break;
+            }
+            if shift == 28 {
+                return Err(Invalid);
+            }
+        }
+    }
+    *block = rest;
+    Ok(value)
+}
+
+/// Takes a string off the block: its bytes as sent, and whether they are in Huffman code.
+fn string<'a>(block: &mut &'a [u8]) -> Result<(&'a [u8], bool), Invalid> {
+    let huffman = block.first().is_some_and(|first| first & 0x80 != 0);
+    let len = integer(block, 7)? as usize;
+    let (raw, rest) = block.split_at_checked(len).ok_or(Invalid)?;
+    *block = rest;
+    Ok((raw, huffman))
+}
+
+/// A string as it was before it was coded.
+fn plain<'a>(raw: &'a [u8], huffman: bool, scratch: &'a mut Vec<u8>) -> Result<&'a [u8], Invalid> {
+    if !huffman {
+        return Ok(raw);
+    }
+    scratch.clear();
+    httlib_huffman::decode(raw, scratch, DecoderSpeed::FourBits).map_err(|_| Invalid)?;
+    Ok(scratch)
+}
+
+fn len_u32(bytes: &[u8]) -> Result<u32, Invalid> {
+    u32::try_from(bytes.len()).map_err(|_| Invalid)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    type Told = Vec<(Option<Name>, String)>;
+
+    fn read(decoder: &mut Decoder, block: &[u8]) -> Result<Told, Invalid> {
+        let mut told = Vec::new();
+        decoder.read(block, |field| {
+            told.push(match field {
+                Field::Wanted(name, value) => {
+                    (Some(name), String::from_utf8_lossy(value).into_owned())
+                }
+                Field::Unknown => (None, String::new()),
+            });
+        })?;
+        Ok(told)
+    }
+
+    fn told(fields: &[(Name, &str)]) -> Result<Told, Invalid> {
+        let told = |&(name, value): &(Name, &str)| (Some(name), value.to_owned());
+        Ok(fields.iter().map(told).collect())
+    }
+
+    fn hex(digits: &str) -> Vec<u8> {
+        let digits: Vec<u8> = digits.bytes().filter(u8::is_ascii_hexdigit).collect();
+        digits
+            .chunks(2)
+            .map(|pair| u8::from_str_radix(std::str::from_utf8(pair).unwrap(), 16).unwrap())
+            .collect()
+    }
+
+    /// RFC 7541, C.3 and C.4: the same three requests, plain and in Huffman code; then the size of the table, and the
+    /// number of its entries.
+    const REQUESTS: [[&str; 3]; 2] = [
+        [
+            "828684410f7777772e6578616d706c652e636f6d",
+            "828684be58086e6f2d6361636865",
+            "828785bf400a637573746f6d2d6b65790c637573746f6d2d76616c7565",
+        ],
+        [
+            "828684418cf1e3c2e5f23a6ba0ab90f4ff",
+            "828684be5886a8eb10649cbf",
+            "828785bf408825a849e95ba97d7f8925a849e95bb8e8b4bf",
+        ],
+    ];
+
+    #[test]
+    fn requests_of_the_standard_are_read_with_their_table() {
+        for blocks in REQUESTS {
+            let mut decoder = Decoder::default();
+            let sizes = [(57, 1), (110, 2), (164, 3)];
+            for ((block, path), size) in blocks.iter().zip(["/", "/", "/index.html"]).zip(sizes) {
+                let fields = [(Name::Method, "GET"), (Name::Path, path)];
+                assert_eq!(read(&mut decoder, &hex(block)), told(&fields), "{block}");
+                assert_eq!((decoder.size, decoder.entries.len()), size, "{block}");
+            }
+        }
+    }
+
+    #[test]
+    fn answers_of_the_standard_evict_the_oldest() {
+        // RFC 7541, C.6, with the table of 256 bytes that it takes for granted.
+        let mut decoder = Decoder::default();
+        let answers = [
+            (
+                "3fe101 488264025885aec3771a4b6196d07abe941054d444a8200595040b8166e082a62d1bff6e919d29ad171863c78f0b97c8e9ae82ae43d3",
+                "302",
+                222,
+            ),
+            ("4883640effc1c0bf", "307", 222),
+            (
+                "88c16196d07abe941054d444a8200595040b8166e084a62d1bffc05a839bd9ab77ad94e7821dd7f2e6c7b335dfdfcd5b3960d5af27087f3672c1ab270fb5291f9587316065c003ed4ee5b1063d5007",
+                "200",
+                215,
+            ),
+        ];
+        for (block, status, size) in answers {
+            let fields = told(&[(Name::Status, status)]);
+            assert_eq!(read(&mut decoder, &hex(block)), fields, "{status}");
+            assert_eq!(decoder.size, size, "{status}");
+        }
+    }
+
+    #[test]
+    fn blocks_cut_inside_a_field_are_invalid() {
+        let block = hex(REQUESTS[1][2]);
+        // Three fields of the static table and one of the dynamic table are a byte each.
+        for len in 0..block.len() {
+            let mut decoder = Decoder::default();
+            read(&mut decoder, &hex(REQUESTS[1][0])).unwrap();
+            read(&mut decoder, &hex(REQUESTS[1][1])).unwrap();
+            let cut = read(&mut decoder, &block[..len]);
+            assert_eq!(cut.is_ok(), len <= 4, "{len}");
+        }
+    }
+
+    #[test]
+    fn what_no_sender_may_say_is_invalid() {
+        for block in [
+            // An index of 0, and one behind the end of the table.
+            &[0x80][..],
+            &[0xbe],
+            // A table larger than allowed.
+            &[0x3f, 0xe2, 0x1f],
+            // Integers without an end, and too long.
+            &[0x3f],
+            &[0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0x01],
+            // A string longer than the block.
+            &[0x04, 0x7f, 0xff, 0xff, 0xff, 0x7f],
+            // Huffman code that holds the end of the string.
+            &[0x04, 0x84, 0xff, 0xff, 0xff, 0xff],
+        ] {
+            assert_eq!(
+                read(&mut Decoder::default(), block),
+                Err(Invalid),
+                "{block:x?}"
+            );
+        }
+    }
+
+    #[test]
+    fn a_table_grows_as_far_as_the_other_side_allows() {
+        let update = [0x3f, 0xe1, 0x3f, 0x82]; // 8192 bytes, then GET
+        assert_eq!(read(&mut Decoder::default(), &update), Err(Invalid));
+        let mut decoder = Decoder::default();
+        decoder.allow(8192);
+        assert_eq!(read(&mut decoder, &update), told(&[(Name::Method, "GET")]));
+        decoder.allow(u32::MAX);
+        assert_eq!((decoder.allowed, decoder.limit), (TABLE_CAP, 8192));
+    }
+
+    #[test]
+    fn of_a_joined_connection_only_what_went_by_before_is_unknown() {
+        let mut decoder = Decoder::default();
+        decoder.join();
+        // Two references to older entries, and a literal whose name is one; it is the newest entry then.
+        let block = [
+            &[0x83, 0xbe, 0xc3, 0x7f, 0x05][..],
+            b"\x02ab",
+            b"\x44\x03/ab",
+        ]
+        .concat();
+        let unknown = || (None, String::new());
+        let path = || (Some(Name::Path), "/ab".to_owned());
+        assert_eq!(
+            read(&mut decoder, &block),
+            Ok(vec![
+                (Some(Name::Method), "POST".to_owned()),
+                unknown(),
+                unknown(),
+                unknown(),
+                path()
+            ])
+        );
+        assert_eq!(
+            read(&mut decoder, &[0xbe, 0xbf, 0xc0]),
+            Ok(vec![path(), unknown(), unknown()])
+        );
+    }
+
+    #[test]
+    fn long_values_are_cut_and_count_whole() {
+        let mut block = vec![0x44, 0x7f, 0x81, 0x0f]; // a path of 2048 bytes
+        block.extend(vec![b'a'; 2048]);
+        let mut decoder = Decoder::default();
+        let cut = "a".repeat(VALUE_CAP);
+        assert_eq!(read(&mut decoder, &block), told(&[(Name::Path, &cut)]));
+        assert_eq!(decoder.size, 32 + 5 + 2048);
+        // One larger than the table empties it.
+        block[2..4].copy_from_slice(&[0x81, 0x1f]);
+        block.extend(vec![b'a'; 2048]);
+        read(&mut decoder, &block).unwrap();
+        assert_eq!((decoder.size, decoder.entries.len()), (0, 0));
+    }
+
+    #[test]
+    fn any_bytes_are_read_within_bounds() {
+        let mut state = 7_u64;
+        let mut random = || {
+            state ^= state << 13;
+            state ^= state >> 7;
+            state ^= state << 17;
+            state
+        };
+        for round in 0..2_000 {
+            let mut decoder = Decoder::default();
+            if round % 2 == 0 {
+                decoder.join();
+            }
+            for _ in 0..20 {
+                let block: Vec<u8> = (0..random() % 60).map(|_| random() as u8).collect();
+                let _ = read(&mut decoder, &block);
+                let sum: u32 = decoder.entries.iter().map(|entry| entry.size).sum();
+                assert_eq!(decoder.size, sum);
+                assert!(sum <= decoder.limit && decoder.limit <= TABLE_CAP);
+            }
+        }
+    }
+}
