@@ -2,5 +2,6 @@
 
 pub mod hpack;
 pub mod http1;
+pub mod http2;
 pub mod route;
 pub mod torchserve;
