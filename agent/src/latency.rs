@@ -221,6 +221,7 @@ mod tests {
                 last_read_ns: 1_021,
                 bytes: 10,
                 complete: true,
+                named: None,
             },
             answer: Answer {
                 status: 200,
@@ -229,6 +230,7 @@ mod tests {
                 last_write_ns: Some(5_321),
                 bytes: 10,
                 request_id: None,
+                grpc_status: None,
             },
         }
     }

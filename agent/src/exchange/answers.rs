@@ -82,6 +82,7 @@ const NOT_BEGUN: Answer = Answer {
     last_write_ns: None,
     bytes: 0,
     request_id: None,
+    grpc_status: None,
 };
 
 impl AnswerStream {

@@ -206,7 +206,12 @@ impl Connection {
     }
 }
 
-fn pair(peer: Peer, request: Option<Request>, answer: crate::exchange::Answer) -> Outcome {
+/// What a request and its answer come to.
+pub(super) fn pair(
+    peer: Peer,
+    request: Option<Request>,
+    answer: crate::exchange::Answer,
+) -> Outcome {
     match request {
         Some(request) if answer.status != 0 => Outcome::Finished(Exchange {
             peer,

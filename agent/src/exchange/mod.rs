@@ -1,19 +1,23 @@
 //! From segments to requests: what the records of one connection say was asked and answered, and when.
 //!
 //! Pure: no kernel, no clock, no names of processes. `table` holds the connections, `requests` and `answers` find the
-//! messages in each direction, `connection` pairs them first in, first out. `worker` does the same with the frames of
-//! TorchServe's workers, and `hops` joins the two by the request's number.
+//! messages in each direction, `connection` pairs them first in, first out; `http2` does all of it by stream. `worker`
+//! does the same with the frames of TorchServe's workers, and `hops` joins the two by the request's number.
 
 pub mod answers;
 pub mod connection;
 pub mod hops;
+pub mod http2;
 pub mod requests;
 pub mod table;
 pub mod worker;
 
 use uuid::Uuid;
 
-use crate::protocol::torchserve::{command::Command, reply::Reply};
+use crate::protocol::{
+    grpc::ModelName,
+    torchserve::{command::Command, reply::Reply},
+};
 
 /// One request as far as it was read.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -34,6 +38,8 @@ pub struct Request {
     pub bytes: u64,
     /// Whether it was read to its end, as far as its end can be told.
     pub complete: bool,
+    /// Model that its message names: of gRPC alone.
+    pub named: Option<Box<ModelName>>,
 }
 
 /// One answer as far as it was written.
@@ -51,6 +57,8 @@ pub struct Answer {
     pub bytes: u64,
     /// The server's own number of the request, where its answer tells it.
     pub request_id: Option<Uuid>,
+    /// `grpc-status`; `None` where there is none.
+    pub grpc_status: Option<u32>,
 }
 
 /// A connection, as the records name it.
@@ -127,21 +135,24 @@ pub enum Outcome {
 pub enum Unfinished {
     /// The connection ended before the request did.
     Incomplete,
-    /// The connection ended after the request and before its answer.
+    /// The connection ended after the request and before its answer; on HTTP/2, before its answer's end.
     Unanswered,
-    /// A record in between was lost.
+    /// A record in between was lost, or the bytes in between could not be followed.
     LostRecords,
-    /// The connection was forgotten, being silent for too long.
+    /// It was forgotten: its connection was silent for too long, or had too many open.
     Evicted,
+    /// Its stream was reset or refused, by either side, before its answer's end.
+    Reset,
 }
 
 impl Unfinished {
     /// Every reason.
-    pub const ALL: [Self; 4] = [
+    pub const ALL: [Self; 5] = [
         Self::Incomplete,
         Self::Unanswered,
         Self::LostRecords,
         Self::Evicted,
+        Self::Reset,
     ];
 
     /// The reason's name in metrics.
@@ -151,6 +162,7 @@ impl Unfinished {
             Self::Unanswered => "unanswered",
             Self::LostRecords => "lost_records",
             Self::Evicted => "evicted",
+            Self::Reset => "reset",
         }
     }
 }
@@ -164,8 +176,11 @@ pub enum Loss {
     NotHttp,
     /// An answer to a request that was not seen.
     AnswerWithoutRequest,
-    /// A request whose head lay behind other bytes of one read, where it is not copied: it counts without its path.
+    /// A request whose head lay behind other bytes of one read, where it is not copied, or spoke of what went by before
+    /// the agent: it counts without its path.
     HeadUnseen,
+    /// An HTTP/2 connection whose frames could not be followed: it is given up, and each later read of it counts again.
+    Http2Unfollowed,
     /// A process that should be watched and could not be: its requests are not seen.
     NotWatched,
     /// An entry of the ring shorter than it says.
@@ -180,11 +195,12 @@ pub enum Loss {
 
 impl Loss {
     /// Every reason.
-    pub const ALL: [Self; 9] = [
+    pub const ALL: [Self; 10] = [
         Self::Resynchronised,
         Self::NotHttp,
         Self::AnswerWithoutRequest,
         Self::HeadUnseen,
+        Self::Http2Unfollowed,
         Self::NotWatched,
         Self::Malformed,
         Self::NotFramed,
@@ -199,6 +215,7 @@ impl Loss {
             Self::NotHttp => "not_http",
             Self::AnswerWithoutRequest => "answer_without_request",
             Self::HeadUnseen => "head_unseen",
+            Self::Http2Unfollowed => "http2_unfollowed",
             Self::NotWatched => "process_not_watched",
             Self::Malformed => "malformed",
             Self::NotFramed => "not_framed",

@@ -202,6 +202,7 @@ impl RequestStream {
             last_read_ns: reads.first_ns,
             bytes: 0,
             complete: false,
+            named: None,
         });
         self.next_index = self.next_index.wrapping_add(1);
     }

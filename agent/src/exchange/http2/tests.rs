@@ -1,0 +1,437 @@
+mod captured;
+
+use super::*;
+use crate::{
+    exchange::Exchange,
+    protocol::http2::{
+        PREFACE,
+        encode::{Random, data, frame, go_away, headers, reset, settings},
+    },
+};
+
+const PEER: Peer = Peer {
+    cookie: 5,
+    tgid: 7,
+    local_port: Some(7070),
+    peer_port: Some(81),
+};
+
+const PREDICT: &str = "/org.pytorch.serve.grpc.inference.InferenceAPIsService/Predictions";
+const ASK: &[(&str, &str)] = &[(":method", "POST"), (":path", PREDICT)];
+const OK: &[(&str, &str)] = &[(":status", "200")];
+const DONE: &[(&str, &str)] = &[("grpc-status", "0")];
+const MESSAGE: &[u8] = b"\0\0\0\0\x06\x0a\x04tiny";
+
+/// A connection whose transfers are 1000 ns apart, and what came of them.
+struct Run {
+    connection: Http2Connection,
+    now_ns: u64,
+    out: Vec<Outcome>,
+}
+
+impl Run {
+    /// Nothing came yet.
+    fn new() -> Self {
+        Self {
+            connection: Http2Connection::new(PEER),
+            now_ns: 0,
+            out: Vec::new(),
+        }
+    }
+
+    /// Both sides said hello, until 2000 ns.
+    fn open() -> Self {
+        let mut run = Self::new();
+        run.read(&[&PREFACE[..], &settings()].concat());
+        run.write(&settings());
+        assert_eq!(run.out, []);
+        run
+    }
+
+    /// Arrives 1 ns, and is read 2 ns, after the full thousand.
+    fn read_of(&mut self, visible: &[u8], bytes: u64) {
+        self.now_ns += 1000;
+        let reads = Reads {
+            arrival_ns: Some(self.now_ns + 1),
+            first_ns: self.now_ns + 2,
+            last_ns: self.now_ns + 2,
+            bytes,
+            visible,
+        };
+        self.connection.reads(&reads, &mut self.out);
+    }
+
+    fn read(&mut self, bytes: &[u8]) {
+        self.read_of(bytes, bytes.len() as u64);
+    }
+
+    /// Starts 3 ns, and ends 4 ns, after the full thousand.
+    fn write_of(&mut self, visible: &[u8], bytes: u64) {
+        self.now_ns += 1000;
+        let writes = Writes {
+            start_ns: self.now_ns + 3,
+            start_bounded: false,
+            end_ns: self.now_ns + 4,
+            bytes,
+            visible,
+            tail: 0,
+        };
+        self.connection.writes(&writes, &mut self.out);
+    }
+
+    fn write(&mut self, bytes: &[u8]) {
+        self.write_of(bytes, bytes.len() as u64);
+    }
+
+    fn finished(&self) -> Vec<&Exchange> {
+        self.out
+            .iter()
+            .filter_map(|outcome| match outcome {
+                Outcome::Finished(exchange) => Some(exchange),
+                _ => None,
+            })
+            .collect()
+    }
+
+    fn others(&self) -> Vec<&Outcome> {
+        let others = |outcome: &&Outcome| !matches!(outcome, Outcome::Finished(_));
+        self.out.iter().filter(others).collect()
+    }
+
+    /// What came since the last call.
+    fn taken(&mut self) -> Vec<Outcome> {
+        std::mem::take(&mut self.out)
+    }
+}
+
+/// Arrival, first and last read, first and last write.
+fn times(exchange: &Exchange) -> [Option<u64>; 5] {
+    let Exchange {
+        request, answer, ..
+    } = exchange;
+    [
+        request.arrival_ns,
+        Some(request.first_read_ns),
+        Some(request.last_read_ns),
+        Some(answer.first_write_ns),
+        answer.last_write_ns,
+    ]
+}
+
+fn ask(stream: u32) -> Vec<u8> {
+    [headers(stream, ASK, false), data(stream, MESSAGE, true)].concat()
+}
+
+fn answer(stream: u32) -> Vec<u8> {
+    [
+        headers(stream, OK, false),
+        data(stream, b"\0\0\0\0\0", false),
+        headers(stream, DONE, true),
+    ]
+    .concat()
+}
+
+fn unfinished(reason: Unfinished) -> Outcome {
+    Outcome::Unfinished(reason)
+}
+
+#[test]
+fn an_answer_under_way_when_joined_is_not_paired() {
+    let mut run = Run::new();
+    run.write(&answer(5));
+    assert_eq!(run.taken(), [Outcome::Lost(Loss::AnswerWithoutRequest)]);
+    run.read(&ask(9));
+    run.write(&[answer(7), answer(9)].concat());
+    assert_eq!(run.others(), [&Outcome::Lost(Loss::AnswerWithoutRequest)]);
+    assert_eq!(run.finished().len(), 1);
+}
+
+#[test]
+fn requests_of_one_read_are_told_apart_and_the_first_has_an_arrival() {
+    let mut run = Run::open();
+    let noise = frame(6, 0, 0, &[0; 8]);
+    run.read(&[noise, ask(1), ask(3)].concat());
+    run.write(&[answer(3), answer(1)].concat());
+    let told: Vec<_> = run
+        .finished()
+        .into_iter()
+        .map(|exchange| (exchange.request.index, times(exchange)))
+        .collect();
+    let rest = [Some(3002), Some(3002), Some(4003), Some(4004)];
+    let with = |arrival_ns| [&[arrival_ns][..], &rest].concat().try_into().unwrap();
+    assert_eq!(told, [(1, with(None)), (0, with(Some(3001)))]);
+}
+
+#[test]
+fn streams_that_run_through_each_other_keep_their_own_times() {
+    let mut run = Run::open();
+    run.read(&headers(1, ASK, false)); // 3000
+    run.read(&ask(3)); // 4000
+    run.write(&headers(3, OK, false)); // 5000
+    run.read(&data(1, MESSAGE, true)); // 6000
+    run.write(&headers(1, OK, false)); // 7000
+    run.write(&headers(3, DONE, true)); // 8000
+    run.write(&headers(1, DONE, true)); // 9000
+    let told: Vec<_> = run.finished().into_iter().map(times).collect();
+    assert_eq!(
+        told,
+        [
+            [4001, 4002, 4002, 5003, 8004].map(Some),
+            [3001, 3002, 6002, 7003, 9004].map(Some)
+        ]
+    );
+}
+
+#[test]
+fn a_frame_over_several_reads_begins_and_ends_with_its_own_bytes() {
+    let mut run = Run::open();
+    let (asked, answered) = (ask(1), answer(1));
+    for piece in asked.chunks(5) {
+        run.read(piece);
+    }
+    let read_ns = run.now_ns;
+    for piece in answered.chunks(4) {
+        run.write(piece);
+    }
+    assert_eq!(
+        times(run.finished()[0]),
+        [3001, 3002, read_ns + 2, read_ns + 1003, run.now_ns + 4].map(Some)
+    );
+}
+
+#[test]
+fn content_that_was_not_captured_counts_by_its_frame() {
+    let mut run = Run::open();
+    let message = [MESSAGE, &[0; 100_000]].concat();
+    let asked = [headers(1, ASK, false), data(1, &message, true)].concat();
+    let (visible, bytes) = (&asked[..300], asked.len() as u64);
+    run.read_of(visible, 1_000);
+    run.read_of(b"", bytes - 1_000);
+    run.write(&answer(1));
+    let exchange = run.finished()[0];
+    assert_eq!(exchange.request.bytes, bytes);
+    assert_eq!(exchange.request.last_read_ns, 4002);
+    assert_eq!(exchange.request.named.as_ref().unwrap().model, "tiny");
+}
+
+#[test]
+fn content_behind_a_hole_names_no_model() {
+    let mut run = Run::open();
+    let asked = [
+        headers(1, ASK, false),
+        data(1, &[MESSAGE, MESSAGE].concat(), true),
+    ]
+    .concat();
+    let hole = asked.len() - 2 * MESSAGE.len();
+    run.read_of(&asked[..hole], (hole + MESSAGE.len()) as u64);
+    run.read(MESSAGE);
+    run.write(&answer(1));
+    assert_eq!(run.finished()[0].request.named, None);
+}
+
+#[test]
+fn an_answer_before_the_requests_end_finishes_it() {
+    let mut run = Run::open();
+    run.read(&headers(1, ASK, false));
+    let refused = &[(":status", "200"), ("grpc-status", "8")];
+    run.write(&[headers(1, refused, true), reset(1)].concat());
+    run.read(&data(1, MESSAGE, true));
+    run.read(&ask(3));
+    run.write(&answer(3));
+    assert!(run.others().is_empty());
+    let told: Vec<_> = run
+        .finished()
+        .into_iter()
+        .map(|exchange| (exchange.request.complete, exchange.answer.grpc_status))
+        .collect();
+    assert_eq!(told, [(false, Some(8)), (true, Some(0))]);
+}
+
+#[test]
+fn interim_answers_are_not_the_answer() {
+    let mut run = Run::open();
+    run.read(&ask(1));
+    run.write(&headers(1, &[(":status", "103")], false));
+    run.write(&answer(1));
+    let exchange = run.finished()[0];
+    assert_eq!(exchange.answer.status, 200);
+    assert_eq!(exchange.answer.first_write_ns, 5003);
+}
+
+#[test]
+fn trailers_of_a_request_end_it() {
+    let mut run = Run::open();
+    run.read(&[headers(1, ASK, false), data(1, MESSAGE, false)].concat());
+    run.read(&headers(1, &[("x-sum", "1")], true));
+    run.write(&answer(1));
+    let [exchange] = run.finished()[..] else {
+        panic!("{:?}", run.out)
+    };
+    assert_eq!(
+        (exchange.request.complete, exchange.request.last_read_ns),
+        (true, 4002)
+    );
+}
+
+#[test]
+fn a_stream_reset_by_either_side_is_unfinished() {
+    let mut run = Run::open();
+    run.read(&[ask(1), ask(3)].concat());
+    run.read(&reset(1));
+    run.write(&[headers(3, OK, false), reset(3)].concat());
+    run.read(&reset(1));
+    run.write(&answer(1));
+    assert_eq!(
+        run.out,
+        [unfinished(Unfinished::Reset), unfinished(Unfinished::Reset)]
+    );
+}
+
+#[test]
+fn a_goaway_refuses_the_streams_behind_its_last() {
+    let mut run = Run::open();
+    run.read(&[ask(1), ask(3), ask(5)].concat());
+    run.write(&go_away(0x7fff_ffff));
+    assert_eq!(run.out, []);
+    run.write(&go_away(1));
+    run.write(&answer(1));
+    assert_eq!(run.others(), [&unfinished(Unfinished::Reset); 2]);
+    assert_eq!(run.finished().len(), 1);
+}
+
+#[test]
+fn what_is_open_when_the_connection_ends_is_told() {
+    let mut run = Run::open();
+    run.read(&[ask(1), headers(3, ASK, false)].concat());
+    run.write(&headers(1, OK, false));
+    assert!(!run.connection.is_idle());
+    run.connection.close(Unfinished::Unanswered, &mut run.out);
+    assert_eq!(
+        run.out,
+        [
+            unfinished(Unfinished::Unanswered),
+            unfinished(Unfinished::Incomplete)
+        ]
+    );
+    assert!(run.connection.is_idle());
+}
+
+#[test]
+fn a_connection_that_cannot_be_followed_is_given_up_for_good() {
+    let mut run = Run::open();
+    run.read(&ask(1));
+    run.read_of(&ask(3), 10_000);
+    assert_eq!(
+        run.taken(),
+        [
+            Outcome::Lost(Loss::Http2Unfollowed),
+            unfinished(Unfinished::LostRecords),
+            unfinished(Unfinished::LostRecords)
+        ]
+    );
+    run.read(&[ask(5), ask(7)].concat());
+    run.write(&answer(5));
+    run.read_of(b"", 0);
+    assert_eq!(run.taken(), [Outcome::Lost(Loss::Http2Unfollowed)]);
+}
+
+#[test]
+fn a_write_that_cannot_be_followed_gives_the_connection_up() {
+    let mut run = Run::open();
+    run.read(&ask(1));
+    run.write_of(b"", 100);
+    assert_eq!(
+        run.out,
+        [
+            Outcome::Lost(Loss::Http2Unfollowed),
+            unfinished(Unfinished::LostRecords)
+        ]
+    );
+}
+
+#[test]
+fn missing_records_give_the_connection_up() {
+    let mut run = Run::open();
+    run.read(&ask(1));
+    run.connection.lose(&mut run.out);
+    run.connection.lose(&mut run.out);
+    assert_eq!(
+        run.out,
+        [
+            Outcome::Lost(Loss::Http2Unfollowed),
+            unfinished(Unfinished::LostRecords)
+        ]
+    );
+}
+
+#[test]
+fn a_flood_of_streams_is_bounded_and_counted() {
+    let mut run = Run::open();
+    let streams = OPEN_CAP as u32 + 10;
+    for stream in 0..streams {
+        run.read(&headers(stream * 2 + 1, ASK, false));
+    }
+    assert_eq!(run.taken(), vec![unfinished(Unfinished::Evicted); 10]);
+    run.write(&answer(1));
+    run.write(&answer(21));
+    assert_eq!(run.finished().len(), 1);
+    assert_eq!(run.connection.streams.open.len(), OPEN_CAP - 1);
+}
+
+#[test]
+fn what_no_client_may_begin_is_passed_over() {
+    let mut run = Run::open();
+    run.read(
+        &[
+            headers(5, ASK, true),
+            headers(2, ASK, true),
+            headers(3, ASK, true),
+        ]
+        .concat(),
+    );
+    run.read(&data(9, MESSAGE, true));
+    run.write(&[answer(2), answer(9), data(5, b"x", true), answer(5)].concat());
+    assert_eq!(run.finished().len(), 1);
+    assert!(run.others().is_empty());
+}
+
+#[test]
+fn any_frames_on_both_sides_are_followed_within_bounds() {
+    let mut random = Random(3);
+    for _ in 0..500 {
+        let mut run = Run::open();
+        for _ in 0..40 {
+            let stream = 1 + random.below(12) as u32;
+            let flags = random.below(2) == 0;
+            let bytes = match random.below(9) {
+                0..3 => headers(stream, ASK, flags),
+                3 => headers(stream, OK, flags),
+                4 => headers(stream, DONE, flags),
+                5 => data(stream, &random.bytes(300), flags),
+                6 => reset(stream),
+                7 => go_away(stream),
+                _ => {
+                    let len = random.below(20);
+                    frame(random.below(10) as u8, 0, stream % 3, &random.bytes(len))
+                }
+            };
+            let captured = match random.below(20) {
+                0 => random.below(bytes.len() as u64) as usize,
+                _ => bytes.len(),
+            };
+            match random.below(2) {
+                0 => run.read_of(&bytes[..captured], bytes.len() as u64),
+                _ => run.write_of(&bytes[..captured], bytes.len() as u64),
+            }
+            let open = &run.connection.streams.open;
+            assert!(open.len() <= 12);
+            assert!(
+                open.values()
+                    .all(|stream| stream.content.len() <= MESSAGE_CAP)
+            );
+        }
+        run.connection.close(Unfinished::Unanswered, &mut run.out);
+        assert!(run.out.len() <= 41 + 12, "{:?}", run.out);
+        assert!(run.connection.is_idle());
+    }
+}
