@@ -1,41 +1,21 @@
 //! The scaling commands against the real TorchServe, which says itself how many workers it has.
 
-#![expect(
-    clippy::unwrap_used,
-    reason = "in a test file, a panic is a failed test"
-)]
-
 use std::time::Duration;
 
 use inferprobe_tests::{
     agent::{Ended, run_to_end},
     autoscale::{Autoscale, QueueStandIn},
-    client,
     clock::wait_for,
-    torchserve::{self, TorchServe},
+    torchserve::{self, TorchServe, Worker},
 };
-use serde_json::Value;
 
 /// Longest wait for workers to come or go.
 const PATIENCE: Duration = Duration::from_secs(60);
 
-/// Status and process id of each worker of `tiny`.
-fn workers(torchserve: &TorchServe) -> Vec<(String, i64)> {
-    let (status, text) = client::get(torchserve.ports.management, "/models/tiny").unwrap();
-    assert_eq!(status, 200, "{text}");
-    let described: Value = serde_json::from_str(&text).unwrap();
-    let workers = described[0]["workers"].as_array().unwrap().iter();
-    let worker = |worker: &Value| {
-        let status = worker["status"].as_str().unwrap().to_owned();
-        (status, worker["pid"].as_i64().unwrap())
-    };
-    workers.map(worker).collect()
-}
-
 fn await_ready(torchserve: &TorchServe, count: usize) {
     wait_for(&format!("{count} ready workers"), PATIENCE, || {
-        let workers = workers(torchserve);
-        let ready = workers.iter().all(|(status, _)| status == "READY");
+        let workers = torchserve.describe("tiny");
+        let ready = workers.iter().all(Worker::is_ready);
         (ready && workers.len() == count).then_some(())
     });
 }
@@ -64,7 +44,7 @@ fn scale_changes_the_workers_that_torchserve_describes() {
     await_ready(&torchserve, 3);
 
     // TorchServe ends every worker on the first of these, and all but one on some others.
-    let before = workers(&torchserve);
+    let before = torchserve.describe("tiny");
     for (words, code, message) in [
         (
             "tiny --min-worker -1",
@@ -102,7 +82,7 @@ fn scale_changes_the_workers_that_torchserve_describes() {
         assert!(ended.stderr.contains(message), "{words}: {ended:?}");
         assert_eq!(ended.stderr.lines().count(), 1, "{words}: {ended:?}");
     }
-    assert_eq!(workers(&torchserve), before);
+    assert_eq!(torchserve.describe("tiny"), before);
 
     // What lies between the bounds is kept, and what is above them goes.
     let ended = scale(
@@ -110,7 +90,7 @@ fn scale_changes_the_workers_that_torchserve_describes() {
         "tiny --min-worker 1 --max-worker 3 --synchronous",
     );
     assert_eq!(ended.code, Some(0), "{ended:?}");
-    assert_eq!(workers(&torchserve), before);
+    assert_eq!(torchserve.describe("tiny"), before);
     let ended = scale(&torchserve, "tiny --min-worker 1 --model-version 1.0");
     assert_eq!(ended.stdout, "Processing worker updates...\n", "{ended:?}");
     await_ready(&torchserve, 1);
