@@ -2,13 +2,13 @@
 //!
 //! Plain values, and the one step from an exchange to them. Nothing here knows of records or metrics.
 
+mod hop;
+
 use std::sync::Arc;
 
-use crate::{
-    exchange::{Exchange, WorkerExchange},
-    protocol::route::Route,
-    workers::registry::Server,
-};
+use crate::{exchange::Exchange, protocol::route::Route, workers::registry::Server};
+
+pub use hop::{WorkEnd, WorkerHop, torchserve_status};
 
 /// Who answered a request, as the metrics label it.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -19,6 +19,18 @@ pub struct Identity {
     pub version: Arc<str>,
     /// The server's kind or name: `torchserve`, a configured name, or the process's name.
     pub server: Arc<str>,
+}
+
+impl Identity {
+    /// Who `server` is where the path says `route`: the path names the model before the server does.
+    pub fn new(server: Server, route: Route) -> Self {
+        let named = |name: Option<String>| name.map(Arc::from);
+        Self {
+            model: named(route.model).unwrap_or(server.model),
+            version: named(route.version).unwrap_or(server.version),
+            server: server.name,
+        }
+    }
 }
 
 /// What a request was for.
@@ -49,6 +61,15 @@ pub struct Stages {
 }
 
 impl Stages {
+    /// Those of a request of which no answer was seen.
+    pub const UNSEEN: Self = Self {
+        queue_ns: None,
+        receive_ns: 0,
+        handler_ns: None,
+        stream_ns: None,
+        unsplit_ns: None,
+    };
+
     /// First byte readable to last byte written, in nanoseconds; `None` if a stage is unknown.
     pub fn total_ns(&self) -> Option<u64> {
         let answered_ns = match (self.handler_ns, self.stream_ns) {
@@ -84,73 +105,6 @@ impl From<&Exchange> for Stages {
     }
 }
 
-/// What a frontend's worker did for a request, in the terms of TorchServe. Durations in ns of CLOCK_MONOTONIC.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct WorkerHop {
-    /// Last request byte read by the frontend to when its thread for the worker handed the request on, or, where that
-    /// cannot be seen, to the first byte sent to the worker: `QueueTime`. `None`: neither was seen.
-    pub inner_queue_ns: Option<u64>,
-    /// Last byte read by the worker to first reply byte written: `PredictionTime`. `None`: only bounded, by a long send.
-    pub worker_ns: Option<u64>,
-    /// Last request byte read by the frontend to last reply byte read by it, or, where that cannot be seen, written by
-    /// the worker: `ts_inference_latency`.
-    pub latency_ns: u64,
-    /// From there to the first answer byte written by the frontend: its share of `WorkerThreadTime`. `None`: only
-    /// bounded.
-    pub relay_ns: Option<u64>,
-    /// How the worker's work ended.
-    pub end: WorkEnd,
-}
-
-/// How a worker's work on a batch ended: TorchServe counts times by it.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum WorkEnd {
-    /// With answers, of whatever status.
-    Predicted,
-    /// With something that TorchServe refused to take for answers: the handler's own time counts all the same.
-    Refused,
-    /// With an exception.
-    Failed,
-}
-
-/// Replies of a worker whose handler came to its end, with nothing that could be used (ts/service.py of 0.12.0, `predict`).
-const REFUSALS: [&str; 2] = [
-    "Invalid model predict output",
-    "number of batch response mismatched",
-];
-
-impl WorkerHop {
-    /// What `worked` adds to what the frontend's own exchange tells.
-    pub fn new(exchange: &Exchange, worked: &WorkerExchange) -> Self {
-        let Exchange {
-            request, answer, ..
-        } = exchange;
-        let since = |from_ns: u64, to_ns: u64| to_ns.saturating_sub(from_ns);
-        let refused = || {
-            let message = worked.reply.message.as_deref();
-            message.is_some_and(|message| REFUSALS.contains(&message))
-        };
-        Self {
-            inner_queue_ns: worked
-                .handed_ns
-                .filter(|handed_ns| *handed_ns >= request.last_read_ns)
-                .or(worked.arrival_ns)
-                .map(|taken_ns| since(request.last_read_ns, taken_ns)),
-            worker_ns: worked
-                .first_write_ns
-                .map(|first_ns| since(worked.last_read_ns, first_ns)),
-            latency_ns: since(request.last_read_ns, worked.replied_ns()),
-            relay_ns: (!answer.first_write_bounded)
-                .then(|| since(worked.replied_ns(), answer.first_write_ns)),
-            end: match worked.reply.code {
-                200 => WorkEnd::Predicted,
-                _ if refused() => WorkEnd::Refused,
-                _ => WorkEnd::Failed,
-            },
-        }
-    }
-}
-
 /// What is known of the hop behind the one that answered.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Inner {
@@ -162,6 +116,36 @@ pub enum Inner {
     Worker(WorkerHop),
 }
 
+/// How a request came.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Protocol {
+    /// HTTP, of whatever version.
+    Http,
+    /// gRPC. Its `grpc-status`; `None` when that was not seen.
+    Grpc(Option<u32>),
+}
+
+/// `INTERNAL` of gRPC (https://grpc.io/docs/guides/status-codes).
+pub const GRPC_INTERNAL: u32 = 13;
+
+/// Status code of HTTP that stands for one of gRPC, as google/rpc/code.proto maps them; what is unknown is a 500.
+pub const fn http_status_of(grpc_status: u32) -> u16 {
+    match grpc_status {
+        0 => 200,
+        1 => 499,
+        3 | 9 | 11 => 400,
+        4 => 504,
+        5 => 404,
+        6 | 10 => 409,
+        7 => 403,
+        8 => 429,
+        12 => 501,
+        14 => 503,
+        16 => 401,
+        _ => 500,
+    }
+}
+
 /// One finished request, ready to be counted.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Observation {
@@ -169,7 +153,9 @@ pub struct Observation {
     pub identity: Identity,
     /// What it was for.
     pub purpose: Purpose,
-    /// HTTP status code of the final answer, 100 to 999.
+    /// How it came.
+    pub protocol: Protocol,
+    /// HTTP status code of the final answer, 100 to 999; of gRPC, what stands for its own status.
     pub status: u16,
     /// How long each stage took.
     pub stages: Stages,
@@ -180,15 +166,15 @@ pub struct Observation {
 impl Observation {
     /// What there is to count of an exchange that `server` answered, whose path says `route`, and what lay behind it.
     pub fn new(exchange: &Exchange, server: Server, route: Route, inner: Inner) -> Self {
-        let named = |name: Option<String>| name.map(Arc::from);
+        let answer = &exchange.answer;
         Self {
-            identity: Identity {
-                model: named(route.model).unwrap_or(server.model),
-                version: named(route.version).unwrap_or(server.version),
-                server: server.name,
-            },
             purpose: route.purpose,
-            status: exchange.answer.status,
+            identity: Identity::new(server, route),
+            protocol: match exchange.is_grpc() {
+                true => Protocol::Grpc(answer.grpc_status),
+                false => Protocol::Http,
+            },
+            status: answer.grpc_status.map_or(answer.status, http_status_of),
             stages: Stages::from(exchange),
             inner,
         }
@@ -197,14 +183,12 @@ impl Observation {
 
 #[cfg(test)]
 mod tests {
-    use crate::{
-        exchange::{Answer, Peer, Request},
-        protocol::torchserve::{command::Command, reply::Reply},
-    };
+    use crate::exchange::{Answer, Peer, Request};
 
     use super::*;
 
-    fn exchange() -> Exchange {
+    /// A request of 20 ns, a handler of 300 and an answer of 4,000.
+    pub(super) fn exchange() -> Exchange {
         Exchange {
             peer: Peer {
                 cookie: 1,
@@ -312,75 +296,19 @@ mod tests {
         );
     }
 
-    fn worked(code: i32, message: &str) -> WorkerExchange {
-        let Exchange { peer, .. } = exchange();
-        WorkerExchange {
-            peer,
-            command: Command::Predict {
-                requests: Vec::new(),
-                whole: true,
-            },
-            idle_since_ns: None,
-            handed_ns: None,
-            arrival_ns: Some(1_031),
-            last_read_ns: 1_041,
-            reply: Reply {
-                code,
-                message: Some(message.into()),
-                answers: Vec::new(),
-                whole: true,
-            },
-            first_write_ns: Some(1_301),
-            last_write_ns: 1_309,
-            taken_ns: Some(1_311),
-        }
-    }
-
     #[test]
-    fn the_worker_splits_the_time_between_question_and_answer() {
-        let hop = WorkerHop::new(&exchange(), &worked(200, "Prediction success"));
-        let expected = WorkerHop {
-            inner_queue_ns: Some(10),
-            worker_ns: Some(260),
-            latency_ns: 290,
-            relay_ns: Some(10),
-            end: WorkEnd::Predicted,
-        };
-        assert_eq!(hop, expected);
-    }
-
-    #[test]
-    fn the_queue_ends_when_the_request_is_handed_on() {
-        let mut worked = worked(200, "Prediction success");
-        for (handed_ns, expected_ns) in [(Some(1_025), 4), (Some(1_020), 10), (None, 10)] {
-            worked.handed_ns = handed_ns;
-            let hop = WorkerHop::new(&exchange(), &worked);
-            assert_eq!(hop.inner_queue_ns, Some(expected_ns), "{handed_ns:?}");
-        }
-    }
-
-    #[test]
-    fn times_of_the_worker_that_were_not_seen_are_unknown() {
+    fn a_call_of_grpc_has_the_status_that_stands_for_its_own() {
         let mut exchange = exchange();
-        exchange.answer.first_write_bounded = true;
-        let mut worked = worked(200, "Prediction success");
-        (worked.arrival_ns, worked.first_write_ns) = (None, None);
-        let hop = WorkerHop::new(&exchange, &worked);
-        let known = (hop.inner_queue_ns, hop.worker_ns, hop.relay_ns);
-        assert_eq!(known, (None, None, None));
-        assert_eq!(hop.latency_ns, 290);
-    }
-
-    #[test]
-    fn a_worker_ends_as_torchserve_says() {
-        for (code, message, expected) in [
-            (200, "Prediction success", WorkEnd::Predicted),
-            (503, "Invalid model predict output", WorkEnd::Refused),
-            (503, "Prediction failed", WorkEnd::Failed),
-            (507, "Out of resources", WorkEnd::Failed),
-        ] {
-            let hop = WorkerHop::new(&exchange(), &worked(code, message));
-            assert_eq!(hop.end, expected, "{code} {message}");
+        for (grpc_status, expected) in [(0, 200), (5, 404), (13, 500), (14, 503), (99, 500)] {
+            exchange.answer.grpc_status = Some(grpc_status);
+            let route = Route {
+                purpose: Purpose::Inference,
+                model: None,
+                version: None,
+            };
+            let observation = Observation::new(&exchange, server(), route, Inner::None);
+            assert_eq!(observation.status, expected);
+            assert_eq!(observation.protocol, Protocol::Grpc(Some(grpc_status)));
         }
     }
 

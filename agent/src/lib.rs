@@ -8,6 +8,7 @@ pub mod collectors;
 pub mod config;
 pub mod demo;
 pub mod exchange;
+pub mod frontends;
 pub mod http;
 pub mod kernel;
 pub mod latency;

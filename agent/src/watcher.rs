@@ -15,26 +15,19 @@ use tracing::{info, warn};
 
 use crate::{
     config::Watch,
-    exchange::{
-        Exchange, Loss, Outcome, Unfinished, WorkerExchange,
-        hops::{Hops, Joined},
-        table::Table,
-    },
+    exchange::{Exchange, Loss, Outcome, Peer, Request, Unfinished, WorkerExchange, table::Table},
+    frontends::{Answered, Frontends, Settled},
     kernel::{
         loader::Probes,
         rings::{Rings, parse_process_event},
     },
-    latency::{Identity, Inner, Observation, Purpose, WorkerHop},
+    latency::{Identity, Inner, Observation, Purpose},
     metrics::{LiveWorker, Metrics},
-    protocol::{
-        route::{self, Route},
-        torchserve::command::Command,
-    },
+    protocol::{grpc, route, torchserve::command::Command},
     request_log::RequestLog,
     workers::{
-        handovers::Handovers,
         known::KnownServer,
-        registry::{Registry, Server},
+        registry::Registry,
         torchserve::{self, Slot},
     },
 };
@@ -60,21 +53,13 @@ pub struct Watcher {
     rings: Rings,
     registry: Registry,
     table: Table,
-    hops: Hops<Answered>,
-    handovers: Handovers,
+    frontends: Frontends,
     /// When the latest turn began: what is told in between is no older.
     now_ns: u64,
     metrics: Arc<Metrics>,
     log: Option<RequestLog>,
     outcomes: Vec<Outcome>,
-}
-
-/// An exchange of a frontend, and what is known of it while it waits for its worker's half.
-#[derive(Debug)]
-struct Answered {
-    exchange: Exchange,
-    server: Server,
-    route: Route,
+    settled: Vec<Settled>,
 }
 
 impl Watcher {
@@ -94,12 +79,12 @@ impl Watcher {
             rings,
             registry,
             table: Table::default(),
-            hops: Hops::default(),
-            handovers: Handovers::default(),
+            frontends: Frontends::default(),
             now_ns: monotonic_ns(),
             metrics,
             log,
             outcomes: Vec::new(),
+            settled: Vec::new(),
         };
         let ports: Vec<u16> = this.registry.ports().collect();
         for port in ports {
@@ -225,12 +210,12 @@ impl Watcher {
                 self.registry.exited(event.tgid);
                 self.table.process_ended(event.tgid);
                 self.metrics.worker_ended(event.tgid);
-                self.handovers.forget(event.tgid);
+                self.frontends.handovers.forget(event.tgid);
             }
             process::THREAD => {
                 let name = event.name.split(|&byte| byte == 0).next();
                 if let Some(slot) = Slot::of_thread(event.tgid, name.unwrap_or_default()) {
-                    self.handovers.note(slot, event.at_ns);
+                    self.frontends.handovers.note(slot, event.at_ns);
                 }
             }
             process::FORK => self.registry.forked(event.parent, event.tgid),
@@ -288,66 +273,84 @@ impl Watcher {
             |cookie, seq| rings.progress(cookie, seq),
             &mut self.outcomes,
         );
-        for joined in self.hops.tick(self.now_ns, &mut self.outcomes) {
-            self.count_joined(joined);
-        }
+        self.settle();
+        let registry = &self.registry;
+        self.frontends.tick(
+            self.now_ns,
+            |pid| registry.model_of_worker(pid),
+            &mut self.settled,
+            &mut self.outcomes,
+        );
         self.settle();
         self.flush_log();
     }
 
     /// Counts what waits, since nothing more will come.
     fn finish(&mut self) {
-        for joined in self.hops.finish() {
-            self.count_joined(joined);
-        }
+        self.frontends.finish(&mut self.settled);
+        self.settle();
         self.flush_log();
     }
 
-    /// Names and counts what came out.
+    /// Names what came out, and counts what need not wait.
     fn settle(&mut self) {
         let mut outcomes = std::mem::take(&mut self.outcomes);
         for outcome in outcomes.drain(..) {
             match outcome {
                 Outcome::Finished(exchange) => self.answered(exchange),
                 Outcome::Worked(worked) => self.worked(worked),
+                Outcome::Abandoned(peer, request) => self.abandoned(peer, &request),
                 Outcome::Unfinished(reason) => self.metrics.unfinished(reason.name()),
                 Outcome::Lost(loss) => self.metrics.lost(loss.name(), 1),
             }
         }
-        // What was counted as lost on the way has come in between.
+        // What was lost on the way came in between.
         outcomes.append(&mut self.outcomes);
         self.outcomes = outcomes;
+        let mut settled = std::mem::take(&mut self.settled);
+        for settled in settled.drain(..) {
+            match settled {
+                Settled::Answer(answered, inner, worker) => {
+                    self.count(answered, inner, worker.as_deref());
+                }
+                Settled::Abandoned(observation) => self.metrics.observe_abandoned(&observation),
+            }
+        }
+        self.settled = settled;
     }
 
-    /// Counts an exchange, unless it has to wait for what a worker did.
     fn answered(&mut self, exchange: Exchange) {
         let Exchange { peer, request, .. } = &exchange;
+        let server = self.registry.server(peer.tgid, peer.local_port);
+        let only = server.predicts_only_by_path;
+        let of_call = match exchange.is_grpc() {
+            true => grpc::classify(&request.target, request.named.as_deref(), only),
+            false => None,
+        };
+        let route =
+            of_call.unwrap_or_else(|| route::classify(&request.method, &request.target, only));
+        let answered = Answered {
+            exchange,
+            server,
+            route,
+        };
+        self.frontends
+            .answered(answered, self.now_ns, &mut self.settled);
+    }
+
+    fn abandoned(&mut self, peer: Peer, request: &Request) {
         let server = self.registry.server(peer.tgid, peer.local_port);
         let route = route::classify(
             &request.method,
             &request.target,
             server.predicts_only_by_path,
         );
-        let id = exchange.answer.request_id;
-        let answered = Answered {
-            exchange,
-            server,
-            route,
-        };
-        if !answered.server.hands_on || answered.route.purpose == Purpose::Admin {
-            self.count(answered, Inner::None, None);
+        if !server.hands_on || route.purpose == Purpose::Admin {
             return;
         }
-        let joined = match id {
-            Some(id) => self.hops.answered(id, answered, self.now_ns),
-            None => Some(Joined {
-                answer: answered,
-                worker: None,
-            }),
-        };
-        if let Some(joined) = joined {
-            self.count_joined(joined);
-        }
+        let identity = Identity::new(server, route);
+        self.frontends
+            .abandoned(identity, request.last_read_ns, self.now_ns);
     }
 
     fn worked(&mut self, worked: WorkerExchange) {
@@ -358,16 +361,14 @@ impl Watcher {
             }
             return;
         }
-        let handed_ns =
-            self.handovers
-                .before(worked.peer.tgid, worked.idle_since_ns, worked.arrival_ns);
-        let worked = Arc::new(WorkerExchange {
-            handed_ns,
-            ..worked
-        });
-        for joined in self.hops.worked(&worked, self.now_ns, &mut self.outcomes) {
-            self.count_joined(joined);
-        }
+        let model = self.registry.model_of_worker(worked.peer.tgid);
+        self.frontends.worked(
+            worked,
+            model.as_ref(),
+            self.now_ns,
+            &mut self.settled,
+            &mut self.outcomes,
+        );
     }
 
     /// Exports a worker that has its model loaded: since `loaded_ns`, where that was seen.
@@ -379,7 +380,7 @@ impl Watcher {
             );
             return;
         };
-        self.handovers.introduce(pid, worker.slot);
+        self.frontends.handovers.introduce(pid, worker.slot);
         let load_ns = worker
             .started_ns
             .and_then(|started_ns| loaded_ns?.checked_sub(started_ns));
@@ -392,16 +393,8 @@ impl Watcher {
             },
             load_ns,
         };
+        self.registry.loaded(pid, &worker.identity.model);
         self.metrics.worker_loaded(pid, worker);
-    }
-
-    fn count_joined(&mut self, joined: Joined<Answered>) {
-        let Joined { answer, worker } = joined;
-        let inner = match &worker {
-            Some(worked) => Inner::Worker(WorkerHop::new(&answer.exchange, worked)),
-            None => Inner::Unseen,
-        };
-        self.count(answer, inner, worker.as_deref());
     }
 
     fn count(&mut self, answered: Answered, inner: Inner, worker: Option<&WorkerExchange>) {

@@ -6,7 +6,7 @@ use std::{
 };
 
 use inferprobe::{
-    latency::{Identity, Inner, Observation, Purpose, Stages, WorkEnd, WorkerHop},
+    latency::{Identity, Inner, Observation, Protocol, Purpose, Stages, WorkEnd, WorkerHop},
     metrics::{
         DiskSample, Format, GpuMemory, GpuSample, LiveWorker, MemorySample, Metrics, ProcessSample,
         Selection,
@@ -132,6 +132,7 @@ fn observation(
             server: server.into(),
         },
         purpose: Purpose::Inference,
+        protocol: Protocol::Http,
         status,
         stages,
         inner: Inner::None,

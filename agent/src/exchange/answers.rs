@@ -1,7 +1,10 @@
 //! The answers in the bytes that a server writes to one connection.
 
+use inferprobe_ebpf::abi::flag;
+
 use crate::{
     exchange::{Answer, Request},
+    kernel::rings::RecordView,
     protocol::http1::{self, AnswerHead, Body, ChunkScan, Parse},
 };
 
@@ -23,6 +26,27 @@ pub struct Writes<'a> {
     pub visible: &'a [u8],
     /// The stream's last bytes after them, the newest in the low byte; 0 when not known.
     pub tail: u64,
+}
+
+/// Sends up to this size do not wait for the peer (the default send buffer takes three times as much), so that their
+/// return tells their start.
+const PROMPT_SEND_BYTES: u64 = 64 << 10;
+
+impl<'a> Writes<'a> {
+    /// The writes that a record tells of, `before_bytes` of the same run having been told before.
+    pub fn of(view: &RecordView<'a>, before_bytes: u64) -> Self {
+        let record = &view.record;
+        let bytes = record.written_bytes.saturating_sub(before_bytes);
+        let at_return = record.flags & flag::WRITE_AT_RETURN != 0;
+        Self {
+            start_ns: record.first_write_ns,
+            start_bounded: at_return && bytes > PROMPT_SEND_BYTES,
+            end_ns: record.last_write_ns,
+            bytes,
+            visible: view.answer,
+            tail: record.tail,
+        }
+    }
 }
 
 /// What a write brought about.

@@ -13,9 +13,6 @@ use crate::{
 
 /// Silence after which an answer whose end cannot be seen is taken for finished, its end left unknown.
 pub const QUIET_NS: u64 = 500_000_000;
-/// Sends up to this size do not wait for the peer (the default send buffer takes three times as much), so that their
-/// return tells their start.
-const PROMPT_SEND_BYTES: u64 = 64 << 10;
 /// Requests that may wait for an answer on one connection; more are given up, oldest first.
 const PENDING_CAP: usize = 1024;
 
@@ -122,12 +119,14 @@ impl Connection {
             out.push(pair(self.peer, self.answering.take(), answer));
         }
         for request in std::mem::take(&mut self.requests.pending) {
-            let reason = if request.complete {
-                complete_reason
-            } else {
-                Unfinished::Incomplete
-            };
-            out.push(Outcome::Unfinished(reason));
+            if !request.complete {
+                out.push(Outcome::Unfinished(Unfinished::Incomplete));
+                continue;
+            }
+            out.push(Outcome::Unfinished(complete_reason));
+            if complete_reason == Unfinished::Unanswered {
+                out.push(Outcome::Abandoned(self.peer, request));
+            }
         }
     }
 
@@ -145,14 +144,7 @@ impl Connection {
     }
 
     fn take_reads(&mut self, view: &RecordView<'_>, out: &mut Vec<Outcome>) {
-        let record = &view.record;
-        let reads = Reads {
-            arrival_ns: (record.flags & flag::ARRIVAL_KNOWN != 0).then_some(record.arrival_ns),
-            first_ns: record.first_read_ns,
-            last_ns: record.last_read_ns,
-            bytes: record.read_bytes,
-            visible: view.request,
-        };
+        let reads = Reads::of(view);
         self.requests
             .feed(&reads, |loss| out.push(Outcome::Lost(loss)));
         while self.requests.pending.len() > PENDING_CAP {
@@ -162,21 +154,8 @@ impl Connection {
     }
 
     fn take_writes(&mut self, view: &RecordView<'_>, out: &mut Vec<Outcome>) {
-        let record = &view.record;
-        let bytes = record.written_bytes.saturating_sub(self.written_bytes);
-        let at_return = record.flags & flag::WRITE_AT_RETURN != 0;
-        self.write(
-            &Writes {
-                start_ns: record.first_write_ns,
-                start_bounded: at_return && bytes > PROMPT_SEND_BYTES,
-                end_ns: record.last_write_ns,
-                bytes,
-                visible: view.answer,
-                tail: record.tail,
-            },
-            out,
-        );
-        self.written_bytes = record.written_bytes;
+        self.write(&Writes::of(view, self.written_bytes), out);
+        self.written_bytes = view.record.written_bytes;
     }
 
     fn write(&mut self, writes: &Writes<'_>, out: &mut Vec<Outcome>) {
@@ -415,13 +394,15 @@ mod tests {
         );
         wire.record(kind::CLOSE, b"", b"");
         assert!(!wire.alive);
-        assert_eq!(
-            wire.out,
-            [
-                Outcome::Unfinished(Unfinished::Unanswered),
-                Outcome::Unfinished(Unfinished::Incomplete)
-            ]
-        );
+        let [
+            Outcome::Unfinished(Unfinished::Unanswered),
+            Outcome::Abandoned(_, request),
+            Outcome::Unfinished(Unfinished::Incomplete),
+        ] = &wire.out[..]
+        else {
+            panic!("{:?}", wire.out)
+        };
+        assert_eq!(request.target, "/a");
     }
 
     #[test]

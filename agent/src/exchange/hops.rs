@@ -16,6 +16,8 @@ use crate::{
 
 /// How long an answer waits for its worker's reply, which was written before it, ns.
 const ANSWER_WAIT_NS: u64 = 300_000_000;
+/// How long after a reply its answer must have begun, ns: later, its client is taken to have left.
+const OVERDUE_NS: u64 = 2_000_000_000;
 /// How long a reply waits for the end of its answer, ns: a slow client may take long to read it.
 const REPLY_WAIT_NS: u64 = 120_000_000_000;
 /// Answers, and replies, that may wait; past it, the oldest give up.
@@ -35,6 +37,8 @@ pub struct Joined<A> {
 pub struct Hops<A> {
     answers: Waiting<A>,
     replies: Waiting<Arc<WorkerExchange>>,
+    /// Replies that are not overdue yet, and when each came.
+    timely: VecDeque<(u64, Uuid)>,
 }
 
 impl<A> Default for Hops<A> {
@@ -42,6 +46,7 @@ impl<A> Default for Hops<A> {
         Self {
             answers: Waiting::default(),
             replies: Waiting::default(),
+            timely: VecDeque::new(),
         }
     }
 }
@@ -73,6 +78,7 @@ impl<A> Hops<A> {
                     worker: Some(worked.clone()),
                 }),
                 None => {
+                    self.timely.push_back((now_ns, id));
                     let evicted = self.replies.insert(id, worked.clone(), now_ns);
                     lost.extend(evicted.map(|_| Outcome::Lost(Loss::ReplyUnpaired)));
                 }
@@ -94,6 +100,24 @@ impl<A> Hops<A> {
             answer,
             worker: None,
         })
+    }
+
+    /// Offers each reply whose answer is overdue to `adopt`, once, and forgets it if that takes it.
+    pub fn offer_overdue(
+        &mut self,
+        now_ns: u64,
+        mut adopt: impl FnMut(Uuid, &Arc<WorkerExchange>) -> bool,
+    ) {
+        while let Some((_, id)) = self
+            .timely
+            .pop_front_if(|(since_ns, _)| now_ns.saturating_sub(*since_ns) >= OVERDUE_NS)
+        {
+            if let Some(worked) = self.replies.by_id.get(&id)
+                && adopt(id, worked)
+            {
+                self.replies.take(&id);
+            }
+        }
     }
 
     /// Gives up what has waited too long: answers go without a worker, replies are lost.
@@ -253,6 +277,27 @@ mod tests {
         hops.worked(&worked(&[1]), 0, &mut lost);
         hops.tick(REPLY_WAIT_NS, &mut lost);
         assert_eq!(lost, [Outcome::Lost(Loss::ReplyUnpaired)]);
+    }
+
+    #[test]
+    fn an_overdue_reply_is_offered_once() {
+        let mut hops = Hops::<char>::default();
+        let mut lost = Vec::new();
+        hops.worked(&worked(&[1, 2, 3]), 0, &mut lost);
+        hops.answered(Uuid::from_u128(2), 'a', 1).unwrap();
+        let mut offered = Vec::new();
+        for now_ns in [OVERDUE_NS - 1, OVERDUE_NS, OVERDUE_NS + 1] {
+            hops.offer_overdue(now_ns, |id, _| {
+                offered.push((now_ns, id.as_u128()));
+                id.as_u128() == 1
+            });
+        }
+        assert_eq!(offered, [(OVERDUE_NS, 1), (OVERDUE_NS, 3)]);
+        // A slow client's answer may still end.
+        let joined = hops.answered(Uuid::from_u128(3), 'b', OVERDUE_NS + 2);
+        assert!(joined.unwrap().worker.is_some());
+        hops.tick(u64::MAX, &mut lost);
+        assert!(lost.is_empty());
     }
 
     #[test]

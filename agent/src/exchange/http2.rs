@@ -1,15 +1,18 @@
 //! One HTTP/2 connection, seen from the server: requests and answers, paired by stream.
 //!
-//! Each call brings one read or one write: its times are the times of all that lies in it. Where frames begin is
-//! `protocol::http2`'s to know.
+//! Each record brings one read, one write, or both: its times are the times of all that lies in them. Where frames begin
+//! is `protocol::http2`'s to know.
 
 use std::collections::BTreeMap;
+
+use inferprobe_ebpf::abi::{Record, kind};
 
 use crate::{
     exchange::{
         Answer, Loss, Outcome, Peer, Request, Unfinished, answers::Writes, connection::pair,
         requests::Reads,
     },
+    kernel::rings::RecordView,
     protocol::{
         grpc::{self, MESSAGE_CAP},
         http2::{Fault, Fields, FrameReader, Part},
@@ -25,8 +28,11 @@ const OPEN_CAP: usize = 1024;
 /// What is known of one connection.
 #[derive(Debug)]
 pub struct Http2Connection {
-    /// Where; the process may change.
-    pub peer: Peer,
+    peer: Peer,
+    seq: u32,
+    written_bytes: u64,
+    /// Time of the latest record, ns.
+    pub latest_ns: u64,
     /// `None` once a direction could not be followed.
     frames: Option<Frames>,
     streams: Streams,
@@ -40,11 +46,14 @@ struct Frames {
 }
 
 impl Http2Connection {
-    /// A connection of which nothing was seen. If its first read is not a client's preface, it is taken to be joined at
+    /// A connection of which `record` is the first sign. If its first read is not a client's preface, it is taken to be joined at
     /// the beginning of a frame.
-    pub fn new(peer: Peer) -> Self {
+    pub fn new(record: &Record, peer: Peer) -> Self {
         Self {
             peer,
+            seq: record.seq.wrapping_sub(1),
+            written_bytes: 0,
+            latest_ns: 0,
             frames: Some(Frames {
                 requests: FrameReader::client(),
                 answers: FrameReader::server(),
@@ -53,8 +62,34 @@ impl Http2Connection {
         }
     }
 
+    /// Takes in a record; returns whether the connection goes on.
+    pub fn take(&mut self, view: &RecordView<'_>, out: &mut Vec<Outcome>) -> bool {
+        let record = &view.record;
+        if record.seq != self.seq.wrapping_add(1) {
+            out.push(Outcome::Lost(Loss::Resynchronised));
+            self.lose(out);
+        }
+        self.seq = record.seq;
+        self.peer.tgid = record.tgid;
+        self.latest_ns = record.last_write_ns.max(record.last_read_ns);
+        match record.kind {
+            kind::READ => self.reads(&Reads::of(view), out),
+            kind::EXCHANGE => {
+                self.reads(&Reads::of(view), out);
+                self.writes(&Writes::of(view, 0), out);
+            }
+            kind::PROGRESS => self.writes(&Writes::of(view, self.written_bytes), out),
+            _ => {
+                self.close(Unfinished::Unanswered, out);
+                return false;
+            }
+        }
+        self.written_bytes = record.written_bytes;
+        true
+    }
+
     /// Takes in a read.
-    pub fn reads(&mut self, reads: &Reads<'_>, out: &mut Vec<Outcome>) {
+    fn reads(&mut self, reads: &Reads<'_>, out: &mut Vec<Outcome>) {
         if reads.bytes == 0 {
             return;
         }
@@ -79,7 +114,7 @@ impl Http2Connection {
     }
 
     /// Takes in a write.
-    pub fn writes(&mut self, writes: &Writes<'_>, out: &mut Vec<Outcome>) {
+    fn writes(&mut self, writes: &Writes<'_>, out: &mut Vec<Outcome>) {
         let Some(Frames { requests, answers }) = &mut self.frames else {
             return;
         };
@@ -100,7 +135,7 @@ impl Http2Connection {
     }
 
     /// Gives the connection up, since records of it are missing.
-    pub fn lose(&mut self, out: &mut Vec<Outcome>) {
+    fn lose(&mut self, out: &mut Vec<Outcome>) {
         if self.frames.take().is_some() {
             out.push(Outcome::Lost(Loss::Http2Unfollowed));
         }

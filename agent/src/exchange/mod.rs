@@ -2,12 +2,14 @@
 //!
 //! Pure: no kernel, no clock, no names of processes. `table` holds the connections, `requests` and `answers` find the
 //! messages in each direction, `connection` pairs them first in, first out; `http2` does all of it by stream. `worker`
-//! does the same with the frames of TorchServe's workers, and `hops` joins the two by the request's number.
+//! does the same with the frames of TorchServe's workers. `hops` joins the two by the request's number, `lines` by order
+//! where there is none.
 
 pub mod answers;
 pub mod connection;
 pub mod hops;
 pub mod http2;
+pub mod lines;
 pub mod requests;
 pub mod table;
 pub mod worker;
@@ -85,6 +87,13 @@ pub struct Exchange {
     pub answer: Answer,
 }
 
+impl Exchange {
+    /// Whether it was a call of gRPC, as far as that was seen.
+    pub fn is_grpc(&self) -> bool {
+        self.answer.grpc_status.is_some() || self.request.named.is_some()
+    }
+}
+
 /// A frame that a TorchServe worker read, and its reply.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct WorkerExchange {
@@ -126,6 +135,8 @@ pub enum Outcome {
     Worked(WorkerExchange),
     /// A request was read and will not be seen answered.
     Unfinished(Unfinished),
+    /// Which one that was, where it was read whole and its connection ended first: the server may not know.
+    Abandoned(Peer, Request),
     /// Something could not be told apart, and was left out.
     Lost(Loss),
 }

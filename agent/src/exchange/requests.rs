@@ -2,8 +2,11 @@
 
 use std::collections::VecDeque;
 
+use inferprobe_ebpf::abi::flag;
+
 use crate::{
     exchange::{Loss, Request},
+    kernel::rings::RecordView,
     protocol::http1::{self, Body, ChunkScan, Parse},
 };
 
@@ -25,6 +28,21 @@ pub struct Reads<'a> {
     pub bytes: u64,
     /// The first of them, as many as were copied.
     pub visible: &'a [u8],
+}
+
+impl<'a> Reads<'a> {
+    /// The reads that a record tells of.
+    pub fn of(view: &RecordView<'a>) -> Self {
+        let record = &view.record;
+        let arrival_known = record.flags & flag::ARRIVAL_KNOWN != 0;
+        Self {
+            arrival_ns: arrival_known.then_some(record.arrival_ns),
+            first_ns: record.first_read_ns,
+            last_ns: record.last_read_ns,
+            bytes: record.read_bytes,
+            visible: view.request,
+        }
+    }
 }
 
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -5,7 +5,10 @@ use std::collections::{HashMap, HashSet};
 use inferprobe_ebpf::abi::{ProgressSlot, Record, flag, kind, mode};
 
 use crate::{
-    exchange::{Loss, Outcome, Peer, Unfinished, connection::Connection, worker::WorkerConnection},
+    exchange::{
+        Loss, Outcome, Peer, Unfinished, connection::Connection, http2::Http2Connection,
+        worker::WorkerConnection,
+    },
     kernel::rings::RecordView,
 };
 
@@ -34,6 +37,7 @@ pub struct Table {
 #[derive(Debug)]
 enum Speaker {
     Http(Box<Connection>),
+    Http2(Box<Http2Connection>),
     Worker(Box<WorkerConnection>),
 }
 
@@ -48,6 +52,7 @@ impl Speaker {
         };
         match record.mode {
             mode::FRAMES => Self::Worker(Box::new(WorkerConnection::new(record, peer))),
+            mode::STREAMS => Self::Http2(Box::new(Http2Connection::new(record, peer))),
             _ => Self::Http(Box::new(Connection::new(record, peer))),
         }
     }
@@ -55,6 +60,7 @@ impl Speaker {
     fn take(&mut self, view: &RecordView<'_>, out: &mut Vec<Outcome>) -> bool {
         match self {
             Self::Http(connection) => connection.take(view, out),
+            Self::Http2(connection) => connection.take(view, out),
             Self::Worker(connection) => connection.take(view, out),
         }
     }
@@ -62,6 +68,7 @@ impl Speaker {
     fn is_answering(&self) -> bool {
         match self {
             Self::Http(connection) => connection.is_answering(),
+            Self::Http2(_) => false,
             Self::Worker(connection) => connection.awaits_reader(),
         }
     }
@@ -69,6 +76,7 @@ impl Speaker {
     fn is_idle(&self) -> bool {
         match self {
             Self::Http(connection) => connection.is_idle(),
+            Self::Http2(connection) => connection.is_idle(),
             Self::Worker(connection) => connection.is_idle(),
         }
     }
@@ -76,6 +84,7 @@ impl Speaker {
     fn latest_ns(&self) -> u64 {
         match self {
             Self::Http(connection) => connection.latest_ns,
+            Self::Http2(connection) => connection.latest_ns,
             Self::Worker(connection) => connection.latest_ns,
         }
     }
@@ -83,6 +92,7 @@ impl Speaker {
     fn evict(&mut self, out: &mut Vec<Outcome>) {
         match self {
             Self::Http(connection) => connection.close(Unfinished::Evicted, out),
+            Self::Http2(connection) => connection.close(Unfinished::Evicted, out),
             Self::Worker(connection) => connection.close(out),
         }
     }
@@ -142,7 +152,7 @@ impl Table {
                     connection.end_if_quiet(now_ns, out);
                     connection.awaits_reader()
                 }
-                None => false,
+                Some(Speaker::Http2(_)) | None => false,
             });
         if now_ns.saturating_sub(self.swept_ns) >= SWEEP_NS {
             self.swept_ns = now_ns;

@@ -7,16 +7,13 @@ use std::collections::VecDeque;
 use inferprobe_ebpf::abi::{Record, flag, kind};
 
 use crate::{
-    exchange::{Loss, Outcome, Peer, WorkerExchange},
+    exchange::{Loss, Outcome, Peer, WorkerExchange, answers::Writes},
     kernel::rings::RecordView,
     protocol::torchserve::{CommandReader, ReplyReader, command::Command, reply::Reply},
 };
 
 /// Frames that may wait for a reply; more are given up, oldest first.
 const OPEN_CAP: usize = 64;
-/// Sends up to this size do not wait for the frontend (the default send buffer takes three times as much), so that
-/// their return tells their start.
-const PROMPT_SEND_BYTES: u64 = 64 << 10;
 /// How long a reply that was written waits to be told that the frontend read it, ns.
 const TAKEN_WAIT_NS: u64 = 100_000_000;
 /// The end of the list of answers: the last bytes of every reply.
@@ -203,16 +200,15 @@ impl WorkerConnection {
 
     fn write(&mut self, view: &RecordView<'_>, out: &mut Vec<Outcome>) {
         let record = &view.record;
-        let bytes = record.written_bytes.saturating_sub(self.written_bytes);
+        let writes = Writes::of(view, self.written_bytes);
         self.written_bytes = record.written_bytes;
         let Some(open) = self.open.front_mut() else {
             out.push(Outcome::Lost(Loss::AnswerWithoutRequest));
             return;
         };
-        let bounded = record.flags & flag::WRITE_AT_RETURN != 0 && bytes > PROMPT_SEND_BYTES;
-        open.reply_bytes += bytes;
+        open.reply_bytes += writes.bytes;
         open.first_write_ns
-            .get_or_insert((!bounded).then_some(record.first_write_ns));
+            .get_or_insert((!writes.start_bounded).then_some(writes.start_ns));
         let is_end = record.tail as u32 == END_OF_LIST;
         if let Some(reply) = open.cut.take() {
             if is_end {
@@ -223,7 +219,7 @@ impl WorkerConnection {
             return;
         }
         let mut replies = Vec::new();
-        let rest = bytes.saturating_sub(view.answer.len() as u64);
+        let rest = writes.bytes.saturating_sub(view.answer.len() as u64);
         let followed = self
             .replies
             .feed(view.answer, &mut replies)

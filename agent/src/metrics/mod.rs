@@ -78,6 +78,11 @@ impl Metrics {
         self.state().requests.observe(observation);
     }
 
+    /// Adds one request of TorchServe whose client left before its answer.
+    pub fn observe_abandoned(&self, observation: &Observation) {
+        self.state().requests.observe_abandoned(observation);
+    }
+
     /// Adds a worker process that has its model loaded.
     pub fn worker_loaded(&self, pid: u32, worker: LiveWorker) {
         self.state().workers.insert(pid, worker);

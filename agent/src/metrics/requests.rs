@@ -11,7 +11,7 @@ use super::{
     names,
     torchserve::{self, LastTimes},
 };
-use crate::latency::{Identity, Inner, Observation, Purpose};
+use crate::latency::{Identity, Inner, Observation, Protocol, Purpose};
 
 /// Distinct status codes of one model or server.
 const MAX_CODES: usize = 32;
@@ -23,6 +23,8 @@ pub(super) struct Requests {
     by_identity: BTreeMap<Identity, Served>,
     admin: BTreeMap<Arc<str>, Codes>,
     last_times: LastTimes,
+    /// Requests of every purpose.
+    seen: u64,
     answers: Answers,
     unknown: Unknown,
 }
@@ -47,7 +49,7 @@ struct Served {
 /// Answers by status code; a code outside 100 to 599, or past the limit, is `None`.
 type Codes = BTreeMap<Option<u16>, u64>;
 
-/// Answers of every purpose by class, as TorchServe sorts them: what is neither 2xx nor 4xx is 5xx.
+/// Answers over HTTP of every purpose by class, as TorchServe sorts them: what is neither 2xx nor 4xx is 5xx.
 #[derive(Debug, Default)]
 struct Answers {
     success: u64,
@@ -72,6 +74,7 @@ impl Requests {
             by_identity: BTreeMap::new(),
             admin: BTreeMap::new(),
             last_times: LastTimes::default(),
+            seen: 0,
             answers: Answers::default(),
             unknown: Unknown::default(),
         }
@@ -79,10 +82,9 @@ impl Requests {
 
     /// Adds one finished request.
     pub(super) fn observe(&mut self, observation: &Observation) {
-        match observation.status {
-            200..=299 => self.answers.success += 1,
-            400..=499 => self.answers.client_error += 1,
-            _ => self.answers.server_error += 1,
+        self.seen += 1;
+        if observation.protocol == Protocol::Http {
+            self.answers.add(observation.status);
         }
         match observation.purpose {
             Purpose::Admin => {
@@ -94,12 +96,23 @@ impl Requests {
         }
     }
 
+    /// Adds a request of TorchServe whose client left before its answer: TorchServe counts it as if it were answered,
+    /// our own families as unfinished.
+    pub(super) fn observe_abandoned(&mut self, observation: &Observation) {
+        self.seen += 1;
+        self.answers.add(observation.status);
+        self.last_times.add(observation);
+        let identity = self.bounds.admit(&observation.identity, true);
+        let served = self.by_identity.entry(identity).or_default();
+        served.torchserve.add(observation, self.seen);
+    }
+
     fn observe_inference(&mut self, observation: &Observation) {
         let status = observation.status;
         self.unknown.add(observation);
         self.last_times.add(observation);
 
-        let index = self.answers.total();
+        let index = self.seen;
         if let Some(served) = self.by_identity.get_mut(&observation.identity)
             && served.settled
         {
@@ -234,8 +247,12 @@ impl Unknown {
 }
 
 impl Answers {
-    fn total(&self) -> u64 {
-        self.success + self.client_error + self.server_error
+    fn add(&mut self, status: u16) {
+        match status {
+            200..=299 => self.success += 1,
+            400..=499 => self.client_error += 1,
+            _ => self.server_error += 1,
+        }
     }
 }
 
@@ -281,6 +298,7 @@ mod tests {
             },
             purpose: Purpose::Inference,
             status,
+            protocol: Protocol::Http,
             stages: KNOWN,
             inner: Inner::None,
         }

@@ -10,7 +10,7 @@ use super::{
     histogram::Histogram,
     names,
 };
-use crate::latency::{Identity, Inner, Observation, WorkEnd};
+use crate::latency::{GRPC_INTERNAL, Identity, Inner, Observation, Protocol, WorkEnd, WorkerHop};
 
 /// What TorchServe counts of one model and version.
 #[derive(Debug, Clone, Copy, Default)]
@@ -37,6 +37,7 @@ struct Share {
     counts: bool,
     latency_ns: Option<u64>,
     queue_ns: Option<u64>,
+    last_queue_ns: Option<u64>,
     handler_ns: Option<u64>,
     prediction_ns: Option<u64>,
 }
@@ -49,40 +50,53 @@ impl Share {
             status,
             stages,
             inner,
+            protocol,
             ..
         } = observation;
-        let is_success = (200..=299).contains(status);
-        let hop = match inner {
-            Inner::Worker(hop) => hop,
-            // Nothing is handed on to a worker without a model: a 404 of the frontend's own is no inference.
-            Inner::None | Inner::Unseen if !is_success => {
-                return Self {
-                    counts: *status != 404,
-                    ..Self::default()
-                };
-            }
-            Inner::None => {
-                return Self {
-                    counts: true,
-                    latency_ns: stages.total_ns(),
-                    queue_ns: stages.queue_ns,
-                    handler_ns: stages.handler_ns,
-                    prediction_ns: stages.handler_ns,
-                };
-            }
-            Inner::Unseen => {
-                return Self {
-                    counts: true,
-                    latency_ns: stages.handler_ns,
-                    ..Self::default()
-                };
-            }
+        // Nothing is handed on to a worker without a model: a 404 of the frontend's own is no inference, and over gRPC
+        // it is an INTERNAL (GRPCInferenceHandler.java).
+        let names_no_model = match (inner, protocol) {
+            (Inner::Unseen, Protocol::Grpc(Some(grpc_status))) => *grpc_status == GRPC_INTERNAL,
+            _ => *status == 404,
         };
+        let share = match inner {
+            Inner::Worker(hop) => Self::of_worker(hop),
+            _ if !(200..=299).contains(status) => Self {
+                counts: !names_no_model,
+                ..Self::default()
+            },
+            Inner::None => Self {
+                counts: true,
+                latency_ns: stages.total_ns(),
+                queue_ns: stages.queue_ns,
+                last_queue_ns: stages.queue_ns,
+                handler_ns: stages.handler_ns,
+                prediction_ns: stages.handler_ns,
+            },
+            Inner::Unseen => Self {
+                counts: true,
+                latency_ns: stages.handler_ns,
+                ..Self::default()
+            },
+        };
+        match (inner, protocol) {
+            // TorchServe adds no sums for gRPC (GRPCJob.java).
+            (Inner::Worker(_) | Inner::Unseen, Protocol::Grpc(_)) => Self {
+                latency_ns: None,
+                queue_ns: None,
+                ..share
+            },
+            _ => share,
+        }
+    }
+
+    fn of_worker(hop: &WorkerHop) -> Self {
         match hop.end {
             WorkEnd::Predicted => Self {
                 counts: true,
                 latency_ns: Some(hop.latency_ns),
                 queue_ns: hop.inner_queue_ns,
+                last_queue_ns: hop.inner_queue_ns,
                 handler_ns: hop.worker_ns,
                 prediction_ns: hop.worker_ns,
             },
@@ -130,7 +144,7 @@ pub(super) struct LastTimes {
 impl LastTimes {
     /// Takes in one inference request.
     pub(super) fn add(&mut self, observation: &Observation) {
-        self.queue_ns = Share::of(observation).queue_ns.or(self.queue_ns);
+        self.queue_ns = Share::of(observation).last_queue_ns.or(self.queue_ns);
         if let Inner::Worker(hop) = observation.inner {
             self.worker_thread_ns = hop.relay_ns.or(self.worker_thread_ns);
         }
@@ -315,6 +329,7 @@ mod tests {
         Observation {
             identity: identity("tiny"),
             purpose: Purpose::Inference,
+            protocol: Protocol::Http,
             status,
             stages: STAGES,
             inner,
@@ -420,6 +435,26 @@ mod tests {
                 .collect();
             assert_eq!(found, expected, "{status} {inner:?}");
         }
+    }
+
+    #[test]
+    fn grpc_adds_no_sums_and_an_internal_error_of_the_frontend_is_no_inference() {
+        let call = |grpc_status, status, inner| Observation {
+            protocol: Protocol::Grpc(Some(grpc_status)),
+            ..observation(status, inner)
+        };
+        let internal = call(GRPC_INTERNAL, 500, Inner::Unseen);
+        let missing = call(5, 404, hop(WorkEnd::Failed));
+        assert_eq!(
+            after(&[internal, missing, call(0, 200, hop(WorkEnd::Predicted))]),
+            [
+                format!("HandlerTime{MODEL} 20.01"),
+                format!("PredictionTime{MODEL} 20.01"),
+                format!("QueueTime{HOST} 5.0"),
+                format!("WorkerThreadTime{HOST} 1.0"),
+                format!("ts_inference_requests_total{SERVED} 2.0"),
+            ]
+        );
     }
 
     #[test]

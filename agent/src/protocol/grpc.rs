@@ -23,7 +23,7 @@ pub struct ModelName {
 }
 
 /// Service and method of a path; `None` if it is not one of gRPC.
-pub fn method_of(path: &str) -> Option<(&str, &str)> {
+fn method_of(path: &str) -> Option<(&str, &str)> {
     let (service, method) = path.strip_prefix('/')?.split_once('/')?;
     // A service stands in a package: that tells it from most paths of plain HTTP.
     (service.contains('.') && !method.is_empty() && !method.contains(['/', '?']))

@@ -44,6 +44,8 @@ struct Process {
     /// Short name, `comm`.
     name: Arc<str>,
     reason: Option<Match>,
+    /// Model that it has loaded, if it is a worker.
+    model: Option<Arc<str>>,
     /// When the entry is looked up anew, or dropped; `None`: an event will tell.
     until: Option<Instant>,
 }
@@ -129,6 +131,7 @@ impl Registry {
             Process {
                 name,
                 reason: Some(reason),
+                model: None,
                 until: None,
             },
         );
@@ -147,6 +150,7 @@ impl Registry {
                 Process {
                     name,
                     reason,
+                    model: None,
                     until: None,
                 },
             );
@@ -174,6 +178,18 @@ impl Registry {
             .get(&pid)
             .and_then(|process| process.reason?.known);
         known == Some(KnownServer::TorchServeWorker)
+    }
+
+    /// Notes which model a worker has loaded.
+    pub fn loaded(&mut self, pid: u32, model: &str) {
+        if let Some(process) = self.processes.get_mut(&pid) {
+            process.model = Some(model.into());
+        }
+    }
+
+    /// Model that a worker has loaded; `None` where that is not known.
+    pub fn model_of_worker(&self, pid: u32) -> Option<Arc<str>> {
+        self.processes.get(&pid)?.model.clone()
     }
 
     /// Names to count a request under that `pid` answered on `port` (`None`: AF_UNIX).
@@ -214,6 +230,7 @@ impl Registry {
             Process {
                 name: name.clone(),
                 reason: None,
+                model: None,
                 until: Some(now + NAME_TRUST),
             },
         );
@@ -347,6 +364,7 @@ mod tests {
             Process {
                 name: "java".into(),
                 reason,
+                model: None,
                 until: None,
             },
         );
@@ -363,6 +381,7 @@ mod tests {
             Process {
                 name: "gone".into(),
                 reason: None,
+                model: None,
                 until: None,
             },
         );

@@ -33,7 +33,7 @@ impl Run {
     /// Nothing came yet.
     fn new() -> Self {
         Self {
-            connection: Http2Connection::new(PEER),
+            connection: Http2Connection::new(&Record::default(), PEER),
             now_ns: 0,
             out: Vec::new(),
         }
