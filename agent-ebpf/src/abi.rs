@@ -9,8 +9,10 @@ use bytemuck::{Pod, Zeroable};
 pub const REQUEST_HEAD_CAP: usize = 1024;
 /// Bytes of an answer's beginning that records carry at most, in all.
 pub const ANSWER_HEAD_CAP: usize = 1024;
-/// Payload of the largest record.
+/// Payload of the largest record; a power of two.
 pub const PAYLOAD_CAP: usize = REQUEST_HEAD_CAP + ANSWER_HEAD_CAP;
+/// Bytes that are copied at once at most.
+pub const COPY_CAP: usize = 1024;
 
 /// What a [`Record`] reports.
 pub mod kind {

@@ -6,7 +6,7 @@ use aya_ebpf::helpers::{
     bpf_get_current_task_btf, bpf_task_pt_regs, generated::bpf_probe_read_user,
 };
 use inferprobe_ebpf::{
-    abi::PAYLOAD_CAP,
+    abi::{COPY_CAP, PAYLOAD_CAP},
     frame::PEEK,
     segment::{Capture, Conn},
 };
@@ -15,8 +15,8 @@ use crate::kernel::{self, Buffer};
 
 /// Vectors of a scattered transfer that are looked at for its last bytes.
 const VECTORS: u32 = 8;
-/// Vectors whose first bytes are copied: heads lie in the first, and each more multiplies the verifier's work.
-const COPIED_VECTORS: u32 = 3;
+/// Vectors whose first bytes are copied: gRPC in Java writes an answer and its trailers as six.
+const COPIED_VECTORS: u32 = 8;
 
 /// Bytes of a transfer in user memory: one buffer, or vectors of them.
 #[derive(Clone, Copy)]
@@ -186,26 +186,13 @@ fn opaque(value: u32) -> u32 {
 
 /// Copies up to `len` bytes to `payload[at..]`; returns how many.
 ///
-/// The verifier bounds start and length apart, so their largest sum must end within the payload: behind its first half,
-/// less is copied at once.
+/// The verifier bounds start and length apart, so their largest sum must end within the payload's room.
 #[inline(always)]
 fn copy_flat(conn: &mut Conn, at: u16, start: u64, len: u64) -> Option<u16> {
-    const HALF: u64 = PAYLOAD_CAP as u64 / 2;
-    const QUARTER: u64 = PAYLOAD_CAP as u64 / 4;
-    let at = at as u64;
-    if at <= HALF {
-        copy_bounded(conn, at, start, smaller(len, HALF))
-    } else if at <= HALF + QUARTER {
-        copy_bounded(conn, at, start, smaller(len, QUARTER))
-    } else {
-        Some(0)
-    }
-}
-
-#[inline(always)]
-fn copy_bounded(conn: &mut Conn, at: u64, start: u64, len: u64) -> Option<u16> {
+    let at = opaque(at as u32) & (PAYLOAD_CAP as u32 - 1);
+    let len = smaller(len, COPY_CAP as u64);
     let conn: *mut Conn = conn;
-    // SAFETY: the caller bounds `at + len` by the payload's size.
+    // SAFETY: `at` is less than PAYLOAD_CAP, `len` at most COPY_CAP, and the room is as long as both.
     unsafe {
         let to = conn
             .cast::<u8>()

@@ -4,7 +4,7 @@
 //! `frame`'s hints: whether a request is complete, and whose answer it is, is userspace's to say.
 
 use crate::{
-    abi::{ANSWER_HEAD_CAP, PAYLOAD_CAP, REQUEST_HEAD_CAP, Record, flag, kind, mode},
+    abi::{ANSWER_HEAD_CAP, COPY_CAP, PAYLOAD_CAP, REQUEST_HEAD_CAP, Record, flag, kind, mode},
     arrival::{Arrival, ArrivalLog},
 };
 
@@ -32,8 +32,8 @@ pub mod phase {
 pub struct Conn {
     /// The record being filled.
     pub record: Record,
-    /// Its payload.
-    pub payload: [u8; PAYLOAD_CAP],
+    /// Its payload, and behind it the room that a copy to its last byte could take.
+    pub payload: [u8; PAYLOAD_CAP + COPY_CAP],
     /// When the receive queue's bytes came.
     pub arrivals: ArrivalLog,
     /// Start of the send under way; 0: not seen.
@@ -63,7 +63,7 @@ pub struct Conn {
     pub reserved: [u8; 5],
 }
 
-const _: () = assert!(size_of::<Conn>() == 96 + 2048 + 136 + 40);
+const _: () = assert!(size_of::<Conn>() == 96 + 3072 + 136 + 40);
 
 /// Bytes of the user's buffer to copy: `len` of them, to `payload[at..]`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -97,7 +97,7 @@ impl Conn {
     pub const fn new() -> Self {
         Self {
             record: Record::NONE,
-            payload: [0; PAYLOAD_CAP],
+            payload: [0; PAYLOAD_CAP + COPY_CAP],
             arrivals: ArrivalLog::new(),
             send_start_ns: 0,
             emitted_ns: 0,

@@ -14,7 +14,8 @@ use crate::{
         lines::{Lines, Waiting},
     },
     latency::{
-        Identity, Inner, Observation, Protocol, Purpose, Stages, WorkerHop, torchserve_status,
+        GRPC_INTERNAL, Identity, Inner, Observation, Protocol, Purpose, Stages, WorkerHop,
+        torchserve_status,
     },
     protocol::{
         route::Route,
@@ -23,8 +24,8 @@ use crate::{
     workers::{handovers::Handovers, registry::Server},
 };
 
-/// How long a call's answer waits for its worker's reply, which was written before it, ns.
-const CALL_WAIT_NS: u64 = 300_000_000;
+/// How long a call's answer waits until every reply that was written before it was told, ns.
+const CALL_WAIT_NS: u64 = 150_000_000;
 /// How long a reply waits for the end of the call that it belongs to, and an abandoned request for its reply, ns.
 const REPLY_WAIT_NS: u64 = 150_000_000_000;
 
@@ -72,19 +73,22 @@ impl Frontends {
         } = &answered.exchange;
         if let Some(id) = answer.request_id {
             let joined = self.hops.answered(id, answered, now_ns);
-            out.extend(joined.map(settled));
+            out.extend(joined.map(Settled::from));
             return;
         }
+        // An INTERNAL is the frontend's own: no worker has such a model, or its worker died.
         if answered.exchange.is_grpc()
+            && answer.grpc_status != Some(GRPC_INTERNAL)
             && let Some(model) = answered.route.model.as_deref().map(Arc::from)
         {
             let waiting = Waiting {
                 last_read_ns: request.last_read_ns,
-                first_write_ns: Some(answer.first_write_ns),
+                answered_ns: Some(answer.last_write_ns.unwrap_or(answer.first_write_ns)),
+                succeeded: answer.grpc_status.map(|status| status == 0),
                 request: answered,
             };
-            let joined = self.calls.ask(&model, waiting, now_ns);
-            out.extend(joined.map(|(answer, worker)| settled(Joined { answer, worker })));
+            let evicted = self.calls.ask(&model, waiting, now_ns);
+            out.extend(evicted.map(|answer| settled(answer, None)));
             return;
         }
         out.push(Settled::Answer(answered, Inner::Unseen, None));
@@ -94,7 +98,8 @@ impl Frontends {
     pub fn abandoned(&mut self, identity: Identity, last_read_ns: u64, now_ns: u64) {
         let waiting = Waiting {
             last_read_ns,
-            first_write_ns: None,
+            answered_ns: None,
+            succeeded: None,
             request: (identity.clone(), last_read_ns),
         };
         // One that gives way was counted as unfinished already.
@@ -118,22 +123,11 @@ impl Frontends {
             ..worked
         });
         let joined = self.hops.worked(&worked, now_ns, lost);
-        out.extend(joined.into_iter().map(settled));
+        out.extend(joined.into_iter().map(Settled::from));
         for _ in 0..calls_in(&worked.command) {
-            let Some(model) = model else {
+            let is_lost = model.is_none_or(|model| self.calls.keep(model, worked.clone(), now_ns));
+            if is_lost {
                 lost.push(Outcome::Lost(Loss::ReplyUnpaired));
-                continue;
-            };
-            match self.calls.claim(model, &worked) {
-                Some(answer) => out.push(settled(Joined {
-                    answer,
-                    worker: Some(worked.clone()),
-                })),
-                None => {
-                    if self.calls.keep(model, worked.clone(), now_ns) {
-                        lost.push(Outcome::Lost(Loss::ReplyUnpaired));
-                    }
-                }
             }
         }
     }
@@ -157,16 +151,17 @@ impl Frontends {
             out.extend(observation.map(Settled::Abandoned));
             adopted
         });
-        out.extend(self.hops.tick(now_ns, lost).into_iter().map(settled));
-        let (calls, replies) = self.calls.expire(now_ns, CALL_WAIT_NS, REPLY_WAIT_NS);
-        out.extend(calls.into_iter().map(|answer| {
-            settled(Joined {
-                answer,
-                worker: None,
-            })
-        }));
+        let expired = self.hops.tick(now_ns, lost);
+        out.extend(expired.into_iter().map(Settled::from));
+        let calls = self.calls.pair(now_ns, CALL_WAIT_NS);
+        out.extend(
+            calls
+                .into_iter()
+                .map(|(answer, worker)| settled(answer, worker)),
+        );
+        let replies = self.calls.expire(now_ns, REPLY_WAIT_NS);
         lost.extend((0..replies).map(|_| Outcome::Lost(Loss::ReplyUnpaired)));
-        self.abandoned.expire(now_ns, REPLY_WAIT_NS, REPLY_WAIT_NS);
+        self.abandoned.expire(now_ns, REPLY_WAIT_NS);
     }
 
     /// Lets every answer go that still waits.
@@ -186,8 +181,13 @@ fn calls_in(command: &Command) -> usize {
     calls.count()
 }
 
-fn settled(joined: Joined<Answered>) -> Settled {
-    let Joined { answer, worker } = joined;
+impl From<Joined<Answered>> for Settled {
+    fn from(Joined { answer, worker }: Joined<Answered>) -> Self {
+        settled(answer, worker)
+    }
+}
+
+fn settled(answer: Answered, worker: Option<Arc<WorkerExchange>>) -> Settled {
     let inner = match &worker {
         Some(worked) => Inner::Worker(WorkerHop::new(&answer.exchange, worked)),
         None => Inner::Unseen,
@@ -336,6 +336,7 @@ mod tests {
             assert!(out.is_empty());
             let worked = worked(grpc_status.is_none());
             frontends.worked(worked, Some(&tiny()), 1, &mut out, &mut lost);
+            frontends.tick(CALL_WAIT_NS, |_| None, &mut out, &mut lost);
             let [Inner::Worker(hop)] = inner_of(&out)[..] else {
                 panic!("{out:?}")
             };
@@ -349,8 +350,8 @@ mod tests {
         let mut frontends = Frontends::default();
         let (mut out, mut lost) = (Vec::new(), Vec::new());
         frontends.answered(answered(Purpose::Inference, Some(ID), None), 0, &mut out);
-        frontends.answered(answered(Purpose::Inference, None, Some(13)), 0, &mut out);
-        frontends.tick(CALL_WAIT_NS, |_| None, &mut out, &mut lost);
+        frontends.answered(answered(Purpose::Inference, None, Some(14)), 0, &mut out);
+        frontends.tick(1_000_000_000, |_| None, &mut out, &mut lost);
         assert_eq!(inner_of(&out), [Inner::Unseen, Inner::Unseen]);
         assert!(lost.is_empty());
     }
