@@ -11,3 +11,4 @@ pub mod abi;
 pub mod arrival;
 pub mod frame;
 pub mod segment;
+pub mod walk;

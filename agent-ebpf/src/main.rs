@@ -6,6 +6,7 @@ mod kernel;
 mod maps;
 mod payload;
 mod probes;
+mod walker;
 
 #[cfg(not(test))]
 #[panic_handler]

@@ -21,16 +21,21 @@ const COPIED_VECTORS: u32 = 8;
 /// Bytes of a transfer in user memory: one buffer, or vectors of them.
 #[derive(Clone, Copy)]
 pub(crate) struct Bytes {
-    start: u64,
-    vectors: u32,
+    /// Address of the buffer, or of the first vector.
+    pub(crate) start: u64,
+    /// Vectors; 0: one buffer.
+    pub(crate) vectors: u32,
     total: u32,
 }
 
+/// `struct iovec`.
 #[repr(C)]
 #[derive(Clone, Copy)]
-struct Vector {
-    start: u64,
-    len: u64,
+pub(crate) struct Vector {
+    /// Address.
+    pub(crate) start: u64,
+    /// Bytes.
+    pub(crate) len: u64,
 }
 
 /// The `total` bytes that the running system call has transferred; `None` when its buffer cannot be known.
@@ -63,16 +68,13 @@ pub(crate) fn of_current(total: u32) -> Option<Bytes> {
 
 #[inline(always)]
 fn clamp(count: u64) -> u32 {
-    // One more than is looked at stands for "more".
-    if count > VECTORS as u64 {
-        VECTORS + 1
-    } else {
-        count as u32
-    }
+    // More than the kernel takes at once (UIO_MAXIOV, include/uapi/linux/uio.h).
+    if count > 1024 { 1024 } else { count as u32 }
 }
 
+/// Reads a `T` of user memory; `None` if it is not there.
 #[inline(always)]
-fn read<T: Copy + Default>(address: u64) -> Option<T> {
+pub(crate) fn read<T: Copy + Default>(address: u64) -> Option<T> {
     let mut value = T::default();
     // SAFETY: the helper checks the user address and writes `size_of::<T>()` bytes to `value`.
     let failed = unsafe {
@@ -179,7 +181,7 @@ fn smaller(a: u64, b: u64) -> u64 {
 
 /// `value`, which the compiler must not reason about: so that a mask behind it stays, for the verifier to see.
 #[inline(always)]
-fn opaque(value: u32) -> u32 {
+pub(crate) fn opaque(value: u32) -> u32 {
     // SAFETY: a reference is valid to read.
     unsafe { core::ptr::read_volatile(&value) }
 }

@@ -6,6 +6,7 @@
 use crate::{
     abi::{ANSWER_HEAD_CAP, COPY_CAP, PAYLOAD_CAP, REQUEST_HEAD_CAP, Record, flag, kind, mode},
     arrival::{Arrival, ArrivalLog},
+    walk::Walk,
 };
 
 /// Later writes that follow each other within this time are told together.
@@ -36,6 +37,10 @@ pub struct Conn {
     pub payload: [u8; PAYLOAD_CAP + COPY_CAP],
     /// When the receive queue's bytes came.
     pub arrivals: ArrivalLog,
+    /// HTTP/2: where the requests' direction stands.
+    pub request_walk: Walk,
+    /// HTTP/2: where the answers' direction stands.
+    pub answer_walk: Walk,
     /// Start of the send under way; 0: not seen.
     pub send_start_ns: u64,
     /// When the latest record went up.
@@ -63,7 +68,7 @@ pub struct Conn {
     pub reserved: [u8; 5],
 }
 
-const _: () = assert!(size_of::<Conn>() == 96 + 3072 + 136 + 40);
+const _: () = assert!(size_of::<Conn>() == 96 + 3072 + 136 + 32 + 40);
 
 /// Bytes of the user's buffer to copy: `len` of them, to `payload[at..]`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -99,6 +104,8 @@ impl Conn {
             record: Record::NONE,
             payload: [0; PAYLOAD_CAP + COPY_CAP],
             arrivals: ArrivalLog::new(),
+            request_walk: Walk::START,
+            answer_walk: Walk::START,
             send_start_ns: 0,
             emitted_ns: 0,
             unix_produced: 0,
@@ -175,6 +182,10 @@ impl Conn {
             self.phase = phase::READING;
         }
         self.record.last_read_ns = now_ns;
+        if self.record.mode == mode::STREAMS {
+            // The walk counts and copies.
+            return Capture { at: 0, len: 0 };
+        }
         self.record.read_bytes += u64::from(bytes);
         let at = self.record.request_len;
         let passed_over = self.record.mode == mode::FRAMES && bytes > FRAME_READ_CAP;
@@ -215,7 +226,7 @@ impl Conn {
             phase::WRITING => {
                 self.record.last_write_ns = now_ns;
                 self.record.written_bytes += u64::from(bytes);
-                if answer_like || self.record.mode != mode::MESSAGES {
+                if answer_like || self.record.mode == mode::FRAMES {
                     self.answer_budget = ANSWER_HEAD_CAP as u16;
                     self.note_first_write(start_ns, now_ns);
                 }
@@ -232,6 +243,59 @@ impl Conn {
                 })
             }
             _ => None,
+        }
+    }
+
+    /// Takes in a write on a shared connection that returned at `now_ns`; returns the record that it goes up in. The walk
+    /// counts and copies. `None`: as [`Conn::on_send`].
+    #[inline(always)]
+    pub fn on_stream_send(&mut self, now_ns: u64) -> Option<u8> {
+        let start_ns = self.send_start_ns;
+        self.send_start_ns = 0;
+        let record_kind = match self.phase {
+            phase::READING => {
+                self.record.written_bytes = 0;
+                kind::EXCHANGE
+            }
+            phase::WRITING => kind::PROGRESS,
+            _ => return None,
+        };
+        self.phase = phase::WRITING;
+        self.note_first_write(start_ns, now_ns);
+        self.record.last_write_ns = now_ns;
+        Some(record_kind)
+    }
+
+    /// How a connection that may be an HTTP/2 client's begins.
+    #[inline(always)]
+    pub fn set_mode(&mut self, spoken: u8) {
+        self.record.mode = spoken;
+        if spoken == mode::STREAMS {
+            self.request_walk = Walk::BEFORE_PREFACE;
+        }
+    }
+
+    /// Bytes that a record has left to carry of one direction.
+    #[inline(always)]
+    pub fn room(&self, answers: bool) -> u32 {
+        let (cap, len) = if answers {
+            (ANSWER_HEAD_CAP as u32, self.record.answer_len)
+        } else {
+            (REQUEST_HEAD_CAP as u32, self.record.request_len)
+        };
+        cap.saturating_sub(len as u32)
+    }
+
+    /// Notes that the walk took `bytes` of one direction, and carries them if `carried`.
+    #[inline(always)]
+    pub fn on_walked(&mut self, answers: bool, bytes: u32, carried: bool) {
+        let carried = if carried { bytes as u16 } else { 0 };
+        if answers {
+            self.record.written_bytes += u64::from(bytes);
+            self.record.answer_len += carried;
+        } else {
+            self.record.read_bytes += u64::from(bytes);
+            self.record.request_len += carried;
         }
     }
 
@@ -565,36 +629,52 @@ mod tests {
     #[test]
     fn each_transfer_of_shared_connections_goes_up_by_itself() {
         let mut player = Player::new();
-        player.conn.record.mode = mode::STREAMS;
-        player.recv(10, 100, Arrival::At(5), true);
-        player.recv(20, 2_000, Arrival::At(15), false);
-        player.send(28, 30, 50, false);
-        player.send(38, 40, 60, false);
-        player.recv(50, 9, Arrival::At(45), false);
-        player.send(58, 60, 70, false);
-        let told: Vec<(u8, u64, u64, u64)> = player
+        player.conn.set_mode(mode::STREAMS);
+        let read = |player: &mut Player, now_ns, bytes, arrival| {
+            player.recv(now_ns, bytes, arrival, false);
+            player.conn.on_walked(false, bytes, true);
+        };
+        let write = |player: &mut Player, start_ns, now_ns, bytes| {
+            player.conn.send_start_ns = start_ns;
+            let record_kind = player.conn.on_stream_send(now_ns).unwrap();
+            player.conn.on_walked(true, bytes, true);
+            player.emit(record_kind, now_ns);
+        };
+        read(&mut player, 10, 100, Arrival::At(5));
+        read(&mut player, 20, 200, Arrival::At(15));
+        write(&mut player, 28, 30, 50);
+        write(&mut player, 38, 40, 60);
+        read(&mut player, 50, 9, Arrival::At(45));
+        write(&mut player, 58, 60, 70);
+        let told: Vec<(u8, u64, u64, u64, u64)> = player
             .up
             .iter()
             .map(|record| {
                 let Record {
                     kind,
                     arrival_ns,
-                    first_read_ns,
                     first_write_ns,
+                    read_bytes,
+                    written_bytes,
                     ..
                 } = *record;
-                (kind, arrival_ns, first_read_ns, first_write_ns)
+                (kind, arrival_ns, first_write_ns, read_bytes, written_bytes)
             })
             .collect();
         assert_eq!(
             told,
             [
-                (kind::READ, 5, 10, 0),
-                (kind::EXCHANGE, 15, 20, 28),
-                (kind::PROGRESS, 15, 20, 38),
-                (kind::EXCHANGE, 45, 50, 58),
+                (kind::READ, 5, 0, 100, 0),
+                (kind::EXCHANGE, 15, 28, 200, 50),
+                (kind::PROGRESS, 15, 38, 200, 110),
+                (kind::EXCHANGE, 45, 58, 9, 70),
             ]
         );
+        assert_eq!(
+            (player.up[0].request_len, player.up[1].answer_len),
+            (100, 50)
+        );
+        assert_eq!(player.conn.room(true), 1_024);
     }
 
     #[test]

@@ -26,7 +26,7 @@ const PATIENCE: Duration = Duration::from_secs(30);
 const CALLS: [(&str, Option<&str>, &str, &str); 8] = [
     ("tiny", None, "{}", "OK"),
     ("tiny", Some("1.0"), r#"{"sleep_ms": 20}"#, "OK"),
-    ("twin", None, r#"{"pad_bytes": 500}"#, "OK"),
+    ("twin", None, r#"{"pad_bytes": 200000}"#, "OK"),
     ("tiny", None, r#"{"set_code": 400}"#, "OK"),
     ("tiny", None, r#"{"fail_code": 404}"#, "NOT_FOUND"),
     ("twin", None, r#"{"answer": "raise"}"#, "UNAVAILABLE"),
@@ -56,6 +56,8 @@ fn calls_over_grpc_are_counted_as_torchserve_counts_them() {
                     let called = client.predict(model, version, body);
                     assert_eq!(called.code, code, "{model} {version:?} {body}");
                 }
+                let long = format!(r#"{{"text": "{}"}}"#, "y".repeat(300_000));
+                assert_eq!(client.predict("twin", None, &long).code, "OK");
                 let streamed = client.stream("tiny", None, r#"{"stream": 4, "gap_ms": 2}"#);
                 assert_eq!((&*streamed.code, streamed.parts), ("OK", 5));
             });
@@ -63,7 +65,7 @@ fn calls_over_grpc_are_counted_as_torchserve_counts_them() {
     });
     // One over HTTP: what both count last.
     Client::new(torchserve.ports.inference).predict("twin", 1);
-    let counted = 4.0 * (3.0 * 6.0 + 1.0) + 1.0;
+    let counted = 4.0 * (3.0 * 6.0 + 2.0) + 1.0;
     agent.wait_sum("ts_inference_requests_total", &[], counted);
     let (ours, theirs) = Figures::of_both(&agent, &ours_base, &torchserve, &theirs_base);
     assert_eq!(theirs.requests.values().sum::<f64>(), counted);

@@ -13,6 +13,7 @@ use crate::{
     maps,
     payload::{self, Bytes},
     probes::done,
+    walker,
 };
 
 /// A read that leaves the bytes where they are (include/linux/socket.h).
@@ -50,7 +51,7 @@ fn try_sock_recv_length(sk: Sock, ret: i32, flags: i32) -> Result<(), DropReason
     let user = payload::of_current(bytes);
     let request_like = match conn.phase {
         phase::IDLE => {
-            conn.record.mode = mode_of_first_read(user, bytes);
+            conn.set_mode(mode_of_first_read(user, bytes));
             false
         }
         phase::READING => conn.record.mode == mode::MESSAGES && is_request_like(user),
@@ -66,6 +67,10 @@ fn try_sock_recv_length(sk: Sock, ret: i32, flags: i32) -> Result<(), DropReason
     }
     let arrival = arrival(conn, sk, bytes, now_ns, plan.begins);
     let capture = conn.on_recv(now_ns, bytes, arrival, plan.begins);
+    if conn.record.mode == mode::STREAMS {
+        walker::walk(conn, user, bytes, walker::Side::Requests, now_ns);
+        return Ok(());
+    }
     let copied = match user {
         Some(user) => user.copy(conn, capture),
         None => None,

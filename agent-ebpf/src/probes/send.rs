@@ -12,6 +12,7 @@ use crate::{
     maps,
     payload::{self, Bytes},
     probes::done,
+    walker,
 };
 
 /// The start of a send; 6.16 and later (net/ipv4/tcp.c, `tcp_sendmsg_locked`).
@@ -62,6 +63,19 @@ fn try_sock_send_length(sk: Sock, ret: i32) -> Result<(), DropReason> {
     let bytes = ret as u32;
     conn.record.tgid = maps::current().0;
     let user = payload::of_current(bytes);
+    if conn.record.mode == mode::STREAMS {
+        let now_ns = now_ns();
+        if let Some(record_kind) = conn.on_stream_send(now_ns) {
+            walker::walk(
+                conn,
+                user,
+                bytes,
+                walker::Side::Answers(record_kind),
+                now_ns,
+            );
+        }
+        return Ok(());
+    }
     let answer_like =
         conn.phase == phase::WRITING && conn.record.mode == mode::MESSAGES && is_answer_like(user);
     let now_ns = now_ns();

@@ -5,7 +5,10 @@
 
 use std::collections::BTreeMap;
 
-use inferprobe_ebpf::abi::{Record, kind};
+use inferprobe_ebpf::{
+    abi::{Record, kind},
+    walk::{ANSWER_DATA_KEPT, REQUEST_DATA_KEPT, Walk},
+};
 
 use crate::{
     exchange::{
@@ -41,8 +44,8 @@ pub struct Http2Connection {
 /// Both directions.
 #[derive(Debug)]
 struct Frames {
-    requests: FrameReader,
-    answers: FrameReader,
+    requests: Direction,
+    answers: Direction,
 }
 
 impl Http2Connection {
@@ -55,8 +58,16 @@ impl Http2Connection {
             written_bytes: 0,
             latest_ns: 0,
             frames: Some(Frames {
-                requests: FrameReader::client(),
-                answers: FrameReader::server(),
+                requests: Direction {
+                    frames: FrameReader::client(),
+                    walk: Walk::BEFORE_PREFACE,
+                    data_kept: REQUEST_DATA_KEPT,
+                },
+                answers: Direction {
+                    frames: FrameReader::server(),
+                    walk: Walk::START,
+                    data_kept: ANSWER_DATA_KEPT,
+                },
             }),
             streams: Streams::default(),
         }
@@ -100,15 +111,15 @@ impl Http2Connection {
         let streams = &mut self.streams;
         streams.crowded = false;
         let mut allowed = None;
-        let followed = follow(requests, reads.visible, reads.bytes, |part| match part {
+        let followed = requests.follow(reads.visible, reads.bytes, |part| match part {
             Part::TableSize(bytes) => allowed = Some(bytes),
             part => streams.read(part, reads, out),
         });
         if let Some(bytes) = allowed {
-            answers.allow_table(bytes);
+            answers.frames.allow_table(bytes);
         }
-        if requests.is_joined() {
-            answers.join();
+        if requests.frames.is_joined() {
+            answers.frames.join();
         }
         self.check(followed, out);
     }
@@ -120,16 +131,16 @@ impl Http2Connection {
         };
         let (peer, streams) = (self.peer, &mut self.streams);
         let mut allowed = None;
-        let followed = follow(answers, writes.visible, writes.bytes, |part| match part {
+        let followed = answers.follow(writes.visible, writes.bytes, |part| match part {
             Part::TableSize(bytes) => allowed = Some(bytes),
             part => streams.write(part, writes, peer, out),
         });
-        if answers.is_joined() {
+        if answers.frames.is_joined() {
             // Its SETTINGS were not seen.
             allowed = Some(u32::MAX);
         }
         if let Some(bytes) = allowed {
-            requests.allow_table(bytes);
+            requests.frames.allow_table(bytes);
         }
         self.check(followed, out);
     }
@@ -165,17 +176,49 @@ impl Http2Connection {
     }
 }
 
-/// Takes in `bytes` bytes, the first of which are `visible`.
-fn follow(
-    reader: &mut FrameReader,
-    visible: &[u8],
-    bytes: u64,
-    mut on_part: impl FnMut(Part<'_>),
-) -> Result<(), Fault> {
-    let whole = usize::try_from(bytes).unwrap_or(usize::MAX);
-    let visible = &visible[..visible.len().min(whole)];
-    reader.feed(visible, &mut on_part)?;
-    reader.skip(bytes - visible.len() as u64, on_part)
+/// One direction: its frames, and which of their bytes are here.
+#[derive(Debug)]
+struct Direction {
+    frames: FrameReader,
+    walk: Walk,
+    data_kept: u32,
+}
+
+impl Direction {
+    /// Takes in `bytes` bytes, of which the walk carried `visible` up, and left out the others.
+    fn follow(
+        &mut self,
+        mut visible: &[u8],
+        bytes: u64,
+        mut on_part: impl FnMut(Part<'_>),
+    ) -> Result<(), Fault> {
+        let mut left = bytes;
+        while left > 0 {
+            let here = |most: u32| u64::from(most).min(left);
+            let kept = here(self.walk.keeps());
+            if kept == 0 {
+                let skipped = here(self.walk.skips());
+                self.frames.skip(skipped, &mut on_part)?;
+                // Both are at most what the walk says, which is a `u32`.
+                self.walk.on_payload(skipped as u32);
+                left -= skipped;
+                continue;
+            }
+            // What the walk could not carry any more is missing.
+            let (carried, rest) = visible.split_at_checked(kept as usize).ok_or(Fault::Gap)?;
+            self.frames.feed(carried, &mut on_part)?;
+            if self.walk.is_in_head() {
+                for &byte in carried {
+                    self.walk.on_head(byte, self.data_kept);
+                }
+            } else {
+                self.walk.on_payload(kept as u32);
+            }
+            visible = rest;
+            left -= kept;
+        }
+        Ok(())
+    }
 }
 
 /// A request that is not answered to the end.
