@@ -172,7 +172,7 @@ impl Watching {
         }
         let registry = Registry::new(config.watches.clone());
         let mut watcher = Watcher::new(probes, rings, registry, metrics.clone(), log)?;
-        let (found, others) = watcher.discover()?;
+        let (found, others) = watcher.discover(&config.management)?;
         give_back_memory();
         info!(processes = found, "probes attached");
         let demo = if config.demo && found + others == 0 && config.watches.is_empty() {

@@ -4,6 +4,7 @@
 //! error is one line that names the input and the remedy. Nothing here opens sockets or the kernel.
 
 pub(crate) mod listen;
+mod management;
 mod refresh;
 
 use std::{
@@ -18,7 +19,10 @@ use serde::Deserialize;
 
 use crate::{
     cli::ServeArgs,
-    torchserve::properties::{PropertyError, TorchServeFile},
+    torchserve::{
+        properties::{PropertyError, TorchServeFile},
+        url::HttpUrl,
+    },
 };
 
 /// A checked configuration.
@@ -42,6 +46,8 @@ pub struct Config {
     pub demo: bool,
     /// What TorchServe's own file says, if it is given.
     pub torchserve: Option<TorchServeFile>,
+    /// Where a TorchServe is asked about its workers.
+    pub management: HttpUrl,
 }
 
 /// One thing to watch, and the names to give to what it serves.
@@ -240,6 +246,7 @@ fn join(
         probes: !args.no_probes && file.probes.unwrap_or(true),
         request_log: args.request_log.clone().or(file.request_log),
         demo: args.demo,
+        management: management::choose(torchserve.as_ref())?,
         torchserve,
     })
 }

@@ -2,7 +2,13 @@
 //!
 //! Everything on the way is decided elsewhere; here it is called in order.
 
-use std::{io, mem::MaybeUninit, os::fd::OwnedFd, sync::Arc};
+use std::{
+    collections::BTreeSet,
+    io,
+    mem::MaybeUninit,
+    os::fd::OwnedFd,
+    sync::{Arc, mpsc},
+};
 
 use anyhow::{Context as _, Result};
 use inferprobe_ebpf::abi::{DropReason, ProcessEvent, process};
@@ -25,10 +31,11 @@ use crate::{
     metrics::{LiveWorker, Metrics},
     protocol::{grpc, route, torchserve::command::Command},
     request_log::RequestLog,
+    torchserve::{lookup, management::Running, url::HttpUrl},
     workers::{
         known::KnownServer,
         registry::Registry,
-        torchserve::{self, Slot},
+        torchserve::{self, Slot, Worker},
     },
 };
 
@@ -54,6 +61,8 @@ pub struct Watcher {
     registry: Registry,
     table: Table,
     frontends: Frontends,
+    /// What TorchServe says of workers that nothing else names.
+    looked_up: Option<mpsc::Receiver<Running>>,
     /// When the latest turn began: what is told in between is no older.
     now_ns: u64,
     metrics: Arc<Metrics>,
@@ -80,6 +89,7 @@ impl Watcher {
             registry,
             table: Table::default(),
             frontends: Frontends::default(),
+            looked_up: None,
             now_ns: monotonic_ns(),
             metrics,
             log,
@@ -96,7 +106,9 @@ impl Watcher {
     /// Finds the servers that are there already; returns how many processes are watched.
     ///
     /// Inference servers that nothing asks to watch are told to the log, and counted in the second figure.
-    pub fn discover(&mut self) -> Result<(usize, usize)> {
+    ///
+    /// `management` is where a TorchServe is asked about workers whose models nothing else tells.
+    pub fn discover(&mut self, management: &HttpUrl) -> Result<(usize, usize)> {
         let mut others = 0;
         let found = self.registry.scan(|pid, name| {
             others += 1;
@@ -106,11 +118,20 @@ impl Watcher {
             );
         });
         let found = found.context("look through /proc")?;
+        let mut unnamed = BTreeSet::new();
         for &pid in &found {
             self.rings.watch_process(pid)?;
-            if self.registry.is_worker(pid) {
-                self.introduce_worker(pid, None, None);
+            if !self.registry.is_worker(pid) {
+                continue;
             }
+            match torchserve::identify(pid, None) {
+                Some(worker) => self.introduce(pid, worker, None),
+                None => drop(unnamed.insert(pid)),
+            }
+        }
+        if !unnamed.is_empty() {
+            let looked_up = lookup::spawn(management.clone(), unnamed);
+            self.looked_up = Some(looked_up.context("start to ask TorchServe")?);
         }
         self.probes.scan_listeners()?;
         Ok((found.len(), others))
@@ -267,6 +288,7 @@ impl Watcher {
     }
 
     fn tick(&mut self) {
+        self.take_looked_up();
         let rings = &self.rings;
         self.table.tick(
             self.now_ns,
@@ -356,8 +378,8 @@ impl Watcher {
     fn worked(&mut self, worked: WorkerExchange) {
         if let Command::Load { model_name, .. } = &worked.command {
             if worked.reply.code == 200 {
-                let loaded_ns = Some(worked.replied_ns());
-                self.introduce_worker(worked.peer.tgid, model_name.as_deref(), loaded_ns);
+                let loaded_ns = worked.replied_ns();
+                self.worker_loaded(worked.peer.tgid, model_name.as_deref(), loaded_ns);
             }
             return;
         }
@@ -371,15 +393,19 @@ impl Watcher {
         );
     }
 
-    /// Exports a worker that has its model loaded: since `loaded_ns`, where that was seen.
-    fn introduce_worker(&mut self, pid: u32, loaded: Option<&str>, loaded_ns: Option<u64>) {
-        let Some(worker) = torchserve::identify(pid, loaded) else {
-            warn!(
+    /// Exports a worker that loaded the model `loaded`, at `loaded_ns`.
+    fn worker_loaded(&mut self, pid: u32, loaded: Option<&str>, loaded_ns: u64) {
+        match torchserve::identify(pid, loaded) {
+            Some(worker) => self.introduce(pid, worker, Some(loaded_ns)),
+            None => warn!(
                 pid,
                 "worker of TorchServe left out: nothing tells its model and version"
-            );
-            return;
-        };
+            ),
+        }
+    }
+
+    /// Exports a worker that has its model loaded: since `loaded_ns`, where that was seen.
+    fn introduce(&mut self, pid: u32, worker: Worker, loaded_ns: Option<u64>) {
         self.frontends.handovers.introduce(pid, worker.slot);
         let load_ns = worker
             .started_ns
@@ -395,6 +421,24 @@ impl Watcher {
         };
         self.registry.loaded(pid, &worker.identity.model);
         self.metrics.worker_loaded(pid, worker);
+    }
+
+    /// Takes in what TorchServe said of workers that nothing else named.
+    fn take_looked_up(&mut self) {
+        let Some(looked_up) = &self.looked_up else {
+            return;
+        };
+        let found: Vec<Running> = looked_up.try_iter().collect();
+        for Running {
+            pid,
+            model,
+            version,
+        } in found
+        {
+            if let Some(worker) = torchserve::identify_as(pid, model, version) {
+                self.introduce(pid, worker, None);
+            }
+        }
     }
 
     fn count(&mut self, answered: Answered, inner: Inner, worker: Option<&WorkerExchange>) {

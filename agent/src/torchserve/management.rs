@@ -15,6 +15,8 @@ use super::{
 
 /// Content of an answer that is read.
 const MAX_BODY_BYTES: usize = 1 << 20;
+/// Models that are asked for at once.
+const MAX_MODELS: usize = 1000;
 /// Characters of TorchServe's words that are repeated.
 const MAX_MESSAGE_CHARS: usize = 500;
 /// The type of refusal that TorchServe gives to a wrong or missing key, with status 400.
@@ -47,6 +49,17 @@ pub struct Scaled {
     pub status: String,
     /// TorchServe answered before it was done, though it was asked to wait.
     pub partial: bool,
+}
+
+/// A worker process, and the model that it runs.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Running {
+    /// The worker, by the process ids of TorchServe's own namespace.
+    pub pid: u32,
+    /// Name that its model is registered under.
+    pub model: String,
+    /// Version of its model.
+    pub version: String,
 }
 
 /// A TorchServe's management API.
@@ -95,6 +108,26 @@ impl Management {
             status: one_line(&status.status),
             partial: answer.status == StatusCode::PARTIAL_CONTENT,
         })
+    }
+
+    /// Every worker that runs.
+    pub async fn running(&self) -> Result<Vec<Running>> {
+        let url = self
+            .address
+            .join(&["models"])
+            .with_pair("limit", &MAX_MODELS.to_string());
+        let answer = self.call(Method::GET, &url).await?;
+        let listed: RawList = serde_json::from_slice(&answer.body)
+            .map_err(|err| self.not_torchserve("GET", &url, &err.to_string()))?;
+        let mut running = Vec::new();
+        for model in listed.models {
+            let url = self.address.join(&["models", &model.model_name, "all"]);
+            let answer = self.call(Method::GET, &url).await?;
+            let versions: Vec<RawVersion> = serde_json::from_slice(&answer.body)
+                .map_err(|err| self.not_torchserve("GET", &url, &err.to_string()))?;
+            running.extend(versions.into_iter().flat_map(RawVersion::running));
+        }
+        Ok(running)
     }
 
     fn model_url(&self, model: &Model) -> HttpUrl {
@@ -217,6 +250,46 @@ struct RawDescription {
     max_workers: u32,
     workers: Vec<RawWorker>,
     job_queue_status: RawQueue,
+}
+
+#[derive(Debug, Deserialize)]
+struct RawList {
+    models: Vec<RawModel>,
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct RawModel {
+    model_name: String,
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct RawVersion {
+    model_name: String,
+    model_version: String,
+    workers: Vec<RawProcess>,
+}
+
+#[derive(Debug, Deserialize)]
+struct RawProcess {
+    /// -1 while it is being started.
+    pid: i64,
+}
+
+impl RawVersion {
+    fn running(self) -> Vec<Running> {
+        let pids = self
+            .workers
+            .iter()
+            .filter_map(|worker| u32::try_from(worker.pid).ok());
+        let running = pids.map(|pid| Running {
+            pid,
+            model: self.model_name.clone(),
+            version: self.model_version.clone(),
+        });
+        running.collect()
+    }
 }
 
 #[derive(Debug, Deserialize)]

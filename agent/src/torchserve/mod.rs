@@ -3,6 +3,7 @@
 mod arguments;
 pub mod autoscale;
 pub mod fetch;
+pub mod lookup;
 pub mod management;
 pub mod properties;
 pub mod scale;

@@ -2,7 +2,10 @@
 //!
 //! Reads procfs. Knows nothing of sockets or requests.
 
-use std::{fs, path::Path};
+use std::{
+    fs,
+    path::{Path, PathBuf},
+};
 
 use serde::Deserialize;
 
@@ -54,21 +57,44 @@ impl Slot {
 /// `loaded`: the model's name in the frame that loaded it, where that was seen. Else the frontend's thread for the worker
 /// tells it, or the archive, whose name the model mostly has.
 pub fn identify(pid: u32, loaded: Option<&str>) -> Option<Worker> {
-    let process = Path::new("/proc").join(pid.to_string());
-    let command_line = fs::read(process.join("cmdline")).ok()?;
-    let number = worker_number(&command_line)?;
+    let slot = slot_of(pid)?;
+    let process = folder_of(pid);
     let archive = fs::read(process.join(MANIFEST))
         .ok()
         .and_then(|text| archive_of(&text));
-    let frontend = parent_of(&process)?;
-    let threads = thread_names(frontend);
-    let (model, version) = name_and_version(number, loaded, archive, &threads)?;
-    Some(Worker {
-        name: format!("W-{number}-{model}_{version}"),
-        model,
-        version,
-        slot: Slot { frontend, number },
-        started_ns: started_ns(pid),
+    let threads = thread_names(slot.frontend);
+    let (model, version) = name_and_version(slot.number, loaded, archive, &threads)?;
+    Some(Worker::new(pid, slot, model, version))
+}
+
+/// The worker `pid`, of which somebody knows that it runs `version` of `model`; `None` if it is gone.
+pub fn identify_as(pid: u32, model: String, version: String) -> Option<Worker> {
+    Some(Worker::new(pid, slot_of(pid)?, model, version))
+}
+
+impl Worker {
+    fn new(pid: u32, slot: Slot, model: String, version: String) -> Self {
+        Self {
+            name: format!("W-{}-{model}_{version}", slot.number),
+            model,
+            version,
+            slot,
+            started_ns: started_ns(pid),
+        }
+    }
+}
+
+fn folder_of(pid: u32) -> PathBuf {
+    Path::new("/proc").join(pid.to_string())
+}
+
+/// The slot of worker `pid`, by its command line and its parent.
+fn slot_of(pid: u32) -> Option<Slot> {
+    let process = folder_of(pid);
+    let command_line = fs::read(process.join("cmdline")).ok()?;
+    Some(Slot {
+        number: worker_number(&command_line)?,
+        frontend: parent_of(&process)?,
     })
 }
 

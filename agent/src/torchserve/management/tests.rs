@@ -302,3 +302,24 @@ async fn a_token_file_without_a_key_is_an_error_before_any_call() {
         assert!(format!("{err:#}").starts_with(&expected), "{err:#}");
     }
 }
+
+#[test]
+fn workers_that_have_started_are_told_with_their_model() {
+    let versions: Vec<RawVersion> = serde_json::from_str(DESCRIBED).unwrap();
+    let running: Vec<Running> = versions.into_iter().flat_map(RawVersion::running).collect();
+    let one = Running {
+        pid: 31001,
+        model: "tiny".into(),
+        version: "1.0".into(),
+    };
+    assert_eq!(running, [one]);
+}
+
+#[tokio::test]
+async fn no_models_are_no_workers() {
+    let listed = answer("200 OK", r#"{"models": []}"#);
+    let running = |management: Management| async move { management.running().await };
+    let (running, asked, _) = against(listed, None, running).await;
+    assert_eq!(running.unwrap(), []);
+    assert!(asked.starts_with("GET /models?limit=1000 "), "{asked}");
+}
