@@ -1,9 +1,10 @@
-//! `cargo xtask`: set-up, build, run, test, bench and lint of inferprobe.
+//! `cargo xtask`: set-up, build, run, test, compare, bench and lint of inferprobe.
 //!
 //! Starts compilers and package managers; shares no code with the agent beyond `toolchain.rs`.
 
 mod agent;
 mod bench;
+mod compare;
 mod debian;
 mod linker;
 mod privilege;
@@ -20,7 +21,7 @@ use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
 
-/// Set-up, build, run, test, bench and lint of inferprobe.
+/// Set-up, build, run, test, compare, bench and lint of inferprobe.
 #[derive(Debug, Parser)]
 #[command(name = "cargo xtask", bin_name = "cargo xtask")]
 struct Cli {
@@ -59,6 +60,8 @@ enum Command {
         #[arg(last = true)]
         bench_args: Vec<OsString>,
     },
+    /// Set up, and compare the agent with a real TorchServe, as a table (takes minutes and root)
+    Compare,
     /// Set up, and check format and lints
     Lint,
 }
@@ -73,6 +76,7 @@ fn main() -> ExitCode {
         } => agent::run(no_demo, &agent_args),
         Command::Test { test_args } => suite::test(&test_args),
         Command::Bench { bench_args } => bench::run(&bench_args),
+        Command::Compare => compare::run(),
         Command::Lint => suite::lint(),
     };
     match outcome {

@@ -2,6 +2,7 @@
 
 use std::env;
 use std::ffi::OsString;
+use std::process::Command;
 
 use anyhow::Result;
 
@@ -10,15 +11,20 @@ use crate::{agent, privilege, progress, prometheus, setup, torchserve, workspace
 /// Set to `1`, makes a test fail that would skip itself for want of the kernel.
 const REQUIRE_KERNEL_ENV: &str = "INFERPROBE_REQUIRE_KERNEL";
 
-/// Runs every test, against the release binary where one starts the agent.
+/// Runs every test.
 pub(crate) fn test(test_args: &[OsString]) -> Result<()> {
+    let mut command = command(&[&["--workspace".into()], test_args].concat())?;
+    progress::step("test", &mut command)
+}
+
+/// `cargo test` with `args`, and all that the tests need in place: the release binary where one starts the agent.
+pub(crate) fn command(args: &[OsString]) -> Result<Command> {
     let binary = agent::build()?;
     let prometheus_dir = prometheus::ensure()?;
     let torchserve_dir = torchserve::ensure()?;
     let mut command = workspace::cargo("test");
     command
-        .arg("--workspace")
-        .args(test_args)
+        .args(args)
         .env("INFERPROBE_BIN", binary)
         .env("INFERPROBE_PROMETHEUS_DIR", prometheus_dir)
         .env("INFERPROBE_TORCHSERVE_DIR", torchserve_dir);
@@ -27,7 +33,7 @@ pub(crate) fn test(test_args: &[OsString]) -> Result<()> {
     {
         command.env(REQUIRE_KERNEL_ENV, "1");
     }
-    progress::step("test", &mut command)
+    Ok(command)
 }
 
 /// Checks format and lints; a warning is an error.
