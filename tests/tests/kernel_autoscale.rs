@@ -17,6 +17,7 @@ use inferprobe_tests::{
     client::{Connection, request},
     clock::wait_for,
     gate,
+    report::row,
     torchserve::{self, TorchServe, Worker},
 };
 
@@ -37,8 +38,9 @@ fn send_until(end: &AtomicBool, port: u16) {
     }
 }
 
-/// Waits until TorchServe describes `count` workers that are ready, and never more or fewer than it may have.
-fn await_ready(torchserve: &TorchServe, autoscale: &Autoscale, count: usize) {
+/// Waits until TorchServe describes `count` workers that are ready, and never more or fewer than it may have; returns how
+/// many autoscale wants then.
+fn await_ready(torchserve: &TorchServe, autoscale: &Autoscale, count: usize) -> f64 {
     let what = format!("{count} ready workers");
     wait_for(&what, PATIENCE, || {
         let workers = torchserve.describe("tiny");
@@ -51,6 +53,8 @@ fn await_ready(torchserve: &TorchServe, autoscale: &Autoscale, count: usize) {
         let ready = workers.iter().all(Worker::is_ready);
         (ready && workers.len() == count).then_some(())
     });
+    let page = autoscale.metrics();
+    page.sum("inferprobe_autoscale_desired_workers", &[])
 }
 
 #[test]
@@ -64,18 +68,26 @@ fn workers_are_added_under_load_and_taken_away_after_it() {
     let flags: Vec<_> = flags.split(' ').collect();
     let autoscale = Autoscale::start(agent.port, torchserve.ports.management, &flags);
     let end = AtomicBool::new(false);
-    thread::scope(|scope| {
+    let most = thread::scope(|scope| {
         for _ in 0..CLIENTS {
             scope.spawn(|| send_until(&end, torchserve.ports.inference));
         }
         // A panic here must not leave the scope waiting for its clients.
         let reached = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| {
-            await_ready(&torchserve, &autoscale, MOST_WORKERS);
+            await_ready(&torchserve, &autoscale, MOST_WORKERS)
         }));
         end.store(true, Ordering::Relaxed);
-        reached.unwrap();
+        reached.unwrap()
     });
-    await_ready(&torchserve, &autoscale, 1);
+    let least = await_ready(&torchserve, &autoscale, 1);
+    assert_eq!((most, least), (MOST_WORKERS as f64, 1.0));
+    row(
+        "autoscale from 1 to 3 workers: 6 clients, then none",
+        "workers: ready by TorchServe's word, wanted by autoscale",
+        &format!("{MOST_WORKERS}, then 1"),
+        &format!("{most}, then {least}"),
+        "equal",
+    );
     println!("{}", autoscale.decisions().join("\n"));
     autoscale.stop();
     agent.stop();
