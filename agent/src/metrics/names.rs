@@ -167,11 +167,11 @@ families! {
     REQUEST_DURATION: own("inferprobe_request_duration_seconds", Histogram, "seconds", REQUEST,
         "First request byte readable to last response byte written.");
     REQUEST_INNER_QUEUE: own("inferprobe_request_inner_queue_seconds", Histogram, "seconds", REQUEST,
-        "Last request byte read by a frontend to first byte handed to its worker: the wait inside the server.");
+        "Last request byte read by a frontend to when it hands the request to a worker: the wait inside the server.");
     REQUEST_WORKER: own("inferprobe_request_worker_seconds", Histogram, "seconds", REQUEST,
-        "Last byte read by a frontend's worker to first byte of its reply: the inference alone.");
+        "Last byte read by a frontend's worker to first byte of its reply.");
     REQUEST_RELAY: own("inferprobe_request_relay_seconds", Histogram, "seconds", REQUEST,
-        "Last reply byte written by a worker to first answer byte written by its frontend.");
+        "Last reply byte of a worker read by its frontend to first answer byte written by the frontend.");
     WORKER_LOAD: own("inferprobe_worker_load_seconds", Histogram, "seconds", REQUEST,
         "Start of a worker's process to its word that the model is loaded.");
     WORKERS: own("inferprobe_workers", Gauge, "", REQUEST,
