@@ -14,8 +14,8 @@ use crate::{
         lines::{Lines, Waiting},
     },
     latency::{
-        GRPC_INTERNAL, Identity, Inner, Observation, Protocol, Purpose, Stages, WorkerHop,
-        torchserve_status,
+        GRPC_CANCELLED, GRPC_INTERNAL, Identity, Inner, Observation, Protocol, Purpose, Stages,
+        WorkerHop, http_status_of, torchserve_status,
     },
     protocol::{
         route::Route,
@@ -104,6 +104,18 @@ impl Frontends {
         };
         // One that gives way was counted as unfinished already.
         let _ = self.abandoned.ask(&identity.model, waiting, now_ns);
+    }
+
+    /// Takes in a call of gRPC whose client left: TorchServe counted it when it came.
+    pub fn abandoned_call(&mut self, identity: Identity, out: &mut Vec<Settled>) {
+        out.push(Settled::Abandoned(Observation {
+            identity,
+            purpose: Purpose::Inference,
+            protocol: Protocol::Grpc(Some(GRPC_CANCELLED)),
+            status: http_status_of(GRPC_CANCELLED),
+            stages: Stages::UNSEEN,
+            inner: Inner::Unseen,
+        }));
     }
 
     /// Takes in what a worker of `model` did, at `now_ns`; pushes what is lost to `lost`.
@@ -354,6 +366,24 @@ mod tests {
         frontends.tick(1_000_000_000, |_| None, &mut out, &mut lost);
         assert_eq!(inner_of(&out), [Inner::Unseen, Inner::Unseen]);
         assert!(lost.is_empty());
+    }
+
+    #[test]
+    fn a_call_whose_client_left_counts_at_once() {
+        let identity = Identity {
+            model: tiny(),
+            version: "default".into(),
+            server: "torchserve".into(),
+        };
+        let mut out = Vec::new();
+        Frontends::default().abandoned_call(identity, &mut out);
+        let [Settled::Abandoned(observation)] = &out[..] else {
+            panic!("{out:?}")
+        };
+        assert_eq!(
+            (observation.status, observation.inner),
+            (499, Inner::Unseen)
+        );
     }
 
     #[test]

@@ -125,6 +125,8 @@ pub enum Protocol {
     Grpc(Option<u32>),
 }
 
+/// `CANCELLED` of gRPC (https://grpc.io/docs/guides/status-codes).
+pub const GRPC_CANCELLED: u32 = 1;
 /// `INTERNAL` of gRPC (https://grpc.io/docs/guides/status-codes).
 pub const GRPC_INTERNAL: u32 = 13;
 

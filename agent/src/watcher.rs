@@ -29,12 +29,16 @@ use crate::{
     },
     latency::{Identity, Inner, Observation, Purpose},
     metrics::{LiveWorker, Metrics},
-    protocol::{grpc, route, torchserve::command::Command},
+    protocol::{
+        grpc,
+        route::{self, Route},
+        torchserve::command::Command,
+    },
     request_log::RequestLog,
     torchserve::{lookup, management::Running, url::HttpUrl},
     workers::{
         known::KnownServer,
-        registry::Registry,
+        registry::{Registry, Server},
         torchserve::{self, Slot, Worker},
     },
 };
@@ -342,15 +346,8 @@ impl Watcher {
     }
 
     fn answered(&mut self, exchange: Exchange) {
-        let Exchange { peer, request, .. } = &exchange;
-        let server = self.registry.server(peer.tgid, peer.local_port);
-        let only = server.predicts_only_by_path;
-        let of_call = match exchange.is_grpc() {
-            true => grpc::classify(&request.target, request.named.as_deref(), only),
-            false => None,
-        };
-        let route =
-            of_call.unwrap_or_else(|| route::classify(&request.method, &request.target, only));
+        let is_grpc = exchange.is_grpc();
+        let (server, route) = self.classify(exchange.peer, &exchange.request, is_grpc);
         let answered = Answered {
             exchange,
             server,
@@ -361,18 +358,30 @@ impl Watcher {
     }
 
     fn abandoned(&mut self, peer: Peer, request: &Request) {
-        let server = self.registry.server(peer.tgid, peer.local_port);
-        let route = route::classify(
-            &request.method,
-            &request.target,
-            server.predicts_only_by_path,
-        );
+        let (server, route) = self.classify(peer, request, request.named.is_some());
         if !server.hands_on || route.purpose == Purpose::Admin {
             return;
         }
         let identity = Identity::new(server, route);
-        self.frontends
-            .abandoned(identity, request.last_read_ns, self.now_ns);
+        if request.named.is_some() {
+            self.frontends.abandoned_call(identity, &mut self.settled);
+        } else {
+            self.frontends
+                .abandoned(identity, request.last_read_ns, self.now_ns);
+        }
+    }
+
+    /// Who was asked, and for what.
+    fn classify(&mut self, peer: Peer, request: &Request, is_grpc: bool) -> (Server, Route) {
+        let server = self.registry.server(peer.tgid, peer.local_port);
+        let only = server.predicts_only_by_path;
+        let of_call = match is_grpc {
+            true => grpc::classify(&request.target, request.named.as_deref(), only),
+            false => None,
+        };
+        let route =
+            of_call.unwrap_or_else(|| route::classify(&request.method, &request.target, only));
+        (server, route)
     }
 
     fn worked(&mut self, worked: WorkerExchange) {

@@ -73,6 +73,14 @@ fn calls_over_grpc_are_counted_as_torchserve_counts_them() {
     let models = |figures: &Figures| figures.latency_us.keys().cloned().collect::<Vec<_>>();
     assert_eq!(models(&ours), models(&theirs));
     assert_nothing_lost(&agent);
+    let mut impatient = GrpcClient::start(&installed, port);
+    impatient.predict("twin", None, "{}");
+    let left = impatient.leave("tiny", Some("1.0"), r#"{"sleep_ms": 400}"#);
+    assert_eq!(left.code, "DEADLINE_EXCEEDED");
+    let counted = counted + 2.0;
+    agent.wait_sum("ts_inference_requests_total", &[], counted);
+    let (ours, theirs) = Figures::of_both(&agent, &ours_base, &torchserve, &theirs_base);
+    assert_eq!(ours.counts(), theirs.counts());
     let counted = counted.to_string();
     row(
         "calls over gRPC",

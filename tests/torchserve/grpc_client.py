@@ -4,6 +4,7 @@ The one argument is the port on 127.0.0.1. A line of the input is
 
     predict MODEL VERSION JSON      one answer
     stream MODEL VERSION JSON       an answer in parts
+    leave MODEL VERSION JSON        one answer, which is not waited for longer than a tenth of a second
 
 where `-` leaves the version out, and JSON is what the handler gets. Each line is answered by one line of JSON:
 `{"code": "OK", "ms": 12.3, "parts": 1}`, with gRPC's name of the status and the number of messages received.
@@ -19,6 +20,7 @@ import grpc
 
 SERVICE = "/org.pytorch.serve.grpc.inference.InferenceAPIsService/"
 PATIENCE_S = 20
+IMPATIENCE_S = 0.1
 
 
 def varint(number):
@@ -47,9 +49,10 @@ def call(channel, kind, request):
     """Makes one call: its status and the number of messages of its answer."""
     parts = 0
     try:
-        if kind == "predict":
+        if kind in ("predict", "leave"):
+            patience_s = PATIENCE_S if kind == "predict" else IMPATIENCE_S
             channel.unary_unary(SERVICE + "Predictions")(
-                request, timeout=PATIENCE_S, wait_for_ready=True
+                request, timeout=patience_s, wait_for_ready=True
             )
             parts = 1
         else:

@@ -108,12 +108,12 @@ impl Http2Connection {
             out.push(Outcome::Lost(Loss::Http2Unfollowed));
             return;
         };
-        let streams = &mut self.streams;
+        let (peer, streams) = (self.peer, &mut self.streams);
         streams.crowded = false;
         let mut allowed = None;
         let followed = requests.follow(reads.visible, reads.bytes, |part| match part {
             Part::TableSize(bytes) => allowed = Some(bytes),
-            part => streams.read(part, reads, out),
+            part => streams.read(part, reads, peer, out),
         });
         if let Some(bytes) = allowed {
             answers.frames.allow_table(bytes);
@@ -150,18 +150,16 @@ impl Http2Connection {
         if self.frames.take().is_some() {
             out.push(Outcome::Lost(Loss::Http2Unfollowed));
         }
-        self.streams.end_all(out, |_| Unfinished::LostRecords);
+        for _ in std::mem::take(&mut self.streams.open) {
+            out.push(Outcome::Unfinished(Unfinished::LostRecords));
+        }
     }
 
     /// Ends the connection, and the requests that are open: complete ones for `complete_reason`.
     pub fn close(&mut self, complete_reason: Unfinished, out: &mut Vec<Outcome>) {
-        self.streams.end_all(out, |request| {
-            if request.complete {
-                complete_reason
-            } else {
-                Unfinished::Incomplete
-            }
-        });
+        for stream in std::mem::take(&mut self.streams.open).into_values() {
+            stream.give_up(complete_reason, self.peer, out);
+        }
     }
 
     /// Whether no request is open.
@@ -249,7 +247,7 @@ struct Streams {
 }
 
 impl Streams {
-    fn read(&mut self, part: Part<'_>, reads: &Reads<'_>, out: &mut Vec<Outcome>) {
+    fn read(&mut self, part: Part<'_>, reads: &Reads<'_>, peer: Peer, out: &mut Vec<Outcome>) {
         match part {
             Part::Began => {
                 // Of a request behind another in one read, the read's arrival is not its own.
@@ -283,7 +281,7 @@ impl Streams {
                 self.crowded = true;
                 self.extend(stream, reads, bytes, ends);
             }
-            Part::Reset { stream } => self.end(stream, Unfinished::Reset, out),
+            Part::Reset { stream } => self.give_up(stream, peer, out),
             // What a client refuses is pushes.
             Part::GoAway { .. } | Part::TableSize(_) => {}
         }
@@ -356,7 +354,7 @@ impl Streams {
                 bytes,
                 ends,
             } => (stream, bytes, ends),
-            Part::Reset { stream } => return self.end(stream, Unfinished::Reset, out),
+            Part::Reset { stream } => return self.give_up(stream, peer, out),
             Part::GoAway { last } => {
                 let refused = self
                     .open
@@ -403,30 +401,42 @@ impl Streams {
     }
 
     fn finish(&mut self, stream: u32, peer: Peer) -> Option<Outcome> {
-        let Stream {
-            mut request,
-            answer,
-            content,
-            ..
-        } = self.open.remove(&stream)?;
-        request.named = grpc::model_of(&request.target, &content).map(Box::new);
+        let (request, answer) = self.open.remove(&stream)?.named();
         Some(pair(peer, Some(request), answer?))
     }
 
-    fn end(&mut self, stream: u32, reason: Unfinished, out: &mut Vec<Outcome>) {
-        if self.open.remove(&stream).is_some() {
-            out.push(Outcome::Unfinished(reason));
-        }
-    }
-
-    fn end_all(&mut self, out: &mut Vec<Outcome>, reason: impl Fn(&Request) -> Unfinished) {
-        for Stream { request, .. } in std::mem::take(&mut self.open).into_values() {
-            out.push(Outcome::Unfinished(reason(&request)));
+    /// Ends a stream that one of the two sides reset.
+    fn give_up(&mut self, stream: u32, peer: Peer, out: &mut Vec<Outcome>) {
+        if let Some(stream) = self.open.remove(&stream) {
+            stream.give_up(Unfinished::Reset, peer, out);
         }
     }
 }
 
 impl Stream {
+    /// The request, with the model that its content names, and the answer so far.
+    fn named(self) -> (Request, Option<Answer>) {
+        let named = grpc::model_of(&self.request.target, &self.content);
+        let request = Request {
+            named: named.map(Box::new),
+            ..self.request
+        };
+        (request, self.answer)
+    }
+
+    /// Tells that nobody will see the answer's end: of a request that was read whole, for `complete_reason`.
+    fn give_up(self, complete_reason: Unfinished, peer: Peer, out: &mut Vec<Outcome>) {
+        if !self.request.complete {
+            out.push(Outcome::Unfinished(Unfinished::Incomplete));
+            return;
+        }
+        out.push(Outcome::Unfinished(complete_reason));
+        if matches!(complete_reason, Unfinished::Reset | Unfinished::Unanswered) {
+            let (request, _) = self.named();
+            out.push(Outcome::Abandoned(peer, request));
+        }
+    }
+
     /// Keeps content as far as it is of use: none follows behind a hole.
     fn keep(&mut self, content: Option<&[u8]>) {
         let Some(content) = content else {

@@ -100,7 +100,9 @@ impl Requests {
     /// our own families as unfinished.
     pub(super) fn observe_abandoned(&mut self, observation: &Observation) {
         self.seen += 1;
-        self.answers.add(observation.status);
+        if observation.protocol == Protocol::Http {
+            self.answers.add(observation.status);
+        }
         self.last_times.add(observation);
         let identity = self.bounds.admit(&observation.identity, true);
         let served = self.by_identity.entry(identity).or_default();

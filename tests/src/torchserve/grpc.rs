@@ -59,6 +59,11 @@ impl GrpcClient {
         self.call("stream", model, version, body)
     }
 
+    /// As [`GrpcClient::predict`], but leaves after a tenth of a second.
+    pub fn leave(&mut self, model: &str, version: Option<&str>, body: &str) -> Called {
+        self.call("leave", model, version, body)
+    }
+
     fn call(&mut self, kind: &str, model: &str, version: Option<&str>, body: &str) -> Called {
         assert!(!body.contains('\n'), "{body:?}");
         let version = version.unwrap_or("-");
