@@ -5,7 +5,7 @@
     reason = "in a test file, a panic is a failed test"
 )]
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 
 use inferprobe_tests::{
     agent::{Agent, Logged},
@@ -14,7 +14,8 @@ use inferprobe_tests::{
     report::row,
     torchserve::{
         self, Registration, TorchServe,
-        figures::{Figures, ModelVersion, assert_nothing_lost, sum_ms},
+        alike::assert_alike,
+        figures::{Figures, assert_nothing_lost},
         traffic::{self, Client, EVERY_ROW},
     },
 };
@@ -24,62 +25,6 @@ const ROUNDS: [(usize, usize); 2] = [(1, 5), (8, 2)];
 /// Requests of a batch, and batches.
 const BATCH: u32 = 4;
 const BATCHES: usize = 20;
-/// What the sums of the latency may differ by for each request, where all clients and workers together want more CPUs
-/// than there are: TorchServe's threads wait for one between its last read, which we see, and its own clock.
-const LATENCY_MS: f64 = 2.0;
-
-/// Holds that counts are equal and the latency's sum is close, and reports both.
-fn assert_alike(scenario: &str, ours: &Figures, theirs: &Figures) {
-    assert_eq!(ours.counts(), theirs.counts(), "{scenario}");
-    assert_eq!(
-        labels(&ours.latency_us),
-        labels(&theirs.latency_us),
-        "{scenario}"
-    );
-    assert_eq!(
-        labels(&ours.queue_us),
-        labels(&theirs.queue_us),
-        "{scenario}"
-    );
-    let requests: f64 = theirs.requests.values().sum();
-    for (figure, ours, theirs) in [
-        (
-            "answers, by class",
-            ours.all_answers(),
-            theirs.all_answers(),
-        ),
-        (
-            "ts_inference_requests_total, by model and version",
-            ours.requests.values().sum(),
-            requests,
-        ),
-    ] {
-        row(
-            scenario,
-            figure,
-            &theirs.to_string(),
-            &ours.to_string(),
-            "equal",
-        );
-    }
-    let (ours_ms, theirs_ms) = (sum_ms(&ours.latency_us), sum_ms(&theirs.latency_us));
-    let off_ms = (ours_ms - theirs_ms).abs();
-    row(
-        scenario,
-        "sum of ts_inference_latency, ms",
-        &format!("{theirs_ms:.1}"),
-        &format!("{ours_ms:.1}"),
-        &format!("{LATENCY_MS} ms a request"),
-    );
-    assert!(
-        off_ms <= requests * LATENCY_MS,
-        "{scenario}: {ours_ms} ms, TorchServe {theirs_ms} ms"
-    );
-}
-
-fn labels(figures: &BTreeMap<ModelVersion, f64>) -> Vec<&ModelVersion> {
-    figures.keys().collect()
-}
 
 /// Fills batches of `batched`: a client for each place, and one failure that ends its whole batch.
 fn send_batches(port: u16) -> usize {

@@ -2,6 +2,7 @@
 //!
 //! Knows where set-up left TorchServe, and nothing of what the agent makes of it.
 
+pub mod alike;
 mod config;
 pub mod figures;
 mod grpc;
