@@ -117,6 +117,10 @@ static PORTS: Array<u64, 1024> = Array::new();
 #[btf_map]
 static LISTENERS: LruHashMap<u64, u8, 1024> = LruHashMap::new();
 
+/// Cookies of workers' TCP sockets, by their ports: the worker's own above, the frontend's below.
+#[btf_map]
+static WORKERS: LruHashMap<u32, u64, 1024> = LruHashMap::new();
+
 /// Counts a loss.
 #[inline(always)]
 pub(crate) fn count(reason: DropReason) {
@@ -196,6 +200,27 @@ pub(crate) fn emit_taken(cookie: u64, bytes: u32, now_ns: u64) -> Result<(), Dro
     RECORDS
         .output(record, BPF_RB_NO_WAKEUP.into())
         .map_err(|_| DropReason::RingFull)
+}
+
+/// Notes the TCP connection of a worker, so that the frontend's reads at its other end are told.
+#[inline(always)]
+pub(crate) fn note_worker(record: &Record) {
+    let ports = ports_of(record.local_port, record.peer_port);
+    // Without room, the frontend's reads are not told: the end of the reply stands for them.
+    let _ = WORKERS.insert(ports, record.cookie, BPF_ANY.into());
+}
+
+/// Cookie of the worker's socket with these ports: the worker's own, and the other end's.
+#[inline(always)]
+pub(crate) fn worker_of(local_port: u16, peer_port: u16) -> Option<u64> {
+    let cookie = WORKERS.get_ptr(ports_of(local_port, peer_port))?;
+    // SAFETY: a map value, written as a whole.
+    Some(unsafe { *cookie })
+}
+
+#[inline(always)]
+const fn ports_of(local_port: u16, peer_port: u16) -> u32 {
+    (local_port as u32) << 16 | peer_port as u32
 }
 
 /// Notes the latest write in the socket's progress slot; `false` when another socket has the slot.

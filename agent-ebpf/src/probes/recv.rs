@@ -52,6 +52,9 @@ fn try_sock_recv_length(sk: Sock, ret: i32, flags: i32) -> Result<(), DropReason
     let request_like = match conn.phase {
         phase::IDLE => {
             conn.set_mode(mode_of_first_read(user, bytes));
+            if conn.record.mode == mode::FRAMES && conn.record.flags & flag::UNIX == 0 {
+                maps::note_worker(&conn.record);
+            }
             false
         }
         phase::READING => conn.record.mode == mode::MESSAGES && is_request_like(user),
@@ -87,25 +90,36 @@ fn try_sock_recv_length(sk: Sock, ret: i32, flags: i32) -> Result<(), DropReason
     Ok(())
 }
 
-/// Tells of a watched frontend's read of what its worker, at the other end of an AF_UNIX connection, replied.
+/// Tells of a watched frontend's read of what its worker, at the other end of the connection, replied.
 #[inline(always)]
 fn note_taken(sk: Sock, bytes: u32) -> Result<(), DropReason> {
-    if sk.family() != Some(Family::Unix) || !maps::watches(maps::current().0) {
+    if !maps::watches(maps::current().0) {
         return Ok(());
     }
-    let Some(worker) = sk.unix_peer() else {
-        return Ok(());
+    let worker = match sk.family() {
+        Some(Family::Unix) => unix_worker(sk),
+        Some(Family::Inet) => maps::worker_of(sk.peer_port(), sk.local_port()),
+        None => None,
     };
-    let conn = maps::conn(worker);
+    match worker {
+        Some(cookie) => maps::emit_taken(cookie, bytes, now_ns()),
+        None => Ok(()),
+    }
+}
+
+/// Cookie of the worker's socket at the other end of an AF_UNIX connection.
+#[inline(always)]
+fn unix_worker(sk: Sock) -> Option<u64> {
+    let conn = maps::conn(sk.unix_peer()?);
     if conn.is_null() {
-        return Ok(());
+        return None;
     }
     // SAFETY: a map value; mode and cookie are written once, before the first reply.
     let (spoken, cookie) = unsafe { ((*conn).record.mode, (*conn).record.cookie) };
     if spoken != mode::FRAMES || cookie == 0 {
-        return Ok(());
+        return None;
     }
-    maps::emit_taken(cookie, bytes, now_ns())
+    Some(cookie)
 }
 
 /// When the first of the bytes just read came, if that is `wanted`; keeps the read position in any case.

@@ -266,11 +266,6 @@ impl WorkerConnection {
             last_write_ns: record.last_write_ns,
             taken_ns: None,
         };
-        if self.peer.local_port.is_some() {
-            // Of TCP, only the worker's end is seen.
-            out.push(Outcome::Worked(exchange));
-            return;
-        }
         self.replied = Some((exchange, open.reply_bytes));
         self.settle(out);
     }
@@ -338,13 +333,14 @@ mod tests {
         written: u64,
         now_ns: u64,
         out: Vec<Outcome>,
-        port: Option<u16>,
+        /// Whether the frontend reads each reply as soon as it is written.
+        prompt_reader: bool,
     }
 
     impl Wire {
         fn new() -> Self {
             Self {
-                port: Some(9000),
+                prompt_reader: true,
                 connection: None,
                 seq: 0,
                 written: 0,
@@ -384,8 +380,8 @@ mod tests {
             let peer = Peer {
                 cookie: 5,
                 tgid: 7,
-                local_port: self.port,
-                peer_port: self.port,
+                local_port: None,
+                peer_port: None,
             };
             let view = RecordView {
                 record,
@@ -395,6 +391,9 @@ mod tests {
             self.connection
                 .get_or_insert_with(|| WorkerConnection::new(&record, peer))
                 .take(&view, &mut self.out);
+            if self.prompt_reader && answer_bytes > 0 {
+                self.taken(answer_bytes as u64, self.now_ns + 410);
+            }
         }
 
         fn exchange(&mut self, request: &[u8], answer: &[u8]) {
@@ -521,9 +520,9 @@ mod tests {
     }
 
     #[test]
-    fn a_reply_on_a_unix_socket_goes_on_once_it_is_read() {
+    fn a_reply_goes_on_once_it_is_read() {
         let mut wire = Wire::new();
-        wire.port = None;
+        wire.prompt_reader = false;
         let answer = reply(10, None);
         let bytes = answer.len() as u64;
         wire.exchange(&predict(10), &answer);
