@@ -186,6 +186,20 @@ pub(crate) fn emit(conn: &mut Conn, record_kind: u8, now_ns: u64) {
     conn.sent();
 }
 
+/// Sends up what is left of `conn`, which can be written to no more, and that it ended; does so once.
+#[inline(always)]
+pub(crate) fn close(conn: &mut Conn, now_ns: u64) {
+    if conn.closed != 0 || conn.record.cookie == 0 {
+        return;
+    }
+    conn.closed = 1;
+    if let Some(cut) = conn.close_cuts() {
+        emit(conn, cut, now_ns);
+    }
+    free_progress(conn);
+    emit(conn, kind::CLOSE, now_ns);
+}
+
 /// Tells that the other end of connection `cookie` took `bytes` of a reply.
 #[inline(always)]
 pub(crate) fn emit_taken(cookie: u64, bytes: u32, now_ns: u64) -> Result<(), DropReason> {
@@ -210,12 +224,14 @@ pub(crate) fn note_worker(record: &Record) {
     let _ = WORKERS.insert(ports, record.cookie, BPF_ANY.into());
 }
 
-/// Cookie of the worker's socket with these ports: the worker's own, and the other end's.
+/// Cookie of the worker's socket with these ports, the worker's own and the other end's; 0 if there is none.
 #[inline(always)]
-pub(crate) fn worker_of(local_port: u16, peer_port: u16) -> Option<u64> {
-    let cookie = WORKERS.get_ptr(ports_of(local_port, peer_port))?;
-    // SAFETY: a map value, written as a whole.
-    Some(unsafe { *cookie })
+pub(crate) fn worker_of(local_port: u16, peer_port: u16) -> u64 {
+    match WORKERS.get_ptr(ports_of(local_port, peer_port)) {
+        // SAFETY: a map value, written as a whole.
+        Some(cookie) => unsafe { *cookie },
+        None => 0,
+    }
 }
 
 #[inline(always)]

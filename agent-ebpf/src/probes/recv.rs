@@ -1,5 +1,7 @@
 //! `sock_recv_length`: bytes were taken out of a socket. Runs in the reader's system call, at its return.
 
+use core::ptr;
+
 use aya_ebpf::{macros::btf_tracepoint, programs::BtfTracePointContext};
 use inferprobe_ebpf::{
     abi::{DropReason, flag, mode},
@@ -18,6 +20,8 @@ use crate::{
 
 /// A read that leaves the bytes where they are (include/linux/socket.h).
 const MSG_PEEK: i32 = 2;
+/// What a reader is told, once, whose peer ended with bytes unread (include/uapi/asm-generic/errno.h).
+const ECONNRESET: i32 = 104;
 
 #[btf_tracepoint(function = "sock_recv_length")]
 fn sock_recv_length(ctx: BtfTracePointContext) -> i32 {
@@ -30,7 +34,13 @@ fn sock_recv_length(ctx: BtfTracePointContext) -> i32 {
 
 #[inline(always)]
 fn try_sock_recv_length(sk: Sock, ret: i32, flags: i32) -> Result<(), DropReason> {
-    if ret <= 0 || flags & MSG_PEEK != 0 {
+    if flags & MSG_PEEK != 0 {
+        return Ok(());
+    }
+    if ret <= 0 {
+        if ret == 0 || ret == -ECONNRESET {
+            note_end(sk);
+        }
         return Ok(());
     }
     let bytes = ret as u32;
@@ -96,30 +106,52 @@ fn note_taken(sk: Sock, bytes: u32) -> Result<(), DropReason> {
     if !maps::watches(maps::current().0) {
         return Ok(());
     }
-    let worker = match sk.family() {
-        Some(Family::Unix) => unix_worker(sk),
+    let cookie = match sk.family() {
+        Some(Family::Unix) => {
+            let conn = unix_worker(sk);
+            if conn.is_null() {
+                return Ok(());
+            }
+            // SAFETY: a map value; the cookie is written once, before the first reply.
+            unsafe { (*conn).record.cookie }
+        }
         Some(Family::Inet) => maps::worker_of(sk.peer_port(), sk.local_port()),
-        None => None,
+        None => return Ok(()),
     };
-    match worker {
-        Some(cookie) => maps::emit_taken(cookie, bytes, now_ns()),
-        None => Ok(()),
+    if cookie == 0 {
+        return Ok(());
+    }
+    maps::emit_taken(cookie, bytes, now_ns())
+}
+
+/// Tells that a worker ended, where its watched frontend finds the end of an AF_UNIX connection: nothing else tells of the
+/// frame that it had read.
+///
+/// A call of its own: inlined, it takes registers that the path of every read is in need of.
+#[inline(never)]
+fn note_end(sk: Sock) {
+    if sk.family() != Some(Family::Unix) || !maps::watches(maps::current().0) {
+        return;
+    }
+    let conn = unix_worker(sk);
+    if !conn.is_null() {
+        // SAFETY: a map value, which the frontend's reference to its peer keeps; the worker uses it no more.
+        maps::close(unsafe { &mut *conn }, now_ns());
     }
 }
 
-/// Cookie of the worker's socket at the other end of an AF_UNIX connection.
+/// State of the worker's socket at the other end of an AF_UNIX connection; null if there is none.
 #[inline(always)]
-fn unix_worker(sk: Sock) -> Option<u64> {
-    let conn = maps::conn(sk.unix_peer()?);
-    if conn.is_null() {
-        return None;
+fn unix_worker(sk: Sock) -> *mut Conn {
+    let Some(worker) = sk.unix_peer() else {
+        return ptr::null_mut();
+    };
+    let conn = maps::conn(worker);
+    // SAFETY: a map value; the mode is written once, before the first reply.
+    if conn.is_null() || unsafe { (*conn).record.mode } != mode::FRAMES {
+        return ptr::null_mut();
     }
-    // SAFETY: a map value; mode and cookie are written once, before the first reply.
-    let (spoken, cookie) = unsafe { ((*conn).record.mode, (*conn).record.cookie) };
-    if spoken != mode::FRAMES || cookie == 0 {
-        return None;
-    }
-    Some(cookie)
+    conn
 }
 
 /// When the first of the bytes just read came, if that is `wanted`; keeps the read position in any case.

@@ -1,7 +1,7 @@
 //! `inet_sock_set_state`: a TCP socket begins to listen, or can be written to no more.
 
 use aya_ebpf::{macros::btf_tracepoint, programs::BtfTracePointContext};
-use inferprobe_ebpf::abi::{DropReason, ProcessEvent, kind, process};
+use inferprobe_ebpf::abi::{DropReason, ProcessEvent, process};
 
 use crate::{
     kernel::{LISTEN, Sock, now_ns},
@@ -56,14 +56,5 @@ fn on_close(sk: Sock) {
     }
     // SAFETY: a map value; the kernel changes a socket's state under its lock.
     let conn = unsafe { &mut *conn };
-    if conn.closed != 0 || conn.record.cookie == 0 {
-        return;
-    }
-    conn.closed = 1;
-    let now_ns = now_ns();
-    if let Some(cut) = conn.close_cuts() {
-        maps::emit(conn, cut, now_ns);
-    }
-    maps::free_progress(conn);
-    maps::emit(conn, kind::CLOSE, now_ns);
+    maps::close(conn, now_ns());
 }
