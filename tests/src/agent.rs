@@ -283,13 +283,19 @@ impl Agent {
     }
 
     /// Stops it with SIGTERM; panics unless it ends well within its second.
-    pub fn stop(mut self) {
+    pub fn stop(self) {
+        self.stop_for_log();
+    }
+
+    /// Stops it as [`Self::stop`] does; every row of the request log, those of its last moment too.
+    pub fn stop_for_log(mut self) -> Vec<Logged> {
         let start = Instant::now();
         let status = self.process.terminate(Duration::from_secs(10));
         let took = start.elapsed();
         let status = status.unwrap_or_else(|| panic!("SIGTERM did not end it: {}", self.errors()));
         assert!(status.success(), "ended with {status}: {}", self.errors());
         assert!(took <= STOP_LIMIT, "took {took:?} to end after SIGTERM");
+        self.log()
     }
 
     /// Kills it with SIGKILL and reaps it.

@@ -3,7 +3,7 @@
 use std::{collections::BTreeMap, time::Duration};
 
 use super::TorchServe;
-use crate::{agent::Agent, clock::wait_for, exposition::Exposition};
+use crate::{agent::Agent, clock::wait_within, exposition::Exposition};
 
 const PATIENCE: Duration = Duration::from_secs(20);
 const CLASSES: [&str; 3] = ["Requests2XX", "Requests4XX", "Requests5XX"];
@@ -52,10 +52,17 @@ impl Figures {
 
     /// The agent's, once it has counted `answers` since `base`.
     pub fn of_agent(agent: &Agent, base: &Self, answers: f64) -> Self {
-        let what = format!("{answers} answers counted by the agent");
-        wait_for(&what, PATIENCE, || {
+        let counted = wait_within(PATIENCE, || {
             let figures = Self::of(&agent.metrics());
             (figures.since(base).all_answers() >= answers).then_some(figures)
+        });
+        counted.unwrap_or_else(|| {
+            let page = agent.metrics();
+            panic!(
+                "{answers} answers, of which the agent counted {:?} within {PATIENCE:?} and lost {:?}",
+                Self::of(&page).since(base).counts(),
+                losses(&page)
+            )
         })
     }
 
@@ -107,18 +114,25 @@ pub fn sum_ms(times_us: &BTreeMap<ModelVersion, f64>) -> f64 {
     times_us.values().sum::<f64>() / 1e3
 }
 
+/// What was lost, left unanswered or untimed on the way, by reason or stage.
+pub fn losses(page: &Exposition) -> BTreeMap<String, f64> {
+    let families = [
+        ("inferprobe_records_lost_total", "reason"),
+        ("inferprobe_requests_unfinished_total", "reason"),
+        ("inferprobe_request_stage_unknown_total", "stage"),
+    ];
+    let mut losses = BTreeMap::new();
+    for (name, label) in families {
+        for sample in page.samples(name, &[]).filter(|sample| sample.value != 0.0) {
+            let why = sample.label(label).unwrap_or_default();
+            losses.insert(format!("{name}: {why}"), sample.value);
+        }
+    }
+    losses
+}
+
 /// Holds that nothing was lost, left unanswered or untimed on the way.
 pub fn assert_nothing_lost(agent: &Agent) {
-    let page = agent.metrics();
-    for name in [
-        "inferprobe_records_lost_total",
-        "inferprobe_requests_unfinished_total",
-        "inferprobe_request_stage_unknown_total",
-    ] {
-        let found: Vec<_> = page
-            .samples(name, &[])
-            .filter(|sample| sample.value != 0.0)
-            .collect();
-        assert!(found.is_empty(), "{found:?}: {}", agent.errors());
-    }
+    let found = losses(&agent.metrics());
+    assert!(found.is_empty(), "{found:?}: {}", agent.errors());
 }

@@ -1,6 +1,6 @@
 //! What is asked of TorchServe's management endpoint: models, and the number and state of their workers.
 
-use std::time::Duration;
+use std::{collections::BTreeSet, time::Duration};
 
 use rustix::process::{Pid, Signal, kill_process};
 use serde_json::Value;
@@ -45,6 +45,36 @@ impl TorchServe {
     pub fn describe(&self, model: &str) -> Vec<Worker> {
         workers(self.ports.management, model)
             .unwrap_or_else(|| panic!("TorchServe describes {model}"))
+    }
+
+    /// Ids of the workers, of any model, whose processes are there: TorchServe may start one again that it has just
+    /// scaled down, and not describe it.
+    pub fn running(&self) -> BTreeSet<u16> {
+        let processes = std::fs::read_dir("/proc").expect("procfs is mounted");
+        let ids = processes.filter_map(|process| {
+            let folder = process.ok()?.path();
+            let status = std::fs::read_to_string(folder.join("status")).ok()?;
+            let parent = status.lines().find_map(|line| line.strip_prefix("PPid:"))?;
+            if parent.trim().parse() != Ok(self.pid) {
+                return None;
+            }
+            let arguments = std::fs::read_to_string(folder.join("cmdline")).ok()?;
+            let (_, socket) = arguments.split_once(".ts.sock.")?;
+            socket.split('\0').next()?.parse().ok()
+        });
+        ids.collect()
+    }
+
+    /// Requests that wait for a worker of a model.
+    pub fn pending(&self, model: &str) -> u64 {
+        let (_, text) = ask(self.ports.management, "GET", &format!("/models/{model}"))
+            .unwrap_or_else(|err| panic!("TorchServe describes {model}: {err}"));
+        let description: Value =
+            serde_json::from_str(&text).expect("TorchServe describes a model in JSON");
+        description
+            .pointer("/0/jobQueueStatus/pendingRequests")
+            .and_then(Value::as_u64)
+            .expect("a description counts the requests that wait")
     }
 
     /// Sets the bounds of a model's workers, and waits until TorchServe has kept to them.
@@ -99,6 +129,13 @@ impl TorchServe {
 }
 
 impl Worker {
+    /// Whether its handler sleeps, as the tests' models do while they work.
+    pub fn is_working(&self) -> bool {
+        let path = self.pid.map(|pid| format!("/proc/{pid}/wchan"));
+        let place = path.and_then(|path| std::fs::read_to_string(path).ok());
+        place.is_some_and(|place| place.contains("nanosleep"))
+    }
+
     /// Whether it has loaded its model.
     pub fn is_ready(&self) -> bool {
         self.status == "READY"

@@ -1,6 +1,18 @@
 //! Requests to a TorchServe with the models of these tests: every way to end that its counting rules tell apart.
 
-use crate::client::{Connection, request};
+use std::{
+    sync::atomic::{AtomicBool, AtomicUsize, Ordering},
+    thread,
+    time::Duration,
+};
+
+use crate::{
+    client::{Connection, request},
+    clock::{monotonic_ns, wait_for},
+};
+
+/// How long a number of answers may take that traffic goes on with.
+const PATIENCE: Duration = Duration::from_secs(60);
 
 /// Target, body and expected status of requests that differ in how TorchServe counts them.
 pub const EVERY_ROW: [(&str, &str, u16); 20] = [
@@ -73,7 +85,7 @@ pub fn send(
     clients: usize,
     rounds: usize,
 ) -> usize {
-    std::thread::scope(|scope| {
+    thread::scope(|scope| {
         for start in 0..clients {
             scope.spawn(move || {
                 let mut inference = Client::new(ports.inference);
@@ -90,4 +102,78 @@ pub fn send(
         }
     });
     clients * (rounds * requests.len() + 3)
+}
+
+/// An answer that a client got.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Answered {
+    /// Status code.
+    pub status: u16,
+    /// When the request was about to be sent, ns of CLOCK_MONOTONIC.
+    pub asked_ns: u64,
+    /// When the answer had come, ns of CLOCK_MONOTONIC.
+    pub answered_ns: u64,
+}
+
+/// Traffic that goes on until it is dropped.
+pub struct Traffic<'a> {
+    answered: &'a AtomicUsize,
+    ended: &'a AtomicBool,
+}
+
+impl Traffic<'_> {
+    /// Waits until `count` more requests were answered.
+    pub fn await_answers(&self, count: usize) {
+        let enough = self.answered.load(Ordering::Relaxed) + count;
+        wait_for(&format!("{count} answers"), PATIENCE, || {
+            (self.answered.load(Ordering::Relaxed) >= enough).then_some(())
+        });
+    }
+}
+
+impl Drop for Traffic<'_> {
+    fn drop(&mut self) {
+        self.ended.store(true, Ordering::Relaxed);
+    }
+}
+
+/// Has each of `clients` ask `model` over and over to work for `sleep_ms`, while `act` runs; returns all answers.
+pub fn while_asking(
+    port: u16,
+    model: &str,
+    clients: usize,
+    sleep_ms: u32,
+    act: impl FnOnce(&Traffic<'_>),
+) -> Vec<Answered> {
+    let (answered, ended) = (AtomicUsize::new(0), AtomicBool::new(false));
+    let target = format!("/predictions/{model}");
+    let body = format!(r#"{{"sleep_ms": {sleep_ms}}}"#);
+    let ask = || {
+        let mut client = Client::new(port);
+        let mut answers = Vec::new();
+        while !ended.load(Ordering::Relaxed) {
+            let asked_ns = monotonic_ns();
+            let status = client.status("POST", &target, &body);
+            answers.push(Answered {
+                status,
+                asked_ns,
+                answered_ns: monotonic_ns(),
+            });
+            answered.fetch_add(1, Ordering::Relaxed);
+        }
+        answers
+    };
+    thread::scope(|scope| {
+        let traffic = Traffic {
+            answered: &answered,
+            ended: &ended,
+        };
+        let clients: Vec<_> = (0..clients).map(|_| scope.spawn(ask)).collect();
+        act(&traffic);
+        drop(traffic);
+        let answers = clients
+            .into_iter()
+            .map(|client| client.join().expect("a client ends with its answers"));
+        answers.flatten().collect()
+    })
 }
