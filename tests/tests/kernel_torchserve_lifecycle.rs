@@ -204,16 +204,17 @@ fn an_agent_restarted_under_traffic_counts_nothing_twice_and_says_what_it_missed
     });
     let (stopped_ns, first_rows, second, started_ns) = restart.unwrap();
     assert_eq!(failed(&answers), 0, "{answers:?}");
-    let sent_after = |ns: u64| answers.iter().filter(move |answer| answer.asked_ns > ns);
-    let least = sent_after(started_ns).count();
-    assert!(least >= 20 - CLIENTS, "{answers:?}");
-    second.rows(least, |row| row.purpose == "inference");
+    let asked_later = answers.iter().filter(|answer| answer.asked_ns > started_ns);
+    let asked_later = asked_later.count();
+    assert!(asked_later >= 20 - CLIENTS, "{answers:?}");
+    second.rows(asked_later, |row| {
+        row.purpose == "inference" && row.first_read_ns > started_ns
+    });
     let page = second.metrics();
+    let ours = page.sum("ts_inference_requests_total", &[]);
     let theirs = torchserve.metrics().sum("ts_inference_requests_total", &[]);
     assert_eq!(theirs, answers.len() as f64);
-
     let (first_rows, second_rows) = (inferences(first_rows), inferences(second.log()));
-    let ours = page.sum("ts_inference_requests_total", &[]);
     assert_eq!(ours, second_rows.len() as f64);
     let first_end_ns = first_rows.iter().filter_map(|row| row.last_write_ns).max();
     let twice = second_rows
