@@ -144,8 +144,8 @@ impl Conn {
     fn is_next_piece(&self, bytes: u32) -> bool {
         match self.record.mode {
             mode::FRAMES => {
-                let at = self.record.request_len as u32;
-                let behind_a_hole = self.record.read_bytes != at as u64;
+                let at = u32::from(self.record.request_len);
+                let behind_a_hole = self.record.read_bytes != u64::from(at);
                 bytes <= FRAME_READ_CAP && (behind_a_hole || at + bytes > REQUEST_HEAD_CAP as u32)
             }
             mode::STREAMS => true,
@@ -283,7 +283,7 @@ impl Conn {
         } else {
             (REQUEST_HEAD_CAP as u32, self.record.request_len)
         };
-        cap.saturating_sub(len as u32)
+        cap.saturating_sub(u32::from(len))
     }
 
     /// Notes that the walk took `bytes` of one direction, and carries them if `carried`.

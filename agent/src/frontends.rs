@@ -96,14 +96,15 @@ impl Frontends {
 
     /// Takes in a request of a frontend, read at `last_read_ns`, whose client left: its worker may not know.
     pub fn abandoned(&mut self, identity: Identity, last_read_ns: u64, now_ns: u64) {
+        let model = identity.model.clone();
         let waiting = Waiting {
             last_read_ns,
             answered_ns: None,
             succeeded: None,
-            request: (identity.clone(), last_read_ns),
+            request: (identity, last_read_ns),
         };
         // One that gives way was counted as unfinished already.
-        let _ = self.abandoned.ask(&identity.model, waiting, now_ns);
+        let _ = self.abandoned.ask(&model, waiting, now_ns);
     }
 
     /// Takes in a call of gRPC whose client left: TorchServe counted it when it came.

@@ -26,6 +26,9 @@ const ROUNDS: [(usize, usize); 2] = [(1, 5), (8, 2)];
 const BATCH: u32 = 4;
 const BATCHES: usize = 20;
 
+/// A model whose name is too long for the names of its workers' threads, and is not that of its archive.
+const NAME_OF_NO_THREAD: &str = "longer-than-a-thread";
+
 /// Fills batches of `batched`: a client for each place, and one failure that ends its whole batch.
 fn send_batches(port: u16) -> usize {
     std::thread::scope(|scope| {
@@ -120,11 +123,24 @@ fn torchserve_started_before_the_agent_is_counted_from_then_on() {
     };
     let Some(_turn) = gate::kernel() else { return };
     let torchserve = TorchServe::start(&installed, &["default_workers_per_model=2"]);
+    torchserve.register(&Registration {
+        archive: "twin.mar",
+        model: NAME_OF_NO_THREAD,
+        batch_size: 1,
+        max_batch_delay_ms: 100,
+        workers: 1,
+    });
     Client::new(torchserve.ports.inference).predict("tiny", 0);
-    let agent = Agent::start::<&str>(&[]);
+    let file = tempfile::NamedTempFile::new().unwrap();
+    let address = format!("http://127.0.0.1:{}", torchserve.ports.management);
+    let text = format!("management_address={address}\nenable_metrics_api=false\n");
+    std::fs::write(file.path(), text).unwrap();
+    let agent = Agent::start(&["--ts-config", file.path().to_str().unwrap()]);
+    agent.wait_sum("inferprobe_workers", &[("model", NAME_OF_NO_THREAD)], 1.0);
     let theirs_base = Figures::of_torchserve(&torchserve);
-    // The scrape is the first that the agent sees.
-    let ours_base = Figures::of_agent(&agent, &Figures::default(), 1.0);
+    // What the agent sees first: it asks for the list of models and for each of the three, and then the scrape.
+    let ours_base = Figures::of_agent(&agent, &Figures::default(), 5.0);
+    assert_eq!(ours_base.all_answers(), 5.0);
     traffic::send(torchserve.ports, &EVERY_ROW, 4, 2);
     let (ours, theirs) = Figures::of_both(&agent, &ours_base, &torchserve, &theirs_base);
     assert_alike("agent started after TorchServe", &ours, &theirs);

@@ -6,6 +6,7 @@
 )]
 
 use std::{
+    collections::{BTreeMap, BTreeSet},
     fs::File,
     io::Write,
     path::{Path, PathBuf},
@@ -19,7 +20,12 @@ use inferprobe_tests::{
     clock::wait_for,
     gate,
     process::Owned,
+    report::row,
     server::Server,
+    torchserve::{
+        self, TorchServe,
+        traffic::{self, EVERY_ROW},
+    },
 };
 use serde_json::Value;
 
@@ -45,14 +51,16 @@ struct Prometheus {
 }
 
 impl Prometheus {
-    /// Starts a Prometheus that scrapes `target_port` each second, and waits until it is ready.
-    fn start(program: &Path, target_port: u16) -> Self {
+    /// Starts a Prometheus that scrapes each job's port each second, and waits until it is ready.
+    fn start(program: &Path, jobs: &[(&str, u16)]) -> Self {
         let folder = tempfile::tempdir().unwrap();
         let config = folder.path().join("prometheus.yml");
-        let text = format!(
-            "global:\n  scrape_interval: 1s\nscrape_configs:\n  - job_name: inferprobe\n    \
-             static_configs:\n      - targets: ['127.0.0.1:{target_port}']\n"
-        );
+        let mut text = "global:\n  scrape_interval: 1s\nscrape_configs:\n".to_owned();
+        for (job, port) in jobs {
+            text += &format!(
+                "  - job_name: {job}\n    static_configs:\n      - targets: ['127.0.0.1:{port}']\n"
+            );
+        }
         std::fs::write(&config, text).unwrap();
         let port = free_port();
         let process = Command::new(program)
@@ -90,6 +98,70 @@ impl Prometheus {
         let value = answer.pointer("/data/result/0/value/1")?;
         value.as_str()?.parse().ok()
     }
+}
+
+/// Name, type and help of each family that a job exports.
+fn families(prometheus: &Prometheus, job: &str) -> BTreeSet<[String; 3]> {
+    let matching = format!("match_target=%7Bjob=%22{job}%22%7D");
+    let answer = prometheus.ask(&format!("/api/v1/targets/metadata?{matching}"));
+    let text = |family: &Value, key: &str| family[key].as_str().unwrap().to_owned();
+    let families = answer["data"].as_array().unwrap().iter();
+    families
+        .map(|family| ["metric", "type", "help"].map(|key| text(family, key)))
+        .collect()
+}
+
+/// Labels of each series that a job exports, without the ones that Prometheus adds.
+fn series(prometheus: &Prometheus, job: &str) -> BTreeSet<BTreeMap<String, String>> {
+    let answer = prometheus.ask(&format!("/api/v1/series?match%5B%5D=%7Bjob=%22{job}%22%7D"));
+    let series = answer["data"].as_array().unwrap().iter();
+    series
+        .map(|labels| {
+            let mut labels: BTreeMap<String, String> =
+                serde_json::from_value(labels.clone()).unwrap();
+            labels.retain(|name, _| name != "job" && name != "instance");
+            labels
+        })
+        .collect()
+}
+
+#[test]
+fn prometheus_reads_torchserve_and_the_agent_alike() {
+    let (Some(program), Some(installed)) = (program("prometheus"), torchserve::installed()) else {
+        return;
+    };
+    let Some(_turn) = gate::kernel() else { return };
+    let agent = Agent::start::<&str>(&[]);
+    let torchserve = TorchServe::start(&installed, &[]);
+    traffic::send(torchserve.ports, &EVERY_ROW, 2, 1);
+    agent.wait_sum("Requests2XX", &[], 1.0);
+    let jobs = [
+        ("torchserve", torchserve.ports.metrics),
+        ("inferprobe", agent.port),
+    ];
+    let prometheus = Prometheus::start(&program, &jobs);
+    let (ours, theirs) = wait_for("both pages in Prometheus", PATIENCE, || {
+        let theirs = families(&prometheus, "torchserve");
+        let names: BTreeSet<&String> = theirs.iter().map(|[name, ..]| name).collect();
+        let is_theirs = |name: &str| names.iter().any(|one| *one == name);
+        let mut ours = families(&prometheus, "inferprobe");
+        ours.retain(|[name, ..]| is_theirs(name));
+        let mut our_series = series(&prometheus, "inferprobe");
+        our_series.retain(|labels| is_theirs(&labels["__name__"]));
+        let mut their_series = series(&prometheus, "torchserve");
+        their_series.retain(|labels| is_theirs(&labels["__name__"]));
+        let is_whole = theirs.len() == 21 && our_series == their_series;
+        is_whole.then(|| (ours, theirs.clone()))
+    });
+    assert_eq!(ours, theirs);
+    row(
+        "scraped by Prometheus",
+        "names, types, HELP and series",
+        "21 families",
+        "the same",
+        "equal",
+    );
+    agent.stop();
 }
 
 /// Waits until Prometheus has scraped the agent, and holds that it had nothing to complain of.
@@ -149,7 +221,7 @@ fn prometheus_scrapes_host_figures() {
     };
     let agent = Agent::start(&["--no-probes"]);
     assert_lint_free(&agent, &promtool);
-    let prometheus = Prometheus::start(&prometheus, agent.port);
+    let prometheus = Prometheus::start(&prometheus, &[("inferprobe", agent.port)]);
     assert_scraped(&prometheus);
     assert!(prometheus.value("MemoryUsed").unwrap() > 0.0);
     agent.stop();
@@ -170,7 +242,7 @@ fn prometheus_scrapes_measured_requests() {
     }
     agent.wait_sum("inferprobe_requests_total", &[], 5.0);
     assert_lint_free(&agent, &promtool);
-    let prometheus = Prometheus::start(&prometheus, agent.port);
+    let prometheus = Prometheus::start(&prometheus, &[("inferprobe", agent.port)]);
     assert_scraped(&prometheus);
     let query = "inferprobe_requests_total%7Bmodel=%22scraped%22,code=%22200%22%7D";
     let counted = wait_for("our counter in Prometheus", PATIENCE, || {

@@ -245,12 +245,13 @@ mod tests {
     #[test]
     fn what_is_known_is_put_together_and_nothing_is_guessed() {
         let threads = |names: &[&str]| names.iter().map(|name| (*name).to_owned()).collect();
-        let cases: [(
-            Option<&str>,
+        type Case<'a> = (
+            Option<&'a str>,
             Option<Archive>,
             Vec<String>,
-            Option<(&str, &str)>,
-        ); 8] = [
+            Option<(&'a str, &'a str)>,
+        );
+        let cases: [Case<'_>; 8] = [
             // The frame names the model, the archive its version.
             (
                 Some("mine"),
