@@ -335,9 +335,9 @@ fn waiting_for_a_busy_worker_is_timed_as_torchserve_times_it() {
     hold_in_one_round("queueing: 8 clients, 1 worker, 20 ms each", || {
         compare_sums(&agent, &torchserve, busy, || send(port, "tiny", 8, 20, 20))
     });
-    hold_in_one_round("batches of 4: 8 clients, 60 ms each", || {
+    hold_in_one_round("batches of 4: 8 clients, 150 ms each", || {
         compare_sums(&agent, &torchserve, busy, || {
-            send(port, "batched", 8, 10, 60)
+            send(port, "batched", 8, 10, 150)
         })
     });
     // A batch is full as soon as its clients have asked: nobody waits for long.

@@ -56,7 +56,7 @@ pub fn assert_alike(scenario: &str, ours: &Figures, theirs: &Figures) {
     );
     assert!(
         off_ms <= (requests * LATENCY_MS).max(theirs_ms * LATENCY_SHARE),
-        "{scenario}: {ours_ms} ms, TorchServe {theirs_ms} ms"
+        "{scenario}, {requests} requests: {ours_ms} ms, TorchServe {theirs_ms} ms"
     );
 }
 
