@@ -201,11 +201,21 @@ impl From<Joined<Answered>> for Settled {
 }
 
 fn settled(answer: Answered, worker: Option<Arc<WorkerExchange>>) -> Settled {
+    let worker = worker.filter(|worked| !contradicts(&answer.exchange, worked));
     let inner = match &worker {
         Some(worked) => Inner::Worker(WorkerHop::new(&answer.exchange, worked)),
         None => Inner::Unseen,
     };
     Settled::Answer(answer, inner, worker)
+}
+
+/// Whether the frontend answered otherwise than the worker had replied: it gave up waiting for that, and counts no times.
+fn contradicts(exchange: &Exchange, worked: &WorkerExchange) -> bool {
+    let answer = &exchange.answer;
+    let replied = answer
+        .request_id
+        .and_then(|id| torchserve_status(&worked.reply, &id.to_string()));
+    replied.is_some_and(|status| status != answer.status)
 }
 
 /// What TorchServe counts of a request whose client had left; `None` where the reply does not tell its status.
@@ -263,7 +273,7 @@ mod tests {
                     named: None,
                 },
                 answer: Answer {
-                    status: 200,
+                    status: 400,
                     first_write_ns: 500,
                     first_write_bounded: false,
                     last_write_ns: Some(501),
@@ -367,6 +377,17 @@ mod tests {
         frontends.tick(1_000_000_000, |_| None, &mut out, &mut lost);
         assert_eq!(inner_of(&out), [Inner::Unseen, Inner::Unseen]);
         assert!(lost.is_empty());
+    }
+
+    #[test]
+    fn an_answer_other_than_the_workers_is_the_frontends_own() {
+        let mut frontends = Frontends::default();
+        let (mut out, mut lost) = (Vec::new(), Vec::new());
+        let mut timed_out = answered(Purpose::Inference, Some(ID), None);
+        timed_out.exchange.answer.status = 503;
+        frontends.answered(timed_out, 0, &mut out);
+        frontends.worked(worked(true), Some(&tiny()), 1, &mut out, &mut lost);
+        assert_eq!(inner_of(&out), [Inner::Unseen]);
     }
 
     #[test]
