@@ -1,10 +1,5 @@
 //! Needs root: a real TorchServe, watched from the kernel, and its own counters as the judge.
 
-#![expect(
-    clippy::unwrap_used,
-    reason = "in a test file, a panic is a failed test"
-)]
-
 use std::collections::BTreeSet;
 
 use inferprobe_tests::{

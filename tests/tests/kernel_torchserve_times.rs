@@ -337,14 +337,14 @@ fn waiting_for_a_busy_worker_is_timed_as_torchserve_times_it() {
     });
     hold_in_one_round("batches of 4: 8 clients, 150 ms each", || {
         compare_sums(&agent, &torchserve, busy, || {
-            send(port, "batched", 8, 10, 150)
+            send(port, "batched", 8, 10, 150);
         })
     });
     // A batch is full as soon as its clients have asked: nobody waits for long.
     hold_in_one_round("batches of 4: 4 clients, 60 ms each", || {
         let bounds = [IDLE_QUEUE, IDLE_LATENCY];
         compare_sums(&agent, &torchserve, bounds, || {
-            send(port, "batched", 4, 20, 60)
+            send(port, "batched", 4, 20, 60);
         })
     });
     assert_nothing_lost(&agent);
