@@ -9,6 +9,9 @@ use inferprobe_tests::{
 };
 
 const MS: u64 = 1_000_000;
+/// Longest time between bytes that a server can see in its queue and the kernel's word that they are there: a server
+/// that looks by itself, on another CPU, may be first.
+const ANNOUNCED_NS: u64 = 200_000;
 
 #[test]
 fn the_arrival_of_a_large_upload_outlives_its_reads() {
@@ -30,7 +33,8 @@ fn the_arrival_of_a_large_upload_outlives_its_reads() {
     for ((stamp, row), sent) in pair(&stamps, &rows).iter().zip(&sends) {
         assert_eq!(misfits(stamp, sent, row), Vec::<String>::new(), "{row:?}");
         assert!(row.queue_ns() >= Some(SLEEP_MS * MS), "{row:?}");
-        assert!(row.arrival_ns <= stamp.readable_ns, "{row:?}");
+        let latest_ns = stamp.readable_ns.map(|ns| ns + ANNOUNCED_NS);
+        assert!(row.arrival_ns <= latest_ns, "{row:?}, {stamp:?}");
         let stages = [
             row.arrival_ns.unwrap(),
             row.first_read_ns,
