@@ -10,7 +10,7 @@ use std::{
 
 use crate::{
     clock::monotonic_ns,
-    http::{Head, chunked_len, head_len},
+    http::{Head, chunked_content, chunked_len, head_len},
     reference::stamps::Call,
     server::Place,
 };
@@ -131,9 +131,10 @@ impl Connection {
         let (body, sent) = if head_only || status < 200 || status == 204 || status == 304 {
             (Vec::new(), 0)
         } else if head.chunked() {
-            let (sent, content) = self.until(chunked_len)?;
+            let (sent, _) = self.until(chunked_len)?;
+            let content = chunked_content(&self.input[..sent]).unwrap_or_default();
             self.input.drain(..sent);
-            (vec![b'r'; content], sent)
+            (content, sent)
         } else if let Some(length) = head.content_length() {
             self.until(|bytes| (bytes.len() >= length).then_some(()))?;
             (self.input.drain(..length).collect(), length)

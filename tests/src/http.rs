@@ -86,6 +86,22 @@ pub fn chunked_len(bytes: &[u8]) -> Option<(usize, usize)> {
     }
 }
 
+/// Content of the complete chunked body at the start of `bytes`, without the framing.
+pub fn chunked_content(bytes: &[u8]) -> Option<Vec<u8>> {
+    let mut content = Vec::new();
+    let mut rest = bytes;
+    loop {
+        let line = rest.windows(2).position(|w| w == b"\r\n")?;
+        let size = std::str::from_utf8(&rest[..line]).ok()?;
+        let size = usize::from_str_radix(size, 16).ok()?;
+        if size == 0 {
+            return Some(content);
+        }
+        content.extend(rest.get(line + 2..)?.get(..size)?);
+        rest = rest.get(line + 2 + size + 2..)?;
+    }
+}
+
 /// Where the trailers that start at `at` end, their empty line included.
 fn trailers_end(bytes: &[u8], mut at: usize) -> Option<usize> {
     loop {
@@ -126,6 +142,7 @@ mod tests {
             (b"3\r\nabc\r\n0\r\nA: b\r\nC: d\r\n\r\nnext", 25),
         ] {
             assert_eq!(chunked_len(bytes), Some((len, 3)));
+            assert_eq!(chunked_content(bytes).as_deref(), Some(&b"abc"[..]));
             assert!((0..len).all(|cut| chunked_len(&bytes[..cut]).is_none()));
         }
         assert_eq!(chunked_len(b"ffffffffffffffff\r\nx"), None);
