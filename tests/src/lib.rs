@@ -22,4 +22,5 @@ pub mod report;
 pub mod server;
 pub mod stand_in;
 pub mod stats;
+pub mod steal;
 pub mod torchserve;

@@ -7,6 +7,7 @@ use inferprobe_tests::{
     exposition::Exposition,
     gate,
     report::row,
+    steal::CpuTime,
     torchserve::{
         self, Registration, TorchServe,
         alike::assert_alike,
@@ -66,6 +67,7 @@ fn five_hundred_mixed_requests_are_counted_as_torchserve_counts_them() {
         return;
     };
     let Some(_turn) = gate::kernel() else { return };
+    let start = CpuTime::now();
     let agent = Agent::start::<&str>(&[]);
     let torchserve = TorchServe::start(&installed, &[]);
     torchserve.register(&Registration {
@@ -84,7 +86,7 @@ fn five_hundred_mixed_requests_are_counted_as_torchserve_counts_them() {
     let none = Figures::default();
     let (ours, theirs) = Figures::of_both(&agent, &none, &torchserve, &none);
     assert!(theirs.all_answers() > sent as f64, "{theirs:?}");
-    assert_alike("500 mixed requests", &ours, &theirs);
+    assert_alike("500 mixed requests", start, &ours, &theirs);
     assert_nothing_lost(&agent);
     let foreign: Vec<Logged> = agent
         .log()
@@ -117,6 +119,7 @@ fn torchserve_started_before_the_agent_is_counted_from_then_on() {
         return;
     };
     let Some(_turn) = gate::kernel() else { return };
+    let start = CpuTime::now();
     let torchserve = TorchServe::start(&installed, &["default_workers_per_model=2"]);
     torchserve.register(&Registration {
         archive: "twin.mar",
@@ -138,7 +141,7 @@ fn torchserve_started_before_the_agent_is_counted_from_then_on() {
     assert_eq!(ours_base.all_answers(), 5.0);
     traffic::send(torchserve.ports, &EVERY_ROW, 4, 2);
     let (ours, theirs) = Figures::of_both(&agent, &ours_base, &torchserve, &theirs_base);
-    assert_alike("agent started after TorchServe", &ours, &theirs);
+    assert_alike("agent started after TorchServe", start, &ours, &theirs);
     assert_nothing_lost(&agent);
     let workers = agent.metrics();
     for model in ["tiny", "twin"] {

@@ -17,6 +17,7 @@ use inferprobe_tests::{
     exposition::Exposition,
     gate,
     report::row,
+    steal::CpuTime,
     torchserve::{
         self, TorchServe,
         alike::assert_alike,
@@ -77,6 +78,7 @@ fn workers_come_and_go_under_traffic_and_every_answer_counts() {
         return;
     };
     let Some(_turn) = gate::kernel() else { return };
+    let start = CpuTime::now();
     let agent = Agent::start::<&str>(&[]);
     let torchserve = TorchServe::start(&installed, &[]);
     let port = torchserve.ports.inference;
@@ -90,7 +92,7 @@ fn workers_come_and_go_under_traffic_and_every_answer_counts() {
     });
     let none = Figures::default();
     let (ours, theirs) = Figures::of_both(&agent, &none, &torchserve, &none);
-    assert_alike(SCENARIO, &ours, &theirs);
+    assert_alike(SCENARIO, start, &ours, &theirs);
 
     wait_for(
         "the workers that are there, and no others",
@@ -123,6 +125,7 @@ fn a_killed_worker_costs_the_request_it_was_at_and_nothing_else() {
         return;
     };
     let Some(_turn) = gate::kernel() else { return };
+    let start = CpuTime::now();
     let agent = Agent::start::<&str>(&[]);
     let torchserve = TorchServe::start(&installed, &[]);
     let port = torchserve.ports.inference;
@@ -151,7 +154,7 @@ fn a_killed_worker_costs_the_request_it_was_at_and_nothing_else() {
     traffic::send(torchserve.ports, &EVERY_ROW, 4, 1);
     let none = Figures::default();
     let (ours, theirs) = Figures::of_both(&agent, &none, &torchserve, &none);
-    assert_alike(SCENARIO, &ours, &theirs);
+    assert_alike(SCENARIO, start, &ours, &theirs);
 
     let unanswered = [("reason", "worker_unanswered")];
     agent.wait_sum("inferprobe_records_lost_total", &unanswered, 1.0);
@@ -252,13 +255,14 @@ fn workers_on_tcp_are_watched_as_those_on_unix_sockets_are() {
         return;
     };
     let Some(_turn) = gate::kernel() else { return };
+    let start = CpuTime::now();
     let agent = Agent::start::<&str>(&[]);
     let torchserve = TorchServe::start(&installed, &["use_native_io=false"]);
     traffic::send(torchserve.ports, &EVERY_ROW, 1, 1);
     traffic::send(torchserve.ports, &EVERY_ROW, 4, 2);
     let none = Figures::default();
     let (ours, theirs) = Figures::of_both(&agent, &none, &torchserve, &none);
-    assert_alike("workers on TCP", &ours, &theirs);
+    assert_alike("workers on TCP", start, &ours, &theirs);
     assert_nothing_lost(&agent);
     assert_eq!(ids(&agent.metrics()), ids(&torchserve.metrics()));
     await_workers(&agent, "tiny", 1);
@@ -276,7 +280,12 @@ fn workers_on_tcp_are_watched_as_those_on_unix_sockets_are() {
     }
     traffic::send(torchserve.ports, &EVERY_ROW, 4, 1);
     let (ours, theirs) = Figures::of_both(&agent, &ours_base, &torchserve, &theirs_base);
-    assert_alike("workers on TCP, older than the agent", &ours, &theirs);
+    assert_alike(
+        "workers on TCP, older than the agent",
+        start,
+        &ours,
+        &theirs,
+    );
     // When the first frame of each worker came is not known, and of every later one it is.
     let lost = BTreeMap::from([(INNER_QUEUE_UNKNOWN.to_owned(), 2.0)]);
     assert_eq!(losses(&agent.metrics()), lost);

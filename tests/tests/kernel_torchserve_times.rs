@@ -17,6 +17,7 @@ use inferprobe_tests::{
     exposition::Exposition,
     gate,
     report::row,
+    steal::{CpuTime, DISTURBING_SHARE},
     torchserve::{
         self, Registration, TorchServe,
         figures::{Figures, assert_nothing_lost, sum_ms},
@@ -27,6 +28,8 @@ use inferprobe_tests::{
 /// Rounds of which one must hold: a thread of TorchServe that waits for a CPU between its system call and its own clock
 /// makes TorchServe's figure wrong, not ours, and on a small machine that others use too that may spoil a round.
 const ROUNDS: usize = 3;
+/// Rounds in all: one from which the hypervisor took CPU time is no judge.
+const ROUNDS_WITH_DISTURBED: usize = 5;
 /// Requests of an idle round.
 const IDLE_REQUESTS: u32 = 60;
 /// How long TorchServe may take to export what it has measured.
@@ -61,11 +64,14 @@ impl Compared {
 
 /// Runs `round` until all of its figures hold, and reports that one.
 ///
-/// What a round counts must be right in each.
+/// What a round counts must be right in each. Where the machine itself was taken away too often to tell, it says so.
 fn hold_in_one_round(scenario: &str, mut round: impl FnMut() -> Vec<Compared>) {
-    for number in 1..=ROUNDS {
+    let mut judged = 0;
+    for number in 1..=ROUNDS_WITH_DISTURBED {
         println!("{scenario}, round {number}:");
+        let start = CpuTime::now();
         let compared = round();
+        let stolen = start.stolen_share();
         let held = compared.iter().all(|figure| figure.holds);
         for Compared {
             figure,
@@ -81,11 +87,20 @@ fn hold_in_one_round(scenario: &str, mut round: impl FnMut() -> Vec<Compared>) {
                 row(scenario, &figure, &theirs, &ours, &bound);
             }
         }
+        println!("the hypervisor took {:.1} % of the CPUs", stolen * 1e2);
+        judged += usize::from(stolen <= DISTURBING_SHARE);
         if held {
             return;
         }
+        assert!(judged < ROUNDS, "{scenario}: no round of {ROUNDS} held");
     }
-    panic!("{scenario}: no round of {ROUNDS} held");
+    row(
+        scenario,
+        "times",
+        "–",
+        "–",
+        "not judged: the hypervisor took the CPUs away",
+    );
 }
 
 /// What sums of times may differ by.
