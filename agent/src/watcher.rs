@@ -207,16 +207,22 @@ impl Watcher {
     }
 
     fn drain_processes(&mut self) {
-        let mut found = false;
+        let mut found = Vec::new();
         while let Some(event) = self.next_process_event() {
             match event {
-                Some(event) => found |= self.take_process_event(event),
+                Some(event) => found.extend(self.take_process_event(event)),
                 None => self.metrics.lost(Loss::Malformed.name(), 1),
             }
         }
-        // A process may have listened before it was found.
-        if found && let Err(err) = self.probes.scan_listeners() {
+        if found.is_empty() {
+            return;
+        }
+        // A process may have listened, and forked, before it was found.
+        if let Err(err) = self.probes.scan_listeners() {
             warn!(err = format!("{err:#}"), "listeners not scanned");
+        }
+        for pid in found {
+            info!(pid, server = %self.registry.server(pid, None).name, "watching");
         }
     }
 
@@ -228,8 +234,8 @@ impl Watcher {
             .map(|entry| parse_process_event(&entry))
     }
 
-    /// Returns whether a process was found to be watched.
-    fn take_process_event(&mut self, event: ProcessEvent) -> bool {
+    /// Returns the process if it was found to be watched.
+    fn take_process_event(&mut self, event: ProcessEvent) -> Option<u32> {
         match event.kind {
             process::EXIT => {
                 self.registry.exited(event.tgid);
@@ -251,22 +257,19 @@ impl Watcher {
             }
             _ => {}
         }
-        false
+        None
     }
 
-    fn inspect(&mut self, pid: u32) -> bool {
+    fn inspect(&mut self, pid: u32) -> Option<u32> {
         if !self.registry.inspect(pid) {
-            return false;
+            return None;
         }
         match self.rings.watch_process(pid) {
-            Ok(()) => {
-                info!(pid, server = %self.registry.server(pid, None).name, "watching");
-                true
-            }
+            Ok(()) => Some(pid),
             Err(err) => {
                 self.metrics.lost(Loss::NotWatched.name(), 1);
                 warn!(pid, err = format!("{err:#}"), "process not watched");
-                false
+                None
             }
         }
     }

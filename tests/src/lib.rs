@@ -17,6 +17,7 @@ pub mod gate;
 pub mod http;
 pub mod load;
 pub mod process;
+pub mod queues;
 pub mod reference;
 pub mod report;
 pub mod server;

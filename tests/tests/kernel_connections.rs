@@ -13,11 +13,13 @@ use inferprobe_tests::{
     clock::wait_for,
     fit::{figures, misfits},
     gate,
+    queues::unread,
     reference::stamps::Stamp,
     server::{Place, Server},
 };
 
 const MS: u64 = 1_000_000;
+const PATIENCE: Duration = Duration::from_secs(20);
 
 /// Lets what was sent arrive, and be read, by itself.
 fn pause() {
@@ -226,6 +228,9 @@ fn an_answer_before_the_body_is_read_is_one_request() {
         assert_eq!(answer.status, 413);
         // The rest of the body is read apart from the next request, so that the next head is seen.
         thread::sleep(Duration::from_millis(200));
+        wait_for("the rest of the body read", PATIENCE, || {
+            (unread(server.port()) == 0).then_some(())
+        });
     }
     client.exchange(&post("early", "", 10)).unwrap();
     let mut closing = Connection::open(&server.place).unwrap();

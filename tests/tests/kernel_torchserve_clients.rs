@@ -12,6 +12,7 @@ use inferprobe_tests::{
     client::{Connection, request},
     clock::wait_for,
     gate,
+    queues::unread,
     report::row,
     torchserve::{
         self, GrpcClient, TorchServe,
@@ -151,22 +152,4 @@ fn requests_whose_clients_left_are_counted_as_torchserve_counts_them() {
         "equal",
     );
     agent.stop();
-}
-
-/// Bytes that wait in the receive queues of connections to a local port, as the kernel lists them.
-fn unread(port: u16) -> u64 {
-    let mut bytes = 0;
-    for path in ["/proc/net/tcp", "/proc/net/tcp6"] {
-        let text = std::fs::read_to_string(path).unwrap();
-        for line in text.lines().skip(1) {
-            let fields: Vec<&str> = line.split_whitespace().collect();
-            let is_port = fields[1].ends_with(&format!(":{port:04X}"));
-            let listens = fields[3] == "0A";
-            let (_, waiting) = fields[4].split_once(':').unwrap();
-            if is_port && !listens {
-                bytes += u64::from_str_radix(waiting, 16).unwrap();
-            }
-        }
-    }
-    bytes
 }
