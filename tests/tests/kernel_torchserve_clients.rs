@@ -1,10 +1,5 @@
 //! Needs root: clients of a real TorchServe that are not plain HTTP, or not patient, and its own counters as the judge.
 
-#![expect(
-    clippy::unwrap_used,
-    reason = "in a test file, a panic is a failed test"
-)]
-
 use std::time::Duration;
 
 use inferprobe_tests::{
