@@ -24,8 +24,8 @@ pub mod kind {
     pub const PROGRESS: u8 = 3;
     /// The server can write no more on this connection.
     pub const CLOSE: u8 = 4;
-    /// The other end of an AF_UNIX connection of frames took bytes of a reply: `read_bytes` of them, at `last_read_ns`.
-    /// It comes from another process than all else of the connection, and has no `seq`.
+    /// The other end of a connection of frames took bytes of a reply: `read_bytes` of them, at `last_read_ns`. It comes
+    /// from another process than all else of the connection, and has no `seq`.
     pub const TAKEN: u8 = 5;
 }
 

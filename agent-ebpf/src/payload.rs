@@ -181,7 +181,7 @@ fn smaller(a: u64, b: u64) -> u64 {
 
 /// `value`, which the compiler must not reason about: so that a mask behind it stays, for the verifier to see.
 #[inline(always)]
-pub(crate) fn opaque(value: u32) -> u32 {
+fn opaque(value: u32) -> u32 {
     // SAFETY: a reference is valid to read.
     unsafe { core::ptr::read_volatile(&value) }
 }
@@ -190,7 +190,7 @@ pub(crate) fn opaque(value: u32) -> u32 {
 ///
 /// The verifier bounds start and length apart, so their largest sum must end within the payload's room.
 #[inline(always)]
-fn copy_flat(conn: &mut Conn, at: u16, start: u64, len: u64) -> Option<u16> {
+pub(crate) fn copy_flat(conn: &mut Conn, at: u16, start: u64, len: u64) -> Option<u16> {
     let at = opaque(at as u32) & (PAYLOAD_CAP as u32 - 1);
     let len = smaller(len, COPY_CAP as u64);
     let conn: *mut Conn = conn;

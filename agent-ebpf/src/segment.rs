@@ -275,6 +275,16 @@ impl Conn {
         }
     }
 
+    /// Where one direction of a shared connection stands.
+    #[inline(always)]
+    pub fn walk(&mut self, answers: bool) -> &mut Walk {
+        if answers {
+            &mut self.answer_walk
+        } else {
+            &mut self.request_walk
+        }
+    }
+
     /// Bytes that a record has left to carry of one direction.
     #[inline(always)]
     pub fn room(&self, answers: bool) -> u32 {

@@ -2,18 +2,18 @@
 //!
 //! A loop of the kernel's (`bpf_loop`, 5.17): a transfer may hold thousands of frames, or one of megabytes.
 
-use core::{ffi::c_void, mem::offset_of};
+use core::ffi::c_void;
 
-use aya_ebpf::helpers::generated::{bpf_loop, bpf_probe_read_user};
+use aya_ebpf::helpers::generated::bpf_loop;
 use inferprobe_ebpf::{
-    abi::{PAYLOAD_CAP, kind},
+    abi::kind,
     segment::Conn,
     walk::{ANSWER_DATA_KEPT, REQUEST_DATA_KEPT},
 };
 
 use crate::{
     maps,
-    payload::{Bytes, Vector, opaque, read},
+    payload::{Bytes, Vector, copy_flat, read},
 };
 
 /// Steps of one transfer: each passes a frame's header, a payload, or a vector. What lies behind is not carried, which
@@ -113,19 +113,11 @@ unsafe extern "C" fn step(_index: u32, cursor: *mut c_void) -> i64 {
     // SAFETY: the map value that `walk` was given.
     let conn = unsafe { &mut *cursor.conn };
     let answers = cursor.answers != 0;
-    let walk = if answers {
-        conn.answer_walk
-    } else {
-        conn.request_walk
-    };
+    let walk = *conn.walk(answers);
     let kept = walk.keeps();
     if kept == 0 {
         let skipped = smaller(walk.skips(), cursor.here);
-        if answers {
-            conn.answer_walk.on_payload(skipped);
-        } else {
-            conn.request_walk.on_payload(skipped);
-        }
+        conn.walk(answers).on_payload(skipped);
         advance(cursor, conn, skipped, false);
         return GO_ON;
     }
@@ -144,14 +136,10 @@ unsafe extern "C" fn step(_index: u32, cursor: *mut c_void) -> i64 {
         return GO_ON;
     }
     let at = conn.record.request_len + conn.record.answer_len;
-    if !copy(conn, at, cursor.start, taken) {
+    if copy_flat(conn, at, cursor.start, taken as u64).is_none() {
         return STOP;
     }
-    let walk = if answers {
-        &mut conn.answer_walk
-    } else {
-        &mut conn.request_walk
-    };
+    let walk = conn.walk(answers);
     let data_kept = if answers {
         ANSWER_DATA_KEPT
     } else {
@@ -216,20 +204,4 @@ fn send_up(cursor: &mut Cursor, conn: &mut Conn) {
 #[inline(always)]
 fn smaller(a: u32, b: u32) -> u32 {
     if a < b { a } else { b }
-}
-
-/// Copies `len` bytes of user memory to `payload[at..]`; returns whether they are there.
-#[inline(always)]
-fn copy(conn: &mut Conn, at: u16, start: u64, len: u32) -> bool {
-    let at = opaque(at as u32) & (PAYLOAD_CAP as u32 - 1);
-    let len = opaque(len) & (2 * STEP_CAP - 1);
-    let conn: *mut Conn = conn;
-    // SAFETY: `at` is less than PAYLOAD_CAP, `len` less than COPY_CAP, and the payload's room is as long as both.
-    unsafe {
-        let to = conn
-            .cast::<u8>()
-            .add(offset_of!(Conn, payload))
-            .add(at as usize);
-        bpf_probe_read_user(to.cast(), len, start as *const c_void) == 0
-    }
 }

@@ -49,8 +49,8 @@ struct Frames {
 }
 
 impl Http2Connection {
-    /// A connection of which `record` is the first sign. If its first read is not a client's preface, it is taken to be joined at
-    /// the beginning of a frame.
+    /// A connection of which `record` is the first sign. If its first read is not a client's preface, it is taken to be
+    /// joined at the beginning of a frame.
     pub fn new(record: &Record, peer: Peer) -> Self {
         Self {
             peer,
