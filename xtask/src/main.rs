@@ -10,6 +10,7 @@ mod linker;
 mod privilege;
 mod progress;
 mod prometheus;
+mod retry;
 mod setup;
 mod suite;
 mod toolchain;

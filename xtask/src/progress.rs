@@ -8,11 +8,20 @@ use anyhow::{Context, Result, bail};
 
 /// Runs `command` with its output shown between a line of what it is for and a line of the time that it took.
 pub(crate) fn step(what: &str, command: &mut Command) -> Result<()> {
+    step_and(what, command, check)
+}
+
+/// As [`step`], with `run` to run it.
+pub(crate) fn step_and<T>(
+    what: &str,
+    command: &mut Command,
+    run: impl FnOnce(&mut Command) -> Result<T>,
+) -> Result<T> {
     eprintln!("==> {what}: {}", shown(command));
     let start = Instant::now();
-    check(command)?;
+    let outcome = run(command)?;
     eprintln!("==> {what}: {:.1} s", start.elapsed().as_secs_f64());
-    Ok(())
+    Ok(outcome)
 }
 
 /// Runs `command` with its output shown; anything but success is an error.

@@ -6,15 +6,15 @@ use std::process::Command;
 
 use anyhow::Result;
 
-use crate::{agent, privilege, progress, prometheus, setup, torchserve, workspace};
+use crate::{agent, privilege, progress, prometheus, retry, setup, torchserve, workspace};
 
 /// Set to `1`, makes a test fail that would skip itself for want of the kernel.
 const REQUIRE_KERNEL_ENV: &str = "INFERPROBE_REQUIRE_KERNEL";
 
 /// Runs every test.
 pub(crate) fn test(test_args: &[OsString]) -> Result<()> {
-    let mut command = command(&[&["--workspace".into()], test_args].concat())?;
-    progress::step("test", &mut command)
+    let every = ["--workspace".into(), "--no-fail-fast".into()];
+    retry::run(&every, test_args)
 }
 
 /// `cargo test` with `args`, and all that the tests need in place: the release binary where one starts the agent.
