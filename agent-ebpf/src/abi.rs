@@ -5,7 +5,7 @@
 
 use bytemuck::{Pod, Zeroable};
 
-/// Bytes of a read segment's beginning that a record carries at most.
+/// Bytes of reads that a record carries at most.
 pub const REQUEST_HEAD_CAP: usize = 1024;
 /// Bytes of an answer's beginning that records carry at most, in all.
 pub const ANSWER_HEAD_CAP: usize = 1024;
@@ -16,9 +16,9 @@ pub const COPY_CAP: usize = 1024;
 
 /// What a [`Record`] reports.
 pub mod kind {
-    /// A read segment that a second request, or the end of the connection, cut off before any write.
+    /// A read, or several, that another one or the end of the connection followed before any write.
     pub const READ: u8 = 1;
-    /// A read segment and the first write after it.
+    /// The last read before a write, and that write.
     pub const EXCHANGE: u8 = 2;
     /// A later write of the same answer, or several that followed each other closely.
     pub const PROGRESS: u8 = 3;
@@ -31,7 +31,7 @@ pub mod kind {
 
 /// How a connection's transfers are cut into records, decided by its first read.
 pub mod mode {
-    /// A run of reads is a record, with its first bytes: requests that begin with a head.
+    /// Every read goes up, but those of a long body, and of writes what tells heads and chunks: messages with heads.
     pub const MESSAGES: u8 = 0;
     /// A run of reads goes up in pieces, so that each of its small reads is carried, and every write goes up: frames
     /// that a TorchServe worker reads field by field.
@@ -50,6 +50,8 @@ pub mod flag {
     pub const REQUEST_CUT: u8 = 1 << 2;
     /// The connection is AF_UNIX: it has no ports, and its close is not seen.
     pub const UNIX: u8 = 1 << 3;
+    /// The read's last byte came with its first: `arrival_ns` holds for each of its bytes.
+    pub const ONE_ARRIVAL: u8 = 1 << 4;
 }
 
 /// Head of every record on the `RECORDS` ring; `request_len` then `answer_len` payload bytes follow it.
@@ -62,11 +64,11 @@ pub struct Record {
     pub cookie: u64,
     /// First byte readable; holds only with [`flag::ARRIVAL_KNOWN`].
     pub arrival_ns: u64,
-    /// First read of the segment returned.
+    /// First read of those told returned.
     pub first_read_ns: u64,
-    /// Last read of the segment returned.
+    /// Last read of them returned.
     pub last_read_ns: u64,
-    /// Bytes read in the segment.
+    /// Bytes of these reads.
     pub read_bytes: u64,
     /// First write after the segment began to run (returned, with [`flag::WRITE_AT_RETURN`]).
     pub first_write_ns: u64,
@@ -76,6 +78,8 @@ pub struct Record {
     pub written_bytes: u64,
     /// The last bytes written, the newest in the low byte; 0 where they are not known.
     pub tail: u64,
+    /// Bytes read and written on the connection since it is watched, whether or not a record told of them.
+    pub total_bytes: u64,
     /// Number of this record on its connection, from 1: a gap is a loss.
     pub seq: u32,
     /// Process that read or wrote last.
@@ -95,10 +99,12 @@ pub struct Record {
     /// One of [`mode`].
     pub mode: u8,
     /// Zero.
-    pub reserved: [u8; 5],
+    pub reserved: u8,
+    /// Writes since the segment's first, this one included.
+    pub writes: u32,
 }
 
-const _: () = assert!(size_of::<Record>() == 96);
+const _: () = assert!(size_of::<Record>() == 104);
 
 impl Record {
     /// A record of nothing.
@@ -112,6 +118,7 @@ impl Record {
         last_write_ns: 0,
         written_bytes: 0,
         tail: 0,
+        total_bytes: 0,
         seq: 0,
         tgid: 0,
         request_len: 0,
@@ -121,7 +128,8 @@ impl Record {
         kind: 0,
         flags: 0,
         mode: mode::MESSAGES,
-        reserved: [0; 5],
+        reserved: 0,
+        writes: 0,
     };
 }
 
@@ -139,6 +147,10 @@ pub struct ProgressSlot {
     pub written_bytes: u64,
     /// As [`Record::tail`].
     pub tail: u64,
+    /// As [`Record::writes`].
+    pub writes: u64,
+    /// As [`Record::total_bytes`].
+    pub total_bytes: u64,
     /// Number of the last record that went up before.
     pub seq: u64,
     /// [`ProgressSlot::checksum`] of the fields above, written last.
@@ -154,6 +166,8 @@ impl ProgressSlot {
             ^ self.written_bytes.rotate_left(2)
             ^ self.tail
             ^ self.seq.rotate_left(3)
+            ^ self.writes.rotate_left(4)
+            ^ self.total_bytes.rotate_left(5)
     }
 
     /// Whether no write was under way while the slot was copied.
@@ -345,6 +359,8 @@ mod tests {
             last_write_ns: 5,
             written_bytes: 9,
             tail: 1,
+            writes: 3,
+            total_bytes: 11,
             seq: 2,
             check: 0,
         };

@@ -81,7 +81,21 @@ impl ArrivalLog {
 
     /// When the byte at `position` became readable.
     pub fn at(&self, position: u32) -> Arrival {
+        self.step_of(position).0
+    }
+
+    /// When the byte at `first` became readable, and whether all bytes before `end` came with it.
+    #[inline(always)]
+    pub fn of(&self, first: u32, end: u32) -> (Arrival, bool) {
+        let (arrival, reach) = self.step_of(first);
+        (arrival, ahead(end, reach) >= 0)
+    }
+
+    /// When the byte at `position` became readable, and how far the step goes that brought it.
+    #[inline(always)]
+    fn step_of(&self, position: u32) -> (Arrival, u32) {
         let mut best = Arrival::Unseen;
+        let mut reach = position;
         let mut best_ahead = i32::MAX;
         let mut index = 0;
         while index < ENTRIES {
@@ -89,6 +103,7 @@ impl ArrivalLog {
                 let distance = ahead(position, entry.end);
                 if entry.ns != 0 && distance > 0 && distance < best_ahead {
                     best_ahead = distance;
+                    reach = entry.end;
                     best = if entry.merged == 0 {
                         Arrival::At(entry.ns)
                     } else {
@@ -98,7 +113,7 @@ impl ArrivalLog {
             }
             index += 1;
         }
-        best
+        (best, reach)
     }
 }
 
@@ -126,6 +141,9 @@ mod tests {
         assert_eq!(log.at(99), Arrival::At(1_000));
         assert_eq!(log.at(100), Arrival::At(2_000));
         assert_eq!(log.at(250), Arrival::Unseen);
+        assert_eq!(log.of(40, 100), (Arrival::At(1_000), true));
+        assert_eq!(log.of(40, 101), (Arrival::At(1_000), false));
+        assert_eq!(log.of(250, 260), (Arrival::Unseen, false));
     }
 
     #[test]

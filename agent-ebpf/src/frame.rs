@@ -58,6 +58,24 @@ pub fn looks_like_answer(first: [u8; PEEK], len: usize) -> bool {
     len >= 7 && u64::from_be_bytes(first) >> 8 == u64::from_be_bytes(*b"\0HTTP/1.")
 }
 
+/// Whether a write of `bytes` that starts with these may start a chunk: its size in hexadecimal digits, and a line end
+/// or `;` behind them where the write is longer (RFC 9112, section 7.1).
+#[inline(always)]
+pub fn looks_like_chunk(first: [u8; PEEK], len: usize, bytes: u32) -> bool {
+    let mut digits = 0;
+    while digits < PEEK && digits < len && first[digits].is_ascii_hexdigit() {
+        digits += 1;
+    }
+    if digits == 0 {
+        return false;
+    }
+    if digits < len {
+        return first[digits] == b'\r' || first[digits] == b';';
+    }
+    // All that is seen of it are digits: a size that is written by itself.
+    bytes as usize == len
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -110,6 +128,28 @@ mod tests {
             let (first, len) = peek(head);
             let bytes = u32::try_from(head.len()).unwrap();
             assert_eq!(mode_of(first, len, bytes), expected, "{head:?}");
+        }
+    }
+
+    #[test]
+    fn sizes_start_chunks() {
+        for (head, expected) in [
+            (&b"5\r\nhello"[..], true),
+            (b"1fA0;x=y\r\n", true),
+            (b"0\r\n\r\n", true),
+            (b"64", true),
+            (b"abcdef\r\n", true),
+            (b"1234567\r", true),
+            (b"data: 5\r\n", false),
+            (b"\r\n", false),
+            (b"{}", false),
+            (b"5 apples", false),
+            (b"12345678abc", false),
+            (b"", false),
+        ] {
+            let (first, len) = peek(head);
+            let bytes = u32::try_from(head.len()).unwrap();
+            assert_eq!(looks_like_chunk(first, len, bytes), expected, "{head:?}");
         }
     }
 

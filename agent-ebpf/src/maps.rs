@@ -256,6 +256,8 @@ pub(crate) fn note_progress(conn: &Conn) -> bool {
         last_write_ns: conn.record.last_write_ns,
         written_bytes: conn.record.written_bytes,
         tail: conn.record.tail,
+        writes: conn.record.writes as u64,
+        total_bytes: conn.record.total_bytes,
         seq: conn.record.seq as u64,
         check: 0,
     };

@@ -1,4 +1,4 @@
-//! Per-socket segments: runs of reads and of writes, cut at each change of direction and where a read looks like a new request.
+//! Per-socket segments: runs of reads and of writes, cut into records wherever a message may begin.
 //!
 //! Decides when a record goes up and which bytes it carries. Knows no map, helper or clock, and no protocol beyond
 //! `frame`'s hints: whether a request is complete, and whose answer it is, is userspace's to say.
@@ -9,6 +9,14 @@ use crate::{
     walk::Walk,
 };
 
+/// Bytes that are carried of a run of reads: heads, requests that one read brings together, and what names a model.
+pub const CARRIED_CAP: u32 = 4096;
+/// Reads up to this size always go up: one may bring the first bytes of a request.
+pub const SMALL_READ: u32 = 256;
+/// Writes up to this size are carried, of a body in chunks: they may bring several.
+pub const SMALL_CHUNK: u32 = 4096;
+/// Bytes that are carried of larger ones: the size of the first chunk.
+pub const CHUNK_HEAD: u16 = 64;
 /// Later writes that follow each other within this time are told together.
 pub const COALESCE_NS: u64 = 200_000;
 /// Longest read of a frame that is carried: names and lengths are shorter, and a longer value tells nothing.
@@ -37,7 +45,7 @@ pub struct Conn {
     pub payload: [u8; PAYLOAD_CAP + COPY_CAP],
     /// When the receive queue's bytes came.
     pub arrivals: ArrivalLog,
-    /// HTTP/2: where the requests' direction stands.
+    /// Where the requests' direction stands: in the frames of HTTP/2; of messages, how much is to be carried.
     pub request_walk: Walk,
     /// HTTP/2: where the answers' direction stands.
     pub answer_walk: Walk,
@@ -64,11 +72,13 @@ pub struct Conn {
     pub closed: u8,
     /// 1 once `consumed` holds.
     pub positioned: u8,
+    /// 1 in an answer of which a chunk was seen.
+    pub chunked: u8,
     /// Zero.
-    pub reserved: [u8; 5],
+    pub reserved: [u8; 4],
 }
 
-const _: () = assert!(size_of::<Conn>() == 96 + 3072 + 136 + 32 + 40);
+const _: () = assert!(size_of::<Conn>() == 104 + 3072 + 136 + 32 + 40);
 
 /// Bytes of the user's buffer to copy: `len` of them, to `payload[at..]`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -86,6 +96,17 @@ pub struct RecvPlan {
     pub cut: Option<u8>,
     /// Whether the read begins a record, so that its arrival is wanted.
     pub begins: bool,
+    /// Whether it may begin a request, so that its bytes are carried.
+    pub fresh: bool,
+}
+
+/// What a write looks like.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Looks {
+    /// An answer's head.
+    pub answer_like: bool,
+    /// A chunk's size.
+    pub chunk_like: bool,
 }
 
 /// What a write asks for.
@@ -117,7 +138,8 @@ impl Conn {
             pending: 0,
             closed: 0,
             positioned: 0,
-            reserved: [0; 5],
+            chunked: 0,
+            reserved: [0; 4],
         }
     }
 
@@ -136,6 +158,7 @@ impl Conn {
         RecvPlan {
             cut,
             begins: !reading || request_like || goes_on,
+            fresh: !reading || request_like || bytes <= SMALL_READ,
         }
     }
 
@@ -149,27 +172,46 @@ impl Conn {
                 bytes <= FRAME_READ_CAP && (behind_a_hole || at + bytes > REQUEST_HEAD_CAP as u32)
             }
             mode::STREAMS => true,
-            _ => false,
+            _ => bytes <= SMALL_READ || self.request_walk.keeps() > 0,
         }
     }
 
-    /// Whether what is pending must go up before a write that starts another answer, whose bytes it would hide.
+    /// Whether what is pending must go up before a write whose bytes it would hide.
     #[inline(always)]
-    pub fn send_cuts(&self, answer_like: bool) -> bool {
-        self.pending != 0 && answer_like
+    pub fn send_cuts(&self, looks: Looks) -> bool {
+        self.pending != 0 && (looks.answer_like || looks.chunk_like)
     }
 
     /// Takes in a read of `bytes` that returned at `now_ns`, and says which of its bytes to keep.
     ///
-    /// `begins` is [`RecvPlan::begins`], and `arrival` is looked at only with it.
+    /// `arrival` is when its first byte came, and whether all others came with it; it is looked at only if the read
+    /// begins a record. What [`Conn::is_walked`] has nothing to keep: its walk does that.
     #[inline(always)]
-    pub fn on_recv(&mut self, now_ns: u64, bytes: u32, arrival: Arrival, begins: bool) -> Capture {
-        if begins {
+    pub fn on_recv(
+        &mut self,
+        now_ns: u64,
+        bytes: u32,
+        arrival: (Arrival, bool),
+        plan: RecvPlan,
+    ) -> Capture {
+        self.record.total_bytes += u64::from(bytes);
+        if self.record.mode == mode::MESSAGES {
+            let kept = if plan.fresh {
+                CARRIED_CAP
+            } else {
+                self.request_walk.keeps()
+            };
+            self.request_walk = Walk::carrying(kept);
+        }
+        if plan.begins {
             self.record.flags &= flag::UNIX;
             self.record.arrival_ns = 0;
-            if let Arrival::At(ns) = arrival {
+            if let Arrival::At(ns) = arrival.0 {
                 self.record.arrival_ns = if ns < now_ns { ns } else { now_ns };
                 self.record.flags |= flag::ARRIVAL_KNOWN;
+                if arrival.1 {
+                    self.record.flags |= flag::ONE_ARRIVAL;
+                }
             }
             self.record.first_read_ns = now_ns;
             self.record.read_bytes = 0;
@@ -178,18 +220,19 @@ impl Conn {
             self.record.first_write_ns = 0;
             self.record.last_write_ns = 0;
             self.record.written_bytes = 0;
+            self.record.writes = 0;
             self.record.tail = 0;
             self.phase = phase::READING;
         }
         self.record.last_read_ns = now_ns;
-        if self.record.mode == mode::STREAMS {
-            // The walk counts and copies.
+        if self.is_walked(bytes) {
             return Capture { at: 0, len: 0 };
         }
         self.record.read_bytes += u64::from(bytes);
         let at = self.record.request_len;
         let passed_over = self.record.mode == mode::FRAMES && bytes > FRAME_READ_CAP;
-        let room = if self.record.flags & flag::REQUEST_CUT == 0 && !passed_over {
+        let wanted = self.record.mode == mode::FRAMES || self.request_walk.keeps() > 0;
+        let room = if self.record.flags & flag::REQUEST_CUT == 0 && !passed_over && wanted {
             (REQUEST_HEAD_CAP as u16).saturating_sub(at)
         } else {
             0
@@ -200,16 +243,38 @@ impl Conn {
         }
     }
 
-    /// Takes in a write of `bytes` that returned at `now_ns`; `tail` is the answer's last bytes with it.
+    /// Whether the bytes of a read are taken in by a walk, which counts and copies them.
+    #[inline(always)]
+    pub fn is_walked(&self, bytes: u32) -> bool {
+        match self.record.mode {
+            mode::STREAMS => true,
+            mode::MESSAGES => bytes > REQUEST_HEAD_CAP as u32 && self.request_walk.keeps() > 0,
+            _ => false,
+        }
+    }
+
+    /// Notes that a record of a walk went up, and that the next one goes on with the same read.
+    #[inline(always)]
+    pub fn on_split(&mut self) {
+        self.record.read_bytes = 0;
+        if self.record.flags & flag::ONE_ARRIVAL == 0 {
+            self.record.flags &= !flag::ARRIVAL_KNOWN;
+        }
+    }
+
+    /// Takes in a write of `bytes` that returned at `now_ns`.
     ///
     /// `None`: nothing was read before it, so it answers nothing that was seen.
     #[inline(always)]
-    pub fn on_send(&mut self, now_ns: u64, bytes: u32, answer_like: bool) -> Option<SendPlan> {
+    pub fn on_send(&mut self, now_ns: u64, bytes: u32, looks: Looks) -> Option<SendPlan> {
         let start_ns = self.send_start_ns;
         self.send_start_ns = 0;
+        self.record.total_bytes += u64::from(bytes);
         match self.phase {
             phase::READING => {
                 self.phase = phase::WRITING;
+                self.chunked = 0;
+                self.record.writes = 1;
                 self.note_first_write(start_ns, now_ns);
                 self.record.last_write_ns = now_ns;
                 self.record.written_bytes = u64::from(bytes);
@@ -226,13 +291,26 @@ impl Conn {
             phase::WRITING => {
                 self.record.last_write_ns = now_ns;
                 self.record.written_bytes += u64::from(bytes);
-                if answer_like || self.record.mode == mode::FRAMES {
+                self.record.writes = self.record.writes.wrapping_add(1);
+                if looks.answer_like {
+                    self.chunked = 0;
+                } else if looks.chunk_like {
+                    self.chunked = 1;
+                }
+                if self.chunked != 0 {
+                    self.answer_budget = if bytes <= SMALL_CHUNK {
+                        ANSWER_HEAD_CAP as u16
+                    } else {
+                        CHUNK_HEAD
+                    };
+                    self.note_first_write(start_ns, now_ns);
+                } else if looks.answer_like || self.record.mode == mode::FRAMES {
                     self.answer_budget = ANSWER_HEAD_CAP as u16;
                     self.note_first_write(start_ns, now_ns);
                 }
                 let len = smaller(bytes, self.answer_budget);
                 let apart = now_ns.saturating_sub(self.emitted_ns) >= COALESCE_NS;
-                let emit = if len > 0 || apart {
+                let emit = if len > 0 || apart || self.chunked != 0 {
                     Some(kind::PROGRESS)
                 } else {
                     None
@@ -246,12 +324,13 @@ impl Conn {
         }
     }
 
-    /// Takes in a write on a shared connection that returned at `now_ns`; returns the record that it goes up in. The walk
-    /// counts and copies. `None`: as [`Conn::on_send`].
+    /// Takes in a write of `bytes` on a shared connection that returned at `now_ns`; returns the record that it goes up
+    /// in. The walk counts and copies. `None`: as [`Conn::on_send`].
     #[inline(always)]
-    pub fn on_stream_send(&mut self, now_ns: u64) -> Option<u8> {
+    pub fn on_stream_send(&mut self, now_ns: u64, bytes: u32) -> Option<u8> {
         let start_ns = self.send_start_ns;
         self.send_start_ns = 0;
+        self.record.total_bytes += u64::from(bytes);
         let record_kind = match self.phase {
             phase::READING => {
                 self.record.written_bytes = 0;
@@ -324,6 +403,9 @@ impl Conn {
     #[inline(always)]
     pub fn captured_request(&mut self, planned: Capture, len: u16) {
         self.record.request_len += len;
+        if self.record.mode == mode::MESSAGES {
+            self.request_walk.on_payload(len as u32);
+        }
         if len < planned.len {
             self.record.flags |= flag::REQUEST_CUT;
         }
@@ -399,6 +481,8 @@ mod tests {
     struct Player {
         conn: Conn,
         up: Vec<Record>,
+        /// Whether all bytes of a read came at once.
+        one_arrival: bool,
     }
 
     impl Player {
@@ -406,6 +490,7 @@ mod tests {
             Self {
                 conn: Conn::new(),
                 up: vec![],
+                one_arrival: false,
             }
         }
 
@@ -426,17 +511,46 @@ mod tests {
             if let Some(cut) = plan.cut {
                 self.emit(cut, now_ns);
             }
-            let capture = self.conn.on_recv(now_ns, bytes, arrival, plan.begins);
+            let arrival = (arrival, self.one_arrival);
+            let capture = self.conn.on_recv(now_ns, bytes, arrival, plan);
+            if self.conn.is_walked(bytes) && self.conn.record.mode == mode::MESSAGES {
+                self.walk(now_ns, bytes);
+            }
             self.conn.captured_request(capture, capture.len);
             capture
         }
 
+        /// Takes a read in as the walker does.
+        fn walk(&mut self, now_ns: u64, bytes: u32) {
+            let mut left = bytes;
+            while left > 0 {
+                let kept = self.conn.request_walk.keeps().min(left).min(512);
+                if kept > self.conn.room(false) {
+                    self.emit(kind::READ, now_ns);
+                    self.conn.on_split();
+                    continue;
+                }
+                let taken = if kept > 0 { kept } else { left };
+                self.conn.request_walk.on_payload(taken);
+                self.conn.on_walked(false, taken, kept > 0);
+                left -= taken;
+            }
+        }
+
         fn send(&mut self, start_ns: u64, now_ns: u64, bytes: u32, answer_like: bool) {
-            if self.conn.send_cuts(answer_like) {
+            let looks = Looks {
+                answer_like,
+                chunk_like: false,
+            };
+            self.send_looking(start_ns, now_ns, bytes, looks);
+        }
+
+        fn send_looking(&mut self, start_ns: u64, now_ns: u64, bytes: u32, looks: Looks) {
+            if self.conn.send_cuts(looks) {
                 self.emit(kind::PROGRESS, now_ns);
             }
             self.conn.send_start_ns = start_ns;
-            let Some(plan) = self.conn.on_send(now_ns, bytes, answer_like) else {
+            let Some(plan) = self.conn.on_send(now_ns, bytes, looks) else {
                 return;
             };
             self.conn.captured_answer(plan.capture, plan.capture.len);
@@ -470,44 +584,146 @@ mod tests {
         assert_eq!(record.seq, 1);
     }
 
+    /// What went up: kind, first read, bytes, and how many of them were carried.
+    fn told(player: &Player) -> Vec<(u8, u64, u64, u16)> {
+        let told = |record: &Record| {
+            let Record {
+                kind,
+                first_read_ns,
+                read_bytes,
+                request_len,
+                ..
+            } = *record;
+            (kind, first_read_ns, read_bytes, request_len)
+        };
+        player.up.iter().map(told).collect()
+    }
+
     #[test]
-    fn reads_of_one_request_share_a_segment_and_a_head() {
+    fn each_read_of_a_request_goes_up() {
         let mut player = Player::new();
-        assert_eq!(
-            player.recv(10, 24, Arrival::At(5), true),
-            Capture { at: 0, len: 24 }
-        );
-        assert_eq!(
-            player.recv(20, 800, Arrival::Unseen, false),
-            Capture { at: 24, len: 800 }
-        );
-        assert_eq!(
-            player.recv(30, 5_000, Arrival::Unseen, false),
-            Capture { at: 824, len: 200 }
-        );
-        assert_eq!(
-            player.recv(40, 5_000, Arrival::Unseen, false),
-            Capture { at: 1024, len: 0 }
-        );
+        player.recv(10, 24, Arrival::At(5), true);
+        player.recv(20, 800, Arrival::At(15), false);
+        player.recv(30, 1, Arrival::At(25), false);
         player.send(50, 60, 10, true);
-        assert_eq!(player.up.len(), 1);
-        assert_eq!(player.up[0].read_bytes, 10_824);
         assert_eq!(
-            (player.up[0].first_read_ns, player.up[0].last_read_ns),
-            (10, 40)
+            told(&player),
+            [
+                (kind::READ, 10, 24, 24),
+                (kind::READ, 20, 800, 800),
+                (kind::EXCHANGE, 30, 1, 1)
+            ]
         );
-        assert_eq!(player.up[0].arrival_ns, 5);
+        assert_eq!(player.up[1].arrival_ns, 15);
+        assert_eq!(player.up[2].total_bytes, 24 + 800 + 1 + 10);
+    }
+
+    #[test]
+    fn the_reads_of_a_long_body_are_told_together_behind_its_beginning() {
+        let mut player = Player::new();
+        player.recv(10, 1_000, Arrival::At(5), true);
+        for step in 2..=10 {
+            player.recv(step * 10, 2_000, Arrival::Unseen, false);
+        }
+        player.recv(200, 100, Arrival::Unseen, false);
+        player.recv(210, 600, Arrival::Unseen, false);
+        player.send(250, 260, 10, true);
+        let carried: u32 = player.up[..player.up.len() - 2]
+            .iter()
+            .map(|record| u32::from(record.request_len))
+            .sum();
+        assert_eq!(carried, CARRIED_CAP);
+        let [.., long, small, last] = &told(&player)[..] else {
+            panic!("{:?}", player.up)
+        };
+        // The end of the second read of 2,000 bytes, and seven more; a small read may begin a request, and is followed.
+        assert_eq!(*long, (kind::READ, 30, 14_976, 72));
+        assert_eq!(*small, (kind::READ, 200, 100, 100));
+        assert_eq!(*last, (kind::EXCHANGE, 210, 600, 600));
+        let read: u64 = player.up.iter().map(|record| record.read_bytes).sum();
+        assert_eq!(read, 1_000 + 9 * 2_000 + 100 + 600);
+    }
+
+    #[test]
+    fn one_read_that_does_not_fit_a_record_goes_up_in_several() {
+        for (one_arrival, known) in [(true, [true; 4]), (false, [true, false, false, false])] {
+            let mut player = Player::new();
+            player.one_arrival = one_arrival;
+            player.recv(10, 9_000, Arrival::At(5), true);
+            player.send(50, 60, 10, true);
+            assert_eq!(
+                told(&player),
+                [
+                    (kind::READ, 10, 1_024, 1_024),
+                    (kind::READ, 10, 1_024, 1_024),
+                    (kind::READ, 10, 1_024, 1_024),
+                    (kind::EXCHANGE, 10, 5_928, 1_024)
+                ]
+            );
+            for (record, known) in player.up.iter().zip(known) {
+                assert_eq!(record.flags & flag::ARRIVAL_KNOWN != 0, known);
+            }
+        }
+    }
+
+    #[test]
+    fn writes_in_chunks_each_go_up_with_their_beginning() {
+        let mut player = Player::new();
+        player.recv(10, 100, Arrival::At(1), true);
+        player.send(20, 21, 130, true);
+        let chunk = Looks {
+            answer_like: false,
+            chunk_like: true,
+        };
+        player.send_looking(22, 23, 900, chunk);
+        player.send(24, 25, 900, false);
+        player.send(26, 27, 20_000, false);
+        let written: Vec<(u64, u64, u16, u32)> = player
+            .up
+            .iter()
+            .map(|record| {
+                (
+                    record.first_write_ns,
+                    record.written_bytes,
+                    record.answer_len,
+                    record.writes,
+                )
+            })
+            .collect();
+        assert_eq!(
+            written,
+            [
+                (20, 130, 130, 1),
+                (22, 1_030, 900, 2),
+                (24, 1_930, 900, 3),
+                (26, 21_930, 64, 4)
+            ]
+        );
+        player.recv(100, 100, Arrival::At(90), true);
+        player.send(110, 111, 3_000, true);
+        player.send(112, 113, 3_000, false);
+        assert_eq!(player.conn.pending, 1);
     }
 
     #[test]
     fn no_bytes_follow_a_hole() {
         let mut conn = Conn::new();
-        let first = conn.on_recv(10, 500, Arrival::Unseen, true);
-        conn.captured_request(first, 200);
-        assert_eq!(conn.on_recv(20, 100, Arrival::Unseen, false).len, 0);
-        let next = conn.on_send(30, 100, true).unwrap().capture;
+        conn.record.mode = mode::FRAMES;
+        let plan = conn.plan_recv(200, true);
+        let first = conn.on_recv(10, 200, (Arrival::Unseen, false), plan);
+        conn.captured_request(first, 100);
+        let plan = RecvPlan {
+            cut: None,
+            begins: false,
+            fresh: false,
+        };
+        let next = conn.on_recv(20, 100, (Arrival::Unseen, false), plan);
+        assert_eq!(next.len, 0);
+        let looks = Looks::default();
+        let next = conn.on_send(30, 100, looks).unwrap().capture;
         conn.captured_answer(next, 0);
-        assert_eq!(conn.on_send(40, 100, false).unwrap().capture.len, 0);
+        conn.record.mode = mode::MESSAGES;
+        assert_eq!(conn.on_send(40, 100, looks).unwrap().capture.len, 0);
     }
 
     #[test]
@@ -646,7 +862,7 @@ mod tests {
         };
         let write = |player: &mut Player, start_ns, now_ns, bytes| {
             player.conn.send_start_ns = start_ns;
-            let record_kind = player.conn.on_stream_send(now_ns).unwrap();
+            let record_kind = player.conn.on_stream_send(now_ns, bytes).unwrap();
             player.conn.on_walked(true, bytes, true);
             player.emit(record_kind, now_ns);
         };

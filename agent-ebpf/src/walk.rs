@@ -48,6 +48,15 @@ impl Walk {
         ..Self::START
     };
 
+    /// In bytes that have no frames, of which the next `kept` are to be carried.
+    pub const fn carrying(kept: u32) -> Self {
+        Self {
+            left: u32::MAX,
+            keep: kept,
+            ..Self::START
+        }
+    }
+
     /// Whether the next byte is one of a header.
     #[inline(always)]
     pub const fn is_in_head(&self) -> bool {

@@ -1,4 +1,5 @@
-//! Walks the frames of an HTTP/2 transfer in the user's buffers, and copies what `walk` says is carried up.
+//! Walks the bytes of a transfer in the user's buffers, and copies what `walk` says is carried up: the frames of HTTP/2,
+//! and reads of messages that do not fit one record.
 //!
 //! A loop of the kernel's (`bpf_loop`, 5.17): a transfer may hold thousands of frames, or one of megabytes.
 
@@ -194,7 +195,7 @@ fn advance(cursor: &mut Cursor, conn: &mut Conn, bytes: u32, carried: bool) {
 fn send_up(cursor: &mut Cursor, conn: &mut Conn) {
     if cursor.answers == 0 {
         maps::emit(conn, kind::READ, cursor.now_ns);
-        conn.record.read_bytes = 0;
+        conn.on_split();
     } else {
         maps::emit(conn, cursor.answers as u8, cursor.now_ns);
         cursor.answers = kind::PROGRESS as u32;

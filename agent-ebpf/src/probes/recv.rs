@@ -79,8 +79,8 @@ fn try_sock_recv_length(sk: Sock, ret: i32, flags: i32) -> Result<(), DropReason
         maps::free_progress(conn);
     }
     let arrival = arrival(conn, sk, bytes, now_ns, plan.begins);
-    let capture = conn.on_recv(now_ns, bytes, arrival, plan.begins);
-    if conn.record.mode == mode::STREAMS {
+    let capture = conn.on_recv(now_ns, bytes, arrival, plan);
+    if conn.is_walked(bytes) {
         walker::walk(conn, user, bytes, walker::Side::Requests, now_ns);
         return Ok(());
     }
@@ -154,9 +154,10 @@ fn unix_worker(sk: Sock) -> *mut Conn {
     conn
 }
 
-/// When the first of the bytes just read came, if that is `wanted`; keeps the read position in any case.
+/// When the first of the bytes just read came, and whether the others came with it, if that is `wanted`; keeps the read
+/// position in any case.
 #[inline(always)]
-fn arrival(conn: &mut Conn, sk: Sock, bytes: u32, now_ns: u64, wanted: bool) -> Arrival {
+fn arrival(conn: &mut Conn, sk: Sock, bytes: u32, now_ns: u64, wanted: bool) -> (Arrival, bool) {
     if let Some((position, end)) = sk.tcp_positions() {
         let tracked = conn.tracked != 0;
         conn.consumed = position;
@@ -166,9 +167,9 @@ fn arrival(conn: &mut Conn, sk: Sock, bytes: u32, now_ns: u64, wanted: bool) -> 
         }
         // Bytes that came before the watch are in no entry: a later one must not stand for them.
         return if wanted && tracked {
-            conn.arrivals.at(position.wrapping_sub(bytes))
+            conn.arrivals.of(position.wrapping_sub(bytes), position)
         } else {
-            Arrival::Unseen
+            (Arrival::Unseen, false)
         };
     }
     let floor = conn.unix_floor;
@@ -183,11 +184,11 @@ fn arrival(conn: &mut Conn, sk: Sock, bytes: u32, now_ns: u64, wanted: bool) -> 
         conn.tracked = 1;
     }
     if !wanted {
-        return Arrival::Unseen;
+        return (Arrival::Unseen, false);
     }
-    match conn.arrivals.at(start) {
+    match conn.arrivals.of(start, conn.consumed) {
         // A reader that runs beside the sender may take the bytes before the sender has announced them.
-        Arrival::Unseen if tracked => Arrival::At(now_ns),
+        (Arrival::Unseen, _) if tracked => (Arrival::At(now_ns), false),
         arrival => arrival,
     }
 }

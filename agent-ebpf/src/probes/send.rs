@@ -3,8 +3,8 @@
 use aya_ebpf::{macros::btf_tracepoint, programs::BtfTracePointContext};
 use inferprobe_ebpf::{
     abi::{DropReason, kind, mode},
-    frame::looks_like_answer,
-    segment::phase,
+    frame::{looks_like_answer, looks_like_chunk},
+    segment::{Looks, phase},
 };
 
 use crate::{
@@ -65,7 +65,7 @@ fn try_sock_send_length(sk: Sock, ret: i32) -> Result<(), DropReason> {
     let user = payload::of_current(bytes);
     if conn.record.mode == mode::STREAMS {
         let now_ns = now_ns();
-        if let Some(record_kind) = conn.on_stream_send(now_ns) {
+        if let Some(record_kind) = conn.on_stream_send(now_ns, bytes) {
             walker::walk(
                 conn,
                 user,
@@ -76,13 +76,16 @@ fn try_sock_send_length(sk: Sock, ret: i32) -> Result<(), DropReason> {
         }
         return Ok(());
     }
-    let answer_like =
-        conn.phase == phase::WRITING && conn.record.mode == mode::MESSAGES && is_answer_like(user);
+    let looks = if conn.phase == phase::WRITING && conn.record.mode == mode::MESSAGES {
+        looks(user, bytes)
+    } else {
+        Looks::default()
+    };
     let now_ns = now_ns();
-    if conn.send_cuts(answer_like) {
+    if conn.send_cuts(looks) {
         maps::emit(conn, kind::PROGRESS, now_ns);
     }
-    let Some(plan) = conn.on_send(now_ns, bytes, answer_like) else {
+    let Some(plan) = conn.on_send(now_ns, bytes, looks) else {
         return Ok(());
     };
     let copied = match user {
@@ -122,16 +125,19 @@ fn try_sock_send_length(sk: Sock, ret: i32) -> Result<(), DropReason> {
 fn answers_an_earlier_request(sk: Sock, bytes: u32) -> bool {
     let watched = maps::watches(maps::current().0)
         || (sk.family() == Some(Family::Inet) && maps::watches_port(sk.local_port()));
-    watched && is_answer_like(payload::of_current(bytes))
+    watched && looks(payload::of_current(bytes), bytes).answer_like
 }
 
 #[inline(always)]
-fn is_answer_like(user: Option<Bytes>) -> bool {
-    match user {
-        Some(user) => match user.peek() {
-            Some((first, len)) => looks_like_answer(first, len),
-            None => false,
+fn looks(user: Option<Bytes>, bytes: u32) -> Looks {
+    let Some(user) = user else {
+        return Looks::default();
+    };
+    match user.peek() {
+        Some((first, len)) => Looks {
+            answer_like: looks_like_answer(first, len),
+            chunk_like: looks_like_chunk(first, len, bytes),
         },
-        None => false,
+        None => Looks::default(),
     }
 }

@@ -15,11 +15,13 @@ const TARGET_CAP: usize = 1024;
 /// Longest head that is gathered over several segments, bytes.
 const HEAD_CAP: usize = 8192;
 
-/// A run of reads.
+/// A read, or several that were told together.
 #[derive(Debug, Clone, Copy)]
 pub struct Reads<'a> {
     /// First byte readable, ns; `None` when that was not seen.
     pub arrival_ns: Option<u64>,
+    /// Whether that holds for every byte.
+    pub one_arrival: bool,
     /// First read, ns.
     pub first_ns: u64,
     /// Last read, ns.
@@ -37,6 +39,7 @@ impl<'a> Reads<'a> {
         let arrival_known = record.flags & flag::ARRIVAL_KNOWN != 0;
         Self {
             arrival_ns: arrival_known.then_some(record.arrival_ns),
+            one_arrival: record.flags & flag::ONE_ARRIVAL != 0,
             first_ns: record.first_read_ns,
             last_ns: record.last_read_ns,
             bytes: record.read_bytes,
@@ -214,8 +217,7 @@ impl RequestStream {
             index: self.next_index,
             method: String::new(),
             target: String::new(),
-            // Of a request behind another in one run of reads, only the run's own arrival is known.
-            arrival_ns: if first { reads.arrival_ns } else { None },
+            arrival_ns: reads.arrival_ns.filter(|_| first || reads.one_arrival),
             first_read_ns: reads.first_ns,
             last_read_ns: reads.first_ns,
             bytes: 0,
@@ -271,6 +273,7 @@ mod tests {
     fn reads(visible: &[u8], bytes: u64, at_ns: u64) -> Reads<'_> {
         Reads {
             arrival_ns: Some(at_ns - 1),
+            one_arrival: false,
             first_ns: at_ns,
             last_ns: at_ns + 1,
             bytes,

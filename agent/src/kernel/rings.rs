@@ -39,7 +39,7 @@ pub struct Rings {
     pub records: RingBuf<MapData>,
     /// Process events.
     pub processes: RingBuf<MapData>,
-    progresses: Array<MapData, [u64; 6]>,
+    progresses: Array<MapData, [u64; 8]>,
     drops: PerCpuArray<MapData, u64>,
     watched: HashMap<MapData, u32, u8>,
     ports: Array<MapData, u64>,

@@ -87,6 +87,7 @@ impl Run {
         self.now_ns += 1000;
         let visible = &carried(&mut self.walks[0], known, bytes, REQUEST_DATA_KEPT);
         let reads = Reads {
+            one_arrival: false,
             arrival_ns: Some(self.now_ns + 1),
             first_ns: self.now_ns + 2,
             last_ns: self.now_ns + 2,
