@@ -280,6 +280,7 @@ mod tests {
                     bytes: 6,
                     request_id: id,
                     grpc_status,
+                    chunks: None,
                 },
             },
             server: Server {

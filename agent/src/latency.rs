@@ -217,6 +217,7 @@ mod tests {
                 bytes: 10,
                 request_id: None,
                 grpc_status: None,
+                chunks: None,
             },
         }
     }

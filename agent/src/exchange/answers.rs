@@ -107,6 +107,7 @@ const NOT_BEGUN: Answer = Answer {
     bytes: 0,
     request_id: None,
     grpc_status: None,
+    chunks: None,
 };
 
 impl AnswerStream {

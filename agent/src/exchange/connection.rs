@@ -171,11 +171,13 @@ impl Connection {
         answers.feed(
             writes,
             || pending.pop_front(),
-            |step, request| match step {
-                Step::Began => *answering = request,
-                Step::Ended(answer) | Step::Upgraded(answer) => {
-                    upgraded |= matches!(step, Step::Upgraded(_));
-                    out.push(pair(*peer, answering.take(), answer));
+            |step, request| {
+                upgraded |= matches!(step, Step::Upgraded(_));
+                match step {
+                    Step::Began => *answering = request,
+                    Step::Ended(answer) | Step::Upgraded(answer) => {
+                        out.push(pair(*peer, answering.take(), answer));
+                    }
                 }
             },
         );

@@ -395,6 +395,7 @@ impl Streams {
                 bytes: 0,
                 request_id: None,
                 grpc_status: None,
+                chunks: None,
             });
             answer.grpc_status = fields.grpc_status.or(answer.grpc_status);
         }

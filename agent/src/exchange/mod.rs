@@ -1,11 +1,12 @@
 //! From segments to requests: what the records of one connection say was asked and answered, and when.
 //!
 //! Pure: no kernel, no clock, no names of processes. `table` holds the connections, `requests` and `answers` find the
-//! messages in each direction, `connection` pairs them first in, first out; `http2` does all of it by stream. `worker`
-//! does the same with the frames of TorchServe's workers. `hops` joins the two by the request's number, `lines` by order
-//! where there is none.
+//! messages in each direction, `connection` pairs them first in, first out; `http2` does all of it by stream. `chunks`
+//! holds the pieces of a streamed answer. `worker` does the same as `connection` with the frames of TorchServe's workers.
+//! `hops` joins the two by the request's number, `lines` by order where there is none.
 
 pub mod answers;
+pub mod chunks;
 pub mod connection;
 pub mod hops;
 pub mod http2;
@@ -16,9 +17,12 @@ pub mod worker;
 
 use uuid::Uuid;
 
-use crate::protocol::{
-    grpc::ModelName,
-    torchserve::{command::Command, reply::Reply},
+use crate::{
+    exchange::chunks::Chunks,
+    protocol::{
+        grpc::ModelName,
+        torchserve::{command::Command, reply::Reply},
+    },
 };
 
 /// One request as far as it was read.
@@ -45,7 +49,7 @@ pub struct Request {
 }
 
 /// One answer as far as it was written.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Answer {
     /// Status code.
     pub status: u16,
@@ -61,6 +65,8 @@ pub struct Answer {
     pub request_id: Option<Uuid>,
     /// `grpc-status`; `None` where there is none.
     pub grpc_status: Option<u32>,
+    /// The pieces of its body; `None` where it is no stream.
+    pub chunks: Option<Box<Chunks>>,
 }
 
 /// A connection, as the records name it.
