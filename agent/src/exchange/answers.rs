@@ -5,7 +5,7 @@ use inferprobe_ebpf::abi::flag;
 use crate::{
     exchange::{Answer, Request},
     kernel::rings::RecordView,
-    protocol::http1::{self, AnswerHead, Body, ChunkScan, Parse},
+    protocol::http1::{self, AnswerHead, Body, ChunkScan, Parse, chunked},
 };
 
 /// Longest head that is gathered over several writes, bytes.
@@ -155,7 +155,7 @@ impl AnswerStream {
         match self.state {
             State::Hidden => true,
             State::UntilClose => !close_is_seen,
-            State::Chunked => http1::may_end_trailers(self.tail),
+            State::Chunked => chunked::may_end_trailers(self.tail),
             _ => false,
         }
     }
@@ -257,7 +257,7 @@ impl AnswerStream {
             }
             State::Chunked => {
                 self.extend(writes, left);
-                if http1::ends_chunked(writes.tail) {
+                if chunked::ends_chunked(writes.tail) {
                     on_step(Step::Ended(self.end()), None);
                 }
                 left

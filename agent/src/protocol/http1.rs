@@ -1,8 +1,13 @@
-//! HTTP/1 heads: request line, status line, and the three fields that say where a message ends (RFC 9112).
+//! HTTP/1 heads: request line, status line, and the few fields that say where a message ends and what it is (RFC 9112).
+//! `chunked` walks a body in chunks.
 //!
 //! Reads what it is given, which may be cut off anywhere, and never trusts it.
 
+pub mod chunked;
+
 use uuid::Uuid;
+
+use self::chunked::{ChunkWalk, Place};
 
 /// Outcome of reading a head.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -44,6 +49,8 @@ pub struct AnswerHead {
     pub status: u16,
     /// Where the body ends.
     pub body: Body,
+    /// Whether the body is `text/event-stream`.
+    pub is_event_stream: bool,
     /// `x-request-id`, where it is a UUID: TorchServe's number of the request, in its workers' frames too.
     pub request_id: Option<Uuid>,
 }
@@ -113,11 +120,12 @@ pub fn parse_answer(bytes: &[u8]) -> Parse<AnswerHead> {
         return Parse::Invalid;
     };
     match fields(bytes, line.len()) {
-        Parse::Complete(Fields { body, request_id }, len) => {
+        Parse::Complete(fields, len) => {
             let head = AnswerHead {
                 status,
-                body,
-                request_id,
+                body: fields.body,
+                is_event_stream: fields.is_event_stream,
+                request_id: fields.request_id,
             };
             Parse::Complete(head, len)
         }
@@ -179,6 +187,7 @@ fn split_line(bytes: &[u8]) -> Option<(&[u8], &[u8])> {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 struct Fields {
     body: Body,
+    is_event_stream: bool,
     request_id: Option<Uuid>,
 }
 
@@ -188,14 +197,16 @@ fn fields(bytes: &[u8], line_len: usize) -> Parse<Fields> {
         return Parse::Partial;
     };
     let mut rest = &bytes[line_len + start + 1..];
-    let mut body = Body::Unsaid;
-    let mut request_id = None;
+    let mut fields = Fields {
+        body: Body::Unsaid,
+        is_event_stream: false,
+        request_id: None,
+    };
     loop {
         let Some((line, after)) = split_line(rest) else {
             return Parse::Partial;
         };
         if line.is_empty() {
-            let fields = Fields { body, request_id };
             return Parse::Complete(fields, bytes.len() - after.len());
         }
         let Some(colon) = line.iter().position(|&byte| byte == b':') else {
@@ -204,18 +215,21 @@ fn fields(bytes: &[u8], line_len: usize) -> Parse<Fields> {
         let (name, value) = (&line[..colon], line[colon + 1..].trim_ascii());
         if name.eq_ignore_ascii_case(b"transfer-encoding") {
             if value.len() >= 7 && value[value.len() - 7..].eq_ignore_ascii_case(b"chunked") {
-                body = Body::Chunked;
+                fields.body = Body::Chunked;
             }
-        } else if name.eq_ignore_ascii_case(b"content-length") && body != Body::Chunked {
+        } else if name.eq_ignore_ascii_case(b"content-length") && fields.body != Body::Chunked {
             match std::str::from_utf8(value)
                 .ok()
                 .and_then(|value| value.parse().ok())
             {
-                Some(length) => body = Body::Length(length),
+                Some(length) => fields.body = Body::Length(length),
                 None => return Parse::Invalid,
             }
         } else if name.eq_ignore_ascii_case(b"x-request-id") {
-            request_id = Uuid::try_parse_ascii(value).ok();
+            fields.request_id = Uuid::try_parse_ascii(value).ok();
+        } else if name.eq_ignore_ascii_case(b"content-type") {
+            let kind = value.split(|&byte| byte == b';').next().unwrap_or_default();
+            fields.is_event_stream = kind.trim_ascii().eq_ignore_ascii_case(b"text/event-stream");
         }
         rest = after;
     }
@@ -234,70 +248,15 @@ pub enum ChunkScan {
     Open,
 }
 
-/// Walks the chunks of a body from its start, skipping what was not captured.
+/// Walks the chunks of a body from its start.
 ///
 /// `visible` are its first bytes, of `total` that were sent; chunks whose size line lies behind `visible` are not seen.
 pub fn scan_chunks(visible: &[u8], total: u64) -> ChunkScan {
-    let mut at = 0_usize;
-    loop {
-        let Some((line, _)) = visible.get(at..).and_then(split_line) else {
-            return ChunkScan::Open;
-        };
-        let digits = line
-            .split(|&byte| byte == b';')
-            .next()
-            .unwrap_or_default()
-            .trim_ascii();
-        let Some(size) = std::str::from_utf8(digits)
-            .ok()
-            .and_then(|hex| usize::from_str_radix(hex, 16).ok())
-        else {
-            return ChunkScan::Open;
-        };
-        let Some(data) = visible[at..]
-            .iter()
-            .position(|&byte| byte == b'\n')
-            .map(|end| at + end + 1)
-        else {
-            return ChunkScan::Open;
-        };
-        if size == 0 {
-            return match end_of_trailers(visible, data) {
-                Some(end) if end as u64 <= total => ChunkScan::Ended(end),
-                _ => ChunkScan::Open,
-            };
-        }
-        match data.checked_add(size).and_then(|end| end.checked_add(2)) {
-            Some(next) if next <= visible.len() => at = next,
-            _ => return ChunkScan::Open,
-        }
+    let walked = ChunkWalk::default().feed(visible, total);
+    match (walked.place, usize::try_from(walked.taken)) {
+        (Place::Ended, Ok(end)) => ChunkScan::Ended(end),
+        _ => ChunkScan::Open,
     }
-}
-
-/// End of the trailer section that starts at `at`: its empty line included.
-fn end_of_trailers(visible: &[u8], at: usize) -> Option<usize> {
-    let mut rest = visible.get(at..)?;
-    loop {
-        let (line, after) = split_line(rest)?;
-        if line.is_empty() {
-            return Some(visible.len() - after.len());
-        }
-        rest = after;
-    }
-}
-
-/// Whether the last bytes of a write end a chunked body. `tail` holds them, the newest in the low byte.
-pub fn ends_chunked(tail: u64) -> bool {
-    // "\n0\r\n\r\n": the line end of the chunk before, the last chunk, the empty line.
-    tail & 0xffff_ffff_ffff == 0x0a30_0d0a_0d0a
-}
-
-/// Whether the last bytes of a write may be the end of a chunked body's trailers: an empty line behind a field.
-///
-/// A chunk whose data ends with a line end looks the same; one that ends with an empty line, as event streams do, does not.
-pub fn may_end_trailers(tail: u64) -> bool {
-    const LINE_END: u64 = 0x0d0a;
-    tail & 0xffff_ffff == 0x0d0a_0d0a && tail >> 32 & 0xffff != LINE_END
 }
 
 #[cfg(test)]
@@ -333,9 +292,26 @@ mod tests {
         let expected = AnswerHead {
             status: 200,
             body: Body::Length(5),
+            is_event_stream: false,
             request_id: None,
         };
         assert_eq!(parse_answer(OK), Parse::Complete(expected, OK.len() - 5));
+    }
+
+    #[test]
+    fn an_event_stream_is_told_by_its_type() {
+        for (kind, expected) in [
+            ("text/event-stream", true),
+            ("Text/Event-Stream; charset=utf-8", true),
+            ("text/event-streams", false),
+            ("application/json", false),
+        ] {
+            let head = format!("HTTP/1.1 200 OK\r\ncontent-type:{kind}\r\n\r\n");
+            let Parse::Complete(head, _) = parse_answer(head.as_bytes()) else {
+                panic!("{kind}: not complete")
+            };
+            assert_eq!(head.is_event_stream, expected, "{kind}");
+        }
     }
 
     #[test]
@@ -446,20 +422,5 @@ mod tests {
         );
         assert_eq!(scan_chunks(b"ffffffffffffffff\r\n", 18), ChunkScan::Open);
         assert_eq!(scan_chunks(b"zz\r\n", 4), ChunkScan::Open);
-    }
-
-    #[test]
-    fn trailers_may_end_where_an_event_stream_does_not() {
-        assert!(may_end_trailers(u64::from_be_bytes(*b"45ab\r\n\r\n")));
-        assert!(!may_end_trailers(u64::from_be_bytes(*b"ab\r\n\r\n\r\n")));
-        assert!(!may_end_trailers(u64::from_be_bytes(*b"abcd\n\n\r\n")));
-        assert!(!may_end_trailers(0));
-    }
-
-    #[test]
-    fn a_tail_ends_a_chunked_body_only_whole() {
-        assert!(ends_chunked(u64::from_be_bytes(*b"x\r\n0\r\n\r\n")));
-        assert!(!ends_chunked(u64::from_be_bytes(*b"\r\n10\r\n\r\n")));
-        assert!(!ends_chunked(u64::from_be_bytes(*b"\0\0\0\x000\r\n\r")));
     }
 }
