@@ -3,9 +3,15 @@
 use inferprobe_ebpf::abi::flag;
 
 use crate::{
-    exchange::{Answer, Request},
+    exchange::{
+        Answer, Request,
+        chunks::{Chunks, Framing},
+    },
     kernel::rings::RecordView,
-    protocol::http1::{self, AnswerHead, Body, ChunkScan, Parse, chunked},
+    protocol::http1::{
+        self, AnswerHead, Body, Parse,
+        chunked::{self, ChunkWalk, Place},
+    },
 };
 
 /// Longest head that is gathered over several writes, bytes.
@@ -68,8 +74,9 @@ enum State {
     Head(Vec<u8>),
     /// In a body, with so many bytes to come.
     Body(u64),
-    /// In a chunked body.
-    Chunked,
+    /// In a chunked body. Once the walk over its chunks lost its place, what looks like the end is taken for it, even
+    /// where a chunk was found again.
+    Chunked { walk: ChunkWalk, followed: bool },
     /// In a body that ends with the connection.
     UntilClose,
     /// In an answer whose head was not seen whole.
@@ -87,6 +94,9 @@ pub struct AnswerStream {
     open: Answer,
     /// Last bytes of the latest write, as [`Writes::tail`].
     tail: u64,
+    /// Time that counts for what the present writes carry, ns: their start, where the answer begins with them and the
+    /// start is known, else their end.
+    piece_ns: u64,
 }
 
 impl Default for AnswerStream {
@@ -95,6 +105,7 @@ impl Default for AnswerStream {
             state: State::Between,
             open: NOT_BEGUN,
             tail: 0,
+            piece_ns: 0,
         }
     }
 }
@@ -126,13 +137,18 @@ impl AnswerStream {
         }
         let endless = matches!(
             self.state,
-            State::Chunked | State::Hidden | State::UntilClose
+            State::Chunked {
+                followed: false,
+                ..
+            } | State::Hidden
+                | State::UntilClose
         );
         if endless && begins {
             // The next answer's head: the one before ended with the write before.
             on_step(Step::Ended(self.end()), None);
         }
         self.tail = writes.tail;
+        self.piece_ns = writes.end_ns;
         let mut at = 0;
         while at < writes.bytes {
             let visible = usize::try_from(at)
@@ -155,7 +171,7 @@ impl AnswerStream {
         match self.state {
             State::Hidden => true,
             State::UntilClose => !close_is_seen,
-            State::Chunked => chunked::may_end_trailers(self.tail),
+            State::Chunked { followed, .. } => !followed && chunked::may_end_trailers(self.tail),
             _ => false,
         }
     }
@@ -180,7 +196,7 @@ impl AnswerStream {
         let answer = std::mem::replace(&mut self.open, NOT_BEGUN);
         match state {
             State::UntilClose => Some(answer),
-            State::Body(_) | State::Chunked | State::Hidden => Some(Answer {
+            State::Body(_) | State::Chunked { .. } | State::Hidden => Some(Answer {
                 last_write_ns: None,
                 ..answer
             }),
@@ -203,6 +219,9 @@ impl AnswerStream {
                     first_write_bounded: writes.start_bounded,
                     ..NOT_BEGUN
                 };
+                if !writes.start_bounded {
+                    self.piece_ns = writes.start_ns;
+                }
                 self.state = State::Head(Vec::new());
                 0
             }
@@ -220,15 +239,7 @@ impl AnswerStream {
                     Parse::Complete(head, len) => {
                         let request = asked();
                         let taken = (len - before) as u64;
-                        self.begin(
-                            writes,
-                            head,
-                            &seen[len..],
-                            left - taken,
-                            taken,
-                            request,
-                            on_step,
-                        );
+                        self.begin(writes, head, taken, request, on_step);
                         taken
                     }
                     Parse::Partial if visible.len() as u64 == left && seen.len() <= HEAD_CAP => {
@@ -250,19 +261,41 @@ impl AnswerStream {
                 *to_come -= taken;
                 let ended = *to_come == 0;
                 self.extend(writes, taken);
+                self.note_pieces(1);
                 if ended {
                     on_step(Step::Ended(self.end()), None);
                 }
                 taken
             }
-            State::Chunked => {
-                self.extend(writes, left);
-                if chunked::ends_chunked(writes.tail) {
+            State::Chunked { walk, followed } => {
+                if walk.is_lost() && chunked::begins_chunk(visible) {
+                    *walk = ChunkWalk::default();
+                }
+                let was_lost = walk.is_lost();
+                let walked = walk.feed(visible, left);
+                *followed &= walked.place != Place::Lost;
+                let looks_ended = !*followed && chunked::ends_chunked(writes.tail);
+                self.extend(writes, walked.taken);
+                self.note_pieces(walked.chunks);
+                if was_lost && !looks_ended {
+                    self.note_pieces(1);
+                }
+                if let Some(chunks) = &mut self.open.chunks
+                    && walked.place == Place::Lost
+                {
+                    chunks.lose_count();
+                }
+                if looks_ended || walked.place == Place::Ended {
                     on_step(Step::Ended(self.end()), None);
                 }
+                walked.taken
+            }
+            State::UntilClose => {
+                self.extend(writes, left);
+                self.note_pieces(1);
                 left
             }
-            State::UntilClose | State::Hidden => {
+            State::Hidden => {
                 self.extend(writes, left);
                 left
             }
@@ -270,16 +303,10 @@ impl AnswerStream {
         }
     }
 
-    #[expect(
-        clippy::too_many_arguments,
-        reason = "one call, in one place, of what a head leaves to say"
-    )]
     fn begin(
         &mut self,
         writes: &Writes<'_>,
         head: AnswerHead,
-        after: &[u8],
-        left: u64,
         taken: u64,
         request: Option<Request>,
         on_step: &mut impl FnMut(Step, Option<Request>),
@@ -302,11 +329,19 @@ impl AnswerStream {
             _ if bodiless => State::Body(0),
             Body::Length(length) => State::Body(length),
             Body::Unsaid => State::UntilClose,
-            Body::Chunked => match http1::scan_chunks(after, left) {
-                ChunkScan::Ended(chunks) => State::Body(chunks as u64),
-                ChunkScan::Open => State::Chunked,
+            Body::Chunked => State::Chunked {
+                walk: ChunkWalk::default(),
+                followed: true,
             },
         };
+        let framing = match head.body {
+            _ if head.is_event_stream => Some(Framing::Events),
+            Body::Length(_) => None,
+            Body::Chunked => Some(Framing::Chunks),
+            Body::Unsaid => Some(Framing::Unsaid),
+        };
+        let framing = framing.filter(|_| !bodiless);
+        self.open.chunks = framing.map(|framing| Box::new(Chunks::new(framing)));
         if self.state == State::Body(0) {
             on_step(Step::Ended(self.end()), None);
         }
@@ -317,6 +352,13 @@ impl AnswerStream {
         self.open.last_write_ns = Some(writes.end_ns);
     }
 
+    /// Adds pieces that the present writes carry, where the answer may be a stream.
+    fn note_pieces(&mut self, count: u32) {
+        if let Some(chunks) = &mut self.open.chunks {
+            chunks.note_together(count, self.piece_ns);
+        }
+    }
+
     fn end(&mut self) -> Answer {
         self.state = State::Between;
         std::mem::replace(&mut self.open, NOT_BEGUN)
@@ -324,208 +366,4 @@ impl AnswerStream {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    struct Run {
-        stream: AnswerStream,
-        steps: Vec<Step>,
-        now_ns: u64,
-    }
-
-    impl Run {
-        fn new() -> Self {
-            Self {
-                stream: AnswerStream::default(),
-                steps: Vec::new(),
-                now_ns: 0,
-            }
-        }
-
-        fn write(&mut self, visible: &[u8], bytes: u64) {
-            self.now_ns += 10;
-            let mut last = [0; 8];
-            let kept = visible.len().min(8);
-            last[8 - kept..].copy_from_slice(&visible[visible.len() - kept..]);
-            let writes = Writes {
-                start_ns: self.now_ns,
-                start_bounded: false,
-                end_ns: self.now_ns + 1,
-                bytes,
-                visible,
-                tail: if visible.len() as u64 == bytes {
-                    u64::from_be_bytes(last)
-                } else {
-                    0
-                },
-            };
-            let steps = &mut self.steps;
-            self.stream
-                .feed(&writes, || None, |step, _| steps.push(step));
-        }
-
-        fn all(&mut self, bytes: &[u8]) {
-            self.write(bytes, bytes.len() as u64);
-        }
-
-        fn ended(&self) -> Vec<(u16, u64, u64, Option<u64>)> {
-            let told = |step: &Step| match step {
-                Step::Ended(answer) => Some((
-                    answer.status,
-                    answer.bytes,
-                    answer.first_write_ns,
-                    answer.last_write_ns,
-                )),
-                _ => None,
-            };
-            self.steps.iter().filter_map(told).collect()
-        }
-    }
-
-    #[test]
-    fn an_answer_ends_at_its_length() {
-        let head = b"HTTP/1.1 200 OK\r\nContent-Length: 3000000\r\n\r\n";
-        let mut run = Run::new();
-        run.write(head, head.len() as u64 + 1_000_000);
-        assert!(run.stream.is_open());
-        run.write(b"", 2_000_000);
-        assert_eq!(
-            run.ended(),
-            [(200, head.len() as u64 + 3_000_000, 10, Some(21))]
-        );
-    }
-
-    #[test]
-    fn head_and_body_in_separate_writes_at_any_cut() {
-        let whole = b"HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\nhello";
-        for cut in 1..whole.len() {
-            let mut run = Run::new();
-            run.all(&whole[..cut]);
-            run.all(&whole[cut..]);
-            assert_eq!(
-                run.ended(),
-                [(200, whole.len() as u64, 10, Some(21))],
-                "cut at {cut}"
-            );
-        }
-    }
-
-    #[test]
-    fn interim_answers_are_not_the_answer() {
-        let mut run = Run::new();
-        run.all(b"HTTP/1.1 100 Continue\r\n\r\n");
-        assert_eq!(run.steps, []);
-        run.all(b"HTTP/1.1 103 Early Hints\r\n\r\nHTTP/1.1 404 No\r\nContent-Length: 0\r\n\r\n");
-        assert_eq!(run.ended().len(), 1);
-        assert_eq!(run.ended()[0].0, 404);
-        assert_eq!(run.ended()[0].2, 20);
-    }
-
-    #[test]
-    fn chunked_answers_end_at_the_last_chunk() {
-        let mut run = Run::new();
-        run.all(b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n");
-        run.all(b"5\r\nhello\r\n");
-        assert!(run.stream.is_open());
-        run.all(b"5\r\nhello\r\n0\r\n\r\n");
-        assert_eq!(run.ended().len(), 1);
-        assert_eq!(run.ended()[0].3, Some(31));
-        run.all(b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n2\r\nhi\r\n0\r\n\r\n");
-        assert_eq!(run.ended().len(), 2);
-    }
-
-    #[test]
-    fn a_chunked_answer_whose_end_was_not_seen_ends_before_the_next() {
-        let mut run = Run::new();
-        run.all(b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n");
-        run.write(b"", 5_000);
-        run.all(b"HTTP/1.1 201 OK\r\nContent-Length: 0\r\n\r\n");
-        assert_eq!(
-            run.ended()
-                .iter()
-                .map(|end| (end.0, end.3))
-                .collect::<Vec<_>>(),
-            [(200, Some(21)), (201, Some(31))]
-        );
-    }
-
-    #[test]
-    fn an_answer_without_a_length_ends_with_the_connection() {
-        let mut run = Run::new();
-        run.all(b"HTTP/1.0 200 OK\r\n\r\nsome");
-        run.all(b"more");
-        assert!(
-            run.stream.is_open() && !run.stream.ends_unseen(true) && run.stream.ends_unseen(false)
-        );
-        let answer = run.stream.close().unwrap();
-        assert_eq!(
-            (answer.status, answer.bytes, answer.last_write_ns),
-            (200, 27, Some(21))
-        );
-    }
-
-    #[test]
-    fn an_answer_cut_short_has_no_end() {
-        let mut run = Run::new();
-        run.all(b"HTTP/1.1 200 OK\r\nContent-Length: 50\r\n\r\nshort");
-        assert_eq!(run.stream.close().unwrap().last_write_ns, None);
-        assert_eq!(run.stream.close(), None);
-    }
-
-    #[test]
-    fn bodiless_statuses_end_with_their_head() {
-        for status in [204, 304] {
-            let mut run = Run::new();
-            run.all(format!("HTTP/1.1 {status} x\r\nContent-Length: 9\r\n\r\n").as_bytes());
-            assert_eq!(run.ended().len(), 1, "{status}");
-        }
-    }
-
-    #[test]
-    fn pipelined_answers_in_one_write_are_told_apart() {
-        let mut run = Run::new();
-        run.all(&b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nhi".repeat(3));
-        assert_eq!(run.ended().len(), 3);
-    }
-
-    #[test]
-    fn an_upgrade_ends_http() {
-        let mut run = Run::new();
-        run.all(b"HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\n\r\n");
-        assert!(matches!(run.steps[..], [Step::Began, Step::Upgraded(_)]));
-        run.all(b"\x81\x02hi");
-        assert_eq!(run.steps.len(), 2);
-    }
-
-    #[test]
-    fn an_answer_given_up_takes_its_rest_with_it() {
-        let mut run = Run::new();
-        run.write(b"HTTP/1.1 200 OK\r\nX-Long: aaa", 9_000);
-        assert_eq!(run.stream.give_up().last_write_ns, None);
-        run.all(b"more of the same answer");
-        assert!(!run.stream.is_open());
-        run.all(b"HTTP/1.1 201 OK\r\nContent-Length: 0\r\n\r\n");
-        assert_eq!(
-            run.ended().iter().map(|end| end.0).collect::<Vec<_>>(),
-            [201]
-        );
-    }
-
-    #[test]
-    fn a_chunked_answer_with_trailers_may_have_ended() {
-        let mut run = Run::new();
-        run.all(b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n");
-        run.write(b"", 5_000);
-        assert!(!run.stream.ends_unseen(true));
-        run.all(b"0\r\nX-Sum: 12345\r\n\r\n");
-        assert!(run.stream.ends_unseen(true));
-    }
-
-    #[test]
-    fn a_head_that_was_not_seen_whole_keeps_its_status() {
-        let mut run = Run::new();
-        run.write(b"HTTP/1.1 503 Busy\r\nX-Long: aaa", 9_000);
-        assert!(run.stream.ends_unseen(true));
-        assert_eq!(run.stream.close().unwrap().status, 503);
-    }
-}
+mod tests;

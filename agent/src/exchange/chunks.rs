@@ -6,14 +6,25 @@
 /// Gaps of one answer that are kept; later ones are unknown.
 const GAPS_CAP: usize = 4096;
 
+/// What an answer's head says of its body's pieces.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Framing {
+    /// They are events of an event stream.
+    Events,
+    /// They are chunks.
+    Chunks,
+    /// Nothing: that there are several is all that tells a stream.
+    #[default]
+    Unsaid,
+}
+
 /// The pieces of one answer's body, as far as they were written.
 ///
 /// The time of a piece is the start of the send that carried its first byte where the record tells that start, as it does
 /// of the send that an answer begins with, else the send's return.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Chunks {
-    /// Whether the answer's head calls its body an event stream.
-    pub is_event_stream: bool,
+    framing: Framing,
     first_ns: Option<u64>,
     latest_ns: u64,
     count: u32,
@@ -23,6 +34,27 @@ pub struct Chunks {
 }
 
 impl Chunks {
+    /// No pieces yet.
+    pub fn new(framing: Framing) -> Self {
+        Self {
+            framing,
+            ..Self::default()
+        }
+    }
+
+    /// What the answer's head says of them.
+    pub fn framing(&self) -> Framing {
+        self.framing
+    }
+
+    /// Whether they make the answer a stream.
+    pub fn is_stream(&self) -> bool {
+        match self.framing {
+            Framing::Events | Framing::Chunks => self.count > 0,
+            Framing::Unsaid => self.count > 1,
+        }
+    }
+
     /// Adds a piece.
     pub fn note(&mut self, at_ns: u64) {
         self.note_together(1, at_ns);
@@ -146,6 +178,21 @@ mod tests {
         assert_eq!(chunks.gaps_ns().len(), GAPS_CAP);
         assert_eq!(chunks.gaps_unknown() as usize, 9_999 - GAPS_CAP);
         assert_eq!(chunks.mean_gap_ns(), Some(1));
+    }
+
+    #[test]
+    fn one_piece_is_a_stream_only_where_the_head_says_so() {
+        for (framing, least) in [
+            (Framing::Events, 1),
+            (Framing::Chunks, 1),
+            (Framing::Unsaid, 2),
+        ] {
+            for count in 0..3 {
+                let mut chunks = Chunks::new(framing);
+                chunks.note_together(count, 1);
+                assert_eq!(chunks.is_stream(), count >= least, "{framing:?} {count}");
+            }
+        }
     }
 
     #[test]

@@ -1,0 +1,325 @@
+//! Answers found in the writes of one connection.
+
+use super::*;
+
+struct Run {
+    stream: AnswerStream,
+    steps: Vec<Step>,
+    now_ns: u64,
+}
+
+impl Run {
+    fn new() -> Self {
+        Self {
+            stream: AnswerStream::default(),
+            steps: Vec::new(),
+            now_ns: 0,
+        }
+    }
+
+    fn write(&mut self, visible: &[u8], bytes: u64) {
+        self.now_ns += 10;
+        let mut last = [0; 8];
+        let kept = visible.len().min(8);
+        last[8 - kept..].copy_from_slice(&visible[visible.len() - kept..]);
+        let writes = Writes {
+            start_ns: self.now_ns,
+            start_bounded: false,
+            end_ns: self.now_ns + 1,
+            bytes,
+            visible,
+            tail: if visible.len() as u64 == bytes {
+                u64::from_be_bytes(last)
+            } else {
+                0
+            },
+        };
+        let steps = &mut self.steps;
+        self.stream
+            .feed(&writes, || None, |step, _| steps.push(step));
+    }
+
+    fn all(&mut self, bytes: &[u8]) {
+        self.write(bytes, bytes.len() as u64);
+    }
+
+    fn ended(&self) -> Vec<(u16, u64, u64, Option<u64>)> {
+        let told = |step: &Step| match step {
+            Step::Ended(answer) => Some((
+                answer.status,
+                answer.bytes,
+                answer.first_write_ns,
+                answer.last_write_ns,
+            )),
+            _ => None,
+        };
+        self.steps.iter().filter_map(told).collect()
+    }
+}
+
+#[test]
+fn an_answer_ends_at_its_length() {
+    let head = b"HTTP/1.1 200 OK\r\nContent-Length: 3000000\r\n\r\n";
+    let mut run = Run::new();
+    run.write(head, head.len() as u64 + 1_000_000);
+    assert!(run.stream.is_open());
+    run.write(b"", 2_000_000);
+    assert_eq!(
+        run.ended(),
+        [(200, head.len() as u64 + 3_000_000, 10, Some(21))]
+    );
+}
+
+#[test]
+fn head_and_body_in_separate_writes_at_any_cut() {
+    let whole = b"HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\nhello";
+    for cut in 1..whole.len() {
+        let mut run = Run::new();
+        run.all(&whole[..cut]);
+        run.all(&whole[cut..]);
+        assert_eq!(
+            run.ended(),
+            [(200, whole.len() as u64, 10, Some(21))],
+            "cut at {cut}"
+        );
+    }
+}
+
+#[test]
+fn interim_answers_are_not_the_answer() {
+    let mut run = Run::new();
+    run.all(b"HTTP/1.1 100 Continue\r\n\r\n");
+    assert_eq!(run.steps, []);
+    run.all(b"HTTP/1.1 103 Early Hints\r\n\r\nHTTP/1.1 404 No\r\nContent-Length: 0\r\n\r\n");
+    assert_eq!(run.ended().len(), 1);
+    assert_eq!(run.ended()[0].0, 404);
+    assert_eq!(run.ended()[0].2, 20);
+}
+
+#[test]
+fn chunked_answers_end_at_the_last_chunk() {
+    let mut run = Run::new();
+    run.all(b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n");
+    run.all(b"5\r\nhello\r\n");
+    assert!(run.stream.is_open());
+    run.all(b"5\r\nhello\r\n0\r\n\r\n");
+    assert_eq!(run.ended().len(), 1);
+    assert_eq!(run.ended()[0].3, Some(31));
+    run.all(b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n2\r\nhi\r\n0\r\n\r\n");
+    assert_eq!(run.ended().len(), 2);
+}
+
+#[test]
+fn a_chunked_answer_whose_end_was_not_seen_ends_before_the_next() {
+    let mut run = Run::new();
+    run.all(b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n");
+    run.write(b"", 5_000);
+    run.all(b"HTTP/1.1 201 OK\r\nContent-Length: 0\r\n\r\n");
+    assert_eq!(
+        run.ended()
+            .iter()
+            .map(|end| (end.0, end.3))
+            .collect::<Vec<_>>(),
+        [(200, Some(21)), (201, Some(31))]
+    );
+}
+
+#[test]
+fn an_answer_without_a_length_ends_with_the_connection() {
+    let mut run = Run::new();
+    run.all(b"HTTP/1.0 200 OK\r\n\r\nsome");
+    run.all(b"more");
+    assert!(run.stream.is_open() && !run.stream.ends_unseen(true) && run.stream.ends_unseen(false));
+    let answer = run.stream.close().unwrap();
+    assert_eq!(
+        (answer.status, answer.bytes, answer.last_write_ns),
+        (200, 27, Some(21))
+    );
+}
+
+#[test]
+fn an_answer_cut_short_has_no_end() {
+    let mut run = Run::new();
+    run.all(b"HTTP/1.1 200 OK\r\nContent-Length: 50\r\n\r\nshort");
+    assert_eq!(run.stream.close().unwrap().last_write_ns, None);
+    assert_eq!(run.stream.close(), None);
+}
+
+#[test]
+fn bodiless_statuses_end_with_their_head() {
+    for status in [204, 304] {
+        let mut run = Run::new();
+        run.all(format!("HTTP/1.1 {status} x\r\nContent-Length: 9\r\n\r\n").as_bytes());
+        assert_eq!(run.ended().len(), 1, "{status}");
+    }
+}
+
+#[test]
+fn pipelined_answers_in_one_write_are_told_apart() {
+    let mut run = Run::new();
+    run.all(&b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nhi".repeat(3));
+    assert_eq!(run.ended().len(), 3);
+}
+
+#[test]
+fn an_upgrade_ends_http() {
+    let mut run = Run::new();
+    run.all(b"HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\n\r\n");
+    assert!(matches!(run.steps[..], [Step::Began, Step::Upgraded(_)]));
+    run.all(b"\x81\x02hi");
+    assert_eq!(run.steps.len(), 2);
+}
+
+#[test]
+fn an_answer_given_up_takes_its_rest_with_it() {
+    let mut run = Run::new();
+    run.write(b"HTTP/1.1 200 OK\r\nX-Long: aaa", 9_000);
+    assert_eq!(run.stream.give_up().last_write_ns, None);
+    run.all(b"more of the same answer");
+    assert!(!run.stream.is_open());
+    run.all(b"HTTP/1.1 201 OK\r\nContent-Length: 0\r\n\r\n");
+    assert_eq!(
+        run.ended().iter().map(|end| end.0).collect::<Vec<_>>(),
+        [201]
+    );
+}
+
+#[test]
+fn a_chunked_answer_with_trailers_may_have_ended() {
+    let mut run = Run::new();
+    run.all(b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n");
+    run.write(b"", 5_000);
+    assert!(!run.stream.ends_unseen(true));
+    run.all(b"0\r\nX-Sum: 12345\r\n\r\n");
+    assert!(run.stream.ends_unseen(true));
+}
+
+/// The pieces of the answers that ended: how many, the first's time, the times between them.
+fn pieces(run: &Run) -> Vec<(u32, Option<u64>, Vec<u64>)> {
+    let told = |step: &Step| match step {
+        Step::Ended(Answer {
+            chunks: Some(chunks),
+            ..
+        }) => Some((chunks.count(), chunks.first_ns(), chunks.gaps_ns().to_vec())),
+        _ => None,
+    };
+    run.steps.iter().filter_map(told).collect()
+}
+
+const CHUNKED: &[u8] = b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n";
+
+#[test]
+fn a_head_alone_is_no_piece() {
+    let mut run = Run::new();
+    run.all(CHUNKED);
+    run.all(b"5\r\nhello\r\n");
+    run.all(b"3\r\nyou\r\n");
+    run.all(b"0\r\n\r\n");
+    assert_eq!(pieces(&run), [(2, Some(21), vec![10])]);
+}
+
+#[test]
+fn a_piece_behind_its_head_has_the_start_of_their_write() {
+    let mut run = Run::new();
+    run.all(b"HTTP/1.1 100 Continue\r\n\r\n");
+    run.all(&[CHUNKED, b"5\r\nhello\r\n"].concat());
+    run.all(b"5\r\nhello\r\n0\r\n\r\n");
+    assert_eq!(pieces(&run), [(2, Some(20), vec![11])]);
+}
+
+#[test]
+fn chunks_are_the_pieces_however_they_are_written() {
+    let mut run = Run::new();
+    run.all(CHUNKED);
+    for part in [
+        &b"5"[..],
+        b"\r\n",
+        b"hello",
+        b"\r\n",
+        b"1\r\na\r\n1\r\nb\r\n",
+        b"0\r\n",
+    ] {
+        run.all(part);
+    }
+    assert!(run.stream.is_open());
+    run.all(b"\r\n");
+    assert_eq!(pieces(&run), [(3, Some(41), vec![20, 0])]);
+    assert_eq!(run.ended()[0].3, Some(81));
+}
+
+#[test]
+fn a_chunked_answer_is_the_same_at_any_cut() {
+    let whole = [CHUNKED, b"5\r\nhello\r\n3\r\nyou\r\n0\r\nX-Sum: 1\r\n\r\n"].concat();
+    for cut in 1..whole.len() {
+        let mut run = Run::new();
+        run.all(&whole[..cut]);
+        run.all(&whole[cut..]);
+        let ended = run.ended();
+        assert_eq!((ended.len(), ended[0].1), (1, whole.len() as u64), "{cut}");
+        assert_eq!(pieces(&run)[0].0, 2, "cut at {cut}");
+    }
+}
+
+#[test]
+fn data_that_looks_like_an_end_or_a_head_is_data() {
+    let mut run = Run::new();
+    run.all(CHUNKED);
+    run.all(b"1e\r\n\r\n0\r\n\r\n");
+    assert!(run.stream.is_open());
+    run.all(b"HTTP/1.1 200 OK\r\n\r\n1234\r\n");
+    assert!(run.stream.is_open());
+    run.all(b"0\r\n\r\n");
+    assert_eq!(pieces(&run), [(1, Some(21), vec![])]);
+}
+
+#[test]
+fn pipelined_chunked_answers_in_one_write_are_told_apart() {
+    let mut run = Run::new();
+    run.all(&[CHUNKED, b"1\r\na\r\n0\r\n\r\n"].concat().repeat(2));
+    assert_eq!(pieces(&run).len(), 2);
+}
+
+#[test]
+fn a_walk_that_lost_its_place_goes_on_at_the_next_chunk_and_says_so() {
+    let mut run = Run::new();
+    run.all(CHUNKED);
+    run.write(b"4\r\nab", 200);
+    run.all(b"4\r\nabcd\r\n");
+    run.all(b"1\r\na\r\n0\r\n\r\n");
+    assert_eq!(pieces(&run), [(3, Some(21), vec![10, 10])]);
+    let Some(Step::Ended(answer)) = run.steps.last() else {
+        panic!("not ended")
+    };
+    assert!(!answer.chunks.as_ref().unwrap().is_counted());
+}
+
+#[test]
+fn a_write_is_a_piece_of_a_body_that_ends_with_the_connection() {
+    let mut run = Run::new();
+    run.all(b"HTTP/1.0 200 OK\r\n\r\nsome");
+    run.all(b"more");
+    let chunks = run.stream.close().unwrap().chunks.unwrap();
+    assert_eq!((chunks.count(), chunks.first_ns()), (2, Some(10)));
+    assert!(chunks.is_stream());
+}
+
+#[test]
+fn an_answer_of_known_length_is_a_stream_of_events_or_none() {
+    for (kind, expected) in [("text/event-stream", Some(2)), ("text/plain", None)] {
+        let mut run = Run::new();
+        let head = format!("HTTP/1.1 200 OK\r\nContent-Length: 4\r\nContent-Type: {kind}\r\n\r\n");
+        run.all(head.as_bytes());
+        run.all(b"so");
+        run.all(b"me");
+        let count = pieces(&run).first().map(|piece| piece.0);
+        assert_eq!(count, expected, "{kind}");
+    }
+}
+
+#[test]
+fn a_head_that_was_not_seen_whole_keeps_its_status() {
+    let mut run = Run::new();
+    run.write(b"HTTP/1.1 503 Busy\r\nX-Long: aaa", 9_000);
+    assert!(run.stream.ends_unseen(true));
+    assert_eq!(run.stream.close().unwrap().status, 503);
+}
