@@ -9,7 +9,7 @@ use std::process::Command;
 use anyhow::{Result, bail};
 
 use crate::toolchain::{LINKED_NAME, Missing, Places, Toolchain, find_program};
-use crate::{debian, linker, progress, prometheus, torchserve};
+use crate::{debian, linker, progress, prometheus, servers, torchserve};
 
 /// A compiler of this project's Rust version with the sources of `core`, and what `bpf-linker` is built against.
 const PACKAGES: [&str; 7] = [
@@ -40,6 +40,7 @@ pub(crate) fn run(for_tests: bool) -> Result<()> {
     if for_tests {
         eprintln!("set up: Prometheus in {}", prometheus::ensure()?.display());
         eprintln!("set up: TorchServe in {}", torchserve::ensure()?.display());
+        eprintln!("set up: Python servers in {}", servers::ensure()?.display());
     }
     Ok(())
 }

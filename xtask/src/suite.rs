@@ -6,7 +6,7 @@ use std::process::Command;
 
 use anyhow::Result;
 
-use crate::{agent, privilege, progress, prometheus, retry, setup, torchserve, workspace};
+use crate::{agent, privilege, progress, prometheus, retry, servers, setup, torchserve, workspace};
 
 /// Set to `1`, makes a test fail that would skip itself for want of the kernel.
 const REQUIRE_KERNEL_ENV: &str = "INFERPROBE_REQUIRE_KERNEL";
@@ -22,12 +22,14 @@ pub(crate) fn command(args: &[OsString]) -> Result<Command> {
     let binary = agent::build()?;
     let prometheus_dir = prometheus::ensure()?;
     let torchserve_dir = torchserve::ensure()?;
+    let servers_dir = servers::ensure()?;
     let mut command = workspace::cargo("test");
     command
         .args(args)
         .env("INFERPROBE_BIN", binary)
         .env("INFERPROBE_PROMETHEUS_DIR", prometheus_dir)
-        .env("INFERPROBE_TORCHSERVE_DIR", torchserve_dir);
+        .env("INFERPROBE_TORCHSERVE_DIR", torchserve_dir)
+        .env("INFERPROBE_SERVERS_DIR", servers_dir);
     if env::var_os(REQUIRE_KERNEL_ENV).is_none()
         && (privilege::is_root() || env::var_os("CI").is_some())
     {

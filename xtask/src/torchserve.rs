@@ -13,10 +13,7 @@ use std::process::Command;
 use anyhow::{Context, Result, bail};
 
 use crate::toolchain::Places;
-use crate::{debian, progress, workspace};
-
-/// Debian's Python; another one may lack `venv` or have no fitting builds of the packages.
-const PYTHON: &str = "/usr/bin/python3";
+use crate::{debian, progress, python, workspace};
 
 /// The releases that the tests are written against.
 const PYTHON_PACKAGES: [&str; 6] = [
@@ -42,23 +39,11 @@ pub(crate) fn ensure() -> Result<PathBuf> {
     let dir = workspace::target_dir().join("tools/torchserve");
     fs::create_dir_all(&dir).with_context(|| format!("create {}", dir.display()))?;
     ensure_java(&dir.join("java"))?;
-    let made = dir.join("made");
-    // A Python environment knows its own path, so one that was moved has to be made anew.
-    let place = dir.to_string_lossy();
-    let recipe = [
-        &[&*place],
-        &PYTHON_PACKAGES[..],
-        &MODELS,
-        &[TORCH_STUB, HANDLER],
-    ]
-    .concat();
-    let recipe = recipe.join("\n");
-    if fs::read_to_string(&made).is_ok_and(|text| text == recipe) {
-        return Ok(dir);
-    }
-    make_venv(&dir.join("venv"))?;
-    make_archives(&dir)?;
-    fs::write(&made, recipe).with_context(|| format!("write {}", made.display()))?;
+    let recipe = [&PYTHON_PACKAGES[..], &MODELS, &[TORCH_STUB, HANDLER]].concat();
+    python::once(&dir, &recipe, || {
+        make_venv(&dir.join("venv"))?;
+        make_archives(&dir)
+    })?;
     Ok(dir)
 }
 
@@ -122,32 +107,9 @@ fn java_major(text: &str) -> Option<u32> {
         .ok()
 }
 
-/// Makes the Python environment anew.
+/// Makes the Python environment anew, with the stub in PyTorch's place.
 fn make_venv(venv: &Path) -> Result<()> {
-    if debian::is_here() && !debian::missing(&["python3-venv"])?.is_empty() {
-        debian::install(
-            "TorchServe, which the tests need, runs on Python",
-            &["python3-venv"],
-        )?;
-    }
-    progress::step(
-        "make a Python environment",
-        Command::new(PYTHON)
-            .args(["-m", "venv", "--clear"])
-            .arg(venv),
-    )?;
-    progress::step(
-        "fetch TorchServe",
-        Command::new(venv.join("bin/python"))
-            .args([
-                "-m",
-                "pip",
-                "install",
-                "--quiet",
-                "--disable-pip-version-check",
-            ])
-            .args(PYTHON_PACKAGES),
-    )?;
+    python::make_venv(venv, "TorchServe", &PYTHON_PACKAGES)?;
     let (packages, _) = progress::output(Command::new(venv.join("bin/python")).args([
         "-c",
         "import sysconfig; print(sysconfig.get_paths()['purelib'])",
