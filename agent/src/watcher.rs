@@ -303,6 +303,10 @@ impl Watcher {
             &mut self.outcomes,
         );
         self.settle();
+        for ((pid, port), tally) in self.table.coverage.take() {
+            let server = self.registry.server(pid, port);
+            self.metrics.carried(&server.name, tally);
+        }
         let registry = &self.registry;
         self.frontends.tick(
             self.now_ns,

@@ -4,7 +4,7 @@ use inferprobe_ebpf::abi::{ProgressSlot, Record, flag, kind};
 
 use crate::{
     exchange::{
-        Exchange, Loss, Outcome, Peer, Request, Unfinished,
+        Answer, Exchange, Loss, Outcome, Peer, Request, Unfinished,
         answers::{AnswerStream, Step, Writes},
         requests::{Reads, RequestStream},
     },
@@ -29,6 +29,7 @@ pub struct Connection {
     answers: AnswerStream,
     /// The request whose answer is being written.
     answering: Option<Request>,
+    missed_bytes: u64,
 }
 
 impl Connection {
@@ -44,6 +45,7 @@ impl Connection {
             requests: RequestStream::default(),
             answers: AnswerStream::default(),
             answering: None,
+            missed_bytes: 0,
         }
     }
 
@@ -94,6 +96,11 @@ impl Connection {
         self.seq
     }
 
+    /// Bytes since the last call that belong to no request.
+    pub fn take_missed_bytes(&mut self) -> u64 {
+        std::mem::take(&mut self.missed_bytes) + std::mem::take(&mut self.requests.missed_bytes)
+    }
+
     /// Whether an answer is under way.
     pub fn is_answering(&self) -> bool {
         self.answers.is_open()
@@ -109,14 +116,14 @@ impl Connection {
         let quiet = now_ns.saturating_sub(self.answers.latest_ns()) >= QUIET_NS;
         if quiet && self.answers.ends_unseen(!self.is_unix) {
             let answer = self.answers.give_up();
-            out.push(pair(self.peer, self.answering.take(), answer));
+            self.finish(answer, out);
         }
     }
 
     /// Ends the connection: the open answer with it, and the requests that have none.
     pub fn close(&mut self, complete_reason: Unfinished, out: &mut Vec<Outcome>) {
         if let Some(answer) = self.answers.close() {
-            out.push(pair(self.peer, self.answering.take(), answer));
+            self.finish(answer, out);
         }
         for request in std::mem::take(&mut self.requests.pending) {
             if !request.complete {
@@ -128,6 +135,12 @@ impl Connection {
                 out.push(Outcome::Abandoned(self.peer, request));
             }
         }
+    }
+
+    fn finish(&mut self, answer: Answer, out: &mut Vec<Outcome>) {
+        let request = self.answering.take();
+        self.missed_bytes += unpaired_bytes(request.as_ref(), &answer);
+        out.push(pair(self.peer, request, answer));
     }
 
     fn resynchronise(&mut self, out: &mut Vec<Outcome>) {
@@ -164,6 +177,7 @@ impl Connection {
             requests,
             answers,
             answering,
+            missed_bytes,
             ..
         } = self;
         let mut upgraded = false;
@@ -176,6 +190,7 @@ impl Connection {
                 match step {
                     Step::Began => *answering = request,
                     Step::Ended(answer) | Step::Upgraded(answer) => {
+                        *missed_bytes += unpaired_bytes(answering.as_ref(), &answer);
                         out.push(pair(*peer, answering.take(), answer));
                     }
                 }
@@ -187,12 +202,17 @@ impl Connection {
     }
 }
 
+/// Bytes of a request and an answer that do not make an exchange.
+fn unpaired_bytes(request: Option<&Request>, answer: &Answer) -> u64 {
+    match request {
+        Some(_) if answer.status != 0 => 0,
+        Some(request) => request.bytes + answer.bytes,
+        None => answer.bytes,
+    }
+}
+
 /// What a request and its answer come to.
-pub(super) fn pair(
-    peer: Peer,
-    request: Option<Request>,
-    answer: crate::exchange::Answer,
-) -> Outcome {
+pub(super) fn pair(peer: Peer, request: Option<Request>, answer: Answer) -> Outcome {
     match request {
         Some(request) if answer.status != 0 => Outcome::Finished(Exchange {
             peer,

@@ -8,6 +8,7 @@
 pub mod answers;
 pub mod chunks;
 pub mod connection;
+pub mod coverage;
 pub mod hops;
 pub mod http2;
 pub mod lines;

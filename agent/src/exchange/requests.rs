@@ -7,7 +7,10 @@ use inferprobe_ebpf::abi::flag;
 use crate::{
     exchange::{Loss, Request},
     kernel::rings::RecordView,
-    protocol::http1::{self, Body, ChunkScan, Parse},
+    protocol::http1::{
+        self, Body, Parse,
+        chunked::{ChunkWalk, Place},
+    },
 };
 
 /// Longest target that is kept, bytes.
@@ -56,7 +59,9 @@ enum State {
     Head(Vec<u8>),
     /// In a body, with so many bytes to come.
     Body(u64),
-    /// In a request whose end the bytes do not tell: chunked, or with a head that was not seen whole.
+    /// In a chunked body.
+    Chunked(ChunkWalk),
+    /// In a request whose end the bytes do not tell: of a head or of chunks that were not seen whole.
     Open,
     /// In bytes that are no request.
     Junk,
@@ -70,6 +75,8 @@ pub struct RequestStream {
     state: State,
     /// Read and not answered; the last may still be incomplete.
     pub pending: VecDeque<Request>,
+    /// Bytes that belong to no request, until they are taken.
+    pub missed_bytes: u64,
     next_index: u32,
 }
 
@@ -78,6 +85,7 @@ impl Default for RequestStream {
         Self {
             state: State::Between,
             pending: VecDeque::new(),
+            missed_bytes: 0,
             next_index: 0,
         }
     }
@@ -117,6 +125,7 @@ impl RequestStream {
         Self {
             state: State::Junk,
             pending: VecDeque::new(),
+            missed_bytes: self.missed_bytes,
             next_index: self.next_index,
         }
     }
@@ -156,11 +165,26 @@ impl RequestStream {
                 }
                 taken
             }
+            State::Chunked(walk) => {
+                let walked = walk.feed(visible, left);
+                match walked.place {
+                    Place::Open => {}
+                    Place::Ended => self.state = State::Between,
+                    Place::Lost => self.state = State::Open,
+                }
+                let ended = walked.place != Place::Open;
+                self.extend(reads, walked.taken, left == walked.taken, ended);
+                walked.taken
+            }
             State::Open => {
                 self.extend(reads, left, true, true);
                 left
             }
-            State::Junk | State::Tunnel => left,
+            State::Junk => {
+                self.missed_bytes += left;
+                left
+            }
+            State::Tunnel => left,
         }
     }
 
@@ -179,10 +203,7 @@ impl RequestStream {
                 let (state, ended) = match head.body {
                     Body::Unsaid | Body::Length(0) => (State::Between, true),
                     Body::Length(length) => (State::Body(length), false),
-                    Body::Chunked => match http1::scan_chunks(&seen[len..], left - taken) {
-                        ChunkScan::Ended(chunks) => (State::Body(chunks as u64), false),
-                        ChunkScan::Open => (State::Open, false),
-                    },
+                    Body::Chunked => (State::Chunked(ChunkWalk::default()), false),
                 };
                 self.state = state;
                 self.extend(reads, taken, left == taken, ended);
@@ -207,7 +228,8 @@ impl RequestStream {
     }
 
     fn give_up(&mut self, left: u64) -> u64 {
-        self.pending.pop_back();
+        let begun = self.pending.pop_back();
+        self.missed_bytes += begun.map_or(0, |request| request.bytes) + left;
         self.state = State::Junk;
         left
     }

@@ -6,7 +6,10 @@ use inferprobe_ebpf::abi::{ProgressSlot, Record, flag, kind, mode};
 
 use crate::{
     exchange::{
-        Loss, Outcome, Peer, Unfinished, connection::Connection, http2::Http2Connection,
+        Loss, Outcome, Peer, Unfinished,
+        connection::Connection,
+        coverage::{Account, Coverage, Place, Tally},
+        http2::Http2Connection,
         worker::WorkerConnection,
     },
     kernel::rings::RecordView,
@@ -25,12 +28,21 @@ const LAST_RECORDS_NS: u64 = 1_000_000_000;
 /// The connections.
 #[derive(Debug, Default)]
 pub struct Table {
-    connections: HashMap<u64, Speaker>,
+    connections: HashMap<u64, Known>,
+    /// Bytes by server, until they are exported.
+    pub coverage: Coverage,
     answering: HashSet<u64>,
     /// Processes that ended, and when: the kernel does not tell when their AF_UNIX connections do.
     ended: Vec<(u64, u32)>,
     ticked_ns: u64,
     swept_ns: u64,
+}
+
+/// A connection, and its bytes.
+#[derive(Debug)]
+struct Known {
+    speaker: Speaker,
+    account: Account,
 }
 
 /// A connection, by what it speaks.
@@ -41,13 +53,32 @@ enum Speaker {
     Worker(Box<WorkerConnection>),
 }
 
+impl Known {
+    fn new(record: &Record) -> Self {
+        Self {
+            speaker: Speaker::new(record),
+            account: Account::default(),
+        }
+    }
+
+    /// What a record that was taken in came to in bytes; `None` on a connection of workers, which no requests come on.
+    fn tally(&mut self, record: &Record, alive: bool) -> Option<Tally> {
+        let missed_bytes = self.speaker.take_missed_bytes()?;
+        let is_settled = !alive || self.speaker.is_idle();
+        let mut tally = self.account.take(record, is_settled);
+        tally.missed_bytes += missed_bytes;
+        Some(tally)
+    }
+}
+
 impl Speaker {
     fn new(record: &Record) -> Self {
         let is_unix = record.flags & flag::UNIX != 0;
+        let (tgid, local_port) = place_of(record);
         let peer = Peer {
             cookie: record.cookie,
-            tgid: record.tgid,
-            local_port: (!is_unix).then_some(record.local_port),
+            tgid,
+            local_port,
             peer_port: (!is_unix).then_some(record.peer_port),
         };
         match record.mode {
@@ -81,6 +112,15 @@ impl Speaker {
         }
     }
 
+    /// Bytes since the last call that belong to no request; `None` where none come.
+    fn take_missed_bytes(&mut self) -> Option<u64> {
+        match self {
+            Self::Http(connection) => Some(connection.take_missed_bytes()),
+            Self::Http2(_) => Some(0),
+            Self::Worker(_) => None,
+        }
+    }
+
     fn latest_ns(&self) -> u64 {
         match self {
             Self::Http(connection) => connection.latest_ns,
@@ -96,6 +136,12 @@ impl Speaker {
             Self::Worker(connection) => connection.close(out),
         }
     }
+}
+
+/// Who serves the connection of a record.
+fn place_of(record: &Record) -> Place {
+    let is_unix = record.flags & flag::UNIX != 0;
+    (record.tgid, (!is_unix).then_some(record.local_port))
 }
 
 impl Table {
@@ -114,12 +160,17 @@ impl Table {
         if self.connections.len() >= CONNECTION_CAP && !self.connections.contains_key(&cookie) {
             self.forget_silent(record.last_write_ns.max(record.last_read_ns), 0, out);
         }
-        let connection = self
+        let known = self
             .connections
             .entry(cookie)
-            .or_insert_with(|| Speaker::new(record));
-        let alive = connection.take(&view, out);
-        if alive && connection.is_answering() {
+            .or_insert_with(|| Known::new(record));
+        let alive = known.speaker.take(&view, out);
+        if record.kind != kind::TAKEN
+            && let Some(tally) = known.tally(record, alive)
+        {
+            self.coverage.add(place_of(record), tally);
+        }
+        if alive && known.speaker.is_answering() {
             self.answering.insert(cookie);
         } else {
             self.answering.remove(&cookie);
@@ -139,8 +190,8 @@ impl Table {
         self.ticked_ns = now_ns;
         self.close_ended(now_ns, out);
         let connections = &mut self.connections;
-        self.answering
-            .retain(|&cookie| match connections.get_mut(&cookie) {
+        self.answering.retain(|&cookie| {
+            match connections.get_mut(&cookie).map(|known| &mut known.speaker) {
                 Some(Speaker::Http(connection)) => {
                     if let Some(slot) = progress(cookie, connection.seq()) {
                         connection.take_progress(&slot, out);
@@ -153,7 +204,8 @@ impl Table {
                     connection.awaits_reader()
                 }
                 Some(Speaker::Http2(_)) | None => false,
-            });
+            }
+        });
         if now_ns.saturating_sub(self.swept_ns) >= SWEEP_NS {
             self.swept_ns = now_ns;
             self.forget_silent(now_ns, FORGET_NS, out);
@@ -175,33 +227,33 @@ impl Table {
             return;
         }
         let gone: HashSet<u32> = self.ended.drain(..due).map(|(_, tgid)| tgid).collect();
-        self.connections.retain(|_, speaker| match speaker {
-            Speaker::Worker(connection) if gone.contains(&connection.tgid()) => {
-                connection.close(out);
-                false
-            }
-            _ => true,
-        });
+        self.connections
+            .retain(|_, known| match &mut known.speaker {
+                Speaker::Worker(connection) if gone.contains(&connection.tgid()) => {
+                    connection.close(out);
+                    false
+                }
+                _ => true,
+            });
     }
 
     /// Forgets connections silent for `silence_ns`: the idle ones, then, if that makes no room, all of them.
     fn forget_silent(&mut self, now_ns: u64, silence_ns: u64, out: &mut Vec<Outcome>) {
-        let silent =
-            |connection: &Speaker| now_ns.saturating_sub(connection.latest_ns()) >= silence_ns;
+        let silent = |speaker: &Speaker| now_ns.saturating_sub(speaker.latest_ns()) >= silence_ns;
         self.connections
-            .retain(|_, connection| !(connection.is_idle() && silent(connection)));
+            .retain(|_, known| !(known.speaker.is_idle() && silent(&known.speaker)));
         if self.connections.len() < CONNECTION_CAP {
             return;
         }
         let mut oldest: Vec<(u64, u64)> = self
             .connections
             .iter()
-            .map(|(&cookie, connection)| (connection.latest_ns(), cookie))
+            .map(|(&cookie, known)| (known.speaker.latest_ns(), cookie))
             .collect();
         oldest.sort_unstable();
         for (_, cookie) in oldest.into_iter().take(CONNECTION_CAP / 8) {
-            if let Some(mut connection) = self.connections.remove(&cookie) {
-                connection.evict(out);
+            if let Some(mut known) = self.connections.remove(&cookie) {
+                known.speaker.evict(out);
             }
         }
     }

@@ -13,7 +13,7 @@ mod torchserve;
 
 use std::{
     collections::BTreeMap,
-    sync::{Mutex, MutexGuard, PoisonError},
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::Instant,
 };
 
@@ -28,7 +28,7 @@ use self::{
     requests::Requests,
     torchserve::Workers,
 };
-use crate::latency::Observation;
+use crate::{exchange::coverage::Tally, latency::Observation};
 
 /// The state of every family. Each call holds a lock for a moment; [`Metrics::encode`] holds it only
 /// while it copies the numbers.
@@ -124,6 +124,11 @@ impl Metrics {
     /// Counts one request that was read and never answered in full.
     pub fn unfinished(&self, reason: &'static str) {
         *self.state().unfinished.entry(reason).or_default() += 1;
+    }
+
+    /// Adds bytes that went over watched sockets of `server`.
+    pub fn carried(&self, server: &Arc<str>, tally: Tally) {
+        self.state().requests.carried(server, tally);
     }
 
     /// Says whether a source of figures works.

@@ -111,6 +111,7 @@ const MODEL: &[&str] = &["ModelName", "Level", "Hostname"];
 const SERVED: &[&str] = &["model_name", "model_version", "hostname"];
 const REQUEST: &[&str] = &["model", "version", "server"];
 const ANSWER: &[&str] = &["model", "version", "server", "code"];
+const SERVER: &[&str] = &["server"];
 const ADMIN: &[&str] = &["server", "code"];
 const STAGE: &[&str] = &["stage"];
 const LABEL: &[&str] = &["label"];
@@ -182,6 +183,12 @@ families! {
         "Health, metrics and management requests answered by watched servers.");
     UNFINISHED: own("inferprobe_requests_unfinished_total", Counter, "", REASON,
         "Requests that were read and never answered in full.");
+    COVERAGE: own("inferprobe_coverage_ratio", Gauge, "ratio", SERVER,
+        "Share of the bytes on a server's watched sockets that belong to requests which were counted.");
+    SOCKET_BYTES: own("inferprobe_socket_bytes_total", Counter, "bytes", SERVER,
+        "Bytes read and written on a server's watched sockets.");
+    MISSED_BYTES: own("inferprobe_missed_bytes_total", Counter, "bytes", SERVER,
+        "Bytes on a server's watched sockets that could not be attributed to a request.");
     LABEL_OVERFLOW: own("inferprobe_label_overflow_total", Counter, "", LABEL,
         "Requests counted under the label value other because a limit of distinct values was reached.");
     RECORDS_LOST: own("inferprobe_records_lost_total", Counter, "", REASON,

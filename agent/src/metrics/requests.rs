@@ -11,6 +11,7 @@ use super::{
     names,
     torchserve::{self, LastTimes},
 };
+use crate::exchange::coverage::Tally;
 use crate::latency::{Identity, Inner, Observation, Protocol, Purpose};
 
 /// Distinct status codes of one model or server.
@@ -22,6 +23,7 @@ pub(super) struct Requests {
     bounds: Bounds,
     by_identity: BTreeMap<Identity, Served>,
     admin: BTreeMap<Arc<str>, Codes>,
+    carried: BTreeMap<Arc<str>, Tally>,
     last_times: LastTimes,
     /// Requests of every purpose.
     seen: u64,
@@ -73,6 +75,7 @@ impl Requests {
             bounds: Bounds::new(),
             by_identity: BTreeMap::new(),
             admin: BTreeMap::new(),
+            carried: BTreeMap::new(),
             last_times: LastTimes::default(),
             seen: 0,
             answers: Answers::default(),
@@ -107,6 +110,12 @@ impl Requests {
         let identity = self.bounds.admit(&observation.identity, true);
         let served = self.by_identity.entry(identity).or_default();
         served.torchserve.add(observation, self.seen);
+    }
+
+    /// Adds bytes that went over watched sockets of `server`.
+    pub(super) fn carried(&mut self, server: &Arc<str>, tally: Tally) {
+        let server = self.bounds.admit_server(server);
+        *self.carried.entry(server).or_default() += tally;
     }
 
     fn observe_inference(&mut self, observation: &Observation) {
@@ -160,6 +169,21 @@ impl Requests {
             for (code, count) in labelled(codes) {
                 let value = Value::Integer(count);
                 samples.push(&names::ADMIN_REQUESTS, &[server, &code], value);
+            }
+        }
+        for (server, tally) in &self.carried {
+            let ratio = tally.covered_ratio().map(Value::Float);
+            for (family, value) in [
+                (&names::COVERAGE, ratio),
+                (&names::SOCKET_BYTES, Some(Value::Integer(tally.seen_bytes))),
+                (
+                    &names::MISSED_BYTES,
+                    Some(Value::Integer(tally.missed_bytes)),
+                ),
+            ] {
+                if let Some(value) = value {
+                    samples.push(family, &[&**server], value);
+                }
             }
         }
         for (stage, count) in [

@@ -7,8 +7,6 @@ pub mod chunked;
 
 use uuid::Uuid;
 
-use self::chunked::{ChunkWalk, Place};
-
 /// Outcome of reading a head.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Parse<T> {
@@ -239,26 +237,6 @@ fn text(bytes: &[u8]) -> String {
     String::from_utf8_lossy(bytes).into_owned()
 }
 
-/// Where a chunked body stands, as far as its bytes could be seen.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum ChunkScan {
-    /// The body ended after so many of the bytes.
-    Ended(usize),
-    /// It goes on behind them.
-    Open,
-}
-
-/// Walks the chunks of a body from its start.
-///
-/// `visible` are its first bytes, of `total` that were sent; chunks whose size line lies behind `visible` are not seen.
-pub fn scan_chunks(visible: &[u8], total: u64) -> ChunkScan {
-    let walked = ChunkWalk::default().feed(visible, total);
-    match (walked.place, usize::try_from(walked.taken)) {
-        (Place::Ended, Ok(end)) => ChunkScan::Ended(end),
-        _ => ChunkScan::Open,
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -404,23 +382,5 @@ mod tests {
         };
         assert_eq!((head.target.as_str(), len), ("/a", first));
         assert_eq!(request(&both[len..]).target, "/b");
-    }
-
-    #[test]
-    fn chunks_end_at_the_empty_one() {
-        let body = b"5\r\nhello\r\n3;x=y\r\nabc\r\n0\r\n\r\nHTTP";
-        assert_eq!(
-            scan_chunks(body, body.len() as u64),
-            ChunkScan::Ended(body.len() - 4)
-        );
-        for len in 0..body.len() - 4 {
-            assert_eq!(scan_chunks(&body[..len], 1_000), ChunkScan::Open, "{len}");
-        }
-        assert_eq!(
-            scan_chunks(b"0\r\nTrailer: 1\r\n\r\n", 17),
-            ChunkScan::Ended(17)
-        );
-        assert_eq!(scan_chunks(b"ffffffffffffffff\r\n", 18), ChunkScan::Open);
-        assert_eq!(scan_chunks(b"zz\r\n", 4), ChunkScan::Open);
     }
 }

@@ -1,0 +1,167 @@
+//! How many of the bytes on watched sockets were attributed to requests.
+//!
+//! Knows records by their counts alone, and no protocol: what a connection could not attribute, it says itself.
+
+use std::{collections::HashMap, ops::AddAssign};
+
+use inferprobe_ebpf::abi::{Record, kind};
+
+/// Who serves: the process, and its port; `None` for AF_UNIX.
+pub type Place = (u32, Option<u16>);
+
+/// Bytes read and written by one server.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Tally {
+    /// All that the kernel saw.
+    pub seen_bytes: u64,
+    /// Those that belong to no request that was counted, as answered or as unfinished.
+    pub missed_bytes: u64,
+}
+
+impl AddAssign for Tally {
+    fn add_assign(&mut self, other: Self) {
+        self.seen_bytes += other.seen_bytes;
+        self.missed_bytes += other.missed_bytes;
+    }
+}
+
+impl Tally {
+    /// Share of the bytes that belong to requests, 0 to 1; `None` where nothing was seen.
+    pub fn covered_ratio(&self) -> Option<f64> {
+        let covered_bytes = self.seen_bytes.saturating_sub(self.missed_bytes);
+        (self.seen_bytes > 0).then(|| covered_bytes as f64 / self.seen_bytes as f64)
+    }
+}
+
+/// Bytes of one connection.
+#[derive(Debug, Default)]
+pub struct Account {
+    /// Bytes of the connection, by the kernel's count.
+    total_bytes: u64,
+    /// Bytes that records told of.
+    told_bytes: u64,
+    /// Bytes of the present run of writes that records told of.
+    written_bytes: u64,
+    /// Bytes that records were lost with, as far as they were counted.
+    lost_bytes: u64,
+}
+
+impl Account {
+    /// Takes note of a record; `is_settled` says that all bytes so far were told, but those of lost records.
+    pub fn take(&mut self, record: &Record, is_settled: bool) -> Tally {
+        let read_bytes = match record.kind {
+            kind::READ | kind::EXCHANGE => record.read_bytes,
+            _ => 0,
+        };
+        if matches!(record.kind, kind::READ | kind::EXCHANGE) {
+            self.written_bytes = 0;
+        }
+        let written_bytes = match record.kind {
+            kind::EXCHANGE | kind::PROGRESS => record.written_bytes,
+            _ => self.written_bytes,
+        };
+        self.told_bytes += read_bytes + written_bytes.saturating_sub(self.written_bytes);
+        self.written_bytes = written_bytes;
+        let seen_bytes = record.total_bytes.saturating_sub(self.total_bytes);
+        self.total_bytes += seen_bytes;
+        let mut missed_bytes = 0;
+        if is_settled {
+            let lost = self.total_bytes.saturating_sub(self.told_bytes);
+            missed_bytes = lost.saturating_sub(self.lost_bytes);
+            self.lost_bytes = self.lost_bytes.max(lost);
+        }
+        Tally {
+            seen_bytes,
+            missed_bytes,
+        }
+    }
+}
+
+/// Bytes by server, until they are taken.
+#[derive(Debug, Default)]
+pub struct Coverage {
+    tallies: HashMap<Place, Tally>,
+}
+
+impl Coverage {
+    /// Adds what went over a connection to `place`.
+    pub fn add(&mut self, place: Place, tally: Tally) {
+        *self.tallies.entry(place).or_default() += tally;
+    }
+
+    /// What came together since the last call.
+    pub fn take(&mut self) -> impl Iterator<Item = (Place, Tally)> + '_ {
+        self.tallies.drain()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn record(record_kind: u8, read: u64, written: u64, total: u64) -> Record {
+        Record {
+            kind: record_kind,
+            read_bytes: read,
+            written_bytes: written,
+            total_bytes: total,
+            ..Record::default()
+        }
+    }
+
+    #[test]
+    fn what_every_record_told_of_is_not_missed() {
+        let mut account = Account::default();
+        let mut seen = 0;
+        for (record, is_settled) in [
+            // The first piece of a read of 3,000 bytes.
+            (record(kind::READ, 1_000, 0, 3_000), false),
+            (record(kind::EXCHANGE, 2_000, 50, 3_050), false),
+            (record(kind::PROGRESS, 2_000, 90, 3_090), true),
+            (record(kind::READ, 10, 0, 3_100), false),
+            (record(kind::EXCHANGE, 20, 30, 3_150), true),
+            (record(kind::CLOSE, 20, 30, 3_150), true),
+        ] {
+            let tally = account.take(&record, is_settled);
+            assert_eq!(tally.missed_bytes, 0, "{record:?}");
+            seen += tally.seen_bytes;
+        }
+        assert_eq!(seen, 3_150);
+    }
+
+    #[test]
+    fn the_bytes_of_a_lost_record_are_missed_once() {
+        let mut account = Account::default();
+        account.take(&record(kind::EXCHANGE, 100, 50, 150), true);
+        let after = account.take(&record(kind::EXCHANGE, 100, 50, 600), true);
+        let expected = Tally {
+            seen_bytes: 450,
+            missed_bytes: 300,
+        };
+        assert_eq!(after, expected);
+        let next = account.take(&record(kind::CLOSE, 100, 50, 600), true);
+        assert_eq!(next, Tally::default());
+    }
+
+    #[test]
+    fn servers_are_told_apart() {
+        let mut coverage = Coverage::default();
+        let tally = Tally {
+            seen_bytes: 10,
+            missed_bytes: 2,
+        };
+        coverage.add((1, Some(80)), tally);
+        coverage.add((1, Some(80)), tally);
+        coverage.add((2, Some(80)), tally);
+        let mut taken: Vec<_> = coverage.take().collect();
+        taken.sort_unstable_by_key(|(place, _)| *place);
+        let both = Tally {
+            seen_bytes: 20,
+            missed_bytes: 4,
+        };
+        assert_eq!(taken, [((1, Some(80)), both), ((2, Some(80)), tally)]);
+        assert_eq!(coverage.take().count(), 0);
+        assert_eq!(both.covered_ratio(), Some(0.8));
+        assert_eq!(Tally::default().covered_ratio(), None);
+    }
+}
