@@ -116,6 +116,8 @@ impl Frontends {
             status: http_status_of(GRPC_CANCELLED),
             stages: Stages::UNSEEN,
             inner: Inner::Unseen,
+            stream: None,
+            operation: None,
         }));
     }
 
@@ -233,6 +235,8 @@ fn of_abandoned(
         status,
         stages: Stages::UNSEEN,
         inner: Inner::Worker(WorkerHop::of_abandoned(last_read_ns, worked)),
+        stream: None,
+        operation: None,
     })
 }
 

@@ -3,12 +3,21 @@
 //! Plain values, and the one step from an exchange to them. Nothing here knows of records or metrics.
 
 mod hop;
+mod stream;
 
 use std::sync::Arc;
 
-use crate::{exchange::Exchange, protocol::route::Route, workers::registry::Server};
+use crate::{
+    exchange::Exchange,
+    protocol::{
+        genai::{self, Operation},
+        route::Route,
+    },
+    workers::registry::Server,
+};
 
 pub use hop::{WorkEnd, WorkerHop, torchserve_status};
+pub use stream::Stream;
 
 /// Who answered a request, as the metrics label it.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -163,6 +172,10 @@ pub struct Observation {
     pub stages: Stages,
     /// What lies behind the handler stage.
     pub inner: Inner,
+    /// The answer as a stream; `None` where it is none.
+    pub stream: Option<Box<Stream>>,
+    /// What it asks of a language model; `None` where its path is not known to ask one.
+    pub operation: Option<Operation>,
 }
 
 impl Observation {
@@ -179,6 +192,8 @@ impl Observation {
             status: answer.grpc_status.map_or(answer.status, http_status_of),
             stages: Stages::from(exchange),
             inner,
+            stream: Stream::of(exchange).map(Box::new),
+            operation: genai::operation(&exchange.request.method, &exchange.request.target),
         }
     }
 }

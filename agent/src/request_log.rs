@@ -43,6 +43,18 @@ struct Line<'a> {
     /// What a frontend's worker did for the request; left out where no worker was seen.
     #[serde(skip_serializing_if = "Option::is_none")]
     worker: Option<WorkerLine>,
+    /// The pieces of a streamed answer; left out where it is none.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    stream: Option<StreamLine>,
+}
+
+/// A streamed answer. Times are nanoseconds from the request's arrival.
+#[derive(Debug, Serialize)]
+struct StreamLine {
+    first_byte_ns: Option<u64>,
+    first_chunk_ns: Option<u64>,
+    chunks: Option<u32>,
+    mean_gap_ns: Option<u64>,
 }
 
 /// The worker's half of a line.
@@ -111,6 +123,12 @@ impl RequestLog {
                 first_write_ns: worked.first_write_ns,
                 last_write_ns: worked.last_write_ns,
                 taken_ns: worked.taken_ns,
+            }),
+            stream: observation.stream.as_deref().map(|stream| StreamLine {
+                first_byte_ns: stream.first_byte_ns,
+                first_chunk_ns: stream.first_chunk_ns,
+                chunks: stream.chunks,
+                mean_gap_ns: stream.mean_gap_ns,
             }),
         };
         serde_json::to_writer(&mut self.to, &line)?;

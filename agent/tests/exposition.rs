@@ -6,11 +6,14 @@ use std::{
 };
 
 use inferprobe::{
-    latency::{Identity, Inner, Observation, Protocol, Purpose, Stages, WorkEnd, WorkerHop},
+    latency::{
+        Identity, Inner, Observation, Protocol, Purpose, Stages, Stream, WorkEnd, WorkerHop,
+    },
     metrics::{
         DiskSample, Format, GpuMemory, GpuSample, LiveWorker, MemorySample, Metrics, ProcessSample,
         Selection,
     },
+    protocol::genai::Operation,
 };
 
 #[test]
@@ -83,6 +86,13 @@ fn busy() -> Metrics {
     ] {
         metrics.observe(&observation(model, version, server, status, stages));
     }
+    for (status, stream) in [(200, Some(stream())), (429, None)] {
+        metrics.observe(&Observation {
+            operation: Some(Operation::Chat),
+            stream: stream.map(Box::new),
+            ..observation("llama", "default", "vllm", status, known)
+        });
+    }
     let hop = WorkerHop {
         inner_queue_ns: Some(7_125_000),
         worker_ns: Some(21_500_000),
@@ -136,6 +146,22 @@ fn observation(
         status,
         stages,
         inner: Inner::None,
+        stream: None,
+        operation: None,
+    }
+}
+
+/// A streamed answer of three chunks, one of whose gaps was not seen.
+fn stream() -> Stream {
+    Stream {
+        first_byte_ns: Some(36_174_000),
+        first_chunk_ns: Some(36_375_000),
+        duration_ns: Some(37_674_000),
+        chunks: Some(3),
+        gaps_ns: vec![625_000],
+        gaps_unknown: 1,
+        mean_gap_ns: Some(600_000),
+        is_event_stream: true,
     }
 }
 

@@ -6,9 +6,11 @@ mod autoscale;
 mod bounds;
 mod encode;
 mod figures;
+mod gen_ai;
 mod histogram;
 pub mod names;
 mod requests;
+mod streams;
 mod torchserve;
 
 use std::{

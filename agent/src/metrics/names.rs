@@ -112,6 +112,24 @@ const SERVED: &[&str] = &["model_name", "model_version", "hostname"];
 const REQUEST: &[&str] = &["model", "version", "server"];
 const ANSWER: &[&str] = &["model", "version", "server", "code"];
 const SERVER: &[&str] = &["server"];
+const FIGURE: &[&str] = &["figure"];
+const GEN_AI: &[&str] = &[
+    "model",
+    "version",
+    "server",
+    "gen_ai_operation_name",
+    "gen_ai_provider_name",
+    "gen_ai_request_model",
+];
+const GEN_AI_ENDED: &[&str] = &[
+    "model",
+    "version",
+    "server",
+    "gen_ai_operation_name",
+    "gen_ai_provider_name",
+    "gen_ai_request_model",
+    "error_type",
+];
 const ADMIN: &[&str] = &["server", "code"];
 const STAGE: &[&str] = &["stage"];
 const LABEL: &[&str] = &["label"];
@@ -179,6 +197,24 @@ families! {
         "Worker processes that have the model loaded.");
     STAGE_UNKNOWN: own("inferprobe_request_stage_unknown_total", Counter, "", STAGE,
         "Inference requests with a stage that could not be timed and is left out of the histograms.");
+    STREAM_FIRST_BYTE: own("inferprobe_stream_time_to_first_byte_seconds", Histogram, "seconds", REQUEST,
+        "First request byte readable to first byte of a streamed answer, its head included.");
+    STREAM_FIRST_CHUNK: own("inferprobe_stream_time_to_first_chunk_seconds", Histogram, "seconds", REQUEST,
+        "First request byte readable to first chunk of a streamed answer: the first bytes of its body.");
+    STREAM_GAP: own("inferprobe_stream_chunk_gap_seconds", Histogram, "seconds", REQUEST,
+        "Time from one chunk of a streamed answer to the next.");
+    STREAM_DURATION: own("inferprobe_stream_duration_seconds", Histogram, "seconds", REQUEST,
+        "First request byte readable to last byte of a streamed answer.");
+    STREAM_CHUNKS: own("inferprobe_stream_chunks", Histogram, "", REQUEST,
+        "Chunks of a streamed answer: chunks of HTTP/1.1, DATA frames of HTTP/2, else writes. How many tokens one carries is not known.");
+    STREAM_UNKNOWN: own("inferprobe_stream_unknown_total", Counter, "", FIGURE,
+        "Figures of streamed answers that could not be told and are left out of the histograms.");
+    GEN_AI_FIRST_TOKEN: own("gen_ai_server_time_to_first_token_seconds", Histogram, "seconds", GEN_AI,
+        "First request byte readable to first chunk of a streamed answer of a language model, which is taken for its first token.");
+    GEN_AI_OUTPUT_TOKEN: own("gen_ai_server_time_per_output_token_seconds", Histogram, "seconds", GEN_AI,
+        "Mean time from one chunk to the next, once for each streamed answer of a language model: a chunk is taken for one token, and may carry none or several.");
+    GEN_AI_DURATION: own("gen_ai_server_request_duration_seconds", Histogram, "seconds", GEN_AI_ENDED,
+        "First request byte readable to last answer byte written, of requests to a language model.");
     ADMIN_REQUESTS: own("inferprobe_admin_requests_total", Counter, "", ADMIN,
         "Health, metrics and management requests answered by watched servers.");
     UNFINISHED: own("inferprobe_requests_unfinished_total", Counter, "", REASON,

@@ -7,12 +7,14 @@ use std::{collections::BTreeMap, sync::Arc};
 use super::{
     bounds::{Bounds, OTHER},
     encode::{Samples, Value},
+    gen_ai::GenAi,
     histogram::Histogram,
     names,
+    streams::{self, Streams},
     torchserve::{self, LastTimes},
 };
 use crate::exchange::coverage::Tally;
-use crate::latency::{Identity, Inner, Observation, Protocol, Purpose};
+use crate::latency::{Identity, Inner, Observation, Protocol, Purpose, Stream};
 
 /// Distinct status codes of one model or server.
 const MAX_CODES: usize = 32;
@@ -29,6 +31,7 @@ pub(super) struct Requests {
     seen: u64,
     answers: Answers,
     unknown: Unknown,
+    unknown_of_streams: streams::Unknown,
 }
 
 /// What was served under one identity. Each request finds it once, and everything is added there; what is exported of
@@ -45,6 +48,10 @@ struct Served {
     inner_queue: Histogram,
     worker: Histogram,
     relay: Histogram,
+    /// Most models never stream.
+    streams: Option<Box<Streams>>,
+    /// Most are no language models.
+    gen_ai: Option<Box<GenAi>>,
     torchserve: torchserve::Served,
 }
 
@@ -80,6 +87,7 @@ impl Requests {
             seen: 0,
             answers: Answers::default(),
             unknown: Unknown::default(),
+            unknown_of_streams: streams::Unknown::default(),
         }
     }
 
@@ -121,6 +129,9 @@ impl Requests {
     fn observe_inference(&mut self, observation: &Observation) {
         let status = observation.status;
         self.unknown.add(observation);
+        if let Some(stream) = streamed(observation) {
+            self.unknown_of_streams.add(stream);
+        }
         self.last_times.add(observation);
 
         let index = self.seen;
@@ -159,10 +170,13 @@ impl Requests {
                 (&names::REQUEST_WORKER, &served.worker),
                 (&names::REQUEST_RELAY, &served.relay),
             ] {
-                if histogram.count() > 0 {
-                    let labels = [&**model, version, server];
-                    samples.push_histogram(family, &labels, histogram.clone());
-                }
+                samples.push_histogram(family, &[model, version, server], histogram);
+            }
+            if let Some(streams) = &served.streams {
+                streams.collect(identity, samples);
+            }
+            if let Some(gen_ai) = &served.gen_ai {
+                gen_ai.collect(identity, samples);
             }
         }
         for (server, codes) in &self.admin {
@@ -196,6 +210,7 @@ impl Requests {
             let value = Value::Integer(count);
             samples.push(&names::STAGE_UNKNOWN, &[stage], value);
         }
+        self.unknown_of_streams.collect(samples);
         for (label, count) in self.bounds.overflows() {
             let value = Value::Integer(count);
             samples.push(&names::LABEL_OVERFLOW, &[label], value);
@@ -246,8 +261,21 @@ impl Served {
                 }
             }
         }
+        if let Some(stream) = streamed(observation) {
+            self.streams.get_or_insert_default().add(stream);
+        }
+        if let Some(operation) = observation.operation {
+            let gen_ai = self.gen_ai.get_or_insert_default();
+            gen_ai.add(operation, observation);
+        }
         self.torchserve.add(observation, index);
     }
+}
+
+/// The stream to count: an error is not the answer that was asked for, however it is sent.
+fn streamed(observation: &Observation) -> Option<&Stream> {
+    let stream = observation.stream.as_deref();
+    stream.filter(|_| observation.status < 400)
 }
 
 impl Unknown {
@@ -300,167 +328,4 @@ fn labelled(codes: &Codes) -> impl Iterator<Item = (String, u64)> {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::{
-        latency::{Stages, WorkEnd, WorkerHop},
-        metrics::encode::{Format, Selection},
-    };
-
-    const KNOWN: Stages = Stages {
-        queue_ns: Some(2_900_500),
-        receive_ns: 100_000,
-        handler_ns: Some(36_024_999),
-        stream_ns: Some(0),
-        unsplit_ns: None,
-    };
-
-    fn observation(model: &str, status: u16) -> Observation {
-        Observation {
-            identity: Identity {
-                model: model.into(),
-                version: "default".into(),
-                server: "torchserve".into(),
-            },
-            purpose: Purpose::Inference,
-            status,
-            protocol: Protocol::Http,
-            stages: KNOWN,
-            inner: Inner::None,
-        }
-    }
-
-    /// The samples of one family, without HELP and TYPE.
-    fn lines(requests: &Requests, name: &str) -> Vec<String> {
-        let mut samples = Samples::default();
-        requests.collect("vm", &mut samples);
-        let text = samples.encode(&Selection::named([name]), Format::Text);
-        let lines = text.lines().filter(|line| !line.starts_with('#'));
-        lines.map(str::to_owned).collect()
-    }
-
-    fn after(observations: &[Observation]) -> Requests {
-        let mut requests = Requests::new();
-        for observation in observations {
-            requests.observe(observation);
-        }
-        requests
-    }
-
-    #[test]
-    fn every_answer_counts_in_its_class_and_the_rest_is_5xx() {
-        let admin = Observation {
-            purpose: Purpose::Admin,
-            ..observation("", 200)
-        };
-        let statuses = [200, 204, 404, 429, 302, 101, 503, 999];
-        let mut given: Vec<_> = statuses.map(|status| observation("tiny", status)).into();
-        given.push(admin);
-        let requests = after(&given);
-        for (name, count) in [
-            ("Requests2XX", "3.0"),
-            ("Requests4XX", "2.0"),
-            ("Requests5XX", "4.0"),
-        ] {
-            let expected = format!("{name}{{Level=\"Host\",Hostname=\"vm\"}} {count}");
-            assert_eq!(lines(&requests, name), [expected]);
-        }
-    }
-
-    #[test]
-    fn an_unknown_queue_is_counted_and_guesses_nothing() {
-        let mut unqueued = observation("tiny", 200);
-        unqueued.stages.queue_ns = None;
-        let requests = after(&[observation("tiny", 200), unqueued]);
-        let count_of = |name: &str| {
-            let found = lines(&requests, name);
-            let count = found.iter().find(|line| line.contains("_count")).cloned();
-            count.unwrap().rsplit(' ').next().unwrap().to_owned()
-        };
-        assert_eq!(count_of("inferprobe_request_queue_seconds"), "1");
-        assert_eq!(count_of("inferprobe_request_handler_seconds"), "2");
-        assert_eq!(count_of("inferprobe_request_duration_seconds"), "1");
-        assert_eq!(
-            lines(&requests, "inferprobe_request_stage_unknown_total"),
-            [
-                r#"inferprobe_request_stage_unknown_total{stage="handler"} 0"#,
-                r#"inferprobe_request_stage_unknown_total{stage="inner_queue"} 0"#,
-                r#"inferprobe_request_stage_unknown_total{stage="queue"} 1"#,
-                r#"inferprobe_request_stage_unknown_total{stage="stream"} 0"#,
-                r#"inferprobe_request_stage_unknown_total{stage="worker"} 0"#,
-            ]
-        );
-        assert_eq!(
-            lines(&requests, "ts_inference_latency_microseconds"),
-            [
-                r#"ts_inference_latency_microseconds{model_name="tiny",model_version="default",hostname="vm"} 39025.499"#
-            ]
-        );
-        assert_eq!(
-            lines(&requests, "QueueTime"),
-            [r#"QueueTime{Level="Host",Hostname="vm"} 2.0"#]
-        );
-    }
-
-    #[test]
-    fn the_inner_hop_has_histograms_of_its_own_and_counts_what_is_unknown() {
-        let hop = WorkerHop {
-            inner_queue_ns: Some(5_000_000),
-            worker_ns: None,
-            latency_ns: 9,
-            relay_ns: Some(7),
-            end: WorkEnd::Predicted,
-        };
-        let with = |status, inner| Observation {
-            inner,
-            ..observation("tiny", status)
-        };
-        let requests = after(&[
-            with(200, Inner::Worker(hop)),
-            with(200, Inner::Unseen),
-            with(503, Inner::Unseen),
-        ]);
-        let sum = lines(&requests, "inferprobe_request_inner_queue_seconds");
-        assert!(sum.iter().any(|line| line.ends_with("} 0.005")), "{sum:?}");
-        assert!(lines(&requests, "inferprobe_request_worker_seconds").is_empty());
-        let unknown = lines(&requests, "inferprobe_request_stage_unknown_total");
-        for (stage, count) in [("inner_queue", 1), ("worker", 2)] {
-            let expected =
-                format!(r#"inferprobe_request_stage_unknown_total{{stage="{stage}"}} {count}"#);
-            assert!(unknown.contains(&expected), "{unknown:?}");
-        }
-    }
-
-    #[test]
-    fn ten_thousand_models_keep_the_series_few_and_the_counts_whole() {
-        let mut requests = Requests::new();
-        for index in 0..10_000 {
-            requests.observe(&observation(&format!("m{index}"), 200));
-        }
-        let counts = lines(&requests, "inferprobe_requests_total");
-        assert_eq!(counts.len(), 201);
-        let of_other = r#"model="other",version="other",server="torchserve",code="200"} 9800"#;
-        assert!(counts.iter().any(|line| line.ends_with(of_other)));
-        let redirected = lines(&requests, "inferprobe_label_overflow_total");
-        let expected = r#"inferprobe_label_overflow_total{label="model"} 9800"#;
-        assert!(redirected.iter().any(|line| line == expected));
-    }
-
-    #[test]
-    fn codes_are_bounded() {
-        let mut requests = Requests::new();
-        for status in (100..1000).chain([200]) {
-            requests.observe(&observation("tiny", status));
-        }
-        let counts = lines(&requests, "inferprobe_requests_total");
-        assert_eq!(counts.len(), MAX_CODES + 1);
-        assert!(counts[0].ends_with(r#"code="other"} 869"#), "{}", counts[0]);
-    }
-
-    #[test]
-    fn a_hostile_model_name_is_escaped() {
-        let requests = after(&[observation("a\"b\\c\nd", 200)]);
-        let counts = lines(&requests, "inferprobe_requests_total");
-        assert!(counts[0].contains(r#"model="a\"b\\c\nd""#), "{}", counts[0]);
-    }
-}
+mod tests;

@@ -275,7 +275,7 @@ impl Workers {
         for (identity, histogram) in &self.load {
             let labels = labels(identity);
             let labels = labels.each_ref().map(|label| &**label);
-            samples.push_histogram(&names::WORKER_LOAD, &labels, histogram.clone());
+            samples.push_histogram(&names::WORKER_LOAD, &labels, histogram);
         }
     }
 }
@@ -333,6 +333,8 @@ mod tests {
             status,
             stages: STAGES,
             inner,
+            stream: None,
+            operation: None,
         }
     }
 

@@ -1,5 +1,6 @@
 //! What bytes mean: pure functions of bytes. Nothing here knows of sockets, times or processes.
 
+pub mod genai;
 pub mod grpc;
 pub mod hpack;
 pub mod http1;

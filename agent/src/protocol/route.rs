@@ -153,7 +153,7 @@ fn is_v2_verb(verb: &str) -> bool {
 }
 
 /// The path of a request target: without scheme and authority, query and fragment.
-fn path_of(target: &str) -> &str {
+pub(super) fn path_of(target: &str) -> &str {
     let target = match target.split_once("://") {
         Some(("http" | "https", rest)) => rest.find('/').map_or("/", |slash| &rest[slash..]),
         _ => target,

@@ -1,0 +1,134 @@
+//! What requests to language models add up to, under the names of OpenTelemetry's semantic conventions for generative AI.
+//!
+//! They speak of tokens where only chunks were seen: a chunk of a streamed answer counts as one. Nothing here knows how it
+//! was seen, nor by which path a request asks a language model.
+
+use std::collections::BTreeMap;
+
+use super::{
+    encode::Samples,
+    histogram::{GEN_AI_DURATION, GEN_AI_FIRST_TOKEN, GEN_AI_OUTPUT_TOKEN, Histogram},
+    names,
+};
+use crate::{
+    latency::{Identity, Observation},
+    protocol::genai::Operation,
+};
+
+/// Status codes that are an `error.type` of their own; any other error is [`OTHER_ERROR`].
+const ERRORS: [(u16, &str); 13] = [
+    (400, "400"),
+    (401, "401"),
+    (403, "403"),
+    (404, "404"),
+    (408, "408"),
+    (413, "413"),
+    (422, "422"),
+    (429, "429"),
+    (499, "499"),
+    (500, "500"),
+    (502, "502"),
+    (503, "503"),
+    (504, "504"),
+];
+/// The conventions' word for an error without a name.
+const OTHER_ERROR: &str = "_OTHER";
+/// No error: an empty label is as good as none.
+const NO_ERROR: &str = "";
+
+/// Requests to one language model.
+#[derive(Debug, Default)]
+pub(super) struct GenAi {
+    durations: BTreeMap<(Operation, &'static str), Histogram>,
+    streamed: BTreeMap<Operation, Streamed>,
+}
+
+/// Streamed answers to one kind of request.
+#[derive(Debug)]
+struct Streamed {
+    first_token: Histogram,
+    output_token: Histogram,
+}
+
+impl Default for Streamed {
+    fn default() -> Self {
+        Self {
+            first_token: Histogram::new(&GEN_AI_FIRST_TOKEN),
+            output_token: Histogram::new(&GEN_AI_OUTPUT_TOKEN),
+        }
+    }
+}
+
+impl GenAi {
+    /// Adds one request that asks for `operation`.
+    pub(super) fn add(&mut self, operation: Operation, observation: &Observation) {
+        if let Some(ns) = observation.stages.total_ns() {
+            let error = error_type(observation.status);
+            let durations = self.durations.entry((operation, error));
+            let duration = durations.or_insert_with(|| Histogram::new(&GEN_AI_DURATION));
+            duration.observe_ns(ns);
+        }
+        let stream = observation.stream.as_deref();
+        let stream = stream.filter(|stream| stream.is_incremental() && observation.status < 400);
+        if let Some(stream) = stream {
+            let streamed = self.streamed.entry(operation).or_default();
+            if let Some(ns) = stream.first_chunk_ns {
+                streamed.first_token.observe_ns(ns);
+            }
+            if let Some(ns) = stream.mean_gap_ns {
+                streamed.output_token.observe_ns(ns);
+            }
+        }
+    }
+
+    /// Adds every series of `identity` to `samples`.
+    pub(super) fn collect(&self, identity: &Identity, samples: &mut Samples) {
+        let Identity {
+            model,
+            version,
+            server,
+        } = identity;
+        for ((operation, error), histogram) in &self.durations {
+            let name = operation.name();
+            let labels = [&**model, version, server, name, server, model, error];
+            samples.push_histogram(&names::GEN_AI_DURATION, &labels, histogram);
+        }
+        for (operation, streamed) in &self.streamed {
+            let name = operation.name();
+            let labels = [&**model, version, server, name, server, model];
+            for (family, histogram) in [
+                (&names::GEN_AI_FIRST_TOKEN, &streamed.first_token),
+                (&names::GEN_AI_OUTPUT_TOKEN, &streamed.output_token),
+            ] {
+                samples.push_histogram(family, &labels, histogram);
+            }
+        }
+    }
+}
+
+fn error_type(status: u16) -> &'static str {
+    if status < 400 {
+        return NO_ERROR;
+    }
+    let named = ERRORS.iter().find(|(code, _)| *code == status);
+    named.map_or(OTHER_ERROR, |(_, name)| name)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn errors_have_few_names() {
+        for (status, expected) in [
+            (200, ""),
+            (302, ""),
+            (404, "404"),
+            (503, "503"),
+            (418, "_OTHER"),
+            (999, "_OTHER"),
+        ] {
+            assert_eq!(error_type(status), expected, "{status}");
+        }
+    }
+}

@@ -1,0 +1,105 @@
+//! What streamed answers add up to: our own families of streams, and which of their figures were not known.
+//!
+//! A chunk is a piece that a server sent by itself. What it means to a language model is `gen_ai`'s.
+
+use super::{
+    encode::{Samples, Value},
+    histogram::{CHUNKS, Histogram},
+    names,
+};
+use crate::latency::{Identity, Stream};
+
+/// Streamed answers of one model and server.
+#[derive(Debug)]
+pub(super) struct Streams {
+    first_byte: Histogram,
+    first_chunk: Histogram,
+    gap: Histogram,
+    duration: Histogram,
+    chunks: Histogram,
+}
+
+/// Figures of streamed answers that could not be told.
+#[derive(Debug, Default)]
+pub(super) struct Unknown {
+    first_byte: u64,
+    first_chunk: u64,
+    gap: u64,
+    duration: u64,
+    chunks: u64,
+}
+
+impl Default for Streams {
+    fn default() -> Self {
+        Self {
+            first_byte: Histogram::default(),
+            first_chunk: Histogram::default(),
+            gap: Histogram::default(),
+            duration: Histogram::default(),
+            chunks: Histogram::new(&CHUNKS),
+        }
+    }
+}
+
+impl Streams {
+    /// Adds one streamed answer.
+    pub(super) fn add(&mut self, stream: &Stream) {
+        for (histogram, ns) in [
+            (&mut self.first_byte, stream.first_byte_ns),
+            (&mut self.first_chunk, stream.first_chunk_ns),
+            (&mut self.duration, stream.duration_ns),
+        ] {
+            if let Some(ns) = ns {
+                histogram.observe_ns(ns);
+            }
+        }
+        for ns in &stream.gaps_ns {
+            self.gap.observe_ns(*ns);
+        }
+        if let Some(chunks) = stream.chunks {
+            self.chunks.observe_count(chunks.into());
+        }
+    }
+
+    /// Adds every series of `identity` to `samples`.
+    pub(super) fn collect(&self, identity: &Identity, samples: &mut Samples) {
+        let Identity {
+            model,
+            version,
+            server,
+        } = identity;
+        for (family, histogram) in [
+            (&names::STREAM_FIRST_BYTE, &self.first_byte),
+            (&names::STREAM_FIRST_CHUNK, &self.first_chunk),
+            (&names::STREAM_GAP, &self.gap),
+            (&names::STREAM_DURATION, &self.duration),
+            (&names::STREAM_CHUNKS, &self.chunks),
+        ] {
+            samples.push_histogram(family, &[model, version, server], histogram);
+        }
+    }
+}
+
+impl Unknown {
+    /// Adds what is not known of one streamed answer.
+    pub(super) fn add(&mut self, stream: &Stream) {
+        self.first_byte += u64::from(stream.first_byte_ns.is_none());
+        self.first_chunk += u64::from(stream.first_chunk_ns.is_none());
+        self.gap += u64::from(stream.gaps_unknown);
+        self.duration += u64::from(stream.duration_ns.is_none());
+        self.chunks += u64::from(stream.chunks.is_none());
+    }
+
+    /// Adds every series to `samples`.
+    pub(super) fn collect(&self, samples: &mut Samples) {
+        for (figure, count) in [
+            ("chunk_gap", self.gap),
+            ("chunks", self.chunks),
+            ("duration", self.duration),
+            ("time_to_first_byte", self.first_byte),
+            ("time_to_first_chunk", self.first_chunk),
+        ] {
+            samples.push(&names::STREAM_UNKNOWN, &[figure], Value::Integer(count));
+        }
+    }
+}
