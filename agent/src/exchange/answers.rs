@@ -26,6 +26,8 @@ pub struct Writes<'a> {
     pub start_bounded: bool,
     /// Return of the last, ns.
     pub end_ns: u64,
+    /// How many they are; 1 where nobody counts.
+    pub sends: u32,
     /// Bytes written.
     pub bytes: u64,
     /// The first of them, as many as were copied.
@@ -48,6 +50,7 @@ impl<'a> Writes<'a> {
             start_ns: record.first_write_ns,
             start_bounded: at_return && bytes > PROMPT_SEND_BYTES,
             end_ns: record.last_write_ns,
+            sends: 1,
             bytes,
             visible: view.answer,
             tail: record.tail,
@@ -94,9 +97,10 @@ pub struct AnswerStream {
     open: Answer,
     /// Last bytes of the latest write, as [`Writes::tail`].
     tail: u64,
-    /// Time that counts for what the present writes carry, ns: their start, where the answer begins with them and the
-    /// start is known, else their end.
+    /// Time that counts for what the present writes carry, ns: their start, where it is known, else their end.
     piece_ns: u64,
+    /// Return of the latest write, ns.
+    sent_ns: u64,
 }
 
 impl Default for AnswerStream {
@@ -106,6 +110,7 @@ impl Default for AnswerStream {
             open: NOT_BEGUN,
             tail: 0,
             piece_ns: 0,
+            sent_ns: 0,
         }
     }
 }
@@ -148,7 +153,14 @@ impl AnswerStream {
             on_step(Step::Ended(self.end()), None);
         }
         self.tail = writes.tail;
-        self.piece_ns = writes.end_ns;
+        // A record that tells of later writes may still have the start of the answer's first.
+        let own_start = !writes.start_bounded && writes.start_ns > self.sent_ns;
+        self.piece_ns = if own_start {
+            writes.start_ns
+        } else {
+            writes.end_ns
+        };
+        self.sent_ns = writes.end_ns;
         let mut at = 0;
         while at < writes.bytes {
             let visible = usize::try_from(at)
@@ -219,9 +231,6 @@ impl AnswerStream {
                     first_write_bounded: writes.start_bounded,
                     ..NOT_BEGUN
                 };
-                if !writes.start_bounded {
-                    self.piece_ns = writes.start_ns;
-                }
                 self.state = State::Head(Vec::new());
                 0
             }
@@ -261,7 +270,7 @@ impl AnswerStream {
                 *to_come -= taken;
                 let ended = *to_come == 0;
                 self.extend(writes, taken);
-                self.note_pieces(1);
+                self.note_sends(writes.sends);
                 if ended {
                     on_step(Step::Ended(self.end()), None);
                 }
@@ -278,7 +287,7 @@ impl AnswerStream {
                 self.extend(writes, walked.taken);
                 self.note_pieces(walked.chunks);
                 if was_lost && !looks_ended {
-                    self.note_pieces(1);
+                    self.note_sends(writes.sends);
                 }
                 if let Some(chunks) = &mut self.open.chunks
                     && walked.place == Place::Lost
@@ -292,7 +301,7 @@ impl AnswerStream {
             }
             State::UntilClose => {
                 self.extend(writes, left);
-                self.note_pieces(1);
+                self.note_sends(writes.sends);
                 left
             }
             State::Hidden => {
@@ -352,7 +361,17 @@ impl AnswerStream {
         self.open.last_write_ns = Some(writes.end_ns);
     }
 
-    /// Adds pieces that the present writes carry, where the answer may be a stream.
+    /// Adds the present writes themselves as pieces, where the answer may be a stream.
+    fn note_sends(&mut self, sends: u32) {
+        if let Some(chunks) = &mut self.open.chunks {
+            match sends {
+                0 | 1 => chunks.note(self.piece_ns),
+                _ => chunks.note_spread(sends, self.sent_ns),
+            }
+        }
+    }
+
+    /// Adds pieces that one write carries, where the answer may be a stream.
     fn note_pieces(&mut self, count: u32) {
         if let Some(chunks) = &mut self.open.chunks {
             chunks.note_together(count, self.piece_ns);

@@ -20,8 +20,8 @@ pub enum Framing {
 
 /// The pieces of one answer's body, as far as they were written.
 ///
-/// The time of a piece is the start of the send that carried its first byte where the record tells that start, as it does
-/// of the send that an answer begins with, else the send's return.
+/// The time of a piece is the start of the send that carried its first byte, where the record tells that start: of an
+/// answer's first send, and of those that carry chunks. Else it is the send's return.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Chunks {
     framing: Framing,

@@ -23,6 +23,7 @@ pub struct Connection {
     is_unix: bool,
     seq: u32,
     written_bytes: u64,
+    sends: u32,
     /// Time of the latest record, ns.
     pub latest_ns: u64,
     requests: RequestStream,
@@ -41,6 +42,7 @@ impl Connection {
             // A record that is not the connection's first follows ones that were forgotten or lost: either way it starts anew.
             seq: record.seq.wrapping_sub(1),
             written_bytes: 0,
+            sends: 0,
             latest_ns: 0,
             requests: RequestStream::default(),
             answers: AnswerStream::default(),
@@ -63,6 +65,7 @@ impl Connection {
             kind::EXCHANGE => {
                 self.take_reads(view, out);
                 self.written_bytes = 0;
+                self.sends = 0;
                 self.take_writes(view, out);
             }
             kind::PROGRESS => self.take_writes(view, out),
@@ -76,11 +79,14 @@ impl Connection {
 
     /// Takes in what the kernel holds back of an answer.
     pub fn take_progress(&mut self, slot: &ProgressSlot, out: &mut Vec<Outcome>) {
+        // It counts as the records do, in the lower half.
+        let sends = slot.writes as u32;
         self.write(
             &Writes {
                 start_ns: slot.last_write_ns,
                 start_bounded: true,
                 end_ns: slot.last_write_ns,
+                sends: sends.saturating_sub(self.sends),
                 bytes: slot.written_bytes.saturating_sub(self.written_bytes),
                 visible: &[],
                 tail: slot.tail,
@@ -88,6 +94,7 @@ impl Connection {
             out,
         );
         self.written_bytes = slot.written_bytes;
+        self.sends = sends;
         self.latest_ns = slot.last_write_ns;
     }
 
@@ -154,6 +161,7 @@ impl Connection {
         self.requests = self.requests.restart();
         self.answers = AnswerStream::default();
         self.written_bytes = 0;
+        self.sends = 0;
     }
 
     fn take_reads(&mut self, view: &RecordView<'_>, out: &mut Vec<Outcome>) {
@@ -167,8 +175,13 @@ impl Connection {
     }
 
     fn take_writes(&mut self, view: &RecordView<'_>, out: &mut Vec<Outcome>) {
-        self.write(&Writes::of(view, self.written_bytes), out);
+        let writes = Writes {
+            sends: view.record.writes.saturating_sub(self.sends),
+            ..Writes::of(view, self.written_bytes)
+        };
+        self.write(&writes, out);
         self.written_bytes = view.record.written_bytes;
+        self.sends = view.record.writes;
     }
 
     fn write(&mut self, writes: &Writes<'_>, out: &mut Vec<Outcome>) {

@@ -109,6 +109,7 @@ impl Run {
             start_ns: self.now_ns + 3,
             start_bounded: false,
             end_ns: self.now_ns + 4,
+            sends: 1,
             bytes,
             visible,
             tail: 0,
