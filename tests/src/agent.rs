@@ -72,6 +72,22 @@ pub struct Logged {
     pub response_bytes: u64,
     /// What a frontend's worker did for the request.
     pub worker: Option<LoggedWorker>,
+    /// The pieces of a streamed answer; `None` where it is none.
+    pub stream: Option<LoggedStream>,
+}
+
+/// The pieces of a streamed answer. Times run from the request's arrival, and are `None` when not seen.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct LoggedStream {
+    /// First byte of the answer.
+    pub first_byte_ns: Option<u64>,
+    /// First byte of its body.
+    pub first_chunk_ns: Option<u64>,
+    /// Pieces; `None` when they could not be told apart.
+    pub chunks: Option<u32>,
+    /// Mean time from one piece to the next.
+    pub mean_gap_ns: Option<u64>,
 }
 
 /// The worker's half of a row.

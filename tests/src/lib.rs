@@ -24,4 +24,5 @@ pub mod server;
 pub mod stand_in;
 pub mod stats;
 pub mod steal;
+pub mod stream;
 pub mod torchserve;

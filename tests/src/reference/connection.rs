@@ -187,9 +187,11 @@ fn serve_request(reader: &mut Reader<'_>) -> io::Result<Option<(Stamp, bool)>> {
 fn answer(wire: &Wire, plan: &Plan) -> io::Result<(Call, Call, u64)> {
     let mut calls: Option<(Call, Call)> = None;
     let mut bytes = 0;
-    for write in plan.writes() {
-        if calls.is_some() && !plan.gap.is_zero() {
-            std::thread::sleep(plan.gap);
+    for (written, write) in plan.writes().into_iter().enumerate() {
+        let gap = plan.first_gap.filter(|_| written == 1);
+        let gap = gap.unwrap_or(plan.gap);
+        if written > 0 && !gap.is_zero() {
+            std::thread::sleep(gap);
         }
         let call = wire.write(&write)?;
         bytes += write.len() as u64;

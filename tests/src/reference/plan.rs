@@ -21,8 +21,16 @@ pub struct Plan {
     pub write_size: usize,
     /// Pause before each write but the first (`gap_ms`).
     pub gap: Duration,
+    /// Pause before the second write, in place of `gap` (`first_gap_ms`).
+    pub first_gap: Option<Duration>,
     /// Number of chunks of a chunked answer (`chunks`).
     pub chunks: Option<usize>,
+    /// Number of writes, each of a whole `body`, of an answer that ends with the connection (`pieces`).
+    pub pieces: usize,
+    /// The body is called an event stream (`events=1`).
+    pub events: bool,
+    /// The status line is HTTP/1.0's (`http10=1`).
+    pub http10: bool,
     /// A chunked answer ends with a trailer field (`trailers=1`).
     pub trailers: bool,
     /// The body ends with the connection (`until_close=1`).
@@ -63,7 +71,11 @@ impl Plan {
             split: flag("split"),
             write_size: size("write_size").unwrap_or(usize::MAX),
             gap: Duration::from_millis(number("gap_ms").unwrap_or(0)),
+            first_gap: number("first_gap_ms").map(Duration::from_millis),
             chunks: size("chunks"),
+            pieces: size("pieces").unwrap_or(0),
+            events: flag("events"),
+            http10: flag("http10"),
             trailers: flag("trailers"),
             until_close,
             close: until_close || flag("close") || head.field("connection") == Some("close"),
@@ -75,11 +87,15 @@ impl Plan {
 
     /// The answer, one buffer per write.
     pub fn writes(&self) -> Vec<Vec<u8>> {
-        let mut head = format!("HTTP/1.1 {} Reference\r\n", self.status);
+        let minor = if self.http10 { 0 } else { 1 };
+        let mut head = format!("HTTP/1.{minor} {} Reference\r\n", self.status);
         if let Some(_chunks) = self.chunks {
             head.push_str("Transfer-Encoding: chunked\r\n");
         } else if !self.until_close && self.status != 204 {
             head.push_str(&format!("Content-Length: {}\r\n", self.body_bytes));
+        }
+        if self.events {
+            head.push_str("Content-Type: text/event-stream\r\n");
         }
         if self.close {
             head.push_str("Connection: close\r\n");
@@ -109,6 +125,7 @@ impl Plan {
                 };
                 writes.push(format!("0\r\n{trailers}\r\n").into_bytes());
             }
+            None if self.pieces > 0 => writes.extend(vec![body; self.pieces]),
             None if self.split => writes.push(body),
             None => writes[0].extend_from_slice(&body),
         }
@@ -143,6 +160,17 @@ mod tests {
         assert_eq!(sizes("GET /?body=10&chunks=2"), [head, 15, 15, 5]);
         assert_eq!(sizes("GET /?body=10&chunks=1&trailers=1"), [head, 15, 19]);
         assert_eq!(sizes("GET /?body=10&split=1&head_bytes=2000"), [2000, 10]);
+    }
+
+    #[test]
+    fn a_stream_without_chunks_is_a_write_for_each_piece() {
+        let plan = plan("GET /?http10=1&events=1&until_close=1&pieces=3&body=2");
+        let writes = plan.writes();
+        assert_eq!(
+            writes[0],
+            b"HTTP/1.0 200 Reference\r\nContent-Type: text/event-stream\r\nConnection: close\r\n\r\n"
+        );
+        assert_eq!(writes[1..], [b"rr"; 3]);
     }
 
     #[test]
