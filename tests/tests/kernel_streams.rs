@@ -171,6 +171,32 @@ fn a_head_before_its_first_chunk_is_no_chunk() {
 }
 
 #[test]
+fn pieces_are_counted_however_fast_and_however_they_are_written() {
+    let Some(_turn) = gate::kernel() else { return };
+    let server = Server::start(&[]);
+    let agent = Agent::start(&["--watch-port", &server.port().to_string()]);
+    for what in [
+        // A chunk in three writes, its last with its line end alone.
+        "chunks=200&write_size=22",
+        "chunks=200",
+        "chunks=200&trailers=1",
+        "until_close=1&pieces=200",
+        "until_close=1&pieces=200&http10=1&events=1",
+    ] {
+        let target = format!("/generate?{what}&body={PIECE_BYTES}");
+        for (seen, row) in ask(&server, &agent, &target, 4) {
+            assert_eq!(seen.pieces_ns.len(), CHUNKS as usize, "{what}");
+            assert_eq!(logged(&row).chunks, Some(CHUNKS), "{what}: {row:?}");
+            assert!(row.last_write_ns.is_some(), "{what}: {row:?}");
+        }
+    }
+    assert_eq!(
+        agent.metrics().sum("inferprobe_records_lost_total", &[]),
+        0.0
+    );
+}
+
+#[test]
 fn an_answer_of_known_length_is_no_stream() {
     let Some(_turn) = gate::kernel() else { return };
     let server = Server::start(&[]);
