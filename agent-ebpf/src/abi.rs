@@ -313,7 +313,7 @@ pub struct Offsets {
 
 /// Where `bpf_task_pt_regs` holds the system call, and the numbers of the calls that move socket bytes.
 ///
-/// A number that the architecture does not have is `u32::MAX`.
+/// A number that the architecture does not have is `u32::MAX`. All are where no user memory is to be read.
 #[repr(C)]
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Pod, Zeroable)]
 pub struct SyscallAbi {
@@ -339,6 +339,23 @@ pub struct SyscallAbi {
     pub sendto: u32,
     /// `sendmsg`
     pub sendmsg: u32,
+}
+
+impl SyscallAbi {
+    /// No call is known, so that no byte of any is read.
+    pub const NONE: Self = Self {
+        nr: 0,
+        arg1: 0,
+        arg2: 0,
+        read: u32::MAX,
+        readv: u32::MAX,
+        recvfrom: u32::MAX,
+        recvmsg: u32::MAX,
+        write: u32::MAX,
+        writev: u32::MAX,
+        sendto: u32::MAX,
+        sendmsg: u32::MAX,
+    };
 }
 
 #[cfg(test)]

@@ -64,6 +64,12 @@ fn constant(global: &'static u32) -> u32 {
     unsafe { core::ptr::read_volatile(global) }
 }
 
+/// Whether the agent wants the bytes that servers read and write, beside their times.
+#[inline(always)]
+pub(crate) fn reads_payload() -> bool {
+    constant(&SYSCALLS.read) != u32::MAX
+}
+
 /// Reads a `T` at `offset` bytes into a kernel object.
 ///
 /// # Safety

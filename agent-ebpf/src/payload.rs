@@ -41,6 +41,9 @@ pub(crate) struct Vector {
 /// The `total` bytes that the running system call has transferred; `None` when its buffer cannot be known.
 #[inline(always)]
 pub(crate) fn of_current(total: u32) -> Option<Bytes> {
+    if !kernel::reads_payload() {
+        return None;
+    }
     // SAFETY: both helpers return typed, non-null pointers in tracing programs (5.11, 5.15).
     let regs = unsafe { bpf_task_pt_regs(bpf_get_current_task_btf()) };
     match kernel::syscall((regs as *const c_void).cast())? {

@@ -21,6 +21,7 @@ use crate::{
     collectors::{gpu, host},
     config::{Config, Target, Watch},
     demo,
+    exchange::table::Table,
     http::{self, Endpoint, ProbeHealth},
     kernel::{loader::Probes, preflight, selftest},
     metrics::Metrics,
@@ -163,15 +164,16 @@ struct Watching {
 impl Watching {
     fn start(config: &Config, metrics: &Arc<Metrics>, log: Option<RequestLog>) -> Result<Self> {
         preflight::check()?;
-        let (probes, mut rings) = Probes::attach()?;
-        selftest::run(&mut rings, probes.sees_send_start)?;
+        let (probes, mut rings) = Probes::attach(config.payload)?;
+        selftest::run(&mut rings, probes.sees_send_start, config.payload)?;
         if !probes.sees_send_start {
             info!(
                 "the start of a send is not seen (tcp_sendmsg_locked: Linux 6.16): times of long sends are left out"
             );
         }
         let registry = Registry::new(config.watches.clone());
-        let mut watcher = Watcher::new(probes, rings, registry, metrics.clone(), log)?;
+        let table = Table::new(config.payload);
+        let mut watcher = Watcher::new(probes, rings, registry, table, metrics.clone(), log)?;
         let (found, others) = watcher.discover(&config.management)?;
         give_back_memory();
         info!(processes = found, "probes attached");

@@ -59,6 +59,9 @@ pub struct ServeArgs {
     /// Serve host and GPU figures alone: nothing is loaded into the kernel
     #[arg(long)]
     pub no_probes: bool,
+    /// Read no byte of what servers read and write: requests are timed and counted, without model, path and status
+    #[arg(long)]
+    pub no_payload: bool,
     /// Append one JSON line for each finished request to this file (times in ns; never payload)
     #[arg(long, value_name = "PATH")]
     pub request_log: Option<PathBuf>,

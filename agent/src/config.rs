@@ -40,6 +40,8 @@ pub struct Config {
     pub nvml_library: Option<PathBuf>,
     /// Whether to attach the probes.
     pub probes: bool,
+    /// Whether to read the beginnings of requests and answers.
+    pub payload: bool,
     /// File that takes one JSON line per finished request.
     pub request_log: Option<PathBuf>,
     /// Whether to start the example server when nothing else is there.
@@ -132,6 +134,7 @@ struct FileConfig {
     disk_mount: Option<PathBuf>,
     nvml_library: Option<PathBuf>,
     probes: Option<bool>,
+    payload: Option<bool>,
     request_log: Option<PathBuf>,
     ts_config: Option<PathBuf>,
     #[serde(default)]
@@ -244,6 +247,7 @@ fn join(
             .unwrap_or_else(|| "/".into()),
         nvml_library: args.nvml_library.clone().or(file.nvml_library),
         probes: !args.no_probes && file.probes.unwrap_or(true),
+        payload: !args.no_payload && file.payload.unwrap_or(true),
         request_log: args.request_log.clone().or(file.request_log),
         demo: args.demo,
         management: management::choose(torchserve.as_ref())?,

@@ -132,6 +132,8 @@ pub enum Protocol {
     Http,
     /// gRPC. Its `grpc-status`; `None` when that was not seen.
     Grpc(Option<u32>),
+    /// Not known, since no byte was looked at: neither is the status.
+    Unread,
 }
 
 /// `CANCELLED` of gRPC (https://grpc.io/docs/guides/status-codes).
@@ -166,7 +168,7 @@ pub struct Observation {
     pub purpose: Purpose,
     /// How it came.
     pub protocol: Protocol,
-    /// HTTP status code of the final answer, 100 to 999; of gRPC, what stands for its own status.
+    /// HTTP status code of the final answer, 100 to 999; of gRPC, what stands for its own status; 0 where it is not known.
     pub status: u16,
     /// How long each stage took.
     pub stages: Stages,
@@ -187,6 +189,7 @@ impl Observation {
             identity: Identity::new(server, route),
             protocol: match exchange.is_grpc() {
                 true => Protocol::Grpc(answer.grpc_status),
+                false if answer.status == 0 => Protocol::Unread,
                 false => Protocol::Http,
             },
             status: answer.grpc_status.map_or(answer.status, http_status_of),

@@ -81,6 +81,7 @@ impl Watcher {
         probes: Probes,
         rings: Rings,
         registry: Registry,
+        table: Table,
         metrics: Arc<Metrics>,
         log: Option<RequestLog>,
     ) -> Result<Self> {
@@ -91,7 +92,7 @@ impl Watcher {
             probes,
             rings,
             registry,
-            table: Table::default(),
+            table,
             frontends: Frontends::default(),
             looked_up: None,
             now_ns: monotonic_ns(),
@@ -381,6 +382,9 @@ impl Watcher {
     /// Who was asked, and for what.
     fn classify(&mut self, peer: Peer, request: &Request, is_grpc: bool) -> (Server, Route) {
         let server = self.registry.server(peer.tgid, peer.local_port);
+        if request.method.is_empty() && !is_grpc {
+            return (server, Route::UNKNOWN);
+        }
         let only = server.predicts_only_by_path;
         let of_call = match is_grpc {
             true => grpc::classify(&request.target, request.named.as_deref(), only),

@@ -11,7 +11,7 @@ use inferprobe_ebpf::{
 };
 
 use crate::{
-    kernel::{Family, Sock, now_ns},
+    kernel::{Family, Sock, now_ns, reads_payload},
     maps,
     payload::{self, Bytes},
     probes::done,
@@ -92,7 +92,7 @@ fn try_sock_recv_length(sk: Sock, ret: i32, flags: i32) -> Result<(), DropReason
         Some(copied) => conn.captured_request(capture, copied),
         None => {
             conn.captured_request(capture, 0);
-            if capture.len > 0 {
+            if capture.len > 0 && reads_payload() {
                 maps::count(DropReason::HeadUnreadable);
             }
         }

@@ -8,7 +8,7 @@ use inferprobe_ebpf::{
 };
 
 use crate::{
-    kernel::{Family, Sock, now_ns},
+    kernel::{Family, Sock, now_ns, reads_payload},
     maps,
     payload::{self, Bytes},
     probes::done,
@@ -102,7 +102,7 @@ fn try_sock_send_length(sk: Sock, ret: i32) -> Result<(), DropReason> {
         Some(copied) => conn.captured_answer(plan.capture, copied),
         None => {
             conn.captured_answer(plan.capture, 0);
-            if plan.emit == Some(kind::EXCHANGE) {
+            if plan.emit == Some(kind::EXCHANGE) && reads_payload() {
                 maps::count(DropReason::HeadUnreadable);
             }
         }

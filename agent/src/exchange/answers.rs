@@ -115,7 +115,8 @@ impl Default for AnswerStream {
     }
 }
 
-const NOT_BEGUN: Answer = Answer {
+/// An answer before its first byte.
+pub(super) const NOT_BEGUN: Answer = Answer {
     status: 0,
     first_write_ns: 0,
     first_write_bounded: false,

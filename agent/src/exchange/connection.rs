@@ -7,6 +7,7 @@ use crate::{
         Answer, Exchange, Loss, Outcome, Peer, Request, Unfinished,
         answers::{AnswerStream, Step, Writes},
         requests::{Reads, RequestStream},
+        sequence::Sequence,
     },
     kernel::rings::RecordView,
 };
@@ -19,13 +20,9 @@ const PENDING_CAP: usize = 1024;
 /// What is known of one connection.
 #[derive(Debug)]
 pub struct Connection {
-    peer: Peer,
+    /// Its records.
+    pub sequence: Sequence,
     is_unix: bool,
-    seq: u32,
-    written_bytes: u64,
-    sends: u32,
-    /// Time of the latest record, ns.
-    pub latest_ns: u64,
     requests: RequestStream,
     answers: AnswerStream,
     /// The request whose answer is being written.
@@ -37,13 +34,8 @@ impl Connection {
     /// A connection to `peer` of which `record` is the first sign.
     pub fn new(record: &Record, peer: Peer) -> Self {
         Self {
-            peer,
+            sequence: Sequence::new(record, peer),
             is_unix: record.flags & flag::UNIX != 0,
-            // A record that is not the connection's first follows ones that were forgotten or lost: either way it starts anew.
-            seq: record.seq.wrapping_sub(1),
-            written_bytes: 0,
-            sends: 0,
-            latest_ns: 0,
             requests: RequestStream::default(),
             answers: AnswerStream::default(),
             answering: None,
@@ -53,22 +45,20 @@ impl Connection {
 
     /// Takes in a record; returns whether the connection goes on.
     pub fn take(&mut self, view: &RecordView<'_>, out: &mut Vec<Outcome>) -> bool {
-        let record = &view.record;
-        if record.seq != self.seq.wrapping_add(1) {
+        if !self.sequence.follows(&view.record) {
             self.resynchronise(out);
         }
-        self.seq = record.seq;
-        self.peer.tgid = record.tgid;
-        self.latest_ns = record.last_write_ns.max(record.last_read_ns);
-        match record.kind {
+        match view.record.kind {
             kind::READ => self.take_reads(view, out),
             kind::EXCHANGE => {
                 self.take_reads(view, out);
-                self.written_bytes = 0;
-                self.sends = 0;
-                self.take_writes(view, out);
+                let writes = self.sequence.writes(view);
+                self.write(&writes, out);
             }
-            kind::PROGRESS => self.take_writes(view, out),
+            kind::PROGRESS => {
+                let writes = self.sequence.writes(view);
+                self.write(&writes, out);
+            }
             _ => {
                 self.close(Unfinished::Unanswered, out);
                 return false;
@@ -79,28 +69,8 @@ impl Connection {
 
     /// Takes in what the kernel holds back of an answer.
     pub fn take_progress(&mut self, slot: &ProgressSlot, out: &mut Vec<Outcome>) {
-        // It counts as the records do, in the lower half.
-        let sends = slot.writes as u32;
-        self.write(
-            &Writes {
-                start_ns: slot.last_write_ns,
-                start_bounded: true,
-                end_ns: slot.last_write_ns,
-                sends: sends.saturating_sub(self.sends),
-                bytes: slot.written_bytes.saturating_sub(self.written_bytes),
-                visible: &[],
-                tail: slot.tail,
-            },
-            out,
-        );
-        self.written_bytes = slot.written_bytes;
-        self.sends = sends;
-        self.latest_ns = slot.last_write_ns;
-    }
-
-    /// Number of the latest record.
-    pub fn seq(&self) -> u32 {
-        self.seq
+        let writes = self.sequence.held_back(slot);
+        self.write(&writes, out);
     }
 
     /// Bytes since the last call that belong to no request.
@@ -139,7 +109,7 @@ impl Connection {
             }
             out.push(Outcome::Unfinished(complete_reason));
             if complete_reason == Unfinished::Unanswered {
-                out.push(Outcome::Abandoned(self.peer, request));
+                out.push(Outcome::Abandoned(self.sequence.peer, request));
             }
         }
     }
@@ -147,7 +117,7 @@ impl Connection {
     fn finish(&mut self, answer: Answer, out: &mut Vec<Outcome>) {
         let request = self.answering.take();
         self.missed_bytes += unpaired_bytes(request.as_ref(), &answer);
-        out.push(pair(self.peer, request, answer));
+        out.push(pair(self.sequence.peer, request, answer));
     }
 
     fn resynchronise(&mut self, out: &mut Vec<Outcome>) {
@@ -160,8 +130,6 @@ impl Connection {
         }
         self.requests = self.requests.restart();
         self.answers = AnswerStream::default();
-        self.written_bytes = 0;
-        self.sends = 0;
     }
 
     fn take_reads(&mut self, view: &RecordView<'_>, out: &mut Vec<Outcome>) {
@@ -174,19 +142,9 @@ impl Connection {
         }
     }
 
-    fn take_writes(&mut self, view: &RecordView<'_>, out: &mut Vec<Outcome>) {
-        let writes = Writes {
-            sends: view.record.writes.saturating_sub(self.sends),
-            ..Writes::of(view, self.written_bytes)
-        };
-        self.write(&writes, out);
-        self.written_bytes = view.record.written_bytes;
-        self.sends = view.record.writes;
-    }
-
     fn write(&mut self, writes: &Writes<'_>, out: &mut Vec<Outcome>) {
         let Self {
-            peer,
+            sequence,
             requests,
             answers,
             answering,
@@ -204,7 +162,7 @@ impl Connection {
                     Step::Began => *answering = request,
                     Step::Ended(answer) | Step::Upgraded(answer) => {
                         *missed_bytes += unpaired_bytes(answering.as_ref(), &answer);
-                        out.push(pair(*peer, answering.take(), answer));
+                        out.push(pair(sequence.peer, answering.take(), answer));
                     }
                 }
             },

@@ -13,7 +13,9 @@ pub mod hops;
 pub mod http2;
 pub mod lines;
 pub mod requests;
+pub mod sequence;
 pub mod table;
+pub mod turns;
 pub mod worker;
 
 use uuid::Uuid;

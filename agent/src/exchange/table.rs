@@ -10,6 +10,7 @@ use crate::{
         connection::Connection,
         coverage::{Account, Coverage, Place, Tally},
         http2::Http2Connection,
+        turns::TurnConnection,
         worker::WorkerConnection,
     },
     kernel::rings::RecordView,
@@ -28,6 +29,7 @@ const LAST_RECORDS_NS: u64 = 1_000_000_000;
 /// The connections.
 #[derive(Debug, Default)]
 pub struct Table {
+    reads_payload: bool,
     connections: HashMap<u64, Known>,
     /// Bytes by server, until they are exported.
     pub coverage: Coverage,
@@ -49,14 +51,15 @@ struct Known {
 #[derive(Debug)]
 enum Speaker {
     Http(Box<Connection>),
+    Unread(Box<TurnConnection>),
     Http2(Box<Http2Connection>),
     Worker(Box<WorkerConnection>),
 }
 
 impl Known {
-    fn new(record: &Record) -> Self {
+    fn new(record: &Record, reads_payload: bool) -> Self {
         Self {
-            speaker: Speaker::new(record),
+            speaker: Speaker::new(record, reads_payload),
             account: Account::default(),
         }
     }
@@ -72,7 +75,7 @@ impl Known {
 }
 
 impl Speaker {
-    fn new(record: &Record) -> Self {
+    fn new(record: &Record, reads_payload: bool) -> Self {
         let is_unix = record.flags & flag::UNIX != 0;
         let (tgid, local_port) = place_of(record);
         let peer = Peer {
@@ -82,6 +85,7 @@ impl Speaker {
             peer_port: (!is_unix).then_some(record.peer_port),
         };
         match record.mode {
+            _ if !reads_payload => Self::Unread(Box::new(TurnConnection::new(record, peer))),
             mode::FRAMES => Self::Worker(Box::new(WorkerConnection::new(record, peer))),
             mode::STREAMS => Self::Http2(Box::new(Http2Connection::new(record, peer))),
             _ => Self::Http(Box::new(Connection::new(record, peer))),
@@ -91,6 +95,7 @@ impl Speaker {
     fn take(&mut self, view: &RecordView<'_>, out: &mut Vec<Outcome>) -> bool {
         match self {
             Self::Http(connection) => connection.take(view, out),
+            Self::Unread(connection) => connection.take(view, out),
             Self::Http2(connection) => connection.take(view, out),
             Self::Worker(connection) => connection.take(view, out),
         }
@@ -99,6 +104,7 @@ impl Speaker {
     fn is_answering(&self) -> bool {
         match self {
             Self::Http(connection) => connection.is_answering(),
+            Self::Unread(connection) => connection.is_answering(),
             Self::Http2(_) => false,
             Self::Worker(connection) => connection.awaits_reader(),
         }
@@ -107,6 +113,7 @@ impl Speaker {
     fn is_idle(&self) -> bool {
         match self {
             Self::Http(connection) => connection.is_idle(),
+            Self::Unread(connection) => connection.is_idle(),
             Self::Http2(connection) => connection.is_idle(),
             Self::Worker(connection) => connection.is_idle(),
         }
@@ -116,6 +123,7 @@ impl Speaker {
     fn take_missed_bytes(&mut self) -> Option<u64> {
         match self {
             Self::Http(connection) => Some(connection.take_missed_bytes()),
+            Self::Unread(connection) => Some(connection.take_missed_bytes()),
             Self::Http2(_) => Some(0),
             Self::Worker(_) => None,
         }
@@ -123,15 +131,17 @@ impl Speaker {
 
     fn latest_ns(&self) -> u64 {
         match self {
-            Self::Http(connection) => connection.latest_ns,
+            Self::Http(connection) => connection.sequence.latest_ns,
+            Self::Unread(connection) => connection.sequence.latest_ns,
             Self::Http2(connection) => connection.latest_ns,
-            Self::Worker(connection) => connection.latest_ns,
+            Self::Worker(connection) => connection.sequence.latest_ns,
         }
     }
 
     fn evict(&mut self, out: &mut Vec<Outcome>) {
         match self {
             Self::Http(connection) => connection.close(Unfinished::Evicted, out),
+            Self::Unread(connection) => connection.close(Unfinished::Evicted, out),
             Self::Http2(connection) => connection.close(Unfinished::Evicted, out),
             Self::Worker(connection) => connection.close(out),
         }
@@ -145,6 +155,14 @@ fn place_of(record: &Record) -> Place {
 }
 
 impl Table {
+    /// No connections yet; of messages, `reads_payload` says whether their bytes come up from the kernel.
+    pub fn new(reads_payload: bool) -> Self {
+        Self {
+            reads_payload,
+            ..Self::default()
+        }
+    }
+
     /// Takes in an entry of the record ring.
     pub fn take(&mut self, entry: &[u8], out: &mut Vec<Outcome>) {
         let Some(view) = RecordView::parse(entry) else {
@@ -163,7 +181,7 @@ impl Table {
         let known = self
             .connections
             .entry(cookie)
-            .or_insert_with(|| Known::new(record));
+            .or_insert_with(|| Known::new(record, self.reads_payload));
         let alive = known.speaker.take(&view, out);
         if record.kind != kind::TAKEN
             && let Some(tally) = known.tally(record, alive)
@@ -193,8 +211,15 @@ impl Table {
         self.answering.retain(|&cookie| {
             match connections.get_mut(&cookie).map(|known| &mut known.speaker) {
                 Some(Speaker::Http(connection)) => {
-                    if let Some(slot) = progress(cookie, connection.seq()) {
+                    if let Some(slot) = progress(cookie, connection.sequence.number()) {
                         connection.take_progress(&slot, out);
+                    }
+                    connection.end_if_quiet(now_ns, out);
+                    connection.is_answering()
+                }
+                Some(Speaker::Unread(connection)) => {
+                    if let Some(slot) = progress(cookie, connection.sequence.number()) {
+                        connection.take_progress(&slot);
                     }
                     connection.end_if_quiet(now_ns, out);
                     connection.is_answering()
@@ -229,7 +254,7 @@ impl Table {
         let gone: HashSet<u32> = self.ended.drain(..due).map(|(_, tgid)| tgid).collect();
         self.connections
             .retain(|_, known| match &mut known.speaker {
-                Speaker::Worker(connection) if gone.contains(&connection.tgid()) => {
+                Speaker::Worker(connection) if gone.contains(&connection.sequence.peer.tgid) => {
                     connection.close(out);
                     false
                 }
@@ -292,7 +317,7 @@ mod tests {
 
     #[test]
     fn a_flood_of_connections_is_bounded_and_counted() {
-        let mut table = Table::default();
+        let mut table = Table::new(true);
         let mut out = Vec::new();
         let flood = CONNECTION_CAP as u64 + 100;
         for cookie in 1..=flood {
@@ -309,7 +334,7 @@ mod tests {
 
     #[test]
     fn a_silent_connection_with_an_open_request_is_kept() {
-        let mut table = Table::default();
+        let mut table = Table::new(true);
         table.take(&request_of(1, 1), &mut Vec::new());
         table.tick(FORGET_NS * 2, |_, _| None, &mut Vec::new());
         assert_eq!(table.connections.len(), 1);
@@ -317,7 +342,7 @@ mod tests {
 
     #[test]
     fn a_unix_answer_without_a_length_is_finished_when_quiet() {
-        let mut table = Table::default();
+        let mut table = Table::new(true);
         let record = Record {
             cookie: 1,
             seq: 1,
@@ -349,7 +374,7 @@ mod tests {
 
     #[test]
     fn the_connections_of_a_worker_end_with_it() {
-        let mut table = Table::default();
+        let mut table = Table::new(true);
         let record = Record {
             cookie: 1,
             seq: 1,
@@ -373,7 +398,7 @@ mod tests {
     #[test]
     fn short_entries_are_counted() {
         let mut out = Vec::new();
-        Table::default().take(b"short", &mut out);
+        Table::new(true).take(b"short", &mut out);
         assert_eq!(out, [Outcome::Lost(Loss::Malformed)]);
     }
 }

@@ -7,7 +7,7 @@ use std::collections::VecDeque;
 use inferprobe_ebpf::abi::{Record, flag, kind};
 
 use crate::{
-    exchange::{Loss, Outcome, Peer, WorkerExchange, answers::Writes},
+    exchange::{Loss, Outcome, Peer, WorkerExchange, sequence::Sequence},
     kernel::rings::RecordView,
     protocol::torchserve::{CommandReader, ReplyReader, command::Command, reply::Reply},
 };
@@ -22,11 +22,8 @@ const END_OF_LIST: u32 = u32::MAX;
 /// What is known of one connection.
 #[derive(Debug)]
 pub struct WorkerConnection {
-    peer: Peer,
-    seq: u32,
-    written_bytes: u64,
-    /// Time of the latest record, ns.
-    pub latest_ns: u64,
+    /// Its records.
+    pub sequence: Sequence,
     commands: CommandReader,
     replies: ReplyReader,
     /// Times of the frame that is being read.
@@ -70,10 +67,7 @@ impl WorkerConnection {
     /// A connection of which `record` is the first sign.
     pub fn new(record: &Record, peer: Peer) -> Self {
         Self {
-            peer,
-            seq: record.seq.wrapping_sub(1),
-            written_bytes: 0,
-            latest_ns: 0,
+            sequence: Sequence::new(record, peer),
             commands: CommandReader::default(),
             replies: ReplyReader::default(),
             reading: None,
@@ -82,11 +76,6 @@ impl WorkerConnection {
             replied: None,
             taken: Taken::default(),
         }
-    }
-
-    /// The worker.
-    pub fn tgid(&self) -> u32 {
-        self.peer.tgid
     }
 
     /// Takes in a record; returns whether the connection goes on.
@@ -98,20 +87,17 @@ impl WorkerConnection {
             self.settle(out);
             return true;
         }
-        if record.seq != self.seq.wrapping_add(1) {
+        if !self.sequence.follows(record) {
             out.push(Outcome::Lost(Loss::Resynchronised));
             self.give_up_waiting(out);
-            *self = Self::new(record, self.peer);
+            *self = Self::new(record, self.sequence.peer);
+            self.sequence.follows(record);
         }
-        self.seq = record.seq;
-        self.peer.tgid = record.tgid;
-        self.latest_ns = record.last_write_ns.max(record.last_read_ns);
         match record.kind {
             kind::READ => self.read(view, out),
             kind::EXCHANGE => {
                 self.read(view, out);
                 self.end_of_reads(out);
-                self.written_bytes = 0;
                 self.write(view, out);
             }
             kind::PROGRESS => self.write(view, out),
@@ -135,7 +121,7 @@ impl WorkerConnection {
 
     /// Gives up waiting for the frontend's read of a reply that was written long ago.
     pub fn end_if_quiet(&mut self, now_ns: u64, out: &mut Vec<Outcome>) {
-        if now_ns.saturating_sub(self.latest_ns) >= TAKEN_WAIT_NS {
+        if now_ns.saturating_sub(self.sequence.latest_ns) >= TAKEN_WAIT_NS {
             self.give_up_waiting(out);
         }
     }
@@ -200,8 +186,7 @@ impl WorkerConnection {
 
     fn write(&mut self, view: &RecordView<'_>, out: &mut Vec<Outcome>) {
         let record = &view.record;
-        let writes = Writes::of(view, self.written_bytes);
-        self.written_bytes = record.written_bytes;
+        let writes = self.sequence.writes(view);
         let Some(open) = self.open.front_mut() else {
             out.push(Outcome::Lost(Loss::AnswerWithoutRequest));
             return;
@@ -255,7 +240,7 @@ impl WorkerConnection {
             return;
         };
         let exchange = WorkerExchange {
-            peer: self.peer,
+            peer: self.sequence.peer,
             command: open.command,
             idle_since_ns: self.idle_since_ns.replace(record.last_write_ns),
             handed_ns: None,

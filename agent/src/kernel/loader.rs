@@ -10,7 +10,7 @@ use aya::{
     Btf, Ebpf, EbpfLoader, Endianness, include_bytes_aligned,
     programs::{BtfTracePoint, Iter, ProgramError},
 };
-
+use inferprobe_ebpf::abi::SyscallAbi;
 use tracing::debug;
 
 use crate::kernel::{btf::Types, offsets, preflight::BTF_PATH, rings::Rings};
@@ -76,18 +76,22 @@ pub struct Probes {
 }
 
 impl Probes {
-    /// Loads and attaches every program.
-    pub fn attach() -> Result<(Self, Rings), LoadError> {
+    /// Loads and attaches every program; without `reads_payload` none reads the memory of a process.
+    pub fn attach(reads_payload: bool) -> Result<(Self, Rings), LoadError> {
         let raw = fs::read(BTF_PATH).with_context(|| format!("read {BTF_PATH}"))?;
         let types = Types::parse(&raw).context("index the kernel's BTF")?;
         let offsets = offsets::resolve(&types).context("resolve kernel field offsets")?;
         drop(types);
         let btf = Btf::parse(&raw, Endianness::default()).context("parse the kernel's BTF")?;
         drop(raw);
+        let syscalls = match reads_payload {
+            true => offsets::SYSCALLS,
+            false => SyscallAbi::NONE,
+        };
         let mut ebpf = EbpfLoader::new()
             .btf(Some(&btf))
             .override_global("OFFSETS", bytemuck::bytes_of(&offsets), true)
-            .override_global("SYSCALLS", bytemuck::bytes_of(&offsets::SYSCALLS), true)
+            .override_global("SYSCALLS", bytemuck::bytes_of(&syscalls), true)
             .load(OBJECT)
             .context("load the eBPF object")?;
         for (hook, since) in REQUIRED_HOOKS {

@@ -15,8 +15,8 @@ const REQUEST: &[u8] = b"GET /inferprobe-self-test HTTP/1.1\r\n\r\n";
 const ANSWER: &[u8] = b"HTTP/1.1 204 No Content\r\n\r\n";
 const DEADLINE: Duration = Duration::from_secs(2);
 
-/// Exchanges a request with itself and requires its true record back.
-pub fn run(rings: &mut Rings, sees_send_start: bool) -> Result<()> {
+/// Exchanges a request with itself and requires its true record back: with its bytes, if it `reads_payload`.
+pub fn run(rings: &mut Rings, sees_send_start: bool, reads_payload: bool) -> Result<()> {
     // The port is known to the listener before it is watched, so a second, watched listener takes the exchange.
     let port = TcpListener::bind(("127.0.0.1", 0))
         .and_then(|free| free.local_addr())
@@ -26,7 +26,7 @@ pub fn run(rings: &mut Rings, sees_send_start: bool) -> Result<()> {
     let exchanged = exchange(port);
     let outcome = exchanged.and_then(|peer_port| {
         let found = await_record(rings, port)?;
-        check(&found, peer_port, sees_send_start)
+        check(&found, peer_port, sees_send_start, reads_payload)
     });
     rings.set_port(port, false)?;
     drain(rings);
@@ -59,8 +59,8 @@ fn await_record(rings: &mut Rings, port: u16) -> Result<Found> {
             {
                 return Ok(Found {
                     record: view.record,
-                    request: view.request == REQUEST,
-                    answer: view.answer == ANSWER,
+                    request: view.request.to_vec(),
+                    answer: view.answer.to_vec(),
                 });
             }
         }
@@ -71,11 +71,11 @@ fn await_record(rings: &mut Rings, port: u16) -> Result<Found> {
 
 struct Found {
     record: Record,
-    request: bool,
-    answer: bool,
+    request: Vec<u8>,
+    answer: Vec<u8>,
 }
 
-fn check(found: &Found, peer_port: u16, sees_send_start: bool) -> Result<()> {
+fn check(found: &Found, peer_port: u16, sees_send_start: bool, reads_payload: bool) -> Result<()> {
     let record = &found.record;
     let in_order = record.arrival_ns > 0
         && record.arrival_ns <= record.first_read_ns
@@ -98,8 +98,12 @@ fn check(found: &Found, peer_port: u16, sees_send_start: bool) -> Result<()> {
         record.read_bytes == REQUEST.len() as u64 && record.written_bytes == ANSWER.len() as u64,
         "self-test: wrong byte counts; this kernel is not supported"
     );
+    let (request, answer) = match reads_payload {
+        true => (REQUEST, ANSWER),
+        false => (&b""[..], &b""[..]),
+    };
     ensure!(
-        found.request && found.answer,
+        found.request == request && found.answer == answer,
         "self-test: wrong payload; this kernel is not supported"
     );
     ensure!(

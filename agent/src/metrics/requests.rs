@@ -55,7 +55,7 @@ struct Served {
     torchserve: torchserve::Served,
 }
 
-/// Answers by status code; a code outside 100 to 599, or past the limit, is `None`.
+/// Answers by status code, 0 where it is not known; another outside 100 to 599, or past the limit, is `None`.
 type Codes = BTreeMap<Option<u16>, u64>;
 
 /// Answers over HTTP of every purpose by class, as TorchServe sorts them: what is neither 2xx nor 4xx is 5xx.
@@ -311,7 +311,7 @@ impl Answers {
 }
 
 fn count_code(codes: &mut Codes, status: u16, bounds: &mut Bounds) {
-    let code = Some(status).filter(|status| (100..=599).contains(status));
+    let code = Some(status).filter(|status| matches!(status, 0 | 100..=599));
     if codes.contains_key(&code) || codes.len() < MAX_CODES {
         *codes.entry(code).or_default() += 1;
     } else {
@@ -322,7 +322,11 @@ fn count_code(codes: &mut Codes, status: u16, bounds: &mut Bounds) {
 
 fn labelled(codes: &Codes) -> impl Iterator<Item = (String, u64)> {
     codes.iter().map(|(code, count)| {
-        let label = code.map_or_else(|| OTHER.to_owned(), |code| code.to_string());
+        let label = match code {
+            Some(0) => "unknown".to_owned(),
+            Some(code) => code.to_string(),
+            None => OTHER.to_owned(),
+        };
         (label, *count)
     })
 }

@@ -53,6 +53,9 @@ impl Share {
             protocol,
             ..
         } = observation;
+        if *protocol == Protocol::Unread {
+            return Self::default();
+        }
         // Nothing is handed on to a worker without a model: a 404 of the frontend's own is no inference, and over gRPC
         // it is an INTERNAL (GRPCInferenceHandler.java).
         let names_no_model = match (inner, protocol) {

@@ -14,6 +14,12 @@ pub struct Route {
 }
 
 impl Route {
+    /// Of a request whose path was not seen: it may be an inference.
+    pub const UNKNOWN: Self = Self {
+        purpose: Purpose::Inference,
+        model: None,
+        version: None,
+    };
     const ADMIN: Self = Self {
         purpose: Purpose::Admin,
         model: None,
