@@ -283,15 +283,19 @@ impl AnswerStream {
                 }
                 let was_lost = walk.is_lost();
                 let walked = walk.feed(visible, left);
-                *followed &= walked.place != Place::Lost;
-                let looks_ended = !*followed && chunked::ends_chunked(writes.tail);
+                let lost = walked.place == Place::Lost;
+                let looks_ended = (lost || !*followed) && chunked::ends_chunked(writes.tail);
+                // All that was missed is the end: behind a long chunk it is not carried.
+                let is_end_alone = looks_ended && walked.missed_bytes == chunked::END_BYTES;
+                *followed &= !lost;
                 self.extend(writes, walked.taken);
                 self.note_pieces(walked.chunks);
                 if was_lost && !looks_ended {
                     self.note_sends(writes.sends);
                 }
                 if let Some(chunks) = &mut self.open.chunks
-                    && walked.place == Place::Lost
+                    && lost
+                    && !is_end_alone
                 {
                     chunks.lose_count();
                 }

@@ -11,7 +11,7 @@ use super::{
     names,
 };
 use crate::{
-    latency::{Identity, Observation},
+    latency::{Identity, Observation, Stream},
     protocol::genai::Operation,
 };
 
@@ -60,17 +60,20 @@ impl Default for Streamed {
 }
 
 impl GenAi {
-    /// Adds one request that asks for `operation`.
-    pub(super) fn add(&mut self, operation: Operation, observation: &Observation) {
+    /// Adds one request that asks for `operation`; `stream` is its answer, if that is a stream and no error.
+    pub(super) fn add(
+        &mut self,
+        operation: Operation,
+        observation: &Observation,
+        stream: Option<&Stream>,
+    ) {
         if let Some(ns) = observation.stages.total_ns() {
             let error = error_type(observation.status);
             let durations = self.durations.entry((operation, error));
             let duration = durations.or_insert_with(|| Histogram::new(&GEN_AI_DURATION));
             duration.observe_ns(ns);
         }
-        let stream = observation.stream.as_deref();
-        let stream = stream.filter(|stream| stream.is_incremental() && observation.status < 400);
-        if let Some(stream) = stream {
+        if let Some(stream) = stream.filter(|stream| stream.is_incremental()) {
             let streamed = self.streamed.entry(operation).or_default();
             if let Some(ns) = stream.first_chunk_ns {
                 streamed.first_token.observe_ns(ns);

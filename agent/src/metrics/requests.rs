@@ -266,7 +266,7 @@ impl Served {
         }
         if let Some(operation) = observation.operation {
             let gen_ai = self.gen_ai.get_or_insert_default();
-            gen_ai.add(operation, observation);
+            gen_ai.add(operation, observation, streamed(observation));
         }
         self.torchserve.add(observation, index);
     }

@@ -18,10 +18,16 @@ impl Run {
     }
 
     fn write(&mut self, visible: &[u8], bytes: u64) {
-        self.now_ns += 10;
         let mut last = [0; 8];
         let kept = visible.len().min(8);
         last[8 - kept..].copy_from_slice(&visible[visible.len() - kept..]);
+        let whole = visible.len() as u64 == bytes;
+        let tail = if whole { u64::from_be_bytes(last) } else { 0 };
+        self.write_to(tail, visible, bytes);
+    }
+
+    fn write_to(&mut self, tail: u64, visible: &[u8], bytes: u64) {
+        self.now_ns += 10;
         let writes = Writes {
             start_ns: self.now_ns,
             start_bounded: false,
@@ -29,11 +35,7 @@ impl Run {
             sends: 1,
             bytes,
             visible,
-            tail: if visible.len() as u64 == bytes {
-                u64::from_be_bytes(last)
-            } else {
-                0
-            },
+            tail,
         };
         let steps = &mut self.steps;
         self.stream
@@ -309,6 +311,19 @@ fn a_walk_that_lost_its_place_goes_on_at_the_next_chunk_and_says_so() {
         panic!("not ended")
     };
     assert!(!answer.chunks.as_ref().unwrap().is_counted());
+}
+
+#[test]
+fn an_end_that_was_not_carried_is_told_by_the_tail() {
+    let mut run = Run::new();
+    run.all(CHUNKED);
+    let tail = u64::from_be_bytes(*b"x\r\n0\r\n\r\n");
+    run.write_to(tail, b"1388\r\nxxxx", 6 + 5_000 + 2 + 5);
+    assert_eq!(pieces(&run), [(1, Some(20), vec![])]);
+    let Some(Step::Ended(answer)) = run.steps.last() else {
+        panic!("not ended")
+    };
+    assert!(answer.chunks.as_ref().unwrap().is_counted());
 }
 
 #[test]

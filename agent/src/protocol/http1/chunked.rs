@@ -43,6 +43,8 @@ pub struct Walked {
     pub data_bytes: u64,
     /// Chunks whose first byte of data was among them.
     pub chunks: u32,
+    /// Bytes behind the place that was lost.
+    pub missed_bytes: u64,
     /// Where the body stands after them.
     pub place: Place,
 }
@@ -73,14 +75,15 @@ impl ChunkWalk {
             taken: 0,
             data_bytes: 0,
             chunks: 0,
+            missed_bytes: 0,
             place: Place::Open,
         };
         while walked.taken < total {
             match self.state {
                 State::Ended => break,
                 State::Lost => {
+                    walked.missed_bytes = total - walked.taken;
                     walked.taken = total;
-                    break;
                 }
                 State::Data { left, begun } => {
                     let data = left.min(total - walked.taken);
@@ -99,16 +102,14 @@ impl ChunkWalk {
                         Some(byte) => self.state.after(*byte),
                         None => self.state.after_unseen(),
                     };
-                    walked.taken += 1;
+                    // The byte that loses the place is the first that is missed.
+                    walked.taken += u64::from(self.state != State::Lost);
                 }
             }
         }
         walked.place = match self.state {
             State::Ended => Place::Ended,
-            State::Lost => {
-                walked.taken = total;
-                Place::Lost
-            }
+            State::Lost => Place::Lost,
             _ => Place::Open,
         };
         walked
@@ -187,6 +188,9 @@ pub fn begins_chunk(visible: &[u8]) -> bool {
         && visible[..digits].iter().any(|digit| *digit != b'0')
         && matches!(visible[digits..], [b';', ..] | [b'\r', b'\n', ..] | [b'\r'])
 }
+
+/// Length of the last chunk and the end of its trailers, where there are none: `0`, and two line ends.
+pub const END_BYTES: u64 = 5;
 
 /// Whether the last bytes of a write end a chunked body. `tail` holds them, the newest in the low byte.
 pub fn ends_chunked(tail: u64) -> bool {
@@ -283,6 +287,7 @@ mod tests {
         let mut walk = ChunkWalk::default();
         let walked = walk.feed(b"4\r\n", 3 + 4 + 2 + 1);
         assert_eq!((walked.taken, walked.place), (10, Place::Lost));
+        assert_eq!(walked.missed_bytes, 1);
         assert!(walk.is_lost());
         assert_eq!(all(&mut walk, b"0\r\n\r\n").place, Place::Lost);
         for cut in 1..3 {
