@@ -366,12 +366,12 @@ impl Watcher {
     }
 
     fn abandoned(&mut self, peer: Peer, request: &Request) {
-        let (server, route) = self.classify(peer, request, request.named.is_some());
+        let (server, route) = self.classify(peer, request, request.is_call());
         if !server.hands_on || route.purpose == Purpose::Admin {
             return;
         }
         let identity = Identity::new(server, route);
-        if request.named.is_some() {
+        if request.is_call() {
             self.frontends.abandoned_call(identity, &mut self.settled);
         } else {
             self.frontends

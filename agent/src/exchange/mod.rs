@@ -1,11 +1,13 @@
 //! From segments to requests: what the records of one connection say was asked and answered, and when.
 //!
 //! Pure: no kernel, no clock, no names of processes. `table` holds the connections, `requests` and `answers` find the
-//! messages in each direction, `connection` pairs them first in, first out; `http2` does all of it by stream. `chunks`
-//! holds the pieces of a streamed answer. `worker` does the same as `connection` with the frames of TorchServe's workers.
-//! `hops` joins the two by the request's number, `lines` by order where there is none.
+//! messages in each direction, `body` what a request's body names, `connection` pairs them first in, first out; `http2`
+//! does all of it by stream. `chunks` holds the pieces of a streamed answer. `turns` does without their bytes. `worker`
+//! does the same as `connection` with the frames of TorchServe's workers. `hops` joins the two by the request's number,
+//! `lines` by order where there is none. `coverage` counts bytes.
 
 pub mod answers;
+pub mod body;
 pub mod chunks;
 pub mod connection;
 pub mod coverage;
@@ -23,7 +25,7 @@ use uuid::Uuid;
 use crate::{
     exchange::chunks::Chunks,
     protocol::{
-        grpc::ModelName,
+        grpc::{ModelName, NamedBy},
         torchserve::{command::Command, reply::Reply},
     },
 };
@@ -47,7 +49,7 @@ pub struct Request {
     pub bytes: u64,
     /// Whether it was read to its end, as far as its end can be told.
     pub complete: bool,
-    /// Model that its message names: of gRPC alone.
+    /// Model that its content names.
     pub named: Option<Box<ModelName>>,
 }
 
@@ -99,7 +101,15 @@ pub struct Exchange {
 impl Exchange {
     /// Whether it was a call of gRPC, as far as that was seen.
     pub fn is_grpc(&self) -> bool {
-        self.answer.grpc_status.is_some() || self.request.named.is_some()
+        self.answer.grpc_status.is_some() || self.request.is_call()
+    }
+}
+
+impl Request {
+    /// Whether its own bytes show that it is a call of gRPC.
+    pub fn is_call(&self) -> bool {
+        let named = self.named.as_ref();
+        named.is_some_and(|named| named.by == NamedBy::Message)
     }
 }
 

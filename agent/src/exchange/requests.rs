@@ -5,11 +5,14 @@ use std::collections::VecDeque;
 use inferprobe_ebpf::abi::flag;
 
 use crate::{
-    exchange::{Loss, Request},
+    exchange::{Loss, Request, body::BodyStart},
     kernel::rings::RecordView,
-    protocol::http1::{
-        self, Body, Parse,
-        chunked::{ChunkWalk, Place},
+    protocol::{
+        grpc::{ModelName, NamedBy},
+        http1::{
+            self, Body, Parse,
+            chunked::{ChunkWalk, Place},
+        },
     },
 };
 
@@ -78,6 +81,8 @@ pub struct RequestStream {
     /// Bytes that belong to no request, until they are taken.
     pub missed_bytes: u64,
     next_index: u32,
+    /// Of the body that is being read.
+    body: BodyStart,
 }
 
 impl Default for RequestStream {
@@ -87,6 +92,7 @@ impl Default for RequestStream {
             pending: VecDeque::new(),
             missed_bytes: 0,
             next_index: 0,
+            body: BodyStart::over(),
         }
     }
 }
@@ -127,6 +133,7 @@ impl RequestStream {
             pending: VecDeque::new(),
             missed_bytes: self.missed_bytes,
             next_index: self.next_index,
+            body: BodyStart::over(),
         }
     }
 
@@ -159,6 +166,7 @@ impl RequestStream {
                 let taken = left.min(*to_come);
                 *to_come -= taken;
                 let ended = *to_come == 0;
+                self.look_into_body(visible, taken);
                 self.extend(reads, taken, left == taken, ended);
                 if ended {
                     self.state = State::Between;
@@ -172,11 +180,13 @@ impl RequestStream {
                     Place::Ended => self.state = State::Between,
                     Place::Lost => self.state = State::Open,
                 }
+                self.look_into_body(visible, walked.taken);
                 let ended = walked.place != Place::Open;
                 self.extend(reads, walked.taken, left == walked.taken, ended);
                 walked.taken
             }
             State::Open => {
+                self.look_into_body(visible, left);
                 self.extend(reads, left, true, true);
                 left
             }
@@ -200,6 +210,7 @@ impl RequestStream {
             Parse::Complete(head, len) => {
                 let taken = (len - before) as u64;
                 self.name(head.method, head.target);
+                self.body = BodyStart::new(head.body == Body::Chunked);
                 let (state, ended) = match head.body {
                     Body::Unsaid | Body::Length(0) => (State::Between, true),
                     Body::Length(length) => (State::Body(length), false),
@@ -235,6 +246,7 @@ impl RequestStream {
     }
 
     fn begin(&mut self, reads: &Reads<'_>, first: bool) {
+        self.body = BodyStart::over();
         self.pending.push_back(Request {
             index: self.next_index,
             method: String::new(),
@@ -257,6 +269,19 @@ impl RequestStream {
                 let end = request.target.floor_char_boundary(TARGET_CAP);
                 request.target.truncate(end);
             }
+        }
+    }
+
+    /// Notes the model that a body of `bytes` more names, of which these can be seen.
+    fn look_into_body(&mut self, visible: &[u8], bytes: u64) {
+        if let Some(model) = self.body.take(visible, bytes)
+            && let Some(request) = self.open()
+        {
+            request.named = Some(Box::new(ModelName {
+                by: NamedBy::Body,
+                model,
+                version: None,
+            }));
         }
     }
 
@@ -396,6 +421,26 @@ mod tests {
             b"POST /a HTTP/1.1\r\nTransfer-Encoding: chunked\r\n\r\n5\r\nhello\r\n0\r\n\r\nGET /b HTTP/1.1\r\n\r\n",
         ]);
         assert_eq!(stream.pending.len(), 2);
+    }
+
+    #[test]
+    fn a_body_names_its_own_requests_model() {
+        let body = br#"{"messages":[],"model":"m"}"#;
+        let mut bytes = b"POST /a HTTP/1.1\r\nContent-Length: 27\r\n\r\n".to_vec();
+        bytes.extend_from_slice(body);
+        bytes.extend(b"POST /b HTTP/1.1\r\nContent-Length: 2\r\n\r\n{}");
+        bytes.extend(b"POST /c HTTP/1.1\r\nTransfer-Encoding: chunked\r\n\r\n1b\r\n");
+        bytes.extend_from_slice(body);
+        bytes.extend(b"\r\n0\r\n\r\n");
+        for cut in 1..bytes.len() {
+            let (stream, _) = fed(&[&bytes[..cut], &bytes[cut..]]);
+            let named: Vec<_> = stream
+                .pending
+                .iter()
+                .map(|request| request.named.as_ref().map(|named| named.model.as_str()))
+                .collect();
+            assert_eq!(named, [Some("m"), None, Some("m")], "{cut}");
+        }
     }
 
     #[test]

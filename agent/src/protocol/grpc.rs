@@ -13,13 +13,24 @@ const PREFIX_LEN: usize = 5;
 const MODEL_NAME: u64 = 1;
 const MODEL_VERSION: u64 = 2;
 
-/// The model that a request message names.
+/// The model that a request's content names.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ModelName {
+    /// What of the request names it.
+    pub by: NamedBy,
     /// Model.
     pub model: String,
-    /// Version; `None` where the message leaves it to the server.
+    /// Version; `None` where the content leaves it to the server.
     pub version: Option<String>,
+}
+
+/// What of a request names a model.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum NamedBy {
+    /// A message of gRPC.
+    Message,
+    /// A JSON body: it does so only for servers that read it there.
+    Body,
 }
 
 /// Service and method of a path; `None` if it is not one of gRPC.
@@ -95,6 +106,7 @@ pub fn model_of(path: &str, content: &[u8]) -> Option<ModelName> {
     let message = first_message(content)?;
     let text = |number| string_field(message, number).filter(|text| !text.is_empty());
     Some(ModelName {
+        by: NamedBy::Message,
         model: text(MODEL_NAME)?.to_owned(),
         version: text(MODEL_VERSION).map(str::to_owned),
     })
@@ -172,6 +184,7 @@ mod tests {
 
     fn named(model: &str, version: Option<&str>) -> Option<ModelName> {
         Some(ModelName {
+            by: NamedBy::Message,
             model: model.into(),
             version: version.map(str::to_owned),
         })

@@ -5,5 +5,6 @@ pub mod grpc;
 pub mod hpack;
 pub mod http1;
 pub mod http2;
+pub mod json_model;
 pub mod route;
 pub mod torchserve;

@@ -177,6 +177,18 @@ impl State {
     }
 }
 
+/// What the chunks at the beginning of a body carry, as far as it can be seen.
+pub fn data_of(visible: &[u8]) -> Vec<u8> {
+    let mut walk = ChunkWalk::default();
+    let mut data = Vec::new();
+    for byte in visible {
+        if walk.feed(&[*byte], 1).data_bytes > 0 {
+            data.push(*byte);
+        }
+    }
+    data
+}
+
 /// Whether bytes begin like a chunk that has data: a size other than 0, of 8 digits at most, and behind it the line's end
 /// or an extension.
 pub fn begins_chunk(visible: &[u8]) -> bool {
@@ -209,6 +221,13 @@ pub fn may_end_trailers(tail: u64) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn the_data_of_a_body_that_is_cut_off_is_what_can_be_seen() {
+        assert_eq!(data_of(BODY), b"helloabc");
+        assert_eq!(data_of(&BODY[..6]), b"hel");
+        assert_eq!(data_of(b"zz\r\nx"), b"");
+    }
 
     const BODY: &[u8] = b"5\r\nhello\r\n3;x=y\r\nabc\r\n00\r\nSum: 1\r\nX: \r\n\r\n";
 

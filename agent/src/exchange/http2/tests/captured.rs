@@ -2,7 +2,7 @@
 //! call, a stream of three messages, a call refused with NOT_FOUND, and the unary call again with a deadline.
 
 use super::*;
-use crate::protocol::grpc::ModelName;
+use crate::protocol::grpc::{ModelName, NamedBy};
 
 /// Who sent it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -72,10 +72,12 @@ fn a_real_connection_gives_its_four_calls() {
     run.connection.close(Unfinished::Unanswered, &mut run.out);
     assert!(run.others().is_empty(), "{:?}", run.others());
     let tiny = |version: Option<&str>| ModelName {
+        by: NamedBy::Message,
         model: "tiny".into(),
         version: version.map(str::to_owned),
     };
     let nope = ModelName {
+        by: NamedBy::Message,
         model: "nope".into(),
         version: None,
     };
