@@ -171,13 +171,13 @@ impl Watching {
                 "the start of a send is not seen (tcp_sendmsg_locked: Linux 6.16): times of long sends are left out"
             );
         }
-        let registry = Registry::new(config.watches.clone());
+        let registry = Registry::new(config.watches.clone(), config.catalogue.clone());
         let table = Table::new(config.payload);
         let mut watcher = Watcher::new(probes, rings, registry, table, metrics.clone(), log)?;
-        let (found, others) = watcher.discover(&config.management)?;
+        let found = watcher.discover(&config.management)?;
         give_back_memory();
         info!(processes = found, "probes attached");
-        let demo = if config.demo && found + others == 0 && config.watches.is_empty() {
+        let demo = if config.demo && found == 0 && config.watches.is_empty() {
             Some(start_demo(&mut watcher)?)
         } else {
             None

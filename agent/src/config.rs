@@ -11,6 +11,7 @@ use std::{
     fs, io,
     net::SocketAddr,
     path::{Path, PathBuf},
+    sync::Arc,
     time::Duration,
 };
 
@@ -18,6 +19,7 @@ use regex::Regex;
 use serde::Deserialize;
 
 use crate::{
+    catalogue::{Catalogue, entry::FileServer},
     cli::ServeArgs,
     torchserve::{
         properties::{PropertyError, TorchServeFile},
@@ -32,6 +34,8 @@ pub struct Config {
     pub listen: SocketAddr,
     /// What to watch beside the servers recognised by themselves.
     pub watches: Vec<Watch>,
+    /// The servers that are recognised.
+    pub catalogue: Arc<Catalogue>,
     /// Time between readings of host and GPU figures.
     pub refresh: Duration,
     /// Mount point that the disk figures are of.
@@ -139,6 +143,8 @@ struct FileConfig {
     ts_config: Option<PathBuf>,
     #[serde(default)]
     watch: Vec<FileWatch>,
+    #[serde(default)]
+    server: Vec<FileServer>,
 }
 
 #[derive(Debug, Deserialize)]
@@ -239,6 +245,7 @@ fn join(
     Ok(Config {
         listen,
         watches,
+        catalogue: Arc::new(Catalogue::new(file.server)?),
         refresh,
         disk_mount: args
             .disk_mount
@@ -310,7 +317,7 @@ fn parse_port(name: &str, value: &str) -> Result<u16, ConfigError> {
     }
 }
 
-fn parse_regex(name: &str, value: &str) -> Result<Regex, ConfigError> {
+pub(crate) fn parse_regex(name: &str, value: &str) -> Result<Regex, ConfigError> {
     Regex::new(value).map_err(|err| {
         let detail = err.to_string();
         let last = detail
@@ -427,7 +434,7 @@ mod tests {
 
     #[test]
     fn errors_name_the_input_and_the_remedy() {
-        let cases: [(&str, &str); 6] = [
+        let cases: [(&str, &str); 9] = [
             ("lisen = \"x\"", "f.toml:1: unknown field `lisen`"),
             ("\nlisten = 3", "f.toml:2: invalid type: integer `3`"),
             (
@@ -441,6 +448,18 @@ mod tests {
             (
                 "[[watch]]\nexe = \"(\"",
                 "watch.exe \"(\": not a regular expression: unclosed group",
+            ),
+            (
+                "[[server]]\nname = \"s\"\nproces = [\"a\"]",
+                "f.toml:3: unknown field `proces`",
+            ),
+            (
+                "[[server]]\nname = \"s\"\nprocess = [\"(\"]",
+                "server.process \"(\": not a regular expression: unclosed group",
+            ),
+            (
+                "[[server]]\nname = \"s\"\nprocess = [\"a\"]\nadmin = [\"x\"]",
+                "server.admin \"x\": has no method",
             ),
             (
                 "refresh_interval_s = 0",

@@ -64,7 +64,7 @@ pub struct Frontends {
 impl Frontends {
     /// Takes in an answer at `now_ns`: it goes on at once unless its worker's half is to come.
     pub fn answered(&mut self, answered: Answered, now_ns: u64, out: &mut Vec<Settled>) {
-        if !answered.server.hands_on || answered.route.purpose == Purpose::Admin {
+        if !answered.server.hands_on || answered.route.purpose != Purpose::Inference {
             out.push(Settled::Answer(answered, Inner::None, None));
             return;
         }
@@ -291,8 +291,10 @@ mod tests {
                 name: "torchserve".into(),
                 model: "java".into(),
                 version: "default".into(),
+                model_is_set: false,
                 hands_on: true,
-                predicts_only_by_path: true,
+                is_inner: false,
+                entry: None,
             },
             route: Route {
                 purpose,

@@ -22,7 +22,7 @@ pub use stream::Stream;
 /// Who answered a request, as the metrics label it.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct Identity {
-    /// Model name: from the path, else from configuration, else the process's name.
+    /// Model name: from the request, else from configuration, else from the command line, else the process's name.
     pub model: Arc<str>,
     /// Version the client asked for in the path, else from configuration, else `default`, as TorchServe labels it.
     pub version: Arc<str>,
@@ -49,6 +49,8 @@ pub enum Purpose {
     Inference,
     /// Health, metrics, management: counts in `Requests2XX` and its like, and apart from inference.
     Admin,
+    /// Between processes of one server: a request of its own counts it already.
+    Inner,
 }
 
 /// Durations of the stages of one request, in nanoseconds of CLOCK_MONOTONIC.
@@ -245,8 +247,10 @@ mod tests {
             name: "s".into(),
             model: "d".into(),
             version: "default".into(),
+            model_is_set: false,
             hands_on: false,
-            predicts_only_by_path: false,
+            is_inner: false,
+            entry: None,
         }
     }
 

@@ -3,6 +3,7 @@
 //! Data goes one way: hook -> segment -> record -> message -> request -> identity -> observation -> family -> text.
 
 pub mod app;
+pub mod catalogue;
 pub mod cli;
 pub mod collectors;
 pub mod config;

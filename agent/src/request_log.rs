@@ -104,6 +104,7 @@ impl RequestLog {
             purpose: match observation.purpose {
                 Purpose::Inference => "inference",
                 Purpose::Admin => "admin",
+                Purpose::Inner => "inner",
             },
             method: &request.method,
             status: answer.status,

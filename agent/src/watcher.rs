@@ -20,6 +20,7 @@ use rustix::{
 use tracing::{info, warn};
 
 use crate::{
+    catalogue::Question,
     config::Watch,
     exchange::{Exchange, Loss, Outcome, Peer, Request, Unfinished, WorkerExchange, table::Table},
     frontends::{Answered, Frontends, Settled},
@@ -29,15 +30,10 @@ use crate::{
     },
     latency::{Identity, Inner, Observation, Purpose},
     metrics::{LiveWorker, Metrics},
-    protocol::{
-        grpc,
-        route::{self, Route},
-        torchserve::command::Command,
-    },
+    protocol::{route::Route, torchserve::command::Command},
     request_log::RequestLog,
     torchserve::{lookup, management::Running, url::HttpUrl},
     workers::{
-        known::KnownServer,
         registry::{Registry, Server},
         torchserve::{self, Slot, Worker},
     },
@@ -55,6 +51,8 @@ const RECORDS_PER_DRAIN: u32 = 65_536;
 /// What an event tells of: the end of the run, or a ring.
 const STOP: u64 = 0;
 const RING: u64 = 1;
+/// Label `server` of TorchServe's workers.
+const TORCHSERVE: &str = "torchserve";
 /// Drains between two readings of the kernel's loss counters.
 const DRAINS_PER_COUNT: u32 = 10;
 
@@ -110,19 +108,9 @@ impl Watcher {
 
     /// Finds the servers that are there already; returns how many processes are watched.
     ///
-    /// Inference servers that nothing asks to watch are told to the log, and counted in the second figure.
-    ///
     /// `management` is where a TorchServe is asked about workers whose models nothing else tells.
-    pub fn discover(&mut self, management: &HttpUrl) -> Result<(usize, usize)> {
-        let mut others = 0;
-        let found = self.registry.scan(|pid, name| {
-            others += 1;
-            info!(
-                pid,
-                "found {name}, not watched: --watch-port or --watch-exe does"
-            );
-        });
-        let found = found.context("look through /proc")?;
+    pub fn discover(&mut self, management: &HttpUrl) -> Result<usize> {
+        let found = self.registry.scan().context("look through /proc")?;
         let mut unnamed = BTreeSet::new();
         for &pid in &found {
             self.rings.watch_process(pid)?;
@@ -139,7 +127,7 @@ impl Watcher {
             self.looked_up = Some(looked_up.context("start to ask TorchServe")?);
         }
         self.probes.scan_listeners()?;
-        Ok((found.len(), others))
+        Ok(found.len())
     }
 
     /// Watches one more port.
@@ -367,7 +355,7 @@ impl Watcher {
 
     fn abandoned(&mut self, peer: Peer, request: &Request) {
         let (server, route) = self.classify(peer, request, request.is_call());
-        if !server.hands_on || route.purpose == Purpose::Admin {
+        if !server.hands_on || route.purpose != Purpose::Inference {
             return;
         }
         let identity = Identity::new(server, route);
@@ -383,15 +371,21 @@ impl Watcher {
     fn classify(&mut self, peer: Peer, request: &Request, is_grpc: bool) -> (Server, Route) {
         let server = self.registry.server(peer.tgid, peer.local_port);
         if request.method.is_empty() && !is_grpc {
-            return (server, Route::UNKNOWN);
+            // Nothing tells what it was for, but that workers are asked by their frontends alone.
+            let purpose = match self.registry.is_worker(peer.tgid) {
+                true => Purpose::Inner,
+                false => Purpose::Inference,
+            };
+            return (server, Route::of(purpose));
         }
-        let only = server.predicts_only_by_path;
-        let of_call = match is_grpc {
-            true => grpc::classify(&request.target, request.named.as_deref(), only),
-            false => None,
+        let asked = Question {
+            method: &request.method,
+            target: &request.target,
+            is_grpc,
+            on_unix: peer.local_port.is_none(),
+            named: request.named.as_deref(),
         };
-        let route =
-            of_call.unwrap_or_else(|| route::classify(&request.method, &request.target, only));
+        let route = self.registry.route(&server, asked);
         (server, route)
     }
 
@@ -435,7 +429,7 @@ impl Watcher {
             identity: Identity {
                 model: worker.model.into(),
                 version: worker.version.into(),
-                server: KnownServer::TorchServeWorker.name().into(),
+                server: TORCHSERVE.into(),
             },
             load_ns,
         };
@@ -469,6 +463,9 @@ impl Watcher {
         } = answered;
         let observation = Observation::new(&exchange, server, route, inner);
         self.metrics.observe(&observation);
+        if observation.purpose == Purpose::Inner {
+            return;
+        }
         if let Some(log) = &mut self.log
             && let Err(err) = log.write(&exchange, worker, &observation)
         {

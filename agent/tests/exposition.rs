@@ -120,6 +120,10 @@ fn busy() -> Metrics {
             ..asked
         });
     }
+    metrics.observe(&Observation {
+        purpose: Purpose::Inner,
+        ..observation("", "", "bentoml", 200, known)
+    });
     metrics.declare_lost(&["ring_full", "head_too_long"]);
     metrics.set_lost_total("ring_full", 3);
     metrics.declare_unfinished(&["closed"]);

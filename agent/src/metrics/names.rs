@@ -217,6 +217,8 @@ families! {
         "First request byte readable to last answer byte written, of requests to a language model.");
     ADMIN_REQUESTS: own("inferprobe_admin_requests_total", Counter, "", ADMIN,
         "Health, metrics and management requests answered by watched servers.");
+    INNER_REQUESTS: own("inferprobe_inner_requests_total", Counter, "", SERVER,
+        "Requests between processes of one server, answered: they count nowhere else.");
     UNFINISHED: own("inferprobe_requests_unfinished_total", Counter, "", REASON,
         "Requests that were read and never answered in full.");
     COVERAGE: own("inferprobe_coverage_ratio", Gauge, "ratio", SERVER,

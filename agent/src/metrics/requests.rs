@@ -26,6 +26,7 @@ pub(super) struct Requests {
     by_identity: BTreeMap<Identity, Served>,
     admin: BTreeMap<Arc<str>, Codes>,
     carried: BTreeMap<Arc<str>, Tally>,
+    inner: BTreeMap<Arc<str>, u64>,
     last_times: LastTimes,
     /// Requests of every purpose.
     seen: u64,
@@ -83,6 +84,7 @@ impl Requests {
             by_identity: BTreeMap::new(),
             admin: BTreeMap::new(),
             carried: BTreeMap::new(),
+            inner: BTreeMap::new(),
             last_times: LastTimes::default(),
             seen: 0,
             answers: Answers::default(),
@@ -93,9 +95,11 @@ impl Requests {
 
     /// Adds one finished request.
     pub(super) fn observe(&mut self, observation: &Observation) {
-        self.seen += 1;
-        if observation.protocol == Protocol::Http {
-            self.answers.add(observation.status);
+        if observation.purpose != Purpose::Inner {
+            self.seen += 1;
+            if observation.protocol == Protocol::Http {
+                self.answers.add(observation.status);
+            }
         }
         match observation.purpose {
             Purpose::Admin => {
@@ -104,6 +108,10 @@ impl Requests {
                 count_code(codes, observation.status, &mut self.bounds);
             }
             Purpose::Inference => self.observe_inference(observation),
+            Purpose::Inner => {
+                let server = self.bounds.admit_server(&observation.identity.server);
+                *self.inner.entry(server).or_default() += 1;
+            }
         }
     }
 
@@ -199,6 +207,10 @@ impl Requests {
                     samples.push(family, &[&**server], value);
                 }
             }
+        }
+        for (server, count) in &self.inner {
+            let value = Value::Integer(*count);
+            samples.push(&names::INNER_REQUESTS, &[server], value);
         }
         for (stage, count) in [
             ("handler", self.unknown.handler),

@@ -1,9 +1,7 @@
-//! gRPC: what a method is for, and the model that a request message names.
+//! gRPC: what is a call, and the model that a request message names.
 //!
-//! Knows the methods of inference servers and the two fields of their messages that matter; of all else in a message
-//! only where it ends.
-
-use crate::{latency::Purpose, protocol::route::Route};
+//! Knows the methods whose messages name a model, and the fields of them that do; of all else in a message only where it
+//! ends. What methods are for is the catalogue's.
 
 /// Bytes of a request's messages that are enough to find the model.
 pub const MESSAGE_CAP: usize = 256;
@@ -12,6 +10,11 @@ const PREFIX_LEN: usize = 5;
 /// The fields that name model and version, in the messages of TorchServe and of the KServe protocol alike.
 const MODEL_NAME: u64 = 1;
 const MODEL_VERSION: u64 = 2;
+/// The fields of TensorFlow Serving's requests and of their `ModelSpec`, whose name is in field 1
+/// (tensorflow_serving/apis/model.proto): the version is a number in a message, or a label.
+const MODEL_SPEC: u64 = 1;
+const SPEC_VERSION: u64 = 2;
+const SPEC_VERSION_LABEL: u64 = 4;
 
 /// The model that a request's content names.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -41,58 +44,37 @@ fn method_of(path: &str) -> Option<(&str, &str)> {
         .then_some((service, method))
 }
 
-/// Reads the purpose off a path; `None` if it is not one of gRPC. The model is for its messages to say.
-///
-/// `predicts_only_by_path` as [`crate::protocol::route::classify`] has it.
-pub fn classify(
-    path: &str,
-    named: Option<&ModelName>,
-    predicts_only_by_path: bool,
-) -> Option<Route> {
-    let (service, method) = method_of(path)?;
-    let inference = names_model(service, method)
-        || match service {
-            "tensorflow.serving.PredictionService" => method != "GetModelMetadata",
-            _ => !predicts_only_by_path && !is_admin(service),
-        };
-    let named = named.filter(|_| inference);
-    Some(Route {
-        purpose: if inference {
-            Purpose::Inference
-        } else {
-            Purpose::Admin
-        },
-        model: named.map(|named| named.model.clone()),
-        version: named.and_then(|named| named.version.clone()),
-    })
+/// Whether a path may be one of gRPC.
+pub fn is_call(path: &str) -> bool {
+    method_of(path).is_some()
 }
 
-/// Whether the method's request messages name a model where we look.
-fn names_model(service: &str, method: &str) -> bool {
-    match service {
-        "org.pytorch.serve.grpc.inference.InferenceAPIsService" => matches!(
-            method,
-            "Predictions" | "StreamPredictions" | "StreamPredictions2"
-        ),
-        "inference.GRPCInferenceService"
-        | "org.pytorch.serve.grpc.openinference.GRPCInferenceService" => {
-            matches!(method, "ModelInfer" | "ModelStreamInfer")
-        }
-        _ => false,
+/// Where a method's request messages name the model.
+enum Naming {
+    /// In fields of their own.
+    Plain,
+    /// In TensorFlow Serving's `ModelSpec`.
+    Spec,
+}
+
+/// Where the method's request messages name a model; `None` where they name none, or not where we look.
+fn naming(service: &str, method: &str) -> Option<Naming> {
+    match (service, method) {
+        (
+            "org.pytorch.serve.grpc.inference.InferenceAPIsService",
+            "Predictions" | "StreamPredictions" | "StreamPredictions2",
+        )
+        | (
+            "inference.GRPCInferenceService"
+            | "org.pytorch.serve.grpc.openinference.GRPCInferenceService",
+            "ModelInfer" | "ModelStreamInfer",
+        ) => Some(Naming::Plain),
+        (
+            "tensorflow.serving.PredictionService",
+            "Predict" | "PredictStreamed" | "Classify" | "Regress",
+        ) => Some(Naming::Spec),
+        _ => None,
     }
-}
-
-/// Whether a service is about a server, or between servers; what its methods of inference are is told before.
-fn is_admin(service: &str) -> bool {
-    const PACKAGES: [&str; 6] = [
-        "grpc.",
-        "inference.",
-        "opentelemetry.",
-        "org.pytorch.serve.",
-        "ray.rpc.",
-        "tensorflow.serving.",
-    ];
-    PACKAGES.iter().any(|package| service.starts_with(package))
 }
 
 /// The model that the first of a request's messages names, whose first bytes, as many as were kept, are `content`.
@@ -100,15 +82,24 @@ fn is_admin(service: &str) -> bool {
 /// `None` where the method's messages name none, or none that can be seen: it lies behind what was kept, or is compressed.
 pub fn model_of(path: &str, content: &[u8]) -> Option<ModelName> {
     let (service, method) = method_of(path)?;
-    if !names_model(service, method) {
-        return None;
-    }
+    let naming = naming(service, method)?;
     let message = first_message(content)?;
-    let text = |number| string_field(message, number).filter(|text| !text.is_empty());
+    let (model, version) = match naming {
+        Naming::Plain => (
+            text_field(message, MODEL_NAME)?,
+            text_field(message, MODEL_VERSION).map(str::to_owned),
+        ),
+        Naming::Spec => {
+            let spec = bytes_field(message, MODEL_SPEC)?;
+            let label = text_field(spec, SPEC_VERSION_LABEL).map(str::to_owned);
+            let number = || Some(first_integer(bytes_field(spec, SPEC_VERSION)?)?.to_string());
+            (text_field(spec, MODEL_NAME)?, label.or_else(number))
+        }
+    };
     Some(ModelName {
         by: NamedBy::Message,
-        model: text(MODEL_NAME)?.to_owned(),
-        version: text(MODEL_VERSION).map(str::to_owned),
+        model: model.to_owned(),
+        version,
     })
 }
 
@@ -122,18 +113,29 @@ fn first_message(content: &[u8]) -> Option<&[u8]> {
     Some(&rest[..rest.len().min(len)])
 }
 
-/// The last value that a message, which may be cut off, gives a string field.
-fn string_field(message: &[u8], number: u64) -> Option<&str> {
+/// The last value that a message, which may be cut off, gives a string field; `None` also where that is empty.
+fn text_field(message: &[u8], number: u64) -> Option<&str> {
+    let text = std::str::from_utf8(bytes_field(message, number)?).ok()?;
+    (!text.is_empty()).then_some(text)
+}
+
+/// The last value that a message, which may be cut off, gives a field of bytes.
+fn bytes_field(message: &[u8], number: u64) -> Option<&[u8]> {
     let mut rest = message;
     let mut found = None;
     while let Some((tag, value)) = field(&mut rest) {
-        if tag == number
-            && let Some(value) = value
-        {
-            found = std::str::from_utf8(value).ok();
+        if tag == number && value.is_some() {
+            found = value;
         }
     }
     found
+}
+
+/// The integer in field 1 of a message that holds nothing else; `None` if it begins otherwise.
+fn first_integer(message: &[u8]) -> Option<u64> {
+    const INTEGER_1: u64 = 1 << 3;
+    let mut rest = message;
+    (varint(&mut rest)? == INTEGER_1).then(|| varint(&mut rest))?
 }
 
 /// Takes a whole field off a message: its number, and its value if that is bytes. `None` at the end.
@@ -250,53 +252,36 @@ mod tests {
     }
 
     #[test]
-    fn methods_tell_inference_from_the_rest() {
-        let inference = [
-            PREDICT,
-            INFER,
-            "/tensorflow.serving.PredictionService/Predict",
-            "/my.own.Service/Run",
-        ];
-        let admin = [
-            "/org.pytorch.serve.grpc.inference.InferenceAPIsService/Ping",
-            "/org.pytorch.serve.grpc.management.ManagementAPIsService/RegisterModel",
-            "/inference.GRPCInferenceService/ServerReady",
-            "/tensorflow.serving.PredictionService/GetModelMetadata",
-            "/tensorflow.serving.ModelService/GetModelStatus",
-            "/grpc.health.v1.Health/Check",
-            "/grpc.reflection.v1alpha.ServerReflection/ServerReflectionInfo",
-            "/ray.rpc.CoreWorkerService/PushTask",
-        ];
-        let purpose = |path, only| classify(path, None, only).map(|route| route.purpose);
-        for path in inference {
-            assert_eq!(purpose(path, false), Some(Purpose::Inference), "{path}");
-        }
-        for path in admin {
-            assert_eq!(purpose(path, false), Some(Purpose::Admin), "{path}");
-        }
-        assert_eq!(purpose(PREDICT, true), Some(Purpose::Inference));
-        assert_eq!(purpose("/my.own.Service/Run", true), Some(Purpose::Admin));
-        for path in [
-            "",
-            "/",
-            "/predictions/m",
-            "/v2/models/m/infer",
-            "/a.b/",
-            "/a.b/c/d",
+    fn tensorflow_names_model_and_version_in_a_spec() {
+        const PREDICT: &str = "/tensorflow.serving.PredictionService/Predict";
+        for (spec, version) in [
+            (&b"\x0a\x04tiny"[..], None),
+            (b"\x0a\x04tiny\x12\x02\x08\x03\x1a\x01s", Some("3")),
+            (b"\x0a\x04tiny\x22\x06stable", Some("stable")),
+            (b"\x0a\x04tiny\x12\x00", None),
         ] {
-            assert_eq!(purpose(path, false), None, "{path}");
+            let len = u8::try_from(spec.len()).unwrap();
+            let message = sent(&[&[0x0a, len], spec, b"\x12\x02\x0a\x00"].concat());
+            assert_eq!(model_of(PREDICT, &message), named("tiny", version));
         }
+        let metadata = "/tensorflow.serving.PredictionService/GetModelMetadata";
+        let message = sent(b"\x0a\x06\x0a\x04tiny");
+        assert_eq!(model_of(metadata, &message), None);
     }
 
     #[test]
-    fn a_route_takes_the_name_of_inference_alone() {
-        let name = named("m", Some("2"));
-        let route = classify(INFER, name.as_ref(), false).unwrap();
-        assert_eq!(
-            (route.model.as_deref(), route.version.as_deref()),
-            (Some("m"), Some("2"))
-        );
-        let ready = "/inference.GRPCInferenceService/ModelReady";
-        assert_eq!(classify(ready, name.as_ref(), false).unwrap().model, None);
+    fn a_call_is_told_by_its_path() {
+        for (path, expected) in [
+            (PREDICT, true),
+            ("/my.own.Service/Run", true),
+            ("", false),
+            ("/", false),
+            ("/predictions/m", false),
+            ("/v2/models/m/infer", false),
+            ("/a.b/", false),
+            ("/a.b/c/d", false),
+        ] {
+            assert_eq!(is_call(path), expected, "{path}");
+        }
     }
 }

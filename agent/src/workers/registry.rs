@@ -10,8 +10,15 @@ use std::{
 };
 
 use crate::{
+    catalogue::{
+        Catalogue, Question,
+        command::CommandLine,
+        entry::{Entry, Role},
+    },
     config::{Target, Watch},
-    workers::known::{self, KnownServer},
+    latency::Purpose,
+    protocol::{grpc::NamedBy, route::Route},
+    workers::process,
 };
 
 /// How long the name of a process that no exit event will tell of is trusted.
@@ -20,9 +27,11 @@ const NAME_TRUST: Duration = Duration::from_secs(5);
 const LINGER: Duration = Duration::from_secs(10);
 /// Processes whose names are kept; past it, the least trusted go.
 const NAME_CAP: usize = 16_384;
+/// Parents that are gone through to find who started a child anew.
+const ANCESTORS: usize = 4;
 
 /// Names that a server's requests are counted under.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone)]
 pub struct Server {
     /// Label `server`.
     pub name: Arc<str>,
@@ -30,10 +39,14 @@ pub struct Server {
     pub model: Arc<str>,
     /// Version where the path names none.
     pub version: Arc<str>,
+    /// Whether `model` is the configuration's: then a request's body has no say.
+    pub model_is_set: bool,
     /// Whether it hands requests on to workers that are watched too.
     pub hands_on: bool,
-    /// As [`KnownServer::predicts_only_by_path`].
-    pub predicts_only_by_path: bool,
+    /// Whether other processes of the same server alone ask it.
+    pub is_inner: bool,
+    /// Its entry in the catalogue.
+    pub entry: Option<Arc<Entry>>,
 }
 
 /// Version label of a request whose client asked for none, as TorchServe labels it.
@@ -51,27 +64,40 @@ struct Process {
 }
 
 /// Why a process is watched; it may be for both reasons.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Default)]
 struct Match {
     /// By the configured watch of this index.
     configured: Option<usize>,
     /// By its nature.
-    known: Option<KnownServer>,
+    known: Option<Known>,
+}
+
+/// What the catalogue says of a process.
+#[derive(Debug, Clone)]
+struct Known {
+    entry: Arc<Entry>,
+    role: Role,
+    /// Label `server`.
+    name: Arc<str>,
+    /// Model that its command line names.
+    model: Option<Arc<str>>,
 }
 
 /// The watched processes and ports.
 #[derive(Debug)]
 pub struct Registry {
     watches: Vec<Watch>,
+    catalogue: Arc<Catalogue>,
     processes: HashMap<u32, Process>,
     own_pid: u32,
 }
 
 impl Registry {
-    /// A registry that watches what the configuration says, and known servers.
-    pub fn new(watches: Vec<Watch>) -> Self {
+    /// A registry that watches what the configuration says, and the servers of the catalogue.
+    pub fn new(watches: Vec<Watch>, catalogue: Arc<Catalogue>) -> Self {
         Self {
             watches,
+            catalogue,
             processes: HashMap::new(),
             own_pid: std::process::id(),
         }
@@ -90,24 +116,13 @@ impl Registry {
         })
     }
 
-    /// Looks at every process there is; returns those to watch, and tells `on_other` of inference servers that are not.
-    pub fn scan(
-        &mut self,
-        mut on_other: impl FnMut(u32, &'static str),
-    ) -> std::io::Result<Vec<u32>> {
+    /// Looks at every process there is; returns those to watch.
+    pub fn scan(&mut self) -> std::io::Result<Vec<u32>> {
         let mut found = Vec::new();
         for entry in fs::read_dir("/proc")? {
             let name = entry?.file_name();
-            let Some(pid) = name.to_str().and_then(|name| name.parse().ok()) else {
-                continue;
-            };
-            if self.inspect(pid) {
-                found.push(pid);
-            } else if let Some(name) =
-                read_command_line(pid).and_then(|line| known::name_of_unwatched(&line))
-            {
-                on_other(pid, name);
-            }
+            let pid = name.to_str().and_then(|name| name.parse().ok());
+            found.extend(pid.filter(|&pid| self.inspect(pid)));
         }
         Ok(found)
     }
@@ -119,13 +134,13 @@ impl Registry {
             return false;
         }
         // A process that is gone again has nothing to serve.
-        let Some(command_line) = read_command_line(pid) else {
+        let Some(line) = process::command_line(pid) else {
             return false;
         };
-        let Some(reason) = self.matching(&command_line) else {
+        let Some(reason) = self.matching(pid, &line) else {
             return false;
         };
-        let name = read_name(pid);
+        let name = process::short_name(pid);
         self.insert(
             pid,
             Process {
@@ -143,7 +158,7 @@ impl Registry {
         let inherited = self
             .processes
             .get(&parent)
-            .map(|process| (process.name.clone(), process.reason));
+            .map(|process| (process.name.clone(), process.reason.clone()));
         if let Some((name, reason)) = inherited {
             self.insert(
                 child,
@@ -173,11 +188,9 @@ impl Registry {
 
     /// Whether the process is a worker of a known frontend.
     pub fn is_worker(&self, pid: u32) -> bool {
-        let known = self
-            .processes
-            .get(&pid)
-            .and_then(|process| process.reason?.known);
-        known == Some(KnownServer::TorchServeWorker)
+        let process = self.processes.get(&pid);
+        let known = process.and_then(|process| process.reason.as_ref()?.known.as_ref());
+        known.is_some_and(|known| known.role == Role::Worker)
     }
 
     /// Notes which model a worker has loaded.
@@ -199,32 +212,55 @@ impl Registry {
             .watches
             .iter()
             .position(|watch| matches!(watch.target, Target::Port(p) if Some(p) == port));
-        let known = reason.and_then(|reason| reason.known);
-        let configured = by_port.or(reason.and_then(|reason| reason.configured));
-        let watch = configured.and_then(|index| self.watches.get(index));
-        let configured_name = |name: Option<&String>| name.map(|name| Arc::from(name.as_str()));
+        let Match { configured, known } = reason.unwrap_or_default();
+        let watch = by_port
+            .or(configured)
+            .and_then(|index| self.watches.get(index));
+        let set = |name: fn(&Watch) -> Option<&String>| {
+            watch.and_then(name).map(|name| Arc::from(name.as_str()))
+        };
+        let model = set(|watch| watch.model.as_ref());
+        let by_nature = |known: &Known| known.model.clone();
         Server {
-            name: configured_name(watch.and_then(|watch| watch.server.as_ref()))
-                .or_else(|| known.map(|known| known.name().into()))
+            name: set(|watch| watch.server.as_ref())
+                .or_else(|| known.as_ref().map(|known| known.name.clone()))
                 .unwrap_or_else(|| process_name.clone()),
-            model: configured_name(watch.and_then(|watch| watch.model.as_ref()))
+            model_is_set: model.is_some(),
+            model: model
+                .or_else(|| known.as_ref().and_then(by_nature))
                 .unwrap_or(process_name),
-            version: configured_name(watch.and_then(|watch| watch.version.as_ref()))
-                .unwrap_or_else(|| DEFAULT_VERSION.into()),
-            hands_on: known == Some(KnownServer::TorchServe),
-            predicts_only_by_path: known.is_some_and(KnownServer::predicts_only_by_path),
+            version: set(|watch| watch.version.as_ref()).unwrap_or_else(|| DEFAULT_VERSION.into()),
+            hands_on: known
+                .as_ref()
+                .is_some_and(|known| known.entry.hands_on && known.role == Role::Server),
+            is_inner: known
+                .as_ref()
+                .is_some_and(|known| known.role == Role::Inner),
+            entry: known.map(|known| known.entry),
         }
+    }
+
+    /// What a request to `server` is for, and the model that it names.
+    pub fn route(&self, server: &Server, asked: Question<'_>) -> Route {
+        if server.is_inner {
+            return Route::of(Purpose::Inner);
+        }
+        let named = asked
+            .named
+            .filter(|named| !(server.model_is_set && named.by == NamedBy::Body));
+        let asked = Question { named, ..asked };
+        self.catalogue.route(server.entry.as_deref(), asked)
     }
 
     fn look_up(&mut self, pid: u32) -> (Arc<str>, Option<Match>) {
         let now = Instant::now();
         match self.processes.get(&pid) {
             Some(process) if process.until.is_none_or(|until| now < until) => {
-                return (process.name.clone(), process.reason);
+                return (process.name.clone(), process.reason.clone());
             }
             _ => {}
         }
-        let name = read_name(pid);
+        let name = process::short_name(pid);
         self.insert(
             pid,
             Process {
@@ -249,31 +285,62 @@ impl Registry {
         self.processes.insert(pid, process);
     }
 
-    fn matching(&self, command_line: &str) -> Option<Match> {
-        let configured = self.watches.iter().position(|watch| match &watch.target {
-            Target::Exe(regex) => regex.is_match(command_line),
-            Target::Port(_) => false,
-        });
-        let known = known::recognise(command_line);
+    fn matching(&self, pid: u32, line: &CommandLine) -> Option<Match> {
+        let of_line = |line: &CommandLine| {
+            self.watches.iter().position(|watch| match &watch.target {
+                Target::Exe(regex) => regex.is_match(&line.given),
+                Target::Port(_) => false,
+            })
+        };
+        // A child that was started anew is what a fork of the same parent would be.
+        let starter = line.is_spawned().then(|| starter_of(pid)).flatten();
+        let configured = of_line(line).or_else(|| starter.as_ref().and_then(of_line));
+        let known = match &starter {
+            Some(starter) => {
+                let known = self.known(None, starter);
+                known.filter(|known| known.entry.spawned && known.role == Role::Server)
+            }
+            None => self.known(Some(pid), line),
+        };
         (configured.is_some() || known.is_some()).then_some(Match { configured, known })
     }
-}
 
-/// Arguments of a process joined by spaces; `None` if it is gone or a kernel thread.
-fn read_command_line(pid: u32) -> Option<String> {
-    let raw = fs::read(format!("/proc/{pid}/cmdline")).ok()?;
-    let line = String::from_utf8_lossy(raw.strip_suffix(b"\0").unwrap_or(&raw)).replace('\0', " ");
-    (!line.is_empty()).then_some(line)
-}
-
-/// Short name of a process; `unknown` if it is gone.
-fn read_name(pid: u32) -> Arc<str> {
-    match fs::read(format!("/proc/{pid}/comm")) {
-        Ok(raw) => String::from_utf8_lossy(raw.trim_ascii_end())
-            .as_ref()
-            .into(),
-        Err(_) => "unknown".into(),
+    /// What the catalogue says of a process with this command line; `pid`: its parent's has a say too.
+    fn known(&self, pid: Option<u32>, line: &CommandLine) -> Option<Known> {
+        let (entry, role) = self.catalogue.recognise(line)?;
+        let parent = pid
+            .and_then(process::parent_of)
+            .and_then(process::command_line);
+        let starter = parent.as_ref().and_then(|parent| {
+            let (entry, _) = self.catalogue.recognise(parent)?;
+            Some((entry, parent))
+        });
+        let (entry, role) = match starter {
+            Some((starter, _)) if starter.inner_children => (starter, Role::Inner),
+            _ => (entry, role),
+        };
+        let by_parent = || {
+            let (starter, parent) = starter.filter(|(starter, _)| Arc::ptr_eq(starter, entry))?;
+            starter.model_in(parent)
+        };
+        let model = entry.model_in(line).or_else(by_parent);
+        Some(Known {
+            entry: entry.clone(),
+            role,
+            name: entry.name.as_str().into(),
+            model: model.map(Arc::from),
+        })
     }
+}
+
+/// Command line of the nearest ancestor that is no child started anew itself.
+fn starter_of(pid: u32) -> Option<CommandLine> {
+    let ancestors = std::iter::successors(Some(pid), |&pid| process::parent_of(pid));
+    ancestors
+        .skip(1)
+        .take(ANCESTORS)
+        .map_while(process::command_line)
+        .find(|line| !line.is_spawned())
 }
 
 #[cfg(test)]
@@ -281,6 +348,8 @@ mod tests {
     use std::process::{Child, Command, Stdio};
 
     use regex::Regex;
+
+    use crate::protocol::grpc::ModelName;
 
     use super::*;
 
@@ -313,13 +382,39 @@ mod tests {
         }
     }
 
+    fn registry(watches: Vec<Watch>) -> Registry {
+        Registry::new(watches, Arc::new(Catalogue::new(Vec::new()).unwrap()))
+    }
+
     fn exe(pattern: &str) -> Target {
         Target::Exe(Regex::new(pattern).unwrap())
     }
 
+    const POST_CHAT: Question<'_> = Question {
+        method: "POST",
+        target: "/v1/chat/completions",
+        is_grpc: false,
+        on_unix: false,
+        named: None,
+    };
+
+    /// The names of a process `proc` with this command line, whose parent is nobody.
+    fn server_of(registry: &mut Registry, raw: &[u8]) -> Server {
+        let reason = registry.matching(u32::MAX, &CommandLine::parse(raw).unwrap());
+        assert!(reason.is_some());
+        let process = Process {
+            name: "proc".into(),
+            reason,
+            model: None,
+            until: None,
+        };
+        registry.insert(u32::MAX, process);
+        registry.server(u32::MAX, Some(8080))
+    }
+
     #[test]
     fn a_port_names_whoever_serves_it() {
-        let mut registry = Registry::new(vec![watch(Target::Port(80), Some("m"))]);
+        let mut registry = registry(vec![watch(Target::Port(80), Some("m"))]);
         let own = std::process::id();
         let server = registry.server(own, Some(80));
         assert_eq!(
@@ -328,14 +423,14 @@ mod tests {
         );
         let other = registry.server(own, Some(81));
         assert_eq!(other.name, other.model);
-        assert_eq!(*other.name, *read_name(own));
+        assert_eq!(*other.name, *process::short_name(own));
     }
 
     #[test]
     fn a_process_is_found_by_its_command_line_and_names_its_forks() {
         let sleeper = Sleeper::start("0.0001");
         let pid = sleeper.0.id();
-        let mut registry = Registry::new(vec![watch(exe("^sleep 600 0.0001$"), Some("m"))]);
+        let mut registry = registry(vec![watch(exe("^sleep 600 0.0001$"), Some("m"))]);
         let deadline = Instant::now() + Duration::from_secs(5);
         while !registry.inspect(pid) {
             assert!(
@@ -344,7 +439,7 @@ mod tests {
             );
             std::thread::yield_now();
         }
-        assert!(registry.scan(|_, _| {}).unwrap().contains(&pid));
+        assert!(registry.scan().unwrap().contains(&pid));
         registry.forked(pid, u32::MAX);
         assert_eq!(&*registry.server(u32::MAX, None).model, "m");
         assert!(registry.is_watched(u32::MAX));
@@ -352,30 +447,55 @@ mod tests {
 
     #[test]
     fn a_known_server_with_a_watch_of_its_own_is_both() {
-        let mut registry = Registry::new(vec![watch(exe("ModelServer"), Some("m"))]);
-        let reason = registry.matching("/usr/bin/java -Xmx1g org.pytorch.serve.ModelServer");
-        let both = Match {
-            configured: Some(0),
-            known: Some(KnownServer::TorchServe),
-        };
-        assert_eq!(reason, Some(both));
-        registry.insert(
-            u32::MAX,
-            Process {
-                name: "java".into(),
-                reason,
-                model: None,
-                until: None,
-            },
+        let mut registry = registry(vec![watch(exe("ModelServer"), Some("m"))]);
+        let server = server_of(
+            &mut registry,
+            b"/usr/bin/java\0-Xmx1g\0org.pytorch.serve.ModelServer\0",
         );
-        let server = registry.server(u32::MAX, Some(8080));
         assert_eq!((&*server.name, &*server.model), ("srv", "m"));
-        assert!(server.predicts_only_by_path);
+        assert!(server.hands_on && server.model_is_set);
+        assert_eq!(server.entry.unwrap().name, "torchserve");
+    }
+
+    #[test]
+    fn a_known_server_is_named_by_its_command_line() {
+        let mut registry = registry(vec![]);
+        let server = server_of(&mut registry, b"vllm\0serve\0org/m\0");
+        assert_eq!((&*server.name, &*server.model), ("vllm", "org/m"));
+        assert!(!server.hands_on && !server.model_is_set && !server.is_inner);
+        let server = server_of(&mut registry, b"tritonserver\0");
+        assert_eq!((&*server.name, &*server.model), ("triton", "proc"));
+        let server = server_of(&mut registry, b"ollama\0runner\0");
+        assert!(server.is_inner);
+        let route = registry.route(&server, POST_CHAT);
+        assert_eq!(route.purpose, Purpose::Inner);
+    }
+
+    #[test]
+    fn a_configured_model_stands_before_a_bodys() {
+        let named = ModelName {
+            by: NamedBy::Body,
+            model: "from-body".into(),
+            version: None,
+        };
+        let asked = Question {
+            named: Some(&named),
+            ..POST_CHAT
+        };
+        for (watches, expected) in [
+            (vec![], Some("from-body")),
+            (vec![watch(exe("vllm"), None)], Some("from-body")),
+            (vec![watch(exe("vllm"), Some("m"))], None),
+        ] {
+            let mut registry = registry(watches);
+            let server = server_of(&mut registry, b"vllm\0serve\0org/m\0");
+            assert_eq!(registry.route(&server, asked).model.as_deref(), expected);
+        }
     }
 
     #[test]
     fn an_ended_process_keeps_its_names_for_a_while() {
-        let mut registry = Registry::new(vec![]);
+        let mut registry = registry(vec![]);
         registry.insert(
             u32::MAX,
             Process {
@@ -392,7 +512,7 @@ mod tests {
 
     #[test]
     fn the_agent_never_watches_itself() {
-        let mut registry = Registry::new(vec![watch(exe("."), None)]);
+        let mut registry = registry(vec![watch(exe("."), None)]);
         assert!(!registry.inspect(std::process::id()));
     }
 }

@@ -7,9 +7,10 @@ use std::{
     path::{Path, PathBuf},
 };
 
+use rustix::time::{ClockId, clock_gettime};
 use serde::Deserialize;
 
-use rustix::time::{ClockId, clock_gettime};
+use crate::workers::process;
 
 /// Where an archive, unpacked into its worker's working directory, says what it is.
 const MANIFEST: &str = "cwd/MAR-INF/MANIFEST.json";
@@ -90,11 +91,10 @@ fn folder_of(pid: u32) -> PathBuf {
 
 /// The slot of worker `pid`, by its command line and its parent.
 fn slot_of(pid: u32) -> Option<Slot> {
-    let process = folder_of(pid);
-    let command_line = fs::read(process.join("cmdline")).ok()?;
+    let command_line = fs::read(folder_of(pid).join("cmdline")).ok()?;
     Some(Slot {
         number: worker_number(&command_line)?,
-        frontend: parent_of(&process)?,
+        frontend: process::parent_of(pid)?,
     })
 }
 
@@ -151,12 +151,6 @@ fn name_and_version(
         thread.is_none_or(|thread| full.starts_with(&**thread))
     };
     thread_tells.or_else(|| archive_tells.filter(agrees))
-}
-
-fn parent_of(process: &Path) -> Option<u32> {
-    let status = fs::read_to_string(process.join("status")).ok()?;
-    let parent = status.lines().find_map(|line| line.strip_prefix("PPid:"))?;
-    parent.trim().parse().ok()
 }
 
 /// Short names of a process's threads.

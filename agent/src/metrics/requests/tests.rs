@@ -68,6 +68,26 @@ fn every_answer_counts_in_its_class_and_the_rest_is_5xx() {
 }
 
 #[test]
+fn inner_requests_count_nowhere_else() {
+    let inner = Observation {
+        purpose: Purpose::Inner,
+        ..observation("tiny", 200)
+    };
+    let requests = after(&[inner.clone(), inner]);
+    assert_eq!(
+        lines(&requests, "inferprobe_inner_requests_total"),
+        [r#"inferprobe_inner_requests_total{server="torchserve"} 2"#]
+    );
+    for name in [
+        "inferprobe_requests_total",
+        "Requests2XX",
+        "inferprobe_admin_requests_total",
+    ] {
+        assert!(lines(&requests, name).is_empty(), "{name}");
+    }
+}
+
+#[test]
 fn an_unknown_queue_is_counted_and_guesses_nothing() {
     let mut unqueued = observation("tiny", 200);
     unqueued.stages.queue_ns = None;

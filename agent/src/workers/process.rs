@@ -1,0 +1,47 @@
+//! What procfs says of one process, read when it is asked for.
+
+use std::{fs, sync::Arc};
+
+use crate::catalogue::command::CommandLine;
+
+/// Command line of a process; `None` if it is gone or a kernel thread.
+pub fn command_line(pid: u32) -> Option<CommandLine> {
+    CommandLine::parse(&fs::read(format!("/proc/{pid}/cmdline")).ok()?)
+}
+
+/// Short name of a process; `unknown` if it is gone.
+pub fn short_name(pid: u32) -> Arc<str> {
+    match fs::read(format!("/proc/{pid}/comm")) {
+        Ok(raw) => String::from_utf8_lossy(raw.trim_ascii_end())
+            .as_ref()
+            .into(),
+        Err(_) => "unknown".into(),
+    }
+}
+
+/// Parent of a process; `None` if it is gone.
+pub fn parent_of(pid: u32) -> Option<u32> {
+    let status = fs::read_to_string(format!("/proc/{pid}/status")).ok()?;
+    let parent = status.lines().find_map(|line| line.strip_prefix("PPid:"))?;
+    parent.trim().parse().ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_own_process_is_known() {
+        let own = std::process::id();
+        assert!(command_line(own).is_some());
+        assert_eq!(parent_of(own), Some(std::os::unix::process::parent_id()));
+        assert_ne!(&*short_name(own), "unknown");
+    }
+
+    #[test]
+    fn a_process_that_is_gone_is_unknown() {
+        assert_eq!(command_line(u32::MAX), None);
+        assert_eq!(parent_of(u32::MAX), None);
+        assert_eq!(&*short_name(u32::MAX), "unknown");
+    }
+}
