@@ -34,6 +34,7 @@ use crate::{
     request_log::RequestLog,
     torchserve::{lookup, management::Running, url::HttpUrl},
     workers::{
+        process::children_of,
         registry::{Registry, Server},
         torchserve::{self, Slot, Worker},
     },
@@ -199,7 +200,7 @@ impl Watcher {
         let mut found = Vec::new();
         while let Some(event) = self.next_process_event() {
             match event {
-                Some(event) => found.extend(self.take_process_event(event)),
+                Some(event) => self.take_process_event(event, &mut found),
                 None => self.metrics.lost(Loss::Malformed.name(), 1),
             }
         }
@@ -223,8 +224,8 @@ impl Watcher {
             .map(|entry| parse_process_event(&entry))
     }
 
-    /// Returns the process if it was found to be watched.
-    fn take_process_event(&mut self, event: ProcessEvent) -> Option<u32> {
+    /// Adds the processes that were found to be watched to `found`.
+    fn take_process_event(&mut self, event: ProcessEvent, found: &mut Vec<u32>) {
         match event.kind {
             process::EXIT => {
                 self.registry.exited(event.tgid);
@@ -239,26 +240,29 @@ impl Watcher {
                 }
             }
             process::FORK => self.registry.forked(event.parent, event.tgid),
-            process::EXEC => return self.inspect(event.tgid),
+            process::EXEC => self.inspect(event.tgid, found),
             // A process may have changed its command line since it was started.
             process::LISTEN if !self.registry.is_watched(event.tgid) => {
-                return self.inspect(event.tgid);
+                self.inspect(event.tgid, found);
             }
             _ => {}
         }
-        None
     }
 
-    fn inspect(&mut self, pid: u32) -> Option<u32> {
+    fn inspect(&mut self, pid: u32, found: &mut Vec<u32>) {
         if !self.registry.inspect(pid) {
-            return None;
+            return;
         }
-        match self.rings.watch_process(pid) {
-            Ok(()) => Some(pid),
-            Err(err) => {
-                self.metrics.lost(Loss::NotWatched.name(), 1);
-                warn!(pid, err = format!("{err:#}"), "process not watched");
-                None
+        if let Err(err) = self.rings.watch_process(pid) {
+            self.metrics.lost(Loss::NotWatched.name(), 1);
+            warn!(pid, err = format!("{err:#}"), "process not watched");
+            return;
+        }
+        found.push(pid);
+        // Forks from here on are told of by events; of those before, nothing else tells.
+        for child in children_of(pid) {
+            if !self.registry.is_watched(child) {
+                self.inspect(child, found);
             }
         }
     }

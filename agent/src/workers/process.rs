@@ -26,9 +26,36 @@ pub fn parent_of(pid: u32) -> Option<u32> {
     parent.trim().parse().ok()
 }
 
+/// Children of a process, of all its threads; none if it is gone.
+pub fn children_of(pid: u32) -> Vec<u32> {
+    let Ok(threads) = fs::read_dir(format!("/proc/{pid}/task")) else {
+        return Vec::new();
+    };
+    let of_thread = |thread: fs::DirEntry| fs::read_to_string(thread.path().join("children"));
+    threads
+        .filter_map(|thread| of_thread(thread.ok()?).ok())
+        .flat_map(|children| {
+            let pids = children.split_ascii_whitespace();
+            pids.filter_map(|pid| pid.parse().ok())
+                .collect::<Vec<u32>>()
+        })
+        .collect()
+}
+
 #[cfg(test)]
 mod tests {
+    use std::process::{Command, Stdio};
+
     use super::*;
+
+    #[test]
+    fn children_are_found() {
+        let mut child = Command::new("cat").stdin(Stdio::piped()).spawn().unwrap();
+        assert!(children_of(std::process::id()).contains(&child.id()));
+        child.kill().unwrap();
+        child.wait().unwrap();
+        assert!(children_of(u32::MAX).is_empty());
+    }
 
     #[test]
     fn the_own_process_is_known() {
