@@ -2,11 +2,13 @@
 
 use std::{
     io::{self, Read, Write},
-    net::{Ipv4Addr, TcpStream},
+    net::{Ipv4Addr, Shutdown, TcpStream},
     os::unix::net::UnixStream,
     path::Path,
     time::Duration,
 };
+
+use rustix::net::sockopt::set_socket_linger;
 
 use crate::{
     clock::monotonic_ns,
@@ -158,6 +160,28 @@ impl Connection {
         let call = self.send(bytes)?;
         let answer = self.receive(bytes.starts_with(b"HEAD "))?;
         Ok((call, answer))
+    }
+
+    /// Ends this direction; answers can still be read.
+    pub fn finish_sending(&self) -> io::Result<()> {
+        match &self.stream {
+            Stream::Tcp(stream) => stream.shutdown(Shutdown::Write),
+            Stream::Unix(stream) => stream.shutdown(Shutdown::Write),
+        }
+    }
+
+    /// Ends the connection at once and throws away what is under way, as a client does that crashed.
+    pub fn reset(self) -> io::Result<()> {
+        match &self.stream {
+            Stream::Tcp(stream) => Ok(set_socket_linger(stream, Some(Duration::ZERO))?),
+            Stream::Unix(_) => Ok(()),
+        }
+    }
+
+    /// Reads exactly `count` bytes, of whatever protocol.
+    pub fn receive_bytes(&mut self, count: usize) -> io::Result<Vec<u8>> {
+        self.until(|bytes| (bytes.len() >= count).then_some(()))?;
+        Ok(self.input.drain(..count).collect())
     }
 
     /// Whether the server ends the connection without a further byte.

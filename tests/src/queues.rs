@@ -4,6 +4,16 @@ use std::fs;
 
 /// Bytes that clients sent to a local port and its server has not read: in its queues, and still in theirs.
 pub fn unread(port: u16) -> u64 {
+    waiting(|server, _| server == port)
+}
+
+/// As [`unread`], of the one client on this host whose port is `client_port`.
+pub fn unread_from(port: u16, client_port: u16) -> u64 {
+    waiting(|server, client| (server, client) == (port, client_port))
+}
+
+/// Bytes that wait on the connections that `wanted` accepts, by the ports of their servers and their clients.
+fn waiting(wanted: impl Fn(u16, u16) -> bool) -> u64 {
     let mut bytes = 0;
     for path in ["/proc/net/tcp", "/proc/net/tcp6"] {
         let text = fs::read_to_string(path).expect("procfs is mounted");
@@ -11,12 +21,18 @@ pub fn unread(port: u16) -> u64 {
             let fields: Vec<&str> = line.split_whitespace().collect();
             let listens = fields[3] == "0A";
             let (unsent, unread) = fields[4].split_once(':').expect("two queues");
-            for (address, waiting) in [(fields[1], unread), (fields[2], unsent)] {
-                if address.ends_with(&format!(":{port:04X}")) && !listens {
+            let (own, other) = (port_of(fields[1]), port_of(fields[2]));
+            for (server, client, waiting) in [(own, other, unread), (other, own, unsent)] {
+                if wanted(server, client) && !listens {
                     bytes += u64::from_str_radix(waiting, 16).expect("a length");
                 }
             }
         }
     }
     bytes
+}
+
+fn port_of(address: &str) -> u16 {
+    let (_, port) = address.rsplit_once(':').expect("an address has a port");
+    u16::from_str_radix(port, 16).expect("a port")
 }

@@ -11,16 +11,15 @@ pub mod traffic;
 
 use std::{
     fs::{self, File},
-    os::unix::process::CommandExt as _,
     path::{Path, PathBuf},
-    process::{Child, Command, Stdio},
-    time::{Duration, Instant},
+    process::Command,
+    time::Duration,
 };
 
-use rustix::process::{Pid, Signal, kill_process, test_kill_process_group};
+use rustix::process::{Pid, Signal, kill_process};
 use tempfile::TempDir;
 
-use crate::{client, clock::wait_for, exposition::Exposition, gate};
+use crate::{client, clock::wait_for, exposition::Exposition, gate, leash::Leash};
 
 pub use config::Ports;
 pub use grpc::{Called, GrpcClient};
@@ -34,13 +33,6 @@ const MODELS: [&str; 2] = ["tiny", "twin"];
 const START_LIMIT: Duration = Duration::from_secs(120);
 /// Longest time until the frontend has ended after SIGTERM.
 const STOP_LIMIT: Duration = Duration::from_secs(30);
-/// Longest time that killed processes are waited for, so that none of them writes into a folder that is being removed.
-const LINGER_LIMIT: Duration = Duration::from_secs(5);
-
-/// Starts its arguments, and ends everything in its process group once its standard input is closed: so nothing
-/// outlives the test, however the test ends.
-const LEASH: &str = r#""$@" & cat >/dev/null; kill -KILL 0"#;
-
 /// The folder that set-up made; `None`, with the reason printed, when there is none.
 pub fn installed() -> Option<PathBuf> {
     let folder = std::env::var_os(FOLDER).map(PathBuf::from);
@@ -72,7 +64,7 @@ impl TorchServe {
         let config = folder.path().join("config.properties");
         let models = installed.join("models");
         fs::write(&config, config::text(&ports, &models, properties)).expect("the folder is ours");
-        let leash = Leash::start(installed, folder.path(), &config);
+        let leash = Leash::start(command(installed, folder.path(), &config));
         let pid = wait_for("TorchServe's frontend", START_LIMIT, || {
             let pid = fs::read_to_string(folder.path().join(".model_server.pid")).ok()?;
             pid.trim().parse().ok()
@@ -119,49 +111,24 @@ fn console(folder: &Path) -> String {
     String::from_utf8_lossy(&bytes).into_owned()
 }
 
-/// The process group that TorchServe runs in: launcher, frontend, workers and collectors.
-struct Leash(Child);
-
-impl Leash {
-    fn start(installed: &Path, folder: &Path, config: &Path) -> Self {
-        let venv = installed.join("venv/bin");
-        let path = std::env::var_os("PATH").unwrap_or_default();
-        let path = std::iter::once(venv.clone()).chain(std::env::split_paths(&path));
-        let path = std::env::join_paths(path).expect("no folder has a colon in its name");
-        let console = File::create(folder.join("console")).expect("the folder is ours");
-        let mut command = Command::new("sh");
-        command
-            .args(["-c", LEASH, "torchserve-leash"])
-            .arg(venv.join("torchserve"))
-            .args(["--start", "--foreground", "--no-config-snapshots"])
-            .arg("--ts-config")
-            .arg(config)
-            .arg("--models")
-            .args(MODELS.map(|model| format!("{model}={model}.mar")))
-            .current_dir(folder)
-            .env("PATH", path)
-            .env("JAVA_HOME", installed.join("java"))
-            .envs(["TEMP", "TMPDIR", "LOG_LOCATION", "METRICS_LOCATION"].map(|name| (name, folder)))
-            .process_group(0)
-            .stdin(Stdio::piped())
-            .stdout(console.try_clone().expect("a file can be shared"))
-            .stderr(console);
-        Self(command.spawn().expect("a shell can be started"))
-    }
-}
-
-impl Drop for Leash {
-    fn drop(&mut self) {
-        let group = i32::try_from(self.0.id()).ok().and_then(Pid::from_raw);
-        drop(self.0.stdin.take());
-        // It fails when the child was reaped already, which is what is wanted.
-        let _ = self.0.wait();
-        let start = Instant::now();
-        // A machine whose first process reaps nobody keeps the dead in the group: that is not worth a panic here.
-        while group.is_some_and(|group| test_kill_process_group(group).is_ok())
-            && start.elapsed() < LINGER_LIMIT
-        {
-            std::thread::sleep(Duration::from_millis(5));
-        }
-    }
+fn command(installed: &Path, folder: &Path, config: &Path) -> Command {
+    let venv = installed.join("venv/bin");
+    let path = std::env::var_os("PATH").unwrap_or_default();
+    let path = std::iter::once(venv.clone()).chain(std::env::split_paths(&path));
+    let path = std::env::join_paths(path).expect("no folder has a colon in its name");
+    let console = File::create(folder.join("console")).expect("the folder is ours");
+    let mut command = Leash::command(&venv.join("torchserve"));
+    command
+        .args(["--start", "--foreground", "--no-config-snapshots"])
+        .arg("--ts-config")
+        .arg(config)
+        .arg("--models")
+        .args(MODELS.map(|model| format!("{model}={model}.mar")))
+        .current_dir(folder)
+        .env("PATH", path)
+        .env("JAVA_HOME", installed.join("java"))
+        .envs(["TEMP", "TMPDIR", "LOG_LOCATION", "METRICS_LOCATION"].map(|name| (name, folder)))
+        .stdout(console.try_clone().expect("a file can be shared"))
+        .stderr(console);
+    command
 }

@@ -1,0 +1,261 @@
+//! The servers that the cases are played against, and what each knows of its own requests.
+
+use std::{
+    fs::{self, File},
+    path::{Path, PathBuf},
+    time::Duration,
+};
+
+use serde::Deserialize;
+use tempfile::TempDir;
+
+use crate::{
+    agent::free_port,
+    client::Connection,
+    clock::{wait_for, wait_within},
+    gate,
+    leash::Leash,
+    reference::stamps::Stamp,
+    server::Server,
+};
+
+/// Names the folder that set-up made: `venv`.
+const FOLDER: &str = "INFERPROBE_SERVERS_DIR";
+/// Applications of the servers.
+const APPS: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/servers");
+/// Longest time until a server listens.
+const START_LIMIT: Duration = Duration::from_secs(60);
+/// Longest time until a server has noted what it did.
+const MARKS_LIMIT: Duration = Duration::from_secs(10);
+
+/// A way to use sockets.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Kind {
+    /// uvicorn on asyncio, with h11.
+    UvicornAsyncio,
+    /// uvicorn on uvloop, with httptools.
+    UvicornUvloop,
+    /// gunicorn with threads.
+    Gunicorn,
+    /// hypercorn on asyncio, in a process of its own.
+    Hypercorn,
+    /// The blocking server of gRPC for Python.
+    Grpcio,
+    /// The reference server, with these options.
+    Reference(&'static [&'static str]),
+}
+
+impl Kind {
+    /// Whether it runs the ASGI application.
+    pub fn is_asgi(self) -> bool {
+        matches!(
+            self,
+            Self::UvicornAsyncio | Self::UvicornUvloop | Self::Hypercorn
+        )
+    }
+
+    /// Whether it reads a few bytes at a time, so that a long body takes it long.
+    pub fn is_slow(self) -> bool {
+        matches!(self, Self::Reference(args) if args.contains(&"1"))
+    }
+
+    fn words(self, venv: &Path, port: u16) -> (PathBuf, Vec<String>) {
+        let bin = venv.join("bin");
+        let at = format!("127.0.0.1:{port}");
+        let listen = ["--host".into(), "127.0.0.1".into(), "--port".into()];
+        let uvicorn = |how: &[&str]| {
+            let mut words = vec!["asgi_app:app".to_owned()];
+            words.extend(listen);
+            words.push(port.to_string());
+            words.extend(how.iter().map(|word| (*word).to_owned()));
+            let quiet = ["--ws", "wsproto", "--no-access-log", "--timeout-keep-alive"];
+            words.extend(quiet.map(str::to_owned));
+            words.push("60".into());
+            words
+        };
+        let own = |words: &[&str]| words.iter().map(|word| (*word).to_owned()).collect();
+        match self {
+            Self::UvicornAsyncio => (
+                bin.join("uvicorn"),
+                uvicorn(&["--loop", "asyncio", "--http", "h11"]),
+            ),
+            Self::UvicornUvloop => (
+                bin.join("uvicorn"),
+                uvicorn(&["--loop", "uvloop", "--http", "httptools"]),
+            ),
+            Self::Gunicorn => (
+                bin.join("gunicorn"),
+                own(&[
+                    "wsgi_app:app",
+                    "--bind",
+                    &at,
+                    "--worker-class",
+                    "gthread",
+                    "--threads",
+                    "4",
+                    "--keep-alive",
+                    "60",
+                    "--no-control-socket",
+                ]),
+            ),
+            Self::Hypercorn => (
+                bin.join("hypercorn"),
+                own(&["asgi_app:app", "--bind", &at, "--keep-alive", "60"]),
+            ),
+            Self::Grpcio => (
+                bin.join("python"),
+                own(&[&format!("{APPS}/grpc_app.py"), &port.to_string()]),
+            ),
+            Self::Reference(_) => unreachable!("it is not of Python"),
+        }
+    }
+}
+
+/// What a server in Python knows of a request.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Marks {
+    /// Field `x-case` of the request.
+    pub case: String,
+    /// The process that ran the handler.
+    pub pid: u32,
+    /// The handler began.
+    pub entered_ns: u64,
+    /// It had the whole body; `None`: it did not want it, or did not get it.
+    pub read_ns: Option<u64>,
+    /// It was about to hand over the first of its answer; `None`: it did not.
+    pub begun_ns: Option<u64>,
+    /// It had handed over the last of its answer, or had given up.
+    pub ended_ns: u64,
+    /// Status of the answer; 0 if it did not begin.
+    pub status: u16,
+    /// Bytes of the body that it was given.
+    pub body_bytes: u64,
+}
+
+/// The folder that set-up made; `None`, with the reason printed, when there is none.
+pub fn installed() -> Option<PathBuf> {
+    let folder = std::env::var_os(FOLDER).map(PathBuf::from);
+    if let Some(folder) = folder
+        && folder.join("venv/bin/uvicorn").is_file()
+    {
+        return Some(folder);
+    }
+    gate::skip(&format!("{FOLDER} names no folder with Python servers"));
+    None
+}
+
+impl From<&Stamp> for Marks {
+    fn from(stamp: &Stamp) -> Self {
+        Self {
+            case: String::new(),
+            pid: 0,
+            entered_ns: stamp.last_read.return_ns,
+            read_ns: Some(stamp.last_read.return_ns),
+            begun_ns: Some(stamp.first_write.call_ns),
+            ended_ns: stamp.last_write.return_ns,
+            status: stamp.status,
+            body_bytes: 0,
+        }
+    }
+}
+
+enum Running {
+    Python { _leash: Leash, folder: TempDir },
+    Reference(Server),
+}
+
+/// A running server; it ends when dropped.
+pub struct Host {
+    /// Which.
+    pub kind: Kind,
+    /// Port of 127.0.0.1.
+    pub port: u16,
+    running: Running,
+}
+
+impl Host {
+    /// Starts it, of those of `installed` where it is one, and waits until it listens.
+    pub fn start(kind: Kind, installed: &Path) -> Self {
+        if let Kind::Reference(args) = kind {
+            let server = Server::start(args);
+            let port = server.port();
+            let running = Running::Reference(server);
+            return Self {
+                kind,
+                port,
+                running,
+            };
+        }
+        let folder = tempfile::tempdir().expect("a folder for the server's files");
+        let console = File::create(folder.path().join("console")).expect("the folder is ours");
+        let port = free_port();
+        let (program, words) = kind.words(&installed.join("venv"), port);
+        let mut command = Leash::command(&program);
+        command
+            .args(words)
+            .current_dir(folder.path())
+            .env("PYTHONPATH", APPS)
+            .env("PYTHONDONTWRITEBYTECODE", "1")
+            .env("MARKS", folder.path().join("marks"))
+            .stdout(console.try_clone().expect("a file can be shared"))
+            .stderr(console);
+        let leash = Leash::start(command);
+        wait_for(&format!("{kind:?} that listens"), START_LIMIT, || {
+            Connection::open_tcp(port).ok()
+        });
+        let running = Running::Python {
+            _leash: leash,
+            folder,
+        };
+        Self {
+            kind,
+            port,
+            running,
+        }
+    }
+
+    /// Its marks of the requests `cases` of the connection from `peer_port`, in order, as far as they come; the
+    /// reference server does not know the cases by name.
+    pub fn marks(&mut self, peer_port: u16, cases: &[&str]) -> Vec<Option<Marks>> {
+        let mut marks = Vec::new();
+        let _ = wait_within(MARKS_LIMIT, || {
+            marks = self.marks_so_far(peer_port, cases);
+            marks.iter().all(Option::is_some).then_some(())
+        });
+        marks
+    }
+
+    fn marks_so_far(&mut self, peer_port: u16, cases: &[&str]) -> Vec<Option<Marks>> {
+        match &mut self.running {
+            Running::Python { folder, .. } => {
+                let text = fs::read_to_string(folder.path().join("marks")).unwrap_or_default();
+                let all: Vec<Marks> = text
+                    .split_inclusive('\n')
+                    .filter(|line| line.ends_with('\n'))
+                    .map(|line| serde_json::from_str(line).expect("a mark is JSON"))
+                    .collect();
+                let of = |case: &&str| all.iter().find(|marks| marks.case == **case).cloned();
+                cases.iter().map(of).collect()
+            }
+            Running::Reference(server) => {
+                let mut stamps = server.stamps(0);
+                stamps.retain(|stamp| stamp.peer_port == Some(peer_port));
+                stamps.sort_by_key(|stamp| stamp.seq);
+                let nth = |n: usize| stamps.get(n).map(Marks::from);
+                (0..cases.len()).map(nth).collect()
+            }
+        }
+    }
+
+    /// What it has printed.
+    pub fn console(&self) -> String {
+        match &self.running {
+            Running::Python { folder, .. } => {
+                let bytes = fs::read(folder.path().join("console")).unwrap_or_default();
+                String::from_utf8_lossy(&bytes).into_owned()
+            }
+            Running::Reference(_) => String::new(),
+        }
+    }
+}

@@ -1,0 +1,211 @@
+//! The client's side of a case: requests are written down as they are made, sends and answers as they happen.
+
+use std::{io, time::Duration};
+
+use crate::{
+    client::{Answer, Connection, request},
+    clock::{monotonic_ns, wait_within},
+    differential::{
+        expected::{Ending, Expected, Lenient, Sent},
+        hosts::Kind,
+    },
+    queues::unread_from,
+};
+
+/// Longest wait until a server has read what was sent; one that will not read while it is busy is not waited for longer.
+const READ_LIMIT: Duration = Duration::from_millis(500);
+
+/// One case on one connection.
+pub struct Play {
+    /// What the server is.
+    pub kind: Kind,
+    /// The client's end; `None` once it was reset.
+    pub client: Option<Connection>,
+    /// Its port, which the server calls the peer's.
+    pub local_port: u16,
+    /// Every request, in order.
+    pub expected: Vec<Expected>,
+    /// Every send, in order.
+    pub sends: Vec<Sent>,
+    name: &'static str,
+    port: u16,
+    made: usize,
+    sent: usize,
+    answered: usize,
+}
+
+impl Play {
+    /// Connects for the case `name`.
+    pub fn open(name: &'static str, kind: Kind, port: u16) -> Self {
+        let client = Connection::open_tcp(port).expect("the server listens");
+        Self {
+            kind,
+            local_port: client.local_port().expect("TCP has ports"),
+            client: Some(client),
+            expected: Vec::new(),
+            sends: Vec::new(),
+            name,
+            port,
+            made: 0,
+            sent: 0,
+            answered: 0,
+        }
+    }
+
+    /// A request for a model of its own, which is answered as `query` says.
+    pub fn post(&mut self, query: &str, body_bytes: usize) -> Vec<u8> {
+        self.ask("POST", query, &[], &vec![b'x'; body_bytes])
+    }
+
+    /// As [`Play::post`], with all that a request has.
+    pub fn ask(
+        &mut self,
+        method: &'static str,
+        query: &str,
+        fields: &[&str],
+        body: &[u8],
+    ) -> Vec<u8> {
+        let target = format!("/v1/models/{}:predict?{query}", self.next_model());
+        self.ask_at(method, &target, fields, body)
+    }
+
+    /// As [`Play::ask`], for any target.
+    pub fn ask_at(
+        &mut self,
+        method: &'static str,
+        target: &str,
+        fields: &[&str],
+        body: &[u8],
+    ) -> Vec<u8> {
+        let case = format!("{}/{}", self.name, self.expected.len());
+        let mark = format!("X-Case: {case}");
+        let fields = [fields, &[&mark]].concat();
+        let bytes = request(method, target, &fields, body);
+        self.note(method, target, &bytes);
+        bytes
+    }
+
+    /// Writes a request down whose bytes are these, next on the connection.
+    pub fn note(&mut self, method: &'static str, target: &str, bytes: &[u8]) {
+        let status = target
+            .split(['?', '&'])
+            .find_map(|pair| pair.strip_prefix("status=")?.parse().ok());
+        self.expected.push(Expected {
+            case: format!("{}/{}", self.name, self.expected.len()),
+            method,
+            model: self.next_model(),
+            purpose: "inference",
+            status: status.unwrap_or(200),
+            place: self.made..self.made + bytes.len(),
+            ending: Ending::Answered,
+            lenient: Lenient::No,
+            stream_ns: stream_ns(target),
+            response_bytes: None,
+            received_ns: None,
+        });
+        self.made += bytes.len();
+    }
+
+    /// The name of the next request's model; those of a connection differ, so that a wrong pairing shows.
+    pub fn next_model(&self) -> String {
+        format!("m{}", self.expected.len())
+    }
+
+    /// The latest request that was made.
+    pub fn latest(&mut self) -> &mut Expected {
+        self.expected.last_mut().expect("a request was made")
+    }
+
+    /// Bytes between requests, which belong to none.
+    pub fn filler(&mut self, bytes: usize) {
+        self.made += bytes;
+    }
+
+    /// Sends bytes in one call; requests are sent in the order in which they were made. Panics if the server is gone.
+    pub fn send(&mut self, bytes: &[u8]) {
+        self.try_send(bytes).expect("the server reads");
+    }
+
+    /// As [`Play::send`], to a server that may have ended the connection.
+    pub fn try_send(&mut self, bytes: &[u8]) -> io::Result<()> {
+        let place = self.sent..self.sent + bytes.len();
+        let client = self.client.as_mut().expect("the client is there");
+        let call = client.send(bytes)?;
+        self.sent = place.end;
+        self.sends.push(Sent { place, call });
+        Ok(())
+    }
+
+    /// Sends parts, each once the server has read the one before.
+    pub fn send_parts(&mut self, parts: &[&[u8]]) {
+        for (index, part) in parts.iter().enumerate() {
+            if index > 0 {
+                self.until_read();
+            }
+            self.send(part);
+        }
+    }
+
+    /// Waits until the server has read all that was sent; some servers do not while they are busy.
+    pub fn until_read(&self) {
+        let unread = || unread_from(self.port, self.local_port);
+        let _ = wait_within(READ_LIMIT, || (unread() == 0).then_some(()));
+    }
+
+    /// Reads the next answer; it belongs to the oldest request without one. Panics if it is not the right one.
+    pub fn receive(&mut self) {
+        let case = self.expected[self.answered].case.clone();
+        let status = self.expected[self.answered].status;
+        let answer = self.try_receive();
+        let answer = answer.unwrap_or_else(|err| panic!("{case} is answered: {err}"));
+        assert_eq!(answer.status, status, "{case}: {:?}", answer.head);
+    }
+
+    /// As [`Play::receive`], from a server that may not answer; what it answers is what must come out.
+    pub fn try_receive(&mut self) -> io::Result<Answer> {
+        let client = self.client.as_mut().expect("the client is there");
+        let expected = &mut self.expected[self.answered];
+        let answer = client.receive(expected.method == "HEAD")?;
+        expected.received_ns = Some(monotonic_ns());
+        expected.response_bytes = Some(answer.bytes);
+        expected.status = answer.status;
+        self.answered += 1;
+        Ok(answer)
+    }
+
+    /// Sends a request whole, and reads its answer.
+    pub fn exchange(&mut self, bytes: &[u8]) {
+        self.send(bytes);
+        self.receive();
+    }
+
+    /// Resets the connection.
+    pub fn reset(&mut self) {
+        let client = self.client.take().expect("the client is there");
+        client.reset().expect("a socket of ours");
+    }
+
+    /// What may be the next answer: the server's choice is what must come out, `otherwise` if it made none.
+    pub fn receive_or(&mut self, otherwise: Ending) {
+        let open = self.answered;
+        if self.try_receive().is_ok() {
+            self.expected[open].lenient = Lenient::Refused;
+        } else {
+            for expected in &mut self.expected[open..] {
+                expected.ending = otherwise;
+            }
+        }
+    }
+}
+
+/// How long an answer takes at least from its first part to its last, by the pauses that its target asks for.
+fn stream_ns(target: &str) -> u64 {
+    let number = |name: &str| {
+        let pair = target
+            .split(['?', '&'])
+            .find_map(|pair| pair.strip_prefix(name));
+        pair.and_then(|value| value.parse::<u64>().ok())
+    };
+    let gaps = number("chunks=").unwrap_or(1).saturating_sub(1);
+    gaps * number("gap_ms=").unwrap_or(0) * 1_000_000
+}

@@ -1,0 +1,196 @@
+//! Needs root: one list of cases against real servers of every kind, by their own marks.
+
+#![expect(
+    clippy::unwrap_used,
+    reason = "in a test file, a panic is a failed test"
+)]
+
+use std::{
+    collections::BTreeMap,
+    panic::{AssertUnwindSafe, catch_unwind},
+    time::Duration,
+};
+
+use inferprobe_tests::{
+    agent::{Agent, Logged},
+    clock::wait_within,
+    differential::{
+        cases::CASES,
+        expected::{Ending, Lenient},
+        hosts::{self, Host, Kind},
+        judge,
+        play::Play,
+    },
+    gate,
+};
+
+/// How long a case waits for its rows before the next one; those that are late count all the same.
+const ROWS_LIMIT: Duration = Duration::from_secs(2);
+const UNFINISHED: &str = "inferprobe_requests_unfinished_total";
+const LOST: &str = "inferprobe_records_lost_total";
+
+/// What the agent counts beside requests: by family and reason.
+type Counts = BTreeMap<(String, String), f64>;
+
+fn counts(agent: &Agent) -> Counts {
+    let metrics = agent.metrics();
+    let mut counts = Counts::new();
+    for name in [UNFINISHED, LOST] {
+        for sample in metrics.samples(name, &[]) {
+            let reason = sample.label("reason").unwrap();
+            counts.insert((name.to_owned(), reason.to_owned()), sample.value);
+        }
+    }
+    counts
+}
+
+/// How many requests of the play may be unfinished: the fewest, and the most.
+fn unfinished(play: &Play) -> (f64, f64) {
+    let count = |endings: &[Ending]| {
+        let all = play.expected.iter();
+        all.filter(|one| endings.contains(&one.ending)).count() as f64
+    };
+    let least = count(&[Ending::Unanswered]);
+    (least, least + count(&[Ending::Either, Ending::Unserved]))
+}
+
+fn of_play<'a>(rows: &'a [Logged], play: &'a Play, port: u16) -> impl Iterator<Item = &'a Logged> {
+    let ports = (Some(port), Some(play.local_port));
+    rows.iter()
+        .filter(move |row| (row.local_port, row.peer_port) == ports)
+}
+
+/// Waits until the agent has told what the play made it tell, and says what it counted meanwhile that it should not.
+fn settle(agent: &Agent, play: &Play, port: u16, before: &mut Counts) -> Vec<String> {
+    let answered = play.expected.iter();
+    let answered = answered
+        .filter(|one| one.ending == Ending::Answered)
+        .count();
+    let (least, most) = unfinished(play);
+    let _ = wait_within(ROWS_LIMIT, || {
+        let rows = of_play(&agent.log(), play, port).count();
+        let now: f64 = agent.metrics().sum(UNFINISHED, &[]);
+        let then: f64 = sum(before, UNFINISHED);
+        (rows >= answered && now - then >= least).then_some(())
+    });
+    let after = counts(agent);
+    let mut faults = Vec::new();
+    for ((name, reason), value) in &after {
+        let grown = value - before.get(&(name.clone(), reason.clone())).unwrap_or(&0.0);
+        if grown > 0.0 && (name == LOST || most == 0.0) {
+            faults.push(format!("{name}{{{reason}}} grew by {grown}"));
+        }
+    }
+    let grown = sum(&after, UNFINISHED) - sum(before, UNFINISHED);
+    if most > 0.0 && !(least..=most).contains(&grown) {
+        faults.push(format!("{grown} unfinished, not {least} to {most}"));
+    }
+    *before = after;
+    faults
+}
+
+fn sum(counts: &Counts, name: &str) -> f64 {
+    let of = counts.iter().filter(|((family, _), _)| family == name);
+    of.map(|(_, value)| value).sum()
+}
+
+/// Plays every case that means something to the server, and fails with a line for each that went wrong.
+fn play_all(kind: Kind) {
+    let Some(_turn) = gate::kernel() else { return };
+    let Some(installed) = hosts::installed() else {
+        return;
+    };
+    let mut host = Host::start(kind, &installed);
+    let agent = Agent::start(&["--watch-port", &host.port.to_string()]);
+    let mut plays = Vec::new();
+    let mut faults: BTreeMap<&str, Vec<String>> = BTreeMap::new();
+    let mut before = counts(&agent);
+    for case in CASES.iter().filter(|case| (case.on)(kind)) {
+        let mut play = Play::open(case.name, kind, host.port);
+        let played = catch_unwind(AssertUnwindSafe(|| (case.act)(&mut play)));
+        play.client = None;
+        if played.is_err() {
+            let fault = "cannot be played: see the panic above".to_owned();
+            faults.entry(case.name).or_default().push(fault);
+            continue;
+        }
+        let found = settle(&agent, &play, host.port, &mut before);
+        faults.entry(case.name).or_default().extend(found);
+        plays.push((case.name, play));
+    }
+    let errors = agent.errors();
+    let rows = agent.stop_for_log();
+    for (name, play) in &plays {
+        let known: Vec<&str> = play
+            .expected
+            .iter()
+            .filter(|one| one.ending == Ending::Answered && one.lenient != Lenient::Refused)
+            .map(|one| one.case.as_str())
+            .collect();
+        let marks = host.marks(play.local_port, &known);
+        let own: Vec<Logged> = of_play(&rows, play, host.port).cloned().collect();
+        let found = judge::faults(&play.expected, &play.sends, &own, |case| {
+            let at = known.iter().position(|known| *known == case)?;
+            marks[at].clone()
+        });
+        faults.entry(name).or_default().extend(found);
+    }
+    report(kind, &faults, &host, &errors);
+}
+
+fn report(kind: Kind, faults: &BTreeMap<&str, Vec<String>>, host: &Host, errors: &str) {
+    let failed: Vec<_> = faults
+        .iter()
+        .filter(|(_, found)| !found.is_empty())
+        .collect();
+    for (case, found) in &failed {
+        println!("| {kind:?} | {case} | {} |", found.join("; "));
+    }
+    assert!(
+        failed.is_empty(),
+        "{kind:?}: {} of {} cases; {}; {errors}",
+        failed.len(),
+        faults.len(),
+        host.console()
+    );
+}
+
+#[test]
+fn uvicorn_on_asyncio() {
+    play_all(Kind::UvicornAsyncio);
+}
+
+#[test]
+fn uvicorn_on_uvloop() {
+    play_all(Kind::UvicornUvloop);
+}
+
+#[test]
+fn gunicorn_with_threads() {
+    play_all(Kind::Gunicorn);
+}
+
+#[test]
+fn hypercorn() {
+    play_all(Kind::Hypercorn);
+}
+
+#[test]
+fn a_server_that_reads_as_much_as_it_can() {
+    play_all(Kind::Reference(&[]));
+}
+
+#[test]
+fn a_server_that_reads_a_byte_at_a_time() {
+    play_all(Kind::Reference(&["--read-sizes", "1"]));
+}
+
+#[test]
+fn a_server_that_reads_24_bytes_first() {
+    play_all(Kind::Reference(&[
+        "--io",
+        "vectored",
+        "--read-sizes",
+        "24,16360",
+    ]));
+}
