@@ -16,6 +16,7 @@ pub mod exposition;
 pub mod fit;
 pub mod gate;
 pub mod http;
+pub mod http2;
 pub mod leash;
 pub mod load;
 pub mod process;

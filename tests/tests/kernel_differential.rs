@@ -20,6 +20,7 @@ use inferprobe_tests::{
         hosts::{self, Host, Kind},
         judge,
         play::Play,
+        streams::STREAMS,
     },
     gate,
 };
@@ -27,6 +28,7 @@ use inferprobe_tests::{
 /// How long a case waits for its rows before the next one; those that are late count all the same.
 const ROWS_LIMIT: Duration = Duration::from_secs(2);
 const UNFINISHED: &str = "inferprobe_requests_unfinished_total";
+const COUNTED: &str = "inferprobe_requests_total";
 const LOST: &str = "inferprobe_records_lost_total";
 
 /// What the agent counts beside requests: by family and reason.
@@ -105,7 +107,7 @@ fn play_all(kind: Kind) {
     let mut plays = Vec::new();
     let mut faults: BTreeMap<&str, Vec<String>> = BTreeMap::new();
     let mut before = counts(&agent);
-    for case in CASES.iter().filter(|case| (case.on)(kind)) {
+    for case in CASES.iter().chain(STREAMS).filter(|case| (case.on)(kind)) {
         let mut play = Play::open(case.name, kind, host.port);
         let played = catch_unwind(AssertUnwindSafe(|| (case.act)(&mut play)));
         play.client = None;
@@ -118,6 +120,8 @@ fn play_all(kind: Kind) {
         faults.entry(case.name).or_default().extend(found);
         plays.push((case.name, play));
     }
+    let miscounted = miscounted(&agent, &plays);
+    faults.entry("all together").or_default().extend(miscounted);
     let errors = agent.errors();
     let rows = agent.stop_for_log();
     for (name, play) in &plays {
@@ -136,6 +140,35 @@ fn play_all(kind: Kind) {
         faults.entry(name).or_default().extend(found);
     }
     report(kind, &faults, &host, &errors);
+}
+
+/// Codes that are not counted as often as there are requests with them.
+fn miscounted(agent: &Agent, plays: &[(&str, Play)]) -> Vec<String> {
+    let mut bounds: BTreeMap<String, (f64, f64)> = BTreeMap::new();
+    let all = plays.iter().flat_map(|(_, play)| &play.expected);
+    for one in all.filter(|one| one.purpose == "inference") {
+        let (least, most) = match one.ending {
+            Ending::Answered => (1.0, 1.0),
+            Ending::Either => (0.0, 1.0),
+            Ending::Unanswered | Ending::Unserved => continue,
+        };
+        let bounds = bounds.entry(one.code.to_string()).or_default();
+        *bounds = (bounds.0 + least, bounds.1 + most);
+    }
+    let metrics = agent.metrics();
+    for sample in metrics.samples(COUNTED, &[]) {
+        bounds
+            .entry(sample.label("code").unwrap().to_owned())
+            .or_default();
+    }
+    let mut faults = Vec::new();
+    for (code, (least, most)) in bounds {
+        let counted = metrics.sum(COUNTED, &[("code", &code)]);
+        if !(least..=most).contains(&counted) {
+            faults.push(format!("{counted} of code {code}, not {least} to {most}"));
+        }
+    }
+    faults
 }
 
 fn report(kind: Kind, faults: &BTreeMap<&str, Vec<String>>, host: &Host, errors: &str) {
@@ -173,6 +206,11 @@ fn gunicorn_with_threads() {
 #[test]
 fn hypercorn() {
     play_all(Kind::Hypercorn);
+}
+
+#[test]
+fn grpc_with_blocking_handlers() {
+    play_all(Kind::Grpcio);
 }
 
 #[test]

@@ -26,8 +26,8 @@ pub enum Lenient {
     Early,
     /// The server refused it, or made of it what it liked: its status is the one that the client got.
     Refused,
-    /// It shares its connection's bytes with a protocol that follows: sizes are not certain.
-    Upgraded,
+    /// It shares its connection's bytes with others, or with a protocol that follows: sizes are not certain.
+    Shared,
 }
 
 /// One request of a case, and what must come out of it.
@@ -43,6 +43,8 @@ pub struct Expected {
     pub purpose: &'static str,
     /// Status of the answer.
     pub status: u16,
+    /// What it counts under: gRPC's own status has one of HTTP that stands for it.
+    pub code: u16,
     /// Where it lies in the client's bytes of this connection.
     pub place: Range<usize>,
     /// How it ends.

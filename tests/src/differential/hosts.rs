@@ -54,6 +54,16 @@ impl Kind {
         )
     }
 
+    /// Whether it speaks HTTP/1.
+    pub fn is_http1(self) -> bool {
+        self != Self::Grpcio
+    }
+
+    /// Whether it speaks HTTP/2.
+    pub fn is_http2(self) -> bool {
+        matches!(self, Self::Hypercorn | Self::Grpcio)
+    }
+
     /// Whether it reads a few bytes at a time, so that a long body takes it long.
     pub fn is_slow(self) -> bool {
         matches!(self, Self::Reference(args) if args.contains(&"1"))

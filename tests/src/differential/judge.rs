@@ -129,7 +129,7 @@ fn times(
     }
     let received_ns = one.received_ns.map_or(u64::MAX, |ns| ns + LATE_NS);
     let answered_from_ns = marks.and_then(|marks| marks.begun_ns).unwrap_or(0);
-    if one.lenient == Lenient::No {
+    if matches!(one.lenient, Lenient::No | Lenient::Shared) {
         let sent_ns = last.map_or(first.call_ns, |last| last.call_ns);
         let read_ns = marks.and_then(|marks| marks.read_ns).unwrap_or(received_ns);
         within("last read", Some(row.last_read_ns), sent_ns, read_ns);

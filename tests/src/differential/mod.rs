@@ -7,3 +7,4 @@ pub mod expected;
 pub mod hosts;
 pub mod judge;
 pub mod play;
+pub mod streams;

@@ -10,6 +10,7 @@ use crate::{
         hosts::Kind,
     },
     queues::unread_from,
+    reference::stamps::Call,
 };
 
 /// Longest wait until a server has read what was sent; one that will not read while it is busy is not waited for longer.
@@ -77,7 +78,7 @@ impl Play {
         fields: &[&str],
         body: &[u8],
     ) -> Vec<u8> {
-        let case = format!("{}/{}", self.name, self.expected.len());
+        let case = self.next_case();
         let mark = format!("X-Case: {case}");
         let fields = [fields, &[&mark]].concat();
         let bytes = request(method, target, &fields, body);
@@ -89,13 +90,15 @@ impl Play {
     pub fn note(&mut self, method: &'static str, target: &str, bytes: &[u8]) {
         let status = target
             .split(['?', '&'])
-            .find_map(|pair| pair.strip_prefix("status=")?.parse().ok());
+            .find_map(|pair| pair.strip_prefix("status=")?.parse().ok())
+            .unwrap_or(200);
         self.expected.push(Expected {
-            case: format!("{}/{}", self.name, self.expected.len()),
+            case: self.next_case(),
             method,
             model: self.next_model(),
             purpose: "inference",
-            status: status.unwrap_or(200),
+            status,
+            code: status,
             place: self.made..self.made + bytes.len(),
             ending: Ending::Answered,
             lenient: Lenient::No,
@@ -104,6 +107,11 @@ impl Play {
             received_ns: None,
         });
         self.made += bytes.len();
+    }
+
+    /// What the next request's server knows it by.
+    pub fn next_case(&self) -> String {
+        format!("{}/{}", self.name, self.expected.len())
     }
 
     /// The name of the next request's model; those of a connection differ, so that a wrong pairing shows.
@@ -128,12 +136,17 @@ impl Play {
 
     /// As [`Play::send`], to a server that may have ended the connection.
     pub fn try_send(&mut self, bytes: &[u8]) -> io::Result<()> {
-        let place = self.sent..self.sent + bytes.len();
         let client = self.client.as_mut().expect("the client is there");
         let call = client.send(bytes)?;
+        self.note_sent(bytes.len(), call);
+        Ok(())
+    }
+
+    /// Writes down that so many bytes more were sent.
+    pub fn note_sent(&mut self, bytes: usize, call: Call) {
+        let place = self.sent..self.sent + bytes;
         self.sent = place.end;
         self.sends.push(Sent { place, call });
-        Ok(())
     }
 
     /// Sends parts, each once the server has read the one before.
@@ -168,7 +181,7 @@ impl Play {
         let answer = client.receive(expected.method == "HEAD")?;
         expected.received_ns = Some(monotonic_ns());
         expected.response_bytes = Some(answer.bytes);
-        expected.status = answer.status;
+        (expected.status, expected.code) = (answer.status, answer.status);
         self.answered += 1;
         Ok(answer)
     }
