@@ -23,37 +23,21 @@ use inferprobe_tests::{
         streams::STREAMS,
     },
     gate,
+    tally::Tally,
 };
 
 /// How long a case waits for its rows before the next one; those that are late count all the same.
 const ROWS_LIMIT: Duration = Duration::from_secs(2);
-const UNFINISHED: &str = "inferprobe_requests_unfinished_total";
 const COUNTED: &str = "inferprobe_requests_total";
-const LOST: &str = "inferprobe_records_lost_total";
-
-/// What the agent counts beside requests: by family and reason.
-type Counts = BTreeMap<(String, String), f64>;
-
-fn counts(agent: &Agent) -> Counts {
-    let metrics = agent.metrics();
-    let mut counts = Counts::new();
-    for name in [UNFINISHED, LOST] {
-        for sample in metrics.samples(name, &[]) {
-            let reason = sample.label("reason").unwrap();
-            counts.insert((name.to_owned(), reason.to_owned()), sample.value);
-        }
-    }
-    counts
-}
 
 /// How many requests of the play may be unfinished: the fewest, and the most.
-fn unfinished(play: &Play) -> (f64, f64) {
-    let count = |endings: &[Ending]| {
-        let all = play.expected.iter();
-        all.filter(|one| endings.contains(&one.ending)).count() as f64
-    };
-    let least = count(&[Ending::Unanswered]);
-    (least, least + count(&[Ending::Either, Ending::Unserved]))
+fn unfinished(play: &Play) -> (u32, u32) {
+    let (mut fewest, mut most) = (0, 0);
+    for one in &play.expected {
+        fewest += u32::from(one.ending == Ending::Unanswered);
+        most += u32::from(one.ending != Ending::Answered);
+    }
+    (fewest, most)
 }
 
 fn of_play<'a>(rows: &'a [Logged], play: &'a Play, port: u16) -> impl Iterator<Item = &'a Logged> {
@@ -63,37 +47,21 @@ fn of_play<'a>(rows: &'a [Logged], play: &'a Play, port: u16) -> impl Iterator<I
 }
 
 /// Waits until the agent has told what the play made it tell, and says what it counted meanwhile that it should not.
-fn settle(agent: &Agent, play: &Play, port: u16, before: &mut Counts) -> Vec<String> {
+fn settle(agent: &Agent, play: &Play, port: u16, before: &mut Tally) -> Vec<String> {
     let answered = play.expected.iter();
     let answered = answered
         .filter(|one| one.ending == Ending::Answered)
         .count();
-    let (least, most) = unfinished(play);
+    let (fewest, most) = unfinished(play);
+    let mut now = Tally::of(agent);
     let _ = wait_within(ROWS_LIMIT, || {
+        now = Tally::of(agent);
         let rows = of_play(&agent.log(), play, port).count();
-        let now: f64 = agent.metrics().sum(UNFINISHED, &[]);
-        let then: f64 = sum(before, UNFINISHED);
-        (rows >= answered && now - then >= least).then_some(())
+        (rows >= answered && now.unfinished(before) >= f64::from(fewest)).then_some(())
     });
-    let after = counts(agent);
-    let mut faults = Vec::new();
-    for ((name, reason), value) in &after {
-        let grown = value - before.get(&(name.clone(), reason.clone())).unwrap_or(&0.0);
-        if grown > 0.0 && (name == LOST || most == 0.0) {
-            faults.push(format!("{name}{{{reason}}} grew by {grown}"));
-        }
-    }
-    let grown = sum(&after, UNFINISHED) - sum(before, UNFINISHED);
-    if most > 0.0 && !(least..=most).contains(&grown) {
-        faults.push(format!("{grown} unfinished, not {least} to {most}"));
-    }
-    *before = after;
+    let faults = now.faults(before, fewest, most);
+    *before = now;
     faults
-}
-
-fn sum(counts: &Counts, name: &str) -> f64 {
-    let of = counts.iter().filter(|((family, _), _)| family == name);
-    of.map(|(_, value)| value).sum()
 }
 
 /// Plays every case that means something to the server, and fails with a line for each that went wrong.
@@ -106,7 +74,7 @@ fn play_all(kind: Kind) {
     let agent = Agent::start(&["--watch-port", &host.port.to_string()]);
     let mut plays = Vec::new();
     let mut faults: BTreeMap<&str, Vec<String>> = BTreeMap::new();
-    let mut before = counts(&agent);
+    let mut before = Tally::of(&agent);
     for case in CASES.iter().chain(STREAMS).filter(|case| (case.on)(kind)) {
         let mut play = Play::open(case.name, kind, host.port);
         let played = catch_unwind(AssertUnwindSafe(|| (case.act)(&mut play)));

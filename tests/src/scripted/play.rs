@@ -160,7 +160,8 @@ fn act(client: TcpStream, script: &Script, progress: &Progress, reader: &AtomicI
         match *act {
             Act::Awaited => wait_for("a server that waits in a read", PATIENCE, || {
                 let thread = reader.load(Ordering::SeqCst);
-                let stat = std::fs::read_to_string(format!("/proc/self/task/{thread}/stat")).ok()?;
+                let stat =
+                    std::fs::read_to_string(format!("/proc/self/task/{thread}/stat")).ok()?;
                 let (_, state) = stat.rsplit_once(')')?;
                 state.starts_with(" S").then_some(())
             }),
@@ -178,7 +179,9 @@ fn act(client: TcpStream, script: &Script, progress: &Progress, reader: &AtomicI
             }),
             Act::Receive(until) => {
                 let mut bytes = vec![0; until - received];
-                (&client).read_exact(&mut bytes).expect("the server answers");
+                (&client)
+                    .read_exact(&mut bytes)
+                    .expect("the server answers");
                 assert!(bytes == script.answered[received..until], "other bytes");
                 received = until;
             }
