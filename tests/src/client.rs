@@ -59,6 +59,8 @@ enum Stream {
 pub struct Connection {
     stream: Stream,
     input: Vec<u8>,
+    /// What a read is read into.
+    buffer: Vec<u8>,
 }
 
 impl Connection {
@@ -89,6 +91,7 @@ impl Connection {
         Self {
             stream,
             input: Vec::new(),
+            buffer: vec![0; 65536],
         }
     }
 
@@ -201,15 +204,12 @@ impl Connection {
     }
 
     fn fill(&mut self) -> io::Result<bool> {
-        let start = self.input.len();
-        self.input.resize(start + 65536, 0);
-        let outcome = match &mut self.stream {
-            Stream::Tcp(stream) => stream.read(&mut self.input[start..]),
-            Stream::Unix(stream) => stream.read(&mut self.input[start..]),
-        };
-        self.input
-            .truncate(start + outcome.as_ref().copied().unwrap_or(0));
-        Ok(outcome? > 0)
+        let count = match &mut self.stream {
+            Stream::Tcp(stream) => stream.read(&mut self.buffer),
+            Stream::Unix(stream) => stream.read(&mut self.buffer),
+        }?;
+        self.input.extend_from_slice(&self.buffer[..count]);
+        Ok(count > 0)
     }
 }
 

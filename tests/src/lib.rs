@@ -31,3 +31,4 @@ pub mod steal;
 pub mod stream;
 pub mod tally;
 pub mod torchserve;
+pub mod volume;

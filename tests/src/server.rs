@@ -1,6 +1,7 @@
 //! A handle on a running reference server.
 
 use std::{
+    collections::BTreeMap,
     io::{BufRead, BufReader, Write},
     path::{Path, PathBuf},
     process::{ChildStdin, ChildStdout, Command, Stdio},
@@ -73,6 +74,18 @@ impl Server {
             let stamps = self.ask();
             (stamps.len() >= count).then_some(stamps)
         })
+    }
+
+    /// How many requests it has answered, by status.
+    pub fn codes(&mut self) -> BTreeMap<u16, u64> {
+        self.commands
+            .write_all(b"codes\n")
+            .expect("the reference server reads its commands");
+        let mut line = String::new();
+        self.answers
+            .read_line(&mut line)
+            .expect("the reference server's output is text");
+        serde_json::from_str(&line).expect("counts are JSON")
     }
 
     /// Lets it listen on one more unix socket.

@@ -46,16 +46,15 @@ impl Tally {
             .map(|(reason, by)| format!("{by} lost: {reason}"))
             .collect();
         let unfinished = self.grown(before, UNFINISHED);
-        let count: f64 = unfinished.iter().map(|(_, by)| by).sum();
-        if !(f64::from(fewest)..=f64::from(most)).contains(&count) {
+        if !(fewest..=most).contains(&self.unfinished(before)) {
             faults.push(format!("unfinished {unfinished:?}, not {fewest} to {most}"));
         }
         faults
     }
 
     /// How many requests were unfinished since `before`.
-    pub fn unfinished(&self, before: &Self) -> f64 {
+    pub fn unfinished(&self, before: &Self) -> u32 {
         let unfinished = self.grown(before, UNFINISHED);
-        unfinished.iter().map(|(_, by)| by).sum()
+        unfinished.iter().map(|(_, by)| *by as u32).sum()
     }
 }

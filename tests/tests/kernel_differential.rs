@@ -46,21 +46,30 @@ fn of_play<'a>(rows: &'a [Logged], play: &'a Play, port: u16) -> impl Iterator<I
         .filter(move |row| (row.local_port, row.peer_port) == ports)
 }
 
+/// What was counted up to the end of a play, and how many requests of the plays before may still turn out unfinished.
+struct Counted {
+    tally: Tally,
+    late: u32,
+}
+
 /// Waits until the agent has told what the play made it tell, and says what it counted meanwhile that it should not.
-fn settle(agent: &Agent, play: &Play, port: u16, before: &mut Tally) -> Vec<String> {
+fn settle(agent: &Agent, play: &Play, port: u16, counted: &mut Counted) -> Vec<String> {
     let answered = play.expected.iter();
     let answered = answered
         .filter(|one| one.ending == Ending::Answered)
         .count();
     let (fewest, most) = unfinished(play);
+    let before = &counted.tally;
     let mut now = Tally::of(agent);
     let _ = wait_within(ROWS_LIMIT, || {
         now = Tally::of(agent);
         let rows = of_play(&agent.log(), play, port).count();
-        (rows >= answered && now.unfinished(before) >= f64::from(fewest)).then_some(())
+        (rows >= answered && now.unfinished(before) >= fewest).then_some(())
     });
+    let most = most + counted.late;
     let faults = now.faults(before, fewest, most);
-    *before = now;
+    let late = most.saturating_sub(now.unfinished(before));
+    *counted = Counted { tally: now, late };
     faults
 }
 
@@ -74,7 +83,10 @@ fn play_all(kind: Kind) {
     let agent = Agent::start(&["--watch-port", &host.port.to_string()]);
     let mut plays = Vec::new();
     let mut faults: BTreeMap<&str, Vec<String>> = BTreeMap::new();
-    let mut before = Tally::of(&agent);
+    let mut counted = Counted {
+        tally: Tally::of(&agent),
+        late: 0,
+    };
     for case in CASES.iter().chain(STREAMS).filter(|case| (case.on)(kind)) {
         let mut play = Play::open(case.name, kind, host.port);
         let played = catch_unwind(AssertUnwindSafe(|| (case.act)(&mut play)));
@@ -84,7 +96,7 @@ fn play_all(kind: Kind) {
             faults.entry(case.name).or_default().push(fault);
             continue;
         }
-        let found = settle(&agent, &play, host.port, &mut before);
+        let found = settle(&agent, &play, host.port, &mut counted);
         faults.entry(case.name).or_default().extend(found);
         plays.push((case.name, play));
     }

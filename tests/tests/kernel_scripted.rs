@@ -76,7 +76,7 @@ fn every_script_is_measured() {
             let rows = agent.log();
             let own = |row: &&Logged| row.peer_port == Some(played.peer_port);
             let told = rows.iter().filter(own).count() >= played.stamps.len();
-            (told && now.unfinished(&before) >= f64::from(fewest)).then_some(())
+            (told && now.unfinished(&before) >= fewest).then_some(())
         });
         let counted = now.faults(&before, fewest, most);
         all.push((case.name, script, played, counted));

@@ -7,9 +7,9 @@ use clap::{Parser, ValueEnum};
 /// Serves HTTP/1.1, and tells on request when each of its reads returned and each of its writes was called.
 ///
 /// One line goes to standard output once it listens: `listening PORT`, or `listening PATH`. A line `stamps` on
-/// standard input is answered with one JSON object per finished request, then `end`; `listen PATH` opens one more unix
-/// socket and is answered like the first; at `leave` the first thread ends, and the others serve on. The server ends
-/// when standard input does.
+/// standard input is answered with one JSON object per finished request, then `end`; `codes` with one object of how
+/// many there are of each status; `listen PATH` opens one more unix socket and is answered like the first; at `leave`
+/// the first thread ends, and the others serve on. The server ends when standard input does.
 #[derive(Debug, Clone, Parser)]
 #[command(name = "reference-server")]
 pub struct Options {

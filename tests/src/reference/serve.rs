@@ -2,6 +2,7 @@
 //! standard input. What happens on a connection is in `connection.rs`.
 
 use std::{
+    collections::BTreeMap,
     io::{self, Read, Write},
     net::{Ipv4Addr, TcpListener},
     os::{
@@ -88,8 +89,8 @@ fn announce_place(place: &str) -> Result<()> {
     Ok(out.flush()?)
 }
 
-/// Does what the lines on standard input say, until it ends: `stamps` is answered with what is known, `listen PATH` opens
-/// one more unix socket, at `leave` the thread that reads the lines ends, and another reads on.
+/// Does what the lines on standard input say, until it ends: `stamps` and `codes` are answered with what is known, `listen
+/// PATH` opens one more unix socket, at `leave` the thread that reads the lines ends, and another reads on.
 fn answer_commands(options: &Options, stamps: &Stamps) -> Result<()> {
     let mut line = String::new();
     while io::stdin().read_line(&mut line)? > 0 {
@@ -97,6 +98,7 @@ fn answer_commands(options: &Options, stamps: &Stamps) -> Result<()> {
         let (command, argument) = text.split_once(' ').unwrap_or((text, ""));
         match command {
             "stamps" => tell(stamps)?,
+            "codes" => tell_codes(stamps)?,
             "leave" => leave(options, stamps),
             "listen" => {
                 let unix = Some(argument.into());
@@ -117,6 +119,17 @@ fn tell(stamps: &Stamps) -> Result<()> {
         out.write_all(b"\n")?;
     }
     out.write_all(b"end\n")?;
+    Ok(out.flush()?)
+}
+
+/// Tells how many requests were answered, by status.
+fn tell_codes(stamps: &Stamps) -> Result<()> {
+    let mut codes: BTreeMap<u16, u64> = BTreeMap::new();
+    for stamp in stamps.lock().unwrap_or_else(PoisonError::into_inner).iter() {
+        *codes.entry(stamp.status).or_default() += 1;
+    }
+    let mut out = io::stdout().lock();
+    writeln!(out, "{}", serde_json::to_string(&codes)?)?;
     Ok(out.flush()?)
 }
 

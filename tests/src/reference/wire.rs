@@ -23,12 +23,18 @@ use crate::{
 pub struct Wire {
     socket: OwnedFd,
     io: IoMode,
+    /// What a read is read into; it grows to the largest.
+    buffer: Vec<u8>,
 }
 
 impl Wire {
     /// Takes a connected, blocking socket.
     pub fn new(socket: OwnedFd, io: IoMode) -> Self {
-        Self { socket, io }
+        Self {
+            socket,
+            io,
+            buffer: Vec::new(),
+        }
     }
 
     /// Waits until there is something to read, or the peer has ended; tells when.
@@ -46,32 +52,17 @@ impl Wire {
     }
 
     /// One read of at most `max` bytes, appended to `into`; `None` at the end of the stream.
-    pub fn read(&self, max: usize, into: &mut Vec<u8>) -> io::Result<Option<Call>> {
-        let start = into.len();
-        into.resize(start + max, 0);
+    pub fn read(&mut self, max: usize, into: &mut Vec<u8>) -> io::Result<Option<Call>> {
+        if self.buffer.len() < max {
+            self.buffer.resize(max, 0);
+        }
         let call_ns = monotonic_ns();
-        let outcome = self.read_once(&mut into[start..]);
+        let outcome = read_once(&self.socket, self.io, &mut self.buffer[..max]);
         let return_ns = monotonic_ns();
-        into.truncate(start + outcome.as_ref().copied().unwrap_or(0));
+        let count = outcome?;
+        into.extend_from_slice(&self.buffer[..count]);
         let call = Call { call_ns, return_ns };
-        outcome.map(|count| (count > 0).then_some(call))
-    }
-
-    fn read_once(&self, bytes: &mut [u8]) -> io::Result<usize> {
-        let (head, tail) = bytes.split_at_mut(bytes.len().min(100));
-        Ok(match self.io {
-            IoMode::ReadWrite => rustix::io::read(&self.socket, bytes)?,
-            IoMode::RecvSend => recv(&self.socket, bytes, RecvFlags::empty())?.0,
-            IoMode::Vectored => {
-                let mut parts = [IoSliceMut::new(head), IoSliceMut::new(tail)];
-                rustix::io::readv(&self.socket, &mut parts)?
-            }
-            IoMode::Message => {
-                let mut parts = [IoSliceMut::new(head), IoSliceMut::new(tail)];
-                let mut control = RecvAncillaryBuffer::default();
-                recvmsg(&self.socket, &mut parts, &mut control, RecvFlags::empty())?.bytes
-            }
-        })
+        Ok((count > 0).then_some(call))
     }
 
     /// Writes all of `bytes`, in one call unless the kernel takes less; spans the first call to the last return.
@@ -100,7 +91,7 @@ impl Wire {
     }
 
     /// Tells the peer that nothing more will be written, and reads what it still sends.
-    pub fn linger(&self) -> io::Result<()> {
+    pub fn linger(&mut self) -> io::Result<()> {
         rustix::net::shutdown(&self.socket, rustix::net::Shutdown::Write)?;
         let mut rest = Vec::new();
         while self.read(65536, &mut rest)?.is_some() {
@@ -108,4 +99,21 @@ impl Wire {
         }
         Ok(())
     }
+}
+
+fn read_once(socket: &OwnedFd, io: IoMode, bytes: &mut [u8]) -> io::Result<usize> {
+    let (head, tail) = bytes.split_at_mut(bytes.len().min(100));
+    Ok(match io {
+        IoMode::ReadWrite => rustix::io::read(socket, bytes)?,
+        IoMode::RecvSend => recv(socket, bytes, RecvFlags::empty())?.0,
+        IoMode::Vectored => {
+            let mut parts = [IoSliceMut::new(head), IoSliceMut::new(tail)];
+            rustix::io::readv(socket, &mut parts)?
+        }
+        IoMode::Message => {
+            let mut parts = [IoSliceMut::new(head), IoSliceMut::new(tail)];
+            let mut control = RecvAncillaryBuffer::default();
+            recvmsg(socket, &mut parts, &mut control, RecvFlags::empty())?.bytes
+        }
+    })
 }
