@@ -50,6 +50,9 @@ pub mod flag {
     pub const REQUEST_CUT: u8 = 1 << 2;
     /// The connection is AF_UNIX: it has no ports, and its close is not seen.
     pub const UNIX: u8 = 1 << 3;
+    /// The record tells of the writes of a connection of [`super::mode::STREAMS`], which are numbered and counted apart from
+    /// its reads: both may be under way at once.
+    pub const ANSWERS: u8 = 1 << 5;
     /// The read's last byte came with its first: `arrival_ns` holds for each of its bytes.
     pub const ONE_ARRIVAL: u8 = 1 << 4;
 }
@@ -78,9 +81,10 @@ pub struct Record {
     pub written_bytes: u64,
     /// The last bytes written, the newest in the low byte; 0 where they are not known.
     pub tail: u64,
-    /// Bytes read and written on the connection since it is watched, whether or not a record told of them.
+    /// Bytes read and written on the connection since it is watched, whether or not a record told of them; with
+    /// [`mode::STREAMS`], those of the record's direction.
     pub total_bytes: u64,
-    /// Number of this record on its connection, from 1: a gap is a loss.
+    /// Number of this record on its connection, from 1: a gap is a loss. Records with [`flag::ANSWERS`] have their own.
     pub seq: u32,
     /// Process that read or wrote last.
     pub tgid: u32,

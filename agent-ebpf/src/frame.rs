@@ -6,6 +6,8 @@ use crate::abi::mode;
 
 /// Bytes that are looked at.
 pub const PEEK: usize = 8;
+/// Bytes of the header of an HTTP/2 frame.
+pub const FRAME_HEAD_LEN: usize = 9;
 
 const GET: u32 = u32::from_be_bytes(*b"GET ");
 const POST: u32 = u32::from_be_bytes(*b"POST");
@@ -17,6 +19,24 @@ const PATCH: u32 = u32::from_be_bytes(*b"PATC");
 const TRACE: u32 = u32::from_be_bytes(*b"TRAC");
 const CONNECT: u32 = u32::from_be_bytes(*b"CONN");
 const HTTP2: u32 = u32::from_be_bytes(*b"PRI ");
+
+/// Types of frames.
+const DATA: u8 = 0;
+const HEADERS: u8 = 1;
+const RST_STREAM: u8 = 3;
+const SETTINGS: u8 = 4;
+const PING: u8 = 6;
+const WINDOW_UPDATE: u8 = 8;
+/// Bits of their flags.
+const ACK: u8 = 0x1;
+const END_STREAM: u8 = 0x1;
+const END_HEADERS: u8 = 0x4;
+const PADDED: u8 = 0x8;
+const PRIORITY: u8 = 0x20;
+/// Longest payload that nobody has to agree to, bytes (RFC 9113, 6.5.2).
+const FRAME_CAP: u32 = 16_384;
+/// Longest SETTINGS that a server is taken to begin with, bytes: there are some ten settings, of six bytes each.
+const SETTINGS_CAP: u32 = 192;
 
 /// How the connection is to be cut whose first read of `bytes` starts with these: one of [`mode`].
 ///
@@ -50,6 +70,106 @@ pub fn looks_like_request(first: [u8; PEEK], len: usize) -> bool {
         u32::from_be_bytes([first[0], first[1], first[2], first[3]]),
         GET | POST | PUT | HEAD | DELETE | OPTIONS | PATCH | HTTP2 | TRACE | CONNECT
     )
+}
+
+/// The header of an HTTP/2 frame, as one number (RFC 9113, section 4.1): the payload's length and the type's byte stand
+/// highest, the stream lowest.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct FrameHead {
+    /// Length of the payload, type, flags and all of the stream but its last byte.
+    first: u64,
+    /// The last byte of the stream.
+    last: u8,
+}
+
+impl FrameHead {
+    /// Reads a header.
+    #[inline(always)]
+    pub const fn new(first: [u8; PEEK], last: u8) -> Self {
+        Self {
+            first: u64::from_be_bytes(first),
+            last,
+        }
+    }
+
+    #[inline(always)]
+    const fn len(self) -> u32 {
+        (self.first >> 40) as u32
+    }
+
+    #[inline(always)]
+    const fn kind(self) -> u8 {
+        (self.first >> 32) as u8
+    }
+
+    #[inline(always)]
+    const fn flags(self) -> u8 {
+        (self.first >> 24) as u8
+    }
+
+    #[inline(always)]
+    const fn stream(self) -> u32 {
+        (self.first as u32) << 8 | self.last as u32
+    }
+
+    /// Whether a read that starts so may start with a frame of a client: by these a connection is joined that is older
+    /// than its watch. Such a one that every stretch of bytes may look like is none of them.
+    #[inline(always)]
+    pub const fn is_client_sign(self) -> bool {
+        match self.kind() {
+            HEADERS => self.is_whole_block(),
+            PING => self.is_ping(),
+            WINDOW_UPDATE => self.len() == 4 && self.flags() == 0 && self.stream() >> 31 == 0,
+            _ => false,
+        }
+    }
+
+    /// Whether a write that starts so may start with a frame of a server.
+    #[inline(always)]
+    pub const fn is_server_sign(self) -> bool {
+        match self.kind() {
+            DATA => {
+                let len = self.len();
+                self.is_of_client_stream()
+                    && self.flags() & !(END_STREAM | PADDED) == 0
+                    && len <= FRAME_CAP
+                    && (len > 0 || self.flags() & END_STREAM != 0)
+            }
+            RST_STREAM => self.is_of_client_stream() && self.len() == 4 && self.flags() == 0,
+            SETTINGS => self.stream() == 0 && self.len() == 0 && self.flags() == ACK,
+            _ => self.is_client_sign(),
+        }
+    }
+
+    /// Whether it is the SETTINGS that either side begins with.
+    #[inline(always)]
+    pub const fn is_first_settings(self) -> bool {
+        self.kind() == SETTINGS
+            && self.flags() == 0
+            && self.stream() == 0
+            && self.len() % 6 == 0
+            && self.len() <= SETTINGS_CAP
+    }
+
+    #[inline(always)]
+    const fn is_whole_block(self) -> bool {
+        let flags = self.flags();
+        self.is_of_client_stream()
+            && self.len() > 0
+            && self.len() <= FRAME_CAP
+            && flags & END_HEADERS != 0
+            && flags & !(END_STREAM | END_HEADERS | PADDED | PRIORITY) == 0
+    }
+
+    #[inline(always)]
+    const fn is_ping(self) -> bool {
+        self.len() == 8 && self.flags() & !ACK == 0 && self.stream() == 0
+    }
+
+    #[inline(always)]
+    const fn is_of_client_stream(self) -> bool {
+        self.stream() & 1 == 1 && self.stream() >> 31 == 0
+    }
 }
 
 /// Whether a write that starts with these bytes starts an HTTP/1 answer.
@@ -128,6 +248,85 @@ mod tests {
             let (first, len) = peek(head);
             let bytes = u32::try_from(head.len()).unwrap();
             assert_eq!(mode_of(first, len, bytes), expected, "{head:?}");
+        }
+    }
+
+    fn head(bytes: [u8; FRAME_HEAD_LEN]) -> FrameHead {
+        let (first, last) = bytes.split_first_chunk().unwrap();
+        FrameHead::new(*first, last[0])
+    }
+
+    #[test]
+    fn frames_of_a_client_tell_a_connection_to_join() {
+        for bytes in [
+            *b"\0\x01\x20\x01\x04\0\0\0\x01",
+            *b"\0\0\x08\x01\x05\0\0\x01\x03",
+            *b"\0\0\x30\x01\x24\x7f\xff\xff\xff",
+            *b"\0\0\x08\x06\x01\0\0\0\0",
+            *b"\0\0\x04\x08\0\0\0\0\0",
+            *b"\0\0\x04\x08\0\0\0\0\x05",
+        ] {
+            assert!(head(bytes).is_client_sign(), "{bytes:x?}");
+            assert!(head(bytes).is_server_sign(), "{bytes:x?}");
+        }
+    }
+
+    #[test]
+    fn frames_of_a_server_tell_where_its_answers_go_on() {
+        for bytes in [
+            *b"\0\0\x09\0\0\0\0\0\x01",
+            *b"\0\0\0\0\x01\0\0\0\x03",
+            *b"\0\x40\0\0\x09\0\0\0\x03",
+            *b"\0\0\x04\x03\0\0\0\0\x05",
+            *b"\0\0\0\x04\x01\0\0\0\0",
+        ] {
+            assert!(head(bytes).is_server_sign(), "{bytes:x?}");
+            assert!(!head(bytes).is_client_sign(), "{bytes:x?}");
+        }
+    }
+
+    #[test]
+    fn other_bytes_are_no_frames() {
+        for bytes in [
+            [0; FRAME_HEAD_LEN],
+            [0xff; FRAME_HEAD_LEN],
+            *b"HTTP/1.1 ",
+            *b"PRI * HTT",
+            *b"{\"inputs\"",
+            // A stream of the server's, none, and one that is too high.
+            *b"\0\0\x08\x01\x04\0\0\0\x02",
+            *b"\0\0\x08\x01\x04\0\0\0\0",
+            *b"\0\0\x08\x01\x04\x80\0\0\x01",
+            // No block, one too long, one that goes on, and unknown flags.
+            *b"\0\0\0\x01\x04\0\0\0\x01",
+            *b"\0\x40\x01\x01\x04\0\0\0\x01",
+            *b"\0\0\x08\x01\x01\0\0\0\x01",
+            *b"\0\0\x08\x01\x44\0\0\0\x01",
+            // Of the wrong length.
+            *b"\0\0\x09\x06\0\0\0\0\0",
+            *b"\0\0\x08\x08\0\0\0\0\0",
+            // Content without an end or a byte, and small numbers in a tensor.
+            *b"\0\0\0\0\0\0\0\0\x01",
+            *b"\x01\0\0\0\0\0\0\0\x03",
+        ] {
+            assert!(!head(bytes).is_client_sign(), "{bytes:x?}");
+            assert!(!head(bytes).is_server_sign(), "{bytes:x?}");
+        }
+    }
+
+    #[test]
+    fn a_server_begins_with_settings() {
+        for bytes in [*b"\0\0\x18\x04\0\0\0\0\0", *b"\0\0\0\x04\0\0\0\0\0"] {
+            assert!(head(bytes).is_first_settings(), "{bytes:x?}");
+        }
+        for bytes in [
+            *b"\0\0\0\x04\x01\0\0\0\0",
+            *b"\0\0\x07\x04\0\0\0\0\0",
+            *b"\0\0\x18\x04\0\0\0\0\x01",
+            *b"\0\x06\0\x04\0\0\0\0\0",
+            *b"\x81\x05hello\x81\x05",
+        ] {
+            assert!(!head(bytes).is_first_settings(), "{bytes:x?}");
         }
     }
 

@@ -6,6 +6,7 @@ mod kernel;
 mod maps;
 mod payload;
 mod probes;
+mod upgrade;
 mod walker;
 
 #[cfg(not(test))]

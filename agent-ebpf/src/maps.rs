@@ -21,7 +21,7 @@ use inferprobe_ebpf::{
     segment::Conn,
 };
 
-use crate::kernel::Sock;
+use crate::kernel::{Family, Sock};
 
 /// Bytes waiting in the ring from which a record wakes the agent up; below, the agent's own timer does.
 const WAKEUP_BYTES: u64 = 512 << 10;
@@ -88,6 +88,10 @@ const CLONE: usize = 1 << 9;
 #[btf_map]
 static CONNS: SkStorage<Conn, NO_PREALLOC> = SkStorage::new();
 
+/// State of the answers of watched connections of HTTP/2: on these, one task may write while another reads.
+#[btf_map]
+static ANSWERS: SkStorage<Conn, NO_PREALLOC> = SkStorage::new();
+
 /// Marks of watched listeners, which their connections inherit. One byte, so that accepting a connection costs the
 /// server next to nothing, and its state is only allocated by its own hooks, where a failure does it no harm.
 #[btf_map]
@@ -117,6 +121,10 @@ static PORTS: Array<u64, 1024> = Array::new();
 #[btf_map]
 static LISTENERS: LruHashMap<u64, u8, 1024> = LruHashMap::new();
 
+/// TCP ports that watched listeners have, or had: the server's side of a connection is the one with such a port.
+#[btf_map]
+static SERVED: LruHashMap<u32, u8, 1024> = LruHashMap::new();
+
 /// Cookies of workers' TCP sockets, by their ports: the worker's own above, the frontend's below.
 #[btf_map]
 static WORKERS: LruHashMap<u32, u64, 1024> = LruHashMap::new();
@@ -142,10 +150,27 @@ pub(crate) fn conn_or_new(sk: Sock) -> Result<*mut Conn, DropReason> {
     CONNS.get_or_insert(sk)
 }
 
+/// State of the answers of an HTTP/2 connection, made if there was none.
+#[inline(always)]
+pub(crate) fn answers_or_new(sk: Sock) -> Result<*mut Conn, DropReason> {
+    ANSWERS.get_or_insert(sk)
+}
+
 /// Marks a listener as watched.
 #[inline(always)]
 pub(crate) fn mark(sk: Sock) -> Result<(), DropReason> {
-    MARKS.get_or_insert(sk).map(|_| ())
+    MARKS.get_or_insert(sk)?;
+    if sk.family() == Some(Family::Inet) {
+        // Without room, an older connection of HTTP/2 is not joined.
+        let _ = SERVED.insert(sk.local_port() as u32, 1, BPF_ANY.into());
+    }
+    Ok(())
+}
+
+/// Whether a watched listener has the TCP port, or had it.
+#[inline(always)]
+pub(crate) fn serves_port(port: u16) -> bool {
+    SERVED.get_ptr(port as u32).is_some()
 }
 
 /// Whether the socket is a watched listener, or was accepted by one.

@@ -7,7 +7,7 @@ use aya_ebpf::helpers::{
 };
 use inferprobe_ebpf::{
     abi::{COPY_CAP, PAYLOAD_CAP},
-    frame::PEEK,
+    frame::{FRAME_HEAD_LEN, FrameHead, PEEK},
     segment::{Capture, Conn},
 };
 
@@ -98,15 +98,17 @@ impl Default for Vector {
 }
 
 impl Bytes {
+    /// No bytes: reading them fails. Unlike `None` it has a value in each field, whichever of them the compiler looks at.
+    pub(crate) const UNKNOWN: Self = Self {
+        start: 0,
+        vectors: 0,
+        total: 0,
+    };
+
     /// The first bytes and how many there are; `None` when they cannot be read.
     #[inline(always)]
     pub(crate) fn peek(self) -> Option<([u8; PEEK], usize)> {
-        let (start, len) = if self.vectors == 0 {
-            (self.start, self.total as u64)
-        } else {
-            let first: Vector = read(self.start)?;
-            (first.start, smaller(first.len, self.total as u64))
-        };
+        let (start, len) = self.first()?;
         let mut first = 0_u64;
         let len = if len > PEEK as u64 {
             PEEK as u32
@@ -121,6 +123,28 @@ impl Bytes {
         } else {
             Some((first.to_ne_bytes(), len as usize))
         }
+    }
+
+    /// The first bytes, read as the header of an HTTP/2 frame; `None` when it does not lie whole, or cannot be read.
+    #[inline(always)]
+    pub(crate) fn frame_head(self) -> Option<FrameHead> {
+        let (start, len) = self.first()?;
+        if len < FRAME_HEAD_LEN as u64 {
+            return None;
+        }
+        let first: u64 = read(start)?;
+        let last: u8 = read(start + PEEK as u64)?;
+        Some(FrameHead::new(first.to_ne_bytes(), last))
+    }
+
+    /// The first buffer and its bytes.
+    #[inline(always)]
+    fn first(self) -> Option<(u64, u64)> {
+        if self.vectors == 0 {
+            return Some((self.start, self.total as u64));
+        }
+        let first: Vector = read(self.start)?;
+        Some((first.start, smaller(first.len, self.total as u64)))
     }
 
     /// Copies what `capture` asks for into the payload; returns how many bytes came, `None` when memory was unreadable.
@@ -184,7 +208,7 @@ fn smaller(a: u64, b: u64) -> u64 {
 
 /// `value`, which the compiler must not reason about: so that a mask behind it stays, for the verifier to see.
 #[inline(always)]
-fn opaque(value: u32) -> u32 {
+pub(crate) fn opaque(value: u32) -> u32 {
     // SAFETY: a reference is valid to read.
     unsafe { core::ptr::read_volatile(&value) }
 }

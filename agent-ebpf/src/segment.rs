@@ -74,8 +74,12 @@ pub struct Conn {
     pub positioned: u8,
     /// 1 in an answer of which a chunk was seen.
     pub chunked: u8,
+    /// HTTP/2: 1 once it was joined in the middle, until the answers were met at the beginning of a frame.
+    pub joined: u8,
+    /// 1 once the server agreed to speak something else, until its next write or the next read tells whether that is HTTP/2.
+    pub switching: u8,
     /// Zero.
-    pub reserved: [u8; 4],
+    pub reserved: [u8; 2],
 }
 
 const _: () = assert!(size_of::<Conn>() == 104 + 3072 + 136 + 32 + 40);
@@ -139,7 +143,9 @@ impl Conn {
             closed: 0,
             positioned: 0,
             chunked: 0,
-            reserved: [0; 4],
+            joined: 0,
+            switching: 0,
+            reserved: [0; 2],
         }
     }
 
@@ -324,25 +330,30 @@ impl Conn {
         }
     }
 
-    /// Takes in a write of `bytes` on a shared connection that returned at `now_ns`; returns the record that it goes up
-    /// in. The walk counts and copies. `None`: as [`Conn::on_send`].
+    /// Takes in a write of `bytes` on a shared connection that returned at `now_ns`: `self` is the state of its answers, and
+    /// `conn` that of its requests. The walk counts and copies.
     #[inline(always)]
-    pub fn on_stream_send(&mut self, now_ns: u64, bytes: u32) -> Option<u8> {
-        let start_ns = self.send_start_ns;
-        self.send_start_ns = 0;
+    pub fn on_stream_send(&mut self, conn: &mut Self, now_ns: u64, bytes: u32) {
+        if self.record.cookie == 0 {
+            self.record.cookie = conn.record.cookie;
+            self.record.local_port = conn.record.local_port;
+            self.record.peer_port = conn.record.peer_port;
+            self.record.flags = conn.record.flags & flag::UNIX | flag::ANSWERS;
+            self.record.mode = mode::STREAMS;
+            self.answer_walk = conn.answer_walk;
+        }
+        let start_ns = conn.send_start_ns;
+        conn.send_start_ns = 0;
+        self.record.tgid = conn.record.tgid;
         self.record.total_bytes += u64::from(bytes);
-        let record_kind = match self.phase {
-            phase::READING => {
-                self.record.written_bytes = 0;
-                kind::EXCHANGE
-            }
-            phase::WRITING => kind::PROGRESS,
-            _ => return None,
-        };
-        self.phase = phase::WRITING;
         self.note_first_write(start_ns, now_ns);
         self.record.last_write_ns = now_ns;
-        Some(record_kind)
+    }
+
+    /// Notes that a read of a shared connection went up: it waits for no write.
+    #[inline(always)]
+    pub fn on_stream_read(&mut self) {
+        self.phase = phase::WRITING;
     }
 
     /// How a connection that may be an HTTP/2 client's begins.
@@ -352,6 +363,43 @@ impl Conn {
         if spoken == mode::STREAMS {
             self.request_walk = Walk::BEFORE_PREFACE;
         }
+    }
+
+    /// Takes the connection, of which nothing was seen, for an HTTP/2 one that was joined in the middle: before a frame of
+    /// the client.
+    #[inline(always)]
+    pub fn join(&mut self) {
+        self.record.mode = mode::STREAMS;
+        self.joined = 1;
+    }
+
+    /// Passes over a write of `bytes` on a connection that was joined in the middle: no frame begins with it.
+    #[inline(always)]
+    pub fn pass_over_send(&mut self, bytes: u32) {
+        self.send_start_ns = 0;
+        self.record.total_bytes += u64::from(bytes);
+    }
+
+    /// Takes the connection to speak HTTP/2 from here on: before the client's preface.
+    #[inline(always)]
+    pub fn switch(&mut self) {
+        self.switching = 0;
+        self.set_mode(mode::STREAMS);
+    }
+
+    /// Takes back a write of `bytes`, the first after a read segment, which was taken in as an HTTP/1 answer: the segment
+    /// is to go up without it.
+    #[inline(always)]
+    pub fn take_back_write(&mut self, bytes: u32) {
+        if self.record.flags & flag::WRITE_AT_RETURN == 0 {
+            self.send_start_ns = self.record.first_write_ns;
+        }
+        self.record.total_bytes -= u64::from(bytes);
+        self.record.first_write_ns = 0;
+        self.record.last_write_ns = 0;
+        self.record.written_bytes = 0;
+        self.record.writes = 0;
+        self.record.answer_len = 0;
     }
 
     /// Where one direction of a shared connection stands.
@@ -856,51 +904,55 @@ mod tests {
     fn each_transfer_of_shared_connections_goes_up_by_itself() {
         let mut player = Player::new();
         player.conn.set_mode(mode::STREAMS);
+        player.conn.record.cookie = 7;
+        let mut answers = Conn::new();
         let read = |player: &mut Player, now_ns, bytes, arrival| {
             player.recv(now_ns, bytes, arrival, false);
             player.conn.on_walked(false, bytes, true);
+            player.emit(kind::READ, now_ns);
+            player.conn.on_stream_read();
         };
-        let write = |player: &mut Player, start_ns, now_ns, bytes| {
+        let mut write = |player: &mut Player, start_ns, now_ns, bytes| {
             player.conn.send_start_ns = start_ns;
-            let record_kind = player.conn.on_stream_send(now_ns, bytes).unwrap();
-            player.conn.on_walked(true, bytes, true);
-            player.emit(record_kind, now_ns);
+            answers.on_stream_send(&mut player.conn, now_ns, bytes);
+            answers.on_walked(true, bytes, true);
+            answers.seal(kind::PROGRESS, now_ns);
+            player.up.push(answers.record);
+            answers.sent();
         };
         read(&mut player, 10, 100, Arrival::At(5));
-        read(&mut player, 20, 200, Arrival::At(15));
         write(&mut player, 28, 30, 50);
+        read(&mut player, 35, 200, Arrival::At(31));
         write(&mut player, 38, 40, 60);
-        read(&mut player, 50, 9, Arrival::At(45));
-        write(&mut player, 58, 60, 70);
-        let told: Vec<(u8, u64, u64, u64, u64)> = player
+        let told: Vec<_> = player
             .up
             .iter()
             .map(|record| {
-                let Record {
-                    kind,
-                    arrival_ns,
-                    first_write_ns,
-                    read_bytes,
-                    written_bytes,
-                    ..
-                } = *record;
-                (kind, arrival_ns, first_write_ns, read_bytes, written_bytes)
+                let times = (record.arrival_ns, record.first_write_ns);
+                let bytes = (record.read_bytes, record.written_bytes);
+                (record.kind, record.seq, times, bytes, record.total_bytes)
             })
             .collect();
         assert_eq!(
             told,
             [
-                (kind::READ, 5, 0, 100, 0),
-                (kind::EXCHANGE, 15, 28, 200, 50),
-                (kind::PROGRESS, 15, 38, 200, 110),
-                (kind::EXCHANGE, 45, 58, 9, 70),
+                (kind::READ, 1, (5, 0), (100, 0), 100),
+                (kind::PROGRESS, 1, (0, 28), (0, 50), 50),
+                (kind::READ, 2, (31, 0), (200, 0), 300),
+                (kind::PROGRESS, 2, (0, 38), (0, 110), 110),
             ]
+        );
+        assert!(
+            player
+                .up
+                .iter()
+                .all(|record| record.cookie == 7 && record.mode == mode::STREAMS)
         );
         assert_eq!(
             (player.up[0].request_len, player.up[1].answer_len),
             (100, 50)
         );
-        assert_eq!(player.conn.room(true), 1_024);
+        assert_eq!(player.conn.close_cuts(), None);
     }
 
     #[test]
@@ -917,5 +969,55 @@ mod tests {
         assert_eq!(player.conn.close_cuts(), Some(kind::READ));
         player.send(20, 21, 100, true);
         assert_eq!(player.conn.close_cuts(), None);
+    }
+
+    #[test]
+    fn a_write_taken_back_leaves_the_reads_and_is_the_answers() {
+        let mut player = Player::new();
+        player.conn.record.cookie = 7;
+        player.recv(10, 100, Arrival::At(1), true);
+        player.conn.send_start_ns = 18;
+        let first = player.conn.on_send(20, 80, Looks::default()).unwrap();
+        player.conn.captured_answer(first.capture, 80);
+        player.conn.answer_walk = Walk::behind(60);
+        player.conn.take_back_write(80);
+        player.emit(kind::READ, 20);
+        player.conn.switch();
+        let told = player.up[0];
+        assert_eq!(
+            (
+                told.mode,
+                told.read_bytes,
+                told.request_len,
+                told.answer_len
+            ),
+            (mode::MESSAGES, 100, 100, 0)
+        );
+        assert_eq!((told.written_bytes, told.total_bytes), (0, 100));
+        assert_eq!(player.conn.walk(false).keeps(), 24);
+        let mut answers = Conn::new();
+        answers.on_stream_send(&mut player.conn, 20, 80);
+        let told = answers.record;
+        assert_eq!(
+            (told.cookie, told.mode, told.flags, told.total_bytes),
+            (7, mode::STREAMS, flag::ANSWERS, 80)
+        );
+        assert_eq!((told.first_write_ns, told.last_write_ns), (18, 20));
+        assert_eq!(answers.walk(true).keeps(), 60);
+    }
+
+    #[test]
+    fn a_joined_connection_passes_over_writes_that_begin_no_frame() {
+        let mut player = Player::new();
+        player.conn.join();
+        player.recv(10, 100, Arrival::Unseen, false);
+        assert!(player.conn.walk(false).is_before_head());
+        player.conn.send_start_ns = 15;
+        player.conn.pass_over_send(1_000);
+        assert_eq!(player.conn.record.total_bytes, 1_100);
+        let mut answers = Conn::new();
+        answers.on_stream_send(&mut player.conn, 30, 9);
+        assert_eq!(answers.record.first_write_ns, 30);
+        assert_eq!(answers.record.total_bytes, 9);
     }
 }

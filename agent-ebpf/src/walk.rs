@@ -13,8 +13,8 @@ const DATA: u8 = 0;
 const LAST_KIND: u8 = 9;
 /// Bytes of a DATA frame that are carried in the requests' direction: the message that names the model begins there.
 pub const REQUEST_DATA_KEPT: u32 = 256;
-/// As [`REQUEST_DATA_KEPT`], in the answers' direction.
-pub const ANSWER_DATA_KEPT: u32 = 0;
+/// As [`REQUEST_DATA_KEPT`], in the answers' direction: where messages of gRPC begin that are sent in one frame.
+pub const ANSWER_DATA_KEPT: u32 = 64;
 
 /// Where one direction of a connection stands.
 #[repr(C)]
@@ -42,11 +42,17 @@ impl Walk {
     };
 
     /// Before the preface of a client.
-    pub const BEFORE_PREFACE: Self = Self {
-        left: PREFACE_LEN,
-        keep: PREFACE_LEN,
-        ..Self::START
-    };
+    pub const BEFORE_PREFACE: Self = Self::behind(PREFACE_LEN);
+
+    /// Before `bytes` bytes that are carried, and the first frame behind them.
+    #[inline(always)]
+    pub const fn behind(bytes: u32) -> Self {
+        Self {
+            left: bytes,
+            keep: bytes,
+            ..Self::START
+        }
+    }
 
     /// In bytes that have no frames, of which the next `kept` are to be carried.
     pub const fn carrying(kept: u32) -> Self {

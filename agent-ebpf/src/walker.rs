@@ -33,8 +33,8 @@ const STOP: i64 = 1;
 pub(crate) enum Side {
     /// From the client.
     Requests,
-    /// From the server: goes up as a record of this kind.
-    Answers(u8),
+    /// From the server.
+    Answers,
 }
 
 /// Where the walk of one transfer stands.
@@ -52,7 +52,7 @@ struct Cursor {
     vectors: u32,
     /// Bytes to come in the transfer.
     left: u32,
-    /// Kind of the answers' record; 0: requests.
+    /// 1: answers; 0: requests.
     answers: u32,
 }
 
@@ -62,7 +62,7 @@ struct Cursor {
 pub(crate) fn walk(conn: &mut Conn, user: Option<Bytes>, bytes: u32, side: Side, now_ns: u64) {
     let answers = match side {
         Side::Requests => 0,
-        Side::Answers(record_kind) => record_kind as u32,
+        Side::Answers => 1,
     };
     let conn: *mut Conn = conn;
     let mut cursor = Cursor {
@@ -97,7 +97,7 @@ pub(crate) fn walk(conn: &mut Conn, user: Option<Bytes>, bytes: u32, side: Side,
         conn.on_walked(answers != 0, lost, false);
     }
     if cursor.answers != 0 {
-        maps::emit(conn, cursor.answers as u8, now_ns);
+        maps::emit(conn, kind::PROGRESS, now_ns);
     }
 }
 
@@ -197,8 +197,7 @@ fn send_up(cursor: &mut Cursor, conn: &mut Conn) {
         maps::emit(conn, kind::READ, cursor.now_ns);
         conn.on_split();
     } else {
-        maps::emit(conn, cursor.answers as u8, cursor.now_ns);
-        cursor.answers = kind::PROGRESS as u32;
+        maps::emit(conn, kind::PROGRESS, cursor.now_ns);
     }
 }
 

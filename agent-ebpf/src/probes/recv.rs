@@ -4,7 +4,7 @@ use core::ptr;
 
 use aya_ebpf::{macros::btf_tracepoint, programs::BtfTracePointContext};
 use inferprobe_ebpf::{
-    abi::{DropReason, flag, mode},
+    abi::{DropReason, flag, kind, mode},
     arrival::Arrival,
     frame::{PEEK, begins_frame, looks_like_request, mode_of},
     segment::{Conn, phase},
@@ -46,10 +46,15 @@ fn try_sock_recv_length(sk: Sock, ret: i32, flags: i32) -> Result<(), DropReason
     let bytes = ret as u32;
     let mut conn = maps::conn(sk);
     if conn.is_null() {
-        if !is_request_of_a_watched(sk, bytes) {
+        let sign = sign_of_a_watched(sk, bytes);
+        if sign == Sign::None {
             return note_taken(sk, bytes);
         }
         conn = maps::conn_or_new(sk)?;
+        if sign == Sign::Frame {
+            // SAFETY: a map value, non-null by `conn_or_new`.
+            unsafe { (*conn).join() };
+        }
     }
     // SAFETY: a map value, which stays valid for the program. Tasks that use one socket at once may mix their figures up;
     // what comes of it is told apart, or counted, in userspace.
@@ -58,18 +63,24 @@ fn try_sock_recv_length(sk: Sock, ret: i32, flags: i32) -> Result<(), DropReason
         return Ok(());
     }
     introduce(conn, sk);
-    let user = payload::of_current(bytes);
-    let request_like = match conn.phase {
-        phase::IDLE => {
-            conn.set_mode(mode_of_first_read(user, bytes));
-            if conn.record.mode == mode::FRAMES && conn.record.flags & flag::UNIX == 0 {
+    let user = Some(payload::of_current(bytes).unwrap_or(Bytes::UNKNOWN));
+    let fresh = conn.phase == phase::IDLE && conn.joined == 0;
+    let switching = conn.phase == phase::WRITING && conn.switching != 0;
+    let mut request_like = false;
+    if fresh || switching {
+        let spoken = mode_of_first_read(user, bytes);
+        conn.switching = 0;
+        if fresh {
+            conn.set_mode(spoken);
+            if spoken == mode::FRAMES && conn.record.flags & flag::UNIX == 0 {
                 maps::note_worker(&conn.record);
             }
-            false
+        } else if spoken == mode::STREAMS {
+            conn.switch();
         }
-        phase::READING => conn.record.mode == mode::MESSAGES && is_request_like(user),
-        _ => false,
-    };
+    } else if conn.phase == phase::READING && conn.record.mode == mode::MESSAGES {
+        request_like = is_request_like(user);
+    }
     let now_ns = now_ns();
     let plan = conn.plan_recv(bytes, request_like);
     if let Some(cut) = plan.cut {
@@ -82,6 +93,10 @@ fn try_sock_recv_length(sk: Sock, ret: i32, flags: i32) -> Result<(), DropReason
     let capture = conn.on_recv(now_ns, bytes, arrival, plan);
     if conn.is_walked(bytes) {
         walker::walk(conn, user, bytes, walker::Side::Requests, now_ns);
+        if conn.record.mode == mode::STREAMS {
+            maps::emit(conn, kind::READ, now_ns);
+            conn.on_stream_read();
+        }
         return Ok(());
     }
     let copied = match user {
@@ -209,22 +224,55 @@ fn introduce(conn: &mut Conn, sk: Sock) {
     }
 }
 
+/// What the first bytes of a read on an unknown socket are a sign of.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Sign {
+    /// Nothing that is watched.
+    None,
+    /// A request, or a worker's frame.
+    Request,
+    /// A frame on an HTTP/2 connection.
+    Frame,
+}
+
 /// Whether an unknown socket is a server's side of a connection that is older than its watch.
 ///
-/// Its first bytes must look like a request: a watched server is also a client of others.
+/// Its first bytes must look like a request: a watched server is also a client of others. The frames of HTTP/2 look alike
+/// on both sides: there the port must be a server's.
 #[inline(always)]
-fn is_request_of_a_watched(sk: Sock, bytes: u32) -> bool {
+fn sign_of_a_watched(sk: Sock, bytes: u32) -> Sign {
     let by_process = maps::watches(maps::current().0);
-    match sk.family() {
-        Some(Family::Inet)
-            if by_process || maps::watches_port(sk.local_port()) || maps::is_marked(sk) => {}
-        Some(Family::Unix) if by_process && sk.unix_address() != 0 => {}
-        _ => return false,
-    }
-    match peek(payload::of_current(bytes)) {
-        Some((first, len)) => {
-            looks_like_request(first, len) || (by_process && begins_frame(first, bytes))
+    let serves = match sk.family() {
+        Some(Family::Inet) => {
+            let port = sk.local_port();
+            let by_port = maps::watches_port(port);
+            if !by_process && !by_port && !maps::is_marked(sk) {
+                return Sign::None;
+            }
+            by_port || maps::serves_port(port)
         }
+        Some(Family::Unix) if by_process && sk.unix_address() != 0 => true,
+        _ => return Sign::None,
+    };
+    let user = payload::of_current(bytes);
+    match peek(user) {
+        Some((first, len))
+            if looks_like_request(first, len) || (by_process && begins_frame(first, bytes)) =>
+        {
+            Sign::Request
+        }
+        Some(_) if serves && is_client_sign(user) => Sign::Frame,
+        _ => Sign::None,
+    }
+}
+
+#[inline(always)]
+fn is_client_sign(user: Option<Bytes>) -> bool {
+    match user {
+        Some(user) => match user.frame_head() {
+            Some(head) => head.is_client_sign(),
+            None => false,
+        },
         None => false,
     }
 }

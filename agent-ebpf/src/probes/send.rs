@@ -4,7 +4,7 @@ use aya_ebpf::{macros::btf_tracepoint, programs::BtfTracePointContext};
 use inferprobe_ebpf::{
     abi::{DropReason, kind, mode},
     frame::{looks_like_answer, looks_like_chunk},
-    segment::{Looks, phase},
+    segment::{Conn, Looks, phase},
 };
 
 use crate::{
@@ -12,7 +12,7 @@ use crate::{
     maps,
     payload::{self, Bytes},
     probes::done,
-    walker,
+    upgrade, walker,
 };
 
 /// The start of a send; 6.16 and later (net/ipv4/tcp.c, `tcp_sendmsg_locked`).
@@ -63,30 +63,44 @@ fn try_sock_send_length(sk: Sock, ret: i32) -> Result<(), DropReason> {
     let bytes = ret as u32;
     conn.record.tgid = maps::current().0;
     let user = payload::of_current(bytes);
-    if conn.record.mode == mode::STREAMS {
-        let now_ns = now_ns();
-        if let Some(record_kind) = conn.on_stream_send(now_ns, bytes) {
-            walker::walk(
-                conn,
-                user,
-                bytes,
-                walker::Side::Answers(record_kind),
-                now_ns,
-            );
+    if conn.switching != 0 {
+        conn.switching = 0;
+        if is_first_settings(user) {
+            conn.switch();
         }
+    }
+    let now_ns = now_ns();
+    if conn.record.mode == mode::STREAMS {
+        if conn.joined != 0 {
+            if !is_server_sign(user) {
+                conn.pass_over_send(bytes);
+                return Ok(());
+            }
+            conn.joined = 0;
+        }
+    } else if !take_message(conn, user, bytes, now_ns) {
         return Ok(());
     }
+    // SAFETY: a map value, non-null by `answers_or_new`; writers of one HTTP/2 connection take turns.
+    let answers = unsafe { &mut *maps::answers_or_new(sk)? };
+    answers.on_stream_send(conn, now_ns, bytes);
+    walker::walk(answers, user, bytes, walker::Side::Answers, now_ns);
+    Ok(())
+}
+
+/// Takes in a write of bytes that are not walked; `true`: they are to be walked after all.
+#[inline(always)]
+fn take_message(conn: &mut Conn, user: Option<Bytes>, bytes: u32, now_ns: u64) -> bool {
     let looks = if conn.phase == phase::WRITING && conn.record.mode == mode::MESSAGES {
         looks(user, bytes)
     } else {
         Looks::default()
     };
-    let now_ns = now_ns();
     if conn.send_cuts(looks) {
         maps::emit(conn, kind::PROGRESS, now_ns);
     }
     let Some(plan) = conn.on_send(now_ns, bytes, looks) else {
-        return Ok(());
+        return false;
     };
     let copied = match user {
         Some(user) => {
@@ -107,6 +121,16 @@ fn try_sock_send_length(sk: Sock, ret: i32) -> Result<(), DropReason> {
             }
         }
     }
+    if plan.emit == Some(kind::EXCHANGE)
+        && conn.record.mode == mode::MESSAGES
+        && upgrade::is_agreed(conn, plan.capture.at)
+        && upgrade::switches(conn, bytes)
+    {
+        conn.take_back_write(bytes);
+        maps::emit(conn, kind::READ, now_ns);
+        conn.switch();
+        return true;
+    }
     match plan.emit {
         Some(record_kind) => maps::emit(conn, record_kind, now_ns),
         None => {
@@ -117,7 +141,7 @@ fn try_sock_send_length(sk: Sock, ret: i32) -> Result<(), DropReason> {
             }
         }
     }
-    Ok(())
+    false
 }
 
 /// Whether bytes that a socket without state was given are a watched server's answer: its request was read before.
@@ -126,6 +150,28 @@ fn answers_an_earlier_request(sk: Sock, bytes: u32) -> bool {
     let watched = maps::watches(maps::current().0)
         || (sk.family() == Some(Family::Inet) && maps::watches_port(sk.local_port()));
     watched && looks(payload::of_current(bytes), bytes).answer_like
+}
+
+#[inline(always)]
+fn is_server_sign(user: Option<Bytes>) -> bool {
+    match user {
+        Some(user) => match user.frame_head() {
+            Some(head) => head.is_server_sign(),
+            None => false,
+        },
+        None => false,
+    }
+}
+
+#[inline(always)]
+fn is_first_settings(user: Option<Bytes>) -> bool {
+    match user {
+        Some(user) => match user.frame_head() {
+            Some(head) => head.is_first_settings(),
+            None => false,
+        },
+        None => false,
+    }
 }
 
 #[inline(always)]

@@ -86,7 +86,11 @@ impl Catalogue {
         if asked.on_unix && entry.is_some_and(|entry| entry.inner_unix) {
             return Route::of(Purpose::Inner);
         }
-        let call = grpc::is_call(asked.target).then(|| self.purpose_of_call(entry, asked.target));
+        let call = match asked.target {
+            // Of a connection that is older than the watch: it may be an inference.
+            "" if asked.is_grpc => Some(Purpose::Inference),
+            target => grpc::is_call(target).then(|| self.purpose_of_call(entry, target)),
+        };
         match call {
             Some(purpose) if asked.is_grpc => {
                 let named = asked

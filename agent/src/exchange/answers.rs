@@ -67,6 +67,8 @@ pub enum Step {
     Ended(Answer),
     /// The connection speaks something else from here on; the answer to the upgrade is over.
     Upgraded(Answer),
+    /// The connection speaks HTTP/2 from here on, and the request that asked for it is answered there.
+    Switched,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -336,7 +338,11 @@ impl AnswerStream {
         if head.status == 101 {
             let answer = self.end();
             self.state = State::Tunnel;
-            on_step(Step::Upgraded(answer), None);
+            let step = match head.upgrades_to_http2 {
+                true => Step::Switched,
+                false => Step::Upgraded(answer),
+            };
+            on_step(step, None);
             return;
         }
         self.state = match head.body {

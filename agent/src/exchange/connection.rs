@@ -6,10 +6,12 @@ use crate::{
     exchange::{
         Answer, Exchange, Loss, Outcome, Peer, Request, Unfinished,
         answers::{AnswerStream, Step, Writes},
+        http2::Http2Connection,
         requests::{Reads, RequestStream},
         sequence::Sequence,
     },
     kernel::rings::RecordView,
+    protocol::http1::{self, Parse},
 };
 
 /// Silence after which an answer whose end cannot be seen is taken for finished, its end left unknown.
@@ -28,6 +30,8 @@ pub struct Connection {
     /// The request whose answer is being written.
     answering: Option<Request>,
     missed_bytes: u64,
+    /// The request that will be answered over HTTP/2: the server agreed to go on so.
+    switching: Option<Request>,
 }
 
 impl Connection {
@@ -40,13 +44,48 @@ impl Connection {
             answers: AnswerStream::default(),
             answering: None,
             missed_bytes: 0,
+            switching: None,
         }
+    }
+
+    /// Goes on as HTTP/2: gives the connection that it is from here on, and what of `view` is left for it.
+    pub fn upgrade<'a>(
+        &mut self,
+        mut view: RecordView<'a>,
+        out: &mut Vec<Outcome>,
+    ) -> (Http2Connection, RecordView<'a>) {
+        let mut told_bytes = 0;
+        let agreed = match http1::parse_answer(view.answer) {
+            Parse::Complete(head, len) => (head.status == 101).then_some(len),
+            _ => None,
+        };
+        if let Some(len) = agreed {
+            // The agreement and the first frames are one write.
+            self.switching = self.requests.pending.pop_front();
+            view.answer = &view.answer[len..];
+            told_bytes = len as u64;
+        }
+        let switched = self.switching.take();
+        self.close(Unfinished::Unanswered, out);
+        let mut connection = Http2Connection::upgraded(
+            switched,
+            self.sequence.number(),
+            told_bytes,
+            self.sequence.peer,
+        );
+        connection.missed_bytes = self.take_missed_bytes();
+        (connection, view)
     }
 
     /// Takes in a record; returns whether the connection goes on.
     pub fn take(&mut self, view: &RecordView<'_>, out: &mut Vec<Outcome>) -> bool {
         if !self.sequence.follows(&view.record) {
             self.resynchronise(out);
+        }
+        if view.record.read_bytes > 0 && self.switching.take().is_some() {
+            // What was read is HTTP/2, and the kernel half did not see it begin.
+            out.push(Outcome::Lost(Loss::Http2Unfollowed));
+            out.push(Outcome::Unfinished(Unfinished::LostRecords));
         }
         match view.record.kind {
             kind::READ => self.take_reads(view, out),
@@ -85,7 +124,7 @@ impl Connection {
 
     /// Whether nothing is under way at all.
     pub fn is_idle(&self) -> bool {
-        self.requests.pending.is_empty() && !self.answers.is_open()
+        self.requests.pending.is_empty() && !self.answers.is_open() && self.switching.is_none()
     }
 
     /// Ends an answer that has been silent for [`QUIET_NS`] and whose end nothing will tell.
@@ -102,7 +141,11 @@ impl Connection {
         if let Some(answer) = self.answers.close() {
             self.finish(answer, out);
         }
-        for request in std::mem::take(&mut self.requests.pending) {
+        let switching = self.switching.take();
+        for request in switching
+            .into_iter()
+            .chain(std::mem::take(&mut self.requests.pending))
+        {
             if !request.complete {
                 out.push(Outcome::Unfinished(Unfinished::Incomplete));
                 continue;
@@ -122,7 +165,12 @@ impl Connection {
 
     fn resynchronise(&mut self, out: &mut Vec<Outcome>) {
         out.push(Outcome::Lost(Loss::Resynchronised));
-        if self.answering.take().is_some() {
+        for _ in self
+            .answering
+            .take()
+            .into_iter()
+            .chain(self.switching.take())
+        {
             out.push(Outcome::Unfinished(Unfinished::LostRecords));
         }
         for _ in 0..self.requests.pending.len() {
@@ -149,6 +197,7 @@ impl Connection {
             answers,
             answering,
             missed_bytes,
+            switching,
             ..
         } = self;
         let mut upgraded = false;
@@ -157,13 +206,14 @@ impl Connection {
             writes,
             || pending.pop_front(),
             |step, request| {
-                upgraded |= matches!(step, Step::Upgraded(_));
+                upgraded |= matches!(step, Step::Upgraded(_) | Step::Switched);
                 match step {
                     Step::Began => *answering = request,
                     Step::Ended(answer) | Step::Upgraded(answer) => {
                         *missed_bytes += unpaired_bytes(answering.as_ref(), &answer);
                         out.push(pair(sequence.peer, answering.take(), answer));
                     }
+                    Step::Switched => *switching = answering.take(),
                 }
             },
         );

@@ -209,6 +209,8 @@ pub enum Loss {
     /// A request whose head lay behind other bytes of one read, where it is not copied, or spoke of what went by before
     /// the agent: it counts without its path.
     HeadUnseen,
+    /// A call of gRPC whose status spoke of what went by before the agent: it counts by its HTTP status.
+    StatusUnseen,
     /// An HTTP/2 connection whose frames could not be followed: it is given up, and each later read of it counts again.
     Http2Unfollowed,
     /// A process that should be watched and could not be: its requests are not seen.
@@ -225,11 +227,12 @@ pub enum Loss {
 
 impl Loss {
     /// Every reason.
-    pub const ALL: [Self; 10] = [
+    pub const ALL: [Self; 11] = [
         Self::Resynchronised,
         Self::NotHttp,
         Self::AnswerWithoutRequest,
         Self::HeadUnseen,
+        Self::StatusUnseen,
         Self::Http2Unfollowed,
         Self::NotWatched,
         Self::Malformed,
@@ -245,6 +248,7 @@ impl Loss {
             Self::NotHttp => "not_http",
             Self::AnswerWithoutRequest => "answer_without_request",
             Self::HeadUnseen => "head_unseen",
+            Self::StatusUnseen => "status_unseen",
             Self::Http2Unfollowed => "http2_unfollowed",
             Self::NotWatched => "process_not_watched",
             Self::Malformed => "malformed",

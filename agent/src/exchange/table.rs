@@ -44,7 +44,8 @@ pub struct Table {
 #[derive(Debug)]
 struct Known {
     speaker: Speaker,
-    account: Account,
+    /// Of all but [`flag::ANSWERS`], and of these.
+    accounts: [Account; 2],
 }
 
 /// A connection, by what it speaks.
@@ -60,7 +61,7 @@ impl Known {
     fn new(record: &Record, reads_payload: bool) -> Self {
         Self {
             speaker: Speaker::new(record, reads_payload),
-            account: Account::default(),
+            accounts: Default::default(),
         }
     }
 
@@ -68,7 +69,8 @@ impl Known {
     fn tally(&mut self, record: &Record, alive: bool) -> Option<Tally> {
         let missed_bytes = self.speaker.take_missed_bytes()?;
         let is_settled = !alive || self.speaker.is_idle();
-        let mut tally = self.account.take(record, is_settled);
+        let side = usize::from(record.flags & flag::ANSWERS != 0);
+        let mut tally = self.accounts[side].take(record, is_settled);
         tally.missed_bytes += missed_bytes;
         Some(tally)
     }
@@ -87,7 +89,7 @@ impl Speaker {
         match record.mode {
             _ if !reads_payload => Self::Unread(Box::new(TurnConnection::new(record, peer))),
             mode::FRAMES => Self::Worker(Box::new(WorkerConnection::new(record, peer))),
-            mode::STREAMS => Self::Http2(Box::new(Http2Connection::new(record, peer))),
+            mode::STREAMS => Self::Http2(Box::new(Http2Connection::new(peer))),
             _ => Self::Http(Box::new(Connection::new(record, peer))),
         }
     }
@@ -124,7 +126,7 @@ impl Speaker {
         match self {
             Self::Http(connection) => Some(connection.take_missed_bytes()),
             Self::Unread(connection) => Some(connection.take_missed_bytes()),
-            Self::Http2(_) => Some(0),
+            Self::Http2(connection) => Some(connection.take_missed_bytes()),
             Self::Worker(_) => None,
         }
     }
@@ -165,11 +167,11 @@ impl Table {
 
     /// Takes in an entry of the record ring.
     pub fn take(&mut self, entry: &[u8], out: &mut Vec<Outcome>) {
-        let Some(view) = RecordView::parse(entry) else {
+        let Some(mut view) = RecordView::parse(entry) else {
             out.push(Outcome::Lost(Loss::Malformed));
             return;
         };
-        let record = &view.record;
+        let record = view.record;
         let cookie = record.cookie;
         let begins = !matches!(record.kind, kind::CLOSE | kind::TAKEN);
         if !begins && !self.connections.contains_key(&cookie) {
@@ -181,12 +183,19 @@ impl Table {
         let known = self
             .connections
             .entry(cookie)
-            .or_insert_with(|| Known::new(record, self.reads_payload));
+            .or_insert_with(|| Known::new(&record, self.reads_payload));
+        if record.mode == mode::STREAMS
+            && let Speaker::Http(http) = &mut known.speaker
+        {
+            let (upgraded, rest) = http.upgrade(view, out);
+            known.speaker = Speaker::Http2(Box::new(upgraded));
+            view = rest;
+        }
         let alive = known.speaker.take(&view, out);
         if record.kind != kind::TAKEN
-            && let Some(tally) = known.tally(record, alive)
+            && let Some(tally) = known.tally(&record, alive)
         {
-            self.coverage.add(place_of(record), tally);
+            self.coverage.add(place_of(&record), tally);
         }
         if alive && known.speaker.is_answering() {
             self.answering.insert(cookie);
@@ -286,8 +295,6 @@ impl Table {
 
 #[cfg(test)]
 mod tests {
-    use inferprobe_ebpf::abi::Record;
-
     use super::*;
 
     fn entry(record: Record, request: &[u8], answer: &[u8]) -> Vec<u8> {

@@ -6,7 +6,9 @@
 /// Bytes of a request's messages that are enough to find the model.
 pub const MESSAGE_CAP: usize = 256;
 /// Bytes before each message: whether it is compressed, and its length.
-const PREFIX_LEN: usize = 5;
+pub const PREFIX_LEN: usize = 5;
+/// Model of a call whose path was not seen, and whose message names none.
+pub const UNKNOWN_MODEL: &str = "unknown";
 /// The fields that name model and version, in the messages of TorchServe and of the KServe protocol alike.
 const MODEL_NAME: u64 = 1;
 const MODEL_VERSION: u64 = 2;
@@ -49,6 +51,12 @@ pub fn is_call(path: &str) -> bool {
     method_of(path).is_some()
 }
 
+/// Whether a request to `path` is a call of gRPC, whose content begins with `content`: that tells where the path was not
+/// seen and is empty.
+pub fn begins_call(path: &str, content: &[u8]) -> bool {
+    is_call(path) || (path.is_empty() && message_len(content).is_some())
+}
+
 /// Where a method's request messages name the model.
 enum Naming {
     /// In fields of their own.
@@ -81,9 +89,32 @@ fn naming(service: &str, method: &str) -> Option<Naming> {
 ///
 /// `None` where the method's messages name none, or none that can be seen: it lies behind what was kept, or is compressed.
 pub fn model_of(path: &str, content: &[u8]) -> Option<ModelName> {
+    if path.is_empty() {
+        return model_of_unseen(content);
+    }
     let (service, method) = method_of(path)?;
     let naming = naming(service, method)?;
-    let message = first_message(content)?;
+    name_in(first_message(content)?, &naming)
+}
+
+/// As [`model_of`], for a call whose path was not seen: [`UNKNOWN_MODEL`] where the message does not look like one that
+/// names a model. `None` where there is no message.
+fn model_of_unseen(content: &[u8]) -> Option<ModelName> {
+    message_len(content)?;
+    let message = first_message(content).unwrap_or_default();
+    let named = name_in(message, &Naming::Plain).filter(|named| {
+        let clean = |text: &str| !text.contains(char::is_control);
+        clean(&named.model) && named.version.as_deref().is_none_or(clean) && holds_input(message)
+    });
+    Some(named.unwrap_or_else(|| ModelName {
+        by: NamedBy::Message,
+        model: UNKNOWN_MODEL.to_owned(),
+        version: None,
+    }))
+}
+
+/// Model and version in the fields that name them.
+fn name_in(message: &[u8], naming: &Naming) -> Option<ModelName> {
     let (model, version) = match naming {
         Naming::Plain => (
             text_field(message, MODEL_NAME)?,
@@ -101,6 +132,30 @@ pub fn model_of(path: &str, content: &[u8]) -> Option<ModelName> {
         model: model.to_owned(),
         version,
     })
+}
+
+/// Whether a message, which may be cut off, has fields of bytes behind the name, where requests of inference have their
+/// input: questions about a model do not (inference.proto of TorchServe, grpc_service.proto of KServe).
+fn holds_input(mut message: &[u8]) -> bool {
+    loop {
+        let mut rest = message;
+        match varint(&mut rest) {
+            Some(tag) if tag & 7 == 2 && tag >> 3 > MODEL_VERSION => return true,
+            Some(_) => {}
+            None => return false,
+        }
+        if field(&mut message).is_none() {
+            return false;
+        }
+    }
+}
+
+/// Length of the message that content begins with, behind its prefix, bytes; `None` where it begins with no message.
+pub fn message_len(content: &[u8]) -> Option<u32> {
+    let [0 | 1, l0, l1, l2, l3] = *content.first_chunk::<PREFIX_LEN>()? else {
+        return None;
+    };
+    Some(u32::from_be_bytes([l0, l1, l2, l3]))
 }
 
 /// The first message, as far as it can be seen; `None` where it is compressed or not there.
@@ -283,5 +338,40 @@ mod tests {
         ] {
             assert_eq!(is_call(path), expected, "{path}");
         }
+    }
+
+    #[test]
+    fn a_message_whose_path_was_not_seen_names_a_model_where_it_brings_input() {
+        let unknown = named(UNKNOWN_MODEL, None);
+        for (message, expected) in [
+            // TorchServe's and KServe's requests of inference, the second one cut off in its input.
+            (
+                &b"\x0a\x04tiny\x12\x031.0\x1a\x12\x0a\x04data\x12\x0a{\"inf\":20}"[..],
+                named("tiny", Some("1.0")),
+            ),
+            (b"\x0a\x01m\x2a\xff\x01\x0a\x03", named("m", None)),
+            // Questions about a model, about a service, and about a server.
+            (b"\x0a\x04tiny\x12\x031.0", unknown.clone()),
+            (b"\x0a\x01m\x18\x05\x20\x06", unknown.clone()),
+            (b"", unknown.clone()),
+            // A model in a message of its own, as TensorFlow's are, and no text.
+            (
+                b"\x0a\x06\x0a\x04half\x12\x03\x0a\x01x\x1a\x01y",
+                unknown.clone(),
+            ),
+            (b"\x0a\x02\xff\xfe\x1a\x01y", unknown.clone()),
+        ] {
+            assert_eq!(model_of("", &sent(message)), expected, "{message:x?}");
+        }
+        assert_eq!(model_of("", b"\x01\0\0\0\x02xy"), unknown);
+        for content in [&b""[..], b"\0\0\0\0", b"{\"model\": 1}"] {
+            assert_eq!(model_of("", content), None, "{content:x?}");
+            assert!(!begins_call("", content));
+        }
+        assert!(
+            begins_call("", &sent(b""))
+                && begins_call("/a.B/C", b"")
+                && !begins_call("/predict", &sent(b""))
+        );
     }
 }

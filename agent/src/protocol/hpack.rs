@@ -36,6 +36,10 @@ pub enum Name {
     Status,
     /// `grpc-status`
     GrpcStatus,
+    /// `content-type`
+    ContentType,
+    /// `content-length`
+    ContentLength,
 }
 
 /// What a field of a block is.
@@ -232,6 +236,8 @@ impl Decoder {
                 2 | 3 => Key::Wanted(Name::Method),
                 4 | 5 => Key::Wanted(Name::Path),
                 8..=14 => Key::Wanted(Name::Status),
+                28 => Key::Wanted(Name::ContentLength),
+                31 => Key::Wanted(Name::ContentType),
                 _ => Key::Other,
             };
             return Ok((key, name_len.into()));
@@ -274,6 +280,8 @@ fn key_of(name: &[u8]) -> Key {
         b":path" => Key::Wanted(Name::Path),
         b":status" => Key::Wanted(Name::Status),
         b"grpc-status" => Key::Wanted(Name::GrpcStatus),
+        b"content-type" => Key::Wanted(Name::ContentType),
+        b"content-length" => Key::Wanted(Name::ContentLength),
         _ => Key::Other,
     }
 }

@@ -49,6 +49,8 @@ pub struct AnswerHead {
     pub body: Body,
     /// Whether the body is `text/event-stream`.
     pub is_event_stream: bool,
+    /// Whether it agrees to go on as HTTP/2 (RFC 7540, section 3.2); holds only with status 101.
+    pub upgrades_to_http2: bool,
     /// `x-request-id`, where it is a UUID: TorchServe's number of the request, in its workers' frames too.
     pub request_id: Option<Uuid>,
 }
@@ -123,6 +125,7 @@ pub fn parse_answer(bytes: &[u8]) -> Parse<AnswerHead> {
                 status,
                 body: fields.body,
                 is_event_stream: fields.is_event_stream,
+                upgrades_to_http2: fields.upgrades_to_http2,
                 request_id: fields.request_id,
             };
             Parse::Complete(head, len)
@@ -186,6 +189,7 @@ fn split_line(bytes: &[u8]) -> Option<(&[u8], &[u8])> {
 struct Fields {
     body: Body,
     is_event_stream: bool,
+    upgrades_to_http2: bool,
     request_id: Option<Uuid>,
 }
 
@@ -198,6 +202,7 @@ fn fields(bytes: &[u8], line_len: usize) -> Parse<Fields> {
     let mut fields = Fields {
         body: Body::Unsaid,
         is_event_stream: false,
+        upgrades_to_http2: false,
         request_id: None,
     };
     loop {
@@ -225,6 +230,8 @@ fn fields(bytes: &[u8], line_len: usize) -> Parse<Fields> {
             }
         } else if name.eq_ignore_ascii_case(b"x-request-id") {
             fields.request_id = Uuid::try_parse_ascii(value).ok();
+        } else if name.eq_ignore_ascii_case(b"upgrade") {
+            fields.upgrades_to_http2 = value.eq_ignore_ascii_case(b"h2c");
         } else if name.eq_ignore_ascii_case(b"content-type") {
             let kind = value.split(|&byte| byte == b';').next().unwrap_or_default();
             fields.is_event_stream = kind.trim_ascii().eq_ignore_ascii_case(b"text/event-stream");
@@ -271,6 +278,7 @@ mod tests {
             status: 200,
             body: Body::Length(5),
             is_event_stream: false,
+            upgrades_to_http2: false,
             request_id: None,
         };
         assert_eq!(parse_answer(OK), Parse::Complete(expected, OK.len() - 5));

@@ -53,6 +53,10 @@ pub struct Fields {
     pub status: Option<u16>,
     /// `grpc-status`
     pub grpc_status: Option<u32>,
+    /// `content-type`
+    pub content: Option<Content>,
+    /// Whether there is a `content-length`.
+    pub has_length: bool,
     /// Whether there are fields that only somebody who was there from the beginning could know.
     pub unknown: bool,
 }
@@ -69,6 +73,36 @@ impl Fields {
                 self.status = status.filter(|status| (100..1000).contains(status));
             }
             Field::Wanted(Name::GrpcStatus, value) => self.grpc_status = number(value),
+            Field::Wanted(Name::ContentType, value) => self.content = Some(Content::of(value)),
+            Field::Wanted(Name::ContentLength, _) => self.has_length = true,
+        }
+    }
+}
+
+/// What a `content-type` says.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Content {
+    /// `application/grpc`, with whatever suffix.
+    Grpc,
+    /// `text/event-stream`
+    Events,
+    /// Anything else.
+    Other,
+}
+
+impl Content {
+    fn of(value: &[u8]) -> Self {
+        let begins = |kind: &[u8]| {
+            value
+                .get(..kind.len())
+                .is_some_and(|start| start.eq_ignore_ascii_case(kind))
+        };
+        if begins(b"application/grpc") {
+            Self::Grpc
+        } else if begins(b"text/event-stream") {
+            Self::Events
+        } else {
+            Self::Other
         }
     }
 }
@@ -106,6 +140,8 @@ pub enum Part<'a> {
         stream: u32,
         /// Bytes of the frame.
         bytes: u64,
+        /// Bytes of its content, as far as the padding's length was captured.
+        content_bytes: u64,
         /// Whether the stream's direction ends with it.
         ends: bool,
     },
@@ -143,6 +179,8 @@ struct Payload {
     content: u32,
     /// DATA: whether the length of the padding is still to come.
     pad_due: bool,
+    /// DATA: bytes of the padding and its length, as far as that came.
+    padding: u32,
     /// Whether something to be gathered was not captured.
     hidden: bool,
 }
@@ -189,6 +227,11 @@ impl FrameReader {
             gathered: Vec::new(),
             block: None,
         }
+    }
+
+    /// Whether it is a client's and no byte of it came.
+    pub fn awaits_preface(&self) -> bool {
+        matches!(self.state, State::Preface(0))
     }
 
     /// Says that frames went by before the first byte.
@@ -322,6 +365,7 @@ impl FrameReader {
             left: head.len,
             content,
             pad_due,
+            padding: 0,
             hidden: false,
         });
         if head.len == 0 {
@@ -355,6 +399,7 @@ impl FrameReader {
             && payload.pad_due
         {
             payload.pad_due = false;
+            payload.padding = u32::from(padding) + 1;
             payload.content = (payload.head.len - 1)
                 .checked_sub(padding.into())
                 .ok_or(Fault::Malformed)?;
@@ -381,7 +426,13 @@ impl FrameReader {
     /// Ends the frame under way.
     fn end(&mut self, on_part: &mut impl FnMut(Part<'_>)) -> Result<(), Fault> {
         let before = std::mem::replace(&mut self.state, State::Head([0; HEAD_LEN], 0));
-        let State::Payload(Payload { head, hidden, .. }) = before else {
+        let State::Payload(Payload {
+            head,
+            hidden,
+            padding,
+            ..
+        }) = before
+        else {
             return Ok(());
         };
         let stream = head.stream;
@@ -390,6 +441,7 @@ impl FrameReader {
             kind::DATA => on_part(Part::DataEnd {
                 stream,
                 bytes: head.bytes(),
+                content_bytes: u64::from(head.len.saturating_sub(padding)),
                 ends: head.has(flag::END_STREAM),
             }),
             kind::HEADERS | kind::PUSH_PROMISE => {

@@ -182,6 +182,13 @@ fn pipelined_answers_in_one_write_are_told_apart() {
 }
 
 #[test]
+fn an_upgrade_to_http2_is_no_answer() {
+    let mut run = Run::new();
+    run.all(b"HTTP/1.1 101 \r\nconnection: upgrade\r\nupgrade: h2c\r\n\r\n");
+    assert_eq!(run.steps, [Step::Began, Step::Switched]);
+}
+
+#[test]
 fn an_upgrade_ends_http() {
     let mut run = Run::new();
     run.all(b"HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\n\r\n");

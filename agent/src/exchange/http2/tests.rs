@@ -1,8 +1,12 @@
 mod captured;
+mod joined;
+mod pieces;
+mod upgraded;
 
 use super::*;
 use crate::{
-    exchange::Exchange,
+    exchange::{Exchange, http2::streams::OPEN_CAP},
+    protocol::grpc::MESSAGE_CAP,
     protocol::http2::{
         PREFACE,
         encode::{Random, data, frame, go_away, headers, reset, settings},
@@ -66,10 +70,18 @@ impl Run {
     /// Nothing came yet.
     fn new() -> Self {
         Self {
-            connection: Http2Connection::new(&Record::default(), PEER),
+            connection: Http2Connection::new(PEER),
             walks: [Walk::BEFORE_PREFACE, Walk::START],
             now_ns: 0,
             out: Vec::new(),
+        }
+    }
+
+    /// Nothing came yet of a connection whose beginning was missed.
+    fn joined() -> Self {
+        Self {
+            walks: [Walk::START; 2],
+            ..Self::new()
         }
     }
 

@@ -33,10 +33,12 @@ fn seen(part: Part<'_>) -> Seen {
         Part::DataEnd {
             stream,
             bytes,
+            content_bytes,
             ends,
         } => Seen::Other(Part::DataEnd {
             stream,
             bytes,
+            content_bytes,
             ends,
         }),
         Part::Reset { stream } => Seen::Other(Part::Reset { stream }),
@@ -100,9 +102,14 @@ fn asks(stream: u32, bytes: usize, ends: bool) -> Seen {
 }
 
 fn data_end(stream: u32, bytes: usize, ends: bool) -> Seen {
+    padded_end(stream, bytes, bytes - 9, ends)
+}
+
+fn padded_end(stream: u32, bytes: usize, content_bytes: usize, ends: bool) -> Seen {
     Seen::Other(Part::DataEnd {
         stream,
         bytes: bytes as u64,
+        content_bytes: content_bytes as u64,
         ends,
     })
 }
@@ -138,7 +145,7 @@ fn mixture_parts() -> Vec<Seen> {
         asks(3, 9 + block, true),
         began(),
         Seen::Content(1, b"one".to_vec()),
-        data_end(1, 15, false),
+        padded_end(1, 15, 3, false),
         began(),
         began(),
         began(),

@@ -154,21 +154,32 @@ fn a_real_connection_cut_anywhere_is_the_same() {
 
 #[test]
 fn a_real_connection_joined_in_the_middle_says_what_it_cannot_know() {
-    let mut run = Run::new();
+    let mut run = Run::joined();
     replay(&mut run, &SENT[12..]);
     let told: Vec<_> = run
         .finished()
         .into_iter()
         .map(|exchange| {
             let request = &exchange.request;
-            let head = (request.method.as_str(), request.target.as_str());
+            let model = request.named.as_ref().map(|named| named.model.as_str());
+            let head = (request.method.as_str(), request.target.as_str(), model);
             (head, exchange.answer.status, exchange.answer.grpc_status)
         })
         .collect();
     // The last `grpc-status` is an index of the first call's.
     assert_eq!(
         told,
-        [(("POST", ""), 200, Some(5)), (("POST", ""), 200, None)]
+        [
+            (("POST", "", Some("nope")), 200, Some(5)),
+            (("POST", "", Some("tiny")), 200, None)
+        ]
     );
-    assert_eq!(run.others(), [&Outcome::Lost(Loss::HeadUnseen); 2]);
+    let lost = [Loss::HeadUnseen, Loss::HeadUnseen, Loss::StatusUnseen].map(Outcome::Lost);
+    assert_eq!(run.others(), lost.iter().collect::<Vec<_>>());
+    let all: Vec<_> = run.finished().into_iter().map(times).collect();
+    let at = [
+        [1001, 1002, 1002, 2003, 2004],
+        [3001, 3002, 3002, 4003, 4004],
+    ];
+    assert_eq!(all, at.map(|times| times.map(Some)));
 }

@@ -1,0 +1,123 @@
+//! Finds where an HTTP/1 connection goes on as HTTP/2: behind the head of a `101 Switching Protocols`.
+//!
+//! Looks at bytes that were copied already. Knows no hook, and no other protocol that a server may switch to: of those,
+//! nothing changes.
+
+use core::{ffi::c_void, mem::offset_of};
+
+use aya_ebpf::helpers::generated::bpf_loop;
+use inferprobe_ebpf::{
+    abi::{ANSWER_HEAD_CAP, PAYLOAD_CAP},
+    frame::{FRAME_HEAD_LEN, FrameHead, PEEK},
+    segment::Conn,
+    walk::Walk,
+};
+
+use crate::payload::opaque;
+
+/// The end of a head.
+const BLANK_LINE: u32 = u32::from_be_bytes(*b"\r\n\r\n");
+/// Where the status stands in `HTTP/1.1 101`.
+const STATUS_AT: u32 = 9;
+/// What a step returns.
+const GO_ON: i64 = 0;
+const STOP: i64 = 1;
+
+/// Where the search for a head's end stands.
+#[repr(C)]
+struct Search {
+    conn: *mut Conn,
+    /// Where in the payload the head begins.
+    at: u32,
+    /// Bytes that were looked at.
+    seen: u32,
+    /// The latest four of them, the newest in the low byte.
+    latest: u32,
+    reserved: u32,
+}
+
+/// Whether the answer at `payload[at..]` has the status 101.
+#[inline(always)]
+pub(crate) fn is_agreed(conn: &mut Conn, at: u16) -> bool {
+    let at = at as u32 + STATUS_AT;
+    byte(conn, at) == b'1' && byte(conn, at + 1) == b'0' && byte(conn, at + 2) == b'1'
+}
+
+/// Whether the write of `bytes` bytes, whose first ones are the answer at the end of the payload, holds an agreement to
+/// speak something else and the beginning of HTTP/2: then the walk can begin. If it ends with the agreement, the next
+/// transfer will tell.
+///
+/// A call of its own, which hardly any answer makes.
+#[inline(never)]
+pub(crate) fn switches(conn: &mut Conn, bytes: u32) -> bool {
+    let at = conn.record.request_len as u32;
+    let copied = conn.record.answer_len as u32;
+    let mut search = Search {
+        conn,
+        at,
+        seen: 0,
+        latest: 0,
+        reserved: 0,
+    };
+    // SAFETY: `step` has the signature that the helper calls, and `search` outlives the loop.
+    unsafe {
+        bpf_loop(
+            ANSWER_HEAD_CAP as u32,
+            step as *mut c_void,
+            (&raw mut search).cast(),
+            0,
+        );
+    }
+    if search.latest != BLANK_LINE || search.seen > copied {
+        return false;
+    }
+    if search.seen == bytes {
+        conn.switching = 1;
+        return false;
+    }
+    if search.seen + FRAME_HEAD_LEN as u32 > copied {
+        return false;
+    }
+    let start = at + search.seen;
+    let mut first = [0; PEEK];
+    let mut index = 0;
+    while index < PEEK {
+        first[index] = byte(conn, start + index as u32);
+        index += 1;
+    }
+    let head = FrameHead::new(first, byte(conn, start + PEEK as u32));
+    if head.is_first_settings() {
+        conn.answer_walk = Walk::behind(search.seen);
+        return true;
+    }
+    false
+}
+
+/// One step: the next byte is looked at.
+unsafe extern "C" fn step(_index: u32, search: *mut c_void) -> i64 {
+    // SAFETY: the helper hands over what `switches` gave it.
+    let search = unsafe { &mut *search.cast::<Search>() };
+    // SAFETY: the map value that `switches` was given.
+    let conn = unsafe { &mut *search.conn };
+    search.latest = search.latest << 8 | byte(conn, search.at + search.seen) as u32;
+    search.seen += 1;
+    if search.latest == BLANK_LINE {
+        STOP
+    } else {
+        GO_ON
+    }
+}
+
+/// `payload[at]`.
+#[inline(always)]
+fn byte(conn: &mut Conn, at: u32) -> u8 {
+    let at = opaque(at) & (PAYLOAD_CAP as u32 - 1);
+    let conn: *mut Conn = conn;
+    // SAFETY: `at` is less than PAYLOAD_CAP.
+    unsafe {
+        conn.cast::<u8>()
+            .add(offset_of!(Conn, payload))
+            .add(at as usize)
+            .read()
+    }
+}

@@ -1,0 +1,145 @@
+//! Where the messages of one answer begin in its frames of DATA: of gRPC by their prefixes, else each frame is one.
+//!
+//! Sees the first bytes of each frame alone. Knows no times.
+
+use inferprobe_ebpf::walk::ANSWER_DATA_KEPT;
+
+use crate::protocol::grpc::{self, PREFIX_LEN};
+
+/// The messages of one answer, as far as its frames came.
+#[derive(Debug, Default)]
+pub(super) struct Messages {
+    /// Whether messages have prefixes.
+    pub(super) framed: bool,
+    /// First bytes of the frame at hand.
+    start: Vec<u8>,
+    /// Whether `start` ends before a hole.
+    cut: bool,
+    /// Bytes to come of the message that began last.
+    left: u64,
+    lost: bool,
+}
+
+impl Messages {
+    /// Takes in content of the frame at hand; `None`: a hole.
+    pub(super) fn keep(&mut self, content: Option<&[u8]>) {
+        let Some(content) = content else {
+            self.cut = true;
+            return;
+        };
+        if self.framed && !self.cut {
+            let room = ANSWER_DATA_KEPT as usize - self.start.len();
+            self.start
+                .extend_from_slice(&content[..content.len().min(room)]);
+        }
+    }
+
+    /// Ends the frame at hand, whose content has `bytes` bytes; returns how many messages began in it, as far as that can
+    /// be told: at least one does where bytes lie behind the end of another.
+    pub(super) fn end_frame(&mut self, bytes: u64) -> u32 {
+        self.cut = false;
+        let mut start = std::mem::take(&mut self.start);
+        let begun = match bytes {
+            0 => 0,
+            _ if !self.framed || self.lost => 1,
+            _ => self.find(&start, bytes),
+        };
+        start.clear();
+        self.start = start;
+        begun
+    }
+
+    /// Whether messages went by that could not be told apart.
+    pub(super) fn is_lost(&self) -> bool {
+        self.lost
+    }
+
+    fn find(&mut self, start: &[u8], bytes: u64) -> u32 {
+        let mut begun = 0;
+        // Where the next message begins.
+        let mut at = self.left;
+        while at < bytes {
+            begun += 1;
+            let prefix = usize::try_from(at).ok().and_then(|at| start.get(at..));
+            let Some(len) = prefix.and_then(grpc::message_len) else {
+                self.lost = true;
+                return begun;
+            };
+            at += PREFIX_LEN as u64 + u64::from(len);
+        }
+        self.left = at - bytes;
+        begun
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn message(len: u32) -> Vec<u8> {
+        let mut message = vec![0];
+        message.extend(len.to_be_bytes());
+        message.extend(vec![7; len as usize]);
+        message
+    }
+
+    /// Messages that begin in each of the frames, and whether their number is known.
+    fn begun(framed: bool, frames: &[&[u8]]) -> (Vec<u32>, bool) {
+        let mut messages = Messages {
+            framed,
+            ..Messages::default()
+        };
+        let begun = frames
+            .iter()
+            .map(|frame| {
+                let (kept, hidden) = frame.split_at(frame.len().min(ANSWER_DATA_KEPT as usize));
+                for piece in kept.chunks(3) {
+                    messages.keep(Some(piece));
+                }
+                if !hidden.is_empty() {
+                    messages.keep(None);
+                }
+                messages.end_frame(frame.len() as u64)
+            })
+            .collect();
+        (begun, !messages.is_lost())
+    }
+
+    #[test]
+    fn a_frame_is_a_piece_where_nothing_else_is_known() {
+        assert_eq!(
+            begun(false, &[b"data: 1", b"", b"data: 2"]),
+            (vec![1, 0, 1], true)
+        );
+    }
+
+    #[test]
+    fn a_message_over_several_frames_is_one() {
+        let long = message(40_000);
+        let frames: Vec<&[u8]> = long.chunks(16_384).collect();
+        assert_eq!(begun(true, &frames), (vec![1, 0, 0], true));
+        let next = message(3);
+        let again = [frames, vec![&next[..]]].concat();
+        assert_eq!(begun(true, &again), (vec![1, 0, 0, 1], true));
+    }
+
+    #[test]
+    fn messages_in_one_frame_are_told_apart() {
+        let three = [message(10), message(0), message(300)].concat();
+        assert_eq!(begun(true, &[&three]), (vec![3], true));
+        let (first, rest) = three.split_at(30);
+        assert_eq!(
+            begun(true, &[first, rest, &message(1)]),
+            (vec![3, 0, 1], true)
+        );
+    }
+
+    #[test]
+    fn messages_that_begin_where_nothing_is_seen_are_not_counted() {
+        let two = [message(100), message(5)].concat();
+        assert_eq!(begun(true, &[&two, &message(1)]), (vec![2, 1], false));
+        let cut = message(9);
+        assert_eq!(begun(true, &[&cut[..3], &cut[3..]]), (vec![1, 1], false));
+        assert_eq!(begun(true, &[b"no message at all"]), (vec![1], false));
+    }
+}

@@ -1,0 +1,395 @@
+//! The open streams of an HTTP/2 connection: which frames are whose, and when a request is answered.
+//!
+//! Knows frames as parts, and nothing of where they begin.
+
+use std::collections::BTreeMap;
+
+use crate::{
+    exchange::{
+        Answer, Loss, Outcome, Peer, Request, Unfinished,
+        answers::Writes,
+        chunks::{Chunks, Framing},
+        connection::pair,
+        http2::messages::Messages,
+        requests::Reads,
+    },
+    protocol::{
+        grpc::{self, MESSAGE_CAP},
+        http2::{Content, Fault, Fields, Part},
+    },
+};
+
+/// Streams that may be open on one connection; more are given up, oldest first.
+pub(super) const OPEN_CAP: usize = 1024;
+/// The stream on which a request is answered that asked for an upgrade (RFC 7540, section 3.2).
+const UPGRADED: u32 = 1;
+
+/// A request that is not answered to the end.
+#[derive(Debug)]
+pub(super) struct Stream {
+    request: Request,
+    answer: Option<Answer>,
+    /// First bytes of the request's content.
+    pub(super) content: Vec<u8>,
+    /// Whether `content` ends before a hole.
+    cut: bool,
+    /// Messages of the answer.
+    messages: Messages,
+}
+
+/// The open streams, and what it takes to begin the next.
+#[derive(Debug, Default)]
+pub(super) struct Streams {
+    /// By number: older streams have lower ones.
+    pub(super) open: BTreeMap<u32, Stream>,
+    /// Lowest and highest stream whose request was seen; `None` before the first.
+    seen: Option<(u32, u32)>,
+    next_index: u32,
+    /// Arrival and time of the read that brought the first byte of the latest frame read.
+    read_began: (Option<u64>, u64),
+    /// Start of the write that brought the first byte of the latest frame written, and whether that is an upper bound.
+    write_began: (u64, bool),
+    /// Whether bytes of a request were in the read at hand before.
+    crowded: bool,
+    /// Whether what was read are answers.
+    reversed: bool,
+    /// Bytes of frames of streams whose requests were not seen.
+    missed_bytes: u64,
+}
+
+impl Streams {
+    /// Opens the first stream with a request that came before the first frame, over HTTP/1.
+    pub(super) fn upgrade(&mut self, request: Request) {
+        self.next_index = request.index.wrapping_add(1);
+        self.open(UPGRADED, request);
+    }
+
+    /// Says that what follows is of another read.
+    pub(super) fn begin_read(&mut self) {
+        self.crowded = false;
+    }
+
+    /// Whether what was read may be requests: the client's side of a connection that was joined in the middle reads answers.
+    pub(super) fn check_side(&self) -> Result<(), Fault> {
+        match self.reversed {
+            true => Err(Fault::Malformed),
+            false => Ok(()),
+        }
+    }
+
+    /// Whether no request is open.
+    pub(super) fn is_idle(&self) -> bool {
+        self.open.is_empty()
+    }
+
+    /// Ends all requests: complete ones for `complete_reason`.
+    pub(super) fn close(
+        &mut self,
+        complete_reason: Unfinished,
+        peer: Peer,
+        out: &mut Vec<Outcome>,
+    ) {
+        for stream in std::mem::take(&mut self.open).into_values() {
+            stream.give_up(complete_reason, peer, out);
+        }
+    }
+
+    /// Ends all requests, since what came of them cannot be known any more.
+    pub(super) fn lose(&mut self, out: &mut Vec<Outcome>) {
+        for _ in std::mem::take(&mut self.open) {
+            out.push(Outcome::Unfinished(Unfinished::LostRecords));
+        }
+    }
+
+    /// Bytes since it was asked last of streams whose requests were not seen.
+    pub(super) fn take_missed_bytes(&mut self) -> u64 {
+        std::mem::take(&mut self.missed_bytes)
+    }
+
+    /// Takes in a part of a read.
+    pub(super) fn read(
+        &mut self,
+        part: Part<'_>,
+        reads: &Reads<'_>,
+        peer: Peer,
+        out: &mut Vec<Outcome>,
+    ) {
+        match part {
+            Part::Began => {
+                // Of a request behind another in one read, the read's arrival is its own only where all of it came at once.
+                let own = !self.crowded || reads.one_arrival;
+                let arrival_ns = reads.arrival_ns.filter(|_| own);
+                self.read_began = (arrival_ns, reads.first_ns);
+            }
+            Part::Headers {
+                stream,
+                bytes,
+                ends,
+                fields,
+            } => {
+                self.crowded = true;
+                self.reversed |= fields.status.is_some();
+                if !self.open.contains_key(&stream) {
+                    self.begin(stream, fields, out);
+                }
+                self.extend(stream, reads, bytes, ends);
+            }
+            Part::Data { stream, content } => {
+                self.crowded = true;
+                if let Some(open) = self.open.get_mut(&stream) {
+                    open.request.last_read_ns = reads.last_ns;
+                    open.keep(content);
+                }
+            }
+            Part::DataEnd {
+                stream,
+                bytes,
+                ends,
+                ..
+            } => {
+                self.crowded = true;
+                self.extend(stream, reads, bytes, ends);
+            }
+            Part::Reset { stream } => self.give_up(stream, peer, out),
+            // What a client refuses is pushes.
+            Part::GoAway { .. } | Part::TableSize(_) => {}
+        }
+    }
+
+    /// Begins a request, if that is what the fields are: not trailers, nor what follows a request that was given up.
+    fn begin(&mut self, stream: u32, fields: Fields, out: &mut Vec<Outcome>) {
+        let follows = self.seen.is_none_or(|(_, newest)| stream > newest);
+        let asks = fields.method.is_some() || fields.unknown;
+        if !follows || !asks || stream.is_multiple_of(2) {
+            return;
+        }
+        if fields.path.is_none() && fields.unknown {
+            out.push(Outcome::Lost(Loss::HeadUnseen));
+        }
+        let (arrival_ns, first_read_ns) = self.read_began;
+        let request = Request {
+            index: self.next_index,
+            method: fields.method.unwrap_or_default(),
+            target: fields.path.unwrap_or_default(),
+            arrival_ns,
+            first_read_ns,
+            last_read_ns: first_read_ns,
+            bytes: 0,
+            complete: false,
+            named: None,
+        };
+        self.next_index = self.next_index.wrapping_add(1);
+        self.open(stream, request);
+        if self.open.len() > OPEN_CAP && self.open.pop_first().is_some() {
+            out.push(Outcome::Unfinished(Unfinished::Evicted));
+        }
+    }
+
+    fn open(&mut self, stream: u32, request: Request) {
+        self.seen = Some((self.seen.map_or(stream, |(oldest, _)| oldest), stream));
+        let opened = Stream {
+            request,
+            answer: None,
+            content: Vec::new(),
+            cut: false,
+            messages: Messages::default(),
+        };
+        self.open.insert(stream, opened);
+    }
+
+    /// Whether the stream is none of those whose requests were seen, be they open or over.
+    fn is_unseen(&self, stream: u32) -> bool {
+        self.seen
+            .is_none_or(|(oldest, newest)| stream < oldest || stream > newest)
+            || stream.is_multiple_of(2)
+    }
+
+    fn extend(&mut self, stream: u32, reads: &Reads<'_>, bytes: u64, ends: bool) {
+        if let Some(Stream { request, .. }) = self.open.get_mut(&stream) {
+            request.bytes += bytes;
+            request.last_read_ns = reads.last_ns;
+            request.complete |= ends;
+        } else if self.is_unseen(stream) {
+            self.missed_bytes += bytes;
+        }
+    }
+
+    /// Takes in a part of a write.
+    pub(super) fn write(
+        &mut self,
+        part: Part<'_>,
+        writes: &Writes<'_>,
+        peer: Peer,
+        out: &mut Vec<Outcome>,
+    ) {
+        let (stream, bytes, ends) = match part {
+            Part::Began => {
+                self.write_began = (writes.start_ns, writes.start_bounded);
+                return;
+            }
+            Part::Headers {
+                stream,
+                bytes,
+                ends,
+                fields,
+            } => {
+                if !ends && fields.status.is_some_and(|status| status < 200) {
+                    return;
+                }
+                self.answer(stream, &fields, ends, out);
+                (stream, bytes, ends)
+            }
+            Part::Data { stream, content } => {
+                if let Some(open) = self.open.get_mut(&stream) {
+                    open.messages.keep(content);
+                }
+                return;
+            }
+            Part::DataEnd {
+                stream,
+                bytes,
+                content_bytes,
+                ends,
+            } => {
+                self.add_pieces(stream, content_bytes, writes);
+                (stream, bytes, ends)
+            }
+            Part::Reset { stream } => return self.give_up(stream, peer, out),
+            Part::GoAway { last } => {
+                let refused = self
+                    .open
+                    .split_off(&last.unwrap_or(u32::MAX).saturating_add(1));
+                let reset = Outcome::Unfinished(Unfinished::Reset);
+                out.extend(refused.iter().map(|_| reset.clone()));
+                return;
+            }
+            Part::TableSize(_) => return,
+        };
+        let Some(open) = self.open.get_mut(&stream) else {
+            if self.is_unseen(stream) {
+                self.missed_bytes += bytes;
+            }
+            // Streams that were seen and are not open any more are told already.
+            let unseen = self.seen.is_none_or(|(oldest, _)| stream < oldest);
+            let pushed = stream.is_multiple_of(2);
+            if ends && unseen && !pushed {
+                out.push(Outcome::Lost(Loss::AnswerWithoutRequest));
+            }
+            return;
+        };
+        if let Some(answer) = &mut open.answer {
+            answer.bytes += bytes;
+            answer.last_write_ns = ends.then_some(writes.end_ns);
+            if ends {
+                out.extend(self.finish(stream, peer));
+            }
+        }
+    }
+
+    /// Takes in the head or the trailers of an answer, which `ends` with them or not.
+    fn answer(&mut self, stream: u32, fields: &Fields, ends: bool, out: &mut Vec<Outcome>) {
+        let (first_write_ns, first_write_bounded) = self.write_began;
+        let Some(open) = self.open.get_mut(&stream) else {
+            return;
+        };
+        let is_call = open.is_call() || fields.content == Some(Content::Grpc);
+        open.messages.framed |= is_call;
+        let answer = open.answer.get_or_insert_with(|| Answer {
+            status: fields.status.unwrap_or(0),
+            first_write_ns,
+            first_write_bounded,
+            last_write_ns: None,
+            bytes: 0,
+            request_id: None,
+            grpc_status: None,
+            chunks: framing_of(fields, is_call).map(|framing| Box::new(Chunks::new(framing))),
+        });
+        answer.grpc_status = fields.grpc_status.or(answer.grpc_status);
+        if ends && is_call && fields.unknown && answer.grpc_status.is_none() {
+            out.push(Outcome::Lost(Loss::StatusUnseen));
+        }
+    }
+
+    /// Adds the pieces that begin with the frame of DATA that ends.
+    fn add_pieces(&mut self, stream: u32, content_bytes: u64, writes: &Writes<'_>) {
+        let (began_ns, bounded) = self.write_began;
+        if let Some(open) = self.open.get_mut(&stream) {
+            let begun = open.messages.end_frame(content_bytes);
+            if let Some(chunks) = open
+                .answer
+                .as_mut()
+                .and_then(|answer| answer.chunks.as_mut())
+            {
+                let at_ns = if bounded { writes.end_ns } else { began_ns };
+                chunks.note_together(begun, at_ns);
+                if open.messages.is_lost() {
+                    chunks.lose_count();
+                }
+            }
+        }
+    }
+
+    fn finish(&mut self, stream: u32, peer: Peer) -> Option<Outcome> {
+        let (request, answer) = self.open.remove(&stream)?.named();
+        Some(pair(peer, Some(request), answer?))
+    }
+
+    /// Ends a stream that one of the two sides reset.
+    fn give_up(&mut self, stream: u32, peer: Peer, out: &mut Vec<Outcome>) {
+        if let Some(stream) = self.open.remove(&stream) {
+            stream.give_up(Unfinished::Reset, peer, out);
+        }
+    }
+}
+
+impl Stream {
+    /// Whether it is a call of gRPC, as far as its request tells.
+    fn is_call(&self) -> bool {
+        grpc::begins_call(&self.request.target, &self.content)
+    }
+
+    /// The request, with the model that its content names, and the answer so far.
+    fn named(self) -> (Request, Option<Answer>) {
+        let named = grpc::model_of(&self.request.target, &self.content);
+        let request = Request {
+            named: named.map(Box::new),
+            ..self.request
+        };
+        (request, self.answer)
+    }
+
+    /// Tells that nobody will see the answer's end: of a request that was read whole, for `complete_reason`.
+    fn give_up(self, complete_reason: Unfinished, peer: Peer, out: &mut Vec<Outcome>) {
+        if !self.request.complete {
+            out.push(Outcome::Unfinished(Unfinished::Incomplete));
+            return;
+        }
+        out.push(Outcome::Unfinished(complete_reason));
+        if matches!(complete_reason, Unfinished::Reset | Unfinished::Unanswered) {
+            let (request, _) = self.named();
+            out.push(Outcome::Abandoned(peer, request));
+        }
+    }
+
+    /// Keeps content as far as it is of use: none follows behind a hole.
+    fn keep(&mut self, content: Option<&[u8]>) {
+        let Some(content) = content else {
+            self.cut = true;
+            return;
+        };
+        if !self.cut {
+            let room = MESSAGE_CAP - self.content.len();
+            let kept = &content[..content.len().min(room)];
+            self.content.extend_from_slice(kept);
+        }
+    }
+}
+
+/// What the head of an answer says of its body's pieces; `None` where it is no stream.
+fn framing_of(fields: &Fields, is_call: bool) -> Option<Framing> {
+    match fields.content {
+        Some(Content::Events) => Some(Framing::Events),
+        _ if fields.has_length && !is_call => None,
+        _ => Some(Framing::Unsaid),
+    }
+}

@@ -1,0 +1,93 @@
+//! The pieces of streamed answers.
+
+use super::*;
+use crate::exchange::chunks::Framing;
+
+fn message(content: &[u8]) -> Vec<u8> {
+    let len = u32::try_from(content.len()).unwrap().to_be_bytes();
+    [&[0][..], &len, content].concat()
+}
+
+fn pieces(exchange: &Exchange) -> Option<(Option<u64>, u32, Vec<u64>, bool)> {
+    let chunks = exchange.answer.chunks.as_ref()?;
+    let gaps_ns = chunks.gaps_ns().to_vec();
+    Some((
+        chunks.first_ns(),
+        chunks.count(),
+        gaps_ns,
+        chunks.is_counted(),
+    ))
+}
+
+#[test]
+fn messages_of_a_call_are_its_pieces() {
+    let mut run = Run::open();
+    run.read(&ask(1)); // 3000
+    run.write(&headers(1, OK, false)); // 4000
+    run.write(&data(1, &message(b"one"), false)); // 5000
+    run.write(&data(1, &message(&[2; 300])[..200], false)); // 6000
+    run.write(
+        &[
+            data(1, &message(&[2; 300])[200..], false),
+            data(1, &[message(b"3"), message(b"4")].concat(), false),
+        ]
+        .concat(),
+    ); // 7000
+    run.write(&headers(1, DONE, true));
+    let exchange = run.finished()[0];
+    let expected = (Some(5003), 4, vec![1000, 1000, 0], true);
+    assert_eq!(pieces(exchange), Some(expected));
+    assert!(exchange.answer.chunks.as_ref().unwrap().is_stream());
+}
+
+#[test]
+fn a_call_with_one_message_is_no_stream() {
+    let mut run = Run::open();
+    run.read(&ask(1));
+    run.write(&answer(1));
+    let exchange = run.finished()[0];
+    assert_eq!(pieces(exchange), Some((Some(4003), 1, vec![], true)));
+    assert!(!exchange.answer.chunks.as_ref().unwrap().is_stream());
+}
+
+#[test]
+fn frames_are_the_pieces_of_what_is_no_call() {
+    let get = &[(":method", "GET"), (":path", "/stream")];
+    for (fields, framing) in [
+        (&[(":status", "200")][..], Some(Framing::Unsaid)),
+        (
+            &[
+                (":status", "200"),
+                ("content-type", "text/event-stream; charset=utf-8"),
+            ],
+            Some(Framing::Events),
+        ),
+        (&[(":status", "200"), ("content-length", "10")], None),
+    ] {
+        let mut run = Run::open();
+        run.read(&headers(1, get, true));
+        run.write(&headers(1, fields, false)); // 4000
+        run.write(&data(1, b"data: 1", false)); // 5000
+        run.write(&data(1, b"data: 2", false)); // 6000
+        run.write(&data(1, b"", true)); // 7000
+        let exchange = run.finished()[0];
+        let found = exchange.answer.chunks.as_ref();
+        assert_eq!(found.map(|chunks| chunks.framing()), framing);
+        let expected = framing.map(|_| (Some(5003), 2, vec![1000], true));
+        assert_eq!(pieces(exchange), expected);
+        assert_eq!(exchange.answer.last_write_ns, Some(7004));
+    }
+}
+
+#[test]
+fn messages_that_begin_out_of_sight_are_owned_up_to() {
+    let mut run = Run::open();
+    run.read(&ask(1));
+    let both = [message(&[1; 100]), message(b"x"), message(b"y")].concat();
+    run.write(&[headers(1, OK, false), data(1, &both, false)].concat());
+    run.write(&headers(1, DONE, true));
+    assert_eq!(
+        pieces(run.finished()[0]),
+        Some((Some(4003), 2, vec![0], false))
+    );
+}
