@@ -8,6 +8,7 @@ pub mod autoscale;
 pub mod bench;
 pub mod bpf_ids;
 pub mod bpf_stats;
+pub mod calls;
 pub mod client;
 pub mod clock;
 pub mod differential;

@@ -1,0 +1,120 @@
+//! A server and a client of gRPC for Python, in processes of their own.
+
+use std::{
+    io::{BufRead as _, BufReader, Write as _},
+    path::{Path, PathBuf},
+    process::{ChildStdin, ChildStdout, Command, Stdio},
+};
+
+use serde::Deserialize;
+
+use crate::{gate, process::Owned};
+
+/// Names the folder that set-up made: `venv`.
+const FOLDER: &str = "INFERPROBE_SERVERS_DIR";
+const SERVER: &str = include_str!("../../calls/server.py");
+const CLIENT: &str = include_str!("../../calls/client.py");
+
+/// Stands in the command lines of server and client alike.
+pub const PATTERN: &str = "import grpc";
+
+/// The environment of Python that set-up made; `None`, with the reason printed, when there is none.
+pub fn installed() -> Option<PathBuf> {
+    let folder = std::env::var_os(FOLDER).map(PathBuf::from);
+    if let Some(folder) = folder
+        && folder.join("venv/bin/python").is_file()
+    {
+        return Some(folder.join("venv/bin"));
+    }
+    gate::skip(&format!("{FOLDER} names no folder with servers of Python"));
+    None
+}
+
+/// A handler's own times.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+pub struct Handled {
+    /// When it was entered, CLOCK_MONOTONIC.
+    pub entered_ns: u64,
+    /// When it returned.
+    pub returned_ns: u64,
+}
+
+/// A process that is told what to do line by line; it ends when dropped.
+struct Script {
+    input: ChildStdin,
+    output: BufReader<ChildStdout>,
+    _process: Owned,
+}
+
+impl Script {
+    fn start(bin: &Path, script: &str, args: &[&str]) -> Self {
+        let child = Command::new(bin.join("python"))
+            .args(["-c", script])
+            .args(args)
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .spawn();
+        let mut process = Owned(child.expect("set-up made an environment of Python"));
+        let input = process.0.stdin.take().expect("it was asked for");
+        let output = process.0.stdout.take().expect("it was asked for");
+        Self {
+            input,
+            output: BufReader::new(output),
+            _process: process,
+        }
+    }
+
+    fn ask(&mut self, words: &str) -> String {
+        writeln!(self.input, "{words}").expect("the script is there");
+        self.line()
+    }
+
+    fn line(&mut self) -> String {
+        let mut line = String::new();
+        let read = self.output.read_line(&mut line);
+        assert!(
+            read.expect("the script writes text") > 0,
+            "the script ended"
+        );
+        line.trim_end().to_owned()
+    }
+}
+
+/// A blocking server; it ends when dropped.
+pub struct PythonServer {
+    /// Where it listens.
+    pub port: u16,
+    script: Script,
+}
+
+impl PythonServer {
+    /// Starts it on a free port of 127.0.0.1.
+    pub fn start(bin: &Path) -> Self {
+        let mut script = Script::start(bin, SERVER, &[]);
+        let port = script.line().parse().expect("it says where it listens");
+        Self { port, script }
+    }
+
+    /// What its handlers stamped, in the order of their returns.
+    pub fn handled(&mut self) -> Vec<Handled> {
+        serde_json::from_str(&self.script.ask("handled")).expect("it is JSON")
+    }
+}
+
+/// A client with one connection; it ends when dropped.
+pub struct PythonClient(Script);
+
+impl PythonClient {
+    /// Connects to a port of 127.0.0.1.
+    pub fn connect(bin: &Path, port: u16) -> Self {
+        let mut script = Script::start(bin, CLIENT, &[&port.to_string()]);
+        assert_eq!(script.line(), "connected");
+        Self(script)
+    }
+
+    /// Makes `count` calls as [`super::Call::nth`] has them, `at_once` of them at a time; the codes they ended with, by
+    /// code.
+    pub fn call(&mut self, count: usize, at_once: usize) -> Vec<(u32, usize)> {
+        serde_json::from_str(&self.0.ask(&format!("{count} {at_once}"))).expect("it is JSON")
+    }
+}
