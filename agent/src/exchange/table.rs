@@ -29,7 +29,8 @@ const LAST_RECORDS_NS: u64 = 1_000_000_000;
 /// The connections.
 #[derive(Debug, Default)]
 pub struct Table {
-    reads_payload: bool,
+    /// Whether no byte of messages comes up from the kernel.
+    unread: bool,
     connections: HashMap<u64, Known>,
     /// Bytes by server, until they are exported.
     pub coverage: Coverage,
@@ -58,9 +59,9 @@ enum Speaker {
 }
 
 impl Known {
-    fn new(record: &Record, reads_payload: bool) -> Self {
+    fn new(record: &Record, unread: bool) -> Self {
         Self {
-            speaker: Speaker::new(record, reads_payload),
+            speaker: Speaker::new(record, unread),
             accounts: Default::default(),
         }
     }
@@ -77,7 +78,7 @@ impl Known {
 }
 
 impl Speaker {
-    fn new(record: &Record, reads_payload: bool) -> Self {
+    fn new(record: &Record, unread: bool) -> Self {
         let is_unix = record.flags & flag::UNIX != 0;
         let (tgid, local_port) = place_of(record);
         let peer = Peer {
@@ -87,7 +88,7 @@ impl Speaker {
             peer_port: (!is_unix).then_some(record.peer_port),
         };
         match record.mode {
-            _ if !reads_payload => Self::Unread(Box::new(TurnConnection::new(record, peer))),
+            _ if unread => Self::Unread(Box::new(TurnConnection::new(record, peer))),
             mode::FRAMES => Self::Worker(Box::new(WorkerConnection::new(record, peer))),
             mode::STREAMS => Self::Http2(Box::new(Http2Connection::new(peer))),
             _ => Self::Http(Box::new(Connection::new(record, peer))),
@@ -160,7 +161,7 @@ impl Table {
     /// No connections yet; of messages, `reads_payload` says whether their bytes come up from the kernel.
     pub fn new(reads_payload: bool) -> Self {
         Self {
-            reads_payload,
+            unread: !reads_payload,
             ..Self::default()
         }
     }
@@ -183,7 +184,7 @@ impl Table {
         let known = self
             .connections
             .entry(cookie)
-            .or_insert_with(|| Known::new(&record, self.reads_payload));
+            .or_insert_with(|| Known::new(&record, self.unread));
         if record.mode == mode::STREAMS
             && let Speaker::Http(http) = &mut known.speaker
         {
@@ -324,7 +325,7 @@ mod tests {
 
     #[test]
     fn a_flood_of_connections_is_bounded_and_counted() {
-        let mut table = Table::new(true);
+        let mut table = Table::default();
         let mut out = Vec::new();
         let flood = CONNECTION_CAP as u64 + 100;
         for cookie in 1..=flood {
@@ -341,7 +342,7 @@ mod tests {
 
     #[test]
     fn a_silent_connection_with_an_open_request_is_kept() {
-        let mut table = Table::new(true);
+        let mut table = Table::default();
         table.take(&request_of(1, 1), &mut Vec::new());
         table.tick(FORGET_NS * 2, |_, _| None, &mut Vec::new());
         assert_eq!(table.connections.len(), 1);
@@ -349,7 +350,7 @@ mod tests {
 
     #[test]
     fn a_unix_answer_without_a_length_is_finished_when_quiet() {
-        let mut table = Table::new(true);
+        let mut table = Table::default();
         let record = Record {
             cookie: 1,
             seq: 1,
@@ -381,7 +382,7 @@ mod tests {
 
     #[test]
     fn the_connections_of_a_worker_end_with_it() {
-        let mut table = Table::new(true);
+        let mut table = Table::default();
         let record = Record {
             cookie: 1,
             seq: 1,
@@ -405,7 +406,7 @@ mod tests {
     #[test]
     fn short_entries_are_counted() {
         let mut out = Vec::new();
-        Table::new(true).take(b"short", &mut out);
+        Table::default().take(b"short", &mut out);
         assert_eq!(out, [Outcome::Lost(Loss::Malformed)]);
     }
 }
