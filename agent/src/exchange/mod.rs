@@ -211,6 +211,8 @@ pub enum Loss {
     HeadUnseen,
     /// A call of gRPC whose status spoke of what went by before the agent: it counts by its HTTP status.
     StatusUnseen,
+    /// A connection of ZeroMQ, between processes of one server: it counts once, and nothing of it is looked at.
+    InnerProtocol,
     /// An HTTP/2 connection whose frames could not be followed: it is given up, and each later read of it counts again.
     Http2Unfollowed,
     /// A process that should be watched and could not be: its requests are not seen.
@@ -227,9 +229,10 @@ pub enum Loss {
 
 impl Loss {
     /// Every reason.
-    pub const ALL: [Self; 11] = [
+    pub const ALL: [Self; 12] = [
         Self::Resynchronised,
         Self::NotHttp,
+        Self::InnerProtocol,
         Self::AnswerWithoutRequest,
         Self::HeadUnseen,
         Self::StatusUnseen,
@@ -246,6 +249,7 @@ impl Loss {
         match self {
             Self::Resynchronised => "resynchronised",
             Self::NotHttp => "not_http",
+            Self::InnerProtocol => "inner_protocol",
             Self::AnswerWithoutRequest => "answer_without_request",
             Self::HeadUnseen => "head_unseen",
             Self::StatusUnseen => "status_unseen",

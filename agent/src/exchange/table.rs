@@ -14,6 +14,7 @@ use crate::{
         worker::WorkerConnection,
     },
     kernel::rings::RecordView,
+    protocol::zmtp,
 };
 
 /// Connections that are kept; past it, the silent ones go.
@@ -56,12 +57,17 @@ enum Speaker {
     Unread(Box<TurnConnection>),
     Http2(Box<Http2Connection>),
     Worker(Box<WorkerConnection>),
+    /// Between processes of one server, and of no interest.
+    Inner {
+        /// Latest record, ns.
+        latest_ns: u64,
+    },
 }
 
 impl Known {
-    fn new(record: &Record, unread: bool) -> Self {
+    fn new(view: &RecordView<'_>, unread: bool) -> Self {
         Self {
-            speaker: Speaker::new(record, unread),
+            speaker: Speaker::new(view, unread),
             accounts: Default::default(),
         }
     }
@@ -78,7 +84,8 @@ impl Known {
 }
 
 impl Speaker {
-    fn new(record: &Record, unread: bool) -> Self {
+    fn new(view: &RecordView<'_>, unread: bool) -> Self {
+        let record = &view.record;
         let is_unix = record.flags & flag::UNIX != 0;
         let (tgid, local_port) = place_of(record);
         let peer = Peer {
@@ -91,6 +98,9 @@ impl Speaker {
             _ if unread => Self::Unread(Box::new(TurnConnection::new(record, peer))),
             mode::FRAMES => Self::Worker(Box::new(WorkerConnection::new(record, peer))),
             mode::STREAMS => Self::Http2(Box::new(Http2Connection::new(peer))),
+            _ if zmtp::begins(view.request) || zmtp::begins(view.answer) => {
+                Self::Inner { latest_ns: 0 }
+            }
             _ => Self::Http(Box::new(Connection::new(record, peer))),
         }
     }
@@ -101,6 +111,13 @@ impl Speaker {
             Self::Unread(connection) => connection.take(view, out),
             Self::Http2(connection) => connection.take(view, out),
             Self::Worker(connection) => connection.take(view, out),
+            Self::Inner { latest_ns } => {
+                if *latest_ns == 0 {
+                    out.push(Outcome::Lost(Loss::InnerProtocol));
+                }
+                *latest_ns = view.record.last_write_ns.max(view.record.last_read_ns);
+                view.record.kind != kind::CLOSE
+            }
         }
     }
 
@@ -108,7 +125,7 @@ impl Speaker {
         match self {
             Self::Http(connection) => connection.is_answering(),
             Self::Unread(connection) => connection.is_answering(),
-            Self::Http2(_) => false,
+            Self::Http2(_) | Self::Inner { .. } => false,
             Self::Worker(connection) => connection.awaits_reader(),
         }
     }
@@ -119,6 +136,7 @@ impl Speaker {
             Self::Unread(connection) => connection.is_idle(),
             Self::Http2(connection) => connection.is_idle(),
             Self::Worker(connection) => connection.is_idle(),
+            Self::Inner { .. } => true,
         }
     }
 
@@ -128,7 +146,7 @@ impl Speaker {
             Self::Http(connection) => Some(connection.take_missed_bytes()),
             Self::Unread(connection) => Some(connection.take_missed_bytes()),
             Self::Http2(connection) => Some(connection.take_missed_bytes()),
-            Self::Worker(_) => None,
+            Self::Worker(_) | Self::Inner { .. } => None,
         }
     }
 
@@ -138,6 +156,7 @@ impl Speaker {
             Self::Unread(connection) => connection.sequence.latest_ns,
             Self::Http2(connection) => connection.latest_ns,
             Self::Worker(connection) => connection.sequence.latest_ns,
+            Self::Inner { latest_ns } => *latest_ns,
         }
     }
 
@@ -147,6 +166,7 @@ impl Speaker {
             Self::Unread(connection) => connection.close(Unfinished::Evicted, out),
             Self::Http2(connection) => connection.close(Unfinished::Evicted, out),
             Self::Worker(connection) => connection.close(out),
+            Self::Inner { .. } => {}
         }
     }
 }
@@ -184,7 +204,7 @@ impl Table {
         let known = self
             .connections
             .entry(cookie)
-            .or_insert_with(|| Known::new(&record, self.unread));
+            .or_insert_with(|| Known::new(&view, self.unread));
         if record.mode == mode::STREAMS
             && let Speaker::Http(http) = &mut known.speaker
         {
@@ -238,7 +258,7 @@ impl Table {
                     connection.end_if_quiet(now_ns, out);
                     connection.awaits_reader()
                 }
-                Some(Speaker::Http2(_)) | None => false,
+                Some(Speaker::Http2(_) | Speaker::Inner { .. }) | None => false,
             }
         });
         if now_ns.saturating_sub(self.swept_ns) >= SWEEP_NS {
@@ -338,6 +358,31 @@ mod tests {
             out.iter()
                 .all(|outcome| *outcome == Outcome::Unfinished(Unfinished::Evicted))
         );
+    }
+
+    #[test]
+    fn a_connection_of_zeromq_counts_once() {
+        const GREETING: &[u8] = b"\xff\0\0\0\0\0\0\0\x01\x7f";
+        for (request, answer) in [(GREETING, &b""[..]), (b"", GREETING)] {
+            let mut table = Table::default();
+            let mut out = Vec::new();
+            for (seq, bytes) in [(1, GREETING), (2, b"\x04\x19frame")] {
+                let record = Record {
+                    cookie: 1,
+                    seq,
+                    kind: kind::EXCHANGE,
+                    last_read_ns: u64::from(seq),
+                    ..Record::default()
+                };
+                let sides = match seq {
+                    1 => (request, answer),
+                    _ => (bytes, bytes),
+                };
+                table.take(&entry(record, sides.0, sides.1), &mut out);
+            }
+            assert_eq!(out, [Outcome::Lost(Loss::InnerProtocol)]);
+            assert_eq!(table.connections[&1].speaker.latest_ns(), 2);
+        }
     }
 
     #[test]

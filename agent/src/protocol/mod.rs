@@ -8,3 +8,4 @@ pub mod http2;
 pub mod json_model;
 pub mod route;
 pub mod torchserve;
+pub mod zmtp;
