@@ -2,7 +2,7 @@
 //!
 //! What is sent depends on the numbers of the requests alone, so that each run sends the same.
 
-use std::thread;
+use std::collections::BTreeMap;
 
 use crate::{
     client::{Connection, request},
@@ -16,31 +16,19 @@ pub struct Volume {
     pub requests: u32,
     /// Connections that are open at once.
     pub connections: u32,
-    /// Threads that share the connections.
-    pub threads: u32,
     /// One request in so many is aborted.
     pub abort_every: u32,
 }
 
 /// What the client knows of what came of it.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Outcome {
-    /// Answers that were read whole.
-    pub answered: u64,
+    /// Answers that were read whole, by status.
+    pub answered: BTreeMap<u16, u64>,
     /// Requests that were sent whole and whose answer was not awaited: reset, or closed.
     pub left: u64,
     /// Requests of which a part was sent.
     pub cut: u64,
-}
-
-impl Outcome {
-    fn add(self, other: Self) -> Self {
-        Self {
-            answered: self.answered + other.answered,
-            left: self.left + other.left,
-            cut: self.cut + other.cut,
-        }
-    }
 }
 
 /// How a request ends.
@@ -57,40 +45,16 @@ enum Way {
     CutAndClosed,
 }
 
-/// Sends all of it to `place`; panics where the server does other than it should.
+/// Sends all of it to `place`, one request on each connection at once; panics where the server does other than it should.
 pub fn run(place: &Place, volume: Volume) -> Outcome {
-    let each = volume.connections / volume.threads;
-    let threads: Vec<_> = (0..volume.threads)
-        .map(|thread| {
-            let place = place.clone();
-            thread::spawn(move || {
-                let first = thread * (volume.requests / volume.threads);
-                let numbers = first..first + volume.requests / volume.threads;
-                drive(&place, each, numbers, volume.abort_every)
-            })
-        })
-        .collect();
-    threads
-        .into_iter()
-        .map(|thread| thread.join().expect("the server serves"))
-        .fold(Outcome::default(), Outcome::add)
-}
-
-/// Sends the requests `numbers` over `connections` connections, one on each at once.
-fn drive(
-    place: &Place,
-    connections: u32,
-    numbers: impl Iterator<Item = u32>,
-    abort_every: u32,
-) -> Outcome {
     let open = || Connection::open(place).expect("the server listens");
-    let mut clients: Vec<Connection> = (0..connections).map(|_| open()).collect();
+    let mut clients: Vec<Connection> = (0..volume.connections).map(|_| open()).collect();
     let mut outcome = Outcome::default();
-    let mut numbers = numbers.peekable();
+    let mut numbers = (0..volume.requests).peekable();
     while numbers.peek().is_some() {
         let mut open_ways = Vec::with_capacity(clients.len());
         for (client, number) in clients.iter_mut().zip(numbers.by_ref()) {
-            let way = way_of(number, abort_every);
+            let way = way_of(number, volume.abort_every);
             let bytes = bytes_of(number, way);
             let sent = match way {
                 Way::CutAndReset | Way::CutAndClosed => bytes.len() - CUT_BYTES,
@@ -103,7 +67,7 @@ fn drive(
             if way == Way::Answered {
                 let answer = client.receive(false).expect("the server answers");
                 assert_eq!(answer.status, status_of(number), "request {number}");
-                outcome.answered += 1;
+                *outcome.answered.entry(answer.status).or_default() += 1;
                 continue;
             }
             // The interim answer tells that the server has begun to read it.

@@ -13,7 +13,7 @@ use std::{
 
 use inferprobe_tests::{
     agent::{Agent, Logged},
-    clock::wait_within,
+    clock::{monotonic_ns, wait_within},
     differential::{
         cases::CASES,
         expected::{Ending, Lenient},
@@ -42,8 +42,9 @@ fn unfinished(play: &Play) -> (u32, u32) {
 
 fn of_play<'a>(rows: &'a [Logged], play: &'a Play, port: u16) -> impl Iterator<Item = &'a Logged> {
     let ports = (Some(port), Some(play.local_port));
-    rows.iter()
-        .filter(move |row| (row.local_port, row.peer_port) == ports)
+    rows.iter().filter(move |row| {
+        (row.local_port, row.peer_port) == ports && play.time_ns.contains(&row.first_read_ns)
+    })
 }
 
 /// What was counted up to the end of a play, and how many requests of the plays before may still turn out unfinished.
@@ -97,6 +98,7 @@ fn play_all(kind: Kind) {
             continue;
         }
         let found = settle(&agent, &play, host.port, &mut counted);
+        play.time_ns.end = monotonic_ns();
         faults.entry(case.name).or_default().extend(found);
         plays.push((case.name, play));
     }
@@ -111,7 +113,7 @@ fn play_all(kind: Kind) {
             .filter(|one| one.ending == Ending::Answered && one.lenient != Lenient::Refused)
             .map(|one| one.case.as_str())
             .collect();
-        let marks = host.marks(play.local_port, &known);
+        let marks = host.marks(play, &known);
         let own: Vec<Logged> = of_play(&rows, play, host.port).cloned().collect();
         let found = judge::faults(&play.expected, &play.sends, &own, |case| {
             let at = known.iter().position(|known| *known == case)?;

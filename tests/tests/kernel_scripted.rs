@@ -23,10 +23,13 @@ use inferprobe_tests::{
 /// How long a script waits for its rows before the next one; those that are late count all the same.
 const ROWS_LIMIT: Duration = Duration::from_secs(2);
 
+fn is_of(played: &Played, row: &Logged) -> bool {
+    row.peer_port == Some(played.peer_port) && played.time_ns.contains(&row.first_read_ns)
+}
+
 /// Everything in the rows of a connection that cannot be true of its script.
 fn faults(script: &Script, played: &Played, rows: &[Logged]) -> Vec<String> {
-    let own = |row: &&Logged| row.peer_port == Some(played.peer_port);
-    let mut own: Vec<&Logged> = rows.iter().filter(own).collect();
+    let mut own: Vec<&Logged> = rows.iter().filter(|row| is_of(played, row)).collect();
     own.sort_by_key(|row| row.seq);
     let mut faults = Vec::new();
     for (index, (stamp, sent)) in played.stamps.iter().enumerate() {
@@ -74,8 +77,8 @@ fn every_script_is_measured() {
         let _ = wait_within(ROWS_LIMIT, || {
             now = Tally::of(&agent);
             let rows = agent.log();
-            let own = |row: &&Logged| row.peer_port == Some(played.peer_port);
-            let told = rows.iter().filter(own).count() >= played.stamps.len();
+            let own = rows.iter().filter(|row| is_of(&played, row)).count();
+            let told = own >= played.stamps.len();
             (told && now.unfinished(&before) >= fewest).then_some(())
         });
         let counted = now.faults(&before, fewest, most);

@@ -196,3 +196,16 @@ fn a_rate_spaces_the_requests_of_all_connections() {
     // On a machine that stalls, requests may be left out; none may come early.
     assert!((50..=104).contains(&outcome.requests), "{outcome:?}");
 }
+
+#[test]
+fn answers_are_counted_by_status() {
+    let mut server = Server::start(&[]);
+    let mut client = Connection::open(&server.place).unwrap();
+    for status in [200, 404, 200] {
+        let bytes = request("GET", &format!("/?status={status}"), &[], b"");
+        client.exchange(&bytes).unwrap();
+    }
+    server.stamps(3);
+    let codes: Vec<_> = server.codes().into_iter().collect();
+    assert_eq!(codes, [(200, 2), (404, 1)]);
+}

@@ -13,6 +13,7 @@ use crate::{
     agent::free_port,
     client::Connection,
     clock::{wait_for, wait_within},
+    differential::play::Play,
     gate,
     leash::Leash,
     reference::stamps::Stamp,
@@ -225,18 +226,18 @@ impl Host {
         }
     }
 
-    /// Its marks of the requests `cases` of the connection from `peer_port`, in order, as far as they come; the
-    /// reference server does not know the cases by name.
-    pub fn marks(&mut self, peer_port: u16, cases: &[&str]) -> Vec<Option<Marks>> {
+    /// Its marks of the requests `cases` of the play, in order, as far as they come; the reference server does not know
+    /// the cases by name.
+    pub fn marks(&mut self, play: &Play, cases: &[&str]) -> Vec<Option<Marks>> {
         let mut marks = Vec::new();
         let _ = wait_within(MARKS_LIMIT, || {
-            marks = self.marks_so_far(peer_port, cases);
+            marks = self.marks_so_far(play, cases);
             marks.iter().all(Option::is_some).then_some(())
         });
         marks
     }
 
-    fn marks_so_far(&mut self, peer_port: u16, cases: &[&str]) -> Vec<Option<Marks>> {
+    fn marks_so_far(&mut self, play: &Play, cases: &[&str]) -> Vec<Option<Marks>> {
         match &mut self.running {
             Running::Python { folder, .. } => {
                 let text = fs::read_to_string(folder.path().join("marks")).unwrap_or_default();
@@ -250,7 +251,10 @@ impl Host {
             }
             Running::Reference(server) => {
                 let mut stamps = server.stamps(0);
-                stamps.retain(|stamp| stamp.peer_port == Some(peer_port));
+                stamps.retain(|stamp| {
+                    stamp.peer_port == Some(play.local_port)
+                        && play.time_ns.contains(&stamp.first_read.return_ns)
+                });
                 stamps.sort_by_key(|stamp| stamp.seq);
                 let nth = |n: usize| stamps.get(n).map(Marks::from);
                 (0..cases.len()).map(nth).collect()

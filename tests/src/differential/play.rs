@@ -1,6 +1,6 @@
 //! The client's side of a case: requests are written down as they are made, sends and answers as they happen.
 
-use std::{io, time::Duration};
+use std::{io, ops::Range, time::Duration};
 
 use crate::{
     client::{Answer, Connection, request},
@@ -24,6 +24,8 @@ pub struct Play {
     pub client: Option<Connection>,
     /// Its port, which the server calls the peer's.
     pub local_port: u16,
+    /// From when to when its rows are: ports are used again.
+    pub time_ns: Range<u64>,
     /// Every request, in order.
     pub expected: Vec<Expected>,
     /// Every send, in order.
@@ -38,11 +40,13 @@ pub struct Play {
 impl Play {
     /// Connects for the case `name`.
     pub fn open(name: &'static str, kind: Kind, port: u16) -> Self {
+        let opened_ns = monotonic_ns();
         let client = Connection::open_tcp(port).expect("the server listens");
         Self {
             kind,
             local_port: client.local_port().expect("TCP has ports"),
             client: Some(client),
+            time_ns: opened_ns..u64::MAX,
             expected: Vec::new(),
             sends: Vec::new(),
             name,

@@ -3,6 +3,7 @@
 use std::{
     io::{Read as _, Write as _},
     net::{Ipv4Addr, Shutdown, TcpListener, TcpStream},
+    ops::Range,
     sync::{
         Arc,
         atomic::{AtomicI32, Ordering},
@@ -33,6 +34,8 @@ const PATIENCE: Duration = Duration::from_secs(10);
 pub struct Played {
     /// The client's port.
     pub peer_port: u16,
+    /// From when to when its rows are: ports are used again.
+    pub time_ns: Range<u64>,
     /// Of each request that was answered, what both ends stamped; `sent` is its first send.
     pub stamps: Vec<(Stamp, Call)>,
 }
@@ -49,6 +52,7 @@ struct End {
 
 /// Plays a script on a new connection to `listener`, which listens on a port of 127.0.0.1.
 pub fn play(listener: &TcpListener, script: &Script) -> Played {
+    let opened_ns = monotonic_ns();
     let address = listener.local_addr().expect("a listener has an address");
     let client = TcpStream::connect((Ipv4Addr::LOCALHOST, address.port())).expect("it listens");
     client.set_nodelay(true).expect("TCP");
@@ -70,6 +74,7 @@ pub fn play(listener: &TcpListener, script: &Script) -> Played {
     server.join().expect("the server does all of its script");
     Played {
         peer_port,
+        time_ns: opened_ns..monotonic_ns(),
         stamps: stamps(script, &progress, peer_port),
     }
 }
