@@ -1,10 +1,5 @@
 //! Needs root: connections whose every read and write is scripted, and what must come out of each.
 
-#![expect(
-    clippy::unwrap_used,
-    reason = "in a test file, a panic is a failed test"
-)]
-
 use std::{net::TcpListener, time::Duration};
 
 use inferprobe_tests::{

@@ -1,10 +1,5 @@
 //! Needs root: a hundred thousand requests, a tenth of them aborted, and not one too many or too few.
 
-#![expect(
-    clippy::unwrap_used,
-    reason = "in a test file, a panic is a failed test"
-)]
-
 use std::time::{Duration, Instant};
 
 use inferprobe_tests::{

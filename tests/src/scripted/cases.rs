@@ -1,6 +1,6 @@
 //! The scripts: servers with threads, odd buffers and odd ends.
 
-use std::time::Duration;
+use std::{ops::Range, time::Duration};
 
 use crate::scripted::script::{
     Act::{self, Awaited, FinishSending, Receive, Send},
@@ -28,10 +28,12 @@ pub const CASES: &[Case] = &[
     case("bodies over many reads", many_reads),
     case("a read across two requests", a_read_across_two),
     case("three in one read", three_in_one_read),
+    case("two sends in one read", two_sends_in_one_read),
     case("three answers in one write", three_in_one_write),
     case("read ahead", read_ahead),
     case("read ahead within an answer", read_ahead_within_an_answer),
     case("early, drained", early_drained),
+    case("early, drained with the next", early_drained_with_the_next),
     case("drained and never answered", drained_and_never_answered),
     case("split continue", split_continue),
     case("websocket", websocket),
@@ -179,6 +181,20 @@ fn three_in_one_read() -> Script {
     script
 }
 
+fn two_sends_in_one_read() -> Script {
+    let mut script = Script::default();
+    let (first, second) = (script.post(10), script.post(20));
+    let until = second.end;
+    script.act([Send(first.end), Send(until)]);
+    script.serve([Arrived(until), Read { size: BIG, until }]);
+    for status in [200, 201] {
+        let answer = script.answer(status, &[], b"answer");
+        script.serve([WORK, Write(answer.end)]);
+        script.act([Receive(answer.end)]);
+    }
+    script
+}
+
 fn three_in_one_write() -> Script {
     let mut script = Script::default();
     let last = [0, 20, 300].map(|body_bytes| script.post(body_bytes));
@@ -223,26 +239,35 @@ fn read_ahead_within_an_answer() -> Script {
     script
 }
 
-fn early_drained() -> Script {
-    let mut script = Script::default();
+/// An early answer to a request of which 1,000 bytes were read, and the request; the client goes on to send it.
+fn early(script: &mut Script) -> Range<usize> {
     let request = script.post(20_000);
-    let middle = request.start + 1000;
+    let until = request.start + 1000;
     let answer = script.answer(413, &[], b"too long");
     script.asked[0].early = true;
-    script.act([Send(middle), Receive(answer.end), Send(request.end)]);
-    script.serve([
-        Read {
-            size: BIG,
-            until: middle,
-        },
-        WORK,
-        Write(answer.end),
-        Read {
-            size: 4096,
-            until: request.end,
-        },
-    ]);
+    script.act([Send(until), Receive(answer.end), Send(request.end)]);
+    script.serve([Read { size: BIG, until }, WORK, Write(answer.end)]);
+    request
+}
+
+fn early_drained() -> Script {
+    let mut script = Script::default();
+    let until = early(&mut script).end;
+    script.act([Act::Read(until)]);
+    script.serve([Read { size: 4096, until }]);
     simple(&mut script, BIG, 10, 200);
+    script
+}
+
+fn early_drained_with_the_next() -> Script {
+    let mut script = Script::default();
+    early(&mut script);
+    let next = script.post(10);
+    let answer = script.answer(200, &[], b"answer");
+    let until = next.end;
+    script.act([Send(until), Receive(answer.end)]);
+    script.serve([Arrived(until), Read { size: BIG, until }]);
+    script.serve([WORK, Write(answer.end)]);
     script
 }
 
@@ -376,7 +401,7 @@ fn background_reads() -> Script {
     let mut script = Script::default();
     let first = script.post(10);
     let until = first.end;
-    script.act([Send(until)]);
+    script.act([Send(until), Act::Read(until)]);
     script.serve([Read { size: BIG, until }]);
     for status in [200, 201, 202] {
         // While the handler runs, one byte of the next request is read beside it.
@@ -387,7 +412,7 @@ fn background_reads() -> Script {
         script.serve([WORK, Write(answer.end), Join]);
         let until = next.end;
         script.serve([Read { size: 4096, until }]);
-        script.act([Send(next.end), Receive(answer.end)]);
+        script.act([Awaited, Send(next.end), Receive(answer.end)]);
     }
     let answer = script.answer(500, &[], b"answer");
     script.serve([WORK, Write(answer.end)]);

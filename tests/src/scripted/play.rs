@@ -194,6 +194,8 @@ fn act(client: TcpStream, script: &Script, progress: &Progress, reader: &AtomicI
             Act::Reset => set_socket_linger(&client, Some(Duration::ZERO)).expect("TCP"),
         }
     }
+    // Its end is what some scripts wait for.
+    drop(client);
 }
 
 /// The stamps of the requests that were answered.
