@@ -11,6 +11,8 @@ pub const REQUEST_HEAD_CAP: usize = 1024;
 pub const ANSWER_HEAD_CAP: usize = 1024;
 /// Payload of the largest record; a power of two.
 pub const PAYLOAD_CAP: usize = REQUEST_HEAD_CAP + ANSWER_HEAD_CAP;
+/// Steps that a record tells apart in the arrival of one read.
+pub const STEPS: usize = crate::arrival::ENTRIES;
 /// Bytes that are copied at once at most.
 pub const COPY_CAP: usize = 1024;
 
@@ -55,6 +57,26 @@ pub mod flag {
     pub const ANSWERS: u8 = 1 << 5;
     /// The read's last byte came with its first: `arrival_ns` holds for each of its bytes.
     pub const ONE_ARRIVAL: u8 = 1 << 4;
+    /// `steps` hold: the read's bytes came in several steps.
+    pub const STEPS: u8 = 1 << 6;
+}
+
+/// When bytes of a read came that did not come with its first.
+#[repr(C)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Pod, Zeroable)]
+pub struct ArrivalStep {
+    /// Bytes from the read's first byte to behind the last that came with this step; 0: no step.
+    pub end: u32,
+    /// Time after `arrival_ns`; `u32::MAX`: not known, or longer.
+    pub later_ns: u32,
+}
+
+impl ArrivalStep {
+    /// No step.
+    pub const NONE: Self = Self {
+        end: 0,
+        later_ns: 0,
+    };
 }
 
 /// Head of every record on the `RECORDS` ring; `request_len` then `answer_len` payload bytes follow it.
@@ -106,9 +128,15 @@ pub struct Record {
     pub reserved: u8,
     /// Writes since the segment's first, this one included.
     pub writes: u32,
+    /// When the bytes of the read came that [`Record::arrival_ns`] is of, in no order; hold only with [`flag::STEPS`].
+    pub steps: [ArrivalStep; STEPS],
+    /// Bytes of that read that earlier records told of.
+    pub read_offset: u32,
+    /// Zero.
+    pub reserved_too: u32,
 }
 
-const _: () = assert!(size_of::<Record>() == 104);
+const _: () = assert!(size_of::<Record>() == 104 + 8 * STEPS + 8);
 
 impl Record {
     /// A record of nothing.
@@ -134,6 +162,9 @@ impl Record {
         mode: mode::MESSAGES,
         reserved: 0,
         writes: 0,
+        steps: [ArrivalStep::NONE; STEPS],
+        read_offset: 0,
+        reserved_too: 0,
     };
 }
 

@@ -3,6 +3,8 @@
 //! A short log of (stream position, time) pairs: the producer is the kernel's readable hook, the consumer the read hook.
 //! They run at once on two CPUs, so each field has one writer: the producer.
 
+use crate::abi::ArrivalStep;
+
 /// Entries of the log; a power of two. More unread packets than this are merged.
 pub const ENTRIES: usize = 8;
 
@@ -91,6 +93,29 @@ impl ArrivalLog {
         (arrival, ahead(end, reach) >= 0)
     }
 
+    /// The steps in which the bytes from `first` on came, against `since_ns`.
+    #[inline(always)]
+    pub fn steps(&self, first: u32, since_ns: u64) -> [ArrivalStep; ENTRIES] {
+        let mut steps = [ArrivalStep::NONE; ENTRIES];
+        let mut index = 0;
+        while index < ENTRIES {
+            if let (Some(entry), Some(step)) = (self.entries.get(index), steps.get_mut(index)) {
+                let distance = ahead(first, entry.end);
+                if entry.ns != 0 && distance > 0 {
+                    let later_ns = entry.ns.wrapping_sub(since_ns);
+                    step.end = distance.cast_unsigned();
+                    step.later_ns = if entry.merged == 0 && later_ns < u32::MAX as u64 {
+                        later_ns as u32
+                    } else {
+                        u32::MAX
+                    };
+                }
+            }
+            index += 1;
+        }
+        steps
+    }
+
     /// When the byte at `position` became readable, and how far the step goes that brought it.
     #[inline(always)]
     fn step_of(&self, position: u32) -> (Arrival, u32) {
@@ -130,6 +155,8 @@ pub enum Arrival {
 
 #[cfg(test)]
 mod tests {
+    use std::vec::Vec;
+
     use super::*;
 
     #[test]
@@ -144,6 +171,21 @@ mod tests {
         assert_eq!(log.of(40, 100), (Arrival::At(1_000), true));
         assert_eq!(log.of(40, 101), (Arrival::At(1_000), false));
         assert_eq!(log.of(250, 260), (Arrival::Unseen, false));
+    }
+
+    #[test]
+    fn the_steps_of_a_read_are_told_apart() {
+        let mut log = ArrivalLog::new();
+        for (end, ns) in [(100, 1_000), (250, 2_000), (300, 9_000_000_000)] {
+            log.on_readable(end, 0, ns);
+        }
+        let steps = log.steps(40, 1_000);
+        let told: Vec<(u32, u32)> = steps
+            .iter()
+            .filter(|step| step.end > 0)
+            .map(|step| (step.end, step.later_ns))
+            .collect();
+        assert_eq!(told, [(60, 0), (210, 1_000), (260, u32::MAX)]);
     }
 
     #[test]

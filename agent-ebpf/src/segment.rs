@@ -11,6 +11,9 @@ use crate::{
 
 /// Bytes that are carried of a run of reads: heads, requests that one read brings together, and what names a model.
 pub const CARRIED_CAP: u32 = 4096;
+/// Bytes that are carried of the end of a read that is longer than what else is carried of it: behind the rest of a body,
+/// it may bring the next request.
+pub const READ_END_CAP: u32 = 1024;
 /// Reads up to this size always go up: one may bring the first bytes of a request.
 pub const SMALL_READ: u32 = 256;
 /// Writes up to this size are carried, of a body in chunks: they may bring several.
@@ -60,6 +63,8 @@ pub struct Conn {
     /// Position up to which the reader has taken the bytes: TCP sequence number, or buffers for AF_UNIX. The first value
     /// on TCP is the producer's, every later one the read hook's.
     pub consumed: u32,
+    /// Bytes of the latest read, of messages.
+    pub last_read_bytes: u32,
     /// Answer bytes that may still be carried up.
     pub answer_budget: u16,
     /// One of [`phase`].
@@ -79,10 +84,10 @@ pub struct Conn {
     /// 1 once the server agreed to speak something else, until its next write or the next read tells whether that is HTTP/2.
     pub switching: u8,
     /// Zero.
-    pub reserved: [u8; 2],
+    pub reserved: [u8; 6],
 }
 
-const _: () = assert!(size_of::<Conn>() == 104 + 3072 + 136 + 32 + 40);
+const _: () = assert!(size_of::<Conn>() == 176 + 3072 + 136 + 32 + 48);
 
 /// Bytes of the user's buffer to copy: `len` of them, to `payload[at..]`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -102,6 +107,8 @@ pub struct RecvPlan {
     pub begins: bool,
     /// Whether it may begin a request, so that its bytes are carried.
     pub fresh: bool,
+    /// Whether it may end one, behind which another begins, so that its end is carried.
+    pub shorter: bool,
 }
 
 /// What a write looks like.
@@ -143,9 +150,10 @@ impl Conn {
             closed: 0,
             positioned: 0,
             chunked: 0,
+            last_read_bytes: 0,
             joined: 0,
             switching: 0,
-            reserved: [0; 2],
+            reserved: [0; 6],
         }
     }
 
@@ -165,6 +173,7 @@ impl Conn {
             cut,
             begins: !reading || request_like || goes_on,
             fresh: !reading || request_like || bytes <= SMALL_READ,
+            shorter: self.is_shorter(bytes),
         }
     }
 
@@ -178,8 +187,14 @@ impl Conn {
                 bytes <= FRAME_READ_CAP && (behind_a_hole || at + bytes > REQUEST_HEAD_CAP as u32)
             }
             mode::STREAMS => true,
-            _ => bytes <= SMALL_READ || self.request_walk.keeps() > 0,
+            _ => bytes <= SMALL_READ || self.is_shorter(bytes) || self.request_walk.keeps() > 0,
         }
+    }
+
+    /// Whether a read took less than the one before: it emptied the queue, and so may be the last of its request.
+    #[inline(always)]
+    fn is_shorter(&self, bytes: u32) -> bool {
+        self.record.mode == mode::MESSAGES && bytes < self.last_read_bytes
     }
 
     /// Whether what is pending must go up before a write whose bytes it would hide.
@@ -202,12 +217,16 @@ impl Conn {
     ) -> Capture {
         self.record.total_bytes += u64::from(bytes);
         if self.record.mode == mode::MESSAGES {
+            let kept = self.request_walk.keeps();
             let kept = if plan.fresh {
                 CARRIED_CAP
+            } else if plan.shorter && kept < REQUEST_HEAD_CAP as u32 {
+                REQUEST_HEAD_CAP as u32
             } else {
-                self.request_walk.keeps()
+                kept
             };
             self.request_walk = Walk::carrying(kept);
+            self.last_read_bytes = bytes;
         }
         if plan.begins {
             self.record.flags &= flag::UNIX;
@@ -221,6 +240,7 @@ impl Conn {
             }
             self.record.first_read_ns = now_ns;
             self.record.read_bytes = 0;
+            self.record.read_offset = 0;
             self.record.request_len = 0;
             self.record.answer_len = 0;
             self.record.first_write_ns = 0;
@@ -229,6 +249,8 @@ impl Conn {
             self.record.writes = 0;
             self.record.tail = 0;
             self.phase = phase::READING;
+        } else {
+            self.record.flags &= !flag::ONE_ARRIVAL;
         }
         self.record.last_read_ns = now_ns;
         if self.is_walked(bytes) {
@@ -262,9 +284,16 @@ impl Conn {
     /// Notes that a record of a walk went up, and that the next one goes on with the same read.
     #[inline(always)]
     pub fn on_split(&mut self) {
+        self.record.read_offset += self.record.read_bytes as u32;
         self.record.read_bytes = 0;
-        if self.record.flags & flag::ONE_ARRIVAL == 0 {
-            self.record.flags &= !flag::ARRIVAL_KNOWN;
+    }
+
+    /// Notes the steps in which the bytes came of a read that begins a record, the first of them at position `first`.
+    #[inline(always)]
+    pub fn on_steps(&mut self, first: u32) {
+        if self.record.flags & (flag::ARRIVAL_KNOWN | flag::ONE_ARRIVAL) == flag::ARRIVAL_KNOWN {
+            self.record.steps = self.arrivals.steps(first, self.record.arrival_ns);
+            self.record.flags |= flag::STEPS;
         }
     }
 
@@ -529,8 +558,6 @@ mod tests {
     struct Player {
         conn: Conn,
         up: Vec<Record>,
-        /// Whether all bytes of a read came at once.
-        one_arrival: bool,
     }
 
     impl Player {
@@ -538,7 +565,6 @@ mod tests {
             Self {
                 conn: Conn::new(),
                 up: vec![],
-                one_arrival: false,
             }
         }
 
@@ -559,7 +585,7 @@ mod tests {
             if let Some(cut) = plan.cut {
                 self.emit(cut, now_ns);
             }
-            let arrival = (arrival, self.one_arrival);
+            let arrival = (arrival, false);
             let capture = self.conn.on_recv(now_ns, bytes, arrival, plan);
             if self.conn.is_walked(bytes) && self.conn.record.mode == mode::MESSAGES {
                 self.walk(now_ns, bytes);
@@ -571,14 +597,21 @@ mod tests {
         /// Takes a read in as the walker does.
         fn walk(&mut self, now_ns: u64, bytes: u32) {
             let mut left = bytes;
+            let mut end = READ_END_CAP;
             while left > 0 {
+                if self.conn.request_walk.keeps() == 0 && left <= end {
+                    self.emit(kind::READ, now_ns);
+                    self.conn.on_split();
+                    self.conn.request_walk = Walk::carrying(left);
+                    end = 0;
+                }
                 let kept = self.conn.request_walk.keeps().min(left).min(512);
                 if kept > self.conn.room(false) {
                     self.emit(kind::READ, now_ns);
                     self.conn.on_split();
                     continue;
                 }
-                let taken = if kept > 0 { kept } else { left };
+                let taken = if kept > 0 { kept } else { left - end };
                 self.conn.request_walk.on_payload(taken);
                 self.conn.on_walked(false, taken, kept > 0);
                 left -= taken;
@@ -676,16 +709,11 @@ mod tests {
         player.recv(200, 100, Arrival::Unseen, false);
         player.recv(210, 600, Arrival::Unseen, false);
         player.send(250, 260, 10, true);
-        let carried: u32 = player.up[..player.up.len() - 2]
-            .iter()
-            .map(|record| u32::from(record.request_len))
-            .sum();
-        assert_eq!(carried, CARRIED_CAP);
         let [.., long, small, last] = &told(&player)[..] else {
             panic!("{:?}", player.up)
         };
         // The end of the second read of 2,000 bytes, and seven more; a small read may begin a request, and is followed.
-        assert_eq!(*long, (kind::READ, 30, 14_976, 72));
+        assert_eq!(*long, (kind::READ, 30, 14_904, 904));
         assert_eq!(*small, (kind::READ, 200, 100, 100));
         assert_eq!(*last, (kind::EXCHANGE, 210, 600, 600));
         let read: u64 = player.up.iter().map(|record| record.read_bytes).sum();
@@ -693,24 +721,41 @@ mod tests {
     }
 
     #[test]
+    fn the_end_of_a_read_that_may_be_the_last_is_carried() {
+        let mut player = Player::new();
+        for (now_ns, bytes) in [(10, 8_000), (20, 8_000), (30, 7_000), (40, 7_000)] {
+            player.recv(now_ns, bytes, Arrival::Unseen, false);
+        }
+        player.send(250, 260, 10, true);
+        assert_eq!(
+            told(&player)[3..],
+            [
+                (kind::READ, 10, 3_904, 1_024),
+                (kind::READ, 10, 9_024, 1_024),
+                (kind::READ, 30, 5_976, 1_024),
+                (kind::EXCHANGE, 30, 8_024, 1_024),
+            ]
+        );
+    }
+
+    #[test]
     fn one_read_that_does_not_fit_a_record_goes_up_in_several() {
-        for (one_arrival, known) in [(true, [true; 4]), (false, [true, false, false, false])] {
-            let mut player = Player::new();
-            player.one_arrival = one_arrival;
-            player.recv(10, 9_000, Arrival::At(5), true);
-            player.send(50, 60, 10, true);
-            assert_eq!(
-                told(&player),
-                [
-                    (kind::READ, 10, 1_024, 1_024),
-                    (kind::READ, 10, 1_024, 1_024),
-                    (kind::READ, 10, 1_024, 1_024),
-                    (kind::EXCHANGE, 10, 5_928, 1_024)
-                ]
-            );
-            for (record, known) in player.up.iter().zip(known) {
-                assert_eq!(record.flags & flag::ARRIVAL_KNOWN != 0, known);
-            }
+        let mut player = Player::new();
+        player.recv(10, 9_000, Arrival::At(5), true);
+        player.send(50, 60, 10, true);
+        assert_eq!(
+            told(&player),
+            [
+                (kind::READ, 10, 1_024, 1_024),
+                (kind::READ, 10, 1_024, 1_024),
+                (kind::READ, 10, 1_024, 1_024),
+                (kind::READ, 10, 4_904, 1_024),
+                // Its end, behind what was not carried.
+                (kind::EXCHANGE, 10, 1_024, 1_024)
+            ]
+        );
+        for (record, offset) in player.up.iter().zip([0, 1_024, 2_048, 3_072, 7_976]) {
+            assert_eq!((record.arrival_ns, record.read_offset), (5, offset));
         }
     }
 
@@ -764,6 +809,7 @@ mod tests {
             cut: None,
             begins: false,
             fresh: false,
+            shorter: false,
         };
         let next = conn.on_recv(20, 100, (Arrival::Unseen, false), plan);
         assert_eq!(next.len, 0);

@@ -7,9 +7,9 @@ use core::ffi::c_void;
 
 use aya_ebpf::helpers::generated::bpf_loop;
 use inferprobe_ebpf::{
-    abi::kind,
-    segment::Conn,
-    walk::{ANSWER_DATA_KEPT, REQUEST_DATA_KEPT},
+    abi::{kind, mode},
+    segment::{Conn, READ_END_CAP},
+    walk::{ANSWER_DATA_KEPT, REQUEST_DATA_KEPT, Walk},
 };
 
 use crate::{
@@ -54,6 +54,8 @@ struct Cursor {
     left: u32,
     /// 1: answers; 0: requests.
     answers: u32,
+    /// Bytes at the end of the transfer that are carried whatever the walk says; 0: none, or they are at hand.
+    end: u32,
 }
 
 /// Takes in the `bytes` bytes of a transfer that lie in `user`, and sends up what does not fit one record. The requests'
@@ -63,6 +65,11 @@ pub(crate) fn walk(conn: &mut Conn, user: Option<Bytes>, bytes: u32, side: Side,
     let answers = match side {
         Side::Requests => 0,
         Side::Answers => 1,
+    };
+    let end = if conn.record.mode == mode::MESSAGES {
+        READ_END_CAP
+    } else {
+        0
     };
     let conn: *mut Conn = conn;
     let mut cursor = Cursor {
@@ -74,6 +81,7 @@ pub(crate) fn walk(conn: &mut Conn, user: Option<Bytes>, bytes: u32, side: Side,
         vectors: 0,
         left: bytes,
         answers,
+        end,
     };
     match user {
         Some(user) if user.vectors == 0 => {
@@ -117,7 +125,16 @@ unsafe extern "C" fn step(_index: u32, cursor: *mut c_void) -> i64 {
     let walk = *conn.walk(answers);
     let kept = walk.keeps();
     if kept == 0 {
-        let skipped = smaller(walk.skips(), cursor.here);
+        let mut skipped = smaller(walk.skips(), cursor.here);
+        if cursor.end > 0 {
+            if cursor.left <= cursor.end {
+                send_up(cursor, conn);
+                conn.request_walk = Walk::carrying(cursor.left);
+                cursor.end = 0;
+                return GO_ON;
+            }
+            skipped = smaller(skipped, cursor.left - cursor.end);
+        }
         conn.walk(answers).on_payload(skipped);
         advance(cursor, conn, skipped, false);
         return GO_ON;

@@ -91,6 +91,9 @@ fn try_sock_recv_length(sk: Sock, ret: i32, flags: i32) -> Result<(), DropReason
     }
     let arrival = arrival(conn, sk, bytes, now_ns, plan.begins);
     let capture = conn.on_recv(now_ns, bytes, arrival, plan);
+    if plan.begins && conn.record.flags & flag::UNIX == 0 {
+        conn.on_steps(conn.consumed.wrapping_sub(bytes));
+    }
     if conn.is_walked(bytes) {
         walker::walk(conn, user, bytes, walker::Side::Requests, now_ns);
         if conn.record.mode == mode::STREAMS {

@@ -139,12 +139,11 @@ impl Http2Connection {
             requests.walk = Walk::START;
         }
         let (peer, streams) = (self.peer, &mut self.streams);
-        streams.begin_read();
         self.missed_bytes += streams.take_missed_bytes();
         let mut allowed = None;
-        let followed = requests.follow(reads.visible, reads.bytes, |part| match part {
+        let followed = requests.follow(reads.visible, reads.bytes, |part, at| match part {
             Part::TableSize(bytes) => allowed = Some(bytes),
-            part => streams.read(part, reads, peer, out),
+            part => streams.read(part, at, reads, peer, out),
         });
         if let Some(bytes) = allowed {
             answers.frames.allow_table(bytes);
@@ -165,7 +164,7 @@ impl Http2Connection {
         let (peer, streams) = (self.peer, &mut self.streams);
         self.missed_bytes += streams.take_missed_bytes();
         let mut allowed = None;
-        let followed = answers.follow(writes.visible, writes.bytes, |part| match part {
+        let followed = answers.follow(writes.visible, writes.bytes, |part, _| match part {
             Part::TableSize(bytes) => allowed = Some(bytes),
             part => streams.write(part, writes, peer, out),
         });
@@ -222,20 +221,22 @@ struct Direction {
 }
 
 impl Direction {
-    /// Takes in `bytes` bytes, of which the walk carried `visible` up, and left out the others.
+    /// Takes in `bytes` bytes, of which the walk carried `visible` up, and left out the others. Each part is told with how
+    /// many of the bytes lie before it, or before what ends it.
     fn follow(
         &mut self,
         mut visible: &[u8],
         bytes: u64,
-        mut on_part: impl FnMut(Part<'_>),
+        mut on_part: impl FnMut(Part<'_>, u64),
     ) -> Result<(), Fault> {
         let mut left = bytes;
         while left > 0 {
             let here = |most: u32| u64::from(most).min(left);
+            let at = bytes - left;
             let kept = here(self.walk.keeps());
             if kept == 0 {
                 let skipped = here(self.walk.skips());
-                self.frames.skip(skipped, &mut on_part)?;
+                self.frames.skip(skipped, |part| on_part(part, at))?;
                 // Both are at most what the walk says, which is a `u32`.
                 self.walk.on_payload(skipped as u32);
                 left -= skipped;
@@ -243,7 +244,7 @@ impl Direction {
             }
             // What the walk could not carry any more is missing.
             let (carried, rest) = visible.split_at_checked(kept as usize).ok_or(Fault::Gap)?;
-            self.frames.feed(carried, &mut on_part)?;
+            self.frames.feed(carried, |part| on_part(part, at))?;
             if self.walk.is_in_head() {
                 for &byte in carried {
                     self.walk.on_head(byte, self.data_kept);

@@ -2,7 +2,7 @@
 
 use std::collections::VecDeque;
 
-use inferprobe_ebpf::abi::flag;
+use inferprobe_ebpf::abi::{ArrivalStep, Record, STEPS, flag};
 
 use crate::{
     exchange::{Loss, Request, body::BodyStart},
@@ -24,10 +24,8 @@ const HEAD_CAP: usize = 8192;
 /// A read, or several that were told together.
 #[derive(Debug, Clone, Copy)]
 pub struct Reads<'a> {
-    /// First byte readable, ns; `None` when that was not seen.
-    pub arrival_ns: Option<u64>,
-    /// Whether that holds for every byte.
-    pub one_arrival: bool,
+    /// When their bytes became readable.
+    pub arrivals: Arrivals,
     /// First read, ns.
     pub first_ns: u64,
     /// Last read, ns.
@@ -42,15 +40,56 @@ impl<'a> Reads<'a> {
     /// The reads that a record tells of.
     pub fn of(view: &RecordView<'a>) -> Self {
         let record = &view.record;
-        let arrival_known = record.flags & flag::ARRIVAL_KNOWN != 0;
         Self {
-            arrival_ns: arrival_known.then_some(record.arrival_ns),
-            one_arrival: record.flags & flag::ONE_ARRIVAL != 0,
+            arrivals: Arrivals::of(record),
             first_ns: record.first_read_ns,
             last_ns: record.last_read_ns,
             bytes: record.read_bytes,
             visible: view.request,
         }
+    }
+}
+
+/// When the bytes of a read became readable.
+#[derive(Debug, Clone, Copy)]
+pub struct Arrivals {
+    /// Of the read's first byte, ns; `None` when that was not seen.
+    first_ns: Option<u64>,
+    /// Whether the others came with it.
+    at_once: bool,
+    /// In which steps they came, as far as these are known.
+    steps: [ArrivalStep; STEPS],
+    /// Bytes of the read that earlier records told of.
+    before: u64,
+}
+
+impl Arrivals {
+    /// As a record tells it.
+    pub fn of(record: &Record) -> Self {
+        let told = |bit| record.flags & bit != 0;
+        Self {
+            first_ns: told(flag::ARRIVAL_KNOWN).then_some(record.arrival_ns),
+            at_once: told(flag::ONE_ARRIVAL),
+            steps: match told(flag::STEPS) {
+                true => record.steps,
+                false => [ArrivalStep::NONE; STEPS],
+            },
+            before: record.read_offset.into(),
+        }
+    }
+
+    /// When the byte `offset` bytes behind the first that the record tells of became readable, ns; `None` when that was
+    /// not seen.
+    pub fn at(&self, offset: u64) -> Option<u64> {
+        let first_ns = self.first_ns?;
+        let offset = offset + self.before;
+        if offset == 0 || self.at_once {
+            return Some(first_ns);
+        }
+        let later = self.steps.iter();
+        let later = later.filter(|step| u64::from(step.end) > offset);
+        let step = later.min_by_key(|step| step.end)?;
+        (step.later_ns != u32::MAX).then(|| first_ns.saturating_add(step.later_ns.into()))
     }
 }
 
@@ -110,7 +149,7 @@ impl RequestStream {
                 .and_then(|at| reads.visible.get(at..))
                 .unwrap_or_default();
             let left = reads.bytes - at;
-            let taken = self.step(reads, visible, left, at == 0);
+            let taken = self.step(reads, visible, left, at);
             if self.state == State::Junk && taken == left {
                 on_loss(Loss::NotHttp);
             } else if self.state == State::Open && taken == 0 && at > 0 && visible.is_empty() {
@@ -138,7 +177,7 @@ impl RequestStream {
     }
 
     /// Takes some of `left` bytes, of which `visible` can be seen; returns how many.
-    fn step(&mut self, reads: &Reads<'_>, visible: &[u8], left: u64, first: bool) -> u64 {
+    fn step(&mut self, reads: &Reads<'_>, visible: &[u8], left: u64, at: u64) -> u64 {
         match &mut self.state {
             State::Between => {
                 let blank = visible
@@ -148,7 +187,7 @@ impl RequestStream {
                 if blank > 0 {
                     return blank.min(left);
                 }
-                self.begin(reads, first);
+                self.begin(reads, at);
                 self.state = if visible.is_empty() {
                     State::Open
                 } else {
@@ -245,13 +284,13 @@ impl RequestStream {
         left
     }
 
-    fn begin(&mut self, reads: &Reads<'_>, first: bool) {
+    fn begin(&mut self, reads: &Reads<'_>, at: u64) {
         self.body = BodyStart::over();
         self.pending.push_back(Request {
             index: self.next_index,
             method: String::new(),
             target: String::new(),
-            arrival_ns: reads.arrival_ns.filter(|_| first || reads.one_arrival),
+            arrival_ns: reads.arrivals.at(at),
             first_read_ns: reads.first_ns,
             last_read_ns: reads.first_ns,
             bytes: 0,
@@ -319,8 +358,11 @@ mod tests {
 
     fn reads(visible: &[u8], bytes: u64, at_ns: u64) -> Reads<'_> {
         Reads {
-            arrival_ns: Some(at_ns - 1),
-            one_arrival: false,
+            arrivals: Arrivals::of(&Record {
+                flags: flag::ARRIVAL_KNOWN,
+                arrival_ns: at_ns - 1,
+                ..Record::NONE
+            }),
             first_ns: at_ns,
             last_ns: at_ns + 1,
             bytes,
@@ -400,6 +442,40 @@ mod tests {
             .map(|request| request.arrival_ns)
             .collect();
         assert_eq!(arrivals, [Some(99), None, None]);
+    }
+
+    #[test]
+    fn each_byte_came_with_its_step() {
+        let mut record = Record {
+            flags: flag::ARRIVAL_KNOWN | flag::STEPS,
+            arrival_ns: 1_000,
+            ..Record::NONE
+        };
+        for (step, (end, later_ns)) in [(90, 700), (30, 0), (60, 200), (120, u32::MAX)]
+            .into_iter()
+            .enumerate()
+        {
+            record.steps[step] = ArrivalStep { end, later_ns };
+        }
+        let at = |record: &Record, offset| Arrivals::of(record).at(offset);
+        for (offset, expected) in [
+            (0, Some(1_000)),
+            (29, Some(1_000)),
+            (30, Some(1_200)),
+            (89, Some(1_700)),
+            (90, None),
+            (120, None),
+        ] {
+            assert_eq!(at(&record, offset), expected, "{offset}");
+        }
+        record.read_offset = 50;
+        assert_eq!(at(&record, 0), Some(1_200));
+        record.flags = flag::ARRIVAL_KNOWN;
+        assert_eq!(at(&record, 0), None);
+        record.flags = flag::ARRIVAL_KNOWN | flag::ONE_ARRIVAL;
+        assert_eq!(at(&record, 9_000), Some(1_000));
+        record.flags = flag::STEPS;
+        assert_eq!(at(&record, 0), None);
     }
 
     #[test]

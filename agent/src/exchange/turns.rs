@@ -113,7 +113,7 @@ impl TurnConnection {
             index: next_index,
             method: String::new(),
             target: String::new(),
-            arrival_ns: reads.arrival_ns,
+            arrival_ns: reads.arrivals.at(0),
             first_read_ns: reads.first_ns,
             last_read_ns: reads.last_ns,
             bytes: 0,

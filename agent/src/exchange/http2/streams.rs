@@ -49,8 +49,6 @@ pub(super) struct Streams {
     read_began: (Option<u64>, u64),
     /// Start of the write that brought the first byte of the latest frame written, and whether that is an upper bound.
     write_began: (u64, bool),
-    /// Whether bytes of a request were in the read at hand before.
-    crowded: bool,
     /// Whether what was read are answers.
     reversed: bool,
     /// Bytes of frames of streams whose requests were not seen.
@@ -62,11 +60,6 @@ impl Streams {
     pub(super) fn upgrade(&mut self, request: Request) {
         self.next_index = request.index.wrapping_add(1);
         self.open(UPGRADED, request);
-    }
-
-    /// Says that what follows is of another read.
-    pub(super) fn begin_read(&mut self) {
-        self.crowded = false;
     }
 
     /// Whether what was read may be requests: the client's side of a connection that was joined in the middle reads answers.
@@ -106,20 +99,18 @@ impl Streams {
         std::mem::take(&mut self.missed_bytes)
     }
 
-    /// Takes in a part of a read.
+    /// Takes in a part of a read, which begins `at` bytes behind the read's first.
     pub(super) fn read(
         &mut self,
         part: Part<'_>,
+        at: u64,
         reads: &Reads<'_>,
         peer: Peer,
         out: &mut Vec<Outcome>,
     ) {
         match part {
             Part::Began => {
-                // Of a request behind another in one read, the read's arrival is its own only where all of it came at once.
-                let own = !self.crowded || reads.one_arrival;
-                let arrival_ns = reads.arrival_ns.filter(|_| own);
-                self.read_began = (arrival_ns, reads.first_ns);
+                self.read_began = (reads.arrivals.at(at), reads.first_ns);
             }
             Part::Headers {
                 stream,
@@ -127,7 +118,6 @@ impl Streams {
                 ends,
                 fields,
             } => {
-                self.crowded = true;
                 self.reversed |= fields.status.is_some();
                 if !self.open.contains_key(&stream) {
                     self.begin(stream, fields, out);
@@ -135,7 +125,6 @@ impl Streams {
                 self.extend(stream, reads, bytes, ends);
             }
             Part::Data { stream, content } => {
-                self.crowded = true;
                 if let Some(open) = self.open.get_mut(&stream) {
                     open.request.last_read_ns = reads.last_ns;
                     open.keep(content);
@@ -147,7 +136,6 @@ impl Streams {
                 ends,
                 ..
             } => {
-                self.crowded = true;
                 self.extend(stream, reads, bytes, ends);
             }
             Part::Reset { stream } => self.give_up(stream, peer, out),

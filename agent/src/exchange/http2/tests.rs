@@ -3,9 +3,11 @@ mod joined;
 mod pieces;
 mod upgraded;
 
+use inferprobe_ebpf::abi::Record;
+
 use super::*;
 use crate::{
-    exchange::{Exchange, http2::streams::OPEN_CAP},
+    exchange::{Exchange, http2::streams::OPEN_CAP, requests::Arrivals},
     protocol::grpc::MESSAGE_CAP,
     protocol::http2::{
         PREFACE,
@@ -99,8 +101,11 @@ impl Run {
         self.now_ns += 1000;
         let visible = &carried(&mut self.walks[0], known, bytes, REQUEST_DATA_KEPT);
         let reads = Reads {
-            one_arrival: false,
-            arrival_ns: Some(self.now_ns + 1),
+            arrivals: Arrivals::of(&Record {
+                flags: flag::ARRIVAL_KNOWN | flag::ONE_ARRIVAL,
+                arrival_ns: self.now_ns + 1,
+                ..Record::NONE
+            }),
             first_ns: self.now_ns + 2,
             last_ns: self.now_ns + 2,
             bytes,
@@ -186,7 +191,7 @@ fn unfinished(reason: Unfinished) -> Outcome {
 }
 
 #[test]
-fn requests_of_one_read_are_told_apart_and_the_first_has_an_arrival() {
+fn requests_of_one_read_are_told_apart() {
     let mut run = Run::open();
     let noise = frame(6, 0, 0, &[0; 8]);
     run.read(&[noise, ask(1), ask(3)].concat());
