@@ -104,7 +104,7 @@ impl ArrivalLog {
                 if entry.ns != 0 && distance > 0 {
                     let later_ns = entry.ns.wrapping_sub(since_ns);
                     step.end = distance.cast_unsigned();
-                    step.later_ns = if entry.merged == 0 && later_ns < u32::MAX as u64 {
+                    step.later_ns = if entry.merged == 0 && later_ns < u64::from(u32::MAX) {
                         later_ns as u32
                     } else {
                         u32::MAX

@@ -147,7 +147,7 @@ impl FrameHead {
         self.kind() == SETTINGS
             && self.flags() == 0
             && self.stream() == 0
-            && self.len() % 6 == 0
+            && self.len().is_multiple_of(6)
             && self.len() <= SETTINGS_CAP
     }
 

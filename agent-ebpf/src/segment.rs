@@ -481,7 +481,7 @@ impl Conn {
     pub fn captured_request(&mut self, planned: Capture, len: u16) {
         self.record.request_len += len;
         if self.record.mode == mode::MESSAGES {
-            self.request_walk.on_payload(len as u32);
+            self.request_walk.on_payload(u32::from(len));
         }
         if len < planned.len {
             self.record.flags |= flag::REQUEST_CUT;
