@@ -1,10 +1,5 @@
 //! Needs root: an agent that reads no byte of what servers read and write, against the reference server's own clock.
 
-#![expect(
-    clippy::unwrap_used,
-    reason = "in a test file, a panic is a failed test"
-)]
-
 use inferprobe_tests::{
     agent::{Agent, Logged},
     client::{Connection, request},

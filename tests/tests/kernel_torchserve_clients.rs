@@ -136,9 +136,20 @@ fn requests_whose_clients_left_are_counted_as_torchserve_counts_them() {
     let times = |figures: &Figures| figures.latency_us.keys().cloned().collect::<Vec<_>>();
     assert_eq!(times(&ours), times(&theirs));
     let page = agent.metrics();
-    let left = [("reason", "unanswered")];
-    let left = page.sum("inferprobe_requests_unfinished_total", &left);
-    assert_eq!(left, 5.0, "the others were answered before they left");
+    let unfinished = [
+        "incomplete",
+        "unanswered",
+        "reset",
+        "lost_records",
+        "evicted",
+    ]
+    .map(|reason| {
+        page.sum(
+            "inferprobe_requests_unfinished_total",
+            &[("reason", reason)],
+        )
+    });
+    assert_eq!(unfinished, [1.0, 5.0, 0.0, 0.0, 0.0], "{:#?}", agent.log());
     assert_eq!(page.sum("inferprobe_records_lost_total", &[]), 0.0);
     let counted = counted.to_string();
     row(
