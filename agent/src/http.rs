@@ -3,7 +3,7 @@
 //! Serves what the pages hold. Does not know how anything is measured.
 
 mod negotiate;
-mod query;
+pub mod query;
 mod respond;
 
 use std::{

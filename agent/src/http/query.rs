@@ -8,13 +8,13 @@ use crate::metrics::Selection;
 /// A `%` in a query that two hexadecimal digits do not follow.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[error("bad percent escape at byte {at} of the query; write a literal % as %25")]
-pub(super) struct BadEscape {
+pub struct BadEscape {
     /// Offset in the query, counted from 0.
-    pub(super) at: usize,
+    pub at: usize,
 }
 
 /// The families that a query asks for; all of them if it has no `name[]`.
-pub(super) fn selection(query: &[u8]) -> Result<Selection, BadEscape> {
+pub fn selection(query: &[u8]) -> Result<Selection, BadEscape> {
     let mut names = Vec::new();
     let mut start = 0;
     for pair in query.split(|byte| matches!(byte, b'&' | b';')) {
