@@ -1,4 +1,4 @@
-//! `cargo xtask`: set-up, build, run, test, compare, bench and lint of inferprobe.
+//! `cargo xtask`: set-up, build, run, test, compare, bench, fuzz and lint of inferprobe.
 //!
 //! Starts compilers and package managers; shares no code with the agent beyond `toolchain.rs`.
 
@@ -6,6 +6,7 @@ mod agent;
 mod bench;
 mod compare;
 mod debian;
+mod fuzz;
 mod linker;
 mod privilege;
 mod progress;
@@ -24,7 +25,7 @@ use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
 
-/// Set-up, build, run, test, compare, bench and lint of inferprobe.
+/// Set-up, build, run, test, compare, bench, fuzz and lint of inferprobe.
 #[derive(Debug, Parser)]
 #[command(name = "cargo xtask", bin_name = "cargo xtask")]
 struct Cli {
@@ -65,6 +66,14 @@ enum Command {
     },
     /// Set up, and compare the agent with a real TorchServe, as a table (takes minutes and root)
     Compare,
+    /// Set up, and give the parsers hostile bytes (takes a C++ compiler)
+    Fuzz {
+        /// Seconds for each target
+        #[arg(long, default_value_t = 60, value_parser = clap::value_parser!(u32).range(1..))]
+        seconds: u32,
+        /// Targets, by the folders of `tests/fuzz/corpus`; all of them if none is named
+        targets: Vec<String>,
+    },
     /// Set up, and check format and lints
     Lint,
 }
@@ -80,6 +89,7 @@ fn main() -> ExitCode {
         Command::Test { test_args } => suite::test(&test_args),
         Command::Bench { bench_args } => bench::run(&bench_args),
         Command::Compare => compare::run(),
+        Command::Fuzz { seconds, targets } => fuzz::run(seconds, &targets),
         Command::Lint => suite::lint(),
     };
     match outcome {

@@ -1,0 +1,178 @@
+//! Records as the kernel half sends them up, and as it never would: through every kind of connection.
+
+use inferprobe::exchange::{Outcome, table::Table};
+use inferprobe_ebpf::abi::{PAYLOAD_CAP, ProgressSlot, Record, kind};
+
+/// Bytes that describe a step; the payload of a record follows them.
+const STEP_LEN: usize = 8;
+/// Connections, and processes, that records speak of.
+const COOKIES: usize = 4;
+/// Length of a step of the clock, ns: 1 ms or so.
+const TIME_SHIFT: u32 = 20;
+
+/// Records in any order, ticks among them, do no harm, and no request has more bytes than were told.
+pub fn records(data: &[u8]) {
+    for reads_payload in [true, false] {
+        let mut run = Run::new(reads_payload);
+        let mut rest = data;
+        while let Some((step, after)) = rest.split_first_chunk() {
+            rest = run.step(*step, after);
+        }
+        run.finish();
+    }
+    Table::new(true).take(data, &mut Vec::new());
+}
+
+/// Records up to now.
+struct Run {
+    table: Table,
+    out: Vec<Outcome>,
+    now_ns: u64,
+    seqs: [u32; COOKIES],
+    written_bytes: [u64; COOKIES],
+}
+
+impl Run {
+    fn new(reads_payload: bool) -> Self {
+        Self {
+            table: Table::new(reads_payload),
+            out: Vec::new(),
+            now_ns: 1 << 32,
+            seqs: [0; COOKIES],
+            written_bytes: [0; COOKIES],
+        }
+    }
+
+    /// Does what a step says; returns what lies behind its payload.
+    fn step<'a>(&mut self, step: [u8; STEP_LEN], rest: &'a [u8]) -> &'a [u8] {
+        let [
+            what,
+            flags,
+            order,
+            request_len,
+            answer_len,
+            reads,
+            writes,
+            wait,
+        ] = step;
+        self.now_ns += u64::from(wait) << TIME_SHIFT;
+        let (index, scale) = (
+            usize::from(what >> 3 & 3),
+            if what & 0x80 == 0 { 1 } else { 8 },
+        );
+        match what & 7 {
+            5 => {
+                self.tick(writes);
+                return rest;
+            }
+            6 => {
+                self.table.process_ended(index as u32);
+                return rest;
+            }
+            _ => {}
+        }
+        let record_kind = match what & 7 {
+            0 => kind::READ,
+            1 => kind::EXCHANGE,
+            2 => kind::PROGRESS,
+            3 => kind::CLOSE,
+            4 => kind::TAKEN,
+            _ => order,
+        };
+        let (request, rest) = take(rest, usize::from(request_len) * scale);
+        let (answer, rest) = take(rest, usize::from(answer_len) * scale);
+        if record_kind != kind::TAKEN {
+            self.seqs[index] = match order {
+                0xfe => self.seqs[index],
+                0xff => self.seqs[index].wrapping_add(7),
+                _ => self.seqs[index].wrapping_add(1),
+            };
+        }
+        let told = answer.len() as u64 + unseen(writes);
+        self.written_bytes[index] = match record_kind {
+            kind::PROGRESS if order != 0xfd => self.written_bytes[index] + told,
+            _ => told,
+        };
+        let record = Record {
+            cookie: index as u64 + 1,
+            arrival_ns: self.now_ns - 3,
+            first_read_ns: self.now_ns - 2,
+            last_read_ns: self.now_ns - 1,
+            read_bytes: request.len() as u64 + unseen(reads),
+            first_write_ns: self.now_ns,
+            last_write_ns: self.now_ns + u64::from(reads),
+            written_bytes: self.written_bytes[index],
+            tail: tail_of(answer),
+            total_bytes: self.now_ns,
+            seq: self.seqs[index],
+            tgid: index as u32,
+            request_len: request.len() as u16,
+            answer_len: answer.len() as u16,
+            local_port: 80,
+            peer_port: 1024 + index as u16,
+            kind: record_kind,
+            flags,
+            mode: what >> 5 & 3,
+            reserved: 0,
+            writes: u32::from(writes),
+        };
+        let entry = [bytemuck::bytes_of(&record), request, answer].concat();
+        self.table.take(&entry, &mut self.out);
+        rest
+    }
+
+    /// Lets the agent look after its connections, of which the kernel holds something back if there are `writes`.
+    fn tick(&mut self, writes: u8) {
+        let (now_ns, written_bytes) = (self.now_ns, self.written_bytes);
+        let progress = |cookie: u64, seq: u32| {
+            (writes > 0).then(|| ProgressSlot {
+                cookie,
+                last_write_ns: now_ns,
+                written_bytes: written_bytes[cookie as usize - 1] + unseen(writes),
+                tail: u64::from(writes),
+                writes: writes.into(),
+                total_bytes: now_ns,
+                seq: seq.into(),
+                check: 0,
+            })
+        };
+        self.table.tick(now_ns, progress, &mut self.out);
+        self.table.coverage.take().for_each(drop);
+    }
+
+    /// Ends every connection, and looks at what came out.
+    fn finish(mut self) {
+        self.now_ns += 1 << 50;
+        self.tick(0);
+        for index in 0..COOKIES {
+            let mut end = [0; STEP_LEN];
+            end[0] = 3 | (index as u8) << 3;
+            self.step(end, &[]);
+        }
+        for outcome in &self.out {
+            if let Outcome::Finished(exchange) = outcome {
+                assert!(exchange.answer.status != 0 || exchange.request.method.is_empty());
+                assert!(exchange.request.target.len() <= 3 * 1024);
+            }
+        }
+    }
+}
+
+/// Bytes that were not carried: mostly none, some, or very many.
+fn unseen(told: u8) -> u64 {
+    match told >> 6 {
+        0 | 1 => 0,
+        2 => u64::from(told & 63),
+        _ => 1 << (told & 63).min(44),
+    }
+}
+
+fn take(bytes: &[u8], len: usize) -> (&[u8], &[u8]) {
+    bytes.split_at(len.min(bytes.len()).min(PAYLOAD_CAP))
+}
+
+/// The last bytes, the newest in the low byte.
+fn tail_of(bytes: &[u8]) -> u64 {
+    let last = bytes.iter().rev().take(8).rev();
+    last.fold(0, |tail, byte| tail << 8 | u64::from(*byte))
+}

@@ -1,0 +1,56 @@
+//! Query strings of a scrape, and the model that a JSON body names.
+
+use inferprobe::{
+    http::query,
+    protocol::json_model::{self, BodyModel},
+};
+use serde_json::Value;
+
+/// Longest input whose every beginning is tried.
+const EVERY_CUT: usize = 512;
+
+/// A query is read, or refused for an escape that is none.
+pub fn name_query(data: &[u8]) {
+    let is_escape = |at: usize| {
+        let digits = data.get(at + 1..at + 3);
+        digits.is_some_and(|digits| digits.iter().all(u8::is_ascii_hexdigit))
+    };
+    let wrong = (0..data.len()).find(|&at| data[at] == b'%' && !is_escape(at));
+    let refused = query::selection(data).err().map(|bad| bad.at);
+    assert_eq!(refused, wrong);
+}
+
+/// The model is the one that a whole reader of JSON finds, and is never another one for a body that is cut off.
+pub fn json_model(data: &[u8]) {
+    let found = json_model::model_in(data);
+    for end in 0..data.len().min(EVERY_CUT) {
+        let cut = json_model::model_in(&data[..end]);
+        assert!(
+            cut == BodyModel::Unknown || cut == found,
+            "cut at {end}: {cut:?}"
+        );
+    }
+    let Ok(value) = serde_json::from_slice::<Value>(data) else {
+        return;
+    };
+    let Value::Object(members) = value else {
+        // What does not begin with a brace names nothing; white space alone is no JSON.
+        assert_eq!(found, BodyModel::Absent);
+        return;
+    };
+    match members.get("model") {
+        None => assert_eq!(found, BodyModel::Absent),
+        // Of two members with that name, another one may count.
+        Some(_) if twice(data) => {}
+        Some(Value::String(model)) if !model.is_empty() => {
+            assert_eq!(found, BodyModel::Named(model.clone()));
+        }
+        Some(_) => assert_eq!(found, BodyModel::Absent),
+    }
+}
+
+/// Whether a body may have two members called `model`, as far as its letters and escapes tell.
+fn twice(data: &[u8]) -> bool {
+    let text = String::from_utf8_lossy(data);
+    text.contains('\\') || text.matches("model").count() > 1
+}
