@@ -7,6 +7,9 @@ use aya::{
 };
 use inferprobe_ebpf::abi::{DropReason, PROGRESS_SLOTS, ProcessEvent, ProgressSlot, Record};
 
+/// Most bytes that a record may count: no connection carries as many, and no sum of such counts overflows.
+const COUNT_CAP_BYTES: u64 = 1 << 48;
+
 /// A record and its payload, borrowed from the ring.
 #[derive(Debug, Clone, Copy)]
 pub struct RecordView<'a> {
@@ -19,10 +22,14 @@ pub struct RecordView<'a> {
 }
 
 impl<'a> RecordView<'a> {
-    /// Reads an entry of the ring; `None` when it is shorter than it says.
+    /// Reads an entry of the ring; `None` when it is shorter than it says, or counts bytes that no connection carries.
     pub fn parse(entry: &'a [u8]) -> Option<Self> {
         let (head, payload) = entry.split_at_checked(size_of::<Record>())?;
         let record: Record = bytemuck::pod_read_unaligned(head);
+        let counts = [record.read_bytes, record.written_bytes, record.total_bytes];
+        if counts.iter().any(|bytes| *bytes > COUNT_CAP_BYTES) {
+            return None;
+        }
         let (request, rest) = payload.split_at_checked(record.request_len.into())?;
         let answer = rest.get(..record.answer_len.into())?;
         Some(Self {
@@ -128,6 +135,19 @@ mod tests {
         let view = RecordView::parse(&entry).unwrap();
         assert_eq!(view.record.cookie, 9);
         assert_eq!((view.request, view.answer), (&b"GET"[..], &b"HT"[..]));
+    }
+
+    #[test]
+    fn counts_that_would_overflow_are_refused() {
+        let entry = |bytes: u64| {
+            let record = Record {
+                total_bytes: bytes,
+                ..Record::default()
+            };
+            bytemuck::bytes_of(&record).to_vec()
+        };
+        assert!(RecordView::parse(&entry(COUNT_CAP_BYTES)).is_some());
+        assert!(RecordView::parse(&entry(COUNT_CAP_BYTES + 1)).is_none());
     }
 
     #[test]

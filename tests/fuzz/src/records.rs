@@ -5,6 +5,8 @@ use inferprobe_ebpf::abi::{PAYLOAD_CAP, ProgressSlot, Record, kind};
 
 /// Bytes that describe a step; the payload of a record follows them.
 const STEP_LEN: usize = 8;
+/// Bytes of an entry that is taken as it is.
+const RAW_LEN: usize = size_of::<Record>() + 24;
 /// Connections, and processes, that records speak of.
 const COOKIES: usize = 4;
 /// Length of a step of the clock, ns: 1 ms or so.
@@ -20,7 +22,10 @@ pub fn records(data: &[u8]) {
         }
         run.finish();
     }
-    Table::new(true).take(data, &mut Vec::new());
+    let mut table = Table::new(true);
+    for entry in data.chunks(RAW_LEN) {
+        table.take(entry, &mut Vec::new());
+    }
 }
 
 /// Records up to now.
