@@ -1,7 +1,7 @@
 //! Records as the kernel half sends them up, and as it never would: through every kind of connection.
 
 use inferprobe::exchange::{Outcome, table::Table};
-use inferprobe_ebpf::abi::{PAYLOAD_CAP, ProgressSlot, Record, kind};
+use inferprobe_ebpf::abi::{PAYLOAD_CAP, ProgressSlot, Record, flag, kind};
 
 /// Bytes that describe a step; the payload of a record follows them.
 const STEP_LEN: usize = 8;
@@ -33,8 +33,9 @@ struct Run {
     table: Table,
     out: Vec<Outcome>,
     now_ns: u64,
-    seqs: [u32; COOKIES],
-    written_bytes: [u64; COOKIES],
+    /// Number of the latest record, and bytes of the present run of writes: of records without and with `flag::ANSWERS`.
+    seqs: [[u32; 2]; COOKIES],
+    written_bytes: [[u64; 2]; COOKIES],
 }
 
 impl Run {
@@ -43,8 +44,8 @@ impl Run {
             table: Table::new(reads_payload),
             out: Vec::new(),
             now_ns: 1 << 32,
-            seqs: [0; COOKIES],
-            written_bytes: [0; COOKIES],
+            seqs: [[0; 2]; COOKIES],
+            written_bytes: [[0; 2]; COOKIES],
         }
     }
 
@@ -86,16 +87,19 @@ impl Run {
         };
         let (request, rest) = take(rest, usize::from(request_len) * scale);
         let (answer, rest) = take(rest, usize::from(answer_len) * scale);
+        let side = usize::from(flags & flag::ANSWERS != 0);
+        let seq = &mut self.seqs[index][side];
         if record_kind != kind::TAKEN {
-            self.seqs[index] = match order {
-                0xfe => self.seqs[index],
-                0xff => self.seqs[index].wrapping_add(7),
-                _ => self.seqs[index].wrapping_add(1),
+            *seq = match order {
+                0xfe => *seq,
+                0xff => seq.wrapping_add(7),
+                _ => seq.wrapping_add(1),
             };
         }
         let told = answer.len() as u64 + unseen(writes);
-        self.written_bytes[index] = match record_kind {
-            kind::PROGRESS if order != 0xfd => self.written_bytes[index] + told,
+        let written_bytes = &mut self.written_bytes[index][side];
+        *written_bytes = match record_kind {
+            kind::PROGRESS if order != 0xfd => *written_bytes + told,
             _ => told,
         };
         let record = Record {
@@ -106,10 +110,10 @@ impl Run {
             read_bytes: request.len() as u64 + unseen(reads),
             first_write_ns: self.now_ns,
             last_write_ns: self.now_ns + u64::from(reads),
-            written_bytes: self.written_bytes[index],
+            written_bytes: *written_bytes,
             tail: tail_of(answer),
             total_bytes: self.now_ns,
-            seq: self.seqs[index],
+            seq: *seq,
             tgid: index as u32,
             request_len: request.len() as u16,
             answer_len: answer.len() as u16,
@@ -133,7 +137,7 @@ impl Run {
             (writes > 0).then(|| ProgressSlot {
                 cookie,
                 last_write_ns: now_ns,
-                written_bytes: written_bytes[cookie as usize - 1] + unseen(writes),
+                written_bytes: written_bytes[cookie as usize - 1][0] + unseen(writes),
                 tail: u64::from(writes),
                 writes: writes.into(),
                 total_bytes: now_ns,
