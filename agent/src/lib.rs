@@ -13,6 +13,7 @@ pub mod frontends;
 pub mod http;
 pub mod kernel;
 pub mod latency;
+pub mod ledger;
 pub mod metrics;
 pub mod protocol;
 pub mod request_log;

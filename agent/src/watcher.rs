@@ -1,6 +1,6 @@
-//! The thread between the kernel and the metrics: drains the rings, pairs, names and counts.
+//! The thread between the kernel and the ledger: drains the rings, and tells the kernel whom to watch.
 //!
-//! Everything on the way is decided elsewhere; here it is called in order.
+//! What records come to is the ledger's.
 
 use std::{
     collections::BTreeSet,
@@ -20,23 +20,20 @@ use rustix::{
 use tracing::{info, warn};
 
 use crate::{
-    catalogue::Question,
     config::Watch,
-    exchange::{Exchange, Loss, Outcome, Peer, Request, Unfinished, WorkerExchange, table::Table},
-    frontends::{Answered, Frontends, Settled},
+    exchange::{Loss, table::Table},
     kernel::{
         loader::Probes,
         rings::{Rings, parse_process_event},
     },
-    latency::{Identity, Inner, Observation, Purpose},
-    metrics::{LiveWorker, Metrics},
-    protocol::{route::Route, torchserve::command::Command},
+    ledger::Ledger,
+    metrics::Metrics,
     request_log::RequestLog,
     torchserve::{lookup, management::Running, url::HttpUrl},
     workers::{
         process::children_of,
-        registry::{Registry, Server},
-        torchserve::{self, Slot, Worker},
+        registry::Registry,
+        torchserve::{self, Slot},
     },
 };
 
@@ -52,8 +49,6 @@ const RECORDS_PER_DRAIN: u32 = 65_536;
 /// What an event tells of: the end of the run, or a ring.
 const STOP: u64 = 0;
 const RING: u64 = 1;
-/// Label `server` of TorchServe's workers.
-const TORCHSERVE: &str = "torchserve";
 /// Drains between two readings of the kernel's loss counters.
 const DRAINS_PER_COUNT: u32 = 10;
 
@@ -61,17 +56,10 @@ const DRAINS_PER_COUNT: u32 = 10;
 pub struct Watcher {
     probes: Probes,
     rings: Rings,
-    registry: Registry,
-    table: Table,
-    frontends: Frontends,
+    ledger: Ledger,
     /// What TorchServe says of workers that nothing else names.
     looked_up: Option<mpsc::Receiver<Running>>,
-    /// When the latest turn began: what is told in between is no older.
-    now_ns: u64,
     metrics: Arc<Metrics>,
-    log: Option<RequestLog>,
-    outcomes: Vec<Outcome>,
-    settled: Vec<Settled>,
 }
 
 impl Watcher {
@@ -85,22 +73,14 @@ impl Watcher {
         log: Option<RequestLog>,
     ) -> Result<Self> {
         metrics.declare_lost(&DropReason::ALL.map(DropReason::name));
-        metrics.declare_lost(&Loss::ALL.map(Loss::name));
-        metrics.declare_unfinished(&Unfinished::ALL.map(Unfinished::name));
         let mut this = Self {
             probes,
             rings,
-            registry,
-            table,
-            frontends: Frontends::default(),
+            ledger: Ledger::new(registry, table, metrics.clone(), log, monotonic_ns()),
             looked_up: None,
-            now_ns: monotonic_ns(),
             metrics,
-            log,
-            outcomes: Vec::new(),
-            settled: Vec::new(),
         };
-        let ports: Vec<u16> = this.registry.ports().collect();
+        let ports: Vec<u16> = this.ledger.registry.ports().collect();
         for port in ports {
             this.rings.set_port(port, true)?;
         }
@@ -111,15 +91,15 @@ impl Watcher {
     ///
     /// `management` is where a TorchServe is asked about workers whose models nothing else tells.
     pub fn discover(&mut self, management: &HttpUrl) -> Result<usize> {
-        let found = self.registry.scan().context("look through /proc")?;
+        let found = self.ledger.registry.scan().context("look through /proc")?;
         let mut unnamed = BTreeSet::new();
         for &pid in &found {
             self.rings.watch_process(pid)?;
-            if !self.registry.is_worker(pid) {
+            if !self.ledger.registry.is_worker(pid) {
                 continue;
             }
             match torchserve::identify(pid, None) {
-                Some(worker) => self.introduce(pid, worker, None),
+                Some(worker) => self.ledger.introduce(pid, worker, None),
                 None => drop(unnamed.insert(pid)),
             }
         }
@@ -133,7 +113,7 @@ impl Watcher {
 
     /// Watches one more port.
     pub fn watch_port(&mut self, port: u16, watch: Watch) -> Result<()> {
-        self.registry.add(watch);
+        self.ledger.registry.add(watch);
         self.rings.set_port(port, true)?;
         self.probes.scan_listeners()
     }
@@ -145,20 +125,23 @@ impl Watcher {
         let mut drains = 0_u32;
         loop {
             let stopped = self.wait(&waiter)?;
-            self.now_ns = monotonic_ns();
+            let now_ns = monotonic_ns();
+            self.ledger.begin_turn(now_ns);
             self.drain_processes();
             self.drain_records();
-            if self.now_ns - ticked_ns < TICK_NS && !stopped {
+            if now_ns - ticked_ns < TICK_NS && !stopped {
                 continue;
             }
-            ticked_ns = self.now_ns;
-            self.tick();
+            ticked_ns = now_ns;
+            self.take_looked_up();
+            let rings = &self.rings;
+            self.ledger.tick(|cookie, seq| rings.progress(cookie, seq));
             if drains.is_multiple_of(DRAINS_PER_COUNT) || stopped {
                 self.count_drops();
             }
             drains = drains.wrapping_add(1);
             if stopped {
-                self.finish();
+                self.ledger.finish();
                 return Ok(());
             }
         }
@@ -212,7 +195,7 @@ impl Watcher {
             warn!(err = format!("{err:#}"), "listeners not scanned");
         }
         for pid in found {
-            info!(pid, server = %self.registry.server(pid, None).name, "watching");
+            info!(pid, server = %self.ledger.registry.server(pid, None).name, "watching");
         }
     }
 
@@ -227,22 +210,17 @@ impl Watcher {
     /// Adds the processes that were found to be watched to `found`.
     fn take_process_event(&mut self, event: ProcessEvent, found: &mut Vec<u32>) {
         match event.kind {
-            process::EXIT => {
-                self.registry.exited(event.tgid);
-                self.table.process_ended(event.tgid);
-                self.metrics.worker_ended(event.tgid);
-                self.frontends.handovers.forget(event.tgid);
-            }
+            process::EXIT => self.ledger.exited(event.tgid),
             process::THREAD => {
                 let name = event.name.split(|&byte| byte == 0).next();
                 if let Some(slot) = Slot::of_thread(event.tgid, name.unwrap_or_default()) {
-                    self.frontends.handovers.note(slot, event.at_ns);
+                    self.ledger.handed_on(slot, event.at_ns);
                 }
             }
-            process::FORK => self.registry.forked(event.parent, event.tgid),
+            process::FORK => self.ledger.registry.forked(event.parent, event.tgid),
             process::EXEC => self.inspect(event.tgid, found),
             // A process may have changed its command line since it was started.
-            process::LISTEN if !self.registry.is_watched(event.tgid) => {
+            process::LISTEN if !self.ledger.registry.is_watched(event.tgid) => {
                 self.inspect(event.tgid, found);
             }
             _ => {}
@@ -250,7 +228,7 @@ impl Watcher {
     }
 
     fn inspect(&mut self, pid: u32, found: &mut Vec<u32>) {
-        if !self.registry.inspect(pid) {
+        if !self.ledger.registry.inspect(pid) {
             return;
         }
         if let Err(err) = self.rings.watch_process(pid) {
@@ -261,7 +239,7 @@ impl Watcher {
         found.push(pid);
         // Forks from here on are told of by events; of those before, nothing else tells.
         for child in children_of(pid) {
-            if !self.registry.is_watched(child) {
+            if !self.ledger.registry.is_watched(child) {
                 self.inspect(child, found);
             }
         }
@@ -269,176 +247,11 @@ impl Watcher {
 
     fn drain_records(&mut self) {
         for _ in 0..RECORDS_PER_DRAIN {
-            if !self.take_record() {
+            let Some(entry) = self.rings.records.next() else {
                 break;
-            }
-            if !self.outcomes.is_empty() {
-                self.settle();
-            }
-        }
-    }
-
-    /// Takes the next record in; returns whether there was one.
-    fn take_record(&mut self) -> bool {
-        let Some(entry) = self.rings.records.next() else {
-            return false;
-        };
-        self.table.take(&entry, &mut self.outcomes);
-        true
-    }
-
-    fn tick(&mut self) {
-        self.take_looked_up();
-        let rings = &self.rings;
-        self.table.tick(
-            self.now_ns,
-            |cookie, seq| rings.progress(cookie, seq),
-            &mut self.outcomes,
-        );
-        self.settle();
-        for ((pid, port), tally) in self.table.coverage.take() {
-            let server = self.registry.server(pid, port);
-            self.metrics.carried(&server.name, tally);
-        }
-        let registry = &self.registry;
-        self.frontends.tick(
-            self.now_ns,
-            |pid| registry.model_of_worker(pid),
-            &mut self.settled,
-            &mut self.outcomes,
-        );
-        self.settle();
-        self.flush_log();
-    }
-
-    /// Counts what waits, since nothing more will come.
-    fn finish(&mut self) {
-        self.frontends.finish(&mut self.settled);
-        self.settle();
-        self.flush_log();
-    }
-
-    /// Names what came out, and counts what need not wait.
-    fn settle(&mut self) {
-        let mut outcomes = std::mem::take(&mut self.outcomes);
-        for outcome in outcomes.drain(..) {
-            match outcome {
-                Outcome::Finished(exchange) => self.answered(exchange),
-                Outcome::Worked(worked) => self.worked(worked),
-                Outcome::Abandoned(peer, request) => self.abandoned(peer, &request),
-                Outcome::Unfinished(reason) => self.metrics.unfinished(reason.name()),
-                Outcome::Lost(loss) => self.metrics.lost(loss.name(), 1),
-            }
-        }
-        // What was lost on the way came in between.
-        outcomes.append(&mut self.outcomes);
-        self.outcomes = outcomes;
-        let mut settled = std::mem::take(&mut self.settled);
-        for settled in settled.drain(..) {
-            match settled {
-                Settled::Answer(answered, inner, worker) => {
-                    self.count(answered, inner, worker.as_deref());
-                }
-                Settled::Abandoned(observation) => self.metrics.observe_abandoned(&observation),
-            }
-        }
-        self.settled = settled;
-    }
-
-    fn answered(&mut self, exchange: Exchange) {
-        let is_grpc = exchange.is_grpc();
-        let (server, route) = self.classify(exchange.peer, &exchange.request, is_grpc);
-        let answered = Answered {
-            exchange,
-            server,
-            route,
-        };
-        self.frontends
-            .answered(answered, self.now_ns, &mut self.settled);
-    }
-
-    fn abandoned(&mut self, peer: Peer, request: &Request) {
-        let (server, route) = self.classify(peer, request, request.is_call());
-        if !server.hands_on || route.purpose != Purpose::Inference {
-            return;
-        }
-        let identity = Identity::new(server, route);
-        if request.is_call() {
-            self.frontends.abandoned_call(identity, &mut self.settled);
-        } else {
-            self.frontends
-                .abandoned(identity, request.last_read_ns, self.now_ns);
-        }
-    }
-
-    /// Who was asked, and for what.
-    fn classify(&mut self, peer: Peer, request: &Request, is_grpc: bool) -> (Server, Route) {
-        let server = self.registry.server(peer.tgid, peer.local_port);
-        if request.method.is_empty() && !is_grpc {
-            // Nothing tells what it was for, but that workers are asked by their frontends alone.
-            let purpose = match self.registry.is_worker(peer.tgid) {
-                true => Purpose::Inner,
-                false => Purpose::Inference,
             };
-            return (server, Route::of(purpose));
+            self.ledger.take(&entry);
         }
-        let asked = Question {
-            method: &request.method,
-            target: &request.target,
-            is_grpc,
-            on_unix: peer.local_port.is_none(),
-            named: request.named.as_deref(),
-        };
-        let route = self.registry.route(&server, asked);
-        (server, route)
-    }
-
-    fn worked(&mut self, worked: WorkerExchange) {
-        if let Command::Load { model_name, .. } = &worked.command {
-            if worked.reply.code == 200 {
-                let loaded_ns = worked.replied_ns();
-                self.worker_loaded(worked.peer.tgid, model_name.as_deref(), loaded_ns);
-            }
-            return;
-        }
-        let model = self.registry.model_of_worker(worked.peer.tgid);
-        self.frontends.worked(
-            worked,
-            model.as_ref(),
-            self.now_ns,
-            &mut self.settled,
-            &mut self.outcomes,
-        );
-    }
-
-    /// Exports a worker that loaded the model `loaded`, at `loaded_ns`.
-    fn worker_loaded(&mut self, pid: u32, loaded: Option<&str>, loaded_ns: u64) {
-        match torchserve::identify(pid, loaded) {
-            Some(worker) => self.introduce(pid, worker, Some(loaded_ns)),
-            None => warn!(
-                pid,
-                "worker of TorchServe left out: nothing tells its model and version"
-            ),
-        }
-    }
-
-    /// Exports a worker that has its model loaded: since `loaded_ns`, where that was seen.
-    fn introduce(&mut self, pid: u32, worker: Worker, loaded_ns: Option<u64>) {
-        self.frontends.handovers.introduce(pid, worker.slot);
-        let load_ns = worker
-            .started_ns
-            .and_then(|started_ns| loaded_ns?.checked_sub(started_ns));
-        let worker = LiveWorker {
-            name: worker.name,
-            identity: Identity {
-                model: worker.model.into(),
-                version: worker.version.into(),
-                server: TORCHSERVE.into(),
-            },
-            load_ns,
-        };
-        self.registry.loaded(pid, &worker.identity.model);
-        self.metrics.worker_loaded(pid, worker);
     }
 
     /// Takes in what TorchServe said of workers that nothing else named.
@@ -446,48 +259,16 @@ impl Watcher {
         let Some(looked_up) = &self.looked_up else {
             return;
         };
-        let found: Vec<Running> = looked_up.try_iter().collect();
         for Running {
             pid,
             model,
             version,
-        } in found
+        } in looked_up.try_iter()
         {
             if let Some(worker) = torchserve::identify_as(pid, model, version) {
-                self.introduce(pid, worker, None);
+                self.ledger.introduce(pid, worker, None);
             }
         }
-    }
-
-    fn count(&mut self, answered: Answered, inner: Inner, worker: Option<&WorkerExchange>) {
-        let Answered {
-            exchange,
-            server,
-            route,
-        } = answered;
-        let observation = Observation::new(&exchange, server, route, inner);
-        self.metrics.observe(&observation);
-        if observation.purpose == Purpose::Inner {
-            return;
-        }
-        if let Some(log) = &mut self.log
-            && let Err(err) = log.write(&exchange, worker, &observation)
-        {
-            self.end_log(&err);
-        }
-    }
-
-    fn flush_log(&mut self) {
-        if let Some(log) = &mut self.log
-            && let Err(err) = log.flush()
-        {
-            self.end_log(&err);
-        }
-    }
-
-    fn end_log(&mut self, err: &io::Error) {
-        warn!(%err, "request log ended");
-        self.log = None;
     }
 
     fn count_drops(&self) {
