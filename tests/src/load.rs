@@ -1,5 +1,5 @@
-//! A closed-loop HTTP load client: N keep-alive connections on one thread, each sends its next request when the
-//! answer to the last is complete, and not before its time where a rate is asked for.
+//! A closed-loop HTTP load client: N keep-alive connections on one thread, each sends its next requests when the
+//! answers to the last are complete, and not before their time where a rate is asked for.
 
 use std::{
     io::{Read, Write},
@@ -38,6 +38,8 @@ pub struct Load {
     pub body_bytes: usize,
     /// Requests per second, evenly spaced; `None` sends as fast as answers come.
     pub rate_per_s: Option<u32>,
+    /// Requests in one send; at least 1.
+    pub pipelined: u32,
 }
 
 /// What came of it.
@@ -49,7 +51,7 @@ pub struct Outcome {
     pub elapsed_s: f64,
     /// Answers per second.
     pub requests_per_s: f64,
-    /// Send to complete answer, nanoseconds.
+    /// Send to the last answer of what was sent together, nanoseconds.
     pub latency_ns: Spread,
 }
 
@@ -59,7 +61,8 @@ struct Connection {
     /// When the next request may go out, or when the one under way might have.
     due: Instant,
     sent: Instant,
-    in_flight: bool,
+    /// Answers to come.
+    in_flight: u32,
 }
 
 /// Longest wait for an answer.
@@ -69,10 +72,11 @@ const PATIENCE: Duration = Duration::from_secs(10);
 pub fn run(load: &Load) -> Result<Outcome> {
     let epoll = epoll::create(CreateFlags::CLOEXEC)?;
     let body = vec![b'b'; load.body_bytes];
-    let bytes = request("POST", &load.target, &[], &body);
-    let spacing = load
-        .rate_per_s
-        .map_or(Duration::ZERO, |rate| Duration::from_secs(1) / rate.max(1));
+    let batch = load.pipelined.max(1);
+    let bytes = request("POST", &load.target, &[], &body).repeat(usize::try_from(batch)?);
+    let spacing = load.rate_per_s.map_or(Duration::ZERO, |rate| {
+        Duration::from_secs(1) * batch / rate.max(1)
+    });
     let turn = spacing * u32::try_from(load.connections)?;
     let start = Instant::now();
     let mut connections = Vec::with_capacity(load.connections);
@@ -92,19 +96,22 @@ pub fn run(load: &Load) -> Result<Outcome> {
             input: Vec::new(),
             due,
             sent: start,
-            in_flight: false,
+            in_flight: 0,
         });
         due += spacing;
     }
 
+    let mut requests = 0;
     let mut latencies_ns = Vec::new();
     let mut events = Vec::with_capacity(load.connections.max(1));
     let mut scratch = vec![0; 65536];
     loop {
         let now = Instant::now();
         let over = now.duration_since(start) >= load.duration;
-        let wait = send_due(&mut connections, &bytes, now, over)?;
-        let in_flight = connections.iter().any(|connection| connection.in_flight);
+        let wait = send_due(&mut connections, &bytes, batch, now, over)?;
+        let in_flight = connections
+            .iter()
+            .any(|connection| connection.in_flight > 0);
         if over && !in_flight {
             break;
         }
@@ -121,37 +128,37 @@ pub fn run(load: &Load) -> Result<Outcome> {
             if !receive(connection, &mut scratch)? {
                 continue;
             }
+            requests += u64::from(batch);
             let latency = connection.sent.elapsed();
             latencies_ns.push(u64::try_from(latency.as_nanos())?);
-            connection.in_flight = false;
             connection.due += turn;
         }
     }
     let elapsed_s = start.elapsed().as_secs_f64();
-    let requests = latencies_ns.len() as u64;
     Ok(Outcome {
         requests,
         elapsed_s,
-        requests_per_s: latencies_ns.len() as f64 / elapsed_s,
+        requests_per_s: requests as f64 / elapsed_s,
         latency_ns: Spread::of(latencies_ns).context("no answer at all")?,
     })
 }
 
-/// Sends on each connection whose time has come, none when `over`; how long until the next one's, if any waits for it.
+/// Sends the `batch` requests in `bytes` on each connection whose time has come, none when `over`; how long until the next one's, if any waits for it.
 fn send_due(
     connections: &mut [Connection],
     bytes: &[u8],
+    batch: u32,
     now: Instant,
     over: bool,
 ) -> Result<Option<Duration>> {
     let mut wait: Option<Duration> = None;
     for connection in connections {
-        if over || connection.in_flight {
+        if over || connection.in_flight > 0 {
             continue;
         }
         if connection.due <= now {
             connection.sent = Instant::now();
-            connection.in_flight = true;
+            connection.in_flight = batch;
             connection.stream.write_all(bytes)?;
         } else {
             let left = connection.due - now;
@@ -161,24 +168,28 @@ fn send_due(
     Ok(wait)
 }
 
-/// One read; true when it completed the answer.
+/// One read; true when it completed the last answer that was due.
 fn receive(connection: &mut Connection, scratch: &mut [u8]) -> Result<bool> {
     let count = connection.stream.read(scratch)?;
     anyhow::ensure!(count > 0, "the server closed a connection");
     connection.input.extend_from_slice(&scratch[..count]);
-    let Some(head_bytes) = head_len(&connection.input) else {
-        return Ok(false);
-    };
-    let head = &connection.input[..head_bytes];
-    anyhow::ensure!(
-        head.starts_with(b"HTTP/1.1 200 "),
-        "answered {:?}",
-        String::from_utf8_lossy(head)
-    );
-    let length = content_length(head).context("an answer without Content-Length")?;
-    let complete = connection.input.len() >= head_bytes + length;
-    if complete {
-        connection.input.clear();
+    let mut rest = connection.input.as_slice();
+    while let Some(head_bytes) = head_len(rest) {
+        let head = &rest[..head_bytes];
+        anyhow::ensure!(
+            head.starts_with(b"HTTP/1.1 200 "),
+            "answered {:?}",
+            String::from_utf8_lossy(head)
+        );
+        let length = content_length(head).context("an answer without Content-Length")?;
+        let Some(behind) = rest.get(head_bytes + length..) else {
+            break;
+        };
+        anyhow::ensure!(connection.in_flight > 0, "an answer too many");
+        connection.in_flight -= 1;
+        rest = behind;
     }
-    Ok(complete)
+    let taken = connection.input.len() - rest.len();
+    connection.input.drain(..taken);
+    Ok(connection.in_flight == 0)
 }

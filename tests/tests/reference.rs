@@ -174,6 +174,7 @@ fn the_echo_server_answers_the_load_client() {
         target: "/predictions/echo".into(),
         body_bytes: 64,
         rate_per_s: None,
+        pipelined: 1,
     })
     .unwrap();
     assert!(outcome.requests >= 4);
@@ -191,6 +192,7 @@ fn a_rate_spaces_the_requests_of_all_connections() {
         target: "/predictions/echo".into(),
         body_bytes: 64,
         rate_per_s: Some(200),
+        pipelined: 1,
     })
     .unwrap();
     // On a machine that stalls, requests may be left out; none may come early.
@@ -208,4 +210,21 @@ fn answers_are_counted_by_status() {
     server.stamps(3);
     let codes: Vec<_> = server.codes().into_iter().collect();
     assert_eq!(codes, [(200, 2), (404, 1)]);
+}
+
+#[test]
+fn requests_that_are_sent_together_are_all_answered() {
+    let server = Server::start(&["--echo"]);
+    let outcome = load::run(&Load {
+        address: ([127, 0, 0, 1], server.port()).into(),
+        connections: 2,
+        duration: Duration::from_millis(200),
+        target: "/predictions/echo".into(),
+        body_bytes: 64,
+        rate_per_s: None,
+        pipelined: 5,
+    })
+    .unwrap();
+    assert!(outcome.requests >= 10);
+    assert_eq!(outcome.latency_ns.count as u64 * 5, outcome.requests);
 }

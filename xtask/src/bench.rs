@@ -7,12 +7,22 @@ use anyhow::Result;
 use crate::privilege::Privilege;
 use crate::{agent, progress, workspace};
 
-/// Builds the agent and the bench, and runs it with `bench_args`; it finds the agent beside itself.
+/// Builds the agent and the bench, and runs it with `bench_args`; it finds the agent and its example beside itself.
 pub(crate) fn run(bench_args: &[OsString]) -> Result<()> {
     let binary = agent::build()?.with_file_name("bench");
     progress::step(
         "build the bench",
         workspace::cargo("build").args(["--release", "--package", "inferprobe-tests", "--bins"]),
+    )?;
+    progress::step(
+        "build the drain of prepared records",
+        workspace::cargo("build").args([
+            "--release",
+            "--package",
+            "inferprobe",
+            "--example",
+            "drain",
+        ]),
     )?;
     let privilege = Privilege::obtain(
         "The bench loads programs into the kernel",

@@ -2,6 +2,7 @@
 //!
 //! A missed target is reported, not an error: numbers depend on the machine.
 
+pub mod drain;
 pub mod hooks;
 pub mod machine;
 pub mod report;
@@ -46,6 +47,8 @@ pub fn run(options: &Options) -> Result<()> {
     sections.push(throughput::measure(options.groups)?);
     eprintln!("==> time in the kernel");
     sections.extend(hooks::measure()?);
+    eprintln!("==> records that one core takes in");
+    sections.push(drain::measure()?);
     eprintln!("==> use of CPU and memory, and scrapes");
     sections.extend(usage::measure(options.scrapes)?);
     println!("{}", machine::describe());
@@ -53,15 +56,33 @@ pub fn run(options: &Options) -> Result<()> {
     Ok(())
 }
 
-/// Loads `server` for `duration`, at full speed unless a rate is given.
-fn load(server: &Server, duration: Duration, rate_per_s: Option<u32>) -> Result<Outcome> {
+/// How fast requests come.
+#[derive(Debug, Clone, Copy)]
+struct Pace {
+    /// Requests per second; `None`: as fast as answers come.
+    rate_per_s: Option<u32>,
+    /// Requests in one send.
+    pipelined: u32,
+}
+
+impl Pace {
+    /// As fast as answers come, each request by itself.
+    const FULL: Self = Self {
+        rate_per_s: None,
+        pipelined: 1,
+    };
+}
+
+/// Loads `server` for `duration`.
+fn load(server: &Server, duration: Duration, pace: Pace) -> Result<Outcome> {
     load::run(&Load {
         address: ([127, 0, 0, 1], server.port()).into(),
         connections: CONNECTIONS,
         duration,
         target: "/predictions/echo".into(),
         body_bytes: BODY_BYTES,
-        rate_per_s,
+        rate_per_s: pace.rate_per_s,
+        pipelined: pace.pipelined,
     })
 }
 

@@ -7,7 +7,7 @@ use anyhow::{Context, Result};
 use crate::{
     agent::Agent,
     bench::{
-        CONNECTIONS, load,
+        CONNECTIONS, Pace, load,
         report::{Row, Section},
         watch,
     },
@@ -22,7 +22,7 @@ const RATIO_TARGET: f64 = 0.97;
 /// Runs `groups` groups of rounds: without, with, with, without the agent. A machine that drifts drifts through both.
 pub fn measure(groups: u32) -> Result<Section> {
     let server = Server::start(&["--echo"]);
-    load(&server, ROUND, None)?;
+    load(&server, ROUND, Pace::FULL)?;
     let mut with = Vec::new();
     let mut without = Vec::new();
     let mut ratios = Vec::new();
@@ -67,7 +67,7 @@ pub fn measure(groups: u32) -> Result<Section> {
 
 /// Requests per second of one round.
 fn round(server: &Server) -> Result<f64> {
-    Ok(load(server, ROUND, None)?.requests_per_s)
+    Ok(load(server, ROUND, Pace::FULL)?.requests_per_s)
 }
 
 /// Median of `values`, which it sorts; the upper one of an even number.

@@ -7,7 +7,7 @@ use anyhow::Result;
 use crate::{
     agent::Agent,
     bench::{
-        load,
+        Pace, load,
         report::{Row, Section},
         scrape::{self, MODELS},
         watch,
@@ -16,9 +16,10 @@ use crate::{
     server::Server,
 };
 
-/// Requests per second that the CPU figure is for.
-const RATE_PER_S: u32 = 10_000;
-/// Length of the load at that rate; long beside the hundredths of a second that the kernel counts in.
+/// Requests per second that the CPU figures are for, and how many of them are sent together: a client by itself does not
+/// come to as many.
+const RATES_PER_S: [(u32, u32); 2] = [(10_000, 1), (50_000, 5)];
+/// Length of the load at each rate; long beside the hundredths of a second that the kernel counts in.
 const STEADY: Duration = Duration::from_secs(8);
 /// Length of the load at full speed, and of the look at an idle agent.
 const SHORT: Duration = Duration::from_secs(3);
@@ -33,26 +34,31 @@ pub fn measure(scrapes: u32) -> Result<Vec<Section>> {
         Ok(())
     })?;
     let idle_bytes = agent.rss_bytes();
-    let (steady_s, steady) = cpu_during(&agent, || load(&server, STEADY, Some(RATE_PER_S)))?;
-    let (hot_s, hot) = cpu_during(&agent, || load(&server, SHORT, None))?;
+    let mut cpu = Vec::new();
+    let mut sent = 0;
+    for (rate_per_s, pipelined) in RATES_PER_S {
+        let pace = Pace {
+            rate_per_s: Some(rate_per_s),
+            pipelined,
+        };
+        let (cpu_s, outcome) = cpu_during(&agent, || load(&server, STEADY, pace))?;
+        let what = format!("at {rate_per_s} requests/s offered, {pipelined} in a send");
+        cpu.push(cpu_row(what, cpu_s, &outcome));
+        sent += outcome.requests;
+    }
+    let (hot_s, hot) = cpu_during(&agent, || load(&server, SHORT, Pace::FULL))?;
     let loaded_bytes = agent.rss_bytes();
     let scraped = scrape::measure(&agent, &server, scrapes)?;
     let scraped_bytes = agent.rss_bytes();
-    let sent = steady.requests + hot.requests + scrape::REQUESTS as u64;
+    sent += hot.requests + scrape::REQUESTS as u64;
     let counts = counts(&agent, sent);
     agent.stop();
 
-    let per_request_s = steady_s / steady.requests as f64;
-    let cpu = vec![
-        Row::new(
-            format!("at {RATE_PER_S} requests/s"),
-            format!("{:.4} s/s", per_request_s * f64::from(RATE_PER_S)),
-        )
-        .detail(cpu_detail(steady_s, &steady)),
-        Row::new("at full speed", format!("{:.4} s/s", hot_s / hot.elapsed_s))
-            .detail(cpu_detail(hot_s, &hot)),
-        Row::new("idle", format!("{:.4} s/s", idle_s / SHORT.as_secs_f64())),
-    ];
+    cpu.push(cpu_row("at full speed".into(), hot_s, &hot));
+    cpu.push(Row::new(
+        "idle",
+        format!("{:.4} s/s", idle_s / SHORT.as_secs_f64()),
+    ));
     let memory = vec![
         rss("idle", idle_bytes),
         rss("after load", loaded_bytes),
@@ -84,16 +90,16 @@ fn counts(agent: &Agent, sent: u64) -> Vec<Row> {
         values.sum()
     };
     let requests = total("inferprobe_requests_total");
+    let lost = total("inferprobe_records_lost_total");
     vec![
-        Row::new("requests counted", requests.to_string()).detail(format!("of {sent} sent")),
+        Row::new("requests counted", requests.to_string())
+            .at_least(requests as f64, sent as f64)
+            .detail(format!("of {sent} sent")),
         Row::new(
             "requests unfinished",
             total("inferprobe_requests_unfinished_total").to_string(),
         ),
-        Row::new(
-            "records lost",
-            total("inferprobe_records_lost_total").to_string(),
-        ),
+        Row::new("records lost", lost.to_string()).at_most(lost as f64, 0.0, "records"),
     ]
 }
 
@@ -104,10 +110,13 @@ fn cpu_during<T>(agent: &Agent, act: impl FnOnce() -> Result<T>) -> Result<(f64,
     Ok((agent.cpu_s() - before_s, outcome))
 }
 
-fn cpu_detail(cpu_s: f64, outcome: &Outcome) -> String {
+/// Share of one core that the agent took of a load.
+fn cpu_row(what: String, cpu_s: f64, outcome: &Outcome) -> Row {
     let per_request_us = cpu_s * 1e6 / outcome.requests as f64;
     let rate = outcome.requests_per_s;
-    format!("{per_request_us:.2} µs per request, measured at {rate:.0} requests/s")
+    Row::new(what, format!("{:.4} s/s", cpu_s / outcome.elapsed_s)).detail(format!(
+        "{per_request_us:.2} µs per request, measured at {rate:.0} requests/s"
+    ))
 }
 
 fn rss(when: &str, bytes: u64) -> Row {

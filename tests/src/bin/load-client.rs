@@ -26,6 +26,9 @@ struct Args {
     /// Requests per second; as many as possible if left out
     #[arg(long)]
     rate_per_s: Option<u32>,
+    /// Requests in one send
+    #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..))]
+    pipelined: u32,
 }
 
 fn main() -> anyhow::Result<()> {
@@ -37,6 +40,7 @@ fn main() -> anyhow::Result<()> {
         target: args.target,
         body_bytes: args.body_bytes,
         rate_per_s: args.rate_per_s,
+        pipelined: args.pipelined,
     })?;
     println!("{}", serde_json::to_string(&outcome)?);
     Ok(())
