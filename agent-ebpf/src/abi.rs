@@ -280,17 +280,20 @@ pub enum DropReason {
     HeadUnreadable = 4,
     /// A watched server answered a request that it had read before it was watched.
     ReadBeforeWatch = 5,
+    /// Two threads read and wrote one HTTP/1 connection at the same moment, and the second gave up waiting for the first.
+    Contended = 6,
 }
 
 impl DropReason {
     /// Every reason, in slot order.
-    pub const ALL: [Self; 6] = [
+    pub const ALL: [Self; 7] = [
         Self::RingFull,
         Self::ProcessRingFull,
         Self::NoStorage,
         Self::MapFull,
         Self::HeadUnreadable,
         Self::ReadBeforeWatch,
+        Self::Contended,
     ];
 
     /// The reason's name in metrics.
@@ -302,6 +305,7 @@ impl DropReason {
             Self::MapFull => "map_full",
             Self::HeadUnreadable => "head_unreadable",
             Self::ReadBeforeWatch => "read_before_watch",
+            Self::Contended => "contended",
         }
     }
 }

@@ -21,10 +21,12 @@ use inferprobe_ebpf::{
     segment::Conn,
 };
 
-use crate::kernel::{Family, Sock};
+use crate::kernel::{Family, Sock, now_ns};
 
 /// Bytes waiting in the ring from which a record wakes the agent up; below, the agent's own timer does.
 const WAKEUP_BYTES: u64 = 512 << 10;
+/// Looks at a connection that another hook has, before it is given up: some microseconds.
+const CONTENDED_LOOKS: u32 = 1024;
 /// Time after which a progress slot may go to another socket: the agent has long read it by then.
 const SLOT_HELD_NS: u64 = 1_000_000_000;
 
@@ -156,6 +158,38 @@ pub(crate) fn answers_or_new(sk: Sock) -> Result<*mut Conn, DropReason> {
     ANSWERS.get_or_insert(sk)
 }
 
+/// Takes the connection for a hook that fills its record in; `false` when another one keeps it for too long.
+///
+/// A hook that was there first is through within a microsecond, unless its task loses the CPU. There is no atomic exchange
+/// for this target in stable Rust: two hooks that look within the same nanoseconds both go on.
+#[inline(never)]
+pub(crate) fn take(conn: &mut Conn) -> bool {
+    let busy: *mut u32 = &raw mut conn.busy;
+    let mut looks = 0;
+    while looks < CONTENDED_LOOKS {
+        // SAFETY: a map value, and aligned; the compiler must look each time.
+        if unsafe { busy.read_volatile() } == 0 {
+            // SAFETY: as above.
+            unsafe { busy.write_volatile(1) };
+            return true;
+        }
+        looks += 1;
+    }
+    conn.missed = 1;
+    false
+}
+
+/// Gives back what [`take`] took, and tells of an end that came meanwhile.
+#[inline(always)]
+pub(crate) fn give_back(conn: &mut Conn) {
+    let busy: *mut u32 = &raw mut conn.busy;
+    // SAFETY: as in `take`.
+    unsafe { busy.write_volatile(0) };
+    if conn.ended != 0 {
+        close(conn, now_ns());
+    }
+}
+
 /// Marks a listener as watched.
 #[inline(always)]
 pub(crate) fn mark(sk: Sock) -> Result<(), DropReason> {
@@ -211,10 +245,15 @@ pub(crate) fn emit(conn: &mut Conn, record_kind: u8, now_ns: u64) {
     conn.sent();
 }
 
-/// Sends up what is left of `conn`, which can be written to no more, and that it ended; does so once.
-#[inline(always)]
+/// Sends up what is left of `conn`, which can be written to no more, and that it ended; does so once, or leaves it to the
+/// hook that has the connection, which this one may have interrupted.
+#[inline(never)]
 pub(crate) fn close(conn: &mut Conn, now_ns: u64) {
     if conn.closed != 0 || conn.record.cookie == 0 {
+        return;
+    }
+    conn.ended = 1;
+    if conn.busy != 0 {
         return;
     }
     conn.closed = 1;

@@ -83,8 +83,12 @@ pub struct Conn {
     pub joined: u8,
     /// 1 once the server agreed to speak something else, until its next write or the next read tells whether that is HTTP/2.
     pub switching: u8,
-    /// Zero.
-    pub reserved: [u8; 6],
+    /// 1 once a transfer was left out, until the next record is numbered so that it shows.
+    pub missed: u8,
+    /// 1 once the server could write no more while a hook filled the record in, which then tells of it.
+    pub ended: u8,
+    /// 1 while a hook fills the record in: [`crate::abi::DropReason::Contended`].
+    pub busy: u32,
 }
 
 const _: () = assert!(size_of::<Conn>() == 176 + 3072 + 136 + 32 + 48);
@@ -153,7 +157,9 @@ impl Conn {
             last_read_bytes: 0,
             joined: 0,
             switching: 0,
-            reserved: [0; 6],
+            missed: 0,
+            ended: 0,
+            busy: 0,
         }
     }
 
@@ -513,7 +519,8 @@ impl Conn {
     /// Makes `record` ready to go up as `record_kind` at `now_ns`, and says how many payload bytes go with it.
     #[inline(always)]
     pub fn seal(&mut self, record_kind: u8, now_ns: u64) -> u16 {
-        self.record.seq = self.record.seq.wrapping_add(1);
+        self.record.seq = self.record.seq.wrapping_add(1 + u32::from(self.missed));
+        self.missed = 0;
         self.record.kind = record_kind;
         self.emitted_ns = now_ns;
         self.pending = 0;

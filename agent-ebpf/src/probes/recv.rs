@@ -56,12 +56,21 @@ fn try_sock_recv_length(sk: Sock, ret: i32, flags: i32) -> Result<(), DropReason
             unsafe { (*conn).join() };
         }
     }
-    // SAFETY: a map value, which stays valid for the program. Tasks that use one socket at once may mix their figures up;
-    // what comes of it is told apart, or counted, in userspace.
+    // SAFETY: a map value, which stays valid for the program; `take` gives it to one hook at a time.
     let conn = unsafe { &mut *conn };
-    if conn.closed != 0 {
-        return Ok(());
+    if !maps::take(conn) {
+        return Err(DropReason::Contended);
     }
+    if conn.closed == 0 {
+        take_read(conn, sk, bytes);
+    }
+    maps::give_back(conn);
+    Ok(())
+}
+
+/// Takes in a read of `bytes`.
+#[inline(always)]
+fn take_read(conn: &mut Conn, sk: Sock, bytes: u32) {
     introduce(conn, sk);
     let user = Some(payload::of_current(bytes).unwrap_or(Bytes::UNKNOWN));
     let fresh = conn.phase == phase::IDLE && conn.joined == 0;
@@ -100,7 +109,7 @@ fn try_sock_recv_length(sk: Sock, ret: i32, flags: i32) -> Result<(), DropReason
             maps::emit(conn, kind::READ, now_ns);
             conn.on_stream_read();
         }
-        return Ok(());
+        return;
     }
     let copied = match user {
         Some(user) => user.copy(conn, capture),
@@ -115,7 +124,6 @@ fn try_sock_recv_length(sk: Sock, ret: i32, flags: i32) -> Result<(), DropReason
             }
         }
     }
-    Ok(())
 }
 
 /// Tells of a watched frontend's read of what its worker, at the other end of the connection, replied.

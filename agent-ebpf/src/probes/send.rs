@@ -57,28 +57,16 @@ fn try_sock_send_length(sk: Sock, ret: i32) -> Result<(), DropReason> {
         conn.send_start_ns = 0;
         return Ok(());
     }
-    if conn.closed != 0 || conn.phase == phase::IDLE {
-        return Ok(());
+    if !maps::take(conn) {
+        return Err(DropReason::Contended);
     }
     let bytes = ret as u32;
-    conn.record.tgid = maps::current().0;
     let user = payload::of_current(bytes);
-    if conn.switching != 0 {
-        conn.switching = 0;
-        if is_first_settings(user) {
-            conn.switch();
-        }
-    }
     let now_ns = now_ns();
-    if conn.record.mode == mode::STREAMS {
-        if conn.joined != 0 {
-            if !is_server_sign(user) {
-                conn.pass_over_send(bytes);
-                return Ok(());
-            }
-            conn.joined = 0;
-        }
-    } else if !take_message(conn, user, bytes, now_ns) {
+    let is_walked =
+        conn.closed == 0 && conn.phase != phase::IDLE && take_write(conn, user, bytes, now_ns);
+    maps::give_back(conn);
+    if !is_walked {
         return Ok(());
     }
     // SAFETY: a map value, non-null by `answers_or_new`; writers of one HTTP/2 connection take turns.
@@ -86,6 +74,29 @@ fn try_sock_send_length(sk: Sock, ret: i32) -> Result<(), DropReason> {
     answers.on_stream_send(conn, now_ns, bytes);
     walker::walk(answers, user, bytes, walker::Side::Answers, now_ns);
     Ok(())
+}
+
+/// Takes in a write of `bytes`; `true`: they are to be walked.
+#[inline(always)]
+fn take_write(conn: &mut Conn, user: Option<Bytes>, bytes: u32, now_ns: u64) -> bool {
+    conn.record.tgid = maps::current().0;
+    if conn.switching != 0 {
+        conn.switching = 0;
+        if is_first_settings(user) {
+            conn.switch();
+        }
+    }
+    if conn.record.mode != mode::STREAMS {
+        return take_message(conn, user, bytes, now_ns);
+    }
+    if conn.joined != 0 {
+        if !is_server_sign(user) {
+            conn.pass_over_send(bytes);
+            return false;
+        }
+        conn.joined = 0;
+    }
+    true
 }
 
 /// Takes in a write of bytes that are not walked; `true`: they are to be walked after all.
