@@ -1,7 +1,7 @@
 //! Records as the kernel half sends them up, and as it never would: through every kind of connection.
 
 use inferprobe::exchange::{Outcome, table::Table};
-use inferprobe_ebpf::abi::{PAYLOAD_CAP, ProgressSlot, Record, flag, kind};
+use inferprobe_ebpf::abi::{ArrivalStep, PAYLOAD_CAP, ProgressSlot, Record, flag, kind};
 
 /// Bytes that describe a step; the payload of a record follows them.
 const STEP_LEN: usize = 8;
@@ -122,8 +122,13 @@ impl Run {
             kind: record_kind,
             flags,
             mode: what >> 5 & 3,
-            reserved: 0,
             writes: u32::from(writes),
+            steps: std::array::from_fn(|step| ArrivalStep {
+                end: u32::from(reads) * step as u32,
+                later_ns: u32::from(wait) << step,
+            }),
+            read_offset: u32::from(wait),
+            ..Record::NONE
         };
         let entry = [bytemuck::bytes_of(&record), request, answer].concat();
         self.table.take(&entry, &mut self.out);

@@ -14,8 +14,9 @@ use crate::{
         requests::Reads,
     },
     protocol::{
-        grpc::{self, MESSAGE_CAP},
+        grpc::{self, MESSAGE_CAP, ModelName, NamedBy},
         http2::{Content, Fault, Fields, Part},
+        json_model::{self, BodyModel},
     },
 };
 
@@ -330,6 +331,18 @@ impl Streams {
     }
 }
 
+/// The model that the beginning of a JSON body names.
+fn named_in_body(content: &[u8]) -> Option<ModelName> {
+    match json_model::model_in(content) {
+        BodyModel::Named(model) => Some(ModelName {
+            by: NamedBy::Body,
+            model,
+            version: None,
+        }),
+        BodyModel::Absent | BodyModel::Unknown => None,
+    }
+}
+
 impl Stream {
     /// Whether it is a call of gRPC, as far as its request tells.
     fn is_call(&self) -> bool {
@@ -338,7 +351,10 @@ impl Stream {
 
     /// The request, with the model that its content names, and the answer so far.
     fn named(self) -> (Request, Option<Answer>) {
-        let named = grpc::model_of(&self.request.target, &self.content);
+        let named = match self.is_call() {
+            true => grpc::model_of(&self.request.target, &self.content),
+            false => named_in_body(&self.content),
+        };
         let request = Request {
             named: named.map(Box::new),
             ..self.request

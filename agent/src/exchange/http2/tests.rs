@@ -206,6 +206,22 @@ fn requests_of_one_read_are_told_apart() {
 }
 
 #[test]
+fn a_json_body_names_its_model_in_its_first_bytes() {
+    let chat: &[(&str, &str)] = &[(":method", "POST"), (":path", "/v1/chat/completions")];
+    let mut run = Run::open();
+    let body = data(1, br#"{"messages":[{"model":"no"}],"model":"llama"}"#, true);
+    run.read(&[headers(1, chat, false), body].concat());
+    run.write(&[headers(1, OK, false), data(1, b"{}", true)].concat());
+    let finished = run.finished();
+    let [exchange] = &finished[..] else {
+        panic!("{:?}", run.out)
+    };
+    let named = exchange.request.named.as_deref();
+    assert_eq!(named.map(|named| &*named.model), Some("llama"));
+    assert!(!exchange.is_grpc());
+}
+
+#[test]
 fn streams_that_run_through_each_other_keep_their_own_times() {
     let mut run = Run::open();
     run.read(&headers(1, ASK, false)); // 3000
