@@ -8,6 +8,8 @@ pub struct PathPattern {
     /// Empty: every method.
     methods: Vec<String>,
     segments: Vec<Segment>,
+    /// Place of the segment that stands for any number.
+    rest: Option<usize>,
     /// Parameter of the query that must be there and names the model.
     parameter: Option<String>,
 }
@@ -94,29 +96,33 @@ impl PathPattern {
                 None => return Err("has a query other than name={model}; leave it out"),
             },
         };
+        let rest = segments
+            .iter()
+            .position(|segment| *segment == Segment::Rest);
         Ok(Self {
             methods,
             segments,
+            rest,
             parameter,
         })
     }
 
     /// Whether it stands for paths of any length: such a pattern gives way to the others.
     pub fn is_open(&self) -> bool {
-        self.segments.contains(&Segment::Rest)
+        self.rest.is_some()
     }
 
     /// What it finds in a request; `None` if it does not fit.
     pub fn find(&self, asked: Asked<'_>) -> Option<Found> {
+        // Most patterns do not fit, and most of those by their length.
+        if self.rest.is_none() && self.segments.len() != asked.segments.len() {
+            return None;
+        }
         if !self.methods.is_empty() && !self.methods.iter().any(|method| method == asked.method) {
             return None;
         }
         let mut found = Found::default();
-        match self
-            .segments
-            .iter()
-            .position(|segment| *segment == Segment::Rest)
-        {
+        match self.rest {
             None => fit(&self.segments, asked.segments, &mut found)?,
             Some(rest) => {
                 let (before, after) = (&self.segments[..rest], &self.segments[rest + 1..]);

@@ -5,6 +5,7 @@
 
 pub mod chunked;
 
+use memchr::memchr;
 use uuid::Uuid;
 
 /// Outcome of reading a head.
@@ -179,7 +180,7 @@ fn request_line(line: &[u8]) -> Option<(&[u8], &[u8])> {
 
 /// The first line without its end, and what follows it.
 fn split_line(bytes: &[u8]) -> Option<(&[u8], &[u8])> {
-    let end = bytes.iter().position(|&byte| byte == b'\n')?;
+    let end = memchr(b'\n', bytes)?;
     let line = bytes[..end].strip_suffix(b"\r").unwrap_or(&bytes[..end]);
     Some((line, &bytes[end + 1..]))
 }
@@ -195,7 +196,7 @@ struct Fields {
 
 /// Reads the fields after a start line of `line_len` bytes; gives what they say and the whole head's length.
 fn fields(bytes: &[u8], line_len: usize) -> Parse<Fields> {
-    let Some(start) = bytes[line_len..].iter().position(|&byte| byte == b'\n') else {
+    let Some(start) = memchr(b'\n', &bytes[line_len..]) else {
         return Parse::Partial;
     };
     let mut rest = &bytes[line_len + start + 1..];
@@ -212,7 +213,7 @@ fn fields(bytes: &[u8], line_len: usize) -> Parse<Fields> {
         if line.is_empty() {
             return Parse::Complete(fields, bytes.len() - after.len());
         }
-        let Some(colon) = line.iter().position(|&byte| byte == b':') else {
+        let Some(colon) = memchr(b':', line) else {
             return Parse::Invalid;
         };
         let (name, value) = (&line[..colon], line[colon + 1..].trim_ascii());
