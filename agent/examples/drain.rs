@@ -32,7 +32,7 @@ const STEP_NS: u64 = 5_000;
 const BODY: &[u8] = br#"{"inputs": [0.25, 0.5, 0.75, 1.0, 1.25, 1.5, 1.75], "id": "x01"}"#;
 
 fn main() -> Result<()> {
-    let kinds: [(&str, fn(&mut Tape)); 3] = [
+    let kinds: [(&str, Teller); 3] = [
         ("requests over kept connections", kept_connections),
         ("answers in chunks", chunked_answers),
         ("calls over gRPC", calls),
@@ -53,6 +53,9 @@ fn main() -> Result<()> {
     }
     Ok(())
 }
+
+/// Puts the records of one kind of traffic on a tape.
+type Teller = fn(&mut Tape);
 
 /// Entries of the ring, one after the other.
 #[derive(Default)]

@@ -51,7 +51,9 @@ fn escaped(text: &str, places: &[usize]) -> String {
 }
 
 fn frame(kind: u8, flags: u8, stream: u32, payload: &[u8]) -> Vec<u8> {
-    let len = u32::try_from(payload.len()).unwrap().to_be_bytes();
+    let len = u32::try_from(payload.len())
+        .expect("it is short")
+        .to_be_bytes();
     [&len[1..], &[kind, flags], &stream.to_be_bytes(), payload].concat()
 }
 
@@ -59,7 +61,7 @@ fn frame(kind: u8, flags: u8, stream: u32, payload: &[u8]) -> Vec<u8> {
 fn literal(name: &str, value: &str, kept: bool) -> Vec<u8> {
     let mut field = vec![if kept { 0x40 } else { 0 }];
     for text in [name, value] {
-        field.push(u8::try_from(text.len()).unwrap());
+        field.push(u8::try_from(text.len()).expect("it is short"));
         field.extend(text.bytes());
     }
     field
@@ -67,7 +69,7 @@ fn literal(name: &str, value: &str, kept: bool) -> Vec<u8> {
 
 /// A text of TorchServe's workers.
 fn text(bytes: &[u8]) -> Vec<u8> {
-    let len = i32::try_from(bytes.len()).unwrap();
+    let len = i32::try_from(bytes.len()).expect("it is short");
     [&len.to_be_bytes(), bytes].concat()
 }
 
@@ -76,7 +78,10 @@ const END: [u8; 4] = (-1_i32).to_be_bytes();
 /// A field of a message of gRPC that is bytes.
 fn field(number: u8, value: &[u8]) -> Vec<u8> {
     [
-        &[number << 3 | 2, u8::try_from(value.len()).unwrap()],
+        &[
+            number << 3 | 2,
+            u8::try_from(value.len()).expect("it is short"),
+        ],
         value,
     ]
     .concat()
@@ -302,7 +307,8 @@ proptest! {
             _ => BodyModel::Absent,
         };
         let body = body.unwrap();
-        prop_assert_eq!(json_model::model_in(&body), expected.clone());
+        let found = json_model::model_in(&body);
+        prop_assert_eq!(&found, &expected);
         for end in 0..body.len() {
             let cut = json_model::model_in(&body[..end]);
             prop_assert!(cut == BodyModel::Unknown || cut == expected, "{end}: {cut:?}");

@@ -47,8 +47,8 @@ const CONNECTION_CAP_BYTES: isize = 2 << 20;
 /// A ring's entry.
 fn entry(record: Record, request: &[u8], answer: &[u8]) -> Vec<u8> {
     let record = Record {
-        request_len: u16::try_from(request.len()).unwrap(),
-        answer_len: u16::try_from(answer.len()).unwrap(),
+        request_len: u16::try_from(request.len()).expect("it is short"),
+        answer_len: u16::try_from(answer.len()).expect("it is short"),
         ..record
     };
     [bytemuck::bytes_of(&record), request, answer].concat()
@@ -244,7 +244,9 @@ fn flood(what: &str, mode: u8, rounds: u32, mut told: impl FnMut(u32) -> (u8, Ve
 }
 
 fn http2_frame(kind: u8, flags: u8, stream: u32, payload: &[u8]) -> Vec<u8> {
-    let len = u32::try_from(payload.len()).unwrap().to_be_bytes();
+    let len = u32::try_from(payload.len())
+        .expect("it is short")
+        .to_be_bytes();
     [&len[1..], &[kind, flags], &stream.to_be_bytes(), payload].concat()
 }
 
