@@ -69,6 +69,7 @@ pub fn measure() -> Result<Vec<Section>> {
             let row = hook_row(hook, mean_ns(runs)?);
             Some(row.detail(format!("{} runs", runs.count)))
         });
+    let net_ns = server_end_ns - empty_ns * watched_rows.len() as f64;
     let per_request = |by_hook: &ByHook, requests: u64| {
         let ns: u64 = by_hook.values().map(|runs| runs.ns).sum();
         format!("{:.0} ns", ns as f64 / requests as f64)
@@ -92,6 +93,7 @@ pub fn measure() -> Result<Vec<Section>> {
                 Row::new("watched, the server's end", format!("{server_end_ns:.0} ns"))
                     .at_most(server_end_ns, REQUEST_TARGET_NS, "ns")
                     .detail("what a client elsewhere causes"),
+                Row::new("the same, less what the statistics add", format!("{net_ns:.0} ns")),
                 Row::new("watched, both ends", per_request(&of_watched, watched_requests))
                     .detail("the client is on this machine too"),
                 Row::new("not watched, both ends", per_request(&of_unwatched, unwatched_requests)),
