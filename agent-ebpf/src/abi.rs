@@ -29,6 +29,9 @@ pub mod kind {
     /// The other end of a connection of frames took bytes of a reply: `read_bytes` of them, at `last_read_ns`. It comes
     /// from another process than all else of the connection, and has no `seq`.
     pub const TAKEN: u8 = 5;
+    /// When the connection was established, `arrival_ns`, and when it was accepted, `first_read_ns`. It comes with the
+    /// first read, before every other record of the connection, and has no `seq`.
+    pub const ACCEPTED: u8 = 6;
 }
 
 /// How a connection's transfers are cut into records, decided by its first read.

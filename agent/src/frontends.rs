@@ -259,6 +259,7 @@ mod tests {
         tgid: 2,
         local_port: None,
         peer_port: None,
+        accepted_ns: None,
     };
 
     fn answered(purpose: Purpose, id: Option<Uuid>, grpc_status: Option<u32>) -> Answered {

@@ -217,6 +217,7 @@ mod tests {
                 tgid: 2,
                 local_port: Some(80),
                 peer_port: Some(81),
+                accepted_ns: None,
             },
             request: Request {
                 index: 0,

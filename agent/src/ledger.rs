@@ -140,6 +140,7 @@ impl Ledger {
                 Outcome::Finished(exchange) => self.answered(exchange),
                 Outcome::Worked(worked) => self.worked(worked),
                 Outcome::Abandoned(peer, request) => self.abandoned(peer, &request),
+                Outcome::Accepted(peer, wait_ns) => self.accepted(peer, wait_ns),
                 Outcome::Unfinished(reason) => self.metrics.unfinished(reason.name()),
                 Outcome::Lost(loss) => self.metrics.lost(loss.name(), 1),
             }
@@ -169,6 +170,13 @@ impl Ledger {
         };
         self.frontends
             .answered(answered, self.now_ns, &mut self.settled);
+    }
+
+    fn accepted(&mut self, peer: Peer, wait_ns: u64) {
+        let server = self.registry.server(peer.tgid, peer.local_port);
+        if !server.is_inner {
+            self.metrics.accepted(&server.name, wait_ns);
+        }
     }
 
     fn abandoned(&mut self, peer: Peer, request: &Request) {

@@ -40,6 +40,9 @@ struct Line<'a> {
     last_write_ns: Option<u64>,
     request_bytes: u64,
     response_bytes: u64,
+    /// When the connection was accepted; left out where that was not seen, and of all but its first request.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    accepted_ns: Option<u64>,
     /// What a frontend's worker did for the request; left out where no worker was seen.
     #[serde(skip_serializing_if = "Option::is_none")]
     worker: Option<WorkerLine>,
@@ -115,6 +118,7 @@ impl RequestLog {
             last_write_ns: answer.last_write_ns,
             request_bytes: request.bytes,
             response_bytes: answer.bytes,
+            accepted_ns: peer.accepted_ns.filter(|_| request.index == 0),
             worker: worker.map(|worked| WorkerLine {
                 pid: worked.peer.tgid,
                 code: worked.reply.code,

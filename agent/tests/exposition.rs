@@ -124,6 +124,9 @@ fn busy() -> Metrics {
         purpose: Purpose::Inner,
         ..observation("", "", "bentoml", 200, known)
     });
+    for wait_ns in [80_000, 2_000_000_000] {
+        metrics.accepted(&"gunicorn".into(), wait_ns);
+    }
     metrics.declare_lost(&["ring_full", "head_too_long"]);
     metrics.set_lost_total("ring_full", 3);
     metrics.declare_unfinished(&["closed"]);

@@ -70,6 +70,8 @@ pub struct Logged {
     pub request_bytes: u64,
     /// Head and body of the answer.
     pub response_bytes: u64,
+    /// When the connection was accepted; `None` when not seen, and of all but its first request.
+    pub accepted_ns: Option<u64>,
     /// What a frontend's worker did for the request.
     pub worker: Option<LoggedWorker>,
     /// The pieces of a streamed answer; `None` where it is none.

@@ -264,6 +264,7 @@ mod tests {
         tgid: 7,
         local_port: Some(80),
         peer_port: Some(81),
+        accepted_ns: None,
     };
 
     impl Wire {

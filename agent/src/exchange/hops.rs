@@ -204,6 +204,7 @@ mod tests {
         tgid: 2,
         local_port: Some(8080),
         peer_port: Some(9),
+        accepted_ns: None,
     };
 
     fn worked(ids: &[u128]) -> Arc<WorkerExchange> {

@@ -206,6 +206,7 @@ mod tests {
                 tgid: 2,
                 local_port: None,
                 peer_port: None,
+                accepted_ns: None,
             },
             command: Command::Predict {
                 requests: Vec::new(),

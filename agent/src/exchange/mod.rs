@@ -85,6 +85,8 @@ pub struct Peer {
     pub local_port: Option<u16>,
     /// Port of the client; `None` for AF_UNIX.
     pub peer_port: Option<u16>,
+    /// When the server accepted it, ns; `None` when that was not seen.
+    pub accepted_ns: Option<u64>,
 }
 
 /// A request and its answer.
@@ -156,6 +158,8 @@ pub enum Outcome {
     Unfinished(Unfinished),
     /// Which one that was, where it was read whole and its connection ended first: the server may not know.
     Abandoned(Peer, Request),
+    /// A connection, which its server has read from, had waited so many ns to be accepted.
+    Accepted(Peer, u64),
     /// Something could not be told apart, and was left out.
     Lost(Loss),
 }

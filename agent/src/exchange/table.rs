@@ -36,6 +36,8 @@ pub struct Table {
     /// Bytes by server, until they are exported.
     pub coverage: Coverage,
     answering: HashSet<u64>,
+    /// When connections were accepted that no other record told of yet, by cookie.
+    accepted: HashMap<u64, u64>,
     /// Processes that ended, and when: the kernel does not tell when their AF_UNIX connections do.
     ended: Vec<(u64, u32)>,
     ticked_ns: u64,
@@ -65,9 +67,14 @@ enum Speaker {
 }
 
 impl Known {
-    fn new(view: &RecordView<'_>, unread: bool) -> Self {
+    fn new(view: &RecordView<'_>, unread: bool, accepted_ns: Option<u64>) -> Self {
+        let record = &view.record;
+        let peer = Peer {
+            accepted_ns,
+            ..peer_of(record)
+        };
         Self {
-            speaker: Speaker::new(view, unread),
+            speaker: Speaker::new(view, unread, peer),
             accounts: Default::default(),
         }
     }
@@ -84,16 +91,8 @@ impl Known {
 }
 
 impl Speaker {
-    fn new(view: &RecordView<'_>, unread: bool) -> Self {
+    fn new(view: &RecordView<'_>, unread: bool, peer: Peer) -> Self {
         let record = &view.record;
-        let is_unix = record.flags & flag::UNIX != 0;
-        let (tgid, local_port) = place_of(record);
-        let peer = Peer {
-            cookie: record.cookie,
-            tgid,
-            local_port,
-            peer_port: (!is_unix).then_some(record.peer_port),
-        };
         match record.mode {
             _ if unread => Self::Unread(Box::new(TurnConnection::new(record, peer))),
             mode::FRAMES => Self::Worker(Box::new(WorkerConnection::new(record, peer))),
@@ -177,6 +176,19 @@ fn place_of(record: &Record) -> Place {
     (record.tgid, (!is_unix).then_some(record.local_port))
 }
 
+/// The connection of a record; when it was accepted is not said there.
+fn peer_of(record: &Record) -> Peer {
+    let is_unix = record.flags & flag::UNIX != 0;
+    let (tgid, local_port) = place_of(record);
+    Peer {
+        cookie: record.cookie,
+        tgid,
+        local_port,
+        peer_port: (!is_unix).then_some(record.peer_port),
+        accepted_ns: None,
+    }
+}
+
 impl Table {
     /// No connections yet; of messages, `reads_payload` says whether their bytes come up from the kernel.
     pub fn new(reads_payload: bool) -> Self {
@@ -194,6 +206,11 @@ impl Table {
         };
         let record = view.record;
         let cookie = record.cookie;
+        if record.kind == kind::ACCEPTED {
+            self.accepted(&record, out);
+            return;
+        }
+        let accepted_ns = self.accepted.remove(&cookie);
         let begins = !matches!(record.kind, kind::CLOSE | kind::TAKEN);
         if !begins && !self.connections.contains_key(&cookie) {
             return;
@@ -204,7 +221,7 @@ impl Table {
         let known = self
             .connections
             .entry(cookie)
-            .or_insert_with(|| Known::new(&view, self.unread));
+            .or_insert_with(|| Known::new(&view, self.unread, accepted_ns));
         if record.mode == mode::STREAMS
             && let Speaker::Http(http) = &mut known.speaker
         {
@@ -226,6 +243,22 @@ impl Table {
         if !alive {
             self.connections.remove(&cookie);
         }
+    }
+
+    /// Takes in when a connection was accepted, of which all else is told later. Those of a frontend to its workers do not
+    /// count: no request comes on them.
+    fn accepted(&mut self, record: &Record, out: &mut Vec<Outcome>) {
+        if record.mode == mode::FRAMES {
+            return;
+        }
+        // The connections whose next record was lost.
+        if self.accepted.len() >= CONNECTION_CAP {
+            self.accepted.clear();
+        }
+        let accepted_ns = record.first_read_ns;
+        self.accepted.insert(record.cookie, accepted_ns);
+        let wait_ns = accepted_ns.saturating_sub(record.arrival_ns);
+        out.push(Outcome::Accepted(peer_of(record), wait_ns));
     }
 
     /// Looks after answers that are under way: `progress` gives what the kernel holds back of a connection.
@@ -446,6 +479,50 @@ mod tests {
         table.tick(1_000 + LAST_RECORDS_NS, |_, _| None, &mut out);
         assert_eq!(out, [Outcome::Lost(Loss::WorkerUnanswered)]);
         assert!(table.connections.is_empty());
+    }
+
+    #[test]
+    fn an_accept_is_told_once_and_goes_with_every_request_of_its_connection() {
+        let mut table = Table::default();
+        let mut out = Vec::new();
+        let accepted = |mode| Record {
+            cookie: 1,
+            arrival_ns: 40,
+            first_read_ns: 100,
+            tgid: 7,
+            local_port: 80,
+            peer_port: 81,
+            kind: kind::ACCEPTED,
+            mode,
+            ..Record::default()
+        };
+        table.take(&entry(accepted(mode::FRAMES), b"", b""), &mut out);
+        assert_eq!(out, []);
+        let peer = Peer {
+            cookie: 1,
+            tgid: 7,
+            local_port: Some(80),
+            peer_port: Some(81),
+            accepted_ns: None,
+        };
+        table.take(&entry(accepted(mode::MESSAGES), b"", b""), &mut out);
+        assert_eq!(out, [Outcome::Accepted(peer, 60)]);
+        for (cookie, seq, accepted_ns) in [(1, 1, Some(100)), (2, 1, None), (1, 2, Some(100))] {
+            let record = Record {
+                cookie,
+                seq,
+                kind: kind::EXCHANGE,
+                ..Record::default()
+            };
+            let answer = b"HTTP/1.1 204 No Content\r\n\r\n";
+            out.clear();
+            table.take(&entry(record, b"GET / HTTP/1.1\r\n\r\n", answer), &mut out);
+            let [Outcome::Finished(exchange)] = &out[..] else {
+                panic!("{out:?}")
+            };
+            assert_eq!(exchange.peer.accepted_ns, accepted_ns);
+        }
+        assert!(table.accepted.is_empty());
     }
 
     #[test]

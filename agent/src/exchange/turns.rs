@@ -162,6 +162,7 @@ mod tests {
         tgid: 7,
         local_port: Some(80),
         peer_port: Some(81),
+        accepted_ns: None,
     };
 
     /// A record at `now_ns`; `written` counts from the last read.

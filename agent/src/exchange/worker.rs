@@ -367,6 +367,7 @@ mod tests {
                 tgid: 7,
                 local_port: None,
                 peer_port: None,
+                accepted_ns: None,
             };
             let view = RecordView {
                 record,

@@ -128,6 +128,11 @@ impl Metrics {
         *self.state().unfinished.entry(reason).or_default() += 1;
     }
 
+    /// Adds a connection that had waited `wait_ns` until `server` accepted it.
+    pub fn accepted(&self, server: &Arc<str>, wait_ns: u64) {
+        self.state().requests.accepted(server, wait_ns);
+    }
+
     /// Adds bytes that went over watched sockets of `server`.
     pub fn carried(&self, server: &Arc<str>, tally: Tally) {
         self.state().requests.carried(server, tally);

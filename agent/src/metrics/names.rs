@@ -179,6 +179,8 @@ families! {
 
     REQUESTS: own("inferprobe_requests_total", Counter, "", ANSWER,
         "Inference requests answered, by status code of the answer.");
+    ACCEPT_WAIT: own("inferprobe_accept_wait_seconds", Histogram, "seconds", SERVER,
+        "Connection established to connection accepted by the server, of connections that it read from; with --accept-wait alone.");
     REQUEST_QUEUE: own("inferprobe_request_queue_seconds", Histogram, "seconds", REQUEST,
         "First request byte readable to first request byte read by the server.");
     REQUEST_HANDLER: own("inferprobe_request_handler_seconds", Histogram, "seconds", REQUEST,

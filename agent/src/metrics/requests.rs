@@ -26,6 +26,7 @@ pub(super) struct Requests {
     by_identity: BTreeMap<Identity, Served>,
     admin: BTreeMap<Arc<str>, Codes>,
     carried: BTreeMap<Arc<str>, Tally>,
+    accept_wait: BTreeMap<Arc<str>, Histogram>,
     inner: BTreeMap<Arc<str>, u64>,
     last_times: LastTimes,
     /// Requests of every purpose.
@@ -84,6 +85,7 @@ impl Requests {
             by_identity: BTreeMap::new(),
             admin: BTreeMap::new(),
             carried: BTreeMap::new(),
+            accept_wait: BTreeMap::new(),
             inner: BTreeMap::new(),
             last_times: LastTimes::default(),
             seen: 0,
@@ -126,6 +128,15 @@ impl Requests {
         let identity = self.bounds.admit(&observation.identity, true);
         let served = self.by_identity.entry(identity).or_default();
         served.torchserve.add(observation, self.seen);
+    }
+
+    /// Adds a connection that had waited `wait_ns` until `server` accepted it.
+    pub(super) fn accepted(&mut self, server: &Arc<str>, wait_ns: u64) {
+        let server = self.bounds.admit_server(server);
+        self.accept_wait
+            .entry(server)
+            .or_default()
+            .observe_ns(wait_ns);
     }
 
     /// Adds bytes that went over watched sockets of `server`.
@@ -192,6 +203,9 @@ impl Requests {
                 let value = Value::Integer(count);
                 samples.push(&names::ADMIN_REQUESTS, &[server, &code], value);
             }
+        }
+        for (server, waits) in &self.accept_wait {
+            samples.push_histogram(&names::ACCEPT_WAIT, &[&**server], waits);
         }
         for (server, tally) in &self.carried {
             let ratio = tally.covered_ratio().map(Value::Float);

@@ -20,6 +20,7 @@ const PEER: Peer = Peer {
     tgid: 7,
     local_port: Some(7070),
     peer_port: Some(81),
+    accepted_ns: None,
 };
 
 const PREDICT: &str = "/org.pytorch.serve.grpc.inference.InferenceAPIsService/Predictions";
