@@ -277,7 +277,7 @@ pub enum DropReason {
     ProcessRingFull = 1,
     /// No memory for a socket's state.
     NoStorage = 2,
-    /// `WATCHED` or `LISTENERS` was full.
+    /// `WATCHED`, `LISTENERS` or `ACCEPTS` was full.
     MapFull = 3,
     /// The first bytes of a request or an answer could not be read.
     HeadUnreadable = 4,
@@ -351,6 +351,16 @@ pub struct Offsets {
     pub task_signal: u32,
     /// `signal_struct.live`
     pub signal_live: u32,
+    /// `sock_common.skc_cookie`
+    pub skc_cookie: u32,
+    /// `task_struct.files`
+    pub task_files: u32,
+    /// `files_struct.fdt`
+    pub files_fdt: u32,
+    /// `fdtable.fd`
+    pub fdtable_fd: u32,
+    /// `file.private_data`
+    pub file_private_data: u32,
 }
 
 /// Where `bpf_task_pt_regs` holds the system call, and the numbers of the calls that move socket bytes.

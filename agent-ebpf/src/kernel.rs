@@ -1,12 +1,13 @@
 //! Checked reads of kernel objects, at offsets that the loader resolved from the running kernel's BTF.
 //!
-//! The objects are the hooks' typed arguments, so the verifier checks each read against the kernel's own types.
+//! The objects are the hooks' typed arguments, so the verifier checks each read against the kernel's own types. The one
+//! exception is [`cookie_of_descriptor`].
 
 use core::ffi::c_void;
 
 use aya_ebpf::helpers::{
-    bpf_get_socket_cookie, bpf_ktime_get_ns, bpf_skc_to_tcp_sock, bpf_skc_to_unix_sock,
-    bpf_sock_from_file,
+    bpf_get_current_task, bpf_get_socket_cookie, bpf_ktime_get_ns, bpf_probe_read_kernel,
+    bpf_skc_to_tcp_sock, bpf_skc_to_unix_sock, bpf_sock_from_file,
 };
 use inferprobe_ebpf::abi::{Offsets, SyscallAbi};
 
@@ -40,7 +41,16 @@ static OFFSETS: Offsets = Offsets {
     socket_sk: 0,
     task_signal: 0,
     signal_live: 0,
+    skc_cookie: 0,
+    task_files: 0,
+    files_fdt: 0,
+    fdtable_fd: 0,
+    file_private_data: 0,
 };
+
+/// Whether accepts are told, 1 or 0.
+#[unsafe(no_mangle)]
+static ACCEPT_WAIT: u32 = 0;
 
 #[unsafe(no_mangle)]
 static SYSCALLS: SyscallAbi = SyscallAbi {
@@ -68,6 +78,12 @@ fn constant(global: &'static u32) -> u32 {
 #[inline(always)]
 pub(crate) fn reads_payload() -> bool {
     constant(&SYSCALLS.read) != u32::MAX
+}
+
+/// Whether the agent wants to know when connections were accepted.
+#[inline(always)]
+pub(crate) fn tells_accepts() -> bool {
+    constant(&ACCEPT_WAIT) != 0
 }
 
 /// Reads a `T` at `offset` bytes into a kernel object.
@@ -244,6 +260,30 @@ impl Sock {
             if sk.is_null() { None } else { Some(Self(sk)) }
         }
     }
+}
+
+/// Cookie of the socket that the running task has as its descriptor `fd`; 0 if nobody asked for the cookie yet, `None`
+/// where the socket cannot be read.
+///
+/// A system call's tracepoint has no typed arguments: these reads are checked for faults, and by the agent's self-test.
+#[inline(always)]
+pub(crate) fn cookie_of_descriptor(fd: u32) -> Option<u64> {
+    // SAFETY: no argument.
+    let task = unsafe { bpf_get_current_task() };
+    let files = word(task, constant(&OFFSETS.task_files))?;
+    let table = word(files, constant(&OFFSETS.files_fdt))?;
+    let array = word(table, constant(&OFFSETS.fdtable_fd))?;
+    let file = word(array + fd as u64 * size_of::<u64>() as u64, 0)?;
+    let socket = word(file, constant(&OFFSETS.file_private_data))?;
+    let sk = word(socket, constant(&OFFSETS.socket_sk))?;
+    word(sk, constant(&OFFSETS.skc_cookie))
+}
+
+/// Reads eight bytes at `offset` bytes into the kernel object at `address`; `None` if they are not there.
+#[inline(always)]
+fn word(address: u64, offset: u32) -> Option<u64> {
+    // SAFETY: the helper checks the address.
+    unsafe { bpf_probe_read_kernel((address + offset as u64) as *const u64) }.ok()
 }
 
 /// Process id and thread id of a typed `task_struct`.

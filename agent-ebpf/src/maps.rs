@@ -81,6 +81,16 @@ impl<T, const FLAGS: usize> SkStorage<T, FLAGS> {
     }
 }
 
+/// A connection on its way to the server's process.
+#[repr(C)]
+#[derive(Clone, Copy)]
+pub(crate) struct Accept {
+    /// When it was established.
+    established_ns: u64,
+    /// When the server's call returned with it; 0: not seen.
+    pub(crate) accepted_ns: u64,
+}
+
 /// `BPF_F_NO_PREALLOC`, which socket storage asks for.
 const NO_PREALLOC: usize = 1;
 /// `BPF_F_CLONE`: a connection gets a copy of its listener's entry before its first byte.
@@ -126,6 +136,10 @@ static LISTENERS: LruHashMap<u64, u8, 1024> = LruHashMap::new();
 /// TCP ports that watched listeners have, or had: the server's side of a connection is the one with such a port.
 #[btf_map]
 static SERVED: LruHashMap<u32, u8, 1024> = LruHashMap::new();
+
+/// Accepts of watched TCP connections that were not read from yet, by cookie; in use if the agent asks for them.
+#[btf_map]
+static ACCEPTS: LruHashMap<u64, Accept, 16384> = LruHashMap::new();
 
 /// Cookies of workers' TCP sockets, by their ports: the worker's own above, the frontend's below.
 #[btf_map]
@@ -278,6 +292,58 @@ pub(crate) fn emit_taken(cookie: u64, bytes: u32, now_ns: u64) -> Result<(), Dro
     RECORDS
         .output(record, BPF_RB_NO_WAKEUP.into())
         .map_err(|_| DropReason::RingFull)
+}
+
+/// Notes that connection `cookie` was established.
+#[inline(always)]
+pub(crate) fn note_established(cookie: u64, now_ns: u64) -> Result<(), DropReason> {
+    let accept = Accept {
+        established_ns: now_ns,
+        accepted_ns: 0,
+    };
+    ACCEPTS
+        .insert(cookie, accept, BPF_ANY.into())
+        .map_err(|_| DropReason::MapFull)
+}
+
+/// Whether connection `cookie` is watched and was not read from yet, so that its accept is of interest.
+#[inline(always)]
+pub(crate) fn accept_of(cookie: u64) -> Option<*mut Accept> {
+    ACCEPTS.get_ptr_mut(cookie)
+}
+
+/// Tells when the connection of `conn` was accepted, as far as that was seen; does so once.
+///
+/// A call of its own, for the room that a record takes on the stack.
+#[inline(never)]
+pub(crate) fn emit_accepted(conn: &Conn) {
+    let Some(accept) = accept_of(conn.record.cookie) else {
+        return;
+    };
+    // SAFETY: a map value, which the one task that accepted the connection has written.
+    let Accept {
+        established_ns,
+        accepted_ns,
+    } = unsafe { *accept };
+    // It may have left already.
+    let _ = ACCEPTS.remove(conn.record.cookie);
+    if accepted_ns == 0 {
+        return;
+    }
+    let record = Record {
+        cookie: conn.record.cookie,
+        arrival_ns: established_ns,
+        first_read_ns: accepted_ns,
+        tgid: conn.record.tgid,
+        local_port: conn.record.local_port,
+        peer_port: conn.record.peer_port,
+        kind: kind::ACCEPTED,
+        mode: conn.record.mode,
+        ..Record::NONE
+    };
+    if RECORDS.output(record, BPF_RB_NO_WAKEUP.into()).is_err() {
+        count(DropReason::RingFull);
+    }
 }
 
 /// Notes the TCP connection of a worker, so that the frontend's reads at its other end are told.

@@ -23,7 +23,10 @@ use crate::{
     demo,
     exchange::table::Table,
     http::{self, Endpoint, ProbeHealth},
-    kernel::{loader::Probes, preflight, selftest},
+    kernel::{
+        loader::{Probes, Wanted},
+        preflight, selftest,
+    },
     metrics::Metrics,
     request_log::RequestLog,
     torchserve::{
@@ -164,8 +167,12 @@ struct Watching {
 impl Watching {
     fn start(config: &Config, metrics: &Arc<Metrics>, log: Option<RequestLog>) -> Result<Self> {
         preflight::check()?;
-        let (probes, mut rings) = Probes::attach(config.payload)?;
-        selftest::run(&mut rings, probes.sees_send_start, config.payload)?;
+        let wanted = Wanted {
+            payload: config.payload,
+            accept_wait: config.accept_wait,
+        };
+        let (probes, mut rings) = Probes::attach(wanted)?;
+        selftest::run(&mut rings, probes.sees_send_start, wanted)?;
         if !probes.sees_send_start {
             info!(
                 "the start of a send is not seen (tcp_sendmsg_locked: Linux 6.16): times of long sends are left out"

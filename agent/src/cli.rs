@@ -62,6 +62,9 @@ pub struct ServeArgs {
     /// Read no byte of what servers read and write: requests are timed and counted, without model, path and status
     #[arg(long)]
     pub no_payload: bool,
+    /// Measure how long connections wait until their server accepts them: every system call of the host takes longer
+    #[arg(long)]
+    pub accept_wait: bool,
     /// Append one JSON line for each finished request to this file (times in ns; never payload)
     #[arg(long, value_name = "PATH")]
     pub request_log: Option<PathBuf>,

@@ -46,6 +46,8 @@ pub struct Config {
     pub probes: bool,
     /// Whether to read the beginnings of requests and answers.
     pub payload: bool,
+    /// Whether to measure how long connections wait to be accepted.
+    pub accept_wait: bool,
     /// File that takes one JSON line per finished request.
     pub request_log: Option<PathBuf>,
     /// Whether to start the example server when nothing else is there.
@@ -139,6 +141,7 @@ struct FileConfig {
     nvml_library: Option<PathBuf>,
     probes: Option<bool>,
     payload: Option<bool>,
+    accept_wait: Option<bool>,
     request_log: Option<PathBuf>,
     ts_config: Option<PathBuf>,
     #[serde(default)]
@@ -255,6 +258,7 @@ fn join(
         nvml_library: args.nvml_library.clone().or(file.nvml_library),
         probes: !args.no_probes && file.probes.unwrap_or(true),
         payload: !args.no_payload && file.payload.unwrap_or(true),
+        accept_wait: args.accept_wait || file.accept_wait.unwrap_or(false),
         request_log: args.request_log.clone().or(file.request_log),
         demo: args.demo,
         management: management::choose(torchserve.as_ref())?,
@@ -357,7 +361,7 @@ mod tests {
         assert_eq!(config.listen.to_string(), "127.0.0.1:8082");
         assert_eq!(config.refresh, Duration::from_secs(5));
         assert_eq!(config.disk_mount, PathBuf::from("/"));
-        assert!(config.probes);
+        assert!(config.probes && config.payload && !config.accept_wait);
         assert!(config.watches.is_empty());
     }
 

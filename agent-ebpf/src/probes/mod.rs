@@ -1,5 +1,6 @@
 //! The hooks, a file each. An entry is three lines; what it does is in its `try_` twin.
 
+mod accept;
 mod process;
 mod readable;
 mod recv;

@@ -11,7 +11,7 @@ use inferprobe_ebpf::{
 };
 
 use crate::{
-    kernel::{Family, Sock, now_ns, reads_payload},
+    kernel::{Family, Sock, now_ns, reads_payload, tells_accepts},
     maps,
     payload::{self, Bytes},
     probes::done,
@@ -83,6 +83,9 @@ fn take_read(conn: &mut Conn, sk: Sock, bytes: u32) {
             conn.set_mode(spoken);
             if spoken == mode::FRAMES && conn.record.flags & flag::UNIX == 0 {
                 maps::note_worker(&conn.record);
+            }
+            if tells_accepts() && conn.record.flags & flag::UNIX == 0 {
+                maps::emit_accepted(conn);
             }
         } else if spoken == mode::STREAMS {
             conn.switch();

@@ -8,7 +8,7 @@ use std::{
 use anyhow::{Context as _, Result};
 use aya::{
     Btf, Ebpf, EbpfLoader, Endianness, include_bytes_aligned,
-    programs::{BtfTracePoint, Iter, ProgramError},
+    programs::{BtfTracePoint, Iter, ProgramError, TracePoint},
 };
 use inferprobe_ebpf::abi::SyscallAbi;
 use tracing::debug;
@@ -30,6 +30,19 @@ const REQUIRED_HOOKS: [(&str, &str); 7] = [
 
 /// The start of a TCP send: without it the first write is known at its return alone. Linux 6.16.
 const SEND_START_HOOK: &str = "tcp_sendmsg_locked";
+
+/// System calls whose return tells of an accept: attached only if that is wanted, for the kernel then takes a longer way
+/// through every system call of the host.
+const ACCEPT_HOOKS: [&str; 2] = ["sys_exit_accept", "sys_exit_accept4"];
+
+/// What the programs are to tell beside the times of requests.
+#[derive(Debug, Clone, Copy)]
+pub struct Wanted {
+    /// The beginnings of requests and answers: without it no program reads the memory of a process.
+    pub payload: bool,
+    /// When connections were accepted.
+    pub accept_wait: bool,
+}
 
 /// Why the probes could not be attached, as one line with the remedy.
 #[derive(Debug, thiserror::Error)]
@@ -76,22 +89,28 @@ pub struct Probes {
 }
 
 impl Probes {
-    /// Loads and attaches every program; without `reads_payload` none reads the memory of a process.
-    pub fn attach(reads_payload: bool) -> Result<(Self, Rings), LoadError> {
+    /// Loads and attaches every program that is needed for what is `wanted`.
+    pub fn attach(wanted: Wanted) -> Result<(Self, Rings), LoadError> {
         let raw = fs::read(BTF_PATH).with_context(|| format!("read {BTF_PATH}"))?;
         let types = Types::parse(&raw).context("index the kernel's BTF")?;
         let offsets = offsets::resolve(&types).context("resolve kernel field offsets")?;
         drop(types);
         let btf = Btf::parse(&raw, Endianness::default()).context("parse the kernel's BTF")?;
         drop(raw);
-        let syscalls = match reads_payload {
+        let syscalls = match wanted.payload {
             true => offsets::SYSCALLS,
             false => SyscallAbi::NONE,
         };
-        let mut ebpf = EbpfLoader::new()
+        let accept_wait = u32::from(wanted.accept_wait);
+        let mut loader = EbpfLoader::new();
+        if !wanted.accept_wait {
+            loader.map_max_entries("ACCEPTS", 1);
+        }
+        let mut ebpf = loader
             .btf(Some(&btf))
             .override_global("OFFSETS", bytemuck::bytes_of(&offsets), true)
             .override_global("SYSCALLS", bytemuck::bytes_of(&syscalls), true)
+            .override_global("ACCEPT_WAIT", &accept_wait, true)
             .load(OBJECT)
             .context("load the eBPF object")?;
         for (hook, since) in REQUIRED_HOOKS {
@@ -100,6 +119,11 @@ impl Probes {
             }
         }
         let sees_send_start = attach_hook(&mut ebpf, SEND_START_HOOK, &btf)?;
+        if wanted.accept_wait {
+            for hook in ACCEPT_HOOKS {
+                attach_syscall(&mut ebpf, hook)?;
+            }
+        }
         let scan: &mut Iter = ebpf
             .program_mut("scan_listeners")
             .context("find program scan_listeners")?
@@ -153,6 +177,27 @@ fn attach_hook(ebpf: &mut Ebpf, hook: &'static str, btf: &Btf) -> Result<bool, L
     }
     program.attach().with_context(|| format!("attach {hook}"))?;
     Ok(true)
+}
+
+/// Loads and attaches the hook of a system call.
+fn attach_syscall(ebpf: &mut Ebpf, hook: &'static str) -> Result<()> {
+    let program: &mut TracePoint = ebpf
+        .program_mut(hook)
+        .with_context(|| format!("find program {hook}"))?
+        .try_into()
+        .with_context(|| format!("open program {hook}"))?;
+    program.load().map_err(|err| refusal(hook, err))?;
+    match program.attach("syscalls", hook) {
+        Ok(_) => Ok(()),
+        // The tracepoint's number could not be read.
+        Err(err @ (ProgramError::TracePointError(_) | ProgramError::IOError(_))) => {
+            Err(anyhow::Error::new(err).context(format!(
+                "--accept-wait: cannot find tracepoint {hook}; run as root, with tracefs mounted (mount -t tracefs \
+                 tracefs /sys/kernel/tracing), on a kernel with CONFIG_FTRACE_SYSCALLS=y, or leave the option out"
+            )))
+        }
+        Err(err) => Err(anyhow::Error::new(err).context(format!("attach {hook}"))),
+    }
 }
 
 /// Why a program was not loaded, in a line: the verifier's log, of thousands, goes to the debug log.

@@ -24,6 +24,11 @@ pub fn resolve(types: &Types<'_>) -> Result<Offsets, BtfError> {
         socket_sk: types.offset("socket", "sk")?,
         task_signal: types.offset("task_struct", "signal")?,
         signal_live: types.offset("signal_struct", "live")?,
+        skc_cookie: types.offset("sock_common", "skc_cookie")?,
+        task_files: types.offset("task_struct", "files")?,
+        files_fdt: types.offset("files_struct", "fdt")?,
+        fdtable_fd: types.offset("fdtable", "fd")?,
+        file_private_data: types.offset("file", "private_data")?,
     })
 }
 

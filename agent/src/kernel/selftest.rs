@@ -9,14 +9,17 @@ use std::{
 use anyhow::{Context as _, Result, bail, ensure};
 use inferprobe_ebpf::abi::{Record, flag, kind};
 
-use crate::kernel::rings::{RecordView, Rings};
+use crate::kernel::{
+    loader::Wanted,
+    rings::{RecordView, Rings},
+};
 
 const REQUEST: &[u8] = b"GET /inferprobe-self-test HTTP/1.1\r\n\r\n";
 const ANSWER: &[u8] = b"HTTP/1.1 204 No Content\r\n\r\n";
 const DEADLINE: Duration = Duration::from_secs(2);
 
-/// Exchanges a request with itself and requires its true record back: with its bytes, if it `reads_payload`.
-pub fn run(rings: &mut Rings, sees_send_start: bool, reads_payload: bool) -> Result<()> {
+/// Exchanges a request with itself and requires its true record back, with all that is `wanted`.
+pub fn run(rings: &mut Rings, sees_send_start: bool, wanted: Wanted) -> Result<()> {
     // The port is known to the listener before it is watched, so a second, watched listener takes the exchange.
     let port = TcpListener::bind(("127.0.0.1", 0))
         .and_then(|free| free.local_addr())
@@ -26,7 +29,7 @@ pub fn run(rings: &mut Rings, sees_send_start: bool, reads_payload: bool) -> Res
     let exchanged = exchange(port);
     let outcome = exchanged.and_then(|peer_port| {
         let found = await_record(rings, port)?;
-        check(&found, peer_port, sees_send_start, reads_payload)
+        check(&found, peer_port, sees_send_start, wanted)
     });
     rings.set_port(port, false)?;
     drain(rings);
@@ -51,17 +54,24 @@ fn exchange(port: u16) -> Result<u16> {
 
 fn await_record(rings: &mut Rings, port: u16) -> Result<Found> {
     let end = Instant::now() + DEADLINE;
+    let mut accepted = None;
     while Instant::now() < end {
         while let Some(entry) = rings.records.next() {
             if let Some(view) = RecordView::parse(&entry)
                 && view.record.local_port == port
-                && view.record.kind == kind::EXCHANGE
             {
-                return Ok(Found {
-                    record: view.record,
-                    request: view.request.to_vec(),
-                    answer: view.answer.to_vec(),
-                });
+                match view.record.kind {
+                    kind::ACCEPTED => accepted = Some(view.record),
+                    kind::EXCHANGE => {
+                        return Ok(Found {
+                            accepted,
+                            record: view.record,
+                            request: view.request.to_vec(),
+                            answer: view.answer.to_vec(),
+                        });
+                    }
+                    _ => {}
+                }
             }
         }
         std::thread::sleep(Duration::from_millis(1));
@@ -70,12 +80,13 @@ fn await_record(rings: &mut Rings, port: u16) -> Result<Found> {
 }
 
 struct Found {
+    accepted: Option<Record>,
     record: Record,
     request: Vec<u8>,
     answer: Vec<u8>,
 }
 
-fn check(found: &Found, peer_port: u16, sees_send_start: bool, reads_payload: bool) -> Result<()> {
+fn check(found: &Found, peer_port: u16, sees_send_start: bool, wanted: Wanted) -> Result<()> {
     let record = &found.record;
     let in_order = record.arrival_ns > 0
         && record.arrival_ns <= record.first_read_ns
@@ -98,13 +109,22 @@ fn check(found: &Found, peer_port: u16, sees_send_start: bool, reads_payload: bo
         record.read_bytes == REQUEST.len() as u64 && record.written_bytes == ANSWER.len() as u64,
         "self-test: wrong byte counts; this kernel is not supported"
     );
-    let (request, answer) = match reads_payload {
+    let (request, answer) = match wanted.payload {
         true => (REQUEST, ANSWER),
         false => (&b""[..], &b""[..]),
     };
     ensure!(
         found.request == request && found.answer == answer,
         "self-test: wrong payload; this kernel is not supported"
+    );
+    let accept_in_order = found.accepted.map(|accepted| {
+        0 < accepted.arrival_ns
+            && accepted.arrival_ns <= accepted.first_read_ns
+            && accepted.first_read_ns <= record.first_read_ns
+    });
+    ensure!(
+        accept_in_order == wanted.accept_wait.then_some(true),
+        "self-test: no accept, or at a wrong time; leave --accept-wait out on this kernel"
     );
     ensure!(
         sees_send_start == (record.flags & flag::WRITE_AT_RETURN == 0),
