@@ -345,6 +345,16 @@ pub fn run_unprivileged_to_end(args: &[&str]) -> Ended {
     end_of(command, args)
 }
 
+/// As [`run_to_end`], with no tracefs mounted. Needs root.
+pub fn run_without_tracefs_to_end(args: &[&str]) -> Ended {
+    const SCRIPT: &str = r#"umount -a -t tracefs,debugfs && exec "$0" "$@""#;
+    let mut command = Command::new("unshare");
+    command
+        .args(["--mount", "sh", "-c", SCRIPT])
+        .arg(agent_binary());
+    end_of(command, args)
+}
+
 fn end_of(mut command: Command, args: &[&str]) -> Ended {
     let folder = tempfile::tempdir().expect("a folder for the agent's output");
     let (out, err) = (folder.path().join("out"), folder.path().join("err"));

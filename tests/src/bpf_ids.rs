@@ -27,6 +27,13 @@ impl fmt::Display for BpfId {
     }
 }
 
+impl BpfId {
+    /// Whether it is a link: what holds a program to its hook.
+    pub fn is_link(self) -> bool {
+        self.kind == Kind::Link
+    }
+}
+
 /// Every BPF object that process `pid` has a descriptor of, sorted.
 pub fn held_by(pid: u32) -> Vec<BpfId> {
     let folder = format!("/proc/{pid}/fdinfo");
