@@ -16,7 +16,7 @@ use inferprobe_ebpf::{
 use crate::{
     exchange::{
         Loss, Outcome, Peer, Request, Unfinished, answers::Writes, http2::streams::Streams,
-        requests::Reads,
+        reads::Reads,
     },
     kernel::rings::RecordView,
     protocol::http2::{Fault, FrameReader, PREFACE, Part},

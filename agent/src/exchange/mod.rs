@@ -14,6 +14,7 @@ pub mod coverage;
 pub mod hops;
 pub mod http2;
 pub mod lines;
+pub mod reads;
 pub mod requests;
 pub mod sequence;
 pub mod table;

@@ -9,7 +9,7 @@ use crate::{
         Answer, Exchange, Loss, Outcome, Peer, Request, Unfinished,
         answers::{NOT_BEGUN, Writes},
         connection::QUIET_NS,
-        requests::Reads,
+        reads::Reads,
         sequence::Sequence,
     },
     kernel::rings::RecordView,

@@ -11,7 +11,7 @@ use crate::{
         chunks::{Chunks, Framing},
         connection::pair,
         http2::messages::Messages,
-        requests::Reads,
+        reads::Reads,
     },
     protocol::{
         grpc::{self, MESSAGE_CAP, ModelName, NamedBy},

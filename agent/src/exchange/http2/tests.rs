@@ -7,7 +7,7 @@ use inferprobe_ebpf::abi::Record;
 
 use super::*;
 use crate::{
-    exchange::{Exchange, http2::streams::OPEN_CAP, requests::Arrivals},
+    exchange::{Exchange, http2::streams::OPEN_CAP, reads::Arrivals},
     protocol::grpc::MESSAGE_CAP,
     protocol::http2::{
         PREFACE,

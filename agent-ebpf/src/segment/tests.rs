@@ -1,0 +1,510 @@
+use std::{vec, vec::Vec};
+
+use super::*;
+
+/// Plays transfers against a socket's state as the hooks do, and keeps the records that went up.
+struct Player {
+    conn: Conn,
+    up: Vec<Record>,
+}
+
+impl Player {
+    fn new() -> Self {
+        Self {
+            conn: Conn::new(),
+            up: vec![],
+        }
+    }
+
+    fn emit(&mut self, record_kind: u8, now_ns: u64) {
+        self.conn.seal(record_kind, now_ns);
+        self.up.push(self.conn.record);
+        self.conn.sent();
+    }
+
+    fn recv(&mut self, now_ns: u64, bytes: u32, arrival: Arrival, request_like: bool) -> Capture {
+        let plan = self.conn.plan_recv(bytes, request_like);
+        if let Some(cut) = plan.cut {
+            self.emit(cut, now_ns);
+        }
+        let arrival = (arrival, false);
+        let capture = self.conn.on_recv(now_ns, bytes, arrival, plan);
+        if self.conn.is_walked(bytes) && self.conn.record.mode == mode::MESSAGES {
+            self.walk(now_ns, bytes);
+        }
+        self.conn.captured_request(capture, capture.len);
+        capture
+    }
+
+    /// Takes a read in as the walker does.
+    fn walk(&mut self, now_ns: u64, bytes: u32) {
+        let mut left = bytes;
+        let mut end = READ_END_CAP;
+        while left > 0 {
+            if self.conn.request_walk.keeps() == 0 && left <= end {
+                self.emit(kind::READ, now_ns);
+                self.conn.on_split();
+                self.conn.request_walk = Walk::carrying(left);
+                end = 0;
+            }
+            let kept = self.conn.request_walk.keeps().min(left).min(512);
+            if kept > self.conn.room(false) {
+                self.emit(kind::READ, now_ns);
+                self.conn.on_split();
+                continue;
+            }
+            let taken = if kept > 0 { kept } else { left - end };
+            self.conn.request_walk.on_payload(taken);
+            self.conn.on_walked(false, taken, kept > 0);
+            left -= taken;
+        }
+    }
+
+    fn send(&mut self, start_ns: u64, now_ns: u64, bytes: u32, answer_like: bool) {
+        let looks = Looks {
+            answer_like,
+            chunk_like: false,
+        };
+        self.send_looking(start_ns, now_ns, bytes, looks);
+    }
+
+    fn send_looking(&mut self, start_ns: u64, now_ns: u64, bytes: u32, looks: Looks) {
+        if self.conn.send_cuts(looks) {
+            self.emit(kind::PROGRESS, now_ns);
+        }
+        self.conn.send_start_ns = start_ns;
+        let Some(plan) = self.conn.on_send(now_ns, bytes, looks) else {
+            return;
+        };
+        self.conn.captured_answer(plan.capture, plan.capture.len);
+        match plan.emit {
+            Some(record_kind) => self.emit(record_kind, now_ns),
+            None => self.conn.pending = 1,
+        }
+    }
+}
+
+#[test]
+fn a_request_and_its_answer_are_one_exchange() {
+    let mut player = Player::new();
+    player.recv(2_000, 300, Arrival::At(1_000), true);
+    player.send(9_000, 9_500, 120, true);
+    let [record] = player.up[..] else {
+        panic!("{:?}", player.up)
+    };
+    assert_eq!(record.kind, kind::EXCHANGE);
+    assert_eq!(
+        (record.arrival_ns, record.first_read_ns, record.last_read_ns),
+        (1_000, 2_000, 2_000)
+    );
+    assert_eq!(
+        (record.first_write_ns, record.last_write_ns),
+        (9_000, 9_500)
+    );
+    assert_eq!((record.read_bytes, record.written_bytes), (300, 120));
+    assert_eq!((record.request_len, record.answer_len), (300, 120));
+    assert_eq!(record.flags, flag::ARRIVAL_KNOWN);
+    assert_eq!(record.seq, 1);
+}
+
+/// What went up: kind, first read, bytes, and how many of them were carried.
+fn told(player: &Player) -> Vec<(u8, u64, u64, u16)> {
+    let told = |record: &Record| {
+        let Record {
+            kind,
+            first_read_ns,
+            read_bytes,
+            request_len,
+            ..
+        } = *record;
+        (kind, first_read_ns, read_bytes, request_len)
+    };
+    player.up.iter().map(told).collect()
+}
+
+#[test]
+fn each_read_of_a_request_goes_up() {
+    let mut player = Player::new();
+    player.recv(10, 24, Arrival::At(5), true);
+    player.recv(20, 800, Arrival::At(15), false);
+    player.recv(30, 1, Arrival::At(25), false);
+    player.send(50, 60, 10, true);
+    assert_eq!(
+        told(&player),
+        [
+            (kind::READ, 10, 24, 24),
+            (kind::READ, 20, 800, 800),
+            (kind::EXCHANGE, 30, 1, 1)
+        ]
+    );
+    assert_eq!(player.up[1].arrival_ns, 15);
+    assert_eq!(player.up[2].total_bytes, 24 + 800 + 1 + 10);
+}
+
+#[test]
+fn the_reads_of_a_long_body_are_told_together_behind_its_beginning() {
+    let mut player = Player::new();
+    player.recv(10, 1_000, Arrival::At(5), true);
+    for step in 2..=10 {
+        player.recv(step * 10, 2_000, Arrival::Unseen, false);
+    }
+    player.recv(200, 100, Arrival::Unseen, false);
+    player.recv(210, 600, Arrival::Unseen, false);
+    player.send(250, 260, 10, true);
+    let [.., long, small, last] = &told(&player)[..] else {
+        panic!("{:?}", player.up)
+    };
+    // The end of the second read of 2,000 bytes, and seven more; a small read may begin a request, and is followed.
+    assert_eq!(*long, (kind::READ, 30, 14_904, 904));
+    assert_eq!(*small, (kind::READ, 200, 100, 100));
+    assert_eq!(*last, (kind::EXCHANGE, 210, 600, 600));
+    let read: u64 = player.up.iter().map(|record| record.read_bytes).sum();
+    assert_eq!(read, 1_000 + 9 * 2_000 + 100 + 600);
+}
+
+#[test]
+fn the_end_of_a_read_that_may_be_the_last_is_carried() {
+    let mut player = Player::new();
+    for (now_ns, bytes) in [(10, 8_000), (20, 8_000), (30, 7_000), (40, 7_000)] {
+        player.recv(now_ns, bytes, Arrival::Unseen, false);
+    }
+    player.send(250, 260, 10, true);
+    assert_eq!(
+        told(&player)[3..],
+        [
+            (kind::READ, 10, 3_904, 1_024),
+            (kind::READ, 10, 9_024, 1_024),
+            (kind::READ, 30, 5_976, 1_024),
+            (kind::EXCHANGE, 30, 8_024, 1_024),
+        ]
+    );
+}
+
+#[test]
+fn one_read_that_does_not_fit_a_record_goes_up_in_several() {
+    let mut player = Player::new();
+    player.recv(10, 9_000, Arrival::At(5), true);
+    player.send(50, 60, 10, true);
+    assert_eq!(
+        told(&player),
+        [
+            (kind::READ, 10, 1_024, 1_024),
+            (kind::READ, 10, 1_024, 1_024),
+            (kind::READ, 10, 1_024, 1_024),
+            (kind::READ, 10, 4_904, 1_024),
+            // Its end, behind what was not carried.
+            (kind::EXCHANGE, 10, 1_024, 1_024)
+        ]
+    );
+    for (record, offset) in player.up.iter().zip([0, 1_024, 2_048, 3_072, 7_976]) {
+        assert_eq!((record.arrival_ns, record.read_offset), (5, offset));
+    }
+}
+
+#[test]
+fn writes_in_chunks_each_go_up_with_their_beginning() {
+    let mut player = Player::new();
+    player.recv(10, 100, Arrival::At(1), true);
+    player.send(20, 21, 130, true);
+    let chunk = Looks {
+        answer_like: false,
+        chunk_like: true,
+    };
+    player.send_looking(22, 23, 900, chunk);
+    player.send(24, 25, 900, false);
+    player.send(26, 27, 20_000, false);
+    let written: Vec<(u64, u64, u16, u32)> = player
+        .up
+        .iter()
+        .map(|record| {
+            (
+                record.first_write_ns,
+                record.written_bytes,
+                record.answer_len,
+                record.writes,
+            )
+        })
+        .collect();
+    assert_eq!(
+        written,
+        [
+            (20, 130, 130, 1),
+            (22, 1_030, 900, 2),
+            (24, 1_930, 900, 3),
+            (26, 21_930, 64, 4)
+        ]
+    );
+    player.recv(100, 100, Arrival::At(90), true);
+    player.send(110, 111, 3_000, true);
+    player.send(112, 113, 3_000, false);
+    assert_eq!(player.conn.pending, 1);
+}
+
+#[test]
+fn no_bytes_follow_a_hole() {
+    let mut conn = Conn::new();
+    conn.record.mode = mode::FRAMES;
+    let plan = conn.plan_recv(200, true);
+    let first = conn.on_recv(10, 200, (Arrival::Unseen, false), plan);
+    conn.captured_request(first, 100);
+    let plan = RecvPlan {
+        cut: None,
+        begins: false,
+        fresh: false,
+        shorter: false,
+    };
+    let next = conn.on_recv(20, 100, (Arrival::Unseen, false), plan);
+    assert_eq!(next.len, 0);
+    let looks = Looks::default();
+    let next = conn.on_send(30, 100, looks).unwrap().capture;
+    conn.captured_answer(next, 0);
+    conn.record.mode = mode::MESSAGES;
+    assert_eq!(conn.on_send(40, 100, looks).unwrap().capture.len, 0);
+}
+
+#[test]
+fn a_second_request_read_before_the_answer_cuts_the_segment() {
+    let mut player = Player::new();
+    player.recv(10, 100, Arrival::At(1), true);
+    player.recv(20, 50, Arrival::At(15), true);
+    player.send(90, 95, 10, true);
+    assert_eq!(player.up[0].kind, kind::READ);
+    assert_eq!(
+        (player.up[0].read_bytes, player.up[0].first_write_ns),
+        (100, 0)
+    );
+    assert_eq!(player.up[1].kind, kind::EXCHANGE);
+    assert_eq!((player.up[1].read_bytes, player.up[1].arrival_ns), (50, 15));
+}
+
+#[test]
+fn a_send_whose_start_was_not_seen_is_marked() {
+    let mut player = Player::new();
+    player.recv(10, 100, Arrival::Unseen, true);
+    player.send(0, 95, 10, true);
+    assert_eq!(player.up[0].flags, flag::WRITE_AT_RETURN);
+    assert_eq!(player.up[0].first_write_ns, 95);
+}
+
+#[test]
+fn small_answers_go_up_write_by_write() {
+    let mut player = Player::new();
+    player.recv(10, 100, Arrival::At(1), true);
+    player.send(20, 21, 130, true);
+    player.send(22, 23, 40, false);
+    let kinds: Vec<u8> = player.up.iter().map(|record| record.kind).collect();
+    assert_eq!(kinds, [kind::EXCHANGE, kind::PROGRESS]);
+    assert_eq!(
+        (player.up[1].written_bytes, player.up[1].last_write_ns),
+        (170, 23)
+    );
+    assert_eq!((player.up[1].request_len, player.up[1].answer_len), (0, 40));
+}
+
+#[test]
+fn long_answers_are_coalesced_and_their_end_is_never_lost() {
+    let mut player = Player::new();
+    player.recv(10, 100, Arrival::At(1), true);
+    for step in 1..=300_u64 {
+        player.send(step * 1_000, step * 1_000 + 10, 16_384, step == 1);
+    }
+    assert!(player.up.len() < 5, "{} records", player.up.len());
+    assert_eq!(player.conn.pending, 1);
+    player.recv(9_000_000, 100, Arrival::At(8_000_000), true);
+    let last = player.up.last().unwrap();
+    assert_eq!(last.kind, kind::PROGRESS);
+    assert_eq!(last.written_bytes, 300 * 16_384);
+    assert_eq!(last.last_write_ns, 300_010);
+}
+
+#[test]
+fn slow_chunks_each_go_up() {
+    let mut player = Player::new();
+    player.recv(10, 100, Arrival::At(1), true);
+    for step in 1..=10_u64 {
+        player.send(step * 1_000_000, step * 1_000_000 + 10, 2_000, step == 1);
+    }
+    assert_eq!(player.up.len(), 10);
+}
+
+#[test]
+fn a_second_answer_in_one_run_of_writes_brings_its_head_and_start() {
+    let mut player = Player::new();
+    player.recv(10, 100, Arrival::At(1), true);
+    player.send(20, 21, 2_000, true);
+    player.send(22, 23, 2_000, false);
+    assert_eq!(player.conn.pending, 1);
+    player.send(24, 25, 90, true);
+    let [.., rest, second] = &player.up[..] else {
+        panic!("{:?}", player.up)
+    };
+    assert_eq!((rest.written_bytes, rest.answer_len), (4_000, 0));
+    assert_eq!((second.written_bytes, second.answer_len), (4_090, 90));
+    assert_eq!((second.first_write_ns, second.last_write_ns), (24, 25));
+}
+
+#[test]
+fn the_small_reads_of_a_frame_all_go_up() {
+    let mut player = Player::new();
+    player.conn.record.mode = mode::FRAMES;
+    player.recv(10, 1, Arrival::At(5), false);
+    for step in 0..400_u64 {
+        player.recv(20 + step, 4, Arrival::Unseen, false);
+    }
+    player.recv(1_000, 300_000, Arrival::Unseen, false);
+    player.recv(1_001, 17, Arrival::Unseen, false);
+    player.recv(1_002, 4, Arrival::Unseen, false);
+    player.send(0, 2_000, 150, false);
+    let pieces: Vec<(u8, u16, u64)> = player
+        .up
+        .iter()
+        .map(|record| (record.kind, record.request_len, record.read_bytes))
+        .collect();
+    assert_eq!(
+        pieces,
+        [
+            (kind::READ, 1_021, 1_021),
+            (kind::READ, 580, 300_580),
+            (kind::EXCHANGE, 21, 21),
+        ]
+    );
+    assert_eq!(player.up[0].arrival_ns, 5);
+    assert_eq!(
+        (player.up[2].last_read_ns, player.up[2].first_write_ns),
+        (1_002, 2_000)
+    );
+}
+
+#[test]
+fn each_write_of_a_framed_answer_goes_up_with_its_beginning() {
+    let mut player = Player::new();
+    player.conn.record.mode = mode::FRAMES;
+    player.recv(10, 1, Arrival::At(5), false);
+    for step in 1..=20_u64 {
+        player.send(0, 10 + step, 5_000, false);
+    }
+    assert_eq!(player.up.len(), 20);
+    assert!(player.up.iter().all(|record| record.answer_len == 1_024));
+    assert_eq!(player.up[19].first_write_ns, 30);
+}
+
+#[test]
+fn each_transfer_of_shared_connections_goes_up_by_itself() {
+    let mut player = Player::new();
+    player.conn.set_mode(mode::STREAMS);
+    player.conn.record.cookie = 7;
+    let mut answers = Conn::new();
+    let read = |player: &mut Player, now_ns, bytes, arrival| {
+        player.recv(now_ns, bytes, arrival, false);
+        player.conn.on_walked(false, bytes, true);
+        player.emit(kind::READ, now_ns);
+        player.conn.on_stream_read();
+    };
+    let mut write = |player: &mut Player, start_ns, now_ns, bytes| {
+        player.conn.send_start_ns = start_ns;
+        answers.on_stream_send(&mut player.conn, now_ns, bytes);
+        answers.on_walked(true, bytes, true);
+        answers.seal(kind::PROGRESS, now_ns);
+        player.up.push(answers.record);
+        answers.sent();
+    };
+    read(&mut player, 10, 100, Arrival::At(5));
+    write(&mut player, 28, 30, 50);
+    read(&mut player, 35, 200, Arrival::At(31));
+    write(&mut player, 38, 40, 60);
+    let told: Vec<_> = player
+        .up
+        .iter()
+        .map(|record| {
+            let times = (record.arrival_ns, record.first_write_ns);
+            let bytes = (record.read_bytes, record.written_bytes);
+            (record.kind, record.seq, times, bytes, record.total_bytes)
+        })
+        .collect();
+    assert_eq!(
+        told,
+        [
+            (kind::READ, 1, (5, 0), (100, 0), 100),
+            (kind::PROGRESS, 1, (0, 28), (0, 50), 50),
+            (kind::READ, 2, (31, 0), (200, 0), 300),
+            (kind::PROGRESS, 2, (0, 38), (0, 110), 110),
+        ]
+    );
+    assert!(
+        player
+            .up
+            .iter()
+            .all(|record| record.cookie == 7 && record.mode == mode::STREAMS)
+    );
+    assert_eq!(
+        (player.up[0].request_len, player.up[1].answer_len),
+        (100, 50)
+    );
+    assert_eq!(player.conn.close_cuts(), None);
+}
+
+#[test]
+fn a_server_that_speaks_first_is_not_recorded() {
+    let mut player = Player::new();
+    player.send(1, 2, 50, false);
+    assert!(player.up.is_empty());
+}
+
+#[test]
+fn an_unanswered_request_goes_up_at_the_close() {
+    let mut player = Player::new();
+    player.recv(10, 100, Arrival::At(1), true);
+    assert_eq!(player.conn.close_cuts(), Some(kind::READ));
+    player.send(20, 21, 100, true);
+    assert_eq!(player.conn.close_cuts(), None);
+}
+
+#[test]
+fn a_write_taken_back_leaves_the_reads_and_is_the_answers() {
+    let mut player = Player::new();
+    player.conn.record.cookie = 7;
+    player.recv(10, 100, Arrival::At(1), true);
+    player.conn.send_start_ns = 18;
+    let first = player.conn.on_send(20, 80, Looks::default()).unwrap();
+    player.conn.captured_answer(first.capture, 80);
+    player.conn.answer_walk = Walk::behind(60);
+    player.conn.take_back_write(80);
+    player.emit(kind::READ, 20);
+    player.conn.switch();
+    let told = player.up[0];
+    assert_eq!(
+        (
+            told.mode,
+            told.read_bytes,
+            told.request_len,
+            told.answer_len
+        ),
+        (mode::MESSAGES, 100, 100, 0)
+    );
+    assert_eq!((told.written_bytes, told.total_bytes), (0, 100));
+    assert_eq!(player.conn.walk(false).keeps(), 24);
+    let mut answers = Conn::new();
+    answers.on_stream_send(&mut player.conn, 20, 80);
+    let told = answers.record;
+    assert_eq!(
+        (told.cookie, told.mode, told.flags, told.total_bytes),
+        (7, mode::STREAMS, flag::ANSWERS, 80)
+    );
+    assert_eq!((told.first_write_ns, told.last_write_ns), (18, 20));
+    assert_eq!(answers.walk(true).keeps(), 60);
+}
+
+#[test]
+fn a_joined_connection_passes_over_writes_that_begin_no_frame() {
+    let mut player = Player::new();
+    player.conn.join();
+    player.recv(10, 100, Arrival::Unseen, false);
+    assert!(player.conn.walk(false).is_before_head());
+    player.conn.send_start_ns = 15;
+    player.conn.pass_over_send(1_000);
+    assert_eq!(player.conn.record.total_bytes, 1_100);
+    let mut answers = Conn::new();
+    answers.on_stream_send(&mut player.conn, 30, 9);
+    assert_eq!(answers.record.first_write_ns, 30);
+    assert_eq!(answers.record.total_bytes, 9);
+}
