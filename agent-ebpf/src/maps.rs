@@ -110,7 +110,7 @@ static ANSWERS: SkStorage<Conn, NO_PREALLOC> = SkStorage::new();
 static MARKS: SkStorage<u8, { NO_PREALLOC | CLONE }> = SkStorage::new();
 
 #[btf_map]
-static RECORDS: RingBuf<Record, { 8 << 20 }> = RingBuf::new();
+static RECORDS: RingBuf<Record, { 4 << 20 }> = RingBuf::new();
 
 #[btf_map]
 static PROCESSES: RingBuf<ProcessEvent, { 64 << 10 }> = RingBuf::new();
