@@ -437,6 +437,12 @@ impl Conn {
         self.record.answer_len = 0;
     }
 
+    /// Whether reads and writes fill the same record in; on HTTP/2 each side has its own, and need not wait for the other.
+    #[inline(always)]
+    pub fn fills_one_record(&self) -> bool {
+        self.record.mode != mode::STREAMS
+    }
+
     /// Where one direction of a shared connection stands.
     #[inline(always)]
     pub fn walk(&mut self, answers: bool) -> &mut Walk {

@@ -58,13 +58,16 @@ fn try_sock_recv_length(sk: Sock, ret: i32, flags: i32) -> Result<(), DropReason
     }
     // SAFETY: a map value, which stays valid for the program; `take` gives it to one hook at a time.
     let conn = unsafe { &mut *conn };
-    if !maps::take(conn) {
+    let shared = conn.fills_one_record();
+    if shared && !maps::take(conn) {
         return Err(DropReason::Contended);
     }
     if conn.closed == 0 {
         take_read(conn, sk, bytes);
     }
-    maps::give_back(conn);
+    if shared {
+        maps::give_back(conn);
+    }
     Ok(())
 }
 

@@ -57,7 +57,8 @@ fn try_sock_send_length(sk: Sock, ret: i32) -> Result<(), DropReason> {
         conn.send_start_ns = 0;
         return Ok(());
     }
-    if !maps::take(conn) {
+    let shared = conn.fills_one_record();
+    if shared && !maps::take(conn) {
         return Err(DropReason::Contended);
     }
     let bytes = ret as u32;
@@ -65,7 +66,9 @@ fn try_sock_send_length(sk: Sock, ret: i32) -> Result<(), DropReason> {
     let now_ns = now_ns();
     let is_walked =
         conn.closed == 0 && conn.phase != phase::IDLE && take_write(conn, user, bytes, now_ns);
-    maps::give_back(conn);
+    if shared {
+        maps::give_back(conn);
+    }
     if !is_walked {
         return Ok(());
     }
