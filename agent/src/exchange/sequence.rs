@@ -1,15 +1,11 @@
 //! What every kind of connection keeps of its records: whose they are, whether one is missing, and what was told before.
 
-use inferprobe_ebpf::abi::{ProgressSlot, Record, flag, kind};
+use inferprobe_ebpf::abi::{ProgressSlot, Record, kind};
 
 use crate::{
     exchange::{Peer, answers::Writes},
     kernel::rings::RecordView,
 };
-
-/// Sends up to this size do not wait for the peer (the default send buffer takes three times as much), so that their
-/// return tells their start.
-const PROMPT_SEND_BYTES: u64 = 64 << 10;
 
 /// The records of one connection, as far as they were taken in.
 #[derive(Debug)]
@@ -53,16 +49,9 @@ impl Sequence {
     /// The writes that a record tells of and none before it told.
     pub fn writes<'a>(&mut self, view: &RecordView<'a>) -> Writes<'a> {
         let record = &view.record;
-        let bytes = record.written_bytes.saturating_sub(self.written_bytes);
-        let at_return = record.flags & flag::WRITE_AT_RETURN != 0;
         let writes = Writes {
-            start_ns: record.first_write_ns,
-            start_bounded: at_return && bytes > PROMPT_SEND_BYTES,
-            end_ns: record.last_write_ns,
             sends: record.writes.saturating_sub(self.sends),
-            bytes,
-            visible: view.answer,
-            tail: record.tail,
+            ..Writes::of(view, self.written_bytes)
         };
         self.written_bytes = record.written_bytes;
         self.sends = record.writes;
