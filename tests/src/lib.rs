@@ -24,6 +24,7 @@ pub mod process;
 pub mod queues;
 pub mod reference;
 pub mod report;
+pub mod script;
 pub mod scripted;
 pub mod server;
 pub mod stand_in;

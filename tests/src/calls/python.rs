@@ -1,14 +1,10 @@
 //! A server and a client of gRPC for Python, in processes of their own.
 
-use std::{
-    io::{BufRead as _, BufReader, Write as _},
-    path::{Path, PathBuf},
-    process::{ChildStdin, ChildStdout, Command, Stdio},
-};
+use std::path::{Path, PathBuf};
 
 use serde::Deserialize;
 
-use crate::{gate, process::Owned};
+use crate::{gate, script::Script};
 
 /// Names the folder that set-up made: `venv`.
 const FOLDER: &str = "INFERPROBE_SERVERS_DIR";
@@ -39,47 +35,6 @@ pub struct Handled {
     pub returned_ns: u64,
 }
 
-/// A process that is told what to do line by line; it ends when dropped.
-struct Script {
-    input: ChildStdin,
-    output: BufReader<ChildStdout>,
-    _process: Owned,
-}
-
-impl Script {
-    fn start(bin: &Path, script: &str, args: &[&str]) -> Self {
-        let child = Command::new(bin.join("python"))
-            .args(["-c", script])
-            .args(args)
-            .stdin(Stdio::piped())
-            .stdout(Stdio::piped())
-            .spawn();
-        let mut process = Owned(child.expect("set-up made an environment of Python"));
-        let input = process.0.stdin.take().expect("it was asked for");
-        let output = process.0.stdout.take().expect("it was asked for");
-        Self {
-            input,
-            output: BufReader::new(output),
-            _process: process,
-        }
-    }
-
-    fn ask(&mut self, words: &str) -> String {
-        writeln!(self.input, "{words}").expect("the script is there");
-        self.line()
-    }
-
-    fn line(&mut self) -> String {
-        let mut line = String::new();
-        let read = self.output.read_line(&mut line);
-        assert!(
-            read.expect("the script writes text") > 0,
-            "the script ended"
-        );
-        line.trim_end().to_owned()
-    }
-}
-
 /// A blocking server; it ends when dropped.
 pub struct PythonServer {
     /// Where it listens.
@@ -90,7 +45,7 @@ pub struct PythonServer {
 impl PythonServer {
     /// Starts it on a free port of 127.0.0.1.
     pub fn start(bin: &Path) -> Self {
-        let mut script = Script::start(bin, SERVER, &[]);
+        let mut script = Script::start(&bin.join("python"), SERVER, &[]);
         let port = script.line().parse().expect("it says where it listens");
         Self { port, script }
     }
@@ -107,7 +62,7 @@ pub struct PythonClient(Script);
 impl PythonClient {
     /// Connects to a port of 127.0.0.1.
     pub fn connect(bin: &Path, port: u16) -> Self {
-        let mut script = Script::start(bin, CLIENT, &[&port.to_string()]);
+        let mut script = Script::start(&bin.join("python"), CLIENT, &[&port.to_string()]);
         assert_eq!(script.line(), "connected");
         Self(script)
     }

@@ -1,23 +1,15 @@
 //! A gRPC client of TorchServe's predictions: a script in TorchServe's own Python environment, told line by line.
 
-use std::{
-    io::{BufRead as _, BufReader, Write as _},
-    path::Path,
-    process::{ChildStdin, ChildStdout, Command, Stdio},
-};
+use std::path::Path;
 
 use serde::Deserialize;
 
-use crate::process::Owned;
+use crate::script::Script;
 
 const SCRIPT: &str = include_str!("../../torchserve/grpc_client.py");
 
 /// A client with one connection; it ends when dropped.
-pub struct GrpcClient {
-    input: ChildStdin,
-    output: BufReader<ChildStdout>,
-    _process: Owned,
-}
+pub struct GrpcClient(Script);
 
 /// How a call ended.
 #[derive(Debug, Clone, PartialEq, Deserialize)]
@@ -34,19 +26,8 @@ pub struct Called {
 impl GrpcClient {
     /// Starts a client of the TorchServe at `port`, with the Python of `installed`; it connects at its first call.
     pub fn start(installed: &Path, port: u16) -> Self {
-        let child = Command::new(installed.join("venv/bin/python"))
-            .args(["-c", SCRIPT, &port.to_string()])
-            .stdin(Stdio::piped())
-            .stdout(Stdio::piped())
-            .spawn();
-        let mut process = Owned(child.expect("set-up made a Python environment"));
-        let input = process.0.stdin.take().expect("it was asked for");
-        let output = process.0.stdout.take().expect("it was asked for");
-        Self {
-            input,
-            output: BufReader::new(output),
-            _process: process,
-        }
+        let python = installed.join("venv/bin/python");
+        Self(Script::start(&python, SCRIPT, &[&port.to_string()]))
     }
 
     /// Asks for one answer; `body` is one line.
@@ -67,11 +48,7 @@ impl GrpcClient {
     fn call(&mut self, kind: &str, model: &str, version: Option<&str>, body: &str) -> Called {
         assert!(!body.contains('\n'), "{body:?}");
         let version = version.unwrap_or("-");
-        writeln!(self.input, "{kind} {model} {version} {body}").expect("the client is there");
-        let mut line = String::new();
-        self.output
-            .read_line(&mut line)
-            .expect("the client writes text");
+        let line = self.0.ask(&format!("{kind} {model} {version} {body}"));
         serde_json::from_str(&line).unwrap_or_else(|err| panic!("the gRPC client ended: {err}"))
     }
 }
