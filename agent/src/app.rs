@@ -170,6 +170,7 @@ impl Watching {
         let wanted = Wanted {
             payload: config.payload,
             accept_wait: config.accept_wait,
+            rung: config.rung,
         };
         let (probes, mut rings) = Probes::attach(wanted)?;
         selftest::run(&mut rings, probes.sees_send_start, wanted)?;

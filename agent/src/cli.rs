@@ -65,6 +65,9 @@ pub struct ServeArgs {
     /// Measure how long connections wait until their server accepts them: every system call of the host takes longer
     #[arg(long)]
     pub accept_wait: bool,
+    /// Hold the probes to one kind of hook: tracepoint, fentry, kprobe or syscall [default: the best that works, each]
+    #[arg(long, value_name = "RUNG")]
+    pub rung: Option<String>,
     /// Append one JSON line for each finished request to this file (times in ns; never payload)
     #[arg(long, value_name = "PATH")]
     pub request_log: Option<PathBuf>,

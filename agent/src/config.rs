@@ -21,6 +21,7 @@ use serde::Deserialize;
 use crate::{
     catalogue::{Catalogue, entry::FileServer},
     cli::ServeArgs,
+    kernel::ladder::{Rung, UnknownRung},
     torchserve::{
         properties::{PropertyError, TorchServeFile},
         url::HttpUrl,
@@ -48,6 +49,8 @@ pub struct Config {
     pub payload: bool,
     /// Whether to measure how long connections wait to be accepted.
     pub accept_wait: bool,
+    /// The one kind of hook that the probes are held to.
+    pub rung: Option<Rung>,
     /// File that takes one JSON line per finished request.
     pub request_log: Option<PathBuf>,
     /// Whether to start the example server when nothing else is there.
@@ -259,6 +262,7 @@ fn join(
         probes: !args.no_probes && file.probes.unwrap_or(true),
         payload: !args.no_payload && file.payload.unwrap_or(true),
         accept_wait: args.accept_wait || file.accept_wait.unwrap_or(false),
+        rung: args.rung.as_deref().map(parse_rung).transpose()?,
         request_log: args.request_log.clone().or(file.request_log),
         demo: args.demo,
         management: management::choose(torchserve.as_ref())?,
@@ -275,6 +279,16 @@ impl Watch {
             server: None,
         }
     }
+}
+
+fn parse_rung(value: &str) -> Result<Rung, ConfigError> {
+    value
+        .parse()
+        .map_err(|err: UnknownRung| ConfigError::Invalid {
+            name: "--rung".into(),
+            value: value.into(),
+            reason: err.to_string(),
+        })
 }
 
 fn check_watch(number: usize, entry: FileWatch) -> Result<Watch, ConfigError> {

@@ -13,7 +13,13 @@ use aya::{
 use inferprobe_ebpf::abi::SyscallAbi;
 use tracing::debug;
 
-use crate::kernel::{btf::Types, offsets, preflight::BTF_PATH, rings::Rings};
+use crate::kernel::{
+    btf::Types,
+    ladder::{HookReport, Kind, Refused, Rung},
+    offsets,
+    preflight::BTF_PATH,
+    rings::Rings,
+};
 
 static OBJECT: &[u8] = include_bytes_aligned!(concat!(env!("OUT_DIR"), "/inferprobe-ebpf"));
 
@@ -27,6 +33,9 @@ const REQUIRED_HOOKS: [(&str, &str); 7] = [
     ("sched_process_exit", "Linux 2.6"),
     ("sched_process_fork", "Linux 2.6"),
 ];
+
+/// What the report calls them.
+const HOOK_NAMES: [&str; 7] = ["readable", "recv", "send", "state", "exec", "exit", "fork"];
 
 /// The start of a TCP send: without it the first write is known at its return alone. Linux 6.16.
 const SEND_START_HOOK: &str = "tcp_sendmsg_locked";
@@ -42,6 +51,8 @@ pub struct Wanted {
     pub payload: bool,
     /// When connections were accepted.
     pub accept_wait: bool,
+    /// The one kind of hook that may be used; `None`: the best that works, each.
+    pub rung: Option<Rung>,
 }
 
 /// Why the probes could not be attached, as one line with the remedy.
@@ -57,6 +68,16 @@ pub enum LoadError {
         hook: &'static str,
         /// First kernel that has it.
         since: &'static str,
+    },
+    /// The kernel has nothing of the kind that was asked for.
+    #[error(
+        "--rung {rung}: {reason}; leave the option out to have the best that this kernel takes"
+    )]
+    NoRung {
+        /// The kind.
+        rung: Rung,
+        /// What stood in the way.
+        reason: String,
     },
     /// The kernel refused something else.
     #[error("{0:#}")]
@@ -86,11 +107,18 @@ pub struct Probes {
     ebpf: Ebpf,
     /// Whether the start of a TCP send is seen.
     pub sees_send_start: bool,
+    hooks: Vec<HookReport>,
 }
 
 impl Probes {
     /// Loads and attaches every program that is needed for what is `wanted`.
     pub fn attach(wanted: Wanted) -> Result<(Self, Rings), LoadError> {
+        if let Some(rung) = wanted.rung
+            && rung != Rung::Tracepoint
+        {
+            let reason = "this build has no hooks of that kind".into();
+            return Err(LoadError::NoRung { rung, reason });
+        }
         let raw = fs::read(BTF_PATH).with_context(|| format!("read {BTF_PATH}"))?;
         let types = Types::parse(&raw).context("index the kernel's BTF")?;
         let offsets = offsets::resolve(&types).context("resolve kernel field offsets")?;
@@ -119,6 +147,27 @@ impl Probes {
             }
         }
         let sees_send_start = attach_hook(&mut ebpf, SEND_START_HOOK, &btf)?;
+        let mut hooks: Vec<HookReport> = HOOK_NAMES
+            .into_iter()
+            .map(|hook| HookReport {
+                hook,
+                kind: Some(Kind::TpBtf),
+                refused: Vec::new(),
+            })
+            .collect();
+        hooks.push(HookReport {
+            hook: "send_start",
+            kind: sees_send_start.then_some(Kind::TpBtf),
+            refused: if sees_send_start {
+                Vec::new()
+            } else {
+                vec![Refused {
+                    kind: Kind::TpBtf,
+                    target: SEND_START_HOOK,
+                    reason: "no such tracepoint (Linux 6.16)".into(),
+                }]
+            },
+        });
         if wanted.accept_wait {
             for hook in ACCEPT_HOOKS {
                 attach_syscall(&mut ebpf, hook)?;
@@ -136,9 +185,15 @@ impl Probes {
             Self {
                 ebpf,
                 sees_send_start,
+                hooks,
             },
             rings,
         ))
+    }
+
+    /// What each hook is on.
+    pub fn hooks(&self) -> &[HookReport] {
+        &self.hooks
     }
 
     /// Marks the listeners that watched processes and ports have already.

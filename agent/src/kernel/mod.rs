@@ -3,6 +3,7 @@
 //! Knows nothing of protocols, processes' names or metrics.
 
 pub mod btf;
+pub mod ladder;
 pub mod loader;
 pub mod offsets;
 pub mod preflight;
