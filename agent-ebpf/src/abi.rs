@@ -285,11 +285,13 @@ pub enum DropReason {
     ReadBeforeWatch = 5,
     /// Two threads read and wrote one HTTP/1 connection at the same moment, and the second gave up waiting for the first.
     Contended = 6,
+    /// The return of a call on a watched socket was passed over: too many threads were in such calls at once.
+    ReturnMissed = 7,
 }
 
 impl DropReason {
     /// Every reason, in slot order.
-    pub const ALL: [Self; 7] = [
+    pub const ALL: [Self; 8] = [
         Self::RingFull,
         Self::ProcessRingFull,
         Self::NoStorage,
@@ -297,6 +299,7 @@ impl DropReason {
         Self::HeadUnreadable,
         Self::ReadBeforeWatch,
         Self::Contended,
+        Self::ReturnMissed,
     ];
 
     /// The reason's name in metrics.
@@ -309,105 +312,9 @@ impl DropReason {
             Self::HeadUnreadable => "head_unreadable",
             Self::ReadBeforeWatch => "read_before_watch",
             Self::Contended => "contended",
+            Self::ReturnMissed => "return_missed",
         }
     }
-}
-
-/// Field offsets of the running kernel, bytes, resolved from its BTF by the loader.
-#[repr(C)]
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Pod, Zeroable)]
-pub struct Offsets {
-    /// `sock_common.skc_family`
-    pub skc_family: u32,
-    /// `sock_common.skc_state`
-    pub skc_state: u32,
-    /// `sock_common.skc_num`
-    pub skc_num: u32,
-    /// `sock_common.skc_dport`
-    pub skc_dport: u32,
-    /// `sock.sk_type`
-    pub sk_type: u32,
-    /// `sock.sk_receive_queue.qlen`
-    pub sk_receive_qlen: u32,
-    /// `sock.sk_peer_pid`
-    pub sk_peer_pid: u32,
-    /// `tcp_sock.copied_seq`
-    pub tcp_copied_seq: u32,
-    /// `tcp_sock.rcv_nxt`
-    pub tcp_rcv_nxt: u32,
-    /// `unix_sock.addr`
-    pub unix_addr: u32,
-    /// `unix_sock.peer`
-    pub unix_peer: u32,
-    /// `pid.numbers[0].nr`
-    pub pid_nr: u32,
-    /// `task_struct.pid`
-    pub task_pid: u32,
-    /// `task_struct.tgid`
-    pub task_tgid: u32,
-    /// `socket.sk`
-    pub socket_sk: u32,
-    /// `task_struct.signal`
-    pub task_signal: u32,
-    /// `signal_struct.live`
-    pub signal_live: u32,
-    /// `sock_common.skc_cookie`
-    pub skc_cookie: u32,
-    /// `task_struct.files`
-    pub task_files: u32,
-    /// `files_struct.fdt`
-    pub files_fdt: u32,
-    /// `fdtable.fd`
-    pub fdtable_fd: u32,
-    /// `file.private_data`
-    pub file_private_data: u32,
-}
-
-/// Where `bpf_task_pt_regs` holds the system call, and the numbers of the calls that move socket bytes.
-///
-/// A number that the architecture does not have is `u32::MAX`. All are where no user memory is to be read.
-#[repr(C)]
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Pod, Zeroable)]
-pub struct SyscallAbi {
-    /// Offset of the call number in `struct pt_regs`, bytes.
-    pub nr: u32,
-    /// Offset of the second argument, bytes.
-    pub arg1: u32,
-    /// Offset of the third argument, bytes.
-    pub arg2: u32,
-    /// `read`
-    pub read: u32,
-    /// `readv`
-    pub readv: u32,
-    /// `recvfrom`
-    pub recvfrom: u32,
-    /// `recvmsg`
-    pub recvmsg: u32,
-    /// `write`
-    pub write: u32,
-    /// `writev`
-    pub writev: u32,
-    /// `sendto`
-    pub sendto: u32,
-    /// `sendmsg`
-    pub sendmsg: u32,
-}
-
-impl SyscallAbi {
-    /// No call is known, so that no byte of any is read.
-    pub const NONE: Self = Self {
-        nr: 0,
-        arg1: 0,
-        arg2: 0,
-        read: u32::MAX,
-        readv: u32::MAX,
-        recvfrom: u32::MAX,
-        recvmsg: u32::MAX,
-        write: u32::MAX,
-        writev: u32::MAX,
-        sendto: u32::MAX,
-        sendmsg: u32::MAX,
-    };
 }
 
 #[cfg(test)]

@@ -1,15 +1,19 @@
-//! Checked reads of kernel objects, at offsets that the loader resolved from the running kernel's BTF.
+//! Checked reads of kernel objects, at offsets that the loader resolved from the running kernel's BTF, and what else the
+//! loader says of the kernel.
 //!
-//! The objects are the hooks' typed arguments, so the verifier checks each read against the kernel's own types. The one
-//! exception is [`cookie_of_descriptor`].
+//! How an object is read is the flavour's: typed, the verifier checks each read against the kernel's own types.
 
-use core::ffi::c_void;
+use core::{ffi::c_void, marker::PhantomData};
 
 use aya_ebpf::helpers::{
-    bpf_get_current_task, bpf_get_socket_cookie, bpf_ktime_get_ns, bpf_probe_read_kernel,
-    bpf_skc_to_tcp_sock, bpf_skc_to_unix_sock, bpf_sock_from_file,
+    bpf_get_current_task, bpf_ktime_get_ns, bpf_probe_read_kernel, bpf_sock_from_file,
 };
-use inferprobe_ebpf::abi::{Offsets, SyscallAbi};
+use inferprobe_ebpf::host::{Host, Offsets, SyscallAbi};
+
+use crate::{
+    flavour::{Flavour, Plain, Typed},
+    payload::vector,
+};
 
 /// `AF_UNIX`
 const AF_UNIX: u16 = 1;
@@ -21,51 +25,17 @@ const AF_INET6: u16 = 10;
 const SOCK_STREAM: u16 = 1;
 /// `TCP_LISTEN`, which AF_UNIX uses too (include/net/tcp_states.h).
 pub(crate) const LISTEN: i32 = 10;
+/// `TCP_CLOSE`.
+pub(crate) const CLOSED: i32 = 7;
 
 #[unsafe(no_mangle)]
-static OFFSETS: Offsets = Offsets {
-    skc_family: 0,
-    skc_state: 0,
-    skc_num: 0,
-    skc_dport: 0,
-    sk_type: 0,
-    sk_receive_qlen: 0,
-    sk_peer_pid: 0,
-    tcp_copied_seq: 0,
-    tcp_rcv_nxt: 0,
-    unix_addr: 0,
-    unix_peer: 0,
-    pid_nr: 0,
-    task_pid: 0,
-    task_tgid: 0,
-    socket_sk: 0,
-    task_signal: 0,
-    signal_live: 0,
-    skc_cookie: 0,
-    task_files: 0,
-    files_fdt: 0,
-    fdtable_fd: 0,
-    file_private_data: 0,
-};
-
-/// Whether accepts are told, 1 or 0.
-#[unsafe(no_mangle)]
-static ACCEPT_WAIT: u32 = 0;
+static OFFSETS: Offsets = Offsets::NONE;
 
 #[unsafe(no_mangle)]
-static SYSCALLS: SyscallAbi = SyscallAbi {
-    nr: 0,
-    arg1: 0,
-    arg2: 0,
-    read: 0,
-    readv: 0,
-    recvfrom: 0,
-    recvmsg: 0,
-    write: 0,
-    writev: 0,
-    sendto: 0,
-    sendmsg: 0,
-};
+static SYSCALLS: SyscallAbi = SyscallAbi::NONE;
+
+#[unsafe(no_mangle)]
+static HOST: Host = Host::NONE;
 
 /// A constant that the loader set; a volatile read, since the compiler sees its zero.
 #[inline(always)]
@@ -77,24 +47,31 @@ fn constant(global: &'static u32) -> u32 {
 /// Whether the agent wants the bytes that servers read and write, beside their times.
 #[inline(always)]
 pub(crate) fn reads_payload() -> bool {
-    constant(&SYSCALLS.read) != u32::MAX
+    constant(&HOST.payload) != 0
 }
 
 /// Whether the agent wants to know when connections were accepted.
 #[inline(always)]
 pub(crate) fn tells_accepts() -> bool {
-    constant(&ACCEPT_WAIT) != 0
+    constant(&HOST.accept_wait) != 0
 }
 
-/// Reads a `T` at `offset` bytes into a kernel object.
-///
-/// # Safety
-///
-/// `object` is typed for the verifier, and the field at `offset` is a `T`.
+/// Whether the vectors of a transfer are the kernel's own copy, not the user's.
 #[inline(always)]
-pub(crate) unsafe fn field<T: Copy>(object: *const c_void, offset: u32) -> T {
-    // SAFETY: the caller's; the verifier refuses the program otherwise.
-    unsafe { core::ptr::read_volatile(object.cast::<u8>().add(offset as usize).cast::<T>()) }
+pub(crate) fn has_vectors() -> bool {
+    constant(&HOST.kernel_vectors) != 0
+}
+
+/// Whether the kernel runs loops for programs (`bpf_loop`, 5.17).
+#[inline(always)]
+pub(crate) fn has_loop() -> bool {
+    constant(&HOST.has_loop) != 0
+}
+
+/// Whether typed programs may take a socket for one of AF_UNIX (`bpf_skc_to_unix_sock`, 5.16).
+#[inline(always)]
+pub(crate) fn has_unix_cast() -> bool {
+    constant(&HOST.has_unix_cast) != 0
 }
 
 /// Monotonic time, nanoseconds.
@@ -113,14 +90,63 @@ pub(crate) enum Family {
     Unix,
 }
 
-/// A `struct sock` that a hook's typed argument gave.
+/// A `struct sock`, and how to look into it.
 #[derive(Clone, Copy)]
-pub(crate) struct Sock(*mut c_void);
+pub(crate) struct Sock<F>(*mut c_void, PhantomData<F>);
 
-impl Sock {
+impl<F: Flavour> Sock<F> {
     #[inline(always)]
     pub(crate) const fn new(sk: *mut c_void) -> Self {
-        Self(sk)
+        Self(sk, PhantomData)
+    }
+
+    /// The socket of a `struct socket`.
+    #[inline(always)]
+    pub(crate) fn of_socket(socket: *const c_void) -> Self {
+        // SAFETY: `sk` is a pointer field of a socket.
+        Self::new(unsafe { F::field(socket, constant(&OFFSETS.socket_sk)) })
+    }
+
+    /// Its address, as a number.
+    #[inline(always)]
+    pub(crate) fn address(self) -> u64 {
+        self.0 as u64
+    }
+
+    /// Network namespace of the socket: its address, as a number.
+    #[inline(always)]
+    pub(crate) fn namespace(self) -> u64 {
+        // SAFETY: `skc_net.net` is a pointer field of the socket.
+        unsafe { F::field(self.0, constant(&OFFSETS.skc_net)) }
+    }
+
+    /// Protocol of the socket, of those that its family has.
+    #[inline(always)]
+    pub(crate) fn protocol(self) -> u16 {
+        // SAFETY: `sk_protocol` is a u16 field of the socket (5.6).
+        unsafe { F::field(self.0, constant(&OFFSETS.sk_protocol)) }
+    }
+
+    /// Number of the socket's inode; 0 if it has none. Given again after four thousand million others.
+    #[inline(always)]
+    pub(crate) fn inode(self) -> u64 {
+        // SAFETY: `sk_socket` is a pointer field of the socket; an inode lies behind what it points to, in one
+        // `struct socket_alloc`, and `i_ino` is a u64 field of it.
+        unsafe {
+            let socket: *const c_void = F::field(self.0, constant(&OFFSETS.sk_socket));
+            if socket.is_null() {
+                0
+            } else {
+                F::field(socket, constant(&OFFSETS.socket_inode))
+            }
+        }
+    }
+
+    /// Whether the connection is closed, in both directions.
+    #[inline(always)]
+    pub(crate) fn is_closed(self) -> bool {
+        // SAFETY: as in `listens`.
+        unsafe { F::field::<u8>(self.0, constant(&OFFSETS.skc_state)) as i32 == CLOSED }
     }
 
     #[inline(always)]
@@ -134,8 +160,8 @@ impl Sock {
         // SAFETY: `sk_type` and `skc_family` are u16 fields of the typed socket.
         let (kind, family) = unsafe {
             (
-                field::<u16>(self.0, constant(&OFFSETS.sk_type)),
-                field::<u16>(self.0, constant(&OFFSETS.skc_family)),
+                F::field::<u16>(self.0, constant(&OFFSETS.sk_type)),
+                F::field::<u16>(self.0, constant(&OFFSETS.skc_family)),
             )
         };
         if kind != SOCK_STREAM {
@@ -152,28 +178,28 @@ impl Sock {
     #[inline(always)]
     pub(crate) fn listens(self) -> bool {
         // SAFETY: `skc_state` is a u8 field of the typed socket.
-        unsafe { field::<u8>(self.0, constant(&OFFSETS.skc_state)) as i32 == LISTEN }
+        unsafe { F::field::<u8>(self.0, constant(&OFFSETS.skc_state)) as i32 == LISTEN }
     }
 
     /// Local TCP port, host order.
     #[inline(always)]
     pub(crate) fn local_port(self) -> u16 {
         // SAFETY: `skc_num` is a u16 field of the typed socket.
-        unsafe { field(self.0, constant(&OFFSETS.skc_num)) }
+        unsafe { F::field(self.0, constant(&OFFSETS.skc_num)) }
     }
 
     /// Peer's TCP port, host order.
     #[inline(always)]
     pub(crate) fn peer_port(self) -> u16 {
         // SAFETY: `skc_dport` is a big-endian u16 field of the typed socket.
-        u16::from_be(unsafe { field(self.0, constant(&OFFSETS.skc_dport)) })
+        u16::from_be(unsafe { F::field(self.0, constant(&OFFSETS.skc_dport)) })
     }
 
     /// Buffers in the receive queue.
     #[inline(always)]
     pub(crate) fn queued(self) -> u32 {
         // SAFETY: `sk_receive_queue.qlen` is a u32 field of the typed socket.
-        unsafe { field(self.0, constant(&OFFSETS.sk_receive_qlen)) }
+        unsafe { F::field(self.0, constant(&OFFSETS.sk_receive_qlen)) }
     }
 
     /// Process that listens on an AF_UNIX socket, as the kernel noted it at `listen` (net/unix/af_unix.c, v3.x on); 0: none.
@@ -181,34 +207,24 @@ impl Sock {
     pub(crate) fn listener_tgid(self) -> u32 {
         // SAFETY: `sk_peer_pid` is a pointer to a `struct pid`, whose `numbers[0].nr` is an i32.
         unsafe {
-            let pid: *const c_void = field(self.0, constant(&OFFSETS.sk_peer_pid));
+            let pid: *const c_void = F::field(self.0, constant(&OFFSETS.sk_peer_pid));
             if pid.is_null() {
                 0
             } else {
-                field::<u32>(pid, constant(&OFFSETS.pid_nr))
+                F::field::<u32>(pid, constant(&OFFSETS.pid_nr))
             }
         }
-    }
-
-    /// Cookie of the socket.
-    #[inline(always)]
-    pub(crate) fn cookie(self) -> u64 {
-        // SAFETY: the typed socket is a valid context for the helper (tracing programs, 5.12).
-        unsafe { bpf_get_socket_cookie(self.0) }
     }
 
     /// Read position and end of the received bytes, in TCP sequence numbers; `None` when it is not TCP.
     #[inline(always)]
     pub(crate) fn tcp_positions(self) -> Option<(u32, u32)> {
-        // SAFETY: the helper checks the protocol and returns a typed `tcp_sock` or null.
+        let tcp = F::tcp(self)?;
+        // SAFETY: both are u32 fields of a TCP socket.
         unsafe {
-            let tcp = bpf_skc_to_tcp_sock(self.0).cast::<c_void>().cast_const();
-            if tcp.is_null() {
-                return None;
-            }
             Some((
-                field(tcp, constant(&OFFSETS.tcp_copied_seq)),
-                field(tcp, constant(&OFFSETS.tcp_rcv_nxt)),
+                F::field(tcp, constant(&OFFSETS.tcp_copied_seq)),
+                F::field(tcp, constant(&OFFSETS.tcp_rcv_nxt)),
             ))
         }
     }
@@ -216,68 +232,84 @@ impl Sock {
     /// Address (as a number) of the `unix_address` that a bound AF_UNIX socket has; 0: none.
     #[inline(always)]
     pub(crate) fn unix_address(self) -> u64 {
-        // SAFETY: the helper checks the family and returns a typed `unix_sock` or null (5.16).
-        unsafe {
-            let unix = bpf_skc_to_unix_sock(self.0).cast::<c_void>().cast_const();
-            if unix.is_null() {
-                0
-            } else {
-                field(unix, constant(&OFFSETS.unix_addr))
-            }
+        match F::unix(self) {
+            // SAFETY: `addr` is a pointer field of an AF_UNIX socket.
+            Some(unix) => unsafe { F::field(unix, constant(&OFFSETS.unix_addr)) },
+            None => 0,
         }
     }
 
     /// The other end of an AF_UNIX connection.
     #[inline(always)]
     pub(crate) fn unix_peer(self) -> Option<Self> {
-        // SAFETY: as in `unix_address`; `peer` is a pointer to a `struct sock`, which the verifier keeps typed.
-        unsafe {
-            let unix = bpf_skc_to_unix_sock(self.0).cast::<c_void>().cast_const();
-            if unix.is_null() {
-                return None;
-            }
-            let peer: *mut c_void = field(unix, constant(&OFFSETS.unix_peer));
-            if peer.is_null() {
-                None
-            } else {
-                Some(Self(peer))
-            }
+        let unix = F::unix(self)?;
+        // SAFETY: `peer` is a pointer to a `struct sock`, which the verifier keeps typed.
+        let peer: *mut c_void = unsafe { F::field(unix, constant(&OFFSETS.unix_peer)) };
+        if peer.is_null() {
+            None
+        } else {
+            Some(Self::new(peer))
         }
     }
+}
 
-    /// The socket behind an open file, if it is one.
+impl Sock<Typed> {
+    /// The socket behind an iterator's open file, if it is one.
     #[inline(always)]
     pub(crate) fn of_file(file: *mut c_void) -> Option<Self> {
         // SAFETY: `file` is the iterator's typed file; the helper returns a typed `socket` or null (5.11).
-        unsafe {
-            let socket = bpf_sock_from_file(file.cast())
-                .cast::<c_void>()
-                .cast_const();
-            if socket.is_null() {
-                return None;
-            }
-            let sk: *mut c_void = field(socket, constant(&OFFSETS.socket_sk));
-            if sk.is_null() { None } else { Some(Self(sk)) }
+        let socket = unsafe { bpf_sock_from_file(file.cast()) };
+        if socket.is_null() {
+            return None;
         }
+        Self::of_socket(socket.cast()).if_any()
     }
 }
 
-/// Cookie of the socket that the running task has as its descriptor `fd`; 0 if nobody asked for the cookie yet, `None`
-/// where the socket cannot be read.
-///
-/// A system call's tracepoint has no typed arguments: these reads are checked for faults, and by the agent's self-test.
-#[inline(always)]
-pub(crate) fn cookie_of_descriptor(fd: u32) -> Option<u64> {
-    // SAFETY: no argument.
-    let task = unsafe { bpf_get_current_task() };
-    let files = word(task, constant(&OFFSETS.task_files))?;
-    let table = word(files, constant(&OFFSETS.files_fdt))?;
-    let array = word(table, constant(&OFFSETS.fdtable_fd))?;
-    let file = word(array + fd as u64 * size_of::<u64>() as u64, 0)?;
-    let socket = word(file, constant(&OFFSETS.file_private_data))?;
-    let sk = word(socket, constant(&OFFSETS.socket_sk))?;
-    word(sk, constant(&OFFSETS.skc_cookie))
+impl Sock<Plain> {
+    /// The socket behind an open file, if it is one.
+    #[inline(always)]
+    pub(crate) fn of_file(file: *const c_void) -> Option<Self> {
+        // SAFETY: `f_inode` is a pointer field of a file, `i_mode` a u16 field of an inode.
+        let mode = unsafe {
+            let inode: *const c_void = Plain::field(file, constant(&OFFSETS.file_inode));
+            Plain::field::<u16>(inode, constant(&OFFSETS.inode_mode))
+        };
+        if mode & FILE_TYPE != SOCKET_FILE {
+            return None;
+        }
+        // SAFETY: a pointer field of a file; of a socket's, it points to the `struct socket` (net/socket.c).
+        let socket: *const c_void =
+            unsafe { Plain::field(file, constant(&OFFSETS.file_private_data)) };
+        if socket.is_null() {
+            return None;
+        }
+        Self::of_socket(socket).if_any()
+    }
+
+    /// The socket that the running task has as its descriptor `fd`, if it is one.
+    #[inline(always)]
+    pub(crate) fn of_descriptor(fd: u32) -> Option<Self> {
+        // SAFETY: no argument.
+        let task = unsafe { bpf_get_current_task() };
+        let files = word(task, constant(&OFFSETS.task_files))?;
+        let table = word(files, constant(&OFFSETS.files_fdt))?;
+        let array = word(table, constant(&OFFSETS.fdtable_fd))?;
+        let file = word(array + fd as u64 * size_of::<u64>() as u64, 0)?;
+        Self::of_file(file as *const c_void)
+    }
 }
+
+impl<F: Flavour> Sock<F> {
+    #[inline(always)]
+    fn if_any(self) -> Option<Self> {
+        if self.0.is_null() { None } else { Some(self) }
+    }
+}
+
+/// Bits of a file's mode that tell its type, and what they are for a socket (include/uapi/linux/stat.h).
+const FILE_TYPE: u16 = 0o170_000;
+const SOCKET_FILE: u16 = 0o140_000;
 
 /// Reads eight bytes at `offset` bytes into the kernel object at `address`; `None` if they are not there.
 #[inline(always)]
@@ -292,8 +324,8 @@ pub(crate) fn task_ids(task: *const c_void) -> (u32, u32) {
     // SAFETY: `tgid` and `pid` are i32 fields of the typed task.
     unsafe {
         (
-            field(task, constant(&OFFSETS.task_tgid)),
-            field(task, constant(&OFFSETS.task_pid)),
+            Typed::field(task, constant(&OFFSETS.task_tgid)),
+            Typed::field(task, constant(&OFFSETS.task_pid)),
         )
     }
 }
@@ -304,8 +336,8 @@ pub(crate) fn task_ids(task: *const c_void) -> (u32, u32) {
 pub(crate) fn is_last_thread(task: *const c_void) -> bool {
     // SAFETY: `signal` is a pointer to a `signal_struct`, whose `live` is an atomic i32.
     unsafe {
-        let signal: *const c_void = field(task, constant(&OFFSETS.task_signal));
-        field::<i32>(signal, constant(&OFFSETS.signal_live)) == 0
+        let signal: *const c_void = Typed::field(task, constant(&OFFSETS.task_signal));
+        Typed::field::<i32>(signal, constant(&OFFSETS.signal_live)) == 0
     }
 }
 
@@ -315,9 +347,9 @@ pub(crate) fn syscall(regs: *const c_void) -> Option<Buffer> {
     // SAFETY: `regs` is the typed `pt_regs` of the running task.
     let (nr, arg1, arg2) = unsafe {
         (
-            field::<u32>(regs, constant(&SYSCALLS.nr)),
-            field::<u64>(regs, constant(&SYSCALLS.arg1)),
-            field::<u64>(regs, constant(&SYSCALLS.arg2)),
+            Typed::field::<u32>(regs, constant(&SYSCALLS.nr)),
+            Typed::field::<u64>(regs, constant(&SYSCALLS.arg1)),
+            Typed::field::<u64>(regs, constant(&SYSCALLS.arg2)),
         )
     };
     if nr == constant(&SYSCALLS.read)
@@ -337,6 +369,56 @@ pub(crate) fn syscall(regs: *const c_void) -> Option<Buffer> {
         return Some(Buffer::Message { start: arg1 });
     }
     None
+}
+
+/// A register of the running system call's caller, as a raw tracepoint gives it; 0 if it cannot be read.
+#[inline(always)]
+pub(crate) fn register(regs: *const c_void, offset: &'static u32) -> u64 {
+    // SAFETY: registers are u64 fields of `struct pt_regs`.
+    unsafe { Plain::field(regs, constant(offset)) }
+}
+
+/// Layout and numbers of system calls.
+#[inline(always)]
+pub(crate) fn syscalls() -> &'static SyscallAbi {
+    &SYSCALLS
+}
+
+/// Whether `nr` is the number of the system call that `call` is.
+#[inline(always)]
+pub(crate) fn is_call(nr: u32, call: &'static u32) -> bool {
+    nr == constant(call)
+}
+
+/// Where a `struct msghdr` of the kernel keeps its bytes; `None` if that is not in user memory.
+///
+/// Before the transfer, which moves the iterator on (include/linux/uio.h).
+#[inline(always)]
+pub(crate) fn message(message: *const c_void) -> Option<Buffer> {
+    let iter = message.wrapping_byte_add(constant(&OFFSETS.msg_iter) as usize);
+    // SAFETY: fields of `struct iov_iter`; the kind is one byte from 5.14 on, and the low byte of a u32 before.
+    unsafe {
+        let kind = Plain::field::<u8>(iter, constant(&OFFSETS.iter_kind)) as u32
+            & constant(&HOST.iter_kind_mask);
+        if kind == constant(&HOST.iter_is_buffer) {
+            let start: u64 = Plain::field(iter, constant(&OFFSETS.iter_buffer));
+            let offset: u64 = Plain::field(iter, constant(&OFFSETS.iter_offset));
+            return Some(Buffer::Flat {
+                start: start + offset,
+            });
+        }
+        if kind != constant(&HOST.iter_is_vectors) {
+            return None;
+        }
+        let start: u64 = Plain::field(iter, constant(&OFFSETS.iter_vectors));
+        let count: u64 = Plain::field(iter, constant(&OFFSETS.iter_count));
+        if count != 1 {
+            return Some(Buffer::Vectors { start, count });
+        }
+        Some(Buffer::Flat {
+            start: vector(start)?.start,
+        })
+    }
 }
 
 /// User memory of a transfer.

@@ -10,5 +10,6 @@ extern crate std;
 pub mod abi;
 pub mod arrival;
 pub mod frame;
+pub mod host;
 pub mod segment;
 pub mod walk;

@@ -2,10 +2,12 @@
 #![no_std]
 #![no_main]
 
+mod flavour;
 mod kernel;
 mod maps;
 mod payload;
 mod probes;
+mod repeat;
 mod upgrade;
 mod walker;
 

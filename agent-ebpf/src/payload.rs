@@ -2,16 +2,17 @@
 
 use core::{ffi::c_void, mem::offset_of};
 
-use aya_ebpf::helpers::{
-    bpf_get_current_task_btf, bpf_task_pt_regs, generated::bpf_probe_read_user,
-};
+use aya_ebpf::helpers::{bpf_probe_read_kernel, generated::bpf_probe_read_user};
 use inferprobe_ebpf::{
     abi::{COPY_CAP, PAYLOAD_CAP},
     frame::{FRAME_HEAD_LEN, FrameHead, PEEK},
     segment::{Capture, Conn},
 };
 
-use crate::kernel::{self, Buffer};
+use crate::{
+    flavour::Flavour,
+    kernel::{self, Buffer},
+};
 
 /// Vectors of a scattered transfer that are looked at for its last bytes.
 const VECTORS: u32 = 8;
@@ -38,34 +39,13 @@ pub(crate) struct Vector {
     pub(crate) len: u64,
 }
 
-/// The `total` bytes that the running system call has transferred; `None` when its buffer cannot be known.
+/// The `total` bytes that the running call has transferred; `None` when its buffer cannot be known.
 #[inline(always)]
-pub(crate) fn of_current(total: u32) -> Option<Bytes> {
-    if !kernel::reads_payload() {
-        return None;
-    }
-    // SAFETY: both helpers return typed, non-null pointers in tracing programs (5.11, 5.15).
-    let regs = unsafe { bpf_task_pt_regs(bpf_get_current_task_btf()) };
-    match kernel::syscall((regs as *const c_void).cast())? {
-        Buffer::Flat { start } => Some(Bytes {
-            start,
-            vectors: 0,
-            total,
-        }),
-        Buffer::Vectors { start, count } => Some(Bytes {
-            start,
-            vectors: clamp(count),
-            total,
-        }),
-        Buffer::Message { start } => {
-            // msg_iov and msg_iovlen of struct user_msghdr (include/linux/socket.h), the same on all 64-bit architectures.
-            let header: Vector = read(start + 16)?;
-            Some(Bytes {
-                start: header.start,
-                vectors: clamp(header.len),
-                total,
-            })
-        }
+pub(crate) fn of_current<F: Flavour>(total: u32) -> Option<Bytes> {
+    if kernel::reads_payload() {
+        F::transfer(total)
+    } else {
+        None
     }
 }
 
@@ -90,6 +70,16 @@ pub(crate) fn read<T: Copy + Default>(address: u64) -> Option<T> {
     if failed == 0 { Some(value) } else { None }
 }
 
+/// Reads a vector; `None` if it is not there.
+#[inline(always)]
+pub(crate) fn vector(address: u64) -> Option<Vector> {
+    if !kernel::has_vectors() {
+        return read(address);
+    }
+    // SAFETY: the helper checks the address.
+    unsafe { bpf_probe_read_kernel(address as *const Vector) }.ok()
+}
+
 impl Default for Vector {
     #[inline(always)]
     fn default() -> Self {
@@ -104,6 +94,43 @@ impl Bytes {
         vectors: 0,
         total: 0,
     };
+
+    /// `total` bytes of `buffer`; `None` when they cannot be found there.
+    #[inline(always)]
+    pub(crate) fn of(buffer: Buffer, total: u32) -> Option<Self> {
+        match buffer {
+            Buffer::Flat { start } => Some(Self {
+                start,
+                vectors: 0,
+                total,
+            }),
+            Buffer::Vectors { start, count } => Some(Self {
+                start,
+                vectors: clamp(count),
+                total,
+            }),
+            Buffer::Message { start } => {
+                // msg_iov and msg_iovlen of struct user_msghdr (include/linux/socket.h), the same on all 64-bit
+                // architectures.
+                let header: Vector = read(start + 16)?;
+                Some(Self {
+                    start: header.start,
+                    vectors: clamp(header.len),
+                    total,
+                })
+            }
+        }
+    }
+
+    /// The same, of which the verifier knows nothing any more.
+    #[inline(always)]
+    pub(crate) fn settled(self, conn: &mut Conn) -> Self {
+        Self {
+            start: forget(conn, self.start),
+            vectors: forget(conn, self.vectors as u64) as u32,
+            total: forget(conn, self.total as u64) as u32,
+        }
+    }
 
     /// The first bytes and how many there are; `None` when they cannot be read.
     #[inline(always)]
@@ -143,40 +170,49 @@ impl Bytes {
         if self.vectors == 0 {
             return Some((self.start, self.total as u64));
         }
-        let first: Vector = read(self.start)?;
+        let first = vector(self.start)?;
         Some((first.start, smaller(first.len, self.total as u64)))
     }
 
     /// Copies what `capture` asks for into the payload; returns how many bytes came, `None` when memory was unreadable.
     #[inline(always)]
     pub(crate) fn copy(self, conn: &mut Conn, capture: Capture) -> Option<u16> {
+        let capture = Capture {
+            at: forget(conn, capture.at as u64) as u16,
+            len: forget(conn, capture.len as u64) as u16,
+        };
         if capture.len == 0 {
             return Some(0);
         }
         if self.vectors == 0 {
             return copy_flat(conn, capture.at, self.start, capture.len as u64);
         }
-        let mut copied = 0_u16;
+        let mut copied = 0_u32;
         let mut index = 0_u32;
         while index < COPIED_VECTORS {
-            if index >= self.vectors || copied >= capture.len {
+            let left = forget(conn, (capture.len as u32 - copied) as u64);
+            if index >= self.vectors || left == 0 {
                 break;
             }
-            let vector: Vector = read(self.start + index as u64 * size_of::<Vector>() as u64)?;
-            let len = smaller(vector.len, (capture.len - copied) as u64);
-            let came = copy_flat(conn, capture.at + copied, vector.start, len)?;
-            copied += came;
+            let vector = vector(self.start + index as u64 * size_of::<Vector>() as u64)?;
+            let len = smaller(vector.len, left);
+            let came = copy_flat(conn, capture.at + copied as u16, vector.start, len)? as u32;
+            copied = forget(conn, (copied + came) as u64) as u32;
             if (came as u64) < len {
                 break;
             }
             index += 1;
         }
-        Some(copied)
+        Some(copied as u16)
     }
 
-    /// `before` with the transfer's last bytes shifted in; 0 when they are not known.
+    /// The connection's tail with the transfer's last bytes shifted in; 0 when they are not known.
     #[inline(always)]
-    pub(crate) fn tail(self, before: u64) -> u64 {
+    pub(crate) fn tail(self, conn: &mut Conn) -> u64 {
+        if self.total == 0 {
+            return 0;
+        }
+        let before = conn.record.tail;
         if self.vectors == 0 {
             return shift_in(before, self.start, self.total as u64);
         }
@@ -187,14 +223,13 @@ impl Bytes {
             if index >= self.vectors || left == 0 {
                 break;
             }
-            let Some(vector) =
-                read::<Vector>(self.start + index as u64 * size_of::<Vector>() as u64)
+            let Some(vector) = vector(self.start + index as u64 * size_of::<Vector>() as u64)
             else {
                 return 0;
             };
             let len = smaller(vector.len, left);
-            tail = shift_in(tail, vector.start, len);
-            left -= len;
+            tail = forget(conn, shift_in(tail, vector.start, len));
+            left = forget(conn, left - len);
             index += 1;
         }
         if left == 0 { tail } else { 0 }
@@ -204,6 +239,17 @@ impl Bytes {
 #[inline(always)]
 fn smaller(a: u64, b: u64) -> u64 {
     if a < b { a } else { b }
+}
+
+/// `value`, of which the verifier knows nothing any more: else it would follow each way by which it came about apart.
+#[inline(always)]
+pub(crate) fn forget(conn: &mut Conn, value: u64) -> u64 {
+    let scratch: *mut u64 = (&raw mut conn.scratch).cast();
+    // SAFETY: a map value, whose content the verifier does not track.
+    unsafe {
+        scratch.write_volatile(value);
+        scratch.read_volatile()
+    }
 }
 
 /// `value`, which the compiler must not reason about: so that a mask behind it stays, for the verifier to see.

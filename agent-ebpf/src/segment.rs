@@ -6,7 +6,7 @@
 use crate::{
     abi::{ANSWER_HEAD_CAP, COPY_CAP, PAYLOAD_CAP, REQUEST_HEAD_CAP, Record, flag, kind, mode},
     arrival::{Arrival, ArrivalLog},
-    walk::Walk,
+    walk::{Cursor, Walk},
 };
 
 /// Bytes that are carried of a run of reads: heads, requests that one read brings together, and what names a model.
@@ -89,9 +89,14 @@ pub struct Conn {
     pub ended: u8,
     /// 1 while a hook fills the record in: [`crate::abi::DropReason::Contended`].
     pub busy: u32,
+    reserved: u32,
+    /// Where the walk of the latest transfer stands.
+    pub cursor: Cursor,
+    /// Where a program puts numbers down to take them up again.
+    pub scratch: [u64; 4],
 }
 
-const _: () = assert!(size_of::<Conn>() == 176 + 3072 + 136 + 32 + 48);
+const _: () = assert!(size_of::<Conn>() == 176 + 3072 + 136 + 32 + 56 + 32 + 48);
 
 /// Bytes of the user's buffer to copy: `len` of them, to `payload[at..]`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -160,6 +165,9 @@ impl Conn {
             missed: 0,
             ended: 0,
             busy: 0,
+            reserved: 0,
+            cursor: Cursor::NONE,
+            scratch: [0; 4],
         }
     }
 

@@ -5,7 +5,6 @@
 
 use core::{ffi::c_void, mem::offset_of};
 
-use aya_ebpf::helpers::generated::bpf_loop;
 use inferprobe_ebpf::{
     abi::{ANSWER_HEAD_CAP, PAYLOAD_CAP},
     frame::{FRAME_HEAD_LEN, FrameHead, PEEK},
@@ -13,15 +12,16 @@ use inferprobe_ebpf::{
     walk::Walk,
 };
 
-use crate::payload::opaque;
+use crate::{
+    flavour::Flavour,
+    payload::{forget, opaque},
+    repeat::{GO_ON, STOP, repeat},
+};
 
 /// The end of a head.
 const BLANK_LINE: u32 = u32::from_be_bytes(*b"\r\n\r\n");
 /// Where the status stands in `HTTP/1.1 101`.
 const STATUS_AT: u32 = 9;
-/// What a step returns.
-const GO_ON: i64 = 0;
-const STOP: i64 = 1;
 
 /// Where the search for a head's end stands.
 #[repr(C)]
@@ -49,9 +49,10 @@ pub(crate) fn is_agreed(conn: &mut Conn, at: u16) -> bool {
 ///
 /// A call of its own, which hardly any answer makes.
 #[inline(never)]
-pub(crate) fn switches(conn: &mut Conn, bytes: u32) -> bool {
-    let at = conn.record.request_len as u32;
-    let copied = conn.record.answer_len as u32;
+pub(crate) fn switches<F: Flavour>(conn: &mut Conn, bytes: u32) -> bool {
+    let at = forget(conn, conn.record.request_len as u64) as u32;
+    let copied = forget(conn, conn.record.answer_len as u64) as u32;
+    let bytes = forget(conn, bytes as u64) as u32;
     let mut search = Search {
         conn,
         at,
@@ -59,13 +60,13 @@ pub(crate) fn switches(conn: &mut Conn, bytes: u32) -> bool {
         latest: 0,
         reserved: 0,
     };
-    // SAFETY: `step` has the signature that the helper calls, and `search` outlives the loop.
+    // SAFETY: `step` takes a search, which outlives the loop.
     unsafe {
-        bpf_loop(
+        repeat::<F>(
             ANSWER_HEAD_CAP as u32,
-            step as *mut c_void,
+            ANSWER_HEAD_CAP as u32,
+            step,
             (&raw mut search).cast(),
-            0,
         );
     }
     if search.latest != BLANK_LINE || search.seen > copied {
@@ -95,7 +96,7 @@ pub(crate) fn switches(conn: &mut Conn, bytes: u32) -> bool {
 
 /// One step: the next byte is looked at.
 unsafe extern "C" fn step(_index: u32, search: *mut c_void) -> i64 {
-    // SAFETY: the helper hands over what `switches` gave it.
+    // SAFETY: `repeat` hands over what `switches` gave it.
     let search = unsafe { &mut *search.cast::<Search>() };
     // SAFETY: the map value that `switches` was given.
     let conn = unsafe { &mut *search.conn };

@@ -25,7 +25,7 @@ use crate::{
     http::{self, Endpoint, ProbeHealth},
     kernel::{
         loader::{Probes, Wanted},
-        preflight, selftest,
+        preflight,
     },
     metrics::Metrics,
     request_log::RequestLog,
@@ -172,9 +172,8 @@ impl Watching {
             accept_wait: config.accept_wait,
             rung: config.rung,
         };
-        let (probes, mut rings) = Probes::attach(wanted)?;
-        selftest::run(&mut rings, probes.sees_send_start, wanted)?;
-        if !probes.sees_send_start {
+        let (probes, rings) = Probes::attach(wanted)?;
+        if !probes.sees_send_start() {
             info!(
                 "the start of a send is not seen (tcp_sendmsg_locked: Linux 6.16): times of long sends are left out"
             );

@@ -6,7 +6,8 @@
 use aya_ebpf::{macros::tracepoint, programs::TracePointContext};
 
 use crate::{
-    kernel::{cookie_of_descriptor, now_ns},
+    flavour::Plain,
+    kernel::{Sock, now_ns},
     maps,
 };
 
@@ -36,10 +37,10 @@ fn on_accept(ctx: &TracePointContext) {
     if ret < 0 {
         return;
     }
-    let Some(cookie) = cookie_of_descriptor(ret as u32) else {
+    let Some(sk) = Sock::<Plain>::of_descriptor(ret as u32) else {
         return;
     };
-    if let Some(accept) = maps::accept_of(cookie) {
+    if let Some(accept) = maps::accept_of(sk.address()) {
         // SAFETY: a map value; a connection is accepted once.
         unsafe { (*accept).accepted_ns = now_ns() };
     }

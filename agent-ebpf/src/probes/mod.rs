@@ -1,12 +1,16 @@
-//! The hooks, a file each. An entry is three lines; what it does is in its `try_` twin.
+//! The hooks. An entry is three lines; what it does is in its `try_` twin, of which there is one for all kinds of entry.
 
 mod accept;
+mod call;
+mod fentry;
+mod kprobe;
 mod process;
 mod readable;
 mod recv;
 mod scan;
 mod send;
 mod state;
+mod syscall;
 
 use inferprobe_ebpf::abi::DropReason;
 

@@ -4,6 +4,7 @@ use aya_ebpf::{macros::btf_tracepoint, programs::BtfTracePointContext};
 use inferprobe_ebpf::{abi::DropReason, segment::phase};
 
 use crate::{
+    flavour::{Flavour, Typed},
     kernel::{Family, Sock, now_ns},
     maps,
     probes::done,
@@ -11,14 +12,15 @@ use crate::{
 
 #[btf_tracepoint(function = "sk_data_ready")]
 fn sk_data_ready(ctx: BtfTracePointContext) -> i32 {
-    done(try_sk_data_ready(maps::socket(&ctx)))
+    done(try_sk_data_ready(Sock::<Typed>::new(ctx.arg(0))))
 }
 
+/// Notes that bytes came to `sk`; watches a connection of AF_UNIX that is made.
 #[inline(always)]
-fn try_sk_data_ready(sk: Sock) -> Result<(), DropReason> {
-    let mut conn = maps::conn(sk);
+pub(crate) fn try_sk_data_ready<F: Flavour>(sk: Sock<F>) -> Result<(), DropReason> {
+    let mut conn = F::conn(sk);
     if conn.is_null() {
-        let marked = maps::is_marked(sk);
+        let marked = F::is_marked(sk);
         if marked && sk.listens() {
             return if sk.family() == Some(Family::Unix) {
                 maps::watch_address(sk.unix_address())
@@ -30,7 +32,7 @@ fn try_sk_data_ready(sk: Sock) -> Result<(), DropReason> {
             note_unix_send(sk);
             return Ok(());
         }
-        conn = maps::conn_or_new(sk)?;
+        conn = F::conn_or_new(sk)?;
         // SAFETY: a map value, non-null by `conn_or_new`.
         unsafe { (*conn).tracked = 1 };
     }
@@ -61,14 +63,14 @@ fn try_sk_data_ready(sk: Sock) -> Result<(), DropReason> {
 
 /// Notes that a watched AF_UNIX server's send begins: its first bytes became readable at the client's end, `sk`.
 #[inline(always)]
-fn note_unix_send(sk: Sock) {
+fn note_unix_send<F: Flavour>(sk: Sock<F>) {
     if sk.family() != Some(Family::Unix) {
         return;
     }
     let Some(server) = sk.unix_peer() else {
         return;
     };
-    let conn = maps::conn(server);
+    let conn = F::conn(server);
     if conn.is_null() {
         return;
     }
@@ -81,7 +83,7 @@ fn note_unix_send(sk: Sock) {
 
 /// Whether an unknown socket is a connection to a watched AF_UNIX listener. Learns listeners on the way.
 #[inline(always)]
-fn is_unix_child(sk: Sock) -> Result<bool, DropReason> {
+fn is_unix_child<F: Flavour>(sk: Sock<F>) -> Result<bool, DropReason> {
     if sk.family() != Some(Family::Unix) {
         return Ok(false);
     }

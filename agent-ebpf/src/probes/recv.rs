@@ -11,6 +11,7 @@ use inferprobe_ebpf::{
 };
 
 use crate::{
+    flavour::{Flavour, Typed},
     kernel::{Family, Sock, now_ns, reads_payload, tells_accepts},
     maps,
     payload::{self, Bytes},
@@ -26,14 +27,19 @@ const ECONNRESET: i32 = 104;
 #[btf_tracepoint(function = "sock_recv_length")]
 fn sock_recv_length(ctx: BtfTracePointContext) -> i32 {
     done(try_sock_recv_length(
-        maps::socket(&ctx),
+        Sock::<Typed>::new(ctx.arg(0)),
         ctx.arg(1),
         ctx.arg(2),
     ))
 }
 
+/// Takes in that a read of `sk` returned `ret`.
 #[inline(always)]
-fn try_sock_recv_length(sk: Sock, ret: i32, flags: i32) -> Result<(), DropReason> {
+pub(crate) fn try_sock_recv_length<F: Flavour>(
+    sk: Sock<F>,
+    ret: i32,
+    flags: i32,
+) -> Result<(), DropReason> {
     if flags & MSG_PEEK != 0 {
         return Ok(());
     }
@@ -44,13 +50,17 @@ fn try_sock_recv_length(sk: Sock, ret: i32, flags: i32) -> Result<(), DropReason
         return Ok(());
     }
     let bytes = ret as u32;
-    let mut conn = maps::conn(sk);
+    let mut conn = F::conn(sk);
     if conn.is_null() {
         let sign = sign_of_a_watched(sk, bytes);
         if sign == Sign::None {
             return note_taken(sk, bytes);
         }
-        conn = maps::conn_or_new(sk)?;
+        if !F::IS_SURE && sk.is_closed() {
+            // What is kept by address is given up at the close, and would not be again.
+            return Ok(());
+        }
+        conn = F::conn_or_new(sk)?;
         if sign == Sign::Frame {
             // SAFETY: a map value, non-null by `conn_or_new`.
             unsafe { (*conn).join() };
@@ -73,9 +83,12 @@ fn try_sock_recv_length(sk: Sock, ret: i32, flags: i32) -> Result<(), DropReason
 
 /// Takes in a read of `bytes`.
 #[inline(always)]
-fn take_read(conn: &mut Conn, sk: Sock, bytes: u32) {
+fn take_read<F: Flavour>(conn: &mut Conn, sk: Sock<F>, bytes: u32) {
     introduce(conn, sk);
-    let user = Some(payload::of_current(bytes).unwrap_or(Bytes::UNKNOWN));
+    let user = payload::of_current::<F>(bytes)
+        .unwrap_or(Bytes::UNKNOWN)
+        .settled(conn);
+    let user = Some(user);
     let fresh = conn.phase == phase::IDLE && conn.joined == 0;
     let switching = conn.phase == phase::WRITING && conn.switching != 0;
     let mut request_like = false;
@@ -88,7 +101,7 @@ fn take_read(conn: &mut Conn, sk: Sock, bytes: u32) {
                 maps::note_worker(&conn.record);
             }
             if tells_accepts() && conn.record.flags & flag::UNIX == 0 {
-                maps::emit_accepted(conn);
+                maps::emit_accepted(conn, sk.address());
             }
         } else if spoken == mode::STREAMS {
             conn.switch();
@@ -110,7 +123,7 @@ fn take_read(conn: &mut Conn, sk: Sock, bytes: u32) {
         conn.on_steps(conn.consumed.wrapping_sub(bytes));
     }
     if conn.is_walked(bytes) {
-        walker::walk(conn, user, bytes, walker::Side::Requests, now_ns);
+        walker::walk::<F>(conn, user, bytes, walker::Side::Requests, now_ns);
         if conn.record.mode == mode::STREAMS {
             maps::emit(conn, kind::READ, now_ns);
             conn.on_stream_read();
@@ -134,7 +147,7 @@ fn take_read(conn: &mut Conn, sk: Sock, bytes: u32) {
 
 /// Tells of a watched frontend's read of what its worker, at the other end of the connection, replied.
 #[inline(always)]
-fn note_taken(sk: Sock, bytes: u32) -> Result<(), DropReason> {
+fn note_taken<F: Flavour>(sk: Sock<F>, bytes: u32) -> Result<(), DropReason> {
     if !maps::watches(maps::current().0) {
         return Ok(());
     }
@@ -161,7 +174,7 @@ fn note_taken(sk: Sock, bytes: u32) -> Result<(), DropReason> {
 ///
 /// A call of its own: inlined, it takes registers that the path of every read is in need of.
 #[inline(never)]
-fn note_end(sk: Sock) {
+fn note_end<F: Flavour>(sk: Sock<F>) {
     if sk.family() != Some(Family::Unix) || !maps::watches(maps::current().0) {
         return;
     }
@@ -174,11 +187,11 @@ fn note_end(sk: Sock) {
 
 /// State of the worker's socket at the other end of an AF_UNIX connection; null if there is none.
 #[inline(always)]
-fn unix_worker(sk: Sock) -> *mut Conn {
+fn unix_worker<F: Flavour>(sk: Sock<F>) -> *mut Conn {
     let Some(worker) = sk.unix_peer() else {
         return ptr::null_mut();
     };
-    let conn = maps::conn(worker);
+    let conn = F::conn(worker);
     // SAFETY: a map value; the mode is written once, before the first reply.
     if conn.is_null() || unsafe { (*conn).record.mode } != mode::FRAMES {
         return ptr::null_mut();
@@ -189,7 +202,13 @@ fn unix_worker(sk: Sock) -> *mut Conn {
 /// When the first of the bytes just read came, and whether the others came with it, if that is `wanted`; keeps the read
 /// position in any case.
 #[inline(always)]
-fn arrival(conn: &mut Conn, sk: Sock, bytes: u32, now_ns: u64, wanted: bool) -> (Arrival, bool) {
+fn arrival<F: Flavour>(
+    conn: &mut Conn,
+    sk: Sock<F>,
+    bytes: u32,
+    now_ns: u64,
+    wanted: bool,
+) -> (Arrival, bool) {
     if let Some((position, end)) = sk.tcp_positions() {
         let tracked = conn.tracked != 0;
         conn.consumed = position;
@@ -220,19 +239,19 @@ fn arrival(conn: &mut Conn, sk: Sock, bytes: u32, now_ns: u64, wanted: bool) -> 
     }
     match conn.arrivals.of(start, conn.consumed) {
         // A reader that runs beside the sender may take the bytes before the sender has announced them.
-        (Arrival::Unseen, _) if tracked => (Arrival::At(now_ns), false),
+        (Arrival::Unseen, _) if tracked && F::IS_SURE => (Arrival::At(now_ns), false),
         arrival => arrival,
     }
 }
 
 /// Fills in who the socket is, once.
 #[inline(always)]
-fn introduce(conn: &mut Conn, sk: Sock) {
+fn introduce<F: Flavour>(conn: &mut Conn, sk: Sock<F>) {
     conn.record.tgid = maps::current().0;
     if conn.record.cookie != 0 {
         return;
     }
-    conn.record.cookie = sk.cookie();
+    conn.record.cookie = F::cookie(sk);
     if sk.family() == Some(Family::Unix) {
         conn.record.flags = flag::UNIX;
     } else {
@@ -257,13 +276,13 @@ enum Sign {
 /// Its first bytes must look like a request: a watched server is also a client of others. The frames of HTTP/2 look alike
 /// on both sides: there the port must be a server's.
 #[inline(always)]
-fn sign_of_a_watched(sk: Sock, bytes: u32) -> Sign {
+fn sign_of_a_watched<F: Flavour>(sk: Sock<F>, bytes: u32) -> Sign {
     let by_process = maps::watches(maps::current().0);
     let serves = match sk.family() {
         Some(Family::Inet) => {
             let port = sk.local_port();
             let by_port = maps::watches_port(port);
-            if !by_process && !by_port && !maps::is_marked(sk) {
+            if !by_process && !by_port && !F::is_marked(sk) {
                 return Sign::None;
             }
             by_port || maps::serves_port(port)
@@ -271,7 +290,10 @@ fn sign_of_a_watched(sk: Sock, bytes: u32) -> Sign {
         Some(Family::Unix) if by_process && sk.unix_address() != 0 => true,
         _ => return Sign::None,
     };
-    let user = payload::of_current(bytes);
+    if !F::IS_SURE && F::is_marked(sk) {
+        return Sign::Request;
+    }
+    let user = payload::of_current::<F>(bytes);
     match peek(user) {
         Some((first, len))
             if looks_like_request(first, len) || (by_process && begins_frame(first, bytes)) =>

@@ -5,6 +5,7 @@ use core::ffi::c_void;
 use inferprobe_ebpf::abi::DropReason;
 
 use crate::{
+    flavour::{Flavour, Plain, Typed},
     kernel::{self, Family, Sock},
     maps,
     probes::done,
@@ -27,14 +28,29 @@ fn scan_listeners(ctx: *mut TaskFile) -> i32 {
     if task.is_null() || file.is_null() {
         return 0;
     }
-    done(try_scan_listeners(task, file))
+    done(match Sock::<Typed>::of_file(file) {
+        Some(sk) => try_scan_listener(task, sk),
+        None => Ok(()),
+    })
+}
+
+/// The same, where state lies in tables by address.
+#[unsafe(no_mangle)]
+#[unsafe(link_section = "iter/task_file")]
+fn scan_listeners_plain(ctx: *mut TaskFile) -> i32 {
+    // SAFETY: as above.
+    let (task, file) = unsafe { ((*ctx).task, (*ctx).file) };
+    if task.is_null() || file.is_null() {
+        return 0;
+    }
+    done(match Sock::<Plain>::of_file(file) {
+        Some(sk) => try_scan_listener(task, sk),
+        None => Ok(()),
+    })
 }
 
 #[inline(always)]
-fn try_scan_listeners(task: *mut c_void, file: *mut c_void) -> Result<(), DropReason> {
-    let Some(sk) = Sock::of_file(file) else {
-        return Ok(());
-    };
+fn try_scan_listener<F: Flavour>(task: *mut c_void, sk: Sock<F>) -> Result<(), DropReason> {
     let Some(family) = sk.family() else {
         return Ok(());
     };

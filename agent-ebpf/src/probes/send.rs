@@ -8,6 +8,7 @@ use inferprobe_ebpf::{
 };
 
 use crate::{
+    flavour::{Flavour, Typed},
     kernel::{Family, Sock, now_ns, reads_payload},
     maps,
     payload::{self, Bytes},
@@ -18,12 +19,13 @@ use crate::{
 /// The start of a send; 6.16 and later (net/ipv4/tcp.c, `tcp_sendmsg_locked`).
 #[btf_tracepoint(function = "tcp_sendmsg_locked")]
 fn tcp_sendmsg_locked(ctx: BtfTracePointContext) -> i32 {
-    done(try_tcp_sendmsg_locked(maps::socket(&ctx)))
+    done(try_tcp_sendmsg_locked(Sock::<Typed>::new(ctx.arg(0))))
 }
 
+/// Notes that a write to `sk` begins.
 #[inline(always)]
-fn try_tcp_sendmsg_locked(sk: Sock) -> Result<(), DropReason> {
-    let conn = maps::conn(sk);
+pub(crate) fn try_tcp_sendmsg_locked<F: Flavour>(sk: Sock<F>) -> Result<(), DropReason> {
+    let conn = F::conn(sk);
     if conn.is_null() {
         return Ok(());
     }
@@ -38,12 +40,16 @@ fn try_tcp_sendmsg_locked(sk: Sock) -> Result<(), DropReason> {
 /// The return of a send.
 #[btf_tracepoint(function = "sock_send_length")]
 fn sock_send_length(ctx: BtfTracePointContext) -> i32 {
-    done(try_sock_send_length(maps::socket(&ctx), ctx.arg(1)))
+    done(try_sock_send_length(
+        Sock::<Typed>::new(ctx.arg(0)),
+        ctx.arg(1),
+    ))
 }
 
+/// Takes in that a write to `sk` returned `ret`.
 #[inline(always)]
-fn try_sock_send_length(sk: Sock, ret: i32) -> Result<(), DropReason> {
-    let conn = maps::conn(sk);
+pub(crate) fn try_sock_send_length<F: Flavour>(sk: Sock<F>, ret: i32) -> Result<(), DropReason> {
+    let conn = F::conn(sk);
     if conn.is_null() {
         return if ret > 0 && answers_an_earlier_request(sk, ret as u32) {
             Err(DropReason::ReadBeforeWatch)
@@ -62,10 +68,11 @@ fn try_sock_send_length(sk: Sock, ret: i32) -> Result<(), DropReason> {
         return Err(DropReason::Contended);
     }
     let bytes = ret as u32;
-    let user = payload::of_current(bytes);
+    let user = payload::of_current::<F>(bytes).unwrap_or(Bytes::UNKNOWN);
+    let user = Some(user.settled(conn));
     let now_ns = now_ns();
     let is_walked =
-        conn.closed == 0 && conn.phase != phase::IDLE && take_write(conn, user, bytes, now_ns);
+        conn.closed == 0 && conn.phase != phase::IDLE && take_write::<F>(conn, user, bytes, now_ns);
     if shared {
         maps::give_back(conn);
     }
@@ -73,15 +80,15 @@ fn try_sock_send_length(sk: Sock, ret: i32) -> Result<(), DropReason> {
         return Ok(());
     }
     // SAFETY: a map value, non-null by `answers_or_new`; writers of one HTTP/2 connection take turns.
-    let answers = unsafe { &mut *maps::answers_or_new(sk)? };
+    let answers = unsafe { &mut *F::answers_or_new(sk)? };
     answers.on_stream_send(conn, now_ns, bytes);
-    walker::walk(answers, user, bytes, walker::Side::Answers, now_ns);
+    walker::walk::<F>(answers, user, bytes, walker::Side::Answers, now_ns);
     Ok(())
 }
 
 /// Takes in a write of `bytes`; `true`: they are to be walked.
 #[inline(always)]
-fn take_write(conn: &mut Conn, user: Option<Bytes>, bytes: u32, now_ns: u64) -> bool {
+fn take_write<F: Flavour>(conn: &mut Conn, user: Option<Bytes>, bytes: u32, now_ns: u64) -> bool {
     conn.record.tgid = maps::current().0;
     if conn.switching != 0 {
         conn.switching = 0;
@@ -90,7 +97,7 @@ fn take_write(conn: &mut Conn, user: Option<Bytes>, bytes: u32, now_ns: u64) -> 
         }
     }
     if conn.record.mode != mode::STREAMS {
-        return take_message(conn, user, bytes, now_ns);
+        return take_message::<F>(conn, user, bytes, now_ns);
     }
     if conn.joined != 0 {
         if !is_server_sign(user) {
@@ -104,7 +111,7 @@ fn take_write(conn: &mut Conn, user: Option<Bytes>, bytes: u32, now_ns: u64) -> 
 
 /// Takes in a write of bytes that are not walked; `true`: they are to be walked after all.
 #[inline(always)]
-fn take_message(conn: &mut Conn, user: Option<Bytes>, bytes: u32, now_ns: u64) -> bool {
+fn take_message<F: Flavour>(conn: &mut Conn, user: Option<Bytes>, bytes: u32, now_ns: u64) -> bool {
     let looks = if conn.phase == phase::WRITING && conn.record.mode == mode::MESSAGES {
         looks(user, bytes)
     } else {
@@ -118,7 +125,7 @@ fn take_message(conn: &mut Conn, user: Option<Bytes>, bytes: u32, now_ns: u64) -
     };
     let copied = match user {
         Some(user) => {
-            conn.record.tail = user.tail(conn.record.tail);
+            conn.record.tail = user.tail(conn);
             user.copy(conn, plan.capture)
         }
         None => {
@@ -138,7 +145,7 @@ fn take_message(conn: &mut Conn, user: Option<Bytes>, bytes: u32, now_ns: u64) -
     if plan.emit == Some(kind::EXCHANGE)
         && conn.record.mode == mode::MESSAGES
         && upgrade::is_agreed(conn, plan.capture.at)
-        && upgrade::switches(conn, bytes)
+        && upgrade::switches::<F>(conn, bytes)
     {
         conn.take_back_write(bytes);
         maps::emit(conn, kind::READ, now_ns);
@@ -160,10 +167,10 @@ fn take_message(conn: &mut Conn, user: Option<Bytes>, bytes: u32, now_ns: u64) -
 
 /// Whether bytes that a socket without state was given are a watched server's answer: its request was read before.
 #[inline(always)]
-fn answers_an_earlier_request(sk: Sock, bytes: u32) -> bool {
+fn answers_an_earlier_request<F: Flavour>(sk: Sock<F>, bytes: u32) -> bool {
     let watched = maps::watches(maps::current().0)
         || (sk.family() == Some(Family::Inet) && maps::watches_port(sk.local_port()));
-    watched && looks(payload::of_current(bytes), bytes).answer_like
+    watched && looks(payload::of_current::<F>(bytes), bytes).answer_like
 }
 
 #[inline(always)]

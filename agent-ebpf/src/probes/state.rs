@@ -4,7 +4,8 @@ use aya_ebpf::{macros::btf_tracepoint, programs::BtfTracePointContext};
 use inferprobe_ebpf::abi::{DropReason, ProcessEvent, process};
 
 use crate::{
-    kernel::{LISTEN, Sock, now_ns, tells_accepts},
+    flavour::{Flavour, Plain, Typed},
+    kernel::{CLOSED, LISTEN, Sock, now_ns, tells_accepts},
     maps,
     probes::done,
 };
@@ -13,22 +14,36 @@ use crate::{
 const ESTABLISHED: i32 = 1;
 /// TCP states in which the server's side has sent its last byte (include/net/tcp_states.h).
 const FIN_WAIT1: i32 = 4;
-const CLOSE: i32 = 7;
 const LAST_ACK: i32 = 9;
 const CLOSING: i32 = 11;
 
 #[btf_tracepoint(function = "inet_sock_set_state")]
 fn inet_sock_set_state(ctx: BtfTracePointContext) -> i32 {
-    done(try_inet_sock_set_state(maps::socket(&ctx), ctx.arg(2)))
+    done(try_inet_sock_set_state(
+        Sock::<Typed>::new(ctx.arg(0)),
+        ctx.arg(2),
+    ))
+}
+
+/// The same, where state lies in tables by address.
+#[btf_tracepoint(function = "inet_sock_set_state")]
+fn inet_sock_set_state_plain(ctx: BtfTracePointContext) -> i32 {
+    done(try_inet_sock_set_state(
+        Sock::<Plain>::new(ctx.arg(0)),
+        ctx.arg(2),
+    ))
 }
 
 #[inline(always)]
-fn try_inet_sock_set_state(sk: Sock, state: i32) -> Result<(), DropReason> {
+fn try_inet_sock_set_state<F: Flavour>(sk: Sock<F>, state: i32) -> Result<(), DropReason> {
     match state {
         LISTEN => on_listen(sk),
-        ESTABLISHED if tells_accepts() => on_established(sk),
-        FIN_WAIT1 | CLOSE | LAST_ACK | CLOSING => {
+        ESTABLISHED => on_established(sk),
+        FIN_WAIT1 | CLOSED | LAST_ACK | CLOSING => {
             on_close(sk);
+            if state == CLOSED {
+                F::forget(sk);
+            }
             Ok(())
         }
         _ => Ok(()),
@@ -37,11 +52,13 @@ fn try_inet_sock_set_state(sk: Sock, state: i32) -> Result<(), DropReason> {
 
 /// Marks a watched listener: its connections inherit the mark. Runs in `listen`.
 #[inline(always)]
-fn on_listen(sk: Sock) -> Result<(), DropReason> {
+fn on_listen<F: Flavour>(sk: Sock<F>) -> Result<(), DropReason> {
     let (tgid, _) = maps::current();
     let port = sk.local_port();
     if maps::watches_port(port) || maps::watches(tgid) {
         maps::mark(sk)?;
+    } else {
+        F::unmark(sk);
     }
     maps::emit_process(ProcessEvent {
         kind: process::LISTEN,
@@ -54,16 +71,17 @@ fn on_listen(sk: Sock) -> Result<(), DropReason> {
 /// Notes when a connection to a watched listener was established: it has the listener's mark before (net/core/sock.c,
 /// `sk_clone_lock`), and is not accepted before this hook is through, since `accept` takes the lock that is held here.
 #[inline(always)]
-fn on_established(sk: Sock) -> Result<(), DropReason> {
-    if !maps::is_marked(sk) {
+fn on_established<F: Flavour>(sk: Sock<F>) -> Result<(), DropReason> {
+    F::inherit_mark(sk)?;
+    if !tells_accepts() || !F::is_marked(sk) {
         return Ok(());
     }
-    maps::note_established(sk.cookie(), now_ns())
+    maps::note_established(sk.address(), now_ns())
 }
 
 #[inline(always)]
-fn on_close(sk: Sock) {
-    let conn = maps::conn(sk);
+fn on_close<F: Flavour>(sk: Sock<F>) {
+    let conn = F::conn(sk);
     if conn.is_null() {
         return;
     }

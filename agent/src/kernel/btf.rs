@@ -1,4 +1,4 @@
-//! Offsets of struct members, read from the kernel's own type information (BTF).
+//! Offsets of struct members, values of enumerators and names of functions, read from the kernel's own type information (BTF).
 //!
 //! Only what offsets need of the format (Documentation/bpf/btf.rst, v6.18): aya's parser does not give members.
 
@@ -25,6 +25,7 @@ const KIND_ENUM: u32 = 6;
 const KIND_TYPEDEF: u32 = 8;
 const KIND_VOLATILE: u32 = 9;
 const KIND_CONST: u32 = 10;
+const KIND_FUNC: u32 = 12;
 const KIND_FUNC_PROTO: u32 = 13;
 const KIND_VAR: u32 = 14;
 const KIND_DATASEC: u32 = 15;
@@ -96,6 +97,44 @@ impl<'a> Types<'a> {
             ty = self.resolve(of)?;
         }
         Ok(bits / 8)
+    }
+
+    /// Offset in bytes of the first of `paths` that the struct called `name` has.
+    pub fn offset_of_any(&self, name: &str, paths: &[&str]) -> Result<u32, BtfError> {
+        let mut missing = None;
+        for path in paths {
+            match self.offset(name, path) {
+                Err(err @ BtfError::NoMember(..)) => missing = missing.or(Some(err)),
+                found => return found,
+            }
+        }
+        Err(missing.unwrap_or_else(|| BtfError::NoMember(name.into(), String::new())))
+    }
+
+    /// Value of the enumerator called `name`, of whichever `enum`; `None` if there is none.
+    pub fn enumerator(&self, name: &str) -> Option<u32> {
+        for &position in &self.positions {
+            let ty = self.type_at(position as usize).ok()?;
+            if ty.kind != KIND_ENUM {
+                continue;
+            }
+            for index in 0..ty.members {
+                let at = ty.position + 12 + index * 8;
+                if self.string(u32_at(self.data, at).ok()?) == Some(name.as_bytes()) {
+                    return u32_at(self.data, at + 4).ok();
+                }
+            }
+        }
+        None
+    }
+
+    /// Whether the kernel has a function called `name`.
+    pub fn has_function(&self, name: &str) -> bool {
+        self.positions.iter().any(|&position| {
+            self.type_at(position as usize).is_ok_and(|ty| {
+                ty.kind == KIND_FUNC && self.string(ty.name) == Some(name.as_bytes())
+            })
+        })
     }
 
     fn named_struct(&self, name: &str) -> Result<Type, BtfError> {
@@ -207,7 +246,7 @@ mod tests {
     /// A BTF image: `struct outer { int a; struct { int b; inner c; }; }`, `typedef struct inner inner`,
     /// `struct inner { int d; int e; }`.
     fn image() -> Vec<u8> {
-        let strings = b"\0int\0a\0b\0c\0outer\0d\0e\0inner\0";
+        let strings = b"\0int\0a\0b\0c\0outer\0d\0e\0inner\0FIRST\0SECOND\0call\0";
         let name = |needle: &str| {
             let needle = format!("{needle}\0");
             let at = strings
@@ -256,6 +295,18 @@ mod tests {
             0,
             4,
             32,
+            // 6: enum
+            0,
+            KIND_ENUM << 24 | 2,
+            4,
+            name("FIRST"),
+            3,
+            name("SECOND"),
+            4,
+            // 7: function
+            name("call"),
+            KIND_FUNC << 24,
+            0,
         ];
         let types: Vec<u8> = words.iter().flat_map(|word| word.to_ne_bytes()).collect();
         let mut data = Vec::new();
@@ -277,6 +328,27 @@ mod tests {
         assert_eq!(types.offset("outer", "b"), Ok(4));
         assert_eq!(types.offset("outer", "c.e"), Ok(12));
         assert_eq!(types.offset("inner", "e"), Ok(4));
+    }
+
+    #[test]
+    fn enumerators_and_functions_are_known_by_name() {
+        let data = image();
+        let types = Types::parse(&data).unwrap();
+        assert_eq!(types.enumerator("SECOND"), Some(4));
+        assert_eq!(types.enumerator("call"), None);
+        assert!(types.has_function("call"));
+        assert!(!types.has_function("outer"));
+    }
+
+    #[test]
+    fn the_first_name_that_a_struct_has_is_taken() {
+        let data = image();
+        let types = Types::parse(&data).unwrap();
+        assert_eq!(types.offset_of_any("outer", &["z", "b", "a"]), Ok(4));
+        assert_eq!(
+            types.offset_of_any("outer", &["y", "z"]),
+            Err(BtfError::NoMember("outer".into(), "y".into()))
+        );
     }
 
     #[test]

@@ -1,48 +1,24 @@
 //! Loads the programs into the kernel and attaches them; detaches by being dropped.
 
-use std::{
-    fs,
-    io::{self, Read as _},
-};
+use std::{fs, io::Read as _};
 
 use anyhow::{Context as _, Result};
-use aya::{
-    Btf, Ebpf, EbpfLoader, Endianness, include_bytes_aligned,
-    programs::{BtfTracePoint, Iter, ProgramError, TracePoint},
-};
-use inferprobe_ebpf::abi::SyscallAbi;
-use tracing::debug;
+use aya::{Btf, Ebpf, EbpfLoader, Endianness, include_bytes_aligned, programs::Iter};
+use inferprobe_ebpf::host::{Host, Offsets, SyscallAbi};
+use tracing::warn;
 
 use crate::kernel::{
+    attach::{self, Kernel, NOT_PERMITTED},
     btf::Types,
+    hooks::{ACCEPT, Flavour, HOOKS, Hook},
     ladder::{HookReport, Kind, Refused, Rung},
     offsets,
     preflight::BTF_PATH,
     rings::Rings,
+    selftest::{self, Sight},
 };
 
 static OBJECT: &[u8] = include_bytes_aligned!(concat!(env!("OUT_DIR"), "/inferprobe-ebpf"));
-
-/// Hooks that the agent cannot do without, and the kernel that brought each.
-const REQUIRED_HOOKS: [(&str, &str); 7] = [
-    ("sk_data_ready", "Linux 6.3"),
-    ("sock_recv_length", "Linux 6.3"),
-    ("sock_send_length", "Linux 6.3"),
-    ("inet_sock_set_state", "Linux 4.16"),
-    ("sched_process_exec", "Linux 3.4"),
-    ("sched_process_exit", "Linux 2.6"),
-    ("sched_process_fork", "Linux 2.6"),
-];
-
-/// What the report calls them.
-const HOOK_NAMES: [&str; 7] = ["readable", "recv", "send", "state", "exec", "exit", "fork"];
-
-/// The start of a TCP send: without it the first write is known at its return alone. Linux 6.16.
-const SEND_START_HOOK: &str = "tcp_sendmsg_locked";
-
-/// System calls whose return tells of an accept: attached only if that is wanted, for the kernel then takes a longer way
-/// through every system call of the host.
-const ACCEPT_HOOKS: [&str; 2] = ["sys_exit_accept", "sys_exit_accept4"];
 
 /// What the programs are to tell beside the times of requests.
 #[derive(Debug, Clone, Copy)]
@@ -58,17 +34,13 @@ pub struct Wanted {
 /// Why the probes could not be attached, as one line with the remedy.
 #[derive(Debug, thiserror::Error)]
 pub enum LoadError {
-    /// The kernel lacks a hook.
+    /// The kernel takes a hook in none of its ways.
     #[error(
-        "this kernel has no tracepoint {hook} ({since} brought it); run on a newer kernel, \
-         or with --no-probes for host and GPU figures alone"
+        "this kernel takes the hook {} in none of its ways ({}); run on a newer kernel, or with --no-probes for host and \
+         GPU figures alone; `inferprobe doctor` shows all hooks",
+        .0.hook, why(.0)
     )]
-    NoHook {
-        /// Name of the hook.
-        hook: &'static str,
-        /// First kernel that has it.
-        since: &'static str,
-    },
+    NoHook(HookReport),
     /// The kernel has nothing of the kind that was asked for.
     #[error(
         "--rung {rung}: {reason}; leave the option out to have the best that this kernel takes"
@@ -79,116 +51,143 @@ pub enum LoadError {
         /// What stood in the way.
         reason: String,
     },
+    /// An accept cannot be seen.
+    #[error(
+        "--accept-wait: {}; run as root, with tracefs mounted (mount -t tracefs tracefs /sys/kernel/tracing), on a kernel \
+         with CONFIG_FTRACE_SYSCALLS=y, or leave the option out",
+        why(.0)
+    )]
+    NoAccept(HookReport),
+    /// The kernel does not let this process load programs.
+    #[error(
+        "the kernel refused the probes: run with CAP_BPF and CAP_PERFMON outside of any user namespace, or with \
+         --no-probes for host and GPU figures alone"
+    )]
+    NotPermitted,
     /// The kernel refused something else.
     #[error("{0:#}")]
-    Refused(anyhow::Error),
+    Refused(#[from] anyhow::Error),
 }
 
-impl From<anyhow::Error> for LoadError {
-    fn from(err: anyhow::Error) -> Self {
-        let refused = err
-            .chain()
-            .filter_map(|cause| cause.downcast_ref::<io::Error>())
-            // EACCES, which has the same kind, is the verifier's.
-            .any(|cause| cause.raw_os_error() == Some(rustix::io::Errno::PERM.raw_os_error()));
-        Self::Refused(match refused {
-            true => err.context(
-                "the kernel refused the probes: run with CAP_BPF and CAP_PERFMON outside of any user namespace, \
-                 or with --no-probes for host and GPU figures alone",
-            ),
-            false => err,
+fn why(report: &HookReport) -> String {
+    let reasons: Vec<String> = report
+        .refused
+        .iter()
+        .map(|refused| {
+            let Refused {
+                kind,
+                target,
+                reason,
+            } = refused;
+            format!("{} {target}: {reason}", kind.name())
         })
+        .collect();
+    reasons.join("; ")
+}
+
+/// One try at all hooks together: the flavour of the programs, and where on the ladder they may stand.
+#[derive(Debug, Clone, Copy)]
+struct Attempt {
+    flavour: Flavour,
+    rungs: &'static [Rung],
+    /// Whether it is only worth while if arrivals are seen.
+    sees_arrivals: bool,
+}
+
+/// The attempts, best first.
+const ATTEMPTS: [Attempt; 3] = [
+    Attempt {
+        flavour: Flavour::Typed,
+        rungs: &[Rung::Tracepoint, Rung::Fentry],
+        sees_arrivals: true,
+    },
+    Attempt {
+        flavour: Flavour::Plain,
+        rungs: &[Rung::Kprobe],
+        sees_arrivals: true,
+    },
+    Attempt {
+        flavour: Flavour::Plain,
+        rungs: &[Rung::Syscall],
+        sees_arrivals: false,
+    },
+];
+
+impl Attempt {
+    /// The one attempt that holds to `rung`.
+    fn at(rung: Rung) -> Self {
+        let (flavour, rungs): (_, &[Rung]) = match rung {
+            Rung::Tracepoint => (Flavour::Typed, &[Rung::Tracepoint]),
+            Rung::Fentry => (Flavour::Typed, &[Rung::Fentry]),
+            Rung::Kprobe => (Flavour::Plain, &[Rung::Kprobe]),
+            Rung::Syscall => (Flavour::Plain, &[Rung::Syscall]),
+        };
+        Self {
+            flavour,
+            rungs,
+            sees_arrivals: rung != Rung::Syscall,
+        }
+    }
+
+    fn takes(&self, hook: &Hook) -> bool {
+        hook.needed || (self.sees_arrivals && hook.name == READABLE)
     }
 }
+
+/// Name of the hook that tells of arrivals.
+const READABLE: &str = "readable";
+/// Name of the hook that tells of the start of a send.
+const SEND_START: &str = "send_start";
+/// Name of the hook that other hooks may come with.
+const SEND: &str = "send";
 
 /// Attached programs. Dropping it detaches them and frees every map.
 #[derive(Debug)]
 pub struct Probes {
     ebpf: Ebpf,
-    /// Whether the start of a TCP send is seen.
-    pub sees_send_start: bool,
+    flavour: Flavour,
     hooks: Vec<HookReport>,
 }
 
 impl Probes {
-    /// Loads and attaches every program that is needed for what is `wanted`.
+    /// Loads and attaches the best programs that this kernel takes for what is `wanted`, and has them prove themselves.
     pub fn attach(wanted: Wanted) -> Result<(Self, Rings), LoadError> {
-        if let Some(rung) = wanted.rung
-            && rung != Rung::Tracepoint
-        {
-            let reason = "this build has no hooks of that kind".into();
-            return Err(LoadError::NoRung { rung, reason });
-        }
         let raw = fs::read(BTF_PATH).with_context(|| format!("read {BTF_PATH}"))?;
         let types = Types::parse(&raw).context("index the kernel's BTF")?;
-        let offsets = offsets::resolve(&types).context("resolve kernel field offsets")?;
-        drop(types);
         let btf = Btf::parse(&raw, Endianness::default()).context("parse the kernel's BTF")?;
-        drop(raw);
-        let syscalls = match wanted.payload {
-            true => offsets::SYSCALLS,
-            false => SyscallAbi::NONE,
+        let kernel = Kernel {
+            types: &types,
+            btf: &btf,
         };
-        let accept_wait = u32::from(wanted.accept_wait);
-        let mut loader = EbpfLoader::new();
-        if !wanted.accept_wait {
-            loader.map_max_entries("ACCEPTS", 1);
+        let loading = Loading {
+            kernel,
+            offsets: offsets::resolve(&types).context("resolve kernel field offsets")?,
+            host: Host {
+                payload: wanted.payload.into(),
+                accept_wait: wanted.accept_wait.into(),
+                ..offsets::host(&types)
+            },
+            wanted,
+        };
+        let mut refused = Reasons::default();
+        if let Some(rung) = wanted.rung {
+            let outcome = loading.attempt(Attempt::at(rung), &mut refused);
+            return outcome.map_err(|err| match err {
+                LoadError::NoHook(report) => LoadError::NoRung {
+                    rung,
+                    reason: format!("hook {}: {}", report.hook, why(&report)),
+                },
+                err => err,
+            });
         }
-        let mut ebpf = loader
-            .btf(Some(&btf))
-            .override_global("OFFSETS", bytemuck::bytes_of(&offsets), true)
-            .override_global("SYSCALLS", bytemuck::bytes_of(&syscalls), true)
-            .override_global("ACCEPT_WAIT", &accept_wait, true)
-            .load(OBJECT)
-            .context("load the eBPF object")?;
-        for (hook, since) in REQUIRED_HOOKS {
-            if !attach_hook(&mut ebpf, hook, &btf)? {
-                return Err(LoadError::NoHook { hook, since });
+        let mut last = None;
+        for attempt in ATTEMPTS {
+            match loading.attempt(attempt, &mut refused) {
+                Err(err @ LoadError::NoHook(_)) => last = Some(err),
+                outcome => return outcome,
             }
         }
-        let sees_send_start = attach_hook(&mut ebpf, SEND_START_HOOK, &btf)?;
-        let mut hooks: Vec<HookReport> = HOOK_NAMES
-            .into_iter()
-            .map(|hook| HookReport {
-                hook,
-                kind: Some(Kind::TpBtf),
-                refused: Vec::new(),
-            })
-            .collect();
-        hooks.push(HookReport {
-            hook: "send_start",
-            kind: sees_send_start.then_some(Kind::TpBtf),
-            refused: if sees_send_start {
-                Vec::new()
-            } else {
-                vec![Refused {
-                    kind: Kind::TpBtf,
-                    target: SEND_START_HOOK,
-                    reason: "no such tracepoint (Linux 6.16)".into(),
-                }]
-            },
-        });
-        if wanted.accept_wait {
-            for hook in ACCEPT_HOOKS {
-                attach_syscall(&mut ebpf, hook)?;
-            }
-        }
-        let scan: &mut Iter = ebpf
-            .program_mut("scan_listeners")
-            .context("find program scan_listeners")?
-            .try_into()
-            .context("open program scan_listeners")?;
-        scan.load("task_file", &btf)
-            .map_err(|err| refusal("scan_listeners", err))?;
-        let rings = Rings::take(&mut ebpf)?;
-        Ok((
-            Self {
-                ebpf,
-                sees_send_start,
-                hooks,
-            },
-            rings,
-        ))
+        Err(last.expect("there are attempts"))
     }
 
     /// What each hook is on.
@@ -196,77 +195,202 @@ impl Probes {
         &self.hooks
     }
 
+    /// Whether the start of a TCP send is seen.
+    pub fn sees_send_start(&self) -> bool {
+        self.has(SEND_START)
+    }
+
+    /// Whether it is seen when bytes arrive.
+    pub fn sees_arrivals(&self) -> bool {
+        self.has(READABLE)
+    }
+
+    fn has(&self, name: &str) -> bool {
+        self.hooks
+            .iter()
+            .any(|report| report.hook == name && report.kind.is_some())
+    }
+
     /// Marks the listeners that watched processes and ports have already.
     pub fn scan_listeners(&mut self) -> Result<()> {
+        let name = match self.flavour {
+            Flavour::Typed => "scan_listeners",
+            Flavour::Plain => "scan_listeners_plain",
+        };
         let scan: &mut Iter = self
             .ebpf
-            .program_mut("scan_listeners")
-            .context("find program scan_listeners")?
+            .program_mut(name)
+            .with_context(|| format!("find program {name}"))?
             .try_into()
-            .context("open program scan_listeners")?;
-        let id = scan.attach().context("attach scan_listeners")?;
+            .with_context(|| format!("open program {name}"))?;
+        let id = scan.attach().with_context(|| format!("attach {name}"))?;
         let link = scan
             .take_link(id)
-            .context("take the link of scan_listeners")?;
+            .with_context(|| format!("take the link of {name}"))?;
         let mut pass = link
             .into_file()
-            .context("open the iterator scan_listeners")?;
+            .with_context(|| format!("open the iterator {name}"))?;
         // The program writes nothing: reading to the end is what walks every open file.
         pass.read_to_end(&mut Vec::new())
-            .context("run the iterator scan_listeners")?;
+            .with_context(|| format!("run the iterator {name}"))?;
         Ok(())
     }
 }
 
-/// Loads and attaches one hook; `false` when the kernel does not have it.
-fn attach_hook(ebpf: &mut Ebpf, hook: &'static str, btf: &Btf) -> Result<bool, LoadError> {
-    let program: &mut BtfTracePoint = ebpf
-        .program_mut(hook)
-        .with_context(|| format!("find program {hook}"))?
-        .try_into()
-        .with_context(|| format!("open program {hook}"))?;
-    match program.load(hook, btf) {
-        Ok(()) => {}
-        Err(ProgramError::Btf(_)) => return Ok(false),
-        Err(err) => return Err(refusal(hook, err).into()),
-    }
-    program.attach().with_context(|| format!("attach {hook}"))?;
-    Ok(true)
-}
+/// Why hooks were not attached better, by the hook's name.
+#[derive(Default)]
+struct Reasons(Vec<(&'static str, Refused)>);
 
-/// Loads and attaches the hook of a system call.
-fn attach_syscall(ebpf: &mut Ebpf, hook: &'static str) -> Result<()> {
-    let program: &mut TracePoint = ebpf
-        .program_mut(hook)
-        .with_context(|| format!("find program {hook}"))?
-        .try_into()
-        .with_context(|| format!("open program {hook}"))?;
-    program.load().map_err(|err| refusal(hook, err))?;
-    match program.attach("syscalls", hook) {
-        Ok(_) => Ok(()),
-        // The tracepoint's number could not be read.
-        Err(err @ (ProgramError::TracePointError(_) | ProgramError::IOError(_))) => {
-            Err(anyhow::Error::new(err).context(format!(
-                "--accept-wait: cannot find tracepoint {hook}; run as root, with tracefs mounted (mount -t tracefs \
-                 tracefs /sys/kernel/tracing), on a kernel with CONFIG_FTRACE_SYSCALLS=y, or leave the option out"
-            )))
+impl Reasons {
+    fn report(&self, hook: &'static str, kind: Option<Kind>) -> HookReport {
+        let of_hook = self.0.iter().filter(|(name, _)| *name == hook);
+        HookReport {
+            hook,
+            kind,
+            refused: of_hook.map(|(_, refused)| refused.clone()).collect(),
         }
-        Err(err) => Err(anyhow::Error::new(err).context(format!("attach {hook}"))),
     }
 }
 
-/// Why a program was not loaded, in a line: the verifier's log, of thousands, goes to the debug log.
-fn refusal(hook: &str, err: ProgramError) -> anyhow::Error {
-    match err {
-        ProgramError::LoadError {
-            io_error,
-            verifier_log,
-        } => {
-            debug!(hook, %verifier_log, "refused");
-            anyhow::Error::new(io_error).context(format!(
-                "load {hook} (RUST_LOG=debug shows the verifier's log)"
-            ))
+/// What every attempt has in common.
+struct Loading<'a> {
+    kernel: Kernel<'a>,
+    offsets: Offsets,
+    host: Host,
+    wanted: Wanted,
+}
+
+impl Loading<'_> {
+    fn attempt(
+        &self,
+        attempt: Attempt,
+        refused: &mut Reasons,
+    ) -> Result<(Probes, Rings), LoadError> {
+        let mut ebpf = self.load(attempt)?;
+        let mut hooks: Vec<HookReport> = Vec::new();
+        for hook in &HOOKS {
+            let is_sent = hook
+                .unless
+                .is_some_and(|function| !self.kernel.types.has_function(function));
+            let kind = if is_sent {
+                hooks
+                    .iter()
+                    .find_map(|report| (report.hook == SEND).then_some(report.kind))
+                    .flatten()
+            } else {
+                self.climb(&mut ebpf, hook, attempt, refused)
+            };
+            let report = refused.report(hook.name, kind);
+            if kind.is_some() {
+                hooks.push(report);
+            } else if attempt.takes(hook) {
+                let is_permission = |refused: &Refused| refused.reason == NOT_PERMITTED;
+                // Of the first hook there is no other way.
+                return Err(
+                    match hooks.is_empty() && report.refused.iter().any(is_permission) {
+                        true => LoadError::NotPermitted,
+                        false => LoadError::NoHook(report),
+                    },
+                );
+            } else if hook.is_for(attempt.flavour) {
+                hooks.push(report);
+            }
         }
-        err => anyhow::Error::new(err).context(format!("load {hook}")),
+        if self.wanted.accept_wait {
+            let kind = self.climb(&mut ebpf, &ACCEPT, attempt, refused);
+            let report = refused.report(ACCEPT.name, kind);
+            if kind.is_none() {
+                return Err(LoadError::NoAccept(report));
+            }
+            hooks.push(report);
+        }
+        let mut rings = Rings::take(&mut ebpf)?;
+        let probes = Probes {
+            ebpf,
+            flavour: attempt.flavour,
+            hooks,
+        };
+        let sight = Sight {
+            arrivals: probes.sees_arrivals(),
+            send_start: probes.sees_send_start(),
+        };
+        match selftest::run(&mut rings, sight, self.wanted) {
+            Ok(()) => Ok((probes, rings)),
+            Err(err) => {
+                let reason = format!("{err:#}");
+                warn!(rungs = ?attempt.rungs, reason, "a kind of hook does not tell the truth here");
+                for report in probes.hooks.iter().filter(|report| report.hook == "recv") {
+                    refused.0.extend(report.kind.map(|kind| {
+                        let target = "self-test";
+                        let reason = reason.clone();
+                        (
+                            report.hook,
+                            Refused {
+                                kind,
+                                target,
+                                reason,
+                            },
+                        )
+                    }));
+                }
+                Err(LoadError::NoHook(refused.report("recv", None)))
+            }
+        }
+    }
+
+    /// Attaches the hook in the best way that the attempt allows; what it is on then.
+    fn climb(
+        &self,
+        ebpf: &mut Ebpf,
+        hook: &Hook,
+        attempt: Attempt,
+        refused: &mut Reasons,
+    ) -> Option<Kind> {
+        let ways = hook.ways.iter().filter(|way| {
+            way.flavour == attempt.flavour
+                && way.rung.is_none_or(|rung| attempt.rungs.contains(&rung))
+        });
+        for way in ways {
+            match attach::attach(ebpf, self.kernel, way) {
+                Ok(()) => return Some(way.kind),
+                Err(err) => refused.0.push((hook.name, err)),
+            }
+        }
+        None
+    }
+
+    /// Loads the object, with the maps that the flavour needs.
+    fn load(&self, attempt: Attempt) -> Result<Ebpf> {
+        let Attempt { flavour, rungs, .. } = attempt;
+        let host = Host {
+            kernel_vectors: rungs.contains(&Rung::Kprobe).into(),
+            ..self.host
+        };
+        let syscalls = match self.wanted.payload || flavour == Flavour::Plain {
+            true => offsets::SYSCALLS,
+            false => SyscallAbi::NONE,
+        };
+        let mut loader = EbpfLoader::new();
+        if !self.wanted.accept_wait {
+            loader.map_max_entries("ACCEPTS", 1);
+        }
+        if flavour == Flavour::Typed {
+            for map in [
+                "CONNS_BY_ADDRESS",
+                "ANSWERS_BY_ADDRESS",
+                "MARKED",
+                "INODES",
+                "CALLS",
+            ] {
+                loader.map_max_entries(map, 1);
+            }
+        }
+        loader
+            .btf(Some(self.kernel.btf))
+            .override_global("OFFSETS", bytemuck::bytes_of(&self.offsets), true)
+            .override_global("SYSCALLS", bytemuck::bytes_of(&syscalls), true)
+            .override_global("HOST", bytemuck::bytes_of(&host), true)
+            .load(OBJECT)
+            .context("load the eBPF object")
     }
 }

@@ -2,7 +2,9 @@
 //!
 //! Knows nothing of protocols, processes' names or metrics.
 
+pub mod attach;
 pub mod btf;
+pub mod hooks;
 pub mod ladder;
 pub mod loader;
 pub mod offsets;

@@ -18,8 +18,17 @@ const REQUEST: &[u8] = b"GET /inferprobe-self-test HTTP/1.1\r\n\r\n";
 const ANSWER: &[u8] = b"HTTP/1.1 204 No Content\r\n\r\n";
 const DEADLINE: Duration = Duration::from_secs(2);
 
+/// What of an exchange can be seen with the hooks at hand.
+#[derive(Debug, Clone, Copy)]
+pub struct Sight {
+    /// When bytes arrive.
+    pub arrivals: bool,
+    /// When a send begins.
+    pub send_start: bool,
+}
+
 /// Exchanges a request with itself and requires its true record back, with all that is `wanted`.
-pub fn run(rings: &mut Rings, sees_send_start: bool, wanted: Wanted) -> Result<()> {
+pub fn run(rings: &mut Rings, sight: Sight, wanted: Wanted) -> Result<()> {
     // The port is known to the listener before it is watched, so a second, watched listener takes the exchange.
     let port = TcpListener::bind(("127.0.0.1", 0))
         .and_then(|free| free.local_addr())
@@ -29,7 +38,7 @@ pub fn run(rings: &mut Rings, sees_send_start: bool, wanted: Wanted) -> Result<(
     let exchanged = exchange(port);
     let outcome = exchanged.and_then(|peer_port| {
         let found = await_record(rings, port)?;
-        check(&found, peer_port, sees_send_start, wanted)
+        check(&found, peer_port, sight, wanted)
     });
     rings.set_port(port, false)?;
     drain(rings);
@@ -86,9 +95,9 @@ struct Found {
     answer: Vec<u8>,
 }
 
-fn check(found: &Found, peer_port: u16, sees_send_start: bool, wanted: Wanted) -> Result<()> {
+fn check(found: &Found, peer_port: u16, sight: Sight, wanted: Wanted) -> Result<()> {
     let record = &found.record;
-    let in_order = record.arrival_ns > 0
+    let in_order = (record.arrival_ns > 0) == sight.arrivals
         && record.arrival_ns <= record.first_read_ns
         && record.first_read_ns <= record.last_read_ns
         && record.last_read_ns <= record.first_write_ns
@@ -98,7 +107,7 @@ fn check(found: &Found, peer_port: u16, sees_send_start: bool, wanted: Wanted) -
         "self-test: wrong peer port; this kernel is not supported"
     );
     ensure!(
-        record.flags & flag::ARRIVAL_KNOWN != 0,
+        (record.flags & flag::ARRIVAL_KNOWN != 0) == sight.arrivals,
         "self-test: no arrival time; this kernel is not supported"
     );
     ensure!(
@@ -127,7 +136,7 @@ fn check(found: &Found, peer_port: u16, sees_send_start: bool, wanted: Wanted) -
         "self-test: no accept, or at a wrong time; leave --accept-wait out on this kernel"
     );
     ensure!(
-        sees_send_start == (record.flags & flag::WRITE_AT_RETURN == 0),
+        sight.send_start == (record.flags & flag::WRITE_AT_RETURN == 0),
         "self-test: the start of a send was not seen; this kernel is not supported"
     );
     Ok(())

@@ -1,18 +1,15 @@
 //! The maps, and the few things done with them. Knows no hook.
 
-use core::{ffi::c_void, ptr};
+pub(crate) mod calls;
+pub(crate) mod sockets;
+
+use core::ffi::c_void;
 
 use aya_ebpf::{
-    bindings::{
-        BPF_ANY, BPF_RB_AVAIL_DATA, BPF_RB_FORCE_WAKEUP, BPF_RB_NO_WAKEUP,
-        BPF_SK_STORAGE_GET_F_CREATE, bpf_map_type::BPF_MAP_TYPE_SK_STORAGE,
-    },
+    bindings::{BPF_ANY, BPF_RB_AVAIL_DATA, BPF_RB_FORCE_WAKEUP, BPF_RB_NO_WAKEUP},
     btf_maps::{Array, HashMap, LruHashMap, PerCpuArray, RingBuf},
-    helpers::{
-        bpf_get_current_pid_tgid, bpf_ringbuf_output, bpf_ringbuf_query, bpf_sk_storage_get,
-    },
+    helpers::{bpf_get_current_pid_tgid, bpf_ringbuf_output, bpf_ringbuf_query},
     macros::btf_map,
-    programs::BtfTracePointContext,
 };
 use inferprobe_ebpf::{
     abi::{
@@ -21,7 +18,10 @@ use inferprobe_ebpf::{
     segment::Conn,
 };
 
-use crate::kernel::{Family, Sock, now_ns};
+use crate::{
+    flavour::Flavour,
+    kernel::{Family, Sock, now_ns},
+};
 
 /// Bytes waiting in the ring from which a record wakes the agent up; below, the agent's own timer does.
 const WAKEUP_BYTES: u64 = 512 << 10;
@@ -29,57 +29,6 @@ const WAKEUP_BYTES: u64 = 512 << 10;
 const CONTENDED_LOOKS: u32 = 1024;
 /// Time after which a progress slot may go to another socket: the agent has long read it by then.
 const SLOT_HELD_NS: u64 = 1_000_000_000;
-
-/// A socket storage map; `FLAGS` beside the one that the kernel asks for.
-#[repr(C)]
-struct SkStorage<T, const FLAGS: usize> {
-    r#type: *const [i32; BPF_MAP_TYPE_SK_STORAGE as usize],
-    key: *const i32,
-    value: *const T,
-    max_entries: *const [i32; 0],
-    map_flags: *const [i32; FLAGS],
-}
-
-// SAFETY: the fields are placeholders that the loader reads types from; nothing dereferences them.
-unsafe impl<T, const FLAGS: usize> Sync for SkStorage<T, FLAGS> {}
-
-impl<T, const FLAGS: usize> SkStorage<T, FLAGS> {
-    const fn new() -> Self {
-        Self {
-            r#type: ptr::null(),
-            key: ptr::null(),
-            value: ptr::null(),
-            max_entries: ptr::null(),
-            map_flags: ptr::null(),
-        }
-    }
-
-    /// The socket's entry; null if it has none.
-    #[inline(always)]
-    fn get(&'static self, sk: Sock) -> *mut T {
-        // SAFETY: this is a socket storage map, and `sk` came from a hook's typed argument.
-        unsafe { bpf_sk_storage_get(self.as_ptr(), sk.as_ptr(), ptr::null_mut(), 0) }.cast()
-    }
-
-    /// The socket's entry, made of zeros if it had none.
-    #[inline(always)]
-    fn get_or_insert(&'static self, sk: Sock) -> Result<*mut T, DropReason> {
-        let create = BPF_SK_STORAGE_GET_F_CREATE.into();
-        // SAFETY: as in `get`; without a first value the kernel makes one of zeros (kernel/bpf/bpf_local_storage.c).
-        let entry =
-            unsafe { bpf_sk_storage_get(self.as_ptr(), sk.as_ptr(), ptr::null_mut(), create) };
-        if entry.is_null() {
-            Err(DropReason::NoStorage)
-        } else {
-            Ok(entry.cast())
-        }
-    }
-
-    #[inline(always)]
-    fn as_ptr(&'static self) -> *mut c_void {
-        ptr::from_ref(self).cast_mut().cast()
-    }
-}
 
 /// A connection on its way to the server's process.
 #[repr(C)]
@@ -90,24 +39,6 @@ pub(crate) struct Accept {
     /// When the server's call returned with it; 0: not seen.
     pub(crate) accepted_ns: u64,
 }
-
-/// `BPF_F_NO_PREALLOC`, which socket storage asks for.
-const NO_PREALLOC: usize = 1;
-/// `BPF_F_CLONE`: a connection gets a copy of its listener's entry before its first byte.
-const CLONE: usize = 1 << 9;
-
-/// State of watched connections.
-#[btf_map]
-static CONNS: SkStorage<Conn, NO_PREALLOC> = SkStorage::new();
-
-/// State of the answers of watched connections of HTTP/2: on these, one task may write while another reads.
-#[btf_map]
-static ANSWERS: SkStorage<Conn, NO_PREALLOC> = SkStorage::new();
-
-/// Marks of watched listeners, which their connections inherit. One byte, so that accepting a connection costs the
-/// server next to nothing, and its state is only allocated by its own hooks, where a failure does it no harm.
-#[btf_map]
-static MARKS: SkStorage<u8, { NO_PREALLOC | CLONE }> = SkStorage::new();
 
 #[btf_map]
 static RECORDS: RingBuf<Record, { 4 << 20 }> = RingBuf::new();
@@ -137,7 +68,8 @@ static LISTENERS: LruHashMap<u64, u8, 1024> = LruHashMap::new();
 #[btf_map]
 static SERVED: LruHashMap<u32, u8, 1024> = LruHashMap::new();
 
-/// Accepts of watched TCP connections that were not read from yet, by cookie; in use if the agent asks for them.
+/// Accepts of watched TCP connections that were not read from yet, by the address of their socket; in use if the agent
+/// asks for them.
 #[btf_map]
 static ACCEPTS: LruHashMap<u64, Accept, 16384> = LruHashMap::new();
 
@@ -152,24 +84,6 @@ pub(crate) fn count(reason: DropReason) {
         // SAFETY: the slot is this CPU's own, and programs are not preempted by the same program.
         unsafe { *slot += 1 };
     }
-}
-
-/// State of a watched socket; null for any other, and before its first bytes.
-#[inline(always)]
-pub(crate) fn conn(sk: Sock) -> *mut Conn {
-    CONNS.get(sk)
-}
-
-/// State of a socket, made if there was none.
-#[inline(always)]
-pub(crate) fn conn_or_new(sk: Sock) -> Result<*mut Conn, DropReason> {
-    CONNS.get_or_insert(sk)
-}
-
-/// State of the answers of an HTTP/2 connection, made if there was none.
-#[inline(always)]
-pub(crate) fn answers_or_new(sk: Sock) -> Result<*mut Conn, DropReason> {
-    ANSWERS.get_or_insert(sk)
 }
 
 /// Takes the connection for a hook that fills its record in; `false` when another one keeps it for too long.
@@ -206,8 +120,8 @@ pub(crate) fn give_back(conn: &mut Conn) {
 
 /// Marks a listener as watched.
 #[inline(always)]
-pub(crate) fn mark(sk: Sock) -> Result<(), DropReason> {
-    MARKS.get_or_insert(sk)?;
+pub(crate) fn mark<F: Flavour>(sk: Sock<F>) -> Result<(), DropReason> {
+    F::mark(sk)?;
     if sk.family() == Some(Family::Inet) {
         // Without room, an older connection of HTTP/2 is not joined.
         let _ = SERVED.insert(sk.local_port() as u32, 1, BPF_ANY.into());
@@ -219,12 +133,6 @@ pub(crate) fn mark(sk: Sock) -> Result<(), DropReason> {
 #[inline(always)]
 pub(crate) fn serves_port(port: u16) -> bool {
     SERVED.get_ptr(port as u32).is_some()
-}
-
-/// Whether the socket is a watched listener, or was accepted by one.
-#[inline(always)]
-pub(crate) fn is_marked(sk: Sock) -> bool {
-    !MARKS.get(sk).is_null()
 }
 
 /// Sends the record of `conn` up, with its payload.
@@ -294,30 +202,30 @@ pub(crate) fn emit_taken(cookie: u64, bytes: u32, now_ns: u64) -> Result<(), Dro
         .map_err(|_| DropReason::RingFull)
 }
 
-/// Notes that connection `cookie` was established.
+/// Notes that the connection whose socket is at `address` was established.
 #[inline(always)]
-pub(crate) fn note_established(cookie: u64, now_ns: u64) -> Result<(), DropReason> {
+pub(crate) fn note_established(address: u64, now_ns: u64) -> Result<(), DropReason> {
     let accept = Accept {
         established_ns: now_ns,
         accepted_ns: 0,
     };
     ACCEPTS
-        .insert(cookie, accept, BPF_ANY.into())
+        .insert(address, accept, BPF_ANY.into())
         .map_err(|_| DropReason::MapFull)
 }
 
-/// Whether connection `cookie` is watched and was not read from yet, so that its accept is of interest.
+/// The accept of the connection whose socket is at `address`, if it is watched and was not read from yet.
 #[inline(always)]
-pub(crate) fn accept_of(cookie: u64) -> Option<*mut Accept> {
-    ACCEPTS.get_ptr_mut(cookie)
+pub(crate) fn accept_of(address: u64) -> Option<*mut Accept> {
+    ACCEPTS.get_ptr_mut(address)
 }
 
-/// Tells when the connection of `conn` was accepted, as far as that was seen; does so once.
+/// Tells when the connection of `conn`, whose socket is at `address`, was accepted, as far as that was seen; does so once.
 ///
 /// A call of its own, for the room that a record takes on the stack.
 #[inline(never)]
-pub(crate) fn emit_accepted(conn: &Conn) {
-    let Some(accept) = accept_of(conn.record.cookie) else {
+pub(crate) fn emit_accepted(conn: &Conn, address: u64) {
+    let Some(accept) = accept_of(address) else {
         return;
     };
     // SAFETY: a map value, which the one task that accepted the connection has written.
@@ -326,7 +234,7 @@ pub(crate) fn emit_accepted(conn: &Conn) {
         accepted_ns,
     } = unsafe { *accept };
     // It may have left already.
-    let _ = ACCEPTS.remove(conn.record.cookie);
+    let _ = ACCEPTS.remove(address);
     if accepted_ns == 0 {
         return;
     }
@@ -484,10 +392,4 @@ pub(crate) fn watches_address(address: u64) -> bool {
 pub(crate) fn current() -> (u32, u32) {
     let both = bpf_get_current_pid_tgid();
     ((both >> 32) as u32, both as u32)
-}
-
-/// The hook's first argument, which is a socket in all socket hooks.
-#[inline(always)]
-pub(crate) fn socket(ctx: &BtfTracePointContext) -> Sock {
-    Sock::new(ctx.arg::<*mut c_void>(0))
 }
