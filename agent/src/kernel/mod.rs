@@ -4,6 +4,7 @@
 
 pub mod attach;
 pub mod btf;
+pub mod capabilities;
 pub mod hooks;
 pub mod ladder;
 pub mod loader;

@@ -2,6 +2,8 @@
 
 use std::{fs, path::Path};
 
+use crate::kernel::capabilities::{Capabilities, Capability};
+
 /// The kernel's own type information.
 pub const BTF_PATH: &str = "/sys/kernel/btf/vmlinux";
 
@@ -19,7 +21,7 @@ pub enum Obstacle {
         "missing capability {0}; run as root, or grant it (systemd: AmbientCapabilities=CAP_BPF CAP_PERFMON; \
          Kubernetes: securityContext.privileged), or run with --no-probes for host and GPU figures alone"
     )]
-    NoCapability(&'static str),
+    NoCapability(Capability),
     /// Kernel lockdown in confidentiality mode.
     #[error(
         "kernel lockdown is in confidentiality mode, which forbids reading kernel memory from eBPF; boot with \
@@ -28,27 +30,19 @@ pub enum Obstacle {
     Lockdown,
 }
 
-/// `CAP_SYS_ADMIN`, which includes the two below.
-const CAP_SYS_ADMIN: u32 = 21;
-const CAP_PERFMON: u32 = 38;
-const CAP_BPF: u32 = 39;
-
 /// Looks at this host.
 pub fn check() -> Result<(), Obstacle> {
-    let status = fs::read_to_string("/proc/self/status").unwrap_or_default();
     let lockdown = fs::read_to_string("/sys/kernel/security/lockdown").unwrap_or_default();
-    judge(Path::new(BTF_PATH).exists(), &status, &lockdown)
+    let held = Capabilities::effective();
+    judge(Path::new(BTF_PATH).exists(), held, &lockdown)
 }
 
-fn judge(has_btf: bool, status: &str, lockdown: &str) -> Result<(), Obstacle> {
-    let capabilities = effective_capabilities(status);
-    let holds = |capability: u32| capabilities >> capability & 1 == 1;
-    if !holds(CAP_SYS_ADMIN) {
-        if !holds(CAP_BPF) {
-            return Err(Obstacle::NoCapability("CAP_BPF"));
-        }
-        if !holds(CAP_PERFMON) {
-            return Err(Obstacle::NoCapability("CAP_PERFMON"));
+fn judge(has_btf: bool, held: Capabilities, lockdown: &str) -> Result<(), Obstacle> {
+    if !held.holds(Capability::SYS_ADMIN) {
+        for needed in [Capability::BPF, Capability::PERFMON] {
+            if !held.holds(needed) {
+                return Err(Obstacle::NoCapability(needed));
+            }
         }
     }
     if lockdown.contains("[confidentiality]") {
@@ -60,54 +54,39 @@ fn judge(has_btf: bool, status: &str, lockdown: &str) -> Result<(), Obstacle> {
     Ok(())
 }
 
-/// The `CapEff` mask of `/proc/self/status`; 0 if it is not there.
-fn effective_capabilities(status: &str) -> u64 {
-    status
-        .lines()
-        .find_map(|line| line.strip_prefix("CapEff:"))
-        .and_then(|mask| u64::from_str_radix(mask.trim(), 16).ok())
-        .unwrap_or(0)
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    const ROOT: &str = "Name:\tx\nCapEff:\t000001ffffffffff\n";
+    const ROOT: u64 = 0x1ff_ffff_ffff;
     const OPEN: &str = "[none] integrity confidentiality\n";
 
     #[test]
     fn the_first_obstacle_is_named() {
-        let none = "CapEff:\t0000000000000000\n";
-        let bpf_only = "CapEff:\t0000008000000000\n";
-        let both = "CapEff:\t000000c000000000\n";
-        let admin = "CapEff:\t0000000000200000\n";
+        let mask = |held: &[Capability]| held.iter().map(|one| 1 << one.number()).sum();
+        let (bpf, perfmon) = (Capability::BPF, Capability::PERFMON);
+        let confidential = "none integrity [confidentiality]\n";
         let cases = [
             (true, ROOT, OPEN, Ok(())),
-            (true, both, "", Ok(())),
-            (true, admin, OPEN, Ok(())),
-            (true, none, OPEN, Err(Obstacle::NoCapability("CAP_BPF"))),
-            (true, "", OPEN, Err(Obstacle::NoCapability("CAP_BPF"))),
+            (true, mask(&[bpf, perfmon]), "", Ok(())),
+            (true, mask(&[Capability::SYS_ADMIN]), OPEN, Ok(())),
+            (true, 0, OPEN, Err(Obstacle::NoCapability(bpf))),
             (
                 true,
-                bpf_only,
+                mask(&[bpf]),
                 OPEN,
-                Err(Obstacle::NoCapability("CAP_PERFMON")),
+                Err(Obstacle::NoCapability(perfmon)),
             ),
-            (
-                true,
-                ROOT,
-                "none integrity [confidentiality]\n",
-                Err(Obstacle::Lockdown),
-            ),
+            (true, ROOT, confidential, Err(Obstacle::Lockdown)),
             (true, ROOT, "none [integrity] confidentiality\n", Ok(())),
             (false, ROOT, OPEN, Err(Obstacle::NoBtf)),
         ];
-        for (has_btf, status, lockdown, expected) in cases {
+        for (has_btf, mask, lockdown, expected) in cases {
+            let held = Capabilities::from_mask(mask);
             assert_eq!(
-                judge(has_btf, status, lockdown),
+                judge(has_btf, held, lockdown),
                 expected,
-                "{status:?} {lockdown:?}"
+                "{held:?} {lockdown:?}"
             );
         }
     }
@@ -116,7 +95,7 @@ mod tests {
     fn every_obstacle_is_one_line_with_a_remedy() {
         for obstacle in [
             Obstacle::NoBtf,
-            Obstacle::NoCapability("CAP_BPF"),
+            Obstacle::NoCapability(Capability::BPF),
             Obstacle::Lockdown,
         ] {
             let line = obstacle.to_string();

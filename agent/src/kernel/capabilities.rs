@@ -1,0 +1,194 @@
+//! Which capabilities the calling thread has, by name.
+//!
+//! Knows nothing of what they are for.
+
+use std::{fmt, fs};
+
+/// Names by number (include/uapi/linux/capability.h), without their `CAP_`.
+const NAMES: [&str; 41] = [
+    "CHOWN",
+    "DAC_OVERRIDE",
+    "DAC_READ_SEARCH",
+    "FOWNER",
+    "FSETID",
+    "KILL",
+    "SETGID",
+    "SETUID",
+    "SETPCAP",
+    "LINUX_IMMUTABLE",
+    "NET_BIND_SERVICE",
+    "NET_BROADCAST",
+    "NET_ADMIN",
+    "NET_RAW",
+    "IPC_LOCK",
+    "IPC_OWNER",
+    "SYS_MODULE",
+    "SYS_RAWIO",
+    "SYS_CHROOT",
+    "SYS_PTRACE",
+    "SYS_PACCT",
+    "SYS_ADMIN",
+    "SYS_BOOT",
+    "SYS_NICE",
+    "SYS_RESOURCE",
+    "SYS_TIME",
+    "SYS_TTY_CONFIG",
+    "MKNOD",
+    "LEASE",
+    "AUDIT_WRITE",
+    "AUDIT_CONTROL",
+    "SETFCAP",
+    "MAC_OVERRIDE",
+    "MAC_ADMIN",
+    "SYSLOG",
+    "WAKE_ALARM",
+    "BLOCK_SUSPEND",
+    "AUDIT_READ",
+    "PERFMON",
+    "BPF",
+    "CHECKPOINT_RESTORE",
+];
+
+/// One capability, by its number.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Capability(u32);
+
+impl Capability {
+    /// Reading files, and looking through folders, whose mode forbids it.
+    pub const DAC_READ_SEARCH: Self = Self(2);
+    /// Looking into processes of other users.
+    pub const SYS_PTRACE: Self = Self(19);
+    /// Among much else, all that [`Self::PERFMON`] and [`Self::BPF`] allow.
+    pub const SYS_ADMIN: Self = Self(21);
+    /// Exceeding resource limits.
+    pub const SYS_RESOURCE: Self = Self(24);
+    /// Reading kernel memory from eBPF programs.
+    pub const PERFMON: Self = Self(38);
+    /// Loading eBPF programs and making their maps.
+    pub const BPF: Self = Self(39);
+
+    /// The capability of a number, as the kernel counts them.
+    pub const fn from_number(number: u32) -> Self {
+        Self(number)
+    }
+
+    /// Its number, as the kernel counts them.
+    pub const fn number(self) -> u32 {
+        self.0
+    }
+}
+
+impl fmt::Display for Capability {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match NAMES.get(self.0 as usize) {
+            Some(name) => write!(f, "CAP_{name}"),
+            None => write!(f, "CAP_{}", self.0),
+        }
+    }
+}
+
+/// A set of capabilities.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Capabilities(u64);
+
+impl Capabilities {
+    /// A set from its mask, a bit for each number.
+    pub const fn from_mask(mask: u64) -> Self {
+        Self(mask)
+    }
+
+    /// Its mask, a bit for each number.
+    pub const fn mask(self) -> u64 {
+        self.0
+    }
+
+    /// What the calling thread may do now; nothing where procfs does not tell.
+    pub fn effective() -> Self {
+        Self::own("CapEff:")
+    }
+
+    /// What the calling thread may take up.
+    pub fn permitted() -> Self {
+        Self::own("CapPrm:")
+    }
+
+    /// What a program that the calling thread becomes may be granted at most.
+    pub fn bounding() -> Self {
+        Self::own("CapBnd:")
+    }
+
+    fn own(key: &str) -> Self {
+        // A process's status is that of its first thread; capabilities belong to threads.
+        let status = fs::read_to_string("/proc/thread-self/status").unwrap_or_default();
+        Self::parse(&status, key)
+    }
+
+    /// The mask behind `key` in the text of a `/proc/PID/status`; the empty set if there is none.
+    fn parse(status: &str, key: &str) -> Self {
+        let mask = status.lines().find_map(|line| line.strip_prefix(key));
+        let mask = mask.and_then(|mask| u64::from_str_radix(mask.trim(), 16).ok());
+        Self(mask.unwrap_or(0))
+    }
+
+    /// Whether `capability` is in the set.
+    pub const fn holds(self, capability: Capability) -> bool {
+        capability.0 < u64::BITS && self.0 >> capability.0 & 1 == 1
+    }
+
+    /// Every capability in the set, by number.
+    pub fn iter(self) -> impl Iterator<Item = Capability> {
+        (0..u64::BITS)
+            .map(Capability)
+            .filter(move |capability| self.holds(*capability))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_mask_is_read_by_its_key() {
+        let status = "Name:\tx\nCapPrm:\t0000000000000000\nCapEff:\t000001c000080004\n";
+        let names = |key: &str| -> Vec<String> {
+            let set = Capabilities::parse(status, key);
+            set.iter().map(|one| one.to_string()).collect()
+        };
+        assert_eq!(
+            names("CapEff:"),
+            [
+                "CAP_DAC_READ_SEARCH",
+                "CAP_SYS_PTRACE",
+                "CAP_PERFMON",
+                "CAP_BPF",
+                "CAP_CHECKPOINT_RESTORE",
+            ]
+        );
+        assert!(names("CapPrm:").is_empty());
+        assert!(names("CapBnd:").is_empty());
+    }
+
+    #[test]
+    fn what_is_no_mask_is_the_empty_set() {
+        for status in ["", "CapEff:", "CapEff:\tall\n", "CapEff:\t-1\n"] {
+            let set = Capabilities::parse(status, "CapEff:");
+            assert_eq!(set, Capabilities::default(), "{status:?}");
+        }
+    }
+
+    #[test]
+    fn named_capabilities_have_the_kernels_numbers() {
+        for (capability, name) in [
+            (Capability::DAC_READ_SEARCH, "CAP_DAC_READ_SEARCH"),
+            (Capability::SYS_PTRACE, "CAP_SYS_PTRACE"),
+            (Capability::SYS_ADMIN, "CAP_SYS_ADMIN"),
+            (Capability::SYS_RESOURCE, "CAP_SYS_RESOURCE"),
+            (Capability::PERFMON, "CAP_PERFMON"),
+            (Capability::BPF, "CAP_BPF"),
+            (Capability::from_number(63), "CAP_63"),
+        ] {
+            assert_eq!(capability.to_string(), name);
+        }
+        assert!(!Capabilities::from_mask(u64::MAX).holds(Capability::from_number(64)));
+    }
+}
