@@ -24,6 +24,7 @@ use crate::{
     exchange::table::Table,
     http::{self, Endpoint, ProbeHealth},
     kernel::{
+        choice::{self, kind_name},
         loader::{Probes, Wanted},
         preflight,
     },
@@ -178,12 +179,16 @@ impl Watching {
                 "the start of a send is not seen (tcp_sendmsg_locked: Linux 6.16): times of long sends are left out"
             );
         }
+        for report in probes.hooks() {
+            metrics.hook(report.hook, kind_name(report.kind));
+        }
+        let hooks = choice::line(probes.hooks());
         let registry = Registry::new(config.watches.clone(), config.catalogue.clone());
         let table = Table::new(config.payload);
         let mut watcher = Watcher::new(probes, rings, registry, table, metrics.clone(), log)?;
         let found = watcher.discover(&config.management)?;
         give_back_memory();
-        info!(processes = found, "probes attached");
+        info!(processes = found, hooks, "probes attached");
         let demo = if config.demo && found == 0 && config.watches.is_empty() {
             Some(start_demo(&mut watcher)?)
         } else {

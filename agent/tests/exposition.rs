@@ -207,6 +207,13 @@ fn publish_figures(metrics: &Metrics) {
     metrics.collector_up("requests", true);
     metrics.collector_up("cpu", false);
     metrics.collector_up_until("gpu", until);
+    for (hook, kind) in [
+        ("recv", "tp_btf"),
+        ("send", "kprobe"),
+        ("send_start", "none"),
+    ] {
+        metrics.hook(hook, kind);
+    }
     metrics.set_process(ProcessSample {
         cpu_s: 1.25,
         resident_bytes: 12_345_678,

@@ -5,6 +5,7 @@
 pub mod attach;
 pub mod btf;
 pub mod capabilities;
+pub mod choice;
 pub mod hooks;
 pub mod ladder;
 pub mod loader;

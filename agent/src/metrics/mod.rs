@@ -47,6 +47,7 @@ struct State {
     lost: BTreeMap<&'static str, u64>,
     unfinished: BTreeMap<&'static str, u64>,
     collectors: BTreeMap<&'static str, Liveness>,
+    hooks: BTreeMap<&'static str, &'static str>,
     gpu_errors: BTreeMap<u32, u64>,
     figures: Figures,
 }
@@ -69,6 +70,7 @@ impl Metrics {
                 lost: BTreeMap::new(),
                 unfinished: BTreeMap::new(),
                 collectors: BTreeMap::new(),
+                hooks: BTreeMap::new(),
                 gpu_errors: BTreeMap::new(),
                 figures: Figures::default(),
             }),
@@ -150,6 +152,11 @@ impl Metrics {
         self.state().collectors.insert(collector, liveness);
     }
 
+    /// Says which kind of program a hook of the probes is on, `none` if it is on nothing.
+    pub fn hook(&self, hook: &'static str, kind: &'static str) {
+        self.state().hooks.insert(hook, kind);
+    }
+
     /// Publishes the busy share of all CPUs, percent; `None` takes the figure away.
     pub fn set_cpu_pct(&self, cpu_pct: Option<f64>) {
         self.state().figures.cpu_pct = cpu_pct;
@@ -212,6 +219,9 @@ impl Metrics {
             };
             let value = Value::Integer(u64::from(up));
             samples.push(&names::COLLECTOR_UP, &[*collector], value);
+        }
+        for (hook, kind) in &state.hooks {
+            samples.push(&names::HOOK_INFO, &[*hook, *kind], Value::Integer(1));
         }
         for (index, count) in &state.gpu_errors {
             let device = index.to_string();

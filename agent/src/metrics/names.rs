@@ -135,6 +135,7 @@ const STAGE: &[&str] = &["stage"];
 const LABEL: &[&str] = &["label"];
 const REASON: &[&str] = &["reason"];
 const COLLECTOR: &[&str] = &["collector"];
+const HOOK: &[&str] = &["hook", "kind"];
 const GPU: &[&str] = &["device"];
 const BUILD: &[&str] = &["version"];
 const SCALED: &[&str] = &["model"];
@@ -235,6 +236,8 @@ families! {
         "Records of the kernel side that did not become part of a request.");
     COLLECTOR_UP: own("inferprobe_collector_up", Gauge, "", COLLECTOR,
         "Whether a source of figures works: 1 if it does, 0 if not.");
+    HOOK_INFO: own("inferprobe_hook_info", Gauge, "", HOOK,
+        "The kind of eBPF program that each hook of the probes is on; none where it is on nothing; always 1.");
     GPU_ERRORS: own("inferprobe_gpu_errors_total", Counter, "", GPU,
         "Readings of a GPU that NVML refused.");
     BUILD_INFO: own("inferprobe_build_info", Gauge, "", BUILD,
