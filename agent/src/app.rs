@@ -20,7 +20,7 @@ use tracing::{info, warn};
 use crate::{
     collectors::{gpu, host},
     config::{Config, Target, Watch},
-    demo,
+    demo, doctor,
     exchange::table::Table,
     http::{self, Endpoint, ProbeHealth},
     kernel::{
@@ -267,6 +267,13 @@ pub fn serve(config: Config) -> Result<()> {
 /// Runs the example server.
 pub fn demo_server(args: &crate::cli::DemoArgs) -> Result<()> {
     runtime()?.block_on(demo::run(args))
+}
+
+/// Looks at this host, and prints what it allows to be measured.
+pub fn doctor(options: &doctor::Options) -> Result<doctor::Outcome> {
+    let (text, outcome) = doctor::examine(options).context("write the report as JSON")?;
+    write!(io::stdout(), "{text}").context("print the report")?;
+    Ok(outcome)
 }
 
 /// Has TorchServe scale a model, and prints what it says.

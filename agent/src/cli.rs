@@ -23,6 +23,8 @@ pub enum Command {
     Serve(Box<ServeArgs>),
     /// Run the example inference server: two models, and a gentle stream of requests to itself.
     DemoServer(DemoArgs),
+    /// Say what this host allows to be measured, and what would bring the rest: exit code 0 all, 1 not all, 2 nothing.
+    Doctor(DoctorArgs),
     /// Have TorchServe run a number of workers of a model.
     Scale(ScaleArgs),
     /// Keep a model's queue time near a target by changing its number of workers in TorchServe.
@@ -82,6 +84,20 @@ pub struct DemoArgs {
     /// TCP port on 127.0.0.1 to listen on; 0 takes a free one. The port is printed as one line
     #[arg(long, default_value_t = 0)]
     pub port: u16,
+}
+
+/// Options of `doctor`.
+#[derive(Debug, Clone, Args)]
+pub struct DoctorArgs {
+    /// Print one JSON object instead of a table
+    #[arg(long)]
+    pub json: bool,
+    /// NVML library to load instead of the system's libnvidia-ml.so.1
+    #[arg(long, value_name = "PATH")]
+    pub nvml_library: Option<PathBuf>,
+    /// Hold the probes to one kind of hook, as `serve` would: tracepoint, fentry, kprobe or syscall
+    #[arg(long, value_name = "RUNG")]
+    pub rung: Option<String>,
 }
 
 /// Options of `scale`.

@@ -281,7 +281,8 @@ impl Watch {
     }
 }
 
-fn parse_rung(value: &str) -> Result<Rung, ConfigError> {
+/// Checks the value of `--rung`.
+pub(crate) fn parse_rung(value: &str) -> Result<Rung, ConfigError> {
     value
         .parse()
         .map_err(|err: UnknownRung| ConfigError::Invalid {

@@ -8,6 +8,7 @@ pub mod cli;
 pub mod collectors;
 pub mod config;
 pub mod demo;
+pub mod doctor;
 pub mod exchange;
 pub mod frontends;
 pub mod http;

@@ -7,6 +7,7 @@ use inferprobe::{
     app,
     cli::{Cli, Command, ServeArgs},
     config::{Config, ConfigError},
+    doctor,
     torchserve::{autoscale::options::Options, scale::Scale},
 };
 use tracing_subscriber::EnvFilter;
@@ -29,6 +30,13 @@ fn main() -> ExitCode {
         None => serve(&cli.serve),
         Some(Command::Serve(args)) => serve(&args),
         Some(Command::DemoServer(args)) => ended(app::demo_server(&args)),
+        Some(Command::Doctor(args)) => match doctor::Options::check(&args) {
+            Ok(options) => app::doctor(&options).map_or_else(
+                |err| ended(Err(err)),
+                |outcome| ExitCode::from(outcome.exit_code()),
+            ),
+            Err(err) => refused(&err),
+        },
         Some(Command::Scale(args)) => checked(Scale::check(&args), |scale| app::scale(&scale)),
         Some(Command::Autoscale(args)) => checked(Options::check(&args), app::autoscale),
     }
@@ -41,11 +49,13 @@ fn serve(args: &ServeArgs) -> ExitCode {
 fn checked<T>(args: Result<T, ConfigError>, run: impl FnOnce(T) -> anyhow::Result<()>) -> ExitCode {
     match args {
         Ok(args) => ended(run(args)),
-        Err(err) => {
-            eprintln!("inferprobe: {err}");
-            ExitCode::from(USAGE)
-        }
+        Err(err) => refused(&err),
     }
+}
+
+fn refused(err: &ConfigError) -> ExitCode {
+    eprintln!("inferprobe: {err}");
+    ExitCode::from(USAGE)
 }
 
 fn ended(outcome: anyhow::Result<()>) -> ExitCode {

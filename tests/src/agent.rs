@@ -334,15 +334,29 @@ pub fn run_unprivileged_to_end(args: &[&str]) -> Ended {
     if !rustix::process::geteuid().is_root() {
         return run_to_end(args);
     }
-    // A copy where nobody may run it: the build folder may lie in a closed home.
+    let (_folder, copy) = open_copy();
+    let mut command = Command::new(copy);
+    command.uid(NOBODY).gid(NOBODY);
+    end_of(command, args)
+}
+
+/// As [`run_to_end`], through a program that runs it differently, such as `setpriv`.
+pub fn run_through_to_end(through: &[&str], args: &[&str]) -> Ended {
+    let (program, options) = through.split_first().expect("a program to run it through");
+    let (_folder, copy) = open_copy();
+    let mut command = Command::new(program);
+    command.args(options).arg(copy);
+    end_of(command, args)
+}
+
+/// A copy of the agent where anybody may run it: the build folder may lie in a closed home.
+fn open_copy() -> (TempDir, PathBuf) {
     let folder = tempfile::tempdir().expect("a folder for the agent's copy");
     let open = std::fs::Permissions::from_mode(0o755);
     std::fs::set_permissions(folder.path(), open).expect("the folder is ours");
     let copy = folder.path().join("inferprobe");
     std::fs::copy(agent_binary(), &copy).expect("the agent can be copied");
-    let mut command = Command::new(copy);
-    command.uid(NOBODY).gid(NOBODY);
-    end_of(command, args)
+    (folder, copy)
 }
 
 /// As [`run_to_end`], with no tracefs mounted. Needs root.

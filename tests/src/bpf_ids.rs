@@ -2,7 +2,11 @@
 
 use std::fmt;
 
-/// `bpf(2)` commands that open an object by its id (include/uapi/linux/bpf.h, `enum bpf_cmd`).
+/// `bpf(2)` commands that give the next id (include/uapi/linux/bpf.h, `enum bpf_cmd`).
+const PROG_GET_NEXT_ID: libc::c_long = 11;
+const MAP_GET_NEXT_ID: libc::c_long = 12;
+const LINK_GET_NEXT_ID: libc::c_long = 31;
+/// Those that open an object by its id.
 const PROG_GET_FD_BY_ID: libc::c_long = 13;
 const MAP_GET_FD_BY_ID: libc::c_long = 14;
 const LINK_GET_FD_BY_ID: libc::c_long = 30;
@@ -63,6 +67,37 @@ fn ids_in(info: &str) -> Vec<BpfId> {
             Some(BpfId { kind, id })
         })
         .collect()
+}
+
+/// Every BPF object that the kernel has, sorted. Needs root.
+pub fn all() -> Vec<BpfId> {
+    let kinds = [
+        (Kind::Program, PROG_GET_NEXT_ID),
+        (Kind::Map, MAP_GET_NEXT_ID),
+        (Kind::Link, LINK_GET_NEXT_ID),
+    ];
+    let of_kind = |(kind, command)| {
+        let ids = std::iter::successors(next_id(command, 0), move |id| next_id(command, *id));
+        ids.map(move |id| BpfId { kind, id })
+    };
+    let mut ids: Vec<BpfId> = kinds.into_iter().flat_map(of_kind).collect();
+    ids.sort_unstable();
+    ids
+}
+
+/// The next id behind `id`; `None` behind the last.
+fn next_id(command: libc::c_long, id: u32) -> Option<u32> {
+    // The part of `union bpf_attr` that these commands use: start_id, next_id, open_flags.
+    let mut attr = [id, 0, 0];
+    let bytes = size_of_val(&attr);
+    // SAFETY: the kernel reads and writes `bytes` bytes at `attr`, which outlives the call.
+    let rc = unsafe { libc::syscall(libc::SYS_bpf, command, attr.as_mut_ptr(), bytes) };
+    if rc == 0 {
+        return Some(attr[1]);
+    }
+    let err = std::io::Error::last_os_error();
+    assert_eq!(err.raw_os_error(), Some(libc::ENOENT), "bpf(2): {err}");
+    None
 }
 
 /// Whether the kernel still has the object. Needs root.

@@ -12,6 +12,7 @@ pub mod calls;
 pub mod client;
 pub mod clock;
 pub mod differential;
+pub mod doctor;
 pub mod echo;
 pub mod exposition;
 pub mod fit;

@@ -59,6 +59,31 @@ fn watch(metrics: &Weak<Metrics>, refresh: Duration, library: Option<&Path>) {
     }
 }
 
+/// What one look at the GPUs came to.
+#[derive(Debug)]
+pub struct Seen {
+    /// GPUs that were read.
+    pub read: u32,
+    /// What NVML said of each that was not.
+    pub refused: Vec<String>,
+}
+
+/// Reads every GPU once; `library` stands in for the system's NVML. It may never return.
+pub fn look(library: Option<&Path>) -> Result<Seen, NvmlError> {
+    let nvml = open(library)?;
+    let count = nvml.device_count()?.min(MAX_DEVICES);
+    let refused: Vec<String> = (0..count)
+        .filter_map(|index| {
+            let err = read_device(&nvml, index).err()?;
+            Some(format!("device {index}: {err}"))
+        })
+        .collect();
+    Ok(Seen {
+        read: count - refused.len() as u32,
+        refused,
+    })
+}
+
 fn open(library: Option<&Path>) -> Result<Nvml, NvmlError> {
     match library {
         Some(path) => Nvml::builder().lib_path(path.as_os_str()).init(),

@@ -54,6 +54,8 @@ const NAMES: [&str; 41] = [
 pub struct Capability(u32);
 
 impl Capability {
+    /// Passing over the mode of files: all that [`Self::DAC_READ_SEARCH`] allows, and writing.
+    pub const DAC_OVERRIDE: Self = Self(1);
     /// Reading files, and looking through folders, whose mode forbids it.
     pub const DAC_READ_SEARCH: Self = Self(2);
     /// Looking into processes of other users.
@@ -179,6 +181,7 @@ mod tests {
     #[test]
     fn named_capabilities_have_the_kernels_numbers() {
         for (capability, name) in [
+            (Capability::DAC_OVERRIDE, "CAP_DAC_OVERRIDE"),
             (Capability::DAC_READ_SEARCH, "CAP_DAC_READ_SEARCH"),
             (Capability::SYS_PTRACE, "CAP_SYS_PTRACE"),
             (Capability::SYS_ADMIN, "CAP_SYS_ADMIN"),

@@ -1,0 +1,154 @@
+//! What this host is, as far as measuring on it goes: reads the kernel's files, and has them understood elsewhere.
+//!
+//! Does not know what follows from it.
+
+use std::{fs, io, path::Path};
+
+use aya::{maps::MapType, sys::is_map_supported};
+use serde::Serialize;
+
+use super::{
+    filesystems::{Cgroups, Tracefs},
+    processes::{self, PidNamespace, UserNamespace},
+    security::{self, Jit, Lockdown, Unprivileged},
+};
+use crate::kernel::{
+    capabilities::{Capabilities, Capability},
+    preflight::BTF_PATH,
+};
+
+/// Folders that a tracefs may be mounted on.
+const TRACEFS: [&str; 2] = ["/sys/kernel/tracing", "/sys/kernel/debug/tracing"];
+/// A tracepoint that `--accept-wait` needs.
+const TRACEPOINT: &str = "events/syscalls/sys_exit_accept/id";
+
+/// Facts of the host and of the agent's place in it. `None`: the kernel does not tell.
+#[derive(Debug, Clone, Serialize)]
+pub struct Host {
+    /// Release of the kernel.
+    pub kernel: String,
+    /// What the kernel calls the machine.
+    pub architecture: String,
+    /// Size of the kernel's type information; `None` without any.
+    pub btf_bytes: Option<u64>,
+    /// How programs run.
+    pub jit: Option<Jit>,
+    /// Whether a ring buffer can be made.
+    pub ring_buffer: RingBuffer,
+    /// Kernel lockdown.
+    pub lockdown: Option<Lockdown>,
+    /// Active security modules.
+    pub security_modules: Option<Vec<String>>,
+    /// What programs without capabilities may load.
+    pub unprivileged_bpf: Option<Unprivileged>,
+    /// Effective user.
+    pub user_id: u32,
+    /// Capabilities in effect.
+    #[serde(serialize_with = "names")]
+    pub capabilities: Capabilities,
+    /// Whether capabilities hold for eBPF.
+    pub user_namespace: UserNamespace,
+    /// Whose processes procfs shows.
+    pub pid_namespace: PidNamespace,
+    /// Option `hidepid` of procfs; `None` if nothing is hidden.
+    pub hidepid: Option<String>,
+    /// Version of the control groups.
+    pub cgroups: Cgroups,
+    /// Whether tracepoints of system calls are found.
+    pub tracefs: Tracefs,
+}
+
+/// Whether a ring buffer can be made.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[serde(tag = "state", rename_all = "snake_case")]
+pub enum RingBuffer {
+    /// It can.
+    Usable,
+    /// The kernel does not know them.
+    Unknown,
+    /// The kernel refused to make one.
+    Refused {
+        /// What it said.
+        reason: String,
+    },
+}
+
+fn names<S: serde::Serializer>(held: &Capabilities, serializer: S) -> Result<S::Ok, S::Error> {
+    serializer.collect_seq(
+        held.iter()
+            .map(|capability: Capability| capability.to_string()),
+    )
+}
+
+/// Looks at this host.
+pub(super) fn look() -> Host {
+    let uname = rustix::system::uname();
+    let sysctl = |name: &str| text(&format!("/proc/sys/{name}")).unwrap_or_default();
+    let lockdown = text("/sys/kernel/security/lockdown");
+    let modules = text("/sys/kernel/security/lsm");
+    let mountinfo = text("/proc/self/mountinfo").unwrap_or_default();
+    Host {
+        kernel: uname.release().to_string_lossy().into_owned(),
+        architecture: uname.machine().to_string_lossy().into_owned(),
+        btf_bytes: fs::metadata(BTF_PATH).ok().map(|file| file.len()),
+        jit: Jit::parse(&sysctl("net/core/bpf_jit_enable")),
+        ring_buffer: ring_buffer(),
+        lockdown: lockdown.and_then(|text| Lockdown::parse(&text)),
+        security_modules: modules.map(|text| security::modules(&text)),
+        unprivileged_bpf: Unprivileged::parse(&sysctl("kernel/unprivileged_bpf_disabled")),
+        user_id: rustix::process::geteuid().as_raw(),
+        capabilities: Capabilities::effective(),
+        user_namespace: UserNamespace::of(link("/proc/self/ns/user").as_deref()),
+        pid_namespace: pid_namespace(),
+        hidepid: processes::hidepid(&mountinfo),
+        cgroups: cgroups(Path::new("/sys/fs/cgroup")),
+        tracefs: tracefs(),
+    }
+}
+
+fn text(path: &str) -> Option<String> {
+    fs::read_to_string(path).ok()
+}
+
+fn link(path: &str) -> Option<String> {
+    Some(fs::read_link(path).ok()?.to_string_lossy().into_owned())
+}
+
+/// Has the kernel make one, which is closed at once.
+fn ring_buffer() -> RingBuffer {
+    match is_map_supported(MapType::RingBuf) {
+        Ok(true) => RingBuffer::Usable,
+        Ok(false) => RingBuffer::Unknown,
+        Err(err) => RingBuffer::Refused {
+            reason: err.io_error.to_string(),
+        },
+    }
+}
+
+fn pid_namespace() -> PidNamespace {
+    let (namespace, proc_self) = (link("/proc/self/ns/pid"), link("/proc/self"));
+    PidNamespace::of(
+        namespace.as_deref(),
+        proc_self.as_deref(),
+        std::process::id(),
+    )
+}
+
+fn cgroups(root: &Path) -> Cgroups {
+    let magic = |path: &Path| Some(rustix::fs::statfs(path).ok()?.f_type);
+    let has_trees = fs::read_dir(root).is_ok_and(|mut entries| entries.next().is_some());
+    Cgroups::of(magic(root), magic(&root.join("unified")), has_trees)
+}
+
+fn tracefs() -> Tracefs {
+    let seen = TRACEFS.map(|folder| {
+        let folder = Path::new(folder);
+        let reading = fs::read(folder.join(TRACEPOINT)).map(drop);
+        let has_events = folder.join("events").is_dir();
+        Tracefs::of(reading.map_err(|err: io::Error| err.kind()), has_events)
+    });
+    match seen {
+        [Tracefs::NotMounted, second] => second,
+        [first, _] => first,
+    }
+}

@@ -1,0 +1,266 @@
+//! What will be missing from the metrics, why, and what would bring it back: conclusions from facts.
+//!
+//! Looks at nothing itself.
+
+use serde::Serialize;
+
+use super::{
+    Facts,
+    filesystems::Tracefs,
+    gpus::{Gpus, Nvml},
+    host::{Host, RingBuffer},
+    lost_hooks,
+    probing::{Probing, SelfTest},
+    processes::{PidNamespace, UserNamespace},
+    security::Lockdown,
+};
+use crate::{
+    kernel::capabilities::{Capabilities, Capability},
+    metrics::names,
+};
+
+/// Something that will be missing.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct Loss {
+    /// How much it is.
+    pub weight: Weight,
+    /// What it is, in terms of the metrics.
+    pub what: String,
+    /// What is in the way.
+    pub why: String,
+    /// What would bring it back.
+    pub remedy: String,
+}
+
+/// How much is lost.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Weight {
+    /// Every request.
+    Everything,
+    /// Some figures, or those of some servers.
+    Some,
+    /// Nothing but what an option would add.
+    Option,
+}
+
+/// Every loss that follows from `facts`, the heaviest first.
+pub(super) fn losses(facts: &Facts) -> Vec<Loss> {
+    let Facts {
+        rung,
+        host,
+        gpus,
+        probing,
+    } = facts;
+    let mut losses = of_probes(host, probing);
+    losses.extend(of_capabilities(host));
+    losses.extend(of_processes(host));
+    if losses.iter().all(|loss| loss.weight != Weight::Everything) {
+        losses.extend(lost_hooks::losses(&probing.hooks, *rung));
+    }
+    losses.extend(of_gpus(gpus));
+    losses.extend(of_tracefs(host.tracefs));
+    losses.sort_by_key(|loss| loss.weight);
+    losses
+}
+
+/// Each thing that keeps the probes from being attached; nothing if they are, and tell the truth.
+fn of_probes(host: &Host, probing: &Probing) -> Vec<Loss> {
+    let every_request = |why: String, remedy: &str| Loss {
+        weight: Weight::Everything,
+        what: "every figure of requests, models and workers; those of host and GPUs stay".into(),
+        why,
+        remedy: remedy.into(),
+    };
+    if let SelfTest::Failed { reason } = &probing.self_test {
+        const REMEDY: &str =
+            "see that the loopback interface is up (ip link set lo up); else run on another kernel";
+        return vec![every_request(reason.clone(), REMEDY)];
+    }
+    let Some(refusal) = &probing.refusal else {
+        return Vec::new();
+    };
+    let mut losses: Vec<Loss> = missing(
+        host.capabilities,
+        &[Capability::BPF, Capability::PERFMON],
+        Capability::SYS_ADMIN,
+    )
+    .into_iter()
+    .map(|capability| every_request(format!("{capability} is missing"), GRANT))
+    .collect();
+    if host.user_namespace == UserNamespace::Nested {
+        let why =
+            "the agent runs in a user namespace of its own: its capabilities do not hold for eBPF";
+        losses.push(every_request(
+            why.into(),
+            "run outside of any user namespace (docker run --userns=host; podman: as root)",
+        ));
+    }
+    if host.lockdown == Some(Lockdown::Confidentiality) {
+        let why =
+            "kernel lockdown is in confidentiality mode: no eBPF program may read kernel memory";
+        losses.push(every_request(
+            why.into(),
+            "boot with lockdown=integrity or none",
+        ));
+    }
+    if host.btf_bytes.is_none() {
+        let why = "the kernel has no BTF (/sys/kernel/btf/vmlinux)";
+        losses.push(every_request(
+            why.into(),
+            "boot a kernel built with CONFIG_DEBUG_INFO_BTF=y",
+        ));
+    }
+    if host.ring_buffer == RingBuffer::Unknown {
+        let why = "the kernel has no ring buffers";
+        losses.push(every_request(why.into(), "run on Linux 5.8 or later"));
+    }
+    if losses.is_empty() {
+        // Errors say the remedy behind a semicolon.
+        let (why, remedy) = refusal.split_once("; ").unwrap_or((
+            refusal,
+            "run as root outside of any container; RUST_LOG=debug shows what the kernel said",
+        ));
+        losses.push(every_request(why.into(), remedy));
+    }
+    losses
+}
+
+/// How to be granted what loading takes.
+const GRANT: &str = "run as root, or grant CAP_BPF and CAP_PERFMON (systemd: AmbientCapabilities=CAP_BPF \
+                     CAP_PERFMON; Kubernetes: securityContext.privileged)";
+
+/// Those of `wanted` that are not held, unless `instead` is.
+fn missing(held: Capabilities, wanted: &[Capability], instead: Capability) -> Vec<Capability> {
+    if held.holds(instead) {
+        return Vec::new();
+    }
+    let lacks = |capability: &Capability| !held.holds(*capability);
+    wanted.iter().copied().filter(lacks).collect()
+}
+
+/// What procfs keeps back of other users' processes.
+fn of_capabilities(host: &Host) -> Option<Loss> {
+    let held = host.capabilities;
+    let mut lacking = missing(held, &[Capability::SYS_PTRACE], Capability::SYS_PTRACE);
+    lacking.extend(missing(
+        held,
+        &[Capability::DAC_READ_SEARCH],
+        Capability::DAC_OVERRIDE,
+    ));
+    let names: Vec<String> = lacking.iter().map(Capability::to_string).collect();
+    let (last, others) = names.split_last()?;
+    let why = match others {
+        [] => format!("{last} is missing"),
+        others => format!("{} and {last} are missing", others.join(", ")),
+    };
+    let hides = lacking
+        .contains(&Capability::SYS_PTRACE)
+        .then_some(host.hidepid.as_ref())
+        .flatten();
+    let models = format!(
+        "the model or version of some TorchServe workers of other users ({}, {}): their working folders cannot be read",
+        names::WORKERS.name,
+        names::WORKER_LOAD.name,
+    );
+    let remedy = format!(
+        "run as root, as the servers' user, or grant {}",
+        names.join(" and ")
+    );
+    Some(match hides {
+        None => Loss {
+            weight: Weight::Some,
+            what: models,
+            why,
+            remedy,
+        },
+        Some(hidepid) => Loss {
+            weight: Weight::Some,
+            what: "every server of other users that is not watched by its port: it is not found"
+                .into(),
+            why: format!("{why}, and /proc is mounted with hidepid={hidepid}"),
+            remedy: format!("{remedy}; or mount /proc without hidepid"),
+        },
+    })
+}
+
+fn of_processes(host: &Host) -> Option<Loss> {
+    let what = match host.pid_namespace {
+        PidNamespace::Host => return None,
+        PidNamespace::NestedWithOuterProc => lost_hooks::OLDER_LISTENERS,
+        PidNamespace::Nested => {
+            "servers that are found by their command lines, and the names of processes: those of this pid namespace \
+             have other ids on the host, and those outside are not seen; watched ports are"
+        }
+        PidNamespace::Unknown => "servers that are found by their command lines",
+    };
+    let why = match host.pid_namespace {
+        PidNamespace::Unknown => "/proc does not tell of this process",
+        _ => "the agent runs in a pid namespace of its own",
+    };
+    let remedy = match host.pid_namespace {
+        PidNamespace::Unknown => "mount procfs on /proc",
+        _ => "run in the host's pid namespace (docker run --pid=host; Kubernetes: hostPID: true)",
+    };
+    Some(Loss {
+        weight: Weight::Some,
+        what: what.into(),
+        why: why.into(),
+        remedy: remedy.into(),
+    })
+}
+
+fn of_gpus(gpus: &Gpus) -> Option<Loss> {
+    let all = [
+        names::GPU_UTILIZATION.name,
+        names::GPU_MEMORY_UTILIZATION.name,
+        names::GPU_MEMORY_USED.name,
+    ]
+    .join(", ");
+    match &gpus.nvml {
+        Nvml::Unusable { reason } if gpus.present || gpus.expected => Some(Loss {
+            weight: Weight::Some,
+            what: all,
+            why: format!("NVML cannot be used: {reason}"),
+            remedy: match gpus.expected {
+                true => "give --nvml-library the path of a libnvidia-ml.so.1, or leave it out",
+                false => {
+                    "install the driver's libnvidia-ml.so.1, or name it with --nvml-library (containers: the NVIDIA \
+                     runtime with NVIDIA_DRIVER_CAPABILITIES=utility)"
+                }
+            }
+            .into(),
+        }),
+        Nvml::Loaded { refused, .. } if !refused.is_empty() => Some(Loss {
+            weight: Weight::Some,
+            what: format!("{all} of some GPUs"),
+            why: refused.join(", "),
+            remedy: "see what nvidia-smi says of them".into(),
+        }),
+        _ => None,
+    }
+}
+
+fn of_tracefs(tracefs: Tracefs) -> Option<Loss> {
+    let (why, remedy) = match tracefs {
+        Tracefs::Usable => return None,
+        Tracefs::Forbidden => (
+            "tracefs is not readable",
+            "run as root, or grant CAP_DAC_READ_SEARCH",
+        ),
+        Tracefs::WithoutSystemCalls => (
+            "the kernel has no tracepoints of system calls",
+            "boot a kernel built with CONFIG_FTRACE_SYSCALLS=y",
+        ),
+        Tracefs::NotMounted => (
+            "tracefs is not mounted",
+            "mount -t tracefs tracefs /sys/kernel/tracing",
+        ),
+    };
+    Some(Loss {
+        weight: Weight::Option,
+        what: format!("{}: --accept-wait cannot be given", names::ACCEPT_WAIT.name),
+        why: why.into(),
+        remedy: remedy.into(),
+    })
+}

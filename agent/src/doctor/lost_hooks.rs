@@ -1,0 +1,166 @@
+//! What is missing from the metrics where a hook is on nothing.
+//!
+//! Does not know how hooks are attached.
+
+use super::losses::{Loss, Weight};
+use crate::{
+    kernel::ladder::{HookReport, Rung},
+    metrics::names,
+};
+
+/// What is lost where listeners that were there before the agent are not found.
+pub(super) const OLDER_LISTENERS: &str = "queue and duration of the first request on each connection of a listener that \
+                                          is older than the agent, and HTTP/2 connections of such a listener";
+
+/// A loss for each hook that is on nothing; `rung` is the one kind that they were held to.
+pub(super) fn losses(hooks: &[HookReport], rung: Option<Rung>) -> Vec<Loss> {
+    let lost = hooks.iter().filter(|report| report.kind.is_none());
+    lost.map(|report| {
+        let (what, since) = told_by(report.hook);
+        Loss {
+            weight: Weight::Some,
+            what,
+            why: format!("hook {} is on nothing", report.hook),
+            remedy: match (rung, since) {
+                (Some(_), _) => "leave --rung out".into(),
+                (None, Some(since)) => format!("run on {since} or later"),
+                (None, None) => "run on a newer kernel".into(),
+            },
+        }
+    })
+    .collect()
+}
+
+/// What a hook tells, in terms of the metrics, and the first kernel that is sure to have it.
+fn told_by(hook: &str) -> (String, Option<&'static str>) {
+    match hook {
+        "readable" => (from_arrival(), Some("Linux 6.3")),
+        "recv" | "send" => ("every figure of requests".into(), Some("Linux 6.3")),
+        "send_start" => (
+            format!(
+                "{}, {} of TCP answers whose first send is longer than 64 KiB; of others they include that send",
+                names::REQUEST_HANDLER.name,
+                names::HANDLER_TIME.name,
+            ),
+            Some("Linux 6.16"),
+        ),
+        "sendfile" => (
+            format!(
+                "bytes that servers send with sendfile: {} and {} end before them",
+                names::REQUEST_DURATION.name,
+                names::STREAM_DURATION.name,
+            ),
+            Some("Linux 6.5"),
+        ),
+        "state" => (
+            format!(
+                "when connections close ({}), and TCP listeners that are newer than the agent",
+                names::UNFINISHED.name,
+            ),
+            None,
+        ),
+        "exec" => (
+            "servers that start after the agent, unless their port is watched".into(),
+            None,
+        ),
+        "exit" => (
+            format!(
+                "when processes end: {} counts those of workers that are gone",
+                names::WORKERS.name
+            ),
+            None,
+        ),
+        "fork" => (
+            format!(
+                "what children of servers answer, and when TorchServe's frontend hands requests on ({}, {})",
+                names::REQUEST_INNER_QUEUE.name,
+                names::QUEUE_TIME.name,
+            ),
+            None,
+        ),
+        "listeners" => (OLDER_LISTENERS.into(), None),
+        other => (format!("what the hook {other} tells"), None),
+    }
+}
+
+/// The families that begin with a request's arrival.
+fn from_arrival() -> String {
+    let families = [
+        &names::REQUEST_QUEUE,
+        &names::REQUEST_DURATION,
+        &names::STREAM_FIRST_BYTE,
+        &names::STREAM_FIRST_CHUNK,
+        &names::STREAM_DURATION,
+        &names::GEN_AI_FIRST_TOKEN,
+        &names::GEN_AI_DURATION,
+    ];
+    let torchserve = [
+        &names::QUEUE_TIME,
+        &names::TS_QUEUE_LATENCY,
+        &names::TS_INFERENCE_LATENCY,
+    ];
+    format!(
+        "{}; {} of servers other than TorchServe: nobody tells when requests arrive",
+        families.map(|family| family.name).join(", "),
+        torchserve.map(|family| family.name).join(", "),
+    )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::kernel::ladder::{Kind, Refused};
+
+    fn lost(hook: &'static str) -> HookReport {
+        HookReport {
+            hook,
+            kind: None,
+            refused: vec![Refused {
+                kind: Kind::TpBtf,
+                target: "somewhere",
+                reason: "no such tracepoint".into(),
+            }],
+        }
+    }
+
+    #[test]
+    fn only_hooks_on_nothing_are_losses() {
+        let attached = HookReport {
+            kind: Some(Kind::Fentry),
+            ..lost("recv")
+        };
+        let losses = losses(&[attached, lost("readable")], None);
+        let [loss] = &losses[..] else {
+            panic!("{losses:?}");
+        };
+        assert_eq!(loss.weight, Weight::Some);
+        assert!(loss.what.contains("inferprobe_request_queue_seconds"));
+        assert_eq!(loss.why, "hook readable is on nothing");
+        assert_eq!(loss.remedy, "run on Linux 6.3 or later");
+    }
+
+    #[test]
+    fn what_a_forced_rung_loses_comes_back_without_it() {
+        let losses = losses(&[lost("send_start")], Some(Rung::Syscall));
+        assert_eq!(losses[0].remedy, "leave --rung out");
+    }
+
+    #[test]
+    fn every_hook_says_what_it_tells() {
+        for hook in [
+            "readable",
+            "recv",
+            "send",
+            "send_start",
+            "sendfile",
+            "state",
+            "exec",
+            "exit",
+            "fork",
+            "listeners",
+        ] {
+            assert!(!told_by(hook).0.contains("what the hook"), "{hook}");
+        }
+        assert_eq!(told_by("clone").0, "what the hook clone tells");
+    }
+}

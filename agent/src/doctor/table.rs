@@ -1,0 +1,189 @@
+//! The report as text for a person: sections of aligned rows, at most 100 columns wide.
+
+use std::fmt::Write as _;
+
+use super::{
+    Report,
+    gpus::Nvml,
+    host::{Host, RingBuffer},
+    losses::Weight,
+    probing::SelfTest,
+};
+use crate::kernel::{
+    capabilities::{Capabilities, Capability},
+    choice::{self, kind_name},
+};
+
+const WIDTH: usize = 100;
+const INDENT: usize = 2;
+/// Column in which the values of rows begin.
+const VALUE: usize = 20;
+/// Column in which the reasons of hooks begin.
+const REASON: usize = 34;
+/// Column in which the words on a loss begin.
+const LOSS: usize = 13;
+
+/// Capabilities that change what is measured.
+const OF_INTEREST: [Capability; 6] = [
+    Capability::DAC_OVERRIDE,
+    Capability::DAC_READ_SEARCH,
+    Capability::SYS_PTRACE,
+    Capability::SYS_ADMIN,
+    Capability::PERFMON,
+    Capability::BPF,
+];
+
+/// The whole report.
+pub(super) fn table(report: &Report) -> String {
+    let facts = &report.facts;
+    let mut text = format!("inferprobe {}\n", report.version);
+    text.push_str("\nHost\n");
+    for (name, value) in host_rows(&facts.host) {
+        row(&mut text, name, VALUE, &value);
+    }
+    for (name, value) in [
+        ("NVIDIA GPU", yes_or_no(facts.gpus.present).to_owned()),
+        ("NVML", nvml(&facts.gpus.nvml)),
+    ] {
+        row(&mut text, name, VALUE, &value);
+    }
+    text.push_str("\nHooks\n");
+    for report in &facts.probing.hooks {
+        let label = format!(
+            "{:width$}{}",
+            report.hook,
+            kind_name(report.kind),
+            width = VALUE - INDENT
+        );
+        row(&mut text, &label, REASON, &choice::why(report).join("; "));
+    }
+    if let Some(refusal) = &facts.probing.refusal {
+        // The remedy, behind the semicolon, stands below.
+        let why = refusal.split_once("; ").map_or(&**refusal, |(why, _)| why);
+        row(&mut text, "not attached", VALUE, why);
+    }
+    let self_test = match &facts.probing.self_test {
+        SelfTest::Passed => "passed",
+        SelfTest::Failed { reason } => &format!("failed: {reason}"),
+        SelfTest::NotRun => "not run",
+    };
+    row(&mut text, "self-test", VALUE, self_test);
+    text.push_str("\nWhat will be missing\n");
+    if report.missing.is_empty() {
+        row(&mut text, "nothing", VALUE, "");
+    }
+    for loss in &report.missing {
+        let label = match loss.weight {
+            Weight::Everything => "all",
+            Weight::Some => "some",
+            Weight::Option => "option",
+        };
+        row(&mut text, label, LOSS, &loss.what);
+        row(&mut text, "  why", LOSS, &loss.why);
+        row(&mut text, "  remedy", LOSS, &loss.remedy);
+    }
+    // Writing to a string cannot fail.
+    let _ = writeln!(text, "\n{}", report.outcome);
+    text
+}
+
+fn yes_or_no(yes: bool) -> &'static str {
+    if yes { "yes" } else { "none" }
+}
+
+fn host_rows(host: &Host) -> [(&'static str, String); 15] {
+    let unknown = || "unknown".to_owned();
+    let or_unknown = |value: Option<String>| value.unwrap_or_else(unknown);
+    let unmounted = || "unknown: securityfs is not mounted on /sys/kernel/security".to_owned();
+    let list = |items: Vec<String>| match items.is_empty() {
+        true => "none".to_owned(),
+        false => items.join(" "),
+    };
+    [
+        ("kernel", host.kernel.clone()),
+        ("architecture", host.architecture.clone()),
+        (
+            "BTF",
+            host.btf_bytes.map_or_else(
+                || "none".into(),
+                |bytes| format!("{:.1} MB", bytes as f64 / 1e6),
+            ),
+        ),
+        ("JIT", or_unknown(host.jit.map(|jit| jit.to_string()))),
+        (
+            "ring buffer",
+            match &host.ring_buffer {
+                RingBuffer::Usable => "can be made".into(),
+                RingBuffer::Unknown => "unknown to this kernel".into(),
+                RingBuffer::Refused { reason } => format!("cannot be made: {reason}"),
+            },
+        ),
+        (
+            "lockdown",
+            host.lockdown
+                .map_or_else(unmounted, |mode| mode.to_string()),
+        ),
+        (
+            "security modules",
+            host.security_modules.clone().map_or_else(unmounted, list),
+        ),
+        (
+            "unprivileged BPF",
+            or_unknown(host.unprivileged_bpf.map(|setting| setting.to_string())),
+        ),
+        ("user id", host.user_id.to_string()),
+        ("capabilities", capabilities(host.capabilities)),
+        ("user namespace", host.user_namespace.to_string()),
+        ("pid namespace", host.pid_namespace.to_string()),
+        (
+            "hidepid",
+            host.hidepid.clone().unwrap_or_else(|| "off".into()),
+        ),
+        ("cgroups", host.cgroups.to_string()),
+        ("tracefs", host.tracefs.to_string()),
+    ]
+}
+
+/// Those that matter to the agent by name, and how many others there are.
+fn capabilities(held: Capabilities) -> String {
+    let (named, others): (Vec<_>, Vec<_>) = held
+        .iter()
+        .partition(|capability| OF_INTEREST.contains(capability));
+    let names = named.iter().map(Capability::to_string);
+    let others = (!others.is_empty()).then(|| format!("and {} others", others.len()));
+    let words: Vec<String> = names.chain(others).collect();
+    match words.is_empty() {
+        true => "none".into(),
+        false => words.join(" "),
+    }
+}
+
+fn nvml(nvml: &Nvml) -> String {
+    match nvml {
+        Nvml::Loaded { read, refused } if refused.is_empty() => format!("reads GPUs: {read}"),
+        Nvml::Loaded { read, refused } => {
+            format!("reads GPUs: {read}; refuses {}", refused.join(", "))
+        }
+        Nvml::Unusable { reason } => format!("not usable: {reason}"),
+    }
+}
+
+/// Adds a row whose value begins in `column`, and goes on there in the next line where it does not fit.
+fn row(text: &mut String, label: &str, column: usize, value: &str) {
+    let mut line = format!("{:INDENT$}{label}", "");
+    for word in value.split_whitespace() {
+        let at = line.chars().count();
+        let is_first = at < column;
+        let pad = if is_first { column - at } else { 1 };
+        if !is_first && at > column && at + pad + word.chars().count() > WIDTH {
+            text.push_str(line.trim_end());
+            text.push('\n');
+            line = " ".repeat(column);
+        } else {
+            line.push_str(&" ".repeat(pad));
+        }
+        line.push_str(word);
+    }
+    text.push_str(line.trim_end());
+    text.push('\n');
+}

@@ -1,0 +1,367 @@
+//! From facts to what is said of them.
+
+use super::{
+    filesystems::{Cgroups, Tracefs},
+    gpus::Nvml,
+    host::RingBuffer,
+    probing::SelfTest,
+    processes::{PidNamespace, UserNamespace},
+    security::{Jit, Lockdown, Unprivileged},
+    *,
+};
+use crate::kernel::{
+    capabilities::{Capabilities, Capability},
+    ladder::{HookReport, Kind, Refused},
+};
+
+const ALL: u64 = 0x1ff_ffff_ffff;
+
+/// A host on which all is measured.
+fn sound() -> Facts {
+    Facts {
+        rung: None,
+        host: Host {
+            kernel: "6.18.15-cloud-amd64".into(),
+            architecture: "x86_64".into(),
+            btf_bytes: Some(5_010_000),
+            jit: Some(Jit::On),
+            ring_buffer: RingBuffer::Usable,
+            lockdown: Some(Lockdown::None),
+            security_modules: Some(vec!["capability".into(), "bpf".into()]),
+            unprivileged_bpf: Some(Unprivileged::Forbidden),
+            user_id: 0,
+            capabilities: Capabilities::from_mask(ALL),
+            user_namespace: UserNamespace::Host,
+            pid_namespace: PidNamespace::Host,
+            hidepid: None,
+            cgroups: Cgroups::V2,
+            tracefs: Tracefs::Usable,
+        },
+        gpus: Gpus {
+            present: false,
+            expected: false,
+            nvml: Nvml::Unusable {
+                reason: "no library".into(),
+            },
+        },
+        probing: Probing {
+            refusal: None,
+            hooks: vec![HookReport {
+                hook: "readable",
+                kind: Some(Kind::TpBtf),
+                refused: Vec::new(),
+            }],
+            self_test: SelfTest::Passed,
+        },
+    }
+}
+
+fn without(capabilities: &[Capability]) -> Capabilities {
+    let mask = |one: &Capability| 1 << one.number();
+    let lacking: u64 = capabilities.iter().map(mask).sum();
+    Capabilities::from_mask(ALL & !lacking)
+}
+
+fn refused(reason: &str) -> Probing {
+    Probing {
+        refusal: Some(reason.into()),
+        hooks: Vec::new(),
+        self_test: SelfTest::NotRun,
+    }
+}
+
+/// What is concluded once `spoil` has changed a sound host.
+fn report(spoil: impl FnOnce(&mut Facts)) -> Report {
+    let mut facts = sound();
+    spoil(&mut facts);
+    Report::conclude(facts)
+}
+
+fn assert_loss(report: &Report, outcome: Outcome, weight: Weight, parts: [&str; 3]) {
+    let [loss] = &report.missing[..] else {
+        panic!("{:#?}", report.missing);
+    };
+    assert_eq!((report.outcome, loss.weight), (outcome, weight), "{loss:?}");
+    for (text, part) in [&loss.what, &loss.why, &loss.remedy].into_iter().zip(parts) {
+        assert!(text.contains(part), "{text:?} lacks {part:?}");
+    }
+}
+
+#[test]
+fn nothing_is_missing_on_a_sound_host() {
+    let report = report(|_| {});
+    assert_eq!(report.missing, []);
+    assert_eq!(report.outcome.exit_code(), 0);
+}
+
+#[test]
+fn each_missing_capability_is_named_by_itself() {
+    let (admin, bpf, perfmon) = (Capability::SYS_ADMIN, Capability::BPF, Capability::PERFMON);
+    for (lacking, expected) in [
+        (&[admin, bpf][..], &["CAP_BPF is missing"][..]),
+        (&[admin, perfmon], &["CAP_PERFMON is missing"]),
+        (
+            &[admin, bpf, perfmon],
+            &["CAP_BPF is missing", "CAP_PERFMON is missing"],
+        ),
+    ] {
+        let report = report(|facts| {
+            facts.host.capabilities = without(lacking);
+            facts.probing = refused("refused");
+        });
+        let why: Vec<&str> = report.missing.iter().map(|loss| &*loss.why).collect();
+        assert_eq!(why, expected);
+        assert_eq!(report.outcome.exit_code(), 2);
+    }
+}
+
+#[test]
+fn what_keeps_the_probes_away_is_named() {
+    let everything = |report: &Report, why: &str, remedy: &str| {
+        let parts = ["every figure of requests", why, remedy];
+        assert_loss(report, Outcome::Nothing, Weight::Everything, parts);
+    };
+    let locked = report(|facts| {
+        facts.host.lockdown = Some(Lockdown::Confidentiality);
+        facts.probing = refused("refused");
+    });
+    everything(&locked, "confidentiality", "lockdown=integrity");
+    let nested = report(|facts| {
+        facts.host.user_namespace = UserNamespace::Nested;
+        facts.probing = refused("refused");
+    });
+    everything(&nested, "user namespace", "--userns=host");
+    let untyped = report(|facts| {
+        facts.host.btf_bytes = None;
+        facts.probing = refused("refused");
+    });
+    everything(&untyped, "no BTF", "CONFIG_DEBUG_INFO_BTF");
+    let old = report(|facts| {
+        facts.host.ring_buffer = RingBuffer::Unknown;
+        facts.probing = refused("refused");
+    });
+    everything(&old, "ring buffers", "Linux 5.8");
+    let other = report(|facts| facts.probing = refused("no such thing; do this; or that"));
+    everything(&other, "no such thing", "do this; or that");
+    let plain = report(|facts| facts.probing = refused("no such thing"));
+    everything(&plain, "no such thing", "RUST_LOG=debug");
+    let failed = report(|facts| {
+        facts.probing.self_test = SelfTest::Failed {
+            reason: "wrong payload".into(),
+        };
+    });
+    everything(&failed, "wrong payload", "another kernel");
+}
+
+#[test]
+fn a_lost_hook_is_some_loss() {
+    let report = report(|facts| {
+        facts.probing.hooks = vec![HookReport {
+            hook: "send_start",
+            kind: None,
+            refused: vec![Refused {
+                kind: Kind::TpBtf,
+                target: "tcp_sendmsg_locked",
+                reason: "absent".into(),
+            }],
+        }];
+    });
+    let parts = [
+        "inferprobe_request_handler_seconds",
+        "send_start",
+        "Linux 6.16",
+    ];
+    assert_loss(&report, Outcome::Some, Weight::Some, parts);
+    assert_eq!(report.outcome.exit_code(), 1);
+}
+
+#[test]
+fn hooks_are_no_losses_of_their_own_where_nothing_is_attached() {
+    let report = report(|facts| {
+        facts.probing = refused("none; newer");
+        facts.probing.hooks = vec![HookReport {
+            hook: "recv",
+            kind: None,
+            refused: Vec::new(),
+        }];
+    });
+    assert_eq!(report.missing.len(), 1);
+}
+
+#[test]
+fn processes_of_other_users_may_be_out_of_sight() {
+    let (ptrace, dac, read) = (
+        Capability::SYS_PTRACE,
+        Capability::DAC_OVERRIDE,
+        Capability::DAC_READ_SEARCH,
+    );
+    let unlooked = report(|facts| facts.host.capabilities = without(&[ptrace, dac, read]));
+    let parts = [
+        "inferprobe_workers",
+        "CAP_SYS_PTRACE and CAP_DAC_READ_SEARCH are missing",
+        "CAP_SYS_PTRACE and CAP_DAC_READ_SEARCH",
+    ];
+    assert_loss(&unlooked, Outcome::Some, Weight::Some, parts);
+    let hidden = report(|facts| {
+        facts.host.capabilities = without(&[ptrace]);
+        facts.host.hidepid = Some("invisible".into());
+    });
+    let parts = [
+        "every server of other users",
+        "hidepid=invisible",
+        "hidepid",
+    ];
+    assert_loss(&hidden, Outcome::Some, Weight::Some, parts);
+    let seen = report(|facts| {
+        facts.host.capabilities = without(&[read]);
+        facts.host.hidepid = Some("invisible".into());
+    });
+    assert_eq!(seen.missing, []);
+}
+
+#[test]
+fn a_nested_pid_namespace_hides_servers() {
+    for (namespace, what) in [
+        (PidNamespace::Nested, "command lines"),
+        (PidNamespace::NestedWithOuterProc, "older"),
+    ] {
+        let report = report(|facts| facts.host.pid_namespace = namespace);
+        let parts = [what, "pid namespace", "--pid=host"];
+        assert_loss(&report, Outcome::Some, Weight::Some, parts);
+    }
+}
+
+#[test]
+fn gpus_count_only_where_there_should_be_some() {
+    for (present, expected, remedy) in [
+        (true, false, "install the driver's"),
+        (false, true, "give --nvml-library"),
+    ] {
+        let report = report(|facts| {
+            facts.gpus.present = present;
+            facts.gpus.expected = expected;
+        });
+        let parts = ["GPUUtilization", "no library", remedy];
+        assert_loss(&report, Outcome::Some, Weight::Some, parts);
+    }
+    let read = report(|facts| {
+        facts.gpus.present = true;
+        facts.gpus.nvml = Nvml::Loaded {
+            read: 8,
+            refused: Vec::new(),
+        };
+    });
+    assert_eq!(read.missing, []);
+    let refused = report(|facts| {
+        facts.gpus.nvml = Nvml::Loaded {
+            read: 7,
+            refused: vec!["device 3: lost".into()],
+        };
+    });
+    let parts = ["of some GPUs", "device 3: lost", "nvidia-smi"];
+    assert_loss(&refused, Outcome::Some, Weight::Some, parts);
+}
+
+#[test]
+fn what_only_an_option_needs_is_no_failure() {
+    for (tracefs, remedy) in [
+        (Tracefs::NotMounted, "mount -t tracefs"),
+        (Tracefs::Forbidden, "CAP_DAC_READ_SEARCH"),
+        (Tracefs::WithoutSystemCalls, "CONFIG_FTRACE_SYSCALLS"),
+    ] {
+        let report = report(|facts| facts.host.tracefs = tracefs);
+        let parts = ["--accept-wait", "trace", remedy];
+        assert_loss(&report, Outcome::All, Weight::Option, parts);
+        assert_eq!(report.outcome.exit_code(), 0);
+    }
+}
+
+#[test]
+fn the_heaviest_loss_stands_first() {
+    let report = report(|facts| {
+        facts.host.tracefs = Tracefs::NotMounted;
+        facts.gpus.present = true;
+        facts.probing = refused("no; yes");
+    });
+    let weights: Vec<Weight> = report.missing.iter().map(|loss| loss.weight).collect();
+    assert_eq!(weights, [Weight::Everything, Weight::Some, Weight::Option]);
+}
+
+#[test]
+fn the_table_is_aligned_and_100_columns_wide() {
+    let report = report(|facts| {
+        facts.host.pid_namespace = PidNamespace::Nested;
+        facts.host.lockdown = None;
+        facts.probing.hooks.push(HookReport {
+            hook: "send_start",
+            kind: None,
+            refused: vec![Refused {
+                kind: Kind::TpBtf,
+                target: "tcp_sendmsg_locked",
+                reason: "a reason with many words ".repeat(9),
+            }],
+        });
+    });
+    let text = table::table(&report);
+    for line in text.lines() {
+        assert!(line.chars().count() <= 100, "{line}");
+        assert_eq!(line, line.trim_end());
+    }
+    for part in [
+        "\nHost\n  kernel            6.18.15-cloud-amd64\n",
+        "\n  BTF               5.0 MB\n",
+        "\n  lockdown          unknown: securityfs is not mounted",
+        "\n  capabilities      CAP_DAC_OVERRIDE CAP_DAC_READ_SEARCH CAP_SYS_PTRACE CAP_SYS_ADMIN CAP_PERFMON\n                    CAP_BPF and 35 others\n",
+        "\nHooks\n  readable          tp_btf\n  send_start        none          tp_btf tcp_sendmsg_locked: a",
+        "\n  self-test         passed\n",
+        "\nWhat will be missing\n  some       servers that",
+        "\n    remedy   run in the host's pid namespace",
+        "\nSome is lost (exit code 1).\n",
+    ] {
+        assert!(text.contains(part), "lacks {part:?}:\n{text}");
+    }
+}
+
+#[test]
+fn the_json_keys_are_stable() {
+    let report = report(|facts| facts.rung = Some(Rung::Tracepoint));
+    let json = serde_json::to_value(&report).unwrap();
+    let keys = |value: &serde_json::Value| -> Vec<String> {
+        let object = value.as_object().unwrap();
+        object.keys().cloned().collect()
+    };
+    assert_eq!(
+        keys(&json),
+        [
+            "gpus", "host", "missing", "outcome", "probes", "rung", "version"
+        ]
+    );
+    assert_eq!(
+        keys(&json["host"]),
+        [
+            "architecture",
+            "btf_bytes",
+            "capabilities",
+            "cgroups",
+            "hidepid",
+            "jit",
+            "kernel",
+            "lockdown",
+            "pid_namespace",
+            "ring_buffer",
+            "security_modules",
+            "tracefs",
+            "unprivileged_bpf",
+            "user_id",
+            "user_namespace",
+        ]
+    );
+    assert_eq!(json["rung"], "tracepoint");
+    assert_eq!(json["host"]["lockdown"], "none");
+    assert_eq!(json["host"]["capabilities"][39], "CAP_BPF");
+    assert_eq!(json["host"]["ring_buffer"]["state"], "usable");
+    assert_eq!(json["probes"]["hooks"][0]["kind"], "tp_btf");
+    assert_eq!(json["probes"]["self_test"]["state"], "passed");
+    assert_eq!(json["gpus"]["nvml"]["reason"], "no library");
+    assert_eq!(json["outcome"], "all");
+}
