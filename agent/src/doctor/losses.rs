@@ -119,7 +119,8 @@ fn of_probes(host: &Host, probing: &Probing) -> Vec<Loss> {
         // Errors say the remedy behind a semicolon.
         let (why, remedy) = refusal.split_once("; ").unwrap_or((
             refusal,
-            "run as root outside of any container; RUST_LOG=debug shows what the kernel said",
+            "see with RUST_LOG=debug what the kernel said: a security module or a container's limits may forbid it, or \
+             the kernel is not supported",
         ));
         losses.push(every_request(why.into(), remedy));
     }
