@@ -7,8 +7,8 @@ use serde::{Serialize, Serializer};
 use crate::kernel::{
     choice::kind_name,
     ladder::{HookReport, Refused, Rung},
-    loader::{Probes, Wanted},
-    preflight, selftest,
+    loader::{Probes, SELF_TEST, Wanted},
+    preflight,
 };
 
 /// What came of the try.
@@ -45,28 +45,38 @@ pub(super) fn attempt(rung: Option<Rung>) -> Probing {
         accept_wait: false,
         rung,
     };
-    let refused = |reason: String| Probing {
-        refusal: Some(reason),
-        hooks: Vec::new(),
-        self_test: SelfTest::NotRun,
-    };
     if let Err(obstacle) = preflight::check() {
-        return refused(obstacle.to_string());
+        return Probing {
+            refusal: Some(obstacle.to_string()),
+            hooks: Vec::new(),
+            self_test: SelfTest::NotRun,
+        };
     }
-    let (probes, mut rings) = match Probes::attach(wanted) {
-        Ok(attached) => attached,
-        Err(err) => return refused(format!("{err:#}")),
-    };
-    let tested = selftest::run(&mut rings, probes.sees_send_start, wanted);
-    Probing {
-        refusal: None,
-        hooks: probes.hooks().to_vec(),
-        self_test: match tested {
-            Ok(()) => SelfTest::Passed,
-            Err(err) => SelfTest::Failed {
-                reason: format!("{err:#}"),
-            },
+    match Probes::attach(wanted) {
+        Ok((probes, _)) => Probing {
+            refusal: None,
+            hooks: probes.hooks().to_vec(),
+            self_test: SelfTest::Passed,
         },
+        Err(err) => {
+            let hooks = err.hooks();
+            Probing {
+                refusal: Some(err.to_string()),
+                self_test: failure(&hooks),
+                hooks,
+            }
+        }
+    }
+}
+
+/// What the self-test said where nothing is attached.
+fn failure(hooks: &[HookReport]) -> SelfTest {
+    let all = hooks.iter().flat_map(|report| &report.refused);
+    match all.filter(|refused| refused.target == SELF_TEST).last() {
+        Some(refused) => SelfTest::Failed {
+            reason: refused.reason.clone(),
+        },
+        None => SelfTest::NotRun,
     }
 }
 

@@ -249,7 +249,11 @@ const UNIX_RELEASE: Hook = Hook {
     name: "unix_release",
     needed: false,
     unless: None,
-    ways: &[kprobe(&[part("kprobe_unix_release", "unix_release")])],
+    ways: &[
+        kprobe(&[part("kprobe_unix_release", "unix_release")]),
+        // The entry of a call finds out that its socket is another one.
+        syscall(&[]),
+    ],
 };
 
 /// The listeners that are there already.

@@ -1,15 +1,23 @@
 //! Loads the programs into the kernel and attaches them; detaches by being dropped.
 
-use std::{fs, io::Read as _};
+use std::{
+    fs,
+    io::{self, Read as _},
+};
 
 use anyhow::{Context as _, Result};
 use aya::{Btf, Ebpf, EbpfLoader, Endianness, include_bytes_aligned, programs::Iter};
 use inferprobe_ebpf::host::{Host, Offsets, SyscallAbi};
-use tracing::warn;
+use rustix::{
+    io::Errno,
+    process::{Resource, Rlimit, setrlimit},
+};
+use tracing::{debug, warn};
 
 use crate::kernel::{
     attach::{self, Kernel, NOT_PERMITTED},
     btf::Types,
+    choice,
     hooks::{ACCEPT, Flavour, HOOKS, Hook},
     ladder::{HookReport, Kind, Refused, Rung},
     offsets,
@@ -38,9 +46,14 @@ pub enum LoadError {
     #[error(
         "this kernel takes the hook {} in none of its ways ({}); run on a newer kernel, or with --no-probes for host and \
          GPU figures alone; `inferprobe doctor` shows all hooks",
-        .0.hook, why(.0)
+        .failed.hook, why(.failed)
     )]
-    NoHook(HookReport),
+    NoHook {
+        /// The hook.
+        failed: HookReport,
+        /// What became of the hooks before it.
+        before: Vec<HookReport>,
+    },
     /// The kernel has nothing of the kind that was asked for.
     #[error(
         "--rung {rung}: {reason}; leave the option out to have the best that this kernel takes"
@@ -60,8 +73,9 @@ pub enum LoadError {
     NoAccept(HookReport),
     /// The kernel does not let this process load programs.
     #[error(
-        "the kernel refused the probes: run with CAP_BPF and CAP_PERFMON outside of any user namespace, or with \
-         --no-probes for host and GPU figures alone"
+        "the kernel refused the probes: run with CAP_BPF and CAP_PERFMON outside of any user namespace, before Linux 5.11 \
+         also with an unlimited RLIMIT_MEMLOCK (systemd: LimitMEMLOCK=infinity), or with --no-probes for host and GPU \
+         figures alone"
     )]
     NotPermitted,
     /// The kernel refused something else.
@@ -70,19 +84,7 @@ pub enum LoadError {
 }
 
 fn why(report: &HookReport) -> String {
-    let reasons: Vec<String> = report
-        .refused
-        .iter()
-        .map(|refused| {
-            let Refused {
-                kind,
-                target,
-                reason,
-            } = refused;
-            format!("{} {target}: {reason}", kind.name())
-        })
-        .collect();
-    reasons.join("; ")
+    choice::why(report).join("; ")
 }
 
 /// One try at all hooks together: the flavour of the programs, and where on the ladder they may stand.
@@ -136,6 +138,10 @@ impl Attempt {
 
 /// Name of the hook that tells of arrivals.
 const READABLE: &str = "readable";
+/// Name of the hook that tells of reads.
+const RECV: &str = "recv";
+/// What a hook that is on something, and told something wrong, is said to have failed at.
+pub const SELF_TEST: &str = "self-test";
 /// Name of the hook that tells of the start of a send.
 const SEND_START: &str = "send_start";
 /// Name of the hook that other hooks may come with.
@@ -147,6 +153,19 @@ pub struct Probes {
     ebpf: Ebpf,
     flavour: Flavour,
     hooks: Vec<HookReport>,
+}
+
+impl LoadError {
+    /// What became of the hooks, as far as they were tried.
+    pub fn hooks(&self) -> Vec<HookReport> {
+        match self {
+            Self::NoHook { failed, before } => {
+                let others = before.iter().filter(|report| report.hook != failed.hook);
+                others.chain([failed]).cloned().collect()
+            }
+            _ => Vec::new(),
+        }
+    }
 }
 
 impl Probes {
@@ -169,13 +188,14 @@ impl Probes {
             },
             wanted,
         };
+        raise_memory_lock();
         let mut refused = Reasons::default();
         if let Some(rung) = wanted.rung {
             let outcome = loading.attempt(Attempt::at(rung), &mut refused);
             return outcome.map_err(|err| match err {
-                LoadError::NoHook(report) => LoadError::NoRung {
+                LoadError::NoHook { failed, .. } => LoadError::NoRung {
                     rung,
-                    reason: format!("hook {}: {}", report.hook, why(&report)),
+                    reason: format!("hook {}: {}", failed.hook, why(&failed)),
                 },
                 err => err,
             });
@@ -183,7 +203,7 @@ impl Probes {
         let mut last = None;
         for attempt in ATTEMPTS {
             match loading.attempt(attempt, &mut refused) {
-                Err(err @ LoadError::NoHook(_)) => last = Some(err),
+                Err(err @ LoadError::NoHook { .. }) => last = Some(err),
                 outcome => return outcome,
             }
         }
@@ -237,6 +257,23 @@ impl Probes {
     }
 }
 
+/// Before 5.11 maps count against this limit; where it cannot be raised, the kernel says so when the maps are made.
+fn raise_memory_lock() {
+    let unlimited = Rlimit {
+        current: None,
+        maximum: None,
+    };
+    if let Err(err) = setrlimit(Resource::Memlock, unlimited) {
+        debug!(%err, "RLIMIT_MEMLOCK not raised");
+    }
+}
+
+fn is_permission(err: &anyhow::Error) -> bool {
+    err.chain()
+        .filter_map(|cause| cause.downcast_ref::<io::Error>())
+        .any(|cause| cause.raw_os_error() == Some(Errno::PERM.raw_os_error()))
+}
+
 /// Why hooks were not attached better, by the hook's name.
 #[derive(Default)]
 struct Reasons(Vec<(&'static str, Refused)>);
@@ -284,14 +321,15 @@ impl Loading<'_> {
             if kind.is_some() {
                 hooks.push(report);
             } else if attempt.takes(hook) {
-                let is_permission = |refused: &Refused| refused.reason == NOT_PERMITTED;
+                let is_forbidden = |refused: &Refused| refused.reason == NOT_PERMITTED;
                 // Of the first hook there is no other way.
-                return Err(
-                    match hooks.is_empty() && report.refused.iter().any(is_permission) {
-                        true => LoadError::NotPermitted,
-                        false => LoadError::NoHook(report),
-                    },
-                );
+                if hooks.is_empty() && report.refused.iter().any(is_forbidden) {
+                    return Err(LoadError::NotPermitted);
+                }
+                return Err(LoadError::NoHook {
+                    failed: report,
+                    before: hooks,
+                });
             } else if hook.is_for(attempt.flavour) {
                 hooks.push(report);
             }
@@ -318,22 +356,25 @@ impl Loading<'_> {
             Ok(()) => Ok((probes, rings)),
             Err(err) => {
                 let reason = format!("{err:#}");
-                warn!(rungs = ?attempt.rungs, reason, "a kind of hook does not tell the truth here");
-                for report in probes.hooks.iter().filter(|report| report.hook == "recv") {
-                    refused.0.extend(report.kind.map(|kind| {
-                        let target = "self-test";
-                        let reason = reason.clone();
-                        (
-                            report.hook,
-                            Refused {
-                                kind,
-                                target,
-                                reason,
-                            },
-                        )
-                    }));
-                }
-                Err(LoadError::NoHook(refused.report("recv", None)))
+                warn!(rungs = ?attempt.rungs, reason, "hooks that do not tell the truth here are left out");
+                let before = probes.hooks.clone();
+                let kind = before
+                    .iter()
+                    .find_map(|report| (report.hook == RECV).then_some(report.kind))
+                    .flatten();
+                refused.0.extend(kind.map(|kind| {
+                    let target = SELF_TEST;
+                    (
+                        RECV,
+                        Refused {
+                            kind,
+                            target,
+                            reason,
+                        },
+                    )
+                }));
+                let failed = refused.report(RECV, None);
+                Err(LoadError::NoHook { failed, before })
             }
         }
     }
@@ -360,7 +401,7 @@ impl Loading<'_> {
     }
 
     /// Loads the object, with the maps that the flavour needs.
-    fn load(&self, attempt: Attempt) -> Result<Ebpf> {
+    fn load(&self, attempt: Attempt) -> Result<Ebpf, LoadError> {
         let Attempt { flavour, rungs, .. } = attempt;
         let host = Host {
             kernel_vectors: rungs.contains(&Rung::Kprobe).into(),
@@ -391,6 +432,12 @@ impl Loading<'_> {
             .override_global("SYSCALLS", bytemuck::bytes_of(&syscalls), true)
             .override_global("HOST", bytemuck::bytes_of(&host), true)
             .load(OBJECT)
-            .context("load the eBPF object")
+            .map_err(|err| {
+                let err = anyhow::Error::new(err);
+                match is_permission(&err) {
+                    true => LoadError::NotPermitted,
+                    false => LoadError::Refused(err.context("load the eBPF object")),
+                }
+            })
     }
 }
