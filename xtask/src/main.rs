@@ -1,12 +1,16 @@
-//! `cargo xtask`: set-up, build, run, test, compare, bench, fuzz and lint of inferprobe.
+//! `cargo xtask`: set-up, build, run, test, kernel-test, compare, bench, fuzz and lint of inferprobe.
 //!
 //! Starts compilers and package managers; shares no code with the agent beyond `toolchain.rs`.
 
 mod agent;
+mod archives;
 mod bench;
 mod compare;
 mod debian;
 mod fuzz;
+mod initramfs;
+mod kernel_test;
+mod kernels;
 mod linker;
 mod privilege;
 mod progress;
@@ -18,6 +22,7 @@ mod setup;
 mod suite;
 mod toolchain;
 mod torchserve;
+mod vm;
 mod workspace;
 
 use std::ffi::OsString;
@@ -74,6 +79,11 @@ enum Command {
         /// Targets, by the folders of `tests/fuzz/corpus`; all of them if none is named
         targets: Vec<String>,
     },
+    /// Test the agent on other kernels, in virtual machines, and print a table (the host's kernel takes root)
+    KernelTest {
+        #[command(flatten)]
+        options: kernel_test::Options,
+    },
     /// Set up, and check format and lints
     Lint,
 }
@@ -90,6 +100,7 @@ fn main() -> ExitCode {
         Command::Bench { bench_args } => bench::run(&bench_args),
         Command::Compare => compare::run(),
         Command::Fuzz { seconds, targets } => fuzz::run(seconds, &targets),
+        Command::KernelTest { options } => kernel_test::run(&options),
         Command::Lint => suite::lint(),
     };
     match outcome {

@@ -1,0 +1,323 @@
+//! The agent on other kernels: a virtual machine for each, one program of the tests in it, and one table of what came out.
+//!
+//! What is tested, and what must come out, is the program's business; this knows its lines and its exit code.
+
+use std::env;
+use std::fs::{self, File};
+use std::io::BufWriter;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result, bail};
+use clap::Args;
+
+use crate::initramfs::Initramfs;
+use crate::kernels::{self, Kernel};
+use crate::vm::{self, Ended, Machine};
+use crate::{agent, debian, privilege, progress, workspace};
+
+/// What a virtual machine takes.
+pub(crate) const PACKAGES: [&str; 3] = ["qemu-system-x86", "seabios", "busybox-static"];
+/// The running kernel, as a series.
+const HOST: &str = "host";
+/// What is tested if nothing is named.
+const DEFAULT: [&str; 3] = [HOST, "6.1", "6.12"];
+/// What is tested with `--all`.
+const ALL: [&str; 6] = [HOST, "5.10", "6.1", "6.12", "6.18", "7.3"];
+/// The rungs that stock kernels of a series have, so that losing one is a failure.
+const RUNGS: [(&str, &[&str]); 5] = [
+    ("5.10", &["kprobe", "syscall"]),
+    ("6.1", &["fentry", "kprobe", "syscall"]),
+    ("6.12", &["tracepoint", "fentry", "kprobe", "syscall"]),
+    ("6.18", &["tracepoint", "fentry", "kprobe", "syscall"]),
+    ("7.3", &["tracepoint", "fentry", "kprobe", "syscall"]),
+];
+/// Longest time of one kernel.
+const LIMIT: Duration = Duration::from_secs(600);
+/// Programs of the tests: the one that is run, and the server that it starts.
+const GUEST: &str = "kernel-guest";
+const SERVER: &str = "reference-server";
+/// What the program's lines for the table begin with.
+const ROW: &str = "row: ";
+const HEAD: &str = "| kernel | rung | requests | counted | error of handler time, p50 / p99 | \
+    error of queue time, p50 / p99 | records compared | outcome |\n|---|---|---|---|---|---|---|---|";
+/// Names the agent's binary, in place of the release build.
+const AGENT_ENV: &str = "INFERPROBE_BIN";
+
+/// What to test.
+#[derive(Debug, Args)]
+pub(crate) struct Options {
+    /// Series of Debian's kernels, such as 6.1, or `host` for the running one; host, 6.1 and 6.12 if none is named
+    series: Vec<String>,
+    /// Every series that is known to be there: host, 5.10, 6.1, 6.12, 6.18, 7.3
+    #[arg(long, conflicts_with = "series")]
+    all: bool,
+    /// Only this rung of the ladder of hooks; may be repeated
+    #[arg(long, value_name = "RUNG")]
+    rung: Vec<String>,
+    /// Processors of the virtual machines
+    #[arg(long, default_value_t = 2, value_parser = clap::value_parser!(u32).range(1..))]
+    smp: u32,
+}
+
+/// The programs that are run on each kernel.
+struct Programs {
+    agent: PathBuf,
+    guest: PathBuf,
+    server: PathBuf,
+}
+
+/// What came of a kernel.
+enum Outcome {
+    Passed,
+    Failed,
+    Skipped(String),
+}
+
+/// The table, and what failed.
+#[derive(Default)]
+struct Report {
+    rows: Vec<String>,
+    failed: Vec<String>,
+}
+
+/// Tests the kernels, prints the table, and fails if one has failed.
+pub(crate) fn run(options: &Options) -> Result<()> {
+    let series: Vec<&str> = match (options.all, options.series.as_slice()) {
+        (true, _) => ALL.to_vec(),
+        (_, []) => DEFAULT.to_vec(),
+        (_, named) => named.iter().map(String::as_str).collect(),
+    };
+    let programs = build()?;
+    let lack = machine_lack();
+    let mut report = Report::default();
+    for name in series {
+        let outcome = if name == HOST {
+            on_host(options, &programs, &mut report)?
+        } else if let Some(lack) = &lack {
+            Outcome::Skipped(lack.clone())
+        } else {
+            match kernels::fetch(name) {
+                Ok(kernel) => in_machine(options, name, &kernel, &programs, &mut report)?,
+                Err(err) => Outcome::Skipped(format!("cannot be fetched: {err:#}")),
+            }
+        };
+        match outcome {
+            Outcome::Passed => {}
+            Outcome::Failed => report.failed.push(name.to_owned()),
+            Outcome::Skipped(why) => report.add(name, &format!("skipped: {why}")),
+        }
+    }
+    println!("{HEAD}\n{}", report.rows.join("\n"));
+    if !report.failed.is_empty() {
+        bail!("failed on: {}", report.failed.join(", "));
+    }
+    Ok(())
+}
+
+impl Report {
+    /// Adds a row; one without the program's columns has its text under the outcome.
+    fn add(&mut self, kernel: &str, row: &str) {
+        let row = if row.contains('|') {
+            row.to_owned()
+        } else {
+            format!("– | – | – | – | – | – | {row}")
+        };
+        self.rows.push(format!("| {kernel} | {row} |"));
+    }
+}
+
+/// Installs what a virtual machine takes, where that can be done.
+pub(crate) fn ensure_machine() -> Result<()> {
+    if !has_machine() && debian::is_here() {
+        debian::install(
+            "The agent is tested on other kernels in virtual machines",
+            &debian::missing(&PACKAGES)?,
+        )?;
+    }
+    Ok(())
+}
+
+/// Why there are no virtual machines here; `None` where there are.
+fn machine_lack() -> Option<String> {
+    if !cfg!(target_arch = "x86_64") {
+        return Some("virtual machines are of x86-64 alone".to_owned());
+    }
+    if !debian::is_here() {
+        return Some("kernels are fetched only on Debian and its kin".to_owned());
+    }
+    let refused = ensure_machine().err().map(|err| format!("{err:#}"));
+    (!has_machine()).then(|| {
+        refused.unwrap_or_else(|| format!("no {} on PATH", vm::PROGRAM))
+    })
+}
+
+fn has_machine() -> bool {
+    [vm::PROGRAM, "busybox"].iter().all(|program| {
+        let paths = env::var_os("PATH").unwrap_or_default();
+        env::split_paths(&paths).any(|dir| dir.join(program).is_file())
+    })
+}
+
+fn build() -> Result<Programs> {
+    let agent = match env::var_os(AGENT_ENV) {
+        Some(path) => path.into(),
+        None => agent::build()?,
+    };
+    progress::step(
+        "build what is run on each kernel",
+        workspace::cargo("build").args([
+            "--package",
+            "inferprobe-tests",
+            "--bin",
+            GUEST,
+            "--bin",
+            SERVER,
+        ]),
+    )?;
+    let dir = workspace::target_dir().join("debug");
+    Ok(Programs {
+        agent,
+        guest: dir.join(GUEST),
+        server: dir.join(SERVER),
+    })
+}
+
+fn guest_args(options: &Options, series: &str) -> Vec<String> {
+    let mut args = Vec::new();
+    for rung in &options.rung {
+        args.extend(["--rung".to_owned(), rung.clone()]);
+    }
+    let known = RUNGS.iter().find(|(name, _)| *name == series);
+    for rung in known.map_or(&[][..], |(_, rungs)| rungs) {
+        args.extend(["--must".to_owned(), (*rung).to_owned()]);
+    }
+    args
+}
+
+fn on_host(options: &Options, programs: &Programs, report: &mut Report) -> Result<Outcome> {
+    if !privilege::is_root() {
+        return Ok(Outcome::Skipped("needs root".to_owned()));
+    }
+    eprintln!("==> test on this machine's kernel");
+    let start = Instant::now();
+    let output = Command::new(&programs.guest)
+        .args(guest_args(options, HOST))
+        .env(AGENT_ENV, &programs.agent)
+        .stdin(Stdio::null())
+        .stderr(Stdio::inherit())
+        .output()
+        .with_context(|| format!("start {}", programs.guest.display()))?;
+    let release = fs::read_to_string("/proc/sys/kernel/osrelease").unwrap_or_default();
+    for line in String::from_utf8_lossy(&output.stdout).lines() {
+        take_in(line, &format!("{} (host)", release.trim()), report);
+    }
+    eprintln!("==> host: {:.1} s", start.elapsed().as_secs_f64());
+    Ok(if output.status.success() {
+        Outcome::Passed
+    } else {
+        Outcome::Failed
+    })
+}
+
+fn in_machine(
+    options: &Options,
+    series: &str,
+    kernel: &Kernel,
+    programs: &Programs,
+    report: &mut Report,
+) -> Result<Outcome> {
+    eprintln!("==> test on Linux {}, {} CPUs", kernel.release, options.smp);
+    let start = Instant::now();
+    let dir = tempfile::tempdir().context("create a folder for the virtual machine")?;
+    let initramfs = dir.path().join("initramfs");
+    pack(&initramfs, dir.path(), programs, &guest_args(options, series))?;
+    let machine = Machine {
+        image: &kernel.image,
+        initramfs: &initramfs,
+        cpus: options.smp,
+        limit: LIMIT,
+    };
+    let ended = machine.run(dir.path(), |line| take_in(line, &kernel.release, report))?;
+    eprintln!("==> Linux {series}: {:.1} s", start.elapsed().as_secs_f64());
+    Ok(match ended {
+        Ended::Program(0) => Outcome::Passed,
+        Ended::Program(_) => Outcome::Failed,
+        Ended::Early { why, console } => {
+            eprintln!("{console}");
+            report.add(&kernel.release, &format!("**failed**: {why}"));
+            Outcome::Failed
+        }
+    })
+}
+
+/// Shows a line of the program, and keeps it if it is one for the table.
+fn take_in(line: &str, kernel: &str, report: &mut Report) {
+    eprintln!("    {line}");
+    if let Some(row) = line.strip_prefix(ROW) {
+        report.add(kernel, row);
+    }
+}
+
+/// Writes what the machine starts from.
+fn pack(to: &Path, scratch: &Path, programs: &Programs, args: &[String]) -> Result<()> {
+    let mut initramfs = Initramfs::default();
+    for folder in ["bin", "dev", "etc", "proc", "run", "sys", "tmp"] {
+        initramfs.folder(folder);
+    }
+    initramfs.file("init", include_str!("../guest/init"));
+    initramfs.program("bin/busybox", &find("busybox")?)?;
+    for (name, path) in [
+        ("inferprobe", &programs.agent),
+        (GUEST, &programs.guest),
+        (SERVER, &programs.server),
+    ] {
+        let stripped = scratch.join(name);
+        progress::check(
+            Command::new("strip")
+                .arg("--strip-debug")
+                .arg("-o")
+                .arg(&stripped)
+                .arg(path),
+        )?;
+        initramfs.program(&format!("guest/{name}"), &stripped)?;
+    }
+    let command = format!(
+        "export {AGENT_ENV}=/guest/inferprobe\nexec /guest/{GUEST} {}\n",
+        args.join(" ")
+    );
+    initramfs.file("guest/command", command);
+    let file = File::create(to).with_context(|| format!("create {}", to.display()))?;
+    initramfs
+        .write(&mut BufWriter::new(file))
+        .with_context(|| format!("write {}", to.display()))
+}
+
+fn find(program: &str) -> Result<PathBuf> {
+    let paths = env::var_os("PATH").unwrap_or_default();
+    env::split_paths(&paths)
+        .map(|dir| dir.join(program))
+        .find(|path| path.is_file())
+        .with_context(|| format!("no {program} on PATH"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_row_is_kept_and_all_else_is_only_shown() {
+        let mut report = Report::default();
+        take_in("hello", "6.1", &mut report);
+        take_in("row: auto | 1 | 1 | 2 | 3 | 4 | equal", "6.1", &mut report);
+        report.add("7.9", "skipped: no such kernel");
+        assert_eq!(
+            report.rows,
+            [
+                "| 6.1 | auto | 1 | 1 | 2 | 3 | 4 | equal |",
+                "| 7.9 | – | – | – | – | – | – | skipped: no such kernel |"
+            ]
+        );
+    }
+}

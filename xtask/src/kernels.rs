@@ -1,0 +1,317 @@
+//! Debian's kernels: the newest of a series, fetched by apt into an area of its own and kept outside of the tree.
+//!
+//! The machine's own lists, settings and packages stay as they are: nothing is installed. What a kernel is booted for is
+//! not known here.
+
+use std::cmp::Ordering;
+use std::env;
+use std::fs::{self, File};
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+use std::time::Duration;
+
+use anyhow::{Context, Result, bail};
+
+use crate::archives::Archives;
+use crate::progress;
+
+/// Names the folder that kernels are kept in.
+const DIR_ENV: &str = "INFERPROBE_KERNELS_DIR";
+/// The kernels that are small: those for virtual machines.
+const FLAVOUR: &str = "cloud-amd64";
+/// What signs Debian's archives.
+const KEYRING: &str = "/usr/share/keyrings/debian-archive-keyring.gpg";
+/// How long the newest kernel of a series is taken to be so.
+const FRESH_FOR: Duration = Duration::from_secs(24 * 3600);
+/// Where a series is looked for that [`SUITES`] does not name.
+const EVERY_SUITE: &[&str] = &[
+    "bullseye",
+    "bullseye-security",
+    "bookworm",
+    "bookworm-security",
+    "bookworm-backports",
+    "trixie",
+    "trixie-security",
+    "trixie-backports",
+    "sid",
+];
+/// Where the kernels of a series have been: a list of packages takes longer to fetch than a kernel.
+const SUITES: [(&str, &[&str]); 5] = [
+    ("5.10", &["bullseye", "bullseye-security"]),
+    ("6.1", &["bookworm", "bookworm-security"]),
+    ("6.12", &["trixie", "trixie-security", "bookworm-security"]),
+    ("6.18", &["trixie-backports"]),
+    ("7.3", &["trixie-backports", "sid"]),
+];
+
+/// A kernel that can be booted.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Kernel {
+    /// As `uname -r` says it.
+    pub(crate) release: String,
+    /// The bootable image.
+    pub(crate) image: PathBuf,
+}
+
+/// The newest kernel of `series`; one that was fetched before, which is said, where there is no fetching now.
+pub(crate) fn fetch(series: &str) -> Result<Kernel> {
+    let dir = cache_dir()?.join(series);
+    fs::create_dir_all(&dir).with_context(|| format!("create {}", dir.display()))?;
+    let lock = File::create(dir.join("lock")).context("create a file to lock")?;
+    lock.lock().context("wait for another fetch of the kernel")?;
+    let kept = kept(&dir);
+    if let Some(kernel) = &kept
+        && is_fresh(&dir.join("newest"))
+    {
+        return Ok(kernel.clone());
+    }
+    match (fetch_newest(series, &dir), kept) {
+        (Err(err), Some(kernel)) => {
+            eprintln!("==> Linux {} is what was fetched before: {err:#}", kernel.release);
+            Ok(kernel)
+        }
+        (fetched, _) => fetched,
+    }
+}
+
+fn cache_dir() -> Result<PathBuf> {
+    let named = |name| env::var_os(name).filter(|dir| !dir.is_empty());
+    if let Some(dir) = named(DIR_ENV) {
+        return Ok(dir.into());
+    }
+    let cache = match (named("XDG_CACHE_HOME"), named("HOME")) {
+        (Some(cache), _) => PathBuf::from(cache),
+        (None, Some(home)) => Path::new(&home).join(".cache"),
+        (None, None) => bail!("neither {DIR_ENV} nor HOME says where to keep kernels"),
+    };
+    Ok(cache.join("inferprobe/kernels"))
+}
+
+/// The kernel that was the newest of its series when it was last looked for.
+fn kept(dir: &Path) -> Option<Kernel> {
+    let release = fs::read_to_string(dir.join("newest")).ok()?;
+    let image = dir.join(&release).join("vmlinuz");
+    image.is_file().then_some(Kernel { release, image })
+}
+
+fn is_fresh(path: &Path) -> bool {
+    let written = fs::metadata(path).and_then(|metadata| metadata.modified());
+    written.is_ok_and(|at| at.elapsed().is_ok_and(|age| age < FRESH_FOR))
+}
+
+fn fetch_newest(series: &str, dir: &Path) -> Result<Kernel> {
+    let apt = Apt::prepare(series, &dir.join("apt"))?;
+    let names = apt.packages("linux-")?;
+    let (package, release) = newest(&names, series)
+        .with_context(|| format!("no suite of Debian has a kernel {series} {FLAVOUR}"))?;
+    let home = dir.join(&release);
+    let image = home.join("vmlinuz");
+    if !image.is_file() {
+        let scratch = tempfile::tempdir_in(dir).context("create a folder for the package")?;
+        let archive = apt.download(&package, scratch.path())?;
+        let tree = scratch.path().join("tree");
+        progress::check(Command::new("dpkg-deb").arg("-x").arg(archive).arg(&tree))?;
+        let found = image_in(&tree, &release)
+            .with_context(|| format!("{package} has no image of Linux {release}"))?;
+        fs::create_dir_all(&home).with_context(|| format!("create {}", home.display()))?;
+        fs::rename(&found, &image).with_context(|| format!("keep {}", image.display()))?;
+    }
+    drop_others(dir, &release)?;
+    fs::write(dir.join("newest"), &release).context("note the newest kernel")?;
+    Ok(Kernel { release, image })
+}
+
+/// Where packages put the image of a kernel.
+fn image_in(tree: &Path, release: &str) -> Option<PathBuf> {
+    [
+        format!("boot/vmlinuz-{release}"),
+        format!("usr/lib/modules/{release}/vmlinuz"),
+        format!("lib/modules/{release}/vmlinuz"),
+    ]
+    .iter()
+    .map(|path| tree.join(path))
+    .find(|path| path.is_file())
+}
+
+/// Removes the kernels that another has replaced.
+fn drop_others(dir: &Path, release: &str) -> Result<()> {
+    let entries = fs::read_dir(dir).with_context(|| format!("list {}", dir.display()))?;
+    for entry in entries.flatten() {
+        let path = entry.path();
+        if path.join("vmlinuz").is_file() && !path.ends_with(release) {
+            fs::remove_dir_all(&path).with_context(|| format!("remove {}", path.display()))?;
+        }
+    }
+    Ok(())
+}
+
+/// apt with lists, a cache and sources of its own.
+struct Apt {
+    dir: PathBuf,
+}
+
+impl Apt {
+    /// Writes the sources for `series`, and fetches their lists: a suite that is gone is passed over.
+    fn prepare(series: &str, dir: &Path) -> Result<Self> {
+        let archives = Archives::of_this_machine()?;
+        for part in ["state/lists/partial", "cache/archives/partial"] {
+            let path = dir.join(part);
+            fs::create_dir_all(&path).with_context(|| format!("create {}", path.display()))?;
+        }
+        let known = SUITES.iter().find(|(name, _)| *name == series);
+        let suites = known.map_or(EVERY_SUITE, |(_, suites)| suites);
+        let sources: String = suites
+            .iter()
+            .filter_map(|suite| Some((suite, archives.of_suite(suite)?)))
+            .map(|(suite, address)| {
+                format!("deb [arch=amd64 signed-by={KEYRING}] {address} {suite} main\n")
+            })
+            .collect();
+        fs::write(dir.join("sources.list"), sources).context("write apt's sources")?;
+        fs::write(dir.join("state/status"), "").context("write apt's status")?;
+        let apt = Self {
+            dir: dir.to_owned(),
+        };
+        let updated = progress::step(
+            &format!("look for the newest Linux {series}"),
+            apt.command("apt-get").arg("update"),
+        );
+        if let Err(err) = updated {
+            eprintln!("==> {err:#}: going on with the lists that there are");
+        }
+        Ok(apt)
+    }
+
+    fn packages(&self, prefix: &str) -> Result<Vec<String>> {
+        let (text, _) = progress::output(self.command("apt-cache").args(["pkgnames", prefix]))?;
+        Ok(text.lines().map(str::to_owned).collect())
+    }
+
+    /// Downloads the newest `package` into `dir`; where it lies.
+    fn download(&self, package: &str, dir: &Path) -> Result<PathBuf> {
+        progress::step(
+            &format!("download {package}"),
+            self.command("apt-get")
+                .args(["download", package])
+                .current_dir(dir),
+        )?;
+        fs::read_dir(dir)
+            .with_context(|| format!("list {}", dir.display()))?
+            .flatten()
+            .map(|entry| entry.path())
+            .find(|path| path.extension().is_some_and(|ext| ext == "deb"))
+            .with_context(|| format!("{package}: apt-get left no .deb"))
+    }
+
+    fn command(&self, program: &str) -> Command {
+        let dir = self.dir.display();
+        let mut command = Command::new(program);
+        command.arg("-qq").stdin(Stdio::null());
+        for option in [
+            format!("Dir::Etc::SourceList={dir}/sources.list"),
+            "Dir::Etc::SourceParts=/dev/null".to_owned(),
+            "Dir::Etc::Preferences=/dev/null".to_owned(),
+            "Dir::Etc::PreferencesParts=/dev/null".to_owned(),
+            format!("Dir::State={dir}/state"),
+            format!("Dir::State::status={dir}/state/status"),
+            format!("Dir::Cache={dir}/cache"),
+            "APT::Architecture=amd64".to_owned(),
+            "APT::Architectures=amd64".to_owned(),
+            // The user that apt would fetch as cannot enter a home.
+            "APT::Sandbox::User=root".to_owned(),
+            "Acquire::Languages=none".to_owned(),
+            "Acquire::IndexTargets::deb::DEP-11::DefaultEnabled=false".to_owned(),
+            "Acquire::IndexTargets::deb::Contents-deb::DefaultEnabled=false".to_owned(),
+        ] {
+            command.args(["-o", &option]);
+        }
+        command
+    }
+}
+
+/// Package and release of the newest kernel of `series` among `names`.
+///
+/// Up to 6.18 all of a kernel is in `linux-image-RELEASE`; from 6.19 on its image is in `linux-binary-RELEASE`.
+fn newest(names: &[String], series: &str) -> Option<(String, String)> {
+    let release_of = |name: &str, prefix: &str| {
+        let release = name.strip_prefix(prefix)?;
+        let minor = release.strip_prefix(series)?.strip_prefix('.')?;
+        let is_one = minor.starts_with(|c: char| c.is_ascii_digit()) && minor.ends_with(FLAVOUR);
+        is_one.then(|| release.to_owned())
+    };
+    ["linux-binary-", "linux-image-"].iter().find_map(|prefix| {
+        let releases = names.iter().filter_map(|name| release_of(name, prefix));
+        let release = releases.max_by(|a, b| by_number(a, b))?;
+        Some((format!("{prefix}{release}"), release))
+    })
+}
+
+/// Compares releases number by number.
+fn by_number(a: &str, b: &str) -> Ordering {
+    let numbers = |text: &str| -> Vec<u64> {
+        let parts = text.split(|c: char| !c.is_ascii_digit());
+        parts.filter_map(|part| part.parse().ok()).collect()
+    };
+    numbers(a).cmp(&numbers(b)).then_with(|| a.cmp(b))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn names(all: &[&str]) -> Vec<String> {
+        all.iter().map(|name| (*name).to_owned()).collect()
+    }
+
+    #[test]
+    fn the_newest_is_told_by_number_within_its_series() {
+        let names = names(&[
+            "linux-image-6.1.0-9-cloud-amd64",
+            "linux-image-6.1.0-56-cloud-amd64",
+            "linux-image-6.1.0-57-cloud-amd64-dbg",
+            "linux-image-6.1.0-58-amd64",
+            "linux-image-6.12.9+deb12-cloud-amd64",
+            "linux-image-6.12.117+deb13-cloud-amd64",
+            "linux-image-6.12-cloud-amd64",
+            "linux-image-cloud-amd64",
+        ]);
+        let found = |series| newest(&names, series).map(|(package, _)| package);
+        assert_eq!(
+            found("6.1").as_deref(),
+            Some("linux-image-6.1.0-56-cloud-amd64")
+        );
+        assert_eq!(
+            found("6.12").as_deref(),
+            Some("linux-image-6.12.117+deb13-cloud-amd64")
+        );
+        assert_eq!(found("5.1"), None);
+        assert_eq!(found("6.18"), None);
+    }
+
+    #[test]
+    fn the_image_of_a_split_kernel_is_in_its_binary_package() {
+        let names = names(&[
+            "linux-image-7.3.4+deb13-cloud-amd64",
+            "linux-binary-7.3.4+deb13-cloud-amd64",
+        ]);
+        assert_eq!(
+            newest(&names, "7.3"),
+            Some((
+                "linux-binary-7.3.4+deb13-cloud-amd64".to_owned(),
+                "7.3.4+deb13-cloud-amd64".to_owned()
+            ))
+        );
+    }
+
+    #[test]
+    fn a_kept_kernel_has_its_image() {
+        let dir = tempfile::tempdir().unwrap();
+        fs::write(dir.path().join("newest"), "6.1.0-56").unwrap();
+        assert_eq!(kept(dir.path()), None);
+        fs::create_dir(dir.path().join("6.1.0-56")).unwrap();
+        fs::write(dir.path().join("6.1.0-56/vmlinuz"), "image").unwrap();
+        assert_eq!(kept(dir.path()).unwrap().release, "6.1.0-56");
+        drop_others(dir.path(), "6.1.0-57").unwrap();
+        assert_eq!(kept(dir.path()), None);
+    }
+}

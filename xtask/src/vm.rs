@@ -1,0 +1,144 @@
+//! A virtual machine that boots a kernel, runs one program and ends: qemu, emulating every instruction.
+//!
+//! Emulation alone: where a machine offers KVM to its guests, it may be of a kind that stock kernels hang in. What the
+//! program is, and what it says, is not known here.
+
+use std::fs;
+use std::io::{BufRead as _, BufReader};
+use std::path::Path;
+use std::process::{Child, Command, Stdio};
+use std::sync::mpsc::{self, RecvTimeoutError};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result};
+
+/// The emulator.
+pub(crate) const PROGRAM: &str = "qemu-system-x86_64";
+/// Memory of the machine.
+const MEMORY_MIB: u32 = 768;
+/// Lines of the kernel's console that are shown of a machine that did not come to its end.
+const CONSOLE_LINES: usize = 40;
+/// No message but of trouble; a kernel in trouble ends the machine at once.
+const KERNEL_ARGS: &str = "console=ttyS0 panic=-1 oops=panic no_timer_check quiet loglevel=4";
+
+/// What to boot.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Machine<'a> {
+    /// Image of a kernel.
+    pub(crate) image: &'a Path,
+    /// Its first file system. The program writes to the second serial port, and its exit code to the third.
+    pub(crate) initramfs: &'a Path,
+    /// Processors.
+    pub(crate) cpus: u32,
+    /// Longest time to the machine's end.
+    pub(crate) limit: Duration,
+}
+
+/// How a machine ended.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum Ended {
+    /// The program did, with this exit code.
+    Program(i32),
+    /// Without an exit code; why, and the end of the kernel's console.
+    Early { why: String, console: String },
+}
+
+impl Machine<'_> {
+    /// Boots it, and hands over each line that the program writes. `dir` is for its files.
+    pub(crate) fn run(&self, dir: &Path, mut on_line: impl FnMut(&str)) -> Result<Ended> {
+        let (console, code) = (dir.join("console"), dir.join("code"));
+        let mut qemu = Owned(
+            self.command(&console, &code)
+                .spawn()
+                .with_context(|| format!("start `{PROGRAM}`"))?,
+        );
+        let said = qemu.0.stdout.take().expect("it is piped");
+        let (send, lines) = mpsc::channel();
+        let reader = thread::spawn(move || {
+            for line in BufReader::new(said).split(b'\n').map_while(Result::ok) {
+                // It fails when nobody listens any more.
+                let _ = send.send(String::from_utf8_lossy(&line).into_owned());
+            }
+        });
+        let deadline = Instant::now() + self.limit;
+        let why = loop {
+            match lines.recv_timeout(deadline.saturating_duration_since(Instant::now())) {
+                Ok(line) => on_line(line.trim_end_matches('\r')),
+                Err(RecvTimeoutError::Timeout) => {
+                    qemu.0.kill().context("end the virtual machine")?;
+                    break format!("it did not end within {} s", self.limit.as_secs());
+                }
+                Err(RecvTimeoutError::Disconnected) => {
+                    let status = qemu.0.wait().context("wait for the virtual machine")?;
+                    break format!("{PROGRAM} ended with {status}");
+                }
+            }
+        };
+        let _ = reader.join();
+        let code = fs::read_to_string(&code).unwrap_or_default();
+        Ok(match code.trim().parse() {
+            Ok(code) => Ended::Program(code),
+            Err(_) => Ended::Early {
+                why,
+                console: tail(&fs::read(&console).unwrap_or_default()),
+            },
+        })
+    }
+
+    fn command(&self, console: &Path, code: &Path) -> Command {
+        let mut command = Command::new(PROGRAM);
+        command
+            .args(["-nodefaults", "-no-user-config", "-display", "none"])
+            .args(["-no-reboot", "-M", "q35", "-accel", "tcg"])
+            .args(["-cpu", "max,la57=off"])
+            .args(["-smp", &self.cpus.to_string()])
+            .args(["-m", &MEMORY_MIB.to_string()])
+            .arg("-serial")
+            .arg(format!("file:{}", console.display()))
+            .args(["-serial", "stdio"])
+            .arg("-serial")
+            .arg(format!("file:{}", code.display()))
+            .arg("-kernel")
+            .arg(self.image)
+            .arg("-initrd")
+            .arg(self.initramfs)
+            .args(["-append", KERNEL_ARGS])
+            .stdin(Stdio::null())
+            .stdout(Stdio::piped());
+        command
+    }
+}
+
+/// The last lines of a console.
+fn tail(console: &[u8]) -> String {
+    let text = String::from_utf8_lossy(console);
+    let lines: Vec<&str> = text.lines().map(|line| line.trim_end_matches('\r')).collect();
+    lines[lines.len().saturating_sub(CONSOLE_LINES)..].join("\n")
+}
+
+/// A process that ends with whoever holds it.
+struct Owned(Child);
+
+impl Drop for Owned {
+    fn drop(&mut self) {
+        // Both fail when it has ended, which is what is wanted.
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_end_of_a_console_is_its_last_lines() {
+        let lines: Vec<String> = (0..100).map(|n| format!("line {n}\r")).collect();
+        let end = tail(lines.join("\n").as_bytes());
+        assert_eq!(end.lines().count(), CONSOLE_LINES);
+        assert!(end.starts_with("line 60\nline 61\n"), "{end}");
+        assert!(end.ends_with("line 99"), "{end}");
+        assert_eq!(tail(b""), "");
+    }
+}
