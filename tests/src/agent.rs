@@ -169,6 +169,11 @@ pub struct Agent {
 impl Agent {
     /// Starts the agent with `args` beside its endpoint and request log, and waits until it is healthy.
     pub fn start<S: AsRef<str>>(args: &[S]) -> Self {
+        Self::try_start(args).unwrap_or_else(|errors| panic!("the agent ended: {errors}"))
+    }
+
+    /// As [`Self::start`]; what it said, if it ended by itself instead.
+    pub fn try_start<S: AsRef<str>>(args: &[S]) -> Result<Self, String> {
         Self::launch(args, |command, folder| {
             command
                 .args(["--refresh-interval", "1"])
@@ -179,10 +184,13 @@ impl Agent {
 
     /// Starts the agent as its users do: with `args` beside its endpoint, and no request log.
     pub fn start_unlogged<S: AsRef<str>>(args: &[S]) -> Self {
-        Self::launch(args, |_, _| {})
+        Self::launch(args, |_, _| {}).unwrap_or_else(|errors| panic!("the agent ended: {errors}"))
     }
 
-    fn launch<S: AsRef<str>>(args: &[S], add: impl FnOnce(&mut Command, &Path)) -> Self {
+    fn launch<S: AsRef<str>>(
+        args: &[S],
+        add: impl FnOnce(&mut Command, &Path),
+    ) -> Result<Self, String> {
         let folder = tempfile::tempdir().expect("a folder for the agent's files");
         let port = free_port();
         let errors = File::create(folder.path().join("stderr")).expect("a file for its errors");
@@ -203,11 +211,11 @@ impl Agent {
         };
         wait_for("a healthy agent", START_LIMIT, || {
             if let Some(status) = agent.process.wait(Duration::ZERO) {
-                panic!("the agent ended with {status}: {}", agent.errors());
+                return Some(Err(format!("{status}: {}", agent.errors())));
             }
-            matches!(client::get(port, "/healthz"), Ok((200, _))).then_some(())
-        });
-        agent
+            matches!(client::get(port, "/healthz"), Ok((200, _))).then_some(Ok(()))
+        })?;
+        Ok(agent)
     }
 
     /// Process id.

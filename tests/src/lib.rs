@@ -21,6 +21,7 @@ pub mod http;
 pub mod http2;
 pub mod leash;
 pub mod load;
+pub mod matrix;
 pub mod process;
 pub mod queues;
 pub mod reference;

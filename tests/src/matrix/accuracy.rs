@@ -1,0 +1,327 @@
+//! The agent's times against the reference server's own stamps, on a machine that may be emulated: each moment inside the
+//! system call that it is of, and stages within a bound of what the stamps say.
+
+use std::{collections::HashMap, thread};
+
+use crate::{
+    agent::{Agent, Logged},
+    client::{Connection, request},
+    clock::wait_within,
+    fit::{Key, misfits, pair},
+    reference::stamps::{Call, Stamp},
+    server::{Place, Server},
+    stats::Spread,
+};
+
+use std::time::Duration;
+
+const CONNECTIONS: usize = 4;
+/// Rounds of which one must hold: other tenants may stop the machine between a system call and its stamp.
+const ROUNDS: usize = 3;
+/// An error may have this, or a tenth of the time itself.
+const BOUND_NS: u64 = 1_000_000;
+const BOUND_SHARE: u64 = 10;
+/// One in so many may be further off.
+const OUTLIERS: usize = 100;
+/// How long the last rows are waited for.
+const ROWS_LIMIT: Duration = Duration::from_secs(20);
+const COUNTED: &str = "inferprobe_requests_total";
+const UNKNOWN: &str = "inferprobe_request_stage_unknown_total";
+
+/// A kind of request: its target, the bytes of its body, and where the client cuts it in two.
+struct Ask {
+    target: &'static str,
+    body_bytes: usize,
+    cut: Option<usize>,
+}
+
+const ASKS: [Ask; 6] = [
+    ask("/predictions/a", 200),
+    ask("/predictions/a?sleep_us=500&body=3000", 20_000),
+    ask("/v2/models/c/infer?chunks=3&body=500", 0),
+    Ask {
+        cut: Some(150),
+        ..ask("/v1/models/b:predict?sleep_ms=2", 3_000)
+    },
+    ask("/v2/models/c/versions/3/infer?split=1&sleep_ms=10", 200),
+    Ask {
+        cut: Some(20),
+        ..ask("/predictions/a?status=503&write_size=50&body=400", 200)
+    },
+];
+
+const fn ask(target: &'static str, body_bytes: usize) -> Ask {
+    Ask {
+        target,
+        body_bytes,
+        cut: None,
+    }
+}
+
+/// What a round came to.
+pub(super) struct Accuracy {
+    /// Requests that were answered.
+    pub(super) requests: usize,
+    /// Requests that the agent has counted.
+    pub(super) counted: f64,
+    /// Errors of the handler stage, in nanoseconds.
+    pub(super) handler: Option<Spread>,
+    /// Errors of the queue stage; `None` where it must be unknown, and is.
+    pub(super) queue: Option<Spread>,
+    /// What is wrong.
+    pub(super) faults: Vec<String>,
+}
+
+impl Accuracy {
+    /// The first round that holds, or the last.
+    pub(super) fn hold(args: &[String], knows_arrival: bool, count: usize) -> Self {
+        let mut round = Self::round(args, knows_arrival, count);
+        for _ in 1..ROUNDS {
+            if round.faults.is_empty() {
+                break;
+            }
+            for fault in &round.faults {
+                println!("a round failed: {fault}");
+            }
+            round = Self::round(args, knows_arrival, count);
+        }
+        for fault in &round.faults {
+            println!("{fault}");
+        }
+        round
+    }
+
+    fn round(args: &[String], knows_arrival: bool, count: usize) -> Self {
+        let mut server = Server::start(&[]);
+        let watched = ["--watch-port".to_owned(), server.port().to_string()];
+        let agent = Agent::start(&[args, &watched].concat());
+        let sends = drive(&server.place, count);
+        let requests = sends.len();
+        let stamps = server.stamps(requests);
+        let mut rows = Vec::new();
+        let of_server = |row: &Logged| row.local_port == Some(server.port());
+        let _ = wait_within(ROWS_LIMIT, || {
+            rows = agent.log();
+            rows.retain(of_server);
+            let counted = agent.metrics().sum(COUNTED, &[]);
+            (rows.len() >= requests && counted >= requests as f64).then_some(())
+        });
+        let mut round = Self {
+            requests,
+            counted: agent.metrics().sum(COUNTED, &[]),
+            handler: None,
+            queue: None,
+            faults: Vec::new(),
+        };
+        if rows.len() != requests || round.counted != requests as f64 {
+            let rows = rows.len();
+            round.fault(format!(
+                "{rows} rows, {} counted, of {requests}; {}",
+                round.counted,
+                losses(&agent)
+            ));
+            return round;
+        }
+        let pairs = pair(&stamps, &rows);
+        round.hold_moments(&pairs, &sends, knows_arrival);
+        round.hold_handler(&pairs);
+        round.hold_queue(&pairs, &sends, knows_arrival);
+        round.hold_sums(&agent, &rows, knows_arrival);
+        round
+    }
+
+    fn fault(&mut self, fault: String) {
+        self.faults.push(fault);
+    }
+
+    /// Each moment lies in its call, the moments follow each other, and what cannot be known is unknown.
+    fn hold_moments(
+        &mut self,
+        pairs: &[(Stamp, Logged)],
+        sends: &HashMap<Key, Call>,
+        knows_arrival: bool,
+    ) {
+        let mut wrong = Vec::new();
+        for (stamp, row) in pairs {
+            let mut found = misfits(stamp, &sends[&(row.peer_port, row.seq)], row);
+            if !knows_arrival {
+                found.retain(|fault| fault != "arrival is unknown");
+                if row.arrival_ns.is_some() {
+                    found.push("arrival is known, and nobody can tell it".to_owned());
+                }
+            }
+            let moments = [
+                row.arrival_ns,
+                Some(row.first_read_ns),
+                Some(row.last_read_ns),
+                row.first_write_ns,
+                row.last_write_ns,
+            ];
+            if !moments.iter().flatten().is_sorted() {
+                found.push(format!("stages overlap: {moments:?}"));
+            }
+            if !found.is_empty() {
+                wrong.push(format!("{}: {}", stamp.target, found.join(", ")));
+            }
+        }
+        if let Some(first) = wrong.first() {
+            self.fault(format!("{} requests do not fit: {first}", wrong.len()));
+            for one in wrong.iter().skip(1).take(10) {
+                println!("does not fit: {one}");
+            }
+        }
+    }
+
+    fn hold_handler(&mut self, pairs: &[(Stamp, Logged)]) {
+        let errors = pairs.iter().filter_map(|(stamp, row)| {
+            let expected_ns = stamp.handler_ns();
+            Some((row.handler_ns()?.abs_diff(expected_ns), expected_ns))
+        });
+        self.handler = self.hold_errors("handler", errors.collect());
+    }
+
+    /// The server cannot see the arrival: the request became readable while the client was in its send.
+    fn hold_queue(
+        &mut self,
+        pairs: &[(Stamp, Logged)],
+        sends: &HashMap<Key, Call>,
+        knows_arrival: bool,
+    ) {
+        if !knows_arrival {
+            return;
+        }
+        let errors = pairs.iter().filter_map(|(stamp, row)| {
+            let sent = sends[&(row.peer_port, row.seq)];
+            let read_ns = stamp.first_read.return_ns;
+            let shortest_ns = read_ns.saturating_sub(sent.return_ns);
+            let longest_ns = read_ns.saturating_sub(sent.call_ns);
+            let queue_ns = row.queue_ns()?;
+            let below_ns = shortest_ns.saturating_sub(queue_ns);
+            Some((
+                below_ns.max(queue_ns.saturating_sub(longest_ns)),
+                longest_ns,
+            ))
+        });
+        self.queue = self.hold_errors("queue", errors.collect());
+    }
+
+    /// Holds errors, each with the time that it is of, against the bound.
+    fn hold_errors(&mut self, stage: &str, errors_ns: Vec<(u64, u64)>) -> Option<Spread> {
+        let beyond = errors_ns
+            .iter()
+            .filter(|(error_ns, time_ns)| *error_ns > BOUND_NS.max(time_ns / BOUND_SHARE))
+            .count();
+        let spread = Spread::of(errors_ns.into_iter().map(|(error_ns, _)| error_ns).collect());
+        if beyond * OUTLIERS > self.requests {
+            self.fault(format!(
+                "{beyond} errors of {stage} time beyond the bound: {spread:?}"
+            ));
+        }
+        if spread.is_none_or(|spread| spread.count != self.requests) {
+            self.fault(format!("{stage} time unknown: of all, {spread:?}"));
+        }
+        spread
+    }
+
+    /// The sums that are served are those of the rows, and what is unknown is counted as that.
+    fn hold_sums(&mut self, agent: &Agent, rows: &[Logged], knows_arrival: bool) {
+        let metrics = agent.metrics();
+        let sum_s = |times_ns: Vec<Option<u64>>| {
+            let total_ns: u64 = times_ns.into_iter().flatten().sum();
+            total_ns as f64 / 1e9
+        };
+        let count = rows.len() as f64;
+        let known = if knows_arrival { count } else { 0.0 };
+        let duration_ns = |row: &Logged| Some(row.last_write_ns? - row.arrival_ns?);
+        for (name, expected) in [
+            (
+                "inferprobe_request_queue_seconds_sum",
+                sum_s(rows.iter().map(Logged::queue_ns).collect()),
+            ),
+            (
+                "inferprobe_request_handler_seconds_sum",
+                sum_s(rows.iter().map(Logged::handler_ns).collect()),
+            ),
+            (
+                "inferprobe_request_duration_seconds_sum",
+                sum_s(rows.iter().map(duration_ns).collect()),
+            ),
+            ("inferprobe_request_queue_seconds_count", known),
+            ("inferprobe_request_handler_seconds_count", count),
+            ("inferprobe_request_duration_seconds_count", known),
+        ] {
+            let found = metrics.sum(name, &[]);
+            if (found - expected).abs() >= 1e-6 {
+                self.fault(format!("{name} is {found}, not {expected}"));
+            }
+        }
+        for (stage, expected) in [("queue", count - known), ("handler", 0.0)] {
+            let found = metrics.sum(UNKNOWN, &[("stage", stage)]);
+            if found != expected {
+                self.fault(format!(
+                    "{found} unknown times of stage {stage}, not {expected}"
+                ));
+            }
+        }
+        let lost = losses(agent);
+        if !lost.is_empty() {
+            self.fault(lost);
+        }
+    }
+}
+
+/// What the agent says it has lost or left unfinished.
+fn losses(agent: &Agent) -> String {
+    let metrics = agent.metrics();
+    let families = [
+        "inferprobe_records_lost_total",
+        "inferprobe_requests_unfinished_total",
+    ];
+    let mut losses = Vec::new();
+    for family in families {
+        for sample in metrics.samples(family, &[]) {
+            if sample.value > 0.0 {
+                let reason = sample.label("reason").unwrap_or_default().to_owned();
+                losses.push(format!("{family} {reason}: {}", sample.value));
+            }
+        }
+    }
+    losses.join(", ")
+}
+
+/// Sends about `count` requests over keep-alive connections at once; the client's first send of each.
+fn drive(place: &Place, count: usize) -> HashMap<Key, Call> {
+    let each = count.div_ceil(CONNECTIONS);
+    let clients: Vec<_> = (0..CONNECTIONS)
+        .map(|number| {
+            let mut client = Connection::open(place).expect("the server listens");
+            thread::spawn(move || {
+                // Each connection begins elsewhere, so that unlike requests run together.
+                let asks = ASKS.iter().cycle().skip(number).take(each);
+                let sends = (0..).zip(asks).map(|(seq, ask)| {
+                    let sent = send(&mut client, ask);
+                    ((client.local_port(), seq), sent)
+                });
+                sends.collect::<Vec<_>>()
+            })
+        })
+        .collect();
+    let sends = clients.into_iter().flat_map(|client| {
+        let sends = client.join();
+        sends.expect("every request is answered")
+    });
+    sends.collect()
+}
+
+/// One request and its answer; the client's first send.
+fn send(client: &mut Connection, ask: &Ask) -> Call {
+    let bytes = request("POST", ask.target, &[], &vec![b'x'; ask.body_bytes]);
+    let (first, rest) = bytes.split_at(ask.cut.unwrap_or(bytes.len()));
+    let sent = client.send(first).expect("the server reads");
+    if !rest.is_empty() {
+        thread::sleep(Duration::from_millis(1));
+        client.send(rest).expect("the server reads");
+    }
+    client.receive(false).expect("the server answers");
+    sent
+}
