@@ -4,7 +4,10 @@
 //! It needs nothing but the agent and the reference server beside it.
 
 mod accuracy;
+mod plain;
+mod records;
 mod rows;
+mod stage;
 
 use std::{
     panic::{AssertUnwindSafe, catch_unwind},
@@ -15,7 +18,7 @@ use clap::Parser;
 
 use crate::{
     agent::Agent,
-    matrix::{accuracy::Accuracy, rows::Row},
+    matrix::{accuracy::Accuracy, rows::Row, stage::Stage},
 };
 
 /// What an agent says if the kernel has not got the rung that it is held to.
@@ -91,19 +94,25 @@ pub fn run(options: &Options) -> bool {
     let mut all_well = true;
     for &rung in rungs {
         let start = Instant::now();
-        let row = match Agent::try_start(&rung.args()) {
-            Err(said) => refused(rung, &said, &options.must),
-            Ok(agent) => {
-                drop(agent);
-                let judged = catch_unwind(AssertUnwindSafe(|| judge(rung, options)));
-                judged.unwrap_or_else(|_| Row::failed(rung.name(), "see the panic above"))
-            }
-        };
+        let tried = catch_unwind(AssertUnwindSafe(|| try_rung(rung, options)));
+        let row = tried.unwrap_or_else(|_| Row::failed(rung.name(), "see the panic above"));
         all_well &= row.is_well();
         println!("row: {row}");
         println!("{}: {:.1} s", rung.name(), start.elapsed().as_secs_f64());
     }
     all_well
+}
+
+fn try_rung(rung: Rung, options: &Options) -> Row {
+    let mut stage = Stage::set();
+    let start = Instant::now();
+    match stage.watch(&rung.args()) {
+        Err(said) => refused(rung, &said, &options.must),
+        Ok(agent) => {
+            println!("attached after {:.1} s", start.elapsed().as_secs_f64());
+            judge(rung, &mut stage, &agent, options)
+        }
+    }
 }
 
 /// The row of a rung that the agent did not start on.
@@ -126,7 +135,19 @@ fn refused(rung: Rung, said: &str, must: &[Rung]) -> Row {
     }
 }
 
-fn judge(rung: Rung, options: &Options) -> Row {
-    let accuracy = Accuracy::hold(&rung.args(), rung.knows_arrival(), options.requests);
-    Row::judged(rung.name(), &accuracy)
+fn judge(rung: Rung, stage: &mut Stage, agent: &Agent, options: &Options) -> Row {
+    let start = Instant::now();
+    let accuracy = Accuracy::hold(
+        agent,
+        &mut stage.timed,
+        rung.knows_arrival(),
+        options.requests,
+    );
+    println!("timed after {:.1} s", start.elapsed().as_secs_f64());
+    let compared = records::compare(stage, agent);
+    println!("compared after {:.1} s", start.elapsed().as_secs_f64());
+    for line in accuracy.faults.iter().chain(&compared.differences) {
+        println!("{line}");
+    }
+    Row::judged(rung.name(), &accuracy, &compared)
 }

@@ -2,7 +2,10 @@
 
 use std::fmt;
 
-use crate::{matrix::accuracy::Accuracy, stats::Spread};
+use crate::{
+    matrix::{accuracy::Accuracy, records::Compared},
+    stats::Spread,
+};
 
 /// What came of one rung.
 pub(super) struct Row {
@@ -31,11 +34,18 @@ impl Row {
     }
 
     /// A rung that was tried.
-    pub(super) fn judged(rung: &'static str, accuracy: &Accuracy) -> Self {
-        let faults = &accuracy.faults;
-        let outcome = match faults.as_slice() {
-            [] => "passed".to_owned(),
-            [first, rest @ ..] => format!("**failed**: {first}, and {} more", rest.len()),
+    pub(super) fn judged(rung: &'static str, accuracy: &Accuracy, compared: &Compared) -> Self {
+        let differing = compared.differences.len();
+        let mut faults = accuracy.faults.clone();
+        if differing > 0 {
+            faults.push(format!("{differing} records differ"));
+        }
+        let outcome = if !faults.is_empty() {
+            format!("**failed**: {}", faults.join("; "))
+        } else if accuracy.vague {
+            "passed; the machine was too busy to judge the p99".to_owned()
+        } else {
+            "passed".to_owned()
         };
         Self {
             rung,
@@ -44,7 +54,7 @@ impl Row {
                 accuracy.counted.to_string(),
                 errors(accuracy.handler.as_ref()),
                 errors(accuracy.queue.as_ref()),
-                "–".to_owned(),
+                format!("{}, {differing} differ", compared.rows),
             ],
             outcome,
             well: faults.is_empty(),

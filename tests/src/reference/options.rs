@@ -61,10 +61,12 @@ pub enum IoMode {
     Vectored,
     /// recvmsg(2) and sendmsg(2), two buffers each
     Message,
+    /// read(2); of answers the head by write(2), and what follows by sendfile(2)
+    Sendfile,
 }
 
 impl IoMode {
-    /// All of them, for tests that go through each.
+    /// Those whose bytes can be seen in the caller's memory, for tests that go through each.
     pub const ALL: [Self; 4] = [
         Self::ReadWrite,
         Self::RecvSend,
@@ -79,6 +81,7 @@ impl IoMode {
             Self::RecvSend => "recv-send",
             Self::Vectored => "vectored",
             Self::Message => "message",
+            Self::Sendfile => "sendfile",
         }
     }
 }

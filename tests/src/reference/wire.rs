@@ -1,12 +1,14 @@
 //! One connection of the reference server: bytes in and out by the chosen system calls, each one stamped.
 
 use std::{
-    io::{self, IoSlice, IoSliceMut},
+    fs::File,
+    io::{self, IoSlice, IoSliceMut, Write as _},
     os::fd::OwnedFd,
 };
 
 use rustix::{
     event::{PollFd, PollFlags, poll},
+    fs::{MemfdFlags, memfd_create, sendfile},
     net::{
         RecvAncillaryBuffer, RecvFlags, SendAncillaryBuffer, SendFlags, recv, recvmsg, send,
         sendmsg,
@@ -15,6 +17,7 @@ use rustix::{
 
 use crate::{
     clock::monotonic_ns,
+    http::head_len,
     reference::{options::IoMode, stamps::Call},
 };
 
@@ -87,7 +90,19 @@ impl Wire {
                 let mut control = SendAncillaryBuffer::default();
                 sendmsg(&self.socket, &parts, &mut control, SendFlags::NOSIGNAL)?
             }
+            IoMode::Sendfile => match head_len(bytes) {
+                Some(head) => rustix::io::write(&self.socket, &bytes[..head])?,
+                None => self.send_file(bytes)?,
+            },
         })
+    }
+
+    /// Puts bytes into a file that has no name, and hands them over from there.
+    fn send_file(&self, bytes: &[u8]) -> io::Result<usize> {
+        let mut file = File::from(memfd_create("answer", MemfdFlags::CLOEXEC)?);
+        file.write_all(bytes)?;
+        let mut from = 0;
+        Ok(sendfile(&self.socket, &file, Some(&mut from), bytes.len())?)
     }
 
     /// Tells the peer that nothing more will be written, and reads what it still sends.
@@ -104,7 +119,7 @@ impl Wire {
 fn read_once(socket: &OwnedFd, io: IoMode, bytes: &mut [u8]) -> io::Result<usize> {
     let (head, tail) = bytes.split_at_mut(bytes.len().min(100));
     Ok(match io {
-        IoMode::ReadWrite => rustix::io::read(socket, bytes)?,
+        IoMode::ReadWrite | IoMode::Sendfile => rustix::io::read(socket, bytes)?,
         IoMode::RecvSend => recv(socket, bytes, RecvFlags::empty())?.0,
         IoMode::Vectored => {
             let mut parts = [IoSliceMut::new(head), IoSliceMut::new(tail)];
