@@ -16,12 +16,14 @@ use crate::{
     calls::client::CallClient,
     clock::{monotonic_ns, wait_within},
     differential::{
-        cases::CASES,
+        cases::{CASES, Case},
         expected::{Ending, Lenient},
-        hosts::Host,
         play::Play,
     },
-    matrix::{plain, stage::Stage},
+    matrix::{
+        plain,
+        stage::{Hosted, Stage},
+    },
     scripted::{cases::CASES as SCRIPTS, play::play},
 };
 
@@ -35,6 +37,28 @@ const UPDATE: &str = "UPDATE_GOLDEN";
 const ROWS_LIMIT: Duration = Duration::from_secs(10);
 /// Calls of gRPC.
 const CALLS: usize = 10;
+
+/// Cases that come out as the scheduler wills: a reset overtakes an answer, or a probe finds what it should not yet.
+const RACES: [&str; 3] = ["reset", "reset-in-the-body", "probes"];
+/// What a server is asked that reads and writes as another does, by other system calls.
+const BRIEF: [&str; 16] = [
+    "one-after-another",
+    "codes",
+    "bodiless",
+    "big-head",
+    "http-1.0",
+    "close",
+    "early",
+    "pipelined",
+    "pipelined-bodies",
+    "pipelined-big-answers",
+    "second-while-first-runs",
+    "big-body",
+    "continue",
+    "chunked-pipelined",
+    "chunked-answer",
+    "big-chunks",
+];
 
 /// Lines, and how often each comes.
 type Lines = BTreeMap<String, usize>;
@@ -75,7 +99,7 @@ pub(super) fn compare(stage: &Stage, agent: &Agent) -> Compared {
     let mut windows = thread::scope(|scope| {
         let hosts = stage.hosts.iter();
         let played: Vec<_> = hosts
-            .map(|(name, host)| scope.spawn(move || play_all(name, host)))
+            .map(|hosted| scope.spawn(move || play_all(hosted)))
             .collect();
         let mut windows = scripted(stage);
         for played in played {
@@ -83,7 +107,7 @@ pub(super) fn compare(stage: &Stage, agent: &Agent) -> Compared {
         }
         windows
     });
-    let first = &stage.hosts[0].1;
+    let first = &stage.hosts[0].host;
     windows.push(Window::during("idle threads", first.port, || {
         plain::idle_threads(first.port);
     }));
@@ -110,9 +134,14 @@ pub(super) fn compare(stage: &Stage, agent: &Agent) -> Compared {
 }
 
 /// Plays every case that a server can be asked.
-fn play_all(name: &str, host: &Host) -> Vec<Window> {
-    let cases = CASES.iter().filter(|case| (case.on)(host.kind));
-    cases
+fn play_all(Hosted { name, host, brief }: &Hosted) -> Vec<Window> {
+    let wanted = |case: &&Case| {
+        let is_asked = !brief || BRIEF.contains(&case.name);
+        is_asked && (case.on)(host.kind) && !RACES.contains(&case.name)
+    };
+    CASES
+        .iter()
+        .filter(wanted)
         .map(|case| {
             let mut play = Play::open(case.name, host.kind, host.port);
             // One that cannot be played lacks rows.
@@ -127,7 +156,7 @@ fn scripted(stage: &Stage) -> Vec<Window> {
     let address = stage.scripted.local_addr();
     let port = address.expect("a listener has an address").port();
     let mut windows = Vec::new();
-    for case in SCRIPTS {
+    for case in SCRIPTS.iter().filter(|case| !RACES.contains(&case.name)) {
         let script = (case.script)();
         let opened_ns = monotonic_ns();
         let Ok(played) = catch_unwind(AssertUnwindSafe(|| play(&stage.scripted, &script))) else {

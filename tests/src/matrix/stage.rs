@@ -11,16 +11,26 @@ use crate::{
     server::Server,
 };
 
-/// Ways in which the reference server reads and writes.
-const KINDS: [&[&str]; 5] = [
-    &[],
-    &["--io", "recv-send"],
-    &["--io", "vectored", "--read-sizes", "24,16360"],
-    &["--io", "message"],
-    &["--io", "sendfile"],
+/// Ways in which the reference server reads and writes, and whether a choice of the cases will do.
+const KINDS: [(&[&str], bool); 5] = [
+    (&[], false),
+    (&["--io", "recv-send"], true),
+    (&["--io", "vectored", "--read-sizes", "24,16360"], true),
+    (&["--io", "message"], true),
+    (&["--io", "sendfile"], true),
 ];
 /// What the servers on unix sockets are watched by.
 const UNIX: &str = "reference-server .*--unix";
+
+/// A reference server that cases are played against.
+pub(super) struct Hosted {
+    /// How it reads and writes.
+    pub(super) name: String,
+    /// The server.
+    pub(super) host: Host,
+    /// Whether a choice of the cases will do.
+    pub(super) brief: bool,
+}
 
 /// Servers; they end when dropped.
 pub(super) struct Stage {
@@ -28,8 +38,8 @@ pub(super) struct Stage {
     pub(super) timed: Server,
     /// Where scripted connections are accepted.
     pub(super) scripted: TcpListener,
-    /// One of each kind, and what it is called.
-    pub(super) hosts: Vec<(String, Host)>,
+    /// One of each kind.
+    pub(super) hosts: Vec<Hosted>,
     /// One on a unix socket.
     pub(super) unix: Server,
     /// A server of gRPC with one connection.
@@ -43,11 +53,14 @@ impl Stage {
         let folder = tempfile::tempdir().expect("a folder for a socket");
         let socket = folder.path().join("socket");
         let socket = socket.to_str().expect("the path is text");
-        let host = |args: &&'static [&'static str]| {
-            let kind = Kind::Reference(args);
+        let host = |&(args, brief): &(&'static [&'static str], bool)| {
             let name = args.get(1).unwrap_or(&"read-write");
-            // No server of Python is among them.
-            ((*name).to_owned(), Host::start(kind, Path::new("")))
+            Hosted {
+                name: (*name).to_owned(),
+                // No server of Python is among them.
+                host: Host::start(Kind::Reference(args), Path::new("")),
+                brief,
+            }
         };
         Self {
             timed: Server::start(&[]),
@@ -64,7 +77,7 @@ impl Stage {
         let scripted = self.scripted.local_addr();
         let scripted = scripted.expect("a listener has an address").port();
         let mut ports = vec![self.timed.port(), scripted, self.calls.port];
-        ports.extend(self.hosts.iter().map(|(_, host)| host.port));
+        ports.extend(self.hosts.iter().map(|hosted| hosted.host.port));
         let mut args = args.to_vec();
         for port in ports {
             args.extend(["--watch-port".to_owned(), port.to_string()]);
