@@ -18,7 +18,16 @@ pub fn wait_for<T>(what: &str, limit: Duration, probe: impl FnMut() -> Option<T>
 }
 
 /// Calls `probe` until it gives a value, at most `limit` long.
-pub fn wait_within<T>(limit: Duration, mut probe: impl FnMut() -> Option<T>) -> Option<T> {
+pub fn wait_within<T>(limit: Duration, probe: impl FnMut() -> Option<T>) -> Option<T> {
+    wait_every(Duration::from_millis(5), limit, probe)
+}
+
+/// As [`wait_within`], with `pause` between two calls of a `probe` that is work.
+pub fn wait_every<T>(
+    pause: Duration,
+    limit: Duration,
+    mut probe: impl FnMut() -> Option<T>,
+) -> Option<T> {
     let start = Instant::now();
     loop {
         if let Some(value) = probe() {
@@ -27,6 +36,6 @@ pub fn wait_within<T>(limit: Duration, mut probe: impl FnMut() -> Option<T>) -> 
         if start.elapsed() >= limit {
             return None;
         }
-        std::thread::sleep(Duration::from_millis(5));
+        std::thread::sleep(pause);
     }
 }

@@ -5,7 +5,7 @@ use std::{net::TcpListener, path::Path};
 use tempfile::TempDir;
 
 use crate::{
-    agent::Agent,
+    agent::{Agent, Logged},
     calls::server::CallServer,
     differential::hosts::{Host, Kind},
     server::Server,
@@ -74,15 +74,31 @@ impl Stage {
 
     /// Starts an agent that watches every server; what it said, if it ended by itself instead.
     pub(super) fn watch(&self, args: &[String]) -> Result<Agent, String> {
-        let scripted = self.scripted.local_addr();
-        let scripted = scripted.expect("a listener has an address").port();
-        let mut ports = vec![self.timed.port(), scripted, self.calls.port];
-        ports.extend(self.hosts.iter().map(|hosted| hosted.host.port));
         let mut args = args.to_vec();
-        for port in ports {
+        for port in self.ports().chain([self.timed.port()]) {
             args.extend(["--watch-port".to_owned(), port.to_string()]);
         }
         args.extend(["--watch-exe".to_owned(), UNIX.to_owned()]);
         Agent::try_start(&args)
+    }
+
+    /// Where scripted connections are accepted.
+    pub(super) fn scripted_port(&self) -> u16 {
+        let address = self.scripted.local_addr();
+        address.expect("a listener has an address").port()
+    }
+
+    /// Whether a row is of a server here, but for the timed one: an agent sees every server of the machine.
+    pub(super) fn has(&self, row: &Logged) -> bool {
+        match row.local_port {
+            Some(port) => self.ports().any(|own| own == port),
+            None => row.pid == self.unix.pid(),
+        }
+    }
+
+    /// Ports of all servers but the timed one.
+    fn ports(&self) -> impl Iterator<Item = u16> {
+        let hosts = self.hosts.iter().map(|hosted| hosted.host.port);
+        hosts.chain([self.scripted_port(), self.calls.port])
     }
 }
