@@ -21,6 +21,8 @@ use crate::{
 
 /// Longest time from start to a healthy agent; on an emulated processor the kernel takes long to check its programs.
 const START_LIMIT: Duration = Duration::from_secs(120);
+/// Names the rung of the ladder of hooks that every agent is held to; by itself, each takes the best.
+const RUNG: &str = "INFERPROBE_TEST_RUNG";
 /// Name of the request log in the agent's folder.
 const LOG: &str = "requests.jsonl";
 /// Longest time from the end of a request to its row in the log, by the agent's word.
@@ -202,6 +204,9 @@ impl Agent {
             .stdin(Stdio::null())
             .stdout(Stdio::null())
             .stderr(errors);
+        if let Some(rung) = std::env::var_os(RUNG) {
+            command.arg("--rung").arg(rung);
+        }
         add(&mut command, folder.path());
         let process = command.spawn().expect("the agent can be started");
         let mut agent = Self {

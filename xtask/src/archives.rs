@@ -125,7 +125,10 @@ fn stanzas(text: &str) -> Vec<Source> {
             stanza.push((name.to_ascii_lowercase(), value.trim().to_owned()));
         }
     }
-    stanzas.iter().flat_map(|stanza| of_stanza(stanza)).collect()
+    stanzas
+        .iter()
+        .flat_map(|stanza| of_stanza(stanza))
+        .collect()
 }
 
 fn of_stanza(stanza: &[(String, String)]) -> Vec<Source> {

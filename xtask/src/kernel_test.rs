@@ -18,7 +18,7 @@ use crate::vm::{self, Ended, Machine};
 use crate::{agent, debian, privilege, progress, workspace};
 
 /// What a virtual machine takes.
-pub(crate) const PACKAGES: [&str; 3] = ["qemu-system-x86", "seabios", "busybox-static"];
+const PACKAGES: [&str; 3] = ["qemu-system-x86", "seabios", "busybox-static"];
 /// The running kernel, as a series.
 const HOST: &str = "host";
 /// What is tested if nothing is named.
@@ -44,8 +44,12 @@ const HEAD: &str = "| kernel | rung | requests | counted | error of handler time
     error of queue time, p50 / p99 | records compared | outcome |\n|---|---|---|---|---|---|---|---|";
 /// Names the agent's binary, in place of the release build.
 const AGENT_ENV: &str = "INFERPROBE_BIN";
+/// Names the rung that a suite's agents are held to.
+const RUNG_ENV: &str = "INFERPROBE_TEST_RUNG";
+/// Makes a suite fail that would skip itself.
+const REQUIRE_ENV: &str = "INFERPROBE_REQUIRE_KERNEL";
 
-/// What to test.
+/// What to test; by default, what a change must pass.
 #[derive(Debug, Args)]
 pub(crate) struct Options {
     /// Series of Debian's kernels, such as 6.1, or `host` for the running one; host, 6.1 and 6.12 if none is named
@@ -56,6 +60,9 @@ pub(crate) struct Options {
     /// Only this rung of the ladder of hooks; may be repeated
     #[arg(long, value_name = "RUNG")]
     rung: Vec<String>,
+    /// Instead of the matrix this suite of the tests, such as kernel_patterns, each agent held to `--rung` if that is given
+    #[arg(long, value_name = "NAME")]
+    suite: Option<String>,
     /// Processors of the virtual machines
     #[arg(long, default_value_t = 2, value_parser = clap::value_parser!(u32).range(1..))]
     smp: u32,
@@ -64,8 +71,22 @@ pub(crate) struct Options {
 /// The programs that are run on each kernel.
 struct Programs {
     agent: PathBuf,
+    /// The one that is run, and what it is called.
     guest: PathBuf,
+    name: String,
     server: PathBuf,
+}
+
+impl Default for Options {
+    fn default() -> Self {
+        Self {
+            series: Vec::new(),
+            all: false,
+            rung: Vec::new(),
+            suite: None,
+            smp: 2,
+        }
+    }
 }
 
 /// What came of a kernel.
@@ -89,14 +110,14 @@ pub(crate) fn run(options: &Options) -> Result<()> {
         (_, []) => DEFAULT.to_vec(),
         (_, named) => named.iter().map(String::as_str).collect(),
     };
-    let programs = build()?;
+    let programs = build(options)?;
     let lack = machine_lack();
     let mut report = Report::default();
     for name in series {
         let outcome = if name == HOST {
             on_host(options, &programs, &mut report)?
         } else if let Some(lack) = &lack {
-            Outcome::Skipped(lack.clone())
+            Outcome::Skipped(format!("no virtual machines: {lack}"))
         } else {
             match kernels::fetch(name) {
                 Ok(kernel) => in_machine(options, name, &kernel, &programs, &mut report)?,
@@ -128,29 +149,23 @@ impl Report {
     }
 }
 
-/// Installs what a virtual machine takes, where that can be done.
-pub(crate) fn ensure_machine() -> Result<()> {
-    if !has_machine() && debian::is_here() {
-        debian::install(
-            "The agent is tested on other kernels in virtual machines",
-            &debian::missing(&PACKAGES)?,
-        )?;
-    }
-    Ok(())
-}
-
-/// Why there are no virtual machines here; `None` where there are.
-fn machine_lack() -> Option<String> {
+/// Why there are no virtual machines here, where what they take cannot be installed either; `None` where there are.
+pub(crate) fn machine_lack() -> Option<String> {
     if !cfg!(target_arch = "x86_64") {
-        return Some("virtual machines are of x86-64 alone".to_owned());
+        return Some("they are of x86-64 alone".to_owned());
     }
     if !debian::is_here() {
-        return Some("kernels are fetched only on Debian and its kin".to_owned());
+        return Some("kernels are fetched only on Debian".to_owned());
     }
-    let refused = ensure_machine().err().map(|err| format!("{err:#}"));
-    (!has_machine()).then(|| {
-        refused.unwrap_or_else(|| format!("no {} on PATH", vm::PROGRAM))
-    })
+    if has_machine() {
+        return None;
+    }
+    let missing = debian::missing(&PACKAGES);
+    let installed = missing.and_then(|missing| {
+        let why = "The agent is tested on other kernels in virtual machines";
+        debian::install(why, &missing)
+    });
+    installed.err().map(|err| format!("{err:#}"))
 }
 
 fn has_machine() -> bool {
@@ -160,7 +175,7 @@ fn has_machine() -> bool {
     })
 }
 
-fn build() -> Result<Programs> {
+fn build(options: &Options) -> Result<Programs> {
     let agent = match env::var_os(AGENT_ENV) {
         Some(path) => path.into(),
         None => agent::build()?,
@@ -177,23 +192,74 @@ fn build() -> Result<Programs> {
         ]),
     )?;
     let dir = workspace::target_dir().join("debug");
+    let (guest, name) = match &options.suite {
+        Some(suite) => (build_suite(suite)?, suite.clone()),
+        None => (dir.join(GUEST), GUEST.to_owned()),
+    };
     Ok(Programs {
         agent,
-        guest: dir.join(GUEST),
+        guest,
+        name,
         server: dir.join(SERVER),
     })
 }
 
-fn guest_args(options: &Options, series: &str) -> Vec<String> {
-    let mut args = Vec::new();
-    for rung in &options.rung {
-        args.extend(["--rung".to_owned(), rung.clone()]);
+/// Builds a suite of the tests; where it lies.
+fn build_suite(suite: &str) -> Result<PathBuf> {
+    let mut command = workspace::cargo("test");
+    command.args(["--package", "inferprobe-tests", "--no-run", "--test", suite]);
+    let output = command
+        .stdin(Stdio::null())
+        .output()
+        .context("start cargo")?;
+    let said = String::from_utf8_lossy(&output.stderr);
+    let path = said.lines().find_map(executable);
+    match path {
+        Some(path) if output.status.success() => Ok(workspace::root().join(path)),
+        _ => bail!("{said}"),
     }
-    let known = RUNGS.iter().find(|(name, _)| *name == series);
-    for rung in known.map_or(&[][..], |(_, rungs)| rungs) {
-        args.extend(["--must".to_owned(), (*rung).to_owned()]);
+}
+
+/// Reads `Executable tests/NAME.rs (PATH)`.
+fn executable(line: &str) -> Option<&str> {
+    let rest = line.trim().strip_prefix("Executable ")?;
+    rest.split_once('(')?.1.strip_suffix(')')
+}
+
+/// What a program is told: as arguments, and by its environment.
+struct Told {
+    args: Vec<String>,
+    variables: Vec<(&'static str, String)>,
+}
+
+impl Told {
+    fn of(options: &Options, series: &str) -> Self {
+        if options.suite.is_some() {
+            let rung = options.rung.first();
+            let rung = rung.filter(|rung| *rung != "auto").cloned();
+            let required = (REQUIRE_ENV, "1".to_owned());
+            return Self {
+                args: vec!["--test-threads=1".to_owned()],
+                variables: rung
+                    .map(|rung| (RUNG_ENV, rung))
+                    .into_iter()
+                    .chain([required])
+                    .collect(),
+            };
+        }
+        let mut args = Vec::new();
+        for rung in &options.rung {
+            args.extend(["--rung".to_owned(), rung.clone()]);
+        }
+        let known = RUNGS.iter().find(|(name, _)| *name == series);
+        for rung in known.map_or(&[][..], |(_, rungs)| rungs) {
+            args.extend(["--must".to_owned(), (*rung).to_owned()]);
+        }
+        Self {
+            args,
+            variables: Vec::new(),
+        }
     }
-    args
 }
 
 fn on_host(options: &Options, programs: &Programs, report: &mut Report) -> Result<Outcome> {
@@ -202,23 +268,37 @@ fn on_host(options: &Options, programs: &Programs, report: &mut Report) -> Resul
     }
     eprintln!("==> test on this machine's kernel");
     let start = Instant::now();
+    let told = Told::of(options, HOST);
     let output = Command::new(&programs.guest)
-        .args(guest_args(options, HOST))
+        .args(told.args)
+        .envs(told.variables)
         .env(AGENT_ENV, &programs.agent)
         .stdin(Stdio::null())
         .stderr(Stdio::inherit())
         .output()
         .with_context(|| format!("start {}", programs.guest.display()))?;
     let release = fs::read_to_string("/proc/sys/kernel/osrelease").unwrap_or_default();
+    let kernel = format!("{} (host)", release.trim());
     for line in String::from_utf8_lossy(&output.stdout).lines() {
-        take_in(line, &format!("{} (host)", release.trim()), report);
+        take_in(line, &kernel, report);
     }
     eprintln!("==> host: {:.1} s", start.elapsed().as_secs_f64());
-    Ok(if output.status.success() {
+    Ok(ended(options, &kernel, output.status.success(), report))
+}
+
+/// What a program's exit code says; a suite has no rows of its own.
+fn ended(options: &Options, kernel: &str, well: bool, report: &mut Report) -> Outcome {
+    let outcome = if well { "passed" } else { "**failed**" };
+    if let Some(suite) = &options.suite {
+        let rung = options.rung.first().map_or("auto", String::as_str);
+        let row = format!("{rung} | – | – | – | – | – | {suite} {outcome}");
+        report.add(kernel, &row);
+    }
+    if well {
         Outcome::Passed
     } else {
         Outcome::Failed
-    })
+    }
 }
 
 fn in_machine(
@@ -232,18 +312,17 @@ fn in_machine(
     let start = Instant::now();
     let dir = tempfile::tempdir().context("create a folder for the virtual machine")?;
     let initramfs = dir.path().join("initramfs");
-    pack(&initramfs, dir.path(), programs, &guest_args(options, series))?;
+    pack(&initramfs, dir.path(), programs, &Told::of(options, series))?;
     let machine = Machine {
         image: &kernel.image,
         initramfs: &initramfs,
         cpus: options.smp,
         limit: LIMIT,
     };
-    let ended = machine.run(dir.path(), |line| take_in(line, &kernel.release, report))?;
+    let how = machine.run(dir.path(), |line| take_in(line, &kernel.release, report))?;
     eprintln!("==> Linux {series}: {:.1} s", start.elapsed().as_secs_f64());
-    Ok(match ended {
-        Ended::Program(0) => Outcome::Passed,
-        Ended::Program(_) => Outcome::Failed,
+    Ok(match how {
+        Ended::Program(code) => ended(options, &kernel.release, code == 0, report),
         Ended::Early { why, console } => {
             eprintln!("{console}");
             report.add(&kernel.release, &format!("**failed**: {why}"));
@@ -261,7 +340,7 @@ fn take_in(line: &str, kernel: &str, report: &mut Report) {
 }
 
 /// Writes what the machine starts from.
-fn pack(to: &Path, scratch: &Path, programs: &Programs, args: &[String]) -> Result<()> {
+fn pack(to: &Path, scratch: &Path, programs: &Programs, told: &Told) -> Result<()> {
     let mut initramfs = Initramfs::default();
     for folder in ["bin", "dev", "etc", "proc", "run", "sys", "tmp"] {
         initramfs.folder(folder);
@@ -270,7 +349,7 @@ fn pack(to: &Path, scratch: &Path, programs: &Programs, args: &[String]) -> Resu
     initramfs.program("bin/busybox", &find("busybox")?)?;
     for (name, path) in [
         ("inferprobe", &programs.agent),
-        (GUEST, &programs.guest),
+        (&programs.name, &programs.guest),
         (SERVER, &programs.server),
     ] {
         let stripped = scratch.join(name);
@@ -283,10 +362,12 @@ fn pack(to: &Path, scratch: &Path, programs: &Programs, args: &[String]) -> Resu
         )?;
         initramfs.program(&format!("guest/{name}"), &stripped)?;
     }
-    let command = format!(
-        "export {AGENT_ENV}=/guest/inferprobe\nexec /guest/{GUEST} {}\n",
-        args.join(" ")
-    );
+    let mut command = format!("export {AGENT_ENV}=/guest/inferprobe\n");
+    for (name, value) in &told.variables {
+        command.push_str(&format!("export {name}={value}\n"));
+    }
+    let args = told.args.join(" ");
+    command.push_str(&format!("exec /guest/{} {args}\n", programs.name));
     initramfs.file("guest/command", command);
     let file = File::create(to).with_context(|| format!("create {}", to.display()))?;
     initramfs
@@ -305,6 +386,13 @@ fn find(program: &str) -> Result<PathBuf> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_suite_lies_where_cargo_says() {
+        let line = "  Executable tests/kernel_unix.rs (target/debug/deps/kernel_unix-12ab)";
+        assert_eq!(executable(line), Some("target/debug/deps/kernel_unix-12ab"));
+        assert_eq!(executable("   Compiling a v0.1.0 (/a)"), None);
+    }
 
     #[test]
     fn a_row_is_kept_and_all_else_is_only_shown() {

@@ -58,7 +58,8 @@ pub(crate) fn fetch(series: &str) -> Result<Kernel> {
     let dir = cache_dir()?.join(series);
     fs::create_dir_all(&dir).with_context(|| format!("create {}", dir.display()))?;
     let lock = File::create(dir.join("lock")).context("create a file to lock")?;
-    lock.lock().context("wait for another fetch of the kernel")?;
+    lock.lock()
+        .context("wait for another fetch of the kernel")?;
     let kept = kept(&dir);
     if let Some(kernel) = &kept
         && is_fresh(&dir.join("newest"))
@@ -67,7 +68,10 @@ pub(crate) fn fetch(series: &str) -> Result<Kernel> {
     }
     match (fetch_newest(series, &dir), kept) {
         (Err(err), Some(kernel)) => {
-            eprintln!("==> Linux {} is what was fetched before: {err:#}", kernel.release);
+            eprintln!(
+                "==> Linux {} is what was fetched before: {err:#}",
+                kernel.release
+            );
             Ok(kernel)
         }
         (fetched, _) => fetched,

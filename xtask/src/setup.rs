@@ -9,7 +9,7 @@ use std::process::Command;
 use anyhow::{Result, bail};
 
 use crate::toolchain::{LINKED_NAME, Missing, Places, Toolchain, find_program};
-use crate::{debian, linker, progress, prometheus, servers, torchserve};
+use crate::{debian, kernel_test, linker, progress, prometheus, servers, torchserve, vm};
 
 /// A compiler of this project's Rust version with the sources of `core`, and what `bpf-linker` is built against.
 const PACKAGES: [&str; 7] = [
@@ -41,6 +41,10 @@ pub(crate) fn run(for_tests: bool) -> Result<()> {
         eprintln!("set up: Prometheus in {}", prometheus::ensure()?.display());
         eprintln!("set up: TorchServe in {}", torchserve::ensure()?.display());
         eprintln!("set up: Python servers in {}", servers::ensure()?.display());
+        match kernel_test::machine_lack() {
+            None => eprintln!("set up: virtual machines by {}", vm::PROGRAM),
+            Some(lack) => eprintln!("set up: no virtual machines, {lack}"),
+        }
     }
     Ok(())
 }

@@ -6,15 +6,22 @@ use std::process::Command;
 
 use anyhow::Result;
 
-use crate::{agent, privilege, progress, prometheus, retry, servers, setup, torchserve, workspace};
+use crate::{
+    agent, kernel_test, privilege, progress, prometheus, retry, servers, setup, torchserve,
+    workspace,
+};
 
 /// Set to `1`, makes a test fail that would skip itself for want of the kernel.
 const REQUIRE_KERNEL_ENV: &str = "INFERPROBE_REQUIRE_KERNEL";
 
-/// Runs every test.
+/// Runs every test, and unless a choice of them was asked for, the agent on other kernels.
 pub(crate) fn test(test_args: &[OsString]) -> Result<()> {
     let every = ["--workspace".into(), "--no-fail-fast".into()];
-    retry::run(&every, test_args)
+    retry::run(&every, test_args)?;
+    if test_args.is_empty() {
+        kernel_test::run(&kernel_test::Options::default())?;
+    }
+    Ok(())
 }
 
 /// `cargo test` with `args`, and all that the tests need in place: the release binary where one starts the agent.

@@ -115,7 +115,10 @@ impl Machine<'_> {
 /// The last lines of a console.
 fn tail(console: &[u8]) -> String {
     let text = String::from_utf8_lossy(console);
-    let lines: Vec<&str> = text.lines().map(|line| line.trim_end_matches('\r')).collect();
+    let lines: Vec<&str> = text
+        .lines()
+        .map(|line| line.trim_end_matches('\r'))
+        .collect();
     lines[lines.len().saturating_sub(CONSOLE_LINES)..].join("\n")
 }
 

@@ -109,9 +109,8 @@ impl Accuracy {
         let sends = drive(&server.place, count);
         let requests = sends.len();
         let stamps = server.stamps(known + requests).split_off(known);
-        let of_round = |row: &Logged| {
-            row.local_port == Some(server.port()) && row.first_read_ns >= began_ns
-        };
+        let of_round =
+            |row: &Logged| row.local_port == Some(server.port()) && row.first_read_ns >= began_ns;
         let mut rows = Vec::new();
         let mut counted = 0.0;
         let _ = wait_every(ROWS_PAUSE, ROWS_LIMIT, || {
@@ -153,12 +152,7 @@ impl Accuracy {
     }
 
     /// Each moment lies in its call, the moments follow each other, and what cannot be known is unknown.
-    fn hold_moments(
-        &mut self,
-        pairs: &[(Stamp, Logged)],
-        sends: &Sends,
-        knows_arrival: bool,
-    ) {
+    fn hold_moments(&mut self, pairs: &[(Stamp, Logged)], sends: &Sends, knows_arrival: bool) {
         let mut wrong = Vec::new();
         for (stamp, row) in pairs {
             let mut found = misfits(stamp, &sends[&(row.peer_port, row.seq)].0, row);
@@ -207,12 +201,7 @@ impl Accuracy {
     }
 
     /// The server cannot see the arrival: the request became readable while the client was in its send.
-    fn hold_queue(
-        &mut self,
-        pairs: &[(Stamp, Logged)],
-        sends: &Sends,
-        knows_arrival: bool,
-    ) {
+    fn hold_queue(&mut self, pairs: &[(Stamp, Logged)], sends: &Sends, knows_arrival: bool) {
         if !knows_arrival {
             return;
         }

@@ -22,7 +22,8 @@ use crate::{
     matrix::{accuracy::Accuracy, rows::Row, stage::Stage},
 };
 
-/// What an agent says if the kernel has not got the rung that it is held to.
+/// What an agent's last words begin with, and what is in them if the kernel has not got the rung that it is held to.
+const SAID: &str = "inferprobe: ";
 const NO_RUNG: &str = "--rung ";
 
 /// Runs the real agent on the running kernel, on each rung of its ladder of hooks, and judges what it measures.
@@ -121,7 +122,9 @@ fn try_rung(rung: Rung, options: &Options) -> Row {
 
 /// The row of a rung that the agent did not start on.
 fn refused(rung: Rung, said: &str, must: &[Rung]) -> Row {
-    let line = said.lines().last().unwrap_or_default();
+    let mut lines = said.lines();
+    let line = lines.clone().find(|line| line.contains(SAID));
+    let line = line.or(lines.next_back()).unwrap_or_default();
     let reason = line.split_once(NO_RUNG).and_then(|(_, rest)| {
         let (_, reason) = rest.split_once(": ")?;
         Some(reason.split("; leave").next().unwrap_or(reason))

@@ -25,9 +25,8 @@ pub(super) fn idle_threads(port: u16) {
 /// One connection of a client after the other.
 pub(super) fn unix(place: &Place) {
     let open = || Connection::open(place).expect("the server listens");
-    let post = |target: &str, body_bytes: usize| {
-        request("POST", target, &[], &vec![b'x'; body_bytes])
-    };
+    let post =
+        |target: &str, body_bytes: usize| request("POST", target, &[], &vec![b'x'; body_bytes]);
 
     let mut client = open();
     for bytes in [

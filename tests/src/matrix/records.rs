@@ -228,7 +228,10 @@ impl Window {
     fn line(&self, number: usize, row: &Logged) -> Option<String> {
         let certain = self.certain.get(&row.model).unwrap_or(&Certain::All);
         let (request, response) = match certain {
-            Certain::All => (row.request_bytes.to_string(), row.response_bytes.to_string()),
+            Certain::All => (
+                row.request_bytes.to_string(),
+                row.response_bytes.to_string(),
+            ),
             Certain::ButRequestBytes => ("-".to_owned(), row.response_bytes.to_string()),
             Certain::NoBytes => ("-".to_owned(), "-".to_owned()),
             Certain::Nothing => return None,
