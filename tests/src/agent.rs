@@ -214,12 +214,13 @@ impl Agent {
             process: Owned(process),
             folder,
         };
-        wait_for("a healthy agent", START_LIMIT, || {
+        let started = wait_within(START_LIMIT, || {
             if let Some(status) = agent.process.wait(Duration::ZERO) {
                 return Some(Err(format!("{status}: {}", agent.errors())));
             }
             matches!(client::get(port, "/healthz"), Ok((200, _))).then_some(Ok(()))
-        })?;
+        });
+        started.unwrap_or_else(|| panic!("not healthy in {START_LIMIT:?}: {}", agent.errors()))?;
         Ok(agent)
     }
 

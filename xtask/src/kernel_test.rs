@@ -35,6 +35,8 @@ const RUNGS: [(&str, &[&str]); 5] = [
 ];
 /// Longest time of one kernel.
 const LIMIT: Duration = Duration::from_secs(600);
+/// Boots of a kernel that ends before the program begins: some stumble over the emulation, once in a while.
+const BOOTS: usize = 3;
 /// Programs of the tests: the one that is run, and the server that it starts.
 const GUEST: &str = "kernel-guest";
 const SERVER: &str = "reference-server";
@@ -319,12 +321,26 @@ fn in_machine(
         cpus: options.smp,
         limit: LIMIT,
     };
-    let how = machine.run(dir.path(), |line| take_in(line, &kernel.release, report))?;
+    let mut how = None;
+    for _ in 0..BOOTS {
+        let mut began = false;
+        let ended = machine.run(dir.path(), |line| {
+            began = true;
+            take_in(line, &kernel.release, report);
+        })?;
+        if let Ended::Early { why, console } = &ended {
+            eprintln!("{console}\n==> Linux {}: {why}", kernel.release);
+        }
+        let again = !began && matches!(ended, Ended::Early { .. });
+        how = Some(ended);
+        if !again {
+            break;
+        }
+    }
     eprintln!("==> Linux {series}: {:.1} s", start.elapsed().as_secs_f64());
-    Ok(match how {
+    Ok(match how.expect("it was booted") {
         Ended::Program(code) => ended(options, &kernel.release, code == 0, report),
-        Ended::Early { why, console } => {
-            eprintln!("{console}");
+        Ended::Early { why, .. } => {
             report.add(&kernel.release, &format!("**failed**: {why}"));
             Outcome::Failed
         }

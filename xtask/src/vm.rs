@@ -18,7 +18,7 @@ pub(crate) const PROGRAM: &str = "qemu-system-x86_64";
 /// Memory of the machine.
 const MEMORY_MIB: u32 = 768;
 /// Lines of the kernel's console that are shown of a machine that did not come to its end.
-const CONSOLE_LINES: usize = 40;
+const CONSOLE_LINES: usize = 70;
 /// No message but of trouble; a kernel in trouble ends the machine at once.
 const KERNEL_ARGS: &str = "console=ttyS0 panic=-1 oops=panic no_timer_check quiet loglevel=4";
 
@@ -48,6 +48,7 @@ impl Machine<'_> {
     /// Boots it, and hands over each line that the program writes. `dir` is for its files.
     pub(crate) fn run(&self, dir: &Path, mut on_line: impl FnMut(&str)) -> Result<Ended> {
         let (console, code) = (dir.join("console"), dir.join("code"));
+        fs::write(&code, "").context("clear the exit code")?;
         let mut qemu = Owned(
             self.command(&console, &code)
                 .spawn()
@@ -139,11 +140,11 @@ mod tests {
 
     #[test]
     fn the_end_of_a_console_is_its_last_lines() {
-        let lines: Vec<String> = (0..100).map(|n| format!("line {n}\r")).collect();
+        let lines: Vec<String> = (0..130).map(|n| format!("line {n}\r")).collect();
         let end = tail(lines.join("\n").as_bytes());
         assert_eq!(end.lines().count(), CONSOLE_LINES);
         assert!(end.starts_with("line 60\nline 61\n"), "{end}");
-        assert!(end.ends_with("line 99"), "{end}");
+        assert!(end.ends_with("line 129"), "{end}");
         assert_eq!(tail(b""), "");
     }
 }
