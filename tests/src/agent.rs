@@ -20,7 +20,7 @@ use crate::{
 };
 
 /// Longest time from start to a healthy agent; on an emulated processor the kernel takes long to check its programs.
-const START_LIMIT: Duration = Duration::from_secs(120);
+const START_LIMIT: Duration = Duration::from_secs(300);
 /// Names the rung of the ladder of hooks that every agent is held to; by itself, each takes the best.
 const RUNG: &str = "INFERPROBE_TEST_RUNG";
 /// Name of the request log in the agent's folder.
