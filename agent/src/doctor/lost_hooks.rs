@@ -113,7 +113,10 @@ fn from_arrival() -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::kernel::ladder::{Kind, Refused};
+    use crate::kernel::{
+        hooks::HOOKS,
+        ladder::{Kind, Refused},
+    };
 
     fn lost(hook: &'static str) -> HookReport {
         HookReport {
@@ -151,18 +154,7 @@ mod tests {
 
     #[test]
     fn every_hook_says_what_it_tells() {
-        for hook in [
-            "readable",
-            "recv",
-            "send",
-            "send_start",
-            "sendfile",
-            "state",
-            "exec",
-            "exit",
-            "fork",
-            "listeners",
-        ] {
+        for hook in HOOKS.map(|hook| hook.name) {
             assert!(!told_by(hook).0.contains("what the hook"), "{hook}");
         }
         assert_eq!(told_by("other").0, "what the hook other tells");

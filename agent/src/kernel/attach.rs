@@ -1,6 +1,6 @@
 //! Attaches one way to be told something: all of its programs, or none.
 
-use std::io;
+use std::{io, os::fd::AsFd as _};
 
 use aya::{
     Btf, Ebpf,
@@ -15,6 +15,7 @@ use tracing::debug;
 use crate::kernel::{
     btf::Types,
     hooks::{Part, Way},
+    kretprobe::Kretprobe,
     ladder::{Kind, Refused},
 };
 
@@ -27,18 +28,21 @@ pub struct Kernel<'a> {
     pub btf: &'a Btf,
 }
 
-/// Attaches all programs of `way`. An iterator is loaded alone: it is attached each time that it runs.
-pub fn attach(ebpf: &mut Ebpf, kernel: Kernel<'_>, way: &Way) -> Result<(), Refused> {
+/// Attaches all programs of `way`; what must be kept for them beside the object. An iterator is loaded alone: it is
+/// attached each time that it runs.
+pub fn attach(ebpf: &mut Ebpf, kernel: Kernel<'_>, way: &Way) -> Result<Vec<Kretprobe>, Refused> {
     let mut loaded = Vec::new();
+    let mut kept = Vec::new();
     for part in way.parts {
         debug!(program = part.program, target = part.target, "attach");
         if part.optional && !kernel.types.has_function(part.target) {
             continue;
         }
-        match attach_part(ebpf, kernel, way.kind, part) {
+        match attach_part(ebpf, kernel, way.kind, part, &mut kept) {
             Ok(true) => loaded.push(part.program),
             Ok(false) => {}
             Err(reason) => {
+                drop(kept);
                 for program in loaded {
                     unload(ebpf, program);
                 }
@@ -50,7 +54,7 @@ pub fn attach(ebpf: &mut Ebpf, kernel: Kernel<'_>, way: &Way) -> Result<(), Refu
             }
         }
     }
-    Ok(())
+    Ok(kept)
 }
 
 /// Returns whether the program was loaded for it; the reason as a line if it could not be had.
@@ -59,6 +63,7 @@ fn attach_part(
     kernel: Kernel<'_>,
     kind: Kind,
     part: &Part,
+    kept: &mut Vec<Kretprobe>,
 ) -> Result<bool, String> {
     let is_on_function = matches!(kind, Kind::Fentry | Kind::Kprobe);
     if is_on_function && !kernel.types.has_function(part.target) {
@@ -71,6 +76,11 @@ fn attach_part(
         Kind::TpBtf => tp_btf(program, kernel.btf, part.target),
         Kind::Fentry if part.at_return => fexit(program, kernel.btf, part.target),
         Kind::Fentry => fentry(program, kernel.btf, part.target),
+        Kind::Kprobe if part.at_return => {
+            let (is_first, probe) = kretprobe(program, part)?;
+            kept.push(probe);
+            Ok(is_first)
+        }
         Kind::Kprobe => kprobe(program, part.target),
         Kind::RawTp => raw_tp(program, part.target),
         Kind::Tracepoint => tracepoint(program, part.target),
@@ -105,14 +115,28 @@ fn fexit(program: &mut Program, btf: &Btf, target: &str) -> Result<bool, Program
 
 fn kprobe(program: &mut Program, target: &str) -> Result<bool, ProgramError> {
     let program: &mut KProbe = program.try_into()?;
-    // One program is on several functions.
-    let is_first = match program.load() {
-        Ok(()) => true,
-        Err(ProgramError::AlreadyLoaded) => false,
-        Err(err) => return Err(err),
-    };
+    let is_first = load_kprobe(program)?;
     program.attach(target, 0)?;
     Ok(is_first)
+}
+
+fn kretprobe(program: &mut Program, part: &Part) -> Result<(bool, Kretprobe), String> {
+    let loaded = (|| {
+        let program: &mut KProbe = program.try_into()?;
+        let is_first = load_kprobe(program)?;
+        Ok((is_first, program.fd()?.try_clone()?))
+    })();
+    let (is_first, fd) = loaded.map_err(|err| reason(part, err))?;
+    Ok((is_first, Kretprobe::attach(fd.as_fd(), part.target)?))
+}
+
+/// Loads a program that may be on several functions; whether that was still to do.
+fn load_kprobe(program: &mut KProbe) -> Result<bool, ProgramError> {
+    match program.load() {
+        Ok(()) => Ok(true),
+        Err(ProgramError::AlreadyLoaded) => Ok(false),
+        Err(err) => Err(err),
+    }
 }
 
 fn raw_tp(program: &mut Program, target: &str) -> Result<bool, ProgramError> {

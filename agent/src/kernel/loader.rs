@@ -19,6 +19,7 @@ use crate::kernel::{
     btf::Types,
     choice,
     hooks::{ACCEPT, Flavour, HOOKS, Hook},
+    kretprobe::Kretprobe,
     ladder::{HookReport, Kind, Refused, Rung},
     offsets,
     preflight::BTF_PATH,
@@ -151,6 +152,8 @@ const SEND: &str = "send";
 #[derive(Debug)]
 pub struct Probes {
     ebpf: Ebpf,
+    /// Goes behind the programs that are on them.
+    _kept: Vec<Kretprobe>,
     flavour: Flavour,
     hooks: Vec<HookReport>,
 }
@@ -305,6 +308,7 @@ impl Loading<'_> {
     ) -> Result<(Probes, Rings), LoadError> {
         let mut ebpf = self.load(attempt)?;
         let mut hooks: Vec<HookReport> = Vec::new();
+        let mut kept = Vec::new();
         for hook in &HOOKS {
             let is_sent = hook
                 .unless
@@ -315,7 +319,7 @@ impl Loading<'_> {
                     .find_map(|report| (report.hook == SEND).then_some(report.kind))
                     .flatten()
             } else {
-                self.climb(&mut ebpf, hook, attempt, refused)
+                self.climb(&mut ebpf, &mut kept, hook, attempt, refused)
             };
             let report = refused.report(hook.name, kind);
             if kind.is_some() {
@@ -335,7 +339,7 @@ impl Loading<'_> {
             }
         }
         if self.wanted.accept_wait {
-            let kind = self.climb(&mut ebpf, &ACCEPT, attempt, refused);
+            let kind = self.climb(&mut ebpf, &mut kept, &ACCEPT, attempt, refused);
             let report = refused.report(ACCEPT.name, kind);
             if kind.is_none() {
                 return Err(LoadError::NoAccept(report));
@@ -345,6 +349,7 @@ impl Loading<'_> {
         let mut rings = Rings::take(&mut ebpf)?;
         let probes = Probes {
             ebpf,
+            _kept: kept,
             flavour: attempt.flavour,
             hooks,
         };
@@ -383,6 +388,7 @@ impl Loading<'_> {
     fn climb(
         &self,
         ebpf: &mut Ebpf,
+        kept: &mut Vec<Kretprobe>,
         hook: &Hook,
         attempt: Attempt,
         refused: &mut Reasons,
@@ -393,7 +399,10 @@ impl Loading<'_> {
         });
         for way in ways {
             match attach::attach(ebpf, self.kernel, way) {
-                Ok(()) => return Some(way.kind),
+                Ok(probes) => {
+                    kept.extend(probes);
+                    return Some(way.kind);
+                }
                 Err(err) => refused.0.push((hook.name, err)),
             }
         }

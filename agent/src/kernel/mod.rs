@@ -7,6 +7,7 @@ pub mod btf;
 pub mod capabilities;
 pub mod choice;
 pub mod hooks;
+pub mod kretprobe;
 pub mod ladder;
 pub mod loader;
 pub mod offsets;
