@@ -121,7 +121,7 @@ fn drain(tape: &Tape) -> Result<(u64, f64)> {
         server: Some("bench".into()),
     };
     let catalogue = Catalogue::new(Vec::new()).context("read the catalogue")?;
-    let registry = Registry::new(vec![watch], Arc::new(catalogue));
+    let registry = Registry::new(vec![watch], Arc::new(catalogue), Some(std::process::id()));
     let metrics = Arc::new(Metrics::new("bench"));
     let mut ledger = Ledger::new(registry, Table::new(true), metrics.clone(), None, 0);
     let before_s = core_s();

@@ -26,7 +26,7 @@ use crate::{
     kernel::{
         choice::{self, kind_name},
         loader::{Probes, Wanted},
-        preflight,
+        preflight, privilege,
     },
     metrics::Metrics,
     request_log::RequestLog,
@@ -36,7 +36,7 @@ use crate::{
         scale::Scale,
     },
     watcher::Watcher,
-    workers::registry::Registry,
+    workers::{registry::Registry, sight},
 };
 
 /// Name of the probes in `inferprobe_collector_up`.
@@ -55,7 +55,10 @@ pub async fn run(config: Config) -> Result<()> {
     metrics.collector_up(PROBES, false);
     let mut watching = match config.probes {
         true => Some(Watching::start(&config, &metrics, log)?),
-        false => None,
+        false => {
+            privilege::give_up()?;
+            None
+        }
     };
     let health = if watching.is_some() {
         ProbeHealth::Attached
@@ -167,26 +170,23 @@ struct Watching {
 
 impl Watching {
     fn start(config: &Config, metrics: &Arc<Metrics>, log: Option<RequestLog>) -> Result<Self> {
-        preflight::check()?;
+        preflight::check(config.accept_wait)?;
+        privilege::warn_of_losses();
         let wanted = Wanted {
             payload: config.payload,
             accept_wait: config.accept_wait,
             rung: config.rung,
         };
         let (probes, rings) = Probes::attach(wanted)?;
-        if !probes.sees_send_start() {
-            info!(
-                "the start of a send is not seen (tcp_sendmsg_locked: Linux 6.16): times of long sends are left out"
-            );
-        }
+        let own_pid = sight::look(probes.own_id(), &config.watches, config.demo)?;
         for report in probes.hooks() {
             metrics.hook(report.hook, kind_name(report.kind));
         }
         let hooks = choice::line(probes.hooks());
-        let registry = Registry::new(config.watches.clone(), config.catalogue.clone());
+        let registry = Registry::new(config.watches.clone(), config.catalogue.clone(), own_pid);
         let table = Table::new(config.payload);
         let mut watcher = Watcher::new(probes, rings, registry, table, metrics.clone(), log)?;
-        let found = watcher.discover(&config.management)?;
+        let found = watcher.discover()?;
         give_back_memory();
         info!(processes = found, hooks, "probes attached");
         let demo = if config.demo && found == 0 && config.watches.is_empty() {
@@ -194,6 +194,10 @@ impl Watching {
         } else {
             None
         };
+        // Before the first thread, and after the last program that is started: one with file capabilities could not be.
+        let kept = privilege::narrow(|| watcher.reaches_kernel())?;
+        info!(%kept, "capabilities given up");
+        watcher.ask(&config.management)?;
         let (watched_end, stop) = pipe_with(PipeFlags::CLOEXEC).context("open a pipe")?;
         let (tell, failed) = oneshot::channel();
         let thread = thread::Builder::new()
@@ -266,6 +270,7 @@ pub fn serve(config: Config) -> Result<()> {
 
 /// Runs the example server.
 pub fn demo_server(args: &crate::cli::DemoArgs) -> Result<()> {
+    privilege::give_up()?;
     runtime()?.block_on(demo::run(args))
 }
 

@@ -235,7 +235,8 @@ impl Ledger {
 
     /// Exports a worker that loaded the model `loaded`, at `loaded_ns`.
     fn worker_loaded(&mut self, pid: u32, loaded: Option<&str>, loaded_ns: u64) {
-        match torchserve::identify(pid, loaded) {
+        let sees = self.registry.sees_processes();
+        match sees.then(|| torchserve::identify(pid, loaded)).flatten() {
             Some(worker) => self.introduce(pid, worker, Some(loaded_ns)),
             None => warn!(
                 pid,

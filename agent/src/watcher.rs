@@ -57,6 +57,8 @@ pub struct Watcher {
     probes: Probes,
     rings: Rings,
     ledger: Ledger,
+    /// Workers of TorchServe that procfs does not name.
+    unnamed: BTreeSet<u32>,
     /// What TorchServe says of workers that nothing else names.
     looked_up: Option<mpsc::Receiver<Running>>,
     metrics: Arc<Metrics>,
@@ -77,6 +79,7 @@ impl Watcher {
             probes,
             rings,
             ledger: Ledger::new(registry, table, metrics.clone(), log, monotonic_ns()),
+            unnamed: BTreeSet::new(),
             looked_up: None,
             metrics,
         };
@@ -88,11 +91,8 @@ impl Watcher {
     }
 
     /// Finds the servers that are there already; returns how many processes are watched.
-    ///
-    /// `management` is where a TorchServe is asked about workers whose models nothing else tells.
-    pub fn discover(&mut self, management: &HttpUrl) -> Result<usize> {
+    pub fn discover(&mut self) -> Result<usize> {
         let found = self.ledger.registry.scan().context("look through /proc")?;
-        let mut unnamed = BTreeSet::new();
         for &pid in &found {
             self.rings.watch_process(pid)?;
             if !self.ledger.registry.is_worker(pid) {
@@ -100,15 +100,27 @@ impl Watcher {
             }
             match torchserve::identify(pid, None) {
                 Some(worker) => self.ledger.introduce(pid, worker, None),
-                None => drop(unnamed.insert(pid)),
+                None => drop(self.unnamed.insert(pid)),
             }
-        }
-        if !unnamed.is_empty() {
-            let looked_up = lookup::spawn(management.clone(), unnamed);
-            self.looked_up = Some(looked_up.context("start to ask TorchServe")?);
         }
         self.probes.scan_listeners()?;
         Ok(found.len())
+    }
+
+    /// Starts to ask a TorchServe about the workers that were found, and whose models nothing else tells.
+    pub fn ask(&mut self, management: &HttpUrl) -> Result<()> {
+        if self.unnamed.is_empty() {
+            return Ok(());
+        }
+        let unnamed = std::mem::take(&mut self.unnamed);
+        let looked_up = lookup::spawn(management.clone(), unnamed);
+        self.looked_up = Some(looked_up.context("start to ask TorchServe")?);
+        Ok(())
+    }
+
+    /// Whether the kernel still lets this process use its maps and its iterator.
+    pub fn reaches_kernel(&mut self) -> bool {
+        self.rings.drops().next().is_some() && self.probes.scan_listeners().is_ok()
     }
 
     /// Watches one more port.

@@ -45,7 +45,7 @@ pub(super) fn attempt(rung: Option<Rung>) -> Probing {
         accept_wait: false,
         rung,
     };
-    if let Err(obstacle) = preflight::check() {
+    if let Err(obstacle) = preflight::check(wanted.accept_wait) {
         return Probing {
             refusal: Some(obstacle.to_string()),
             hooks: Vec::new(),

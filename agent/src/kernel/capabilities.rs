@@ -58,6 +58,8 @@ impl Capability {
     pub const DAC_OVERRIDE: Self = Self(1);
     /// Reading files, and looking through folders, whose mode forbids it.
     pub const DAC_READ_SEARCH: Self = Self(2);
+    /// Changing the bounding set.
+    pub const SETPCAP: Self = Self(8);
     /// Looking into processes of other users.
     pub const SYS_PTRACE: Self = Self(19);
     /// Among much else, all that [`Self::PERFMON`] and [`Self::BPF`] allow.
@@ -137,11 +139,30 @@ impl Capabilities {
         capability.0 < u64::BITS && self.0 >> capability.0 & 1 == 1
     }
 
+    /// Those of `wanted` that are in the set.
+    pub fn only(self, wanted: &[Capability]) -> Self {
+        let wanted = wanted.iter().filter(|one| self.holds(**one));
+        Self(wanted.fold(0, |mask, one| mask | 1 << one.0))
+    }
+
     /// Every capability in the set, by number.
     pub fn iter(self) -> impl Iterator<Item = Capability> {
         (0..u64::BITS)
             .map(Capability)
             .filter(move |capability| self.holds(*capability))
+    }
+}
+
+impl fmt::Display for Capabilities {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if *self == Self::default() {
+            return f.write_str("none");
+        }
+        for (index, one) in self.iter().enumerate() {
+            let gap = if index > 0 { " " } else { "" };
+            write!(f, "{gap}{one}")?;
+        }
+        Ok(())
     }
 }
 
@@ -179,10 +200,20 @@ mod tests {
     }
 
     #[test]
+    fn a_set_is_told_as_a_line() {
+        let set = Capabilities::from_mask(1 << 39 | 1 << 38 | 1 << 19);
+        assert_eq!(set.to_string(), "CAP_SYS_PTRACE CAP_PERFMON CAP_BPF");
+        let wanted = [Capability::BPF, Capability::SYS_ADMIN];
+        assert_eq!(set.only(&wanted).to_string(), "CAP_BPF");
+        assert_eq!(set.only(&wanted[1..]).to_string(), "none");
+    }
+
+    #[test]
     fn named_capabilities_have_the_kernels_numbers() {
         for (capability, name) in [
             (Capability::DAC_OVERRIDE, "CAP_DAC_OVERRIDE"),
             (Capability::DAC_READ_SEARCH, "CAP_DAC_READ_SEARCH"),
+            (Capability::SETPCAP, "CAP_SETPCAP"),
             (Capability::SYS_PTRACE, "CAP_SYS_PTRACE"),
             (Capability::SYS_ADMIN, "CAP_SYS_ADMIN"),
             (Capability::SYS_RESOURCE, "CAP_SYS_RESOURCE"),

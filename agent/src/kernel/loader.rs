@@ -24,7 +24,7 @@ use crate::kernel::{
     offsets,
     preflight::BTF_PATH,
     rings::Rings,
-    selftest::{self, Sight},
+    selftest::{self, Seen},
 };
 
 static OBJECT: &[u8] = include_bytes_aligned!(concat!(env!("OUT_DIR"), "/inferprobe-ebpf"));
@@ -156,6 +156,7 @@ pub struct Probes {
     _kept: Vec<Kretprobe>,
     flavour: Flavour,
     hooks: Vec<HookReport>,
+    own_id: u32,
 }
 
 impl LoadError {
@@ -218,13 +219,18 @@ impl Probes {
         &self.hooks
     }
 
+    /// This process's id, as the kernel's records have it.
+    pub fn own_id(&self) -> u32 {
+        self.own_id
+    }
+
     /// Whether the start of a TCP send is seen.
-    pub fn sees_send_start(&self) -> bool {
+    fn sees_send_start(&self) -> bool {
         self.has(SEND_START)
     }
 
     /// Whether it is seen when bytes arrive.
-    pub fn sees_arrivals(&self) -> bool {
+    fn sees_arrivals(&self) -> bool {
         self.has(READABLE)
     }
 
@@ -352,13 +358,14 @@ impl Loading<'_> {
             _kept: kept,
             flavour: attempt.flavour,
             hooks,
+            own_id: 0,
         };
-        let sight = Sight {
+        let seen = Seen {
             arrivals: probes.sees_arrivals(),
             send_start: probes.sees_send_start(),
         };
-        match selftest::run(&mut rings, sight, self.wanted) {
-            Ok(()) => Ok((probes, rings)),
+        match selftest::run(&mut rings, seen, self.wanted) {
+            Ok(own_id) => Ok((Probes { own_id, ..probes }, rings)),
             Err(err) => {
                 let reason = format!("{err:#}");
                 warn!(rungs = ?attempt.rungs, reason, "hooks that do not tell the truth here are left out");

@@ -12,5 +12,6 @@ pub mod ladder;
 pub mod loader;
 pub mod offsets;
 pub mod preflight;
+pub mod privilege;
 pub mod rings;
 pub mod selftest;

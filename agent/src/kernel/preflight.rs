@@ -1,11 +1,13 @@
 //! Whether this host lets the agent load its programs at all; if not, which one thing stands in the way and the remedy.
 
-use std::{fs, path::Path};
+use std::{fs, io, path::Path};
 
 use crate::kernel::capabilities::{Capabilities, Capability};
 
 /// The kernel's own type information.
 pub const BTF_PATH: &str = "/sys/kernel/btf/vmlinux";
+/// Where tracepoints of system calls are looked up.
+const TRACEFS: &str = "/sys/kernel/tracing";
 
 /// What stands in the way: each is one line that names the thing and the remedy.
 #[derive(Debug, thiserror::Error, PartialEq, Eq)]
@@ -18,10 +20,19 @@ pub enum Obstacle {
     NoBtf,
     /// A capability is missing.
     #[error(
-        "missing capability {0}; run as root, or grant it (systemd: AmbientCapabilities=CAP_BPF CAP_PERFMON; \
-         Kubernetes: securityContext.privileged), or run with --no-probes for host and GPU figures alone"
+        "missing capability {0}, {use_of}; run as root, or grant it beside the others \
+         (setcap cap_bpf,cap_perfmon,cap_sys_ptrace+ep inferprobe; \
+         systemd: AmbientCapabilities=CAP_BPF CAP_PERFMON CAP_SYS_PTRACE; \
+         Kubernetes: securityContext.capabilities.add), or run with --no-probes for host and GPU figures alone",
+        use_of = use_of(*.0)
     )]
     NoCapability(Capability),
+    /// `--accept-wait` asks for a folder that is closed.
+    #[error(
+        "--accept-wait: missing capability CAP_DAC_READ_SEARCH, without which {TRACEFS} is closed to all but root; \
+         grant it, open the folder (mount -o remount,mode=755 {TRACEFS}), or leave the option out"
+    )]
+    ClosedTracefs,
     /// Kernel lockdown in confidentiality mode.
     #[error(
         "kernel lockdown is in confidentiality mode, which forbids reading kernel memory from eBPF; boot with \
@@ -30,11 +41,25 @@ pub enum Obstacle {
     Lockdown,
 }
 
-/// Looks at this host.
-pub fn check() -> Result<(), Obstacle> {
+/// What the probes need `capability` for, behind a comma.
+fn use_of(capability: Capability) -> &'static str {
+    match capability {
+        Capability::BPF => "which loading the probes takes",
+        Capability::PERFMON => "which lets the probes read the kernel's memory",
+        _ => "which the probes need",
+    }
+}
+
+/// Looks at this host; `accept_wait`: whether that is to be measured too.
+pub fn check(accept_wait: bool) -> Result<(), Obstacle> {
     let lockdown = fs::read_to_string("/sys/kernel/security/lockdown").unwrap_or_default();
     let held = Capabilities::effective();
-    judge(Path::new(BTF_PATH).exists(), held, &lockdown)
+    judge(Path::new(BTF_PATH).exists(), held, &lockdown)?;
+    let events = Path::new(TRACEFS).join("events").metadata();
+    if accept_wait && events.is_err_and(|err| err.kind() == io::ErrorKind::PermissionDenied) {
+        return Err(Obstacle::ClosedTracefs);
+    }
+    Ok(())
 }
 
 fn judge(has_btf: bool, held: Capabilities, lockdown: &str) -> Result<(), Obstacle> {

@@ -20,15 +20,16 @@ const DEADLINE: Duration = Duration::from_secs(2);
 
 /// What of an exchange can be seen with the hooks at hand.
 #[derive(Debug, Clone, Copy)]
-pub struct Sight {
+pub struct Seen {
     /// When bytes arrive.
     pub arrivals: bool,
     /// When a send begins.
     pub send_start: bool,
 }
 
-/// Exchanges a request with itself and requires its true record back, with all that is `wanted`.
-pub fn run(rings: &mut Rings, sight: Sight, wanted: Wanted) -> Result<()> {
+/// Exchanges a request with itself and requires its true record back, with all that is `wanted`; this process's id, as
+/// the kernel's records have it.
+pub fn run(rings: &mut Rings, seen: Seen, wanted: Wanted) -> Result<u32> {
     // The port is known to the listener before it is watched, so a second, watched listener takes the exchange.
     let port = TcpListener::bind(("127.0.0.1", 0))
         .and_then(|free| free.local_addr())
@@ -38,7 +39,8 @@ pub fn run(rings: &mut Rings, sight: Sight, wanted: Wanted) -> Result<()> {
     let exchanged = exchange(port);
     let outcome = exchanged.and_then(|peer_port| {
         let found = await_record(rings, port)?;
-        check(&found, peer_port, sight, wanted)
+        check(&found, peer_port, seen, wanted)?;
+        Ok(found.record.tgid)
     });
     rings.set_port(port, false)?;
     drain(rings);
@@ -95,9 +97,9 @@ struct Found {
     answer: Vec<u8>,
 }
 
-fn check(found: &Found, peer_port: u16, sight: Sight, wanted: Wanted) -> Result<()> {
+fn check(found: &Found, peer_port: u16, seen: Seen, wanted: Wanted) -> Result<()> {
     let record = &found.record;
-    let in_order = (record.arrival_ns > 0) == sight.arrivals
+    let in_order = (record.arrival_ns > 0) == seen.arrivals
         && record.arrival_ns <= record.first_read_ns
         && record.first_read_ns <= record.last_read_ns
         && record.last_read_ns <= record.first_write_ns
@@ -107,7 +109,7 @@ fn check(found: &Found, peer_port: u16, sight: Sight, wanted: Wanted) -> Result<
         "self-test: wrong peer port; this kernel is not supported"
     );
     ensure!(
-        (record.flags & flag::ARRIVAL_KNOWN != 0) == sight.arrivals,
+        (record.flags & flag::ARRIVAL_KNOWN != 0) == seen.arrivals,
         "self-test: no arrival time; this kernel is not supported"
     );
     ensure!(
@@ -136,7 +138,7 @@ fn check(found: &Found, peer_port: u16, sight: Sight, wanted: Wanted) -> Result<
         "self-test: no accept, or at a wrong time; leave --accept-wait out on this kernel"
     );
     ensure!(
-        sight.send_start == (record.flags & flag::WRITE_AT_RETURN == 0),
+        seen.send_start == (record.flags & flag::WRITE_AT_RETURN == 0),
         "self-test: the start of a send was not seen; this kernel is not supported"
     );
     Ok(())

@@ -1,9 +1,10 @@
 //! Which processes are watched, and what they serve.
 //!
-//! `registry` keeps who is watched and names them, with what `process` reads of one. `torchserve` tells TorchServe's
-//! workers apart, and `handovers` when they were given work.
+//! `registry` keeps who is watched and names them, with what `process` reads of one, where `sight` finds that procfs tells
+//! of them. `torchserve` tells TorchServe's workers apart, and `handovers` when they were given work.
 
 pub mod handovers;
 pub mod process;
 pub mod registry;
+pub mod sight;
 pub mod torchserve;

@@ -4,6 +4,15 @@ use std::{fs, sync::Arc};
 
 use crate::catalogue::command::CommandLine;
 
+/// Short name of a process that procfs does not tell of.
+pub const UNKNOWN: &str = "unknown";
+
+/// This process's id, as procfs has it; `None` if there is no procfs, or one of a pid namespace that this process is not
+/// in.
+pub fn own_id() -> Option<u32> {
+    fs::read_link("/proc/self").ok()?.to_str()?.parse().ok()
+}
+
 /// Command line of a process; `None` if it is gone or a kernel thread.
 pub fn command_line(pid: u32) -> Option<CommandLine> {
     CommandLine::parse(&fs::read(format!("/proc/{pid}/cmdline")).ok()?)
@@ -15,7 +24,7 @@ pub fn short_name(pid: u32) -> Arc<str> {
         Ok(raw) => String::from_utf8_lossy(raw.trim_ascii_end())
             .as_ref()
             .into(),
-        Err(_) => "unknown".into(),
+        Err(_) => UNKNOWN.into(),
     }
 }
 
@@ -60,15 +69,16 @@ mod tests {
     #[test]
     fn the_own_process_is_known() {
         let own = std::process::id();
+        assert_eq!(own_id(), Some(own));
         assert!(command_line(own).is_some());
         assert_eq!(parent_of(own), Some(std::os::unix::process::parent_id()));
-        assert_ne!(&*short_name(own), "unknown");
+        assert_ne!(&*short_name(own), UNKNOWN);
     }
 
     #[test]
     fn a_process_that_is_gone_is_unknown() {
         assert_eq!(command_line(u32::MAX), None);
         assert_eq!(parent_of(u32::MAX), None);
-        assert_eq!(&*short_name(u32::MAX), "unknown");
+        assert_eq!(&*short_name(u32::MAX), UNKNOWN);
     }
 }

@@ -92,18 +92,26 @@ pub struct Registry {
     watches: Vec<Watch>,
     catalogue: Arc<Catalogue>,
     processes: HashMap<u32, Process>,
-    own_pid: u32,
+    own_pid: Option<u32>,
 }
 
 impl Registry {
     /// A registry that watches what the configuration says, and the servers of the catalogue.
-    pub fn new(watches: Vec<Watch>, catalogue: Arc<Catalogue>) -> Self {
+    ///
+    /// `own_pid`: this process, as records and procfs have it; `None`: procfs has other numbers than records, and is not
+    /// asked.
+    pub fn new(watches: Vec<Watch>, catalogue: Arc<Catalogue>, own_pid: Option<u32>) -> Self {
         Self {
             watches,
             catalogue,
             processes: HashMap::new(),
-            own_pid: std::process::id(),
+            own_pid,
         }
+    }
+
+    /// Whether procfs tells of the processes that records name.
+    pub fn sees_processes(&self) -> bool {
+        self.own_pid.is_some()
     }
 
     /// Adds a watch.
@@ -122,6 +130,9 @@ impl Registry {
     /// Looks at every process there is; returns those to watch.
     pub fn scan(&mut self) -> std::io::Result<Vec<u32>> {
         let mut found = Vec::new();
+        if !self.sees_processes() {
+            return Ok(found);
+        }
         for entry in fs::read_dir("/proc")? {
             let name = entry?.file_name();
             let pid = name.to_str().and_then(|name| name.parse().ok());
@@ -133,7 +144,7 @@ impl Registry {
     /// Looks at a process that is new, or runs a new program; returns whether it is to be watched.
     pub fn inspect(&mut self, pid: u32) -> bool {
         self.processes.remove(&pid);
-        if pid == self.own_pid {
+        if self.own_pid.is_none_or(|own_pid| pid == own_pid) {
             return false;
         }
         // A process that is gone again has nothing to serve.
@@ -263,7 +274,10 @@ impl Registry {
             }
             _ => {}
         }
-        let name = process::short_name(pid);
+        let name = match self.sees_processes() {
+            true => process::short_name(pid),
+            false => process::UNKNOWN.into(),
+        };
         self.insert(
             pid,
             Process {

@@ -43,7 +43,8 @@ fn watch(target: Target, model: Option<&str>) -> Watch {
 }
 
 fn registry(watches: Vec<Watch>) -> Registry {
-    Registry::new(watches, Arc::new(Catalogue::new(Vec::new()).unwrap()))
+    let catalogue = Catalogue::new(Vec::new()).unwrap();
+    Registry::new(watches, Arc::new(catalogue), Some(std::process::id()))
 }
 
 fn exe(pattern: &str) -> Target {
@@ -84,6 +85,19 @@ fn a_port_names_whoever_serves_it() {
     let other = registry.server(own, Some(81));
     assert_eq!(other.name, other.model);
     assert_eq!(*other.name, *process::short_name(own));
+}
+
+#[test]
+fn a_procfs_with_other_numbers_is_not_asked() {
+    let catalogue = Catalogue::new(Vec::new()).unwrap();
+    let watches = vec![watch(exe("."), None), watch(Target::Port(80), Some("m"))];
+    let mut registry = Registry::new(watches, Arc::new(catalogue), None);
+    assert!(registry.scan().unwrap().is_empty());
+    let parent = std::os::unix::process::parent_id();
+    assert!(!registry.inspect(parent));
+    let by_port = registry.server(parent, Some(80));
+    assert_eq!((&*by_port.name, &*by_port.model), ("srv", "m"));
+    assert_eq!(&*registry.server(parent, Some(81)).name, process::UNKNOWN);
 }
 
 #[test]
