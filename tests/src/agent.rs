@@ -1,9 +1,9 @@
 //! A handle on a running agent: started and waited for, scraped, its request log read, stopped.
 
 use std::{
-    fs::File,
+    fs::{File, Permissions, set_permissions},
     net::TcpListener,
-    os::unix::{fs::PermissionsExt as _, process::CommandExt as _},
+    os::unix::fs::PermissionsExt as _,
     path::{Path, PathBuf},
     process::{Command, Stdio},
     time::{Duration, Instant},
@@ -17,6 +17,7 @@ use crate::{
     clock::{wait_for, wait_within},
     exposition::Exposition,
     process::{Owned, binary},
+    unprivileged::Unprivileged,
 };
 
 /// Longest time from start to a healthy agent; on an emulated processor the kernel takes long to check its programs.
@@ -171,32 +172,43 @@ pub struct Agent {
 impl Agent {
     /// Starts the agent with `args` beside its endpoint and request log, and waits until it is healthy.
     pub fn start<S: AsRef<str>>(args: &[S]) -> Self {
-        Self::try_start(args).unwrap_or_else(|errors| panic!("the agent ended: {errors}"))
+        Self::start_by(Command::new(agent_binary()), args)
+    }
+
+    /// As [`Self::start`], by `launcher`, to whose words the agent's are added; it may be another user's.
+    pub fn start_by<S: AsRef<str>>(launcher: Command, args: &[S]) -> Self {
+        let started = Self::launch(launcher, args, Self::keep_log);
+        started.unwrap_or_else(|errors| panic!("the agent ended: {errors}"))
     }
 
     /// As [`Self::start`]; what it said, if it ended by itself instead.
     pub fn try_start<S: AsRef<str>>(args: &[S]) -> Result<Self, String> {
-        Self::launch(args, |command, folder| {
-            command
-                .args(["--refresh-interval", "1"])
-                .arg("--request-log")
-                .arg(folder.join(LOG));
-        })
+        Self::launch(Command::new(agent_binary()), args, Self::keep_log)
     }
 
     /// Starts the agent as its users do: with `args` beside its endpoint, and no request log.
     pub fn start_unlogged<S: AsRef<str>>(args: &[S]) -> Self {
-        Self::launch(args, |_, _| {}).unwrap_or_else(|errors| panic!("the agent ended: {errors}"))
+        let started = Self::launch(Command::new(agent_binary()), args, |_, _| {});
+        started.unwrap_or_else(|errors| panic!("the agent ended: {errors}"))
+    }
+
+    fn keep_log(command: &mut Command, folder: &Path) {
+        command
+            .args(["--refresh-interval", "1"])
+            .arg("--request-log")
+            .arg(folder.join(LOG));
     }
 
     fn launch<S: AsRef<str>>(
+        mut command: Command,
         args: &[S],
         add: impl FnOnce(&mut Command, &Path),
     ) -> Result<Self, String> {
         let folder = tempfile::tempdir().expect("a folder for the agent's files");
         let port = free_port();
         let errors = File::create(folder.path().join("stderr")).expect("a file for its errors");
-        let mut command = Command::new(agent_binary());
+        let all = Permissions::from_mode(0o777);
+        set_permissions(folder.path(), all).expect("the folder is ours");
         command
             .arg("serve")
             .args(["--listen", &format!("127.0.0.1:{port}")])
@@ -343,34 +355,25 @@ pub fn run_to_end(args: &[&str]) -> Ended {
 
 /// As [`run_to_end`], without any privilege: as nobody, if this is root.
 pub fn run_unprivileged_to_end(args: &[&str]) -> Ended {
-    /// User and group `nobody` of Debian and most others.
-    const NOBODY: u32 = 65534;
     if !rustix::process::geteuid().is_root() {
         return run_to_end(args);
     }
-    let (_folder, copy) = open_copy();
-    let mut command = Command::new(copy);
-    command.uid(NOBODY).gid(NOBODY);
-    end_of(command, args)
+    end_of(Unprivileged::with(&[]).command(), args)
 }
 
 /// As [`run_to_end`], through a program that runs it differently, such as `setpriv`.
 pub fn run_through_to_end(through: &[&str], args: &[&str]) -> Ended {
     let (program, options) = through.split_first().expect("a program to run it through");
-    let (_folder, copy) = open_copy();
+    // Whoever it is run as must be able to reach it.
+    let copy = Unprivileged::with(&[]);
     let mut command = Command::new(program);
-    command.args(options).arg(copy);
+    command.args(options).arg(copy.path());
     end_of(command, args)
 }
 
-/// A copy of the agent where anybody may run it: the build folder may lie in a closed home.
-fn open_copy() -> (TempDir, PathBuf) {
-    let folder = tempfile::tempdir().expect("a folder for the agent's copy");
-    let open = std::fs::Permissions::from_mode(0o755);
-    std::fs::set_permissions(folder.path(), open).expect("the folder is ours");
-    let copy = folder.path().join("inferprobe");
-    std::fs::copy(agent_binary(), &copy).expect("the agent can be copied");
-    (folder, copy)
+/// As [`run_to_end`], by `launcher`, to whose words `args` are added.
+pub fn run_to_end_by(launcher: Command, args: &[&str]) -> Ended {
+    end_of(launcher, args)
 }
 
 /// As [`run_to_end`], with no tracefs mounted. Needs root.
@@ -413,6 +416,6 @@ pub fn free_port() -> u16 {
 }
 
 /// Path of the program under test.
-pub(crate) fn agent_binary() -> PathBuf {
+pub fn agent_binary() -> PathBuf {
     binary("inferprobe", Some("INFERPROBE_BIN"))
 }

@@ -3,6 +3,7 @@
 //!
 //! Nothing here links the agent: it is started as a process and judged by what it serves and logs.
 
+pub mod accuracy;
 pub mod agent;
 pub mod autoscale;
 pub mod bench;
@@ -35,4 +36,5 @@ pub mod steal;
 pub mod stream;
 pub mod tally;
 pub mod torchserve;
+pub mod unprivileged;
 pub mod volume;

@@ -11,6 +11,8 @@ use rustix::{
     process::{Pid, Signal, kill_process},
 };
 
+use crate::clock::wait_for;
+
 /// Path of a binary of this workspace: in the running program's profile, or what `variable` says.
 ///
 /// # Panics
@@ -32,6 +34,16 @@ pub fn binary(name: &str, variable: Option<&str>) -> PathBuf {
         path.display()
     );
     path
+}
+
+/// The one child of the process `pid`, which has one thread, once it has one.
+pub fn child_of(pid: u32) -> u32 {
+    let path = format!("/proc/{pid}/task/{pid}/children");
+    let what = format!("a child of process {pid}");
+    wait_for(&what, Duration::from_secs(5), || {
+        let children = std::fs::read_to_string(&path).expect("the process goes on");
+        children.split_whitespace().next()?.parse().ok()
+    })
 }
 
 /// A child process that is killed and reaped when dropped.

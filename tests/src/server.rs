@@ -35,7 +35,12 @@ pub struct Server {
 impl Server {
     /// Starts `reference-server` with `args`, and waits until it listens.
     pub fn start(args: &[&str]) -> Self {
-        let mut child = Command::new(binary("reference-server", None))
+        Self::start_by(Command::new(server_binary()), args)
+    }
+
+    /// As [`Self::start`], by `launcher`, to whose words `args` are added.
+    pub fn start_by(mut launcher: Command, args: &[&str]) -> Self {
+        let mut child = launcher
             .args(args)
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
@@ -126,6 +131,11 @@ impl Server {
             }
         }
     }
+}
+
+/// Path of the reference server's program.
+pub fn server_binary() -> PathBuf {
+    binary("reference-server", None)
 }
 
 /// The place in a `listening` line; `None` when there is no such line.
