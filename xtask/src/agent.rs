@@ -6,10 +6,11 @@ use std::os::unix::process::CommandExt;
 use std::path::PathBuf;
 use std::process::Command;
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, bail};
 
+use crate::arch::Arch;
 use crate::privilege::{self, Privilege};
-use crate::{progress, setup, workspace};
+use crate::{arm64, progress, setup, workspace};
 
 /// Builds both halves; the path is the release binary's.
 pub(crate) fn build() -> Result<PathBuf> {
@@ -19,6 +20,18 @@ pub(crate) fn build() -> Result<PathBuf> {
         workspace::cargo("build").args(["--release", "--package", "inferprobe"]),
     )?;
     Ok(workspace::target_dir().join("release/inferprobe"))
+}
+
+/// As [`build`], for machines of `arch`.
+pub(crate) fn build_for(arch: Arch) -> Result<PathBuf> {
+    if Arch::own() == Some(arch) {
+        return build();
+    }
+    if arch != Arch::Arm64 {
+        bail!("{}: is built on such machines alone", arch.target());
+    }
+    setup::ensure()?;
+    arm64::build()
 }
 
 /// Builds the agent and turns this process into it, so that signals and the exit code are the agent's own.

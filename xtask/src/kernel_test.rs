@@ -12,13 +12,16 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result, bail};
 use clap::Args;
 
+use crate::arch::Arch;
+use crate::arm64::{self, Cross};
 use crate::initramfs::Initramfs;
 use crate::kernels::{self, Kernel};
 use crate::vm::{self, Ended, Machine};
 use crate::{agent, debian, privilege, progress, workspace};
 
-/// What a virtual machine takes.
+/// What a virtual machine takes; of arm64, whose busybox is fetched as its kernels are.
 const PACKAGES: [&str; 3] = ["qemu-system-x86", "seabios", "busybox-static"];
+const PACKAGES_ARM64: [&str; 1] = ["qemu-system-arm"];
 /// The running kernel, as a series.
 const HOST: &str = "host";
 /// What is tested if nothing is named.
@@ -33,6 +36,10 @@ const RUNGS: [(&str, &[&str]); 5] = [
     ("6.18", &["tracepoint", "fentry", "kprobe", "syscall"]),
     ("7.3", &["tracepoint", "fentry", "kprobe", "syscall"]),
 ];
+/// The same for arm64.
+const RUNGS_ARM64: [(&str, &[&str]); 1] = [("6.12", &["tracepoint"])];
+/// What is tested of arm64 if nothing is named, and with `--all`.
+const DEFAULT_ARM64: [&str; 1] = ["6.12"];
 /// The series that has two processors unless told otherwise, for what only happens on several; one is quicker to emulate.
 const PAIRED: &str = "6.12";
 /// Longest time of one kernel.
@@ -61,6 +68,9 @@ pub(crate) struct Options {
     /// Every series that is known to be there: host, 5.10, 6.1, 6.12, 6.18, 7.3
     #[arg(long, conflicts_with = "series")]
     all: bool,
+    /// Architecture of the virtual machines
+    #[arg(long, value_enum, default_value_t = Arch::Amd64)]
+    arch: Arch,
     /// Only this rung of the ladder of hooks; may be repeated
     #[arg(long, value_name = "RUNG")]
     rung: Vec<String>,
@@ -97,13 +107,15 @@ struct Report {
 
 /// Tests the kernels, prints the table, and fails if one has failed.
 pub(crate) fn run(options: &Options) -> Result<()> {
-    let series: Vec<&str> = match (options.all, options.series.as_slice()) {
-        (true, _) => ALL.to_vec(),
-        (_, []) => DEFAULT.to_vec(),
-        (_, named) => named.iter().map(String::as_str).collect(),
+    let arch = options.arch;
+    let series: Vec<&str> = match (options.all, options.series.as_slice(), arch) {
+        (_, [], Arch::Arm64) => DEFAULT_ARM64.to_vec(),
+        (true, _, Arch::Amd64) => ALL.to_vec(),
+        (_, [], Arch::Amd64) => DEFAULT.to_vec(),
+        (_, named, _) => named.iter().map(String::as_str).collect(),
     };
     let programs = build(options)?;
-    let lack = machine_lack();
+    let lack = machine_lack(arch);
     let mut report = Report::default();
     for name in series {
         let outcome = if name == HOST {
@@ -111,7 +123,7 @@ pub(crate) fn run(options: &Options) -> Result<()> {
         } else if let Some(lack) = &lack {
             Outcome::Skipped(format!("no virtual machines: {lack}"))
         } else {
-            match kernels::fetch(name) {
+            match kernels::fetch(name, arch) {
                 Ok(kernel) => in_machine(options, name, &kernel, &programs, &mut report)?,
                 Err(err) => Outcome::Skipped(format!("cannot be fetched: {err:#}")),
             }
@@ -142,17 +154,21 @@ impl Report {
 }
 
 /// Why there are no virtual machines here, where what they take cannot be installed either; `None` where there are.
-pub(crate) fn machine_lack() -> Option<String> {
-    if !cfg!(target_arch = "x86_64") {
-        return Some("they are of x86-64 alone".to_owned());
+pub(crate) fn machine_lack(arch: Arch) -> Option<String> {
+    if Arch::own() != Some(Arch::Amd64) {
+        return Some("they are emulated on x86-64 alone".to_owned());
     }
     if !debian::is_here() {
         return Some("kernels are fetched only on Debian".to_owned());
     }
-    if has_machine() {
+    if has_machine(arch) {
         return None;
     }
-    let missing = debian::missing(&PACKAGES);
+    let packages = match arch {
+        Arch::Amd64 => &PACKAGES[..],
+        Arch::Arm64 => &PACKAGES_ARM64,
+    };
+    let missing = debian::missing(packages);
     let installed = missing.and_then(|missing| {
         let why = "The agent is tested on other kernels in virtual machines";
         debian::install(why, &missing)
@@ -160,21 +176,24 @@ pub(crate) fn machine_lack() -> Option<String> {
     installed.err().map(|err| format!("{err:#}"))
 }
 
-fn has_machine() -> bool {
-    [vm::PROGRAM, "busybox"].iter().all(|program| {
-        let paths = env::var_os("PATH").unwrap_or_default();
-        env::split_paths(&paths).any(|dir| dir.join(program).is_file())
-    })
+fn has_machine(arch: Arch) -> bool {
+    let has_busybox = arch == Arch::Arm64 || find("busybox").is_ok();
+    has_busybox && find(&vm::emulator(arch)).is_ok()
 }
 
 fn build(options: &Options) -> Result<Programs> {
+    let arch = options.arch;
     let agent = match env::var_os(AGENT_ENV) {
         Some(path) => path.into(),
-        None => agent::build()?,
+        None => agent::build_for(arch)?,
+    };
+    let dir = match arch {
+        Arch::Amd64 => workspace::target_dir().join("debug"),
+        Arch::Arm64 => arm64::folder_of("debug"),
     };
     progress::step(
         "build what is run on each kernel",
-        workspace::cargo("build").args([
+        cargo(arch, "build")?.args([
             "--package",
             "inferprobe-tests",
             "--bin",
@@ -183,9 +202,8 @@ fn build(options: &Options) -> Result<Programs> {
             SERVER,
         ]),
     )?;
-    let dir = workspace::target_dir().join("debug");
     let (guest, name) = match &options.suite {
-        Some(suite) => (build_suite(suite)?, suite.clone()),
+        Some(suite) => (build_suite(suite, arch)?, suite.clone()),
         None => (dir.join(GUEST), GUEST.to_owned()),
     };
     Ok(Programs {
@@ -196,9 +214,17 @@ fn build(options: &Options) -> Result<Programs> {
     })
 }
 
+/// cargo, building for `arch`.
+fn cargo(arch: Arch, subcommand: &str) -> Result<Command> {
+    Ok(match arch {
+        Arch::Amd64 => workspace::cargo(subcommand),
+        Arch::Arm64 => Cross::ensure()?.cargo(subcommand),
+    })
+}
+
 /// Builds a suite of the tests; where it lies.
-fn build_suite(suite: &str) -> Result<PathBuf> {
-    let mut command = workspace::cargo("test");
+fn build_suite(suite: &str, arch: Arch) -> Result<PathBuf> {
+    let mut command = cargo(arch, "test")?;
     command.args(["--package", "inferprobe-tests", "--no-run", "--test", suite]);
     let output = command
         .stdin(Stdio::null())
@@ -243,7 +269,11 @@ impl Told {
         for rung in &options.rung {
             args.extend(["--rung".to_owned(), rung.clone()]);
         }
-        let known = RUNGS.iter().find(|(name, _)| *name == series);
+        let rungs = match options.arch {
+            Arch::Amd64 => &RUNGS[..],
+            Arch::Arm64 => &RUNGS_ARM64,
+        };
+        let known = rungs.iter().find(|(name, _)| *name == series);
         for rung in known.map_or(&[][..], |(_, rungs)| rungs) {
             args.extend(["--must".to_owned(), (*rung).to_owned()]);
         }
@@ -255,6 +285,9 @@ impl Told {
 }
 
 fn on_host(options: &Options, programs: &Programs, report: &mut Report) -> Result<Outcome> {
+    if Arch::own() != Some(options.arch) {
+        return Ok(Outcome::Skipped("is of another architecture".to_owned()));
+    }
     if !privilege::is_root() {
         return Ok(Outcome::Skipped("needs root".to_owned()));
     }
@@ -305,8 +338,10 @@ fn in_machine(
     let start = Instant::now();
     let dir = tempfile::tempdir().context("create a folder for the virtual machine")?;
     let initramfs = dir.path().join("initramfs");
-    pack(&initramfs, dir.path(), programs, &Told::of(options, series))?;
+    let told = Told::of(options, series);
+    pack(&initramfs, dir.path(), programs, options.arch, &told)?;
     let machine = Machine {
+        arch: options.arch,
         image: &kernel.image,
         initramfs: &initramfs,
         cpus,
@@ -347,13 +382,24 @@ fn take_in(line: &str, kernel: &str, report: &mut Report) {
 }
 
 /// Writes what the machine starts from.
-fn pack(to: &Path, scratch: &Path, programs: &Programs, told: &Told) -> Result<()> {
+fn pack(to: &Path, scratch: &Path, programs: &Programs, arch: Arch, told: &Told) -> Result<()> {
     let mut initramfs = Initramfs::default();
     for folder in ["bin", "dev", "etc", "proc", "run", "sys", "tmp"] {
         initramfs.folder(folder);
     }
     initramfs.file("init", include_str!("../guest/init"));
-    initramfs.program("bin/busybox", &find("busybox")?)?;
+    let (busybox, strip) = match arch {
+        Arch::Amd64 => (find("busybox")?, "strip"),
+        Arch::Arm64 => (kernels::busybox(arch)?, arm64::STRIP),
+    };
+    initramfs.program("bin/busybox", &busybox)?;
+    if arch == Arch::Arm64 {
+        // What foreign programs are linked with is not listed here.
+        for (name, path) in arm64::c_libraries() {
+            let content = fs::read(&path).with_context(|| format!("read {}", path.display()))?;
+            initramfs.file(&format!("lib/{name}"), content);
+        }
+    }
     for (name, path) in [
         ("inferprobe", &programs.agent),
         (&programs.name, &programs.guest),
@@ -361,7 +407,7 @@ fn pack(to: &Path, scratch: &Path, programs: &Programs, told: &Told) -> Result<(
     ] {
         let stripped = scratch.join(name);
         progress::check(
-            Command::new("strip")
+            Command::new(strip)
                 .arg("--strip-debug")
                 .arg("-o")
                 .arg(&stripped)

@@ -7,20 +7,15 @@ use std::cmp::Ordering;
 use std::env;
 use std::fs::{self, File};
 use std::path::{Path, PathBuf};
-use std::process::{Command, Stdio};
 use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
 
-use crate::archives::Archives;
-use crate::progress;
+use crate::apt::Apt;
+use crate::arch::Arch;
 
 /// Names the folder that kernels are kept in.
 const DIR_ENV: &str = "INFERPROBE_KERNELS_DIR";
-/// The kernels that are small: those for virtual machines.
-const FLAVOUR: &str = "cloud-amd64";
-/// What signs Debian's archives.
-const KEYRING: &str = "/usr/share/keyrings/debian-archive-keyring.gpg";
 /// How long the newest kernel of a series is taken to be so.
 const FRESH_FOR: Duration = Duration::from_secs(24 * 3600);
 /// Where a series is looked for that [`SUITES`] does not name.
@@ -54,8 +49,8 @@ pub(crate) struct Kernel {
 }
 
 /// The newest kernel of `series`; one that was fetched before, which is said, where there is no fetching now.
-pub(crate) fn fetch(series: &str) -> Result<Kernel> {
-    let dir = cache_dir()?.join(series);
+pub(crate) fn fetch(series: &str, arch: Arch) -> Result<Kernel> {
+    let dir = folder(arch)?.join(series);
     fs::create_dir_all(&dir).with_context(|| format!("create {}", dir.display()))?;
     let lock = File::create(dir.join("lock")).context("create a file to lock")?;
     lock.lock()
@@ -66,7 +61,7 @@ pub(crate) fn fetch(series: &str) -> Result<Kernel> {
     {
         return Ok(kernel.clone());
     }
-    match (fetch_newest(series, &dir), kept) {
+    match (fetch_newest(series, arch, &dir), kept) {
         (Err(err), Some(kernel)) => {
             eprintln!(
                 "==> Linux {} is what was fetched before: {err:#}",
@@ -76,6 +71,36 @@ pub(crate) fn fetch(series: &str) -> Result<Kernel> {
         }
         (fetched, _) => fetched,
     }
+}
+
+/// The program `busybox` of `arch`, which needs no library; fetched once.
+pub(crate) fn busybox(arch: Arch) -> Result<PathBuf> {
+    let dir = folder(arch)?;
+    let busybox = dir.join("busybox");
+    if !busybox.is_file() {
+        let apt = Apt::of_this_release("busybox", arch, &dir.join("apt"))?;
+        let scratch = tempfile::tempdir_in(&dir).context("create a folder for busybox")?;
+        apt.unpack("busybox-static", scratch.path())?;
+        let unpacked = ["bin/busybox", "usr/bin/busybox"].map(|path| scratch.path().join(path));
+        let unpacked = unpacked.iter().find(|path| path.is_file());
+        let unpacked = unpacked.context("busybox-static has no busybox")?;
+        fs::rename(unpacked, &busybox).with_context(|| format!("keep {}", busybox.display()))?;
+    }
+    Ok(busybox)
+}
+
+/// Where kernels of `arch` are kept.
+fn folder(arch: Arch) -> Result<PathBuf> {
+    let dir = cache_dir()?;
+    Ok(match arch {
+        Arch::Amd64 => dir,
+        arch => dir.join(arch.debian()),
+    })
+}
+
+/// The kernels that are small: those for virtual machines.
+fn flavour(arch: Arch) -> String {
+    format!("cloud-{}", arch.debian())
 }
 
 fn cache_dir() -> Result<PathBuf> {
@@ -103,18 +128,21 @@ fn is_fresh(path: &Path) -> bool {
     written.is_ok_and(|at| at.elapsed().is_ok_and(|age| age < FRESH_FOR))
 }
 
-fn fetch_newest(series: &str, dir: &Path) -> Result<Kernel> {
-    let apt = Apt::prepare(series, &dir.join("apt"))?;
+fn fetch_newest(series: &str, arch: Arch, dir: &Path) -> Result<Kernel> {
+    let known = SUITES.iter().find(|(name, _)| *name == series);
+    let suites = known.map_or(EVERY_SUITE, |(_, suites)| suites);
+    let what = format!("the newest Linux {series}");
+    let apt = Apt::prepare(&what, suites, arch, &dir.join("apt"))?;
+    let flavour = flavour(arch);
     let names = apt.packages("linux-")?;
-    let (package, release) = newest(&names, series)
-        .with_context(|| format!("no suite of Debian has a kernel {series} {FLAVOUR}"))?;
+    let (package, release) = newest(&names, series, &flavour)
+        .with_context(|| format!("no suite of Debian has a kernel {series} {flavour}"))?;
     let home = dir.join(&release);
     let image = home.join("vmlinuz");
     if !image.is_file() {
         let scratch = tempfile::tempdir_in(dir).context("create a folder for the package")?;
-        let archive = apt.download(&package, scratch.path())?;
         let tree = scratch.path().join("tree");
-        progress::check(Command::new("dpkg-deb").arg("-x").arg(archive).arg(&tree))?;
+        apt.unpack(&package, &tree)?;
         let found = image_in(&tree, &release)
             .with_context(|| format!("{package} has no image of Linux {release}"))?;
         fs::create_dir_all(&home).with_context(|| format!("create {}", home.display()))?;
@@ -149,98 +177,14 @@ fn drop_others(dir: &Path, release: &str) -> Result<()> {
     Ok(())
 }
 
-/// apt with lists, a cache and sources of its own.
-struct Apt {
-    dir: PathBuf,
-}
-
-impl Apt {
-    /// Writes the sources for `series`, and fetches their lists: a suite that is gone is passed over.
-    fn prepare(series: &str, dir: &Path) -> Result<Self> {
-        let archives = Archives::of_this_machine()?;
-        for part in ["state/lists/partial", "cache/archives/partial"] {
-            let path = dir.join(part);
-            fs::create_dir_all(&path).with_context(|| format!("create {}", path.display()))?;
-        }
-        let known = SUITES.iter().find(|(name, _)| *name == series);
-        let suites = known.map_or(EVERY_SUITE, |(_, suites)| suites);
-        let sources: String = suites
-            .iter()
-            .filter_map(|suite| Some((suite, archives.of_suite(suite)?)))
-            .map(|(suite, address)| {
-                format!("deb [arch=amd64 signed-by={KEYRING}] {address} {suite} main\n")
-            })
-            .collect();
-        fs::write(dir.join("sources.list"), sources).context("write apt's sources")?;
-        fs::write(dir.join("state/status"), "").context("write apt's status")?;
-        let apt = Self {
-            dir: dir.to_owned(),
-        };
-        let updated = progress::step(
-            &format!("look for the newest Linux {series}"),
-            apt.command("apt-get").arg("update"),
-        );
-        if let Err(err) = updated {
-            eprintln!("==> {err:#}: going on with the lists that there are");
-        }
-        Ok(apt)
-    }
-
-    fn packages(&self, prefix: &str) -> Result<Vec<String>> {
-        let (text, _) = progress::output(self.command("apt-cache").args(["pkgnames", prefix]))?;
-        Ok(text.lines().map(str::to_owned).collect())
-    }
-
-    /// Downloads the newest `package` into `dir`; where it lies.
-    fn download(&self, package: &str, dir: &Path) -> Result<PathBuf> {
-        progress::step(
-            &format!("download {package}"),
-            self.command("apt-get")
-                .args(["download", package])
-                .current_dir(dir),
-        )?;
-        fs::read_dir(dir)
-            .with_context(|| format!("list {}", dir.display()))?
-            .flatten()
-            .map(|entry| entry.path())
-            .find(|path| path.extension().is_some_and(|ext| ext == "deb"))
-            .with_context(|| format!("{package}: apt-get left no .deb"))
-    }
-
-    fn command(&self, program: &str) -> Command {
-        let dir = self.dir.display();
-        let mut command = Command::new(program);
-        command.arg("-qq").stdin(Stdio::null());
-        for option in [
-            format!("Dir::Etc::SourceList={dir}/sources.list"),
-            "Dir::Etc::SourceParts=/dev/null".to_owned(),
-            "Dir::Etc::Preferences=/dev/null".to_owned(),
-            "Dir::Etc::PreferencesParts=/dev/null".to_owned(),
-            format!("Dir::State={dir}/state"),
-            format!("Dir::State::status={dir}/state/status"),
-            format!("Dir::Cache={dir}/cache"),
-            "APT::Architecture=amd64".to_owned(),
-            "APT::Architectures=amd64".to_owned(),
-            // The user that apt would fetch as cannot enter a home.
-            "APT::Sandbox::User=root".to_owned(),
-            "Acquire::Languages=none".to_owned(),
-            "Acquire::IndexTargets::deb::DEP-11::DefaultEnabled=false".to_owned(),
-            "Acquire::IndexTargets::deb::Contents-deb::DefaultEnabled=false".to_owned(),
-        ] {
-            command.args(["-o", &option]);
-        }
-        command
-    }
-}
-
 /// Package and release of the newest kernel of `series` among `names`.
 ///
 /// Up to 6.18 all of a kernel is in `linux-image-RELEASE`; from 6.19 on its image is in `linux-binary-RELEASE`.
-fn newest(names: &[String], series: &str) -> Option<(String, String)> {
+fn newest(names: &[String], series: &str, flavour: &str) -> Option<(String, String)> {
     let release_of = |name: &str, prefix: &str| {
         let release = name.strip_prefix(prefix)?;
         let minor = release.strip_prefix(series)?.strip_prefix('.')?;
-        let is_one = minor.starts_with(|c: char| c.is_ascii_digit()) && minor.ends_with(FLAVOUR);
+        let is_one = minor.starts_with(|c: char| c.is_ascii_digit()) && minor.ends_with(flavour);
         is_one.then(|| release.to_owned())
     };
     ["linux-binary-", "linux-image-"].iter().find_map(|prefix| {
@@ -274,12 +218,13 @@ mod tests {
             "linux-image-6.1.0-56-cloud-amd64",
             "linux-image-6.1.0-57-cloud-amd64-dbg",
             "linux-image-6.1.0-58-amd64",
+            "linux-image-6.1.0-59-cloud-arm64",
             "linux-image-6.12.9+deb12-cloud-amd64",
             "linux-image-6.12.117+deb13-cloud-amd64",
             "linux-image-6.12-cloud-amd64",
             "linux-image-cloud-amd64",
         ]);
-        let found = |series| newest(&names, series).map(|(package, _)| package);
+        let found = |series| newest(&names, series, "cloud-amd64").map(|(package, _)| package);
         assert_eq!(
             found("6.1").as_deref(),
             Some("linux-image-6.1.0-56-cloud-amd64")
@@ -299,7 +244,7 @@ mod tests {
             "linux-binary-7.3.4+deb13-cloud-amd64",
         ]);
         assert_eq!(
-            newest(&names, "7.3"),
+            newest(&names, "7.3", "cloud-amd64"),
             Some((
                 "linux-binary-7.3.4+deb13-cloud-amd64".to_owned(),
                 "7.3.4+deb13-cloud-amd64".to_owned()

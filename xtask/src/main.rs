@@ -3,7 +3,10 @@
 //! Starts compilers and package managers; shares no code with the agent beyond `toolchain.rs`.
 
 mod agent;
+mod apt;
+mod arch;
 mod archives;
+mod arm64;
 mod bench;
 mod compare;
 mod debian;
@@ -30,6 +33,8 @@ use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
 
+use arch::Arch;
+
 /// Set-up, build, run, test, compare, bench, fuzz and lint of inferprobe.
 #[derive(Debug, Parser)]
 #[command(name = "cargo xtask", bin_name = "cargo xtask")]
@@ -47,7 +52,11 @@ enum Command {
         for_tests: bool,
     },
     /// Set up, and leave the release binary at target/release/inferprobe
-    Build,
+    Build {
+        /// Build for this target, and leave the binary at target/TARGET/release/inferprobe
+        #[arg(long, value_parser = arch_of_target, value_name = "TARGET")]
+        target: Option<Arch>,
+    },
     /// Build, then start the agent
     Run {
         /// Never start the example inference server
@@ -91,7 +100,8 @@ enum Command {
 fn main() -> ExitCode {
     let outcome = match Cli::parse().command {
         Command::Setup { for_tests } => setup::run(for_tests),
-        Command::Build => agent::build().map(drop),
+        Command::Build { target: None } => agent::build().map(drop),
+        Command::Build { target: Some(arch) } => agent::build_for(arch).map(drop),
         Command::Run {
             no_demo,
             agent_args,
@@ -110,4 +120,8 @@ fn main() -> ExitCode {
             ExitCode::FAILURE
         }
     }
+}
+
+fn arch_of_target(target: &str) -> Result<Arch, &'static str> {
+    Arch::of_target(target).ok_or("give x86_64-unknown-linux-gnu or aarch64-unknown-linux-gnu")
 }

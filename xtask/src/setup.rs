@@ -8,6 +8,7 @@ use std::process::Command;
 
 use anyhow::{Result, bail};
 
+use crate::arch::Arch;
 use crate::toolchain::{LINKED_NAME, Missing, Places, Toolchain, find_program};
 use crate::{debian, kernel_test, linker, progress, prometheus, servers, torchserve, vm};
 
@@ -41,8 +42,8 @@ pub(crate) fn run(for_tests: bool) -> Result<()> {
         eprintln!("set up: Prometheus in {}", prometheus::ensure()?.display());
         eprintln!("set up: TorchServe in {}", torchserve::ensure()?.display());
         eprintln!("set up: Python servers in {}", servers::ensure()?.display());
-        match kernel_test::machine_lack() {
-            None => eprintln!("set up: virtual machines by {}", vm::PROGRAM),
+        match kernel_test::machine_lack(Arch::Amd64) {
+            None => eprintln!("set up: virtual machines by {}", vm::emulator(Arch::Amd64)),
             Some(lack) => eprintln!("set up: no virtual machines, {lack}"),
         }
     }

@@ -13,18 +13,25 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result};
 
-/// The emulator.
-pub(crate) const PROGRAM: &str = "qemu-system-x86_64";
+use crate::arch::Arch;
+
 /// Memory of the machine.
 const MEMORY_MIB: u32 = 768;
 /// Lines of the kernel's console that are shown of a machine that did not come to its end.
 const CONSOLE_LINES: usize = 70;
 /// No message but of trouble; a kernel in trouble ends the machine at once.
-const KERNEL_ARGS: &str = "console=ttyS0 panic=-1 oops=panic no_timer_check quiet loglevel=4";
+const KERNEL_ARGS: &str = "panic=-1 oops=panic no_timer_check quiet loglevel=4";
+
+/// The emulator of an architecture.
+pub(crate) fn emulator(arch: Arch) -> String {
+    format!("qemu-system-{}", arch.machine())
+}
 
 /// What to boot.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Machine<'a> {
+    /// Its architecture.
+    pub(crate) arch: Arch,
     /// Image of a kernel.
     pub(crate) image: &'a Path,
     /// Its first file system. The program writes to the second serial port, and its exit code to the third.
@@ -52,7 +59,7 @@ impl Machine<'_> {
         let mut qemu = Owned(
             self.command(&console, &code)
                 .spawn()
-                .with_context(|| format!("start `{PROGRAM}`"))?,
+                .with_context(|| format!("start `{}`", emulator(self.arch)))?,
         );
         let said = qemu.0.stdout.take().expect("it is piped");
         let (send, lines) = mpsc::channel();
@@ -72,7 +79,7 @@ impl Machine<'_> {
                 }
                 Err(RecvTimeoutError::Disconnected) => {
                     let status = qemu.0.wait().context("wait for the virtual machine")?;
-                    break format!("{PROGRAM} ended with {status}");
+                    break format!("{} ended with {status}", emulator(self.arch));
                 }
             }
         };
@@ -91,22 +98,46 @@ impl Machine<'_> {
         // Ahead of other work, where that may be had: what the machine times should not be the wait for a processor.
         let mut command = Command::new("nice");
         command
-            .args(["-n", "-15", PROGRAM])
+            .args(["-n", "-15", &emulator(self.arch)])
             .args(["-nodefaults", "-no-user-config", "-display", "none"])
-            .args(["-no-reboot", "-M", "q35", "-accel", "tcg"])
-            .args(["-cpu", "max,la57=off"])
+            .args(["-no-reboot", "-accel", "tcg"])
             .args(["-smp", &self.cpus.to_string()])
-            .args(["-m", &MEMORY_MIB.to_string()])
-            .arg("-serial")
-            .arg(format!("file:{}", console.display()))
-            .args(["-serial", "stdio"])
-            .arg("-serial")
-            .arg(format!("file:{}", code.display()))
+            .args(["-m", &MEMORY_MIB.to_string()]);
+        let (console_file, code_file) = (
+            format!("file:{}", console.display()),
+            format!("file:{}", code.display()),
+        );
+        let console_port = match self.arch {
+            Arch::Amd64 => {
+                command.args(["-M", "q35", "-cpu", "max,la57=off"]);
+                command.args(["-serial", &console_file, "-serial", "stdio"]);
+                command.args(["-serial", &code_file]);
+                "ttyS0"
+            }
+            // The board has one serial port of its own; those on PCI are numbered as on amd64, the first of them idle.
+            // Authenticated pointers are emulated by a quick algorithm in place of the architecture's.
+            Arch::Arm64 => {
+                command.args(["-M", "virt", "-cpu", "max,pauth-impdef=on"]);
+                command.args(["-serial", &console_file]);
+                let ends = [
+                    "null,id=s0",
+                    "stdio,id=s1",
+                    &format!("file,path={},id=s2", code.display()),
+                ];
+                for (number, end) in ends.iter().enumerate() {
+                    command.args(["-chardev", end, "-device"]);
+                    command.arg(format!("pci-serial,chardev=s{number}"));
+                }
+                "ttyAMA0"
+            }
+        };
+        command
             .arg("-kernel")
             .arg(self.image)
             .arg("-initrd")
             .arg(self.initramfs)
-            .args(["-append", KERNEL_ARGS])
+            .arg("-append")
+            .arg(format!("console={console_port} {KERNEL_ARGS}"))
             .stdin(Stdio::null())
             .stdout(Stdio::piped());
         command

@@ -1,0 +1,184 @@
+//! Building for arm64 on another machine: the compiler's libraries and a linker for it, and cargo told of both.
+//!
+//! Where rustup's toolchain has no libraries for arm64, those of Debian's compiler are taken out of the package that arm64
+//! machines install: nothing of a foreign architecture is installed here.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use anyhow::{Context, Result, bail, ensure};
+
+use crate::apt::Apt;
+use crate::arch::Arch;
+use crate::toolchain::{LINKED_NAME, Places, find_program};
+use crate::{debian, progress, workspace};
+
+const TARGET: &str = "aarch64-unknown-linux-gnu";
+/// What takes the symbols out of a program of arm64; it comes with the linker.
+pub(crate) const STRIP: &str = "aarch64-linux-gnu-strip";
+/// The linker, and the packages that it comes with.
+const LINKER: &str = "aarch64-linux-gnu-gcc";
+const PACKAGES: [&str; 2] = ["gcc-aarch64-linux-gnu", "libc6-dev-arm64-cross"];
+/// Debian's compiler, and the package with its libraries, which is of the same version on every architecture.
+const COMPILER: &str = "rustc-web";
+const LIBRARIES: &str = "libstd-rust-web-dev";
+/// Where Debian's cross compiler keeps the C libraries that programs are linked with.
+const C_LIBRARIES_DIR: &str = "/usr/aarch64-linux-gnu/lib";
+/// Those that the agent and its tests are linked with, the loader among them.
+const C_LIBRARIES: [&str; 4] = [
+    "ld-linux-aarch64.so.1",
+    "libc.so.6",
+    "libm.so.6",
+    "libgcc_s.so.1",
+];
+/// `EM_AARCH64` (elf.h), and where it stands in a program.
+const MACHINE: [u8; 2] = [183, 0];
+const MACHINE_AT: usize = 18;
+const BY_HAND: &str = "run `rustup target add aarch64-unknown-linux-gnu` and install a cross linker, aarch64-linux-gnu-gcc";
+
+/// A compiler that builds for arm64.
+#[derive(Debug)]
+pub(crate) enum Cross {
+    /// The toolchain in use, which has the libraries.
+    Rustup,
+    /// Debian's, with its libraries unpacked.
+    Debian { sysroot: PathBuf },
+}
+
+impl Cross {
+    /// Finds one, and brings in what is missing.
+    pub(crate) fn ensure() -> Result<Self> {
+        if find_program(&Places::from_env().bin_dirs, LINKER).is_none() {
+            if !debian::is_here() {
+                bail!("building for arm64 takes {LINKER}, which is not on PATH; {BY_HAND}");
+            }
+            let why = "Building for arm64 takes a linker for it";
+            debian::install(why, &debian::missing(&PACKAGES)?)?;
+        }
+        if rustup_has_libraries() {
+            return Ok(Self::Rustup);
+        }
+        let sysroot = debians_libraries()
+            .with_context(|| format!("there are no Rust libraries for arm64; {BY_HAND}"))?;
+        Ok(Self::Debian { sysroot })
+    }
+
+    /// cargo, building for arm64, in the repository's root.
+    pub(crate) fn cargo(&self, subcommand: &str) -> Command {
+        let mut command = match self {
+            Self::Rustup => workspace::cargo(subcommand),
+            Self::Debian { sysroot } => {
+                let mut command = Command::new("rustup");
+                command
+                    .args(["run", LINKED_NAME, "cargo", subcommand, "--config"])
+                    .arg(format!(
+                        "target.{TARGET}.rustflags=[{:?}]",
+                        sysroot_flag(sysroot)
+                    ))
+                    .current_dir(workspace::root())
+                    .env("CARGO_TARGET_DIR", workspace::target_dir());
+                command
+            }
+        };
+        command
+            .args(["--target", TARGET])
+            .env("CARGO_TARGET_AARCH64_UNKNOWN_LINUX_GNU_LINKER", LINKER);
+        command
+    }
+}
+
+/// Builds the agent; the path is the release binary's.
+pub(crate) fn build() -> Result<PathBuf> {
+    progress::step(
+        "build the agent for arm64",
+        Cross::ensure()?
+            .cargo("build")
+            .args(["--release", "--package", "inferprobe"]),
+    )?;
+    let path = folder_of("release").join("inferprobe");
+    let program = fs::read(&path).with_context(|| format!("read {}", path.display()))?;
+    ensure!(
+        is_of_arm64(&program),
+        "{} is no program of arm64; look at the target that cargo was told",
+        path.display()
+    );
+    Ok(path)
+}
+
+/// Where cargo leaves what was built in `profile`.
+pub(crate) fn folder_of(profile: &str) -> PathBuf {
+    workspace::target_dir().join(TARGET).join(profile)
+}
+
+/// The C libraries that what was built needs where it runs: their names, and where they lie here.
+pub(crate) fn c_libraries() -> impl Iterator<Item = (&'static str, PathBuf)> {
+    C_LIBRARIES
+        .iter()
+        .map(|name| (*name, Path::new(C_LIBRARIES_DIR).join(name)))
+}
+
+fn is_of_arm64(program: &[u8]) -> bool {
+    program.starts_with(b"\x7fELF") && program.get(MACHINE_AT..MACHINE_AT + 2) == Some(&MACHINE)
+}
+
+fn sysroot_flag(sysroot: &Path) -> String {
+    format!("--sysroot={}", sysroot.display())
+}
+
+fn rustup_has_libraries() -> bool {
+    let asked = progress::output(
+        Command::new("rustc")
+            .args(["--print", "target-libdir", "--target", TARGET])
+            .current_dir(workspace::root()),
+    );
+    asked.is_ok_and(|(dir, done)| done && Path::new(dir.trim()).is_dir())
+}
+
+/// The libraries of Debian's compiler, unpacked among the build output; the sysroot that they are in.
+fn debians_libraries() -> Result<PathBuf> {
+    let (version, _) =
+        progress::output(Command::new("dpkg-query").args(["-W", "-f", "${Version}", COMPILER]))?;
+    if version.is_empty() {
+        bail!("Debian's compiler ({COMPILER}) is not installed");
+    }
+    let tools = workspace::target_dir().join("tools/arm64");
+    let dir = tools.join(format!("rust-{version}"));
+    if !dir.is_dir() {
+        let apt = Apt::of_this_release(LIBRARIES, Arch::Arm64, &tools.join("apt"))?;
+        let scratch = tools.join("unpacked");
+        if scratch.exists() {
+            fs::remove_dir_all(&scratch).with_context(|| format!("clear {}", scratch.display()))?;
+        }
+        apt.unpack(&format!("{LIBRARIES}={version}"), &scratch)?;
+        fs::rename(&scratch, &dir).with_context(|| format!("keep {}", dir.display()))?;
+    }
+    Ok(dir.join("usr"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn programs_of_arm64_are_told_from_others() {
+        let mut program = b"\x7fELF\x02\x01\x01\0\0\0\0\0\0\0\0\0\x03\0\xb7\0".to_vec();
+        assert!(is_of_arm64(&program));
+        program[MACHINE_AT] = 62;
+        assert!(!is_of_arm64(&program));
+        assert!(!is_of_arm64(b"\x7fELF"));
+        assert!(!is_of_arm64(&[0; 20]));
+    }
+
+    #[test]
+    fn cargo_is_told_of_target_linker_and_libraries() {
+        let sysroot = PathBuf::from("/a b/usr");
+        let command = Cross::Debian { sysroot }.cargo("build");
+        let shown = progress::shown(&command);
+        let flags = r#"target.aarch64-unknown-linux-gnu.rustflags=["--sysroot=/a b/usr"]"#;
+        let expected = format!(
+            "rustup run bpf cargo build --config {flags} --target aarch64-unknown-linux-gnu"
+        );
+        assert_eq!(shown, expected);
+    }
+}
