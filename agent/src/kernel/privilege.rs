@@ -14,9 +14,9 @@ use crate::kernel::capabilities::{Capabilities, Capability};
 /// What reading procfs of other users' processes needs: their working directories (`proc_pid_get_link`,
 /// fs/proc/base.c), and what lies in those that are closed to others.
 const FOR_PROCFS: [Capability; 2] = [Capability::SYS_PTRACE, Capability::DAC_READ_SEARCH];
-/// What maps and iterators of one's own may need, either of them: before Linux 5.19 the system call `bpf` is closed to
-/// all others where `kernel.unprivileged_bpf_disabled` is set.
-const FOR_MAPS: [Capability; 2] = [Capability::BPF, Capability::SYS_ADMIN];
+/// What maps and iterators of one's own may need, in the order in which it is tried: before Linux 5.19 the system call
+/// `bpf` is closed to all without CAP_BPF, or CAP_SYS_ADMIN, where `kernel.unprivileged_bpf_disabled` is set.
+const FOR_MAPS: [Capability; 3] = [Capability::BPF, Capability::PERFMON, Capability::SYS_ADMIN];
 
 /// Says what is lost for want of capabilities that the probes can do without.
 pub fn warn_of_losses() {
@@ -29,16 +29,19 @@ pub fn warn_of_losses() {
     }
 }
 
-/// Keeps what reading procfs needs, and what maps need if `works`, which uses them, fails without it; what was kept.
+/// Keeps what reading procfs needs, and as little more as `works`, which uses the maps, does with; what was kept.
 ///
 /// # Errors
 /// When the kernel refuses, which it does for no set of capabilities that a process may have.
-pub fn narrow(works: impl FnOnce() -> bool) -> Result<Capabilities> {
+pub fn narrow(mut works: impl FnMut() -> bool) -> Result<Capabilities> {
     let held = Capabilities::permitted();
     let mut wanted = FOR_PROCFS.to_vec();
-    set(held.only(&wanted), held).context("lower the agent's capabilities")?;
-    if !works() {
-        wanted.extend(FOR_MAPS.into_iter().find(|one| held.holds(*one)));
+    for one in FOR_MAPS {
+        set(held.only(&wanted), held).context("lower the agent's capabilities")?;
+        if works() {
+            break;
+        }
+        wanted.push(one);
     }
     let kept = held.only(&wanted);
     give_up_all_but(kept)?;
@@ -96,23 +99,23 @@ mod tests {
     }
 
     #[test]
-    fn what_maps_need_is_kept_where_they_fail_without_it() {
+    fn no_more_is_kept_than_maps_do_with() {
         let held = Capabilities::permitted();
-        for works in [true, false] {
+        for failures in 0..=FOR_MAPS.len() {
             let left = std::thread::spawn(move || {
-                let mut without = Capabilities::default();
+                let mut tried = Vec::new();
                 let kept = narrow(|| {
-                    without = Capabilities::effective();
-                    works
+                    tried.push(Capabilities::effective());
+                    tried.len() > failures
                 });
                 assert_eq!(kept.unwrap(), Capabilities::permitted());
-                (without, Capabilities::permitted())
+                (tried, Capabilities::permitted())
             });
-            let (without, left) = left.join().unwrap();
-            assert_eq!(without, held.only(&FOR_PROCFS));
-            let for_maps = held.only(&[FOR_MAPS[0]]);
-            let expected = if works { 0 } else { for_maps.mask() };
-            assert_eq!(left.mask(), without.mask() | expected);
+            let (tried, left) = left.join().unwrap();
+            let wanted = [&FOR_PROCFS[..], &FOR_MAPS[..failures]].concat();
+            assert_eq!(left, held.only(&wanted), "{failures}");
+            assert_eq!(tried[0], held.only(&FOR_PROCFS));
+            assert_eq!(tried.len(), FOR_MAPS.len().min(failures + 1));
         }
     }
 }
