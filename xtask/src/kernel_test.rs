@@ -24,8 +24,12 @@ const PACKAGES: [&str; 3] = ["qemu-system-x86", "seabios", "busybox-static"];
 const PACKAGES_ARM64: [&str; 1] = ["qemu-system-arm"];
 /// The running kernel, as a series.
 const HOST: &str = "host";
-/// What is tested if nothing is named.
-const DEFAULT: [&str; 3] = [HOST, "6.1", "6.12"];
+/// What is tested if nothing is named, and on which rungs, all if none is given: the agent's own choice is one of them.
+const DEFAULT: [(&str, &[&str]); 3] = [
+    (HOST, &[]),
+    ("6.1", &["fentry", "kprobe", "syscall"]),
+    ("6.12", &["auto"]),
+];
 /// What is tested with `--all`.
 const ALL: [&str; 6] = [HOST, "5.10", "6.1", "6.12", "6.18", "7.3"];
 /// The rungs that stock kernels of a series have, so that losing one is a failure.
@@ -82,6 +86,18 @@ pub(crate) struct Options {
     smp: Option<u32>,
 }
 
+impl Options {
+    /// The rungs to test on a series; all if there is none.
+    fn rungs(&self, series: &str) -> Vec<String> {
+        let is_default = self.series.is_empty() && !self.all && self.arch == Arch::Amd64;
+        let default = DEFAULT.iter().find(|(name, _)| *name == series);
+        match (self.rung.as_slice(), default) {
+            ([], Some((_, rungs))) if is_default => rungs.iter().map(|&rung| rung.into()).collect(),
+            (rungs, _) => rungs.to_vec(),
+        }
+    }
+}
+
 /// The programs that are run on each kernel.
 struct Programs {
     agent: PathBuf,
@@ -111,7 +127,7 @@ pub(crate) fn run(options: &Options) -> Result<()> {
     let series: Vec<&str> = match (options.all, options.series.as_slice(), arch) {
         (_, [], Arch::Arm64) => DEFAULT_ARM64.to_vec(),
         (true, _, Arch::Amd64) => ALL.to_vec(),
-        (_, [], Arch::Amd64) => DEFAULT.to_vec(),
+        (_, [], Arch::Amd64) => DEFAULT.map(|(name, _)| name).to_vec(),
         (_, named, _) => named.iter().map(String::as_str).collect(),
     };
     let programs = build(options)?;
@@ -266,8 +282,8 @@ impl Told {
             };
         }
         let mut args = Vec::new();
-        for rung in &options.rung {
-            args.extend(["--rung".to_owned(), rung.clone()]);
+        for rung in options.rungs(series) {
+            args.extend(["--rung".to_owned(), rung]);
         }
         let rungs = match options.arch {
             Arch::Amd64 => &RUNGS[..],
