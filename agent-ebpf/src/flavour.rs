@@ -21,10 +21,12 @@ use crate::{
 
 /// How a program reaches what it works on.
 pub(crate) trait Flavour: Copy {
-    /// Whether state lies with the socket, and every arrival is seen: a byte that none covers came just now.
-    const IS_SURE: bool;
-    /// Whether the kernel may be asked to run a loop (`bpf_loop`).
-    const MAY_LOOP: bool;
+    /// Whether every arrival is seen: a byte that none covers came just now.
+    const SEES_EVERY_ARRIVAL: bool;
+    /// Whether state is kept by the socket's address, so that it must be given up when the socket is.
+    const KEEPS_BY_ADDRESS: bool;
+    /// Whether the kernel runs loops for the programs (`bpf_loop`, 5.17).
+    const LOOPS: bool;
 
     /// Reads a `T` at `offset` bytes into a kernel object; zeros where that cannot be read.
     ///
@@ -76,8 +78,9 @@ pub(crate) trait Flavour: Copy {
 pub(crate) struct Typed;
 
 impl Flavour for Typed {
-    const IS_SURE: bool = true;
-    const MAY_LOOP: bool = true;
+    const SEES_EVERY_ARRIVAL: bool = true;
+    const KEEPS_BY_ADDRESS: bool = false;
+    const LOOPS: bool = true;
 
     #[inline(always)]
     unsafe fn field<T: Copy>(object: *const c_void, offset: u32) -> T {
@@ -94,9 +97,6 @@ impl Flavour for Typed {
 
     #[inline(always)]
     fn unix(sk: Sock<Self>) -> Option<*const c_void> {
-        if !kernel::has_unix_cast() {
-            return None;
-        }
         // SAFETY: the helper checks the family and returns a typed `unix_sock` or null (5.16).
         let unix = unsafe { bpf_skc_to_unix_sock(sk.as_ptr()) };
         some(unix.cast())
@@ -164,8 +164,9 @@ const TCP: u16 = 6;
 
 impl Flavour for Plain {
     // A kprobe that comes while another one runs on the same CPU is passed over by the kernel.
-    const IS_SURE: bool = false;
-    const MAY_LOOP: bool = false;
+    const SEES_EVERY_ARRIVAL: bool = false;
+    const KEEPS_BY_ADDRESS: bool = true;
+    const LOOPS: bool = false;
 
     #[inline(always)]
     unsafe fn field<T: Copy>(object: *const c_void, offset: u32) -> T {

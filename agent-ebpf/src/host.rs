@@ -181,10 +181,6 @@ pub struct Host {
     pub accept_wait: u32,
     /// Whether the vectors of a transfer are read out of the kernel's own copy, not the user's.
     pub kernel_vectors: u32,
-    /// Whether there is `bpf_loop` (5.17).
-    pub has_loop: u32,
-    /// Whether there is `bpf_skc_to_unix_sock` (5.16).
-    pub has_unix_cast: u32,
     /// Bits of `iter_kind` that tell the kind.
     pub iter_kind_mask: u32,
     /// `ITER_IOVEC`.
@@ -199,8 +195,6 @@ impl Host {
         payload: 0,
         accept_wait: 0,
         kernel_vectors: 0,
-        has_loop: 0,
-        has_unix_cast: 0,
         iter_kind_mask: 0,
         iter_is_vectors: 0,
         iter_is_buffer: 0,

@@ -62,18 +62,6 @@ pub(crate) fn has_vectors() -> bool {
     constant(&HOST.kernel_vectors) != 0
 }
 
-/// Whether the kernel runs loops for programs (`bpf_loop`, 5.17).
-#[inline(always)]
-pub(crate) fn has_loop() -> bool {
-    constant(&HOST.has_loop) != 0
-}
-
-/// Whether typed programs may take a socket for one of AF_UNIX (`bpf_skc_to_unix_sock`, 5.16).
-#[inline(always)]
-pub(crate) fn has_unix_cast() -> bool {
-    constant(&HOST.has_unix_cast) != 0
-}
-
 /// Monotonic time, nanoseconds.
 #[inline(always)]
 pub(crate) fn now_ns() -> u64 {

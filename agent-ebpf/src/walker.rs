@@ -21,7 +21,7 @@ use crate::{
 /// Steps of one transfer: each passes a frame's header, a payload, or a vector. What lies behind is not carried, which
 /// the agent finds out.
 const STEPS: u32 = 8192;
-/// Steps where the kernel has no loops of its own.
+/// Steps of programs that the kernel runs no loops for: as many as the verifier follows.
 const FEW_STEPS: u32 = 32;
 /// Bytes that one step copies at most.
 const STEP_CAP: u32 = 512;

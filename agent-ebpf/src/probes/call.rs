@@ -68,7 +68,7 @@ fn note_send_start(sk: Sock<Plain>, start_ns: u64) {
 
 /// Whether the socket is watched, or may come to be by what is read from it.
 #[inline(always)]
-fn is_of_interest(sk: Sock<Plain>) -> bool {
+pub(crate) fn is_of_interest(sk: Sock<Plain>) -> bool {
     if maps::watches(maps::current().0) || !Plain::conn(sk).is_null() {
         return true;
     }

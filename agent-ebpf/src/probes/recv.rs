@@ -56,7 +56,7 @@ pub(crate) fn try_sock_recv_length<F: Flavour>(
         if sign == Sign::None {
             return note_taken(sk, bytes);
         }
-        if !F::IS_SURE && sk.is_closed() {
+        if F::KEEPS_BY_ADDRESS && sk.is_closed() {
             // What is kept by address is given up at the close, and would not be again.
             return Ok(());
         }
@@ -239,7 +239,7 @@ fn arrival<F: Flavour>(
     }
     match conn.arrivals.of(start, conn.consumed) {
         // A reader that runs beside the sender may take the bytes before the sender has announced them.
-        (Arrival::Unseen, _) if tracked && F::IS_SURE => (Arrival::At(now_ns), false),
+        (Arrival::Unseen, _) if tracked && F::SEES_EVERY_ARRIVAL => (Arrival::At(now_ns), false),
         arrival => arrival,
     }
 }
@@ -290,7 +290,7 @@ fn sign_of_a_watched<F: Flavour>(sk: Sock<F>, bytes: u32) -> Sign {
         Some(Family::Unix) if by_process && sk.unix_address() != 0 => true,
         _ => return Sign::None,
     };
-    if !F::IS_SURE && F::is_marked(sk) {
+    if F::KEEPS_BY_ADDRESS && F::is_marked(sk) {
         return Sign::Request;
     }
     let user = payload::of_current::<F>(bytes);

@@ -13,7 +13,7 @@ use crate::{
     kernel::{Buffer, Family, Sock, is_call, register, syscalls},
     maps::{calls::direction, sockets},
     probes::{
-        call::{begin, ended},
+        call::{begin, ended, is_of_interest},
         done,
     },
 };
@@ -67,7 +67,10 @@ fn enter(regs: *const c_void, nr: u32) -> Result<(), DropReason> {
     };
     match sk.family() {
         Some(Family::Inet) => {}
-        Some(Family::Unix) => sockets::renew_at(sk.address(), sk.inode()),
+        Some(Family::Unix) if is_of_interest(sk) => {
+            sockets::renew_at(sk.address(), sk.inode());
+        }
+        Some(Family::Unix) => return Ok(()),
         None => return Ok(()),
     }
     let flags = if is_call(nr, &abi.recvfrom) {

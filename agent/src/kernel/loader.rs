@@ -139,6 +139,8 @@ impl Attempt {
 
 /// Name of the hook that tells of arrivals.
 const READABLE: &str = "readable";
+/// Helper that typed programs cannot do without: all others that they use are older.
+const LOOP: &str = "bpf_loop";
 /// Name of the hook that tells of reads.
 const RECV: &str = "recv";
 /// What a hook that is on something, and told something wrong, is said to have failed at.
@@ -312,6 +314,27 @@ impl Loading<'_> {
         attempt: Attempt,
         refused: &mut Reasons,
     ) -> Result<(Probes, Rings), LoadError> {
+        if attempt.flavour == Flavour::Typed && !self.kernel.types.has_function(LOOP) {
+            refused.0.extend(attempt.rungs.iter().map(|rung| {
+                let kind = match rung {
+                    Rung::Tracepoint => Kind::TpBtf,
+                    _ => Kind::Fentry,
+                };
+                let reason = "this kernel has no such helper (Linux 5.17)".into();
+                (
+                    RECV,
+                    Refused {
+                        kind,
+                        target: LOOP,
+                        reason,
+                    },
+                )
+            }));
+            return Err(LoadError::NoHook {
+                failed: refused.report(RECV, None),
+                before: Vec::new(),
+            });
+        }
         let mut ebpf = self.load(attempt)?;
         let mut hooks: Vec<HookReport> = Vec::new();
         let mut kept = Vec::new();

@@ -52,8 +52,6 @@ pub fn host(types: &Types<'_>) -> Host {
         payload: 0,
         accept_wait: 0,
         kernel_vectors: 0,
-        has_loop: types.has_function("bpf_loop").into(),
-        has_unix_cast: types.has_function("bpf_skc_to_unix_sock").into(),
         iter_kind_mask: if is_word { 0xfe } else { 0xff },
         iter_is_vectors: types.enumerator("ITER_IOVEC").unwrap_or(u32::MAX),
         iter_is_buffer: types.enumerator("ITER_UBUF").unwrap_or(u32::MAX),
