@@ -189,17 +189,27 @@ pub(crate) fn close(conn: &mut Conn, now_ns: u64) {
 /// Tells that the other end of connection `cookie` took `bytes` of a reply.
 #[inline(always)]
 pub(crate) fn emit_taken(cookie: u64, bytes: u32, now_ns: u64) -> Result<(), DropReason> {
-    let record = Record {
-        cookie,
-        last_read_ns: now_ns,
-        read_bytes: bytes as u64,
-        kind: kind::TAKEN,
-        mode: mode::FRAMES,
-        ..Record::NONE
-    };
-    RECORDS
-        .output(record, BPF_RB_NO_WAKEUP.into())
-        .map_err(|_| DropReason::RingFull)
+    send_up(|record| {
+        record.cookie = cookie;
+        record.last_read_ns = now_ns;
+        record.read_bytes = bytes as u64;
+        record.kind = kind::TAKEN;
+        record.mode = mode::FRAMES;
+    })
+}
+
+/// Sends a record without payload up, which is filled in where it goes: it has no room on a program's stack.
+#[inline(always)]
+fn send_up(fill: impl FnOnce(&mut Record)) -> Result<(), DropReason> {
+    let mut entry = RECORDS.reserve(0).ok_or(DropReason::RingFull)?;
+    let record = entry.as_mut_ptr();
+    // SAFETY: the entry is as long as a record, of which zeros are one.
+    fill(unsafe {
+        record.write_bytes(0, 1);
+        &mut *record
+    });
+    entry.submit(BPF_RB_NO_WAKEUP.into());
+    Ok(())
 }
 
 /// Notes that the connection whose socket is at `address` was established.
@@ -222,7 +232,7 @@ pub(crate) fn accept_of(address: u64) -> Option<*mut Accept> {
 
 /// Tells when the connection of `conn`, whose socket is at `address`, was accepted, as far as that was seen; does so once.
 ///
-/// A call of its own, for the room that a record takes on the stack.
+/// A call of its own, which is made once for a connection.
 #[inline(never)]
 pub(crate) fn emit_accepted(conn: &Conn, address: u64) {
     let Some(accept) = accept_of(address) else {
@@ -238,19 +248,18 @@ pub(crate) fn emit_accepted(conn: &Conn, address: u64) {
     if accepted_ns == 0 {
         return;
     }
-    let record = Record {
-        cookie: conn.record.cookie,
-        arrival_ns: established_ns,
-        first_read_ns: accepted_ns,
-        tgid: conn.record.tgid,
-        local_port: conn.record.local_port,
-        peer_port: conn.record.peer_port,
-        kind: kind::ACCEPTED,
-        mode: conn.record.mode,
-        ..Record::NONE
-    };
-    if RECORDS.output(record, BPF_RB_NO_WAKEUP.into()).is_err() {
-        count(DropReason::RingFull);
+    let sent = send_up(|record| {
+        record.cookie = conn.record.cookie;
+        record.arrival_ns = established_ns;
+        record.first_read_ns = accepted_ns;
+        record.tgid = conn.record.tgid;
+        record.local_port = conn.record.local_port;
+        record.peer_port = conn.record.peer_port;
+        record.kind = kind::ACCEPTED;
+        record.mode = conn.record.mode;
+    });
+    if let Err(reason) = sent {
+        count(reason);
     }
 }
 

@@ -200,6 +200,7 @@ fn reason(part: &Part, err: ProgramError) -> String {
             true => refused_permission(),
             false => format!("{}: {}", err.call, err.io_error),
         },
+        ProgramError::KProbeError(_) => "this kernel has no kprobes".into(),
         err => anyhow::Error::new(err).to_string().replace('\n', " "),
     }
 }

@@ -39,11 +39,7 @@ pub struct Kretprobe {
 impl Kretprobe {
     /// Attaches the kprobe program `program` to the return of the kernel's `function`; the reason as a line if that fails.
     pub fn attach(program: BorrowedFd<'_>, function: &str) -> Result<Self, String> {
-        let tracefs = TRACEFS
-            .map(Path::new)
-            .into_iter()
-            .find(|dir| dir.join("kprobe_events").exists())
-            .ok_or("tracefs is not mounted, or shows no kprobe_events")?;
+        let tracefs = find_tracefs()?;
         let definitions = tracefs.join("kprobe_events");
         take_back_stale(&definitions);
         let number = NEXT.fetch_add(1, Ordering::Relaxed);
@@ -77,6 +73,24 @@ impl Drop for Kretprobe {
             warn!(name = self.name, %err, "definition of a probe not taken back");
         }
     }
+}
+
+/// The mounted tracefs.
+fn find_tracefs() -> Result<&'static Path, String> {
+    let mut refusal = "tracefs is not mounted".to_owned();
+    for dir in TRACEFS.map(Path::new) {
+        match fs::metadata(dir.join("kprobe_events")) {
+            Ok(_) => return Ok(dir),
+            Err(err) if err.kind() == io::ErrorKind::PermissionDenied => {
+                refusal = format!(
+                    "{} is closed to this user: run as root, or with CAP_DAC_OVERRIDE",
+                    dir.display()
+                );
+            }
+            Err(_) => {}
+        }
+    }
+    Err(refusal)
 }
 
 /// Opens the tracepoint with the number for all processes.

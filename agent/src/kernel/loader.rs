@@ -18,7 +18,7 @@ use crate::kernel::{
     attach::{self, Kernel, NOT_PERMITTED},
     btf::Types,
     choice,
-    hooks::{ACCEPT, Flavour, HOOKS, Hook},
+    hooks::{ACCEPT, Flavour, HOOKS, Hook, Way},
     kretprobe::Kretprobe,
     ladder::{HookReport, Kind, Refused, Rung},
     offsets,
@@ -132,7 +132,14 @@ impl Attempt {
         }
     }
 
-    fn takes(&self, hook: &Hook) -> bool {
+    /// The ways to have a hook, best first.
+    fn ways(self, hook: &Hook) -> impl Iterator<Item = &Way> {
+        hook.ways.iter().filter(move |way| {
+            way.flavour == self.flavour && way.rung.is_none_or(|rung| self.rungs.contains(&rung))
+        })
+    }
+
+    fn takes(self, hook: &Hook) -> bool {
         hook.needed || (self.sees_arrivals && hook.name == READABLE)
     }
 }
@@ -290,6 +297,21 @@ fn is_permission(err: &anyhow::Error) -> bool {
 struct Reasons(Vec<(&'static str, Refused)>);
 
 impl Reasons {
+    /// Notes that the hooks, as far as they stand on rungs, are not tried.
+    fn give_up(&mut self, hooks: &[Hook], attempt: Attempt, reason: &str) {
+        for hook in hooks {
+            let ways = attempt.ways(hook).filter(|way| way.rung.is_some());
+            self.0.extend(ways.filter_map(|way| {
+                let refused = Refused {
+                    kind: way.kind,
+                    target: way.parts.first()?.target,
+                    reason: reason.to_owned(),
+                };
+                Some((hook.name, refused))
+            }));
+        }
+    }
+
     fn report(&self, hook: &'static str, kind: Option<Kind>) -> HookReport {
         let of_hook = self.0.iter().filter(|(name, _)| *name == hook);
         HookReport {
@@ -315,21 +337,8 @@ impl Loading<'_> {
         refused: &mut Reasons,
     ) -> Result<(Probes, Rings), LoadError> {
         if attempt.flavour == Flavour::Typed && !self.kernel.types.has_function(LOOP) {
-            refused.0.extend(attempt.rungs.iter().map(|rung| {
-                let kind = match rung {
-                    Rung::Tracepoint => Kind::TpBtf,
-                    _ => Kind::Fentry,
-                };
-                let reason = "this kernel has no such helper (Linux 5.17)".into();
-                (
-                    RECV,
-                    Refused {
-                        kind,
-                        target: LOOP,
-                        reason,
-                    },
-                )
-            }));
+            let reason = "needs bpf_loop, which this kernel lacks (Linux 5.17)";
+            refused.give_up(&HOOKS, attempt, reason);
             return Err(LoadError::NoHook {
                 failed: refused.report(RECV, None),
                 before: Vec::new(),
@@ -338,7 +347,7 @@ impl Loading<'_> {
         let mut ebpf = self.load(attempt)?;
         let mut hooks: Vec<HookReport> = Vec::new();
         let mut kept = Vec::new();
-        for hook in &HOOKS {
+        for (index, hook) in HOOKS.iter().enumerate() {
             let is_sent = hook
                 .unless
                 .is_some_and(|function| !self.kernel.types.has_function(function));
@@ -359,6 +368,9 @@ impl Loading<'_> {
                 if hooks.is_empty() && report.refused.iter().any(is_forbidden) {
                     return Err(LoadError::NotPermitted);
                 }
+                let others = HOOKS.get(index + 1..).unwrap_or_default();
+                let reason = format!("not tried without the hook {}", hook.name);
+                refused.give_up(others, attempt, &reason);
                 return Err(LoadError::NoHook {
                     failed: report,
                     before: hooks,
@@ -423,11 +435,7 @@ impl Loading<'_> {
         attempt: Attempt,
         refused: &mut Reasons,
     ) -> Option<Kind> {
-        let ways = hook.ways.iter().filter(|way| {
-            way.flavour == attempt.flavour
-                && way.rung.is_none_or(|rung| attempt.rungs.contains(&rung))
-        });
-        for way in ways {
+        for way in attempt.ways(hook) {
             match attach::attach(ebpf, self.kernel, way) {
                 Ok(probes) => {
                     kept.extend(probes);
