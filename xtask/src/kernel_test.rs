@@ -41,7 +41,8 @@ const RUNGS: [(&str, &[&str]); 5] = [
     ("7.3", &["tracepoint", "fentry", "kprobe", "syscall"]),
 ];
 /// The same for arm64.
-const RUNGS_ARM64: [(&str, &[&str]); 1] = [("6.12", &["tracepoint"])];
+const RUNGS_ARM64: [(&str, &[&str]); 1] =
+    [("6.12", &["tracepoint", "fentry", "kprobe", "syscall"])];
 /// What is tested of arm64 if nothing is named, and with `--all`.
 const DEFAULT_ARM64: [&str; 1] = ["6.12"];
 /// The series that has two processors unless told otherwise, for what only happens on several; one is quicker to emulate.
