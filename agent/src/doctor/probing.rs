@@ -72,7 +72,7 @@ pub(super) fn attempt(rung: Option<Rung>) -> Probing {
 /// What the self-test said where nothing is attached.
 fn failure(hooks: &[HookReport]) -> SelfTest {
     let all = hooks.iter().flat_map(|report| &report.refused);
-    match all.filter(|refused| refused.target == SELF_TEST).last() {
+    match all.rev().find(|refused| refused.target == SELF_TEST) {
         Some(refused) => SelfTest::Failed {
             reason: refused.reason.clone(),
         },

@@ -404,7 +404,7 @@ impl Loading<'_> {
             Err(err) => {
                 let reason = format!("{err:#}");
                 warn!(rungs = ?attempt.rungs, reason, "hooks that do not tell the truth here are left out");
-                let before = probes.hooks.clone();
+                let before = probes.hooks;
                 let kind = before
                     .iter()
                     .find_map(|report| (report.hook == RECV).then_some(report.kind))
