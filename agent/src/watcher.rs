@@ -287,6 +287,7 @@ impl Watcher {
         for (reason, total) in self.rings.drops() {
             self.metrics.set_lost_total(reason.name(), total);
         }
+        self.metrics.set_skipped(self.probes.skipped());
     }
 }
 

@@ -1,6 +1,7 @@
 //! The exposition, compared whole with the files in `tests/golden`; `UPDATE_GOLDEN=1` rewrites them.
 
 use std::{
+    collections::BTreeMap,
     path::Path,
     time::{Duration, Instant},
 };
@@ -214,6 +215,10 @@ fn publish_figures(metrics: &Metrics) {
     ] {
         metrics.hook(hook, kind);
     }
+    metrics.set_skipped(BTreeMap::from([
+        ("sock_recv_length", 3),
+        ("sock_send_length", 0),
+    ]));
     metrics.set_process(ProcessSample {
         cpu_s: 1.25,
         resident_bytes: 12_345_678,

@@ -1,8 +1,10 @@
 //! Loads the programs into the kernel and attaches them; detaches by being dropped.
 
 use std::{
+    collections::BTreeMap,
     fs,
     io::{self, Read as _},
+    os::fd::AsFd as _,
 };
 
 use anyhow::{Context as _, Result};
@@ -25,6 +27,7 @@ use crate::kernel::{
     preflight::BTF_PATH,
     rings::Rings,
     selftest::{self, Seen},
+    skipped,
 };
 
 static OBJECT: &[u8] = include_bytes_aligned!(concat!(env!("OUT_DIR"), "/inferprobe-ebpf"));
@@ -247,6 +250,16 @@ impl Probes {
         self.hooks
             .iter()
             .any(|report| report.hook == name && report.kind.is_some())
+    }
+
+    /// Times that the kernel passed each program over, because it was running on that CPU already.
+    pub fn skipped(&self) -> BTreeMap<&'static str, u64> {
+        let ways = HOOKS.iter().flat_map(|hook| hook.ways);
+        let names = ways.flat_map(|way| way.parts).map(|part| part.program);
+        let loaded = names.filter_map(|name| Some((name, self.ebpf.program(name)?.fd().ok()?)));
+        loaded
+            .map(|(name, fd)| (name, skipped::count(fd.as_fd())))
+            .collect()
     }
 
     /// Marks the listeners that watched processes and ports have already.

@@ -15,3 +15,4 @@ pub mod preflight;
 pub mod privilege;
 pub mod rings;
 pub mod selftest;
+pub mod skipped;

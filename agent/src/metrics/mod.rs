@@ -48,6 +48,7 @@ struct State {
     unfinished: BTreeMap<&'static str, u64>,
     collectors: BTreeMap<&'static str, Liveness>,
     hooks: BTreeMap<&'static str, &'static str>,
+    skipped: BTreeMap<&'static str, u64>,
     gpu_errors: BTreeMap<u32, u64>,
     figures: Figures,
 }
@@ -71,6 +72,7 @@ impl Metrics {
                 unfinished: BTreeMap::new(),
                 collectors: BTreeMap::new(),
                 hooks: BTreeMap::new(),
+                skipped: BTreeMap::new(),
                 gpu_errors: BTreeMap::new(),
                 figures: Figures::default(),
             }),
@@ -157,6 +159,11 @@ impl Metrics {
         self.state().hooks.insert(hook, kind);
     }
 
+    /// Publishes how often the kernel has passed each program over.
+    pub fn set_skipped(&self, skipped: BTreeMap<&'static str, u64>) {
+        self.state().skipped = skipped;
+    }
+
     /// Publishes the busy share of all CPUs, percent; `None` takes the figure away.
     pub fn set_cpu_pct(&self, cpu_pct: Option<f64>) {
         self.state().figures.cpu_pct = cpu_pct;
@@ -222,6 +229,9 @@ impl Metrics {
         }
         for (hook, kind) in &state.hooks {
             samples.push(&names::HOOK_INFO, &[*hook, *kind], Value::Integer(1));
+        }
+        for (program, count) in &state.skipped {
+            samples.push(&names::HOOK_SKIPPED, &[*program], Value::Integer(*count));
         }
         for (index, count) in &state.gpu_errors {
             let device = index.to_string();

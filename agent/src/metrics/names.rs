@@ -136,6 +136,7 @@ const LABEL: &[&str] = &["label"];
 const REASON: &[&str] = &["reason"];
 const COLLECTOR: &[&str] = &["collector"];
 const HOOK: &[&str] = &["hook", "kind"];
+const PROGRAM: &[&str] = &["program"];
 const GPU: &[&str] = &["device"];
 const BUILD: &[&str] = &["version"];
 const SCALED: &[&str] = &["model"];
@@ -238,6 +239,8 @@ families! {
         "Whether a source of figures works: 1 if it does, 0 if not.");
     HOOK_INFO: own("inferprobe_hook_info", Gauge, "", HOOK,
         "The kind of eBPF program that each hook of the probes is on; none where it is on nothing; always 1.");
+    HOOK_SKIPPED: own("inferprobe_hook_skipped_total", Counter, "", PROGRAM,
+        "Times that the kernel did not run a program, on any socket of the host, because it ran on that CPU already.");
     GPU_ERRORS: own("inferprobe_gpu_errors_total", Counter, "", GPU,
         "Readings of a GPU that NVML refused.");
     BUILD_INFO: own("inferprobe_build_info", Gauge, "", BUILD,
