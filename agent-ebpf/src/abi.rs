@@ -277,7 +277,7 @@ pub enum DropReason {
     ProcessRingFull = 1,
     /// No memory for a socket's state.
     NoStorage = 2,
-    /// `WATCHED`, `LISTENERS` or `ACCEPTS` was full.
+    /// `WATCHED`, `LISTENERS`, `ACCEPTS`, `MARKED` or `CALLS` was full.
     MapFull = 3,
     /// The first bytes of a request or an answer could not be read.
     HeadUnreadable = 4,

@@ -311,6 +311,14 @@ impl Conn {
         }
     }
 
+    /// Notes that a write begins, at what `start_ns` says: unless nothing was read before it, or its start is known.
+    #[inline(always)]
+    pub fn on_send_start(&mut self, start_ns: impl FnOnce() -> u64) {
+        if self.phase != phase::IDLE && self.send_start_ns == 0 {
+            self.send_start_ns = start_ns();
+        }
+    }
+
     /// Takes in a write of `bytes` that returned at `now_ns`.
     ///
     /// `None`: nothing was read before it, so it answers nothing that was seen.

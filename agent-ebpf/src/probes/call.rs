@@ -1,6 +1,6 @@
 //! A call on a socket whose entry and return are seen apart: by kprobes, or as a system call.
 
-use inferprobe_ebpf::{abi::DropReason, segment::phase};
+use inferprobe_ebpf::abi::DropReason;
 
 use crate::{
     flavour::{Flavour, Plain},
@@ -60,10 +60,7 @@ fn note_send_start(sk: Sock<Plain>, start_ns: u64) {
         return;
     }
     // SAFETY: a map value; the call on the socket is not over.
-    let conn = unsafe { &mut *conn };
-    if conn.phase != phase::IDLE && conn.send_start_ns == 0 {
-        conn.send_start_ns = start_ns;
-    }
+    unsafe { &mut *conn }.on_send_start(|| start_ns);
 }
 
 /// Whether the socket is watched, or may come to be by what is read from it.

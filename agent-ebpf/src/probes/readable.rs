@@ -1,7 +1,7 @@
 //! `sk_data_ready`: bytes, or a connection, became readable. Runs in softirq, or in the sender for AF_UNIX.
 
 use aya_ebpf::{macros::btf_tracepoint, programs::BtfTracePointContext};
-use inferprobe_ebpf::{abi::DropReason, segment::phase};
+use inferprobe_ebpf::abi::DropReason;
 
 use crate::{
     flavour::{Flavour, Typed},
@@ -75,10 +75,7 @@ fn note_unix_send<F: Flavour>(sk: Sock<F>) {
         return;
     }
     // SAFETY: a map value; this hook runs in the sender's own system call, as the send hook does after it.
-    let conn = unsafe { &mut *conn };
-    if conn.phase != phase::IDLE && conn.send_start_ns == 0 {
-        conn.send_start_ns = now_ns();
-    }
+    unsafe { &mut *conn }.on_send_start(now_ns);
 }
 
 /// Whether an unknown socket is a connection to a watched AF_UNIX listener. Learns listeners on the way.

@@ -30,10 +30,7 @@ pub(crate) fn try_tcp_sendmsg_locked<F: Flavour>(sk: Sock<F>) -> Result<(), Drop
         return Ok(());
     }
     // SAFETY: a map value; the sender holds the socket lock.
-    let conn = unsafe { &mut *conn };
-    if conn.phase != phase::IDLE && conn.send_start_ns == 0 {
-        conn.send_start_ns = now_ns();
-    }
+    unsafe { &mut *conn }.on_send_start(now_ns);
     Ok(())
 }
 

@@ -247,9 +247,7 @@ impl Probes {
     }
 
     fn has(&self, name: &str) -> bool {
-        self.hooks
-            .iter()
-            .any(|report| report.hook == name && report.kind.is_some())
+        kind_of(&self.hooks, name).is_some()
     }
 
     /// Times that the kernel passed each program over, because it was running on that CPU already.
@@ -286,6 +284,11 @@ impl Probes {
             .with_context(|| format!("run the iterator {name}"))?;
         Ok(())
     }
+}
+
+/// What the hook called `name` is on.
+fn kind_of(hooks: &[HookReport], name: &str) -> Option<Kind> {
+    hooks.iter().find(|report| report.hook == name)?.kind
 }
 
 /// Before 5.11 maps count against this limit; where it cannot be raised, the kernel says so when the maps are made.
@@ -365,10 +368,7 @@ impl Loading<'_> {
                 .unless
                 .is_some_and(|function| !self.kernel.types.has_function(function));
             let kind = if is_sent {
-                hooks
-                    .iter()
-                    .find_map(|report| (report.hook == SEND).then_some(report.kind))
-                    .flatten()
+                kind_of(&hooks, SEND)
             } else {
                 self.climb(&mut ebpf, &mut kept, hook, attempt, refused)
             };
@@ -418,21 +418,17 @@ impl Loading<'_> {
                 let reason = format!("{err:#}");
                 warn!(rungs = ?attempt.rungs, reason, "hooks that do not tell the truth here are left out");
                 let before = probes.hooks;
-                let kind = before
-                    .iter()
-                    .find_map(|report| (report.hook == RECV).then_some(report.kind))
-                    .flatten();
-                refused.0.extend(kind.map(|kind| {
+                if let Some(kind) = kind_of(&before, RECV) {
                     let target = SELF_TEST;
-                    (
+                    refused.0.push((
                         RECV,
                         Refused {
                             kind,
                             target,
                             reason,
                         },
-                    )
-                }));
+                    ));
+                }
                 let failed = refused.report(RECV, None);
                 Err(LoadError::NoHook { failed, before })
             }
