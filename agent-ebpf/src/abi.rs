@@ -217,6 +217,9 @@ impl ProgressSlot {
 /// Number of slots in `PROGRESSES`; a power of two.
 pub const PROGRESS_SLOTS: usize = 16_384;
 
+/// CPUs that count losses apart, each by [`DropReason`], in `DROPS`; others share their places.
+pub const DROP_CPUS: usize = 512;
+
 /// What a [`ProcessEvent`] reports.
 pub mod process {
     /// The process runs a new program.

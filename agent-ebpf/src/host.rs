@@ -187,6 +187,8 @@ pub struct Host {
     pub iter_is_vectors: u32,
     /// `ITER_UBUF` (6.0); `u32::MAX`: there is none.
     pub iter_is_buffer: u32,
+    /// Whether programs are attached twice, where one may be passed over.
+    pub twice: u32,
 }
 
 impl Host {
@@ -198,5 +200,6 @@ impl Host {
         iter_kind_mask: 0,
         iter_is_vectors: 0,
         iter_is_buffer: 0,
+        twice: 0,
     };
 }

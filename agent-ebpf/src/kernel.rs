@@ -62,6 +62,12 @@ pub(crate) fn has_vectors() -> bool {
     constant(&HOST.kernel_vectors) != 0
 }
 
+/// Whether a second copy of a program is on its hook.
+#[inline(always)]
+pub(crate) fn runs_twice() -> bool {
+    constant(&HOST.twice) != 0
+}
+
 /// Monotonic time, nanoseconds.
 #[inline(always)]
 pub(crate) fn now_ns() -> u64 {

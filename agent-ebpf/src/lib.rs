@@ -12,4 +12,5 @@ pub mod arrival;
 pub mod frame;
 pub mod host;
 pub mod segment;
+pub mod turn;
 pub mod walk;

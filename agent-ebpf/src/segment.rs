@@ -89,6 +89,9 @@ pub struct Conn {
     pub ended: u8,
     /// 1 while a hook fills the record in: [`crate::abi::DropReason::Contended`].
     pub busy: u32,
+    /// Who was last told of an arrival, a read, a write and, of a worker, of its reply that was taken:
+    /// [`crate::turn::Turn`].
+    pub told: Told,
     reserved: u32,
     /// Where the walk of the latest transfer stands.
     pub cursor: Cursor,
@@ -96,7 +99,21 @@ pub struct Conn {
     pub scratch: [u64; 4],
 }
 
-const _: () = assert!(size_of::<Conn>() == 176 + 3072 + 136 + 32 + 56 + 32 + 48);
+const _: () = assert!(size_of::<Conn>() == 176 + 3072 + 136 + 32 + 72 + 32 + 48);
+
+/// Marks of the events on a socket, by their kind.
+#[repr(C)]
+#[derive(Debug, Clone, Copy)]
+pub struct Told {
+    /// Bytes became readable.
+    pub arrival: u32,
+    /// A read returned.
+    pub read: u32,
+    /// A write returned.
+    pub write: u32,
+    /// The other end read what this worker wrote.
+    pub taken: u32,
+}
 
 /// Bytes of the user's buffer to copy: `len` of them, to `payload[at..]`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -165,6 +182,12 @@ impl Conn {
             missed: 0,
             ended: 0,
             busy: 0,
+            told: Told {
+                arrival: 0,
+                read: 0,
+                write: 0,
+                taken: 0,
+            },
             reserved: 0,
             cursor: Cursor::NONE,
             scratch: [0; 4],

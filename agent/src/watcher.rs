@@ -120,7 +120,7 @@ impl Watcher {
 
     /// Whether the kernel still lets this process use its maps and its iterator.
     pub fn reaches_kernel(&mut self) -> bool {
-        self.rings.drops().next().is_some() && self.probes.scan_listeners().is_ok()
+        self.rings.is_open() && self.probes.scan_listeners().is_ok()
     }
 
     /// Watches one more port.

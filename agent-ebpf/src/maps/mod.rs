@@ -6,21 +6,25 @@ pub(crate) mod sockets;
 use core::ffi::c_void;
 
 use aya_ebpf::{
-    bindings::{BPF_ANY, BPF_RB_AVAIL_DATA, BPF_RB_FORCE_WAKEUP, BPF_RB_NO_WAKEUP},
-    btf_maps::{Array, HashMap, LruHashMap, PerCpuArray, RingBuf},
-    helpers::{bpf_get_current_pid_tgid, bpf_ringbuf_output, bpf_ringbuf_query},
+    bindings::{BPF_ANY, BPF_F_MMAPABLE, BPF_RB_AVAIL_DATA, BPF_RB_FORCE_WAKEUP, BPF_RB_NO_WAKEUP},
+    btf_maps::{Array, HashMap, LruHashMap, RingBuf},
+    helpers::{
+        bpf_get_current_pid_tgid, bpf_get_smp_processor_id, bpf_ringbuf_output, bpf_ringbuf_query,
+    },
     macros::btf_map,
 };
 use inferprobe_ebpf::{
     abi::{
-        DropReason, PAYLOAD_CAP, PROGRESS_SLOTS, ProcessEvent, ProgressSlot, Record, kind, mode,
+        DROP_CPUS, DropReason, PAYLOAD_CAP, PROGRESS_SLOTS, ProcessEvent, ProgressSlot, Record,
+        kind, mode,
     },
     segment::Conn,
+    turn::Turn,
 };
 
 use crate::{
     flavour::Flavour,
-    kernel::{Family, Sock, now_ns},
+    kernel::{Family, Sock, now_ns, runs_twice},
 };
 
 /// Bytes waiting in the ring from which a record wakes the agent up; below, the agent's own timer does.
@@ -40,17 +44,31 @@ pub(crate) struct Accept {
     pub(crate) accepted_ns: u64,
 }
 
+/// A worker of TorchServe, at the other end of its frontend's connection.
+#[repr(C)]
+#[derive(Clone, Copy)]
+pub(crate) struct Worker {
+    /// Cookie of its socket.
+    pub(crate) cookie: u64,
+    /// [`inferprobe_ebpf::segment::Told::taken`].
+    pub(crate) taken: u32,
+    reserved: u32,
+}
+
 #[btf_map]
 static RECORDS: RingBuf<Record, { 4 << 20 }> = RingBuf::new();
 
 #[btf_map]
 static PROCESSES: RingBuf<ProcessEvent, { 64 << 10 }> = RingBuf::new();
 
-#[btf_map]
-static PROGRESSES: Array<ProgressSlot, PROGRESS_SLOTS> = Array::new();
+/// For maps that the agent reads as memory of its own (5.5).
+const MMAPABLE: usize = BPF_F_MMAPABLE as usize;
 
 #[btf_map]
-static DROPS: PerCpuArray<u64, { DropReason::ALL.len() }> = PerCpuArray::new();
+static PROGRESSES: Array<ProgressSlot, PROGRESS_SLOTS, MMAPABLE> = Array::new();
+
+#[btf_map]
+static DROPS: Array<u64, { DROP_CPUS * DropReason::ALL.len() }, MMAPABLE> = Array::new();
 
 /// Watched processes.
 #[btf_map]
@@ -73,15 +91,17 @@ static SERVED: LruHashMap<u32, u8, 1024> = LruHashMap::new();
 #[btf_map]
 static ACCEPTS: LruHashMap<u64, Accept, 16384> = LruHashMap::new();
 
-/// Cookies of workers' TCP sockets, by their ports: the worker's own above, the frontend's below.
+/// Workers' TCP sockets, by their ports: the worker's own above, the frontend's below.
 #[btf_map]
-static WORKERS: LruHashMap<u32, u64, 1024> = LruHashMap::new();
+static WORKERS: LruHashMap<u32, Worker, 1024> = LruHashMap::new();
 
 /// Counts a loss.
 #[inline(always)]
 pub(crate) fn count(reason: DropReason) {
-    if let Some(slot) = DROPS.get_ptr_mut(reason as u32) {
-        // SAFETY: the slot is this CPU's own, and programs are not preempted by the same program.
+    // SAFETY: no argument.
+    let cpu = unsafe { bpf_get_smp_processor_id() } % DROP_CPUS as u32;
+    if let Some(slot) = DROPS.get_ptr_mut(cpu * DropReason::ALL.len() as u32 + reason as u32) {
+        // SAFETY: a map value, this CPU's own. A task that loses the CPU just here may undo the count of another.
         unsafe { *slot += 1 };
     }
 }
@@ -267,18 +287,19 @@ pub(crate) fn emit_accepted(conn: &Conn, address: u64) {
 #[inline(always)]
 pub(crate) fn note_worker(record: &Record) {
     let ports = ports_of(record.local_port, record.peer_port);
+    let worker = Worker {
+        cookie: record.cookie,
+        taken: 0,
+        reserved: 0,
+    };
     // Without room, the frontend's reads are not told: the end of the reply stands for them.
-    let _ = WORKERS.insert(ports, record.cookie, BPF_ANY.into());
+    let _ = WORKERS.insert(ports, worker, BPF_ANY.into());
 }
 
-/// Cookie of the worker's socket with these ports, the worker's own and the other end's; 0 if there is none.
+/// The worker whose socket has these ports, its own and the other end's.
 #[inline(always)]
-pub(crate) fn worker_of(local_port: u16, peer_port: u16) -> u64 {
-    match WORKERS.get_ptr(ports_of(local_port, peer_port)) {
-        // SAFETY: a map value, written as a whole.
-        Some(cookie) => unsafe { *cookie },
-        None => 0,
-    }
+pub(crate) fn worker_of(local_port: u16, peer_port: u16) -> Option<*mut Worker> {
+    WORKERS.get_ptr_mut(ports_of(local_port, peer_port))
 }
 
 #[inline(always)]
@@ -394,6 +415,13 @@ pub(crate) fn unwatch_address(address: u64) {
 #[inline(always)]
 pub(crate) fn watches_address(address: u64) -> bool {
     LISTENERS.get_ptr(address).is_some()
+}
+
+/// Whether the running thread's event was taken in already, of those that `mark` is for: see [`Turn`].
+#[inline(always)]
+pub(crate) fn is_told(turn: Turn, mark: &mut u32) -> bool {
+    // Nobody looks at the first copy's marks where there is no second.
+    (turn == Turn::Second || runs_twice()) && turn.is_told(mark, current().1)
 }
 
 /// Process and thread that run now.

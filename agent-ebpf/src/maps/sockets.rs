@@ -6,7 +6,7 @@ use aya_ebpf::{
     bindings::{
         BPF_ANY, BPF_NOEXIST, BPF_SK_STORAGE_GET_F_CREATE, bpf_map_type::BPF_MAP_TYPE_SK_STORAGE,
     },
-    btf_maps::{Array, HashMap, LruHashMap, PerCpuArray},
+    btf_maps::{Array, HashMap, LruHashMap},
     helpers::{bpf_get_smp_processor_id, bpf_sk_storage_get},
     macros::btf_map,
 };
@@ -14,7 +14,7 @@ use inferprobe_ebpf::{abi::DropReason, segment::Conn};
 
 use crate::{
     flavour::{Plain, Typed},
-    kernel::{Family, Sock},
+    kernel::{Family, Sock, now_ns},
 };
 
 /// A socket storage map; `FLAGS` beside the one that the kernel asks for.
@@ -105,10 +105,6 @@ static INODES: LruHashMap<u64, u64, 4096> = LruHashMap::new();
 /// What a connection is at first: zeros.
 #[btf_map]
 static BLANK: Array<Conn, 1> = Array::new();
-
-/// Cookies given so far, by each CPU.
-#[btf_map]
-static COOKIES: PerCpuArray<u64, 1> = PerCpuArray::new();
 
 /// What a mark is on: of TCP, a listener's network namespace and port; any other socket by its address.
 #[repr(C)]
@@ -225,21 +221,15 @@ pub(crate) fn renew_at(address: u64, inode: u64) {
     let _ = INODES.insert(address, inode, BPF_ANY.into());
 }
 
-/// Bits of a cookie that count; the CPU's number is above.
-const COUNT_BITS: u32 = 48;
+/// Bits of a cookie that are its time, of which they hold half a year; the CPU's number is above.
+const TIME_BITS: u32 = 54;
 
 /// A number that no other socket of this run has; 0 never.
+///
+/// No count for each CPU: a task that loses its CPU between two steps of it would share its number with another.
 #[inline(always)]
 pub(crate) fn next_cookie() -> u64 {
-    let Some(count) = COOKIES.get_ptr_mut(0) else {
-        return 0;
-    };
-    // SAFETY: the slot is this CPU's own.
-    let count = unsafe {
-        *count += 1;
-        *count
-    };
     // SAFETY: no argument.
     let cpu = unsafe { bpf_get_smp_processor_id() } as u64;
-    cpu << COUNT_BITS | count
+    cpu << TIME_BITS | (now_ns() & ((1 << TIME_BITS) - 1))
 }

@@ -1,6 +1,6 @@
 //! A call on a socket whose entry and return are seen apart: by kprobes, or as a system call.
 
-use inferprobe_ebpf::abi::DropReason;
+use inferprobe_ebpf::{abi::DropReason, turn::Turn};
 
 use crate::{
     flavour::{Flavour, Plain},
@@ -44,10 +44,10 @@ pub(crate) fn ended(direction: u64, ret: i32) -> Result<(), DropReason> {
     }
     let sk = Sock::<Plain>::new(call.sk as *mut _);
     let outcome = if direction == direction::RECV {
-        try_sock_recv_length(sk, ret, call.flags)
+        try_sock_recv_length(Turn::First, sk, ret, call.flags)
     } else {
         note_send_start(sk, call.start_ns);
-        try_sock_send_length(sk, ret)
+        try_sock_send_length(Turn::First, sk, ret)
     };
     calls::end();
     outcome

@@ -11,6 +11,8 @@ use aya_ebpf::{
     programs::{FEntryContext, FExitContext},
 };
 
+use inferprobe_ebpf::turn::Turn;
+
 use crate::{
     flavour::Typed,
     kernel::Sock,
@@ -19,84 +21,92 @@ use crate::{
         readable::try_sk_data_ready,
         recv::try_sock_recv_length,
         send::{try_sock_send_length, try_tcp_sendmsg_locked},
+        twice,
     },
 };
 
-/// `void sock_def_readable(struct sock *sk)` (net/core/sock.c)
-#[fentry(function = "sock_def_readable")]
-fn fentry_readable(ctx: FEntryContext) -> i32 {
-    done(try_sk_data_ready(Sock::<Typed>::new(ctx.arg(0))))
-}
+twice! {
+    /// `void sock_def_readable(struct sock *sk)` (net/core/sock.c)
+    #[fentry(function = "sock_def_readable")]
+    fn fentry_readable, fentry_readable_second(ctx: FEntryContext, turn) {
+        done(try_sk_data_ready(turn, Sock::<Typed>::new(ctx.arg(0))))
+    }
 
-/// `int inet_recvmsg(struct socket *sock, struct msghdr *msg, size_t size, int flags)` (net/ipv4/af_inet.c)
-#[fexit(function = "inet_recvmsg")]
-fn fexit_recv_inet(ctx: FExitContext) -> i32 {
-    recv(&ctx)
-}
+    /// `int inet_recvmsg(struct socket *sock, struct msghdr *msg, size_t size, int flags)` (net/ipv4/af_inet.c)
+    #[fexit(function = "inet_recvmsg")]
+    fn fexit_recv_inet, fexit_recv_inet_second(ctx: FExitContext, turn) {
+        recv(turn, &ctx)
+    }
 
-/// The same of IPv6 (net/ipv6/af_inet6.c).
-#[fexit(function = "inet6_recvmsg")]
-fn fexit_recv_inet6(ctx: FExitContext) -> i32 {
-    recv(&ctx)
-}
+    /// The same of IPv6 (net/ipv6/af_inet6.c).
+    #[fexit(function = "inet6_recvmsg")]
+    fn fexit_recv_inet6, fexit_recv_inet6_second(ctx: FExitContext, turn) {
+        recv(turn, &ctx)
+    }
 
-/// `int unix_stream_recvmsg(...)`, with the same arguments (net/unix/af_unix.c).
-#[fexit(function = "unix_stream_recvmsg")]
-fn fexit_recv_unix(ctx: FExitContext) -> i32 {
-    recv(&ctx)
-}
+    /// `int unix_stream_recvmsg(...)`, with the same arguments (net/unix/af_unix.c).
+    #[fexit(function = "unix_stream_recvmsg")]
+    fn fexit_recv_unix, fexit_recv_unix_second(ctx: FExitContext, turn) {
+        recv(turn, &ctx)
+    }
 
-/// `int inet_sendmsg(struct socket *sock, struct msghdr *msg, size_t size)` (net/ipv4/af_inet.c)
-#[fexit(function = "inet_sendmsg")]
-fn fexit_send_inet(ctx: FExitContext) -> i32 {
-    send(&ctx, ctx.arg(3))
-}
+    /// `int inet_sendmsg(struct socket *sock, struct msghdr *msg, size_t size)` (net/ipv4/af_inet.c)
+    #[fexit(function = "inet_sendmsg")]
+    fn fexit_send_inet, fexit_send_inet_second(ctx: FExitContext, turn) {
+        send(turn, &ctx, ctx.arg(3))
+    }
 
-/// The same of IPv6 (net/ipv6/af_inet6.c).
-#[fexit(function = "inet6_sendmsg")]
-fn fexit_send_inet6(ctx: FExitContext) -> i32 {
-    send(&ctx, ctx.arg(3))
-}
+    /// The same of IPv6 (net/ipv6/af_inet6.c).
+    #[fexit(function = "inet6_sendmsg")]
+    fn fexit_send_inet6, fexit_send_inet6_second(ctx: FExitContext, turn) {
+        send(turn, &ctx, ctx.arg(3))
+    }
 
-/// `int unix_stream_sendmsg(...)`, with the same arguments (net/unix/af_unix.c).
-#[fexit(function = "unix_stream_sendmsg")]
-fn fexit_send_unix(ctx: FExitContext) -> i32 {
-    send(&ctx, ctx.arg(3))
-}
+    /// `int unix_stream_sendmsg(...)`, with the same arguments (net/unix/af_unix.c).
+    #[fexit(function = "unix_stream_sendmsg")]
+    fn fexit_send_unix, fexit_send_unix_second(ctx: FExitContext, turn) {
+        send(turn, &ctx, ctx.arg(3))
+    }
 
-/// `ssize_t inet_sendpage(struct socket *sock, struct page *page, int offset, size_t size, int flags)`, by which a file is
-/// sent before 6.5 (net/ipv4/af_inet.c).
-#[fexit(function = "inet_sendpage")]
-fn fexit_sendpage_inet(ctx: FExitContext) -> i32 {
-    send(&ctx, ctx.arg(5))
-}
+    /// `ssize_t inet_sendpage(struct socket *sock, struct page *page, int offset, size_t size, int flags)`, by which a file is
+    /// sent before 6.5 (net/ipv4/af_inet.c).
+    #[fexit(function = "inet_sendpage")]
+    fn fexit_sendpage_inet, fexit_sendpage_inet_second(ctx: FExitContext, turn) {
+        send(turn, &ctx, ctx.arg(5))
+    }
 
-/// `ssize_t unix_stream_sendpage(...)`, with the same arguments, before 6.5 (net/unix/af_unix.c).
-#[fexit(function = "unix_stream_sendpage")]
-fn fexit_sendpage_unix(ctx: FExitContext) -> i32 {
-    send(&ctx, ctx.arg(5))
-}
+    /// `ssize_t unix_stream_sendpage(...)`, with the same arguments, before 6.5 (net/unix/af_unix.c).
+    #[fexit(function = "unix_stream_sendpage")]
+    fn fexit_sendpage_unix, fexit_sendpage_unix_second(ctx: FExitContext, turn) {
+        send(turn, &ctx, ctx.arg(5))
+    }
 
-/// `int tcp_sendmsg_locked(struct sock *sk, struct msghdr *msg, size_t size)` (net/ipv4/tcp.c)
-#[fentry(function = "tcp_sendmsg_locked")]
-fn fentry_send_start(ctx: FEntryContext) -> i32 {
-    done(try_tcp_sendmsg_locked(Sock::<Typed>::new(ctx.arg(0))))
-}
+    /// `int tcp_sendmsg_locked(struct sock *sk, struct msghdr *msg, size_t size)` (net/ipv4/tcp.c)
+    #[fentry(function = "tcp_sendmsg_locked")]
+    fn fentry_send_start, fentry_send_start_second(ctx: FEntryContext, _turn) {
+        done(try_tcp_sendmsg_locked(Sock::<Typed>::new(ctx.arg(0))))
+    }
 
-/// `ssize_t do_tcp_sendpages(struct sock *sk, ...)`, before 6.5 (net/ipv4/tcp.c).
-#[fentry(function = "do_tcp_sendpages")]
-fn fentry_sendpage_start(ctx: FEntryContext) -> i32 {
-    done(try_tcp_sendmsg_locked(Sock::<Typed>::new(ctx.arg(0))))
-}
-
-#[inline(always)]
-fn recv(ctx: &FExitContext) -> i32 {
-    done(try_sock_recv_length(socket(ctx), ctx.arg(4), ctx.arg(3)))
+    /// `ssize_t do_tcp_sendpages(struct sock *sk, ...)`, before 6.5 (net/ipv4/tcp.c).
+    #[fentry(function = "do_tcp_sendpages")]
+    fn fentry_sendpage_start, fentry_sendpage_start_second(ctx: FEntryContext, _turn) {
+        done(try_tcp_sendmsg_locked(Sock::<Typed>::new(ctx.arg(0))))
+    }
 }
 
 #[inline(always)]
-fn send(ctx: &FExitContext, ret: i32) -> i32 {
-    done(try_sock_send_length(socket(ctx), ret))
+fn recv(turn: Turn, ctx: &FExitContext) -> i32 {
+    done(try_sock_recv_length(
+        turn,
+        socket(ctx),
+        ctx.arg(4),
+        ctx.arg(3),
+    ))
+}
+
+#[inline(always)]
+fn send(turn: Turn, ctx: &FExitContext, ret: i32) -> i32 {
+    done(try_sock_send_length(turn, socket(ctx), ret))
 }
 
 #[inline(always)]

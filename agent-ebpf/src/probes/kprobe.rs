@@ -8,7 +8,7 @@ use aya_ebpf::{
     macros::{kprobe, kretprobe},
     programs::{ProbeContext, RetProbeContext},
 };
-use inferprobe_ebpf::abi::DropReason;
+use inferprobe_ebpf::{abi::DropReason, turn::Turn};
 
 use crate::{
     flavour::{Flavour, Plain},
@@ -24,7 +24,7 @@ use crate::{
 #[kprobe]
 fn kprobe_readable(ctx: ProbeContext) -> u32 {
     let Some(sk) = ctx.arg(0) else { return 0 };
-    done(try_sk_data_ready(Sock::<Plain>::new(sk))) as u32
+    done(try_sk_data_ready(Turn::First, Sock::<Plain>::new(sk))) as u32
 }
 
 /// On `inet_recvmsg`, `inet6_recvmsg` and `unix_stream_recvmsg`.

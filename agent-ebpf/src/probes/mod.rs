@@ -16,6 +16,27 @@ use inferprobe_ebpf::abi::DropReason;
 
 use crate::maps;
 
+/// The two copies of a program, where the kernel may pass one over: `$turn` is which of them runs.
+macro_rules! twice {
+    ($(
+        $(#[$attribute:meta])*
+        fn $first:ident, $second:ident($ctx:ident: $context:ty, $turn:ident) $body:block
+    )*) => {$(
+        $(#[$attribute])*
+        fn $first($ctx: $context) -> i32 {
+            let $turn = inferprobe_ebpf::turn::Turn::First;
+            $body
+        }
+
+        $(#[$attribute])*
+        fn $second($ctx: $context) -> i32 {
+            let $turn = inferprobe_ebpf::turn::Turn::Second;
+            $body
+        }
+    )*};
+}
+use twice;
+
 /// Counts the loss, if there was one, and ends the program.
 #[inline(always)]
 fn done(outcome: Result<(), DropReason>) -> i32 {

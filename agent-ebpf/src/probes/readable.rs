@@ -1,23 +1,25 @@
 //! `sk_data_ready`: bytes, or a connection, became readable. Runs in softirq, or in the sender for AF_UNIX.
 
 use aya_ebpf::{macros::btf_tracepoint, programs::BtfTracePointContext};
-use inferprobe_ebpf::abi::DropReason;
+use inferprobe_ebpf::{abi::DropReason, turn::Turn};
 
 use crate::{
     flavour::{Flavour, Typed},
     kernel::{Family, Sock, now_ns},
     maps,
-    probes::done,
+    probes::{done, twice},
 };
 
-#[btf_tracepoint(function = "sk_data_ready")]
-fn sk_data_ready(ctx: BtfTracePointContext) -> i32 {
-    done(try_sk_data_ready(Sock::<Typed>::new(ctx.arg(0))))
+twice! {
+    #[btf_tracepoint(function = "sk_data_ready")]
+    fn sk_data_ready, sk_data_ready_second(ctx: BtfTracePointContext, turn) {
+        done(try_sk_data_ready(turn, Sock::<Typed>::new(ctx.arg(0))))
+    }
 }
 
 /// Notes that bytes came to `sk`; watches a connection of AF_UNIX that is made.
 #[inline(always)]
-pub(crate) fn try_sk_data_ready<F: Flavour>(sk: Sock<F>) -> Result<(), DropReason> {
+pub(crate) fn try_sk_data_ready<F: Flavour>(turn: Turn, sk: Sock<F>) -> Result<(), DropReason> {
     let mut conn = F::conn(sk);
     if conn.is_null() {
         let marked = F::is_marked(sk);
@@ -35,6 +37,10 @@ pub(crate) fn try_sk_data_ready<F: Flavour>(sk: Sock<F>) -> Result<(), DropReaso
         conn = F::conn_or_new(sk)?;
         // SAFETY: a map value, non-null by `conn_or_new`.
         unsafe { (*conn).tracked = 1 };
+    }
+    // SAFETY: a map value; the mark is this hook's alone.
+    if maps::is_told(turn, unsafe { &mut (*conn).told.arrival }) {
+        return Ok(());
     }
     // SAFETY: a map value; `arrivals`, `unix_produced` and `unix_floor` are written by this hook alone. TCP runs it
     // under the socket lock; AF_UNIX senders that share one socket may run it at once, and then miscount an arrival.

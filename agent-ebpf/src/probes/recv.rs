@@ -8,6 +8,7 @@ use inferprobe_ebpf::{
     arrival::Arrival,
     frame::{PEEK, begins_frame, looks_like_request, mode_of},
     segment::{Conn, phase},
+    turn::Turn,
 };
 
 use crate::{
@@ -15,7 +16,7 @@ use crate::{
     kernel::{Family, Sock, now_ns, reads_payload, tells_accepts},
     maps,
     payload::{self, Bytes},
-    probes::done,
+    probes::{done, twice},
     walker,
 };
 
@@ -24,18 +25,18 @@ const MSG_PEEK: i32 = 2;
 /// What a reader is told, once, whose peer ended with bytes unread (include/uapi/asm-generic/errno.h).
 const ECONNRESET: i32 = 104;
 
-#[btf_tracepoint(function = "sock_recv_length")]
-fn sock_recv_length(ctx: BtfTracePointContext) -> i32 {
-    done(try_sock_recv_length(
-        Sock::<Typed>::new(ctx.arg(0)),
-        ctx.arg(1),
-        ctx.arg(2),
-    ))
+twice! {
+    #[btf_tracepoint(function = "sock_recv_length")]
+    fn sock_recv_length, sock_recv_length_second(ctx: BtfTracePointContext, turn) {
+        let sk = Sock::<Typed>::new(ctx.arg(0));
+        done(try_sock_recv_length(turn, sk, ctx.arg(1), ctx.arg(2)))
+    }
 }
 
 /// Takes in that a read of `sk` returned `ret`.
 #[inline(always)]
 pub(crate) fn try_sock_recv_length<F: Flavour>(
+    turn: Turn,
     sk: Sock<F>,
     ret: i32,
     flags: i32,
@@ -54,7 +55,7 @@ pub(crate) fn try_sock_recv_length<F: Flavour>(
     if conn.is_null() {
         let sign = sign_of_a_watched(sk, bytes);
         if sign == Sign::None {
-            return note_taken(sk, bytes);
+            return note_taken(turn, sk, bytes);
         }
         if F::KEEPS_BY_ADDRESS && sk.is_closed() {
             // What is kept by address is given up at the close, and would not be again.
@@ -68,6 +69,9 @@ pub(crate) fn try_sock_recv_length<F: Flavour>(
     }
     // SAFETY: a map value, which stays valid for the program; `take` gives it to one hook at a time.
     let conn = unsafe { &mut *conn };
+    if maps::is_told(turn, &mut conn.told.read) && !has_moved(conn, sk) {
+        return Ok(());
+    }
     let shared = conn.fills_one_record();
     if shared && !maps::take(conn) {
         return Err(DropReason::Contended);
@@ -79,6 +83,16 @@ pub(crate) fn try_sock_recv_length<F: Flavour>(
         maps::give_back(conn);
     }
     Ok(())
+}
+
+/// Whether TCP bytes were taken since the latest read that was told of: the mark is then an earlier read's, whose second
+/// copy was passed over. Of AF_UNIX that cannot be known, since its sender is not waited for.
+#[inline(always)]
+fn has_moved<F: Flavour>(conn: &Conn, sk: Sock<F>) -> bool {
+    match sk.tcp_positions() {
+        Some((position, _)) => position != conn.consumed,
+        None => false,
+    }
 }
 
 /// Takes in a read of `bytes`.
@@ -147,23 +161,28 @@ fn take_read<F: Flavour>(conn: &mut Conn, sk: Sock<F>, bytes: u32) {
 
 /// Tells of a watched frontend's read of what its worker, at the other end of the connection, replied.
 #[inline(always)]
-fn note_taken<F: Flavour>(sk: Sock<F>, bytes: u32) -> Result<(), DropReason> {
+fn note_taken<F: Flavour>(turn: Turn, sk: Sock<F>, bytes: u32) -> Result<(), DropReason> {
     if !maps::watches(maps::current().0) {
         return Ok(());
     }
-    let cookie = match sk.family() {
+    // SAFETY of both: map values; the cookies are written once, before the first reply, and the marks by this hook alone.
+    let (cookie, mark) = match sk.family() {
         Some(Family::Unix) => {
             let conn = unix_worker(sk);
             if conn.is_null() {
                 return Ok(());
             }
-            // SAFETY: a map value; the cookie is written once, before the first reply.
-            unsafe { (*conn).record.cookie }
+            unsafe { ((*conn).record.cookie, &mut (*conn).told.taken) }
         }
-        Some(Family::Inet) => maps::worker_of(sk.peer_port(), sk.local_port()),
+        Some(Family::Inet) => {
+            let Some(worker) = maps::worker_of(sk.peer_port(), sk.local_port()) else {
+                return Ok(());
+            };
+            unsafe { ((*worker).cookie, &mut (*worker).taken) }
+        }
         None => return Ok(()),
     };
-    if cookie == 0 {
+    if cookie == 0 || maps::is_told(turn, mark) {
         return Ok(());
     }
     maps::emit_taken(cookie, bytes, now_ns())

@@ -5,6 +5,7 @@ use inferprobe_ebpf::{
     abi::{DropReason, kind, mode},
     frame::{looks_like_answer, looks_like_chunk},
     segment::{Conn, Looks, phase},
+    turn::Turn,
 };
 
 use crate::{
@@ -12,17 +13,25 @@ use crate::{
     kernel::{Family, Sock, now_ns, reads_payload},
     maps,
     payload::{self, Bytes},
-    probes::done,
+    probes::{done, twice},
     upgrade, walker,
 };
 
-/// The start of a send; 6.16 and later (net/ipv4/tcp.c, `tcp_sendmsg_locked`).
-#[btf_tracepoint(function = "tcp_sendmsg_locked")]
-fn tcp_sendmsg_locked(ctx: BtfTracePointContext) -> i32 {
-    done(try_tcp_sendmsg_locked(Sock::<Typed>::new(ctx.arg(0))))
+twice! {
+    /// The start of a send; 6.16 and later (net/ipv4/tcp.c, `tcp_sendmsg_locked`).
+    #[btf_tracepoint(function = "tcp_sendmsg_locked")]
+    fn tcp_sendmsg_locked, tcp_sendmsg_locked_second(ctx: BtfTracePointContext, _turn) {
+        done(try_tcp_sendmsg_locked(Sock::<Typed>::new(ctx.arg(0))))
+    }
+
+    /// The return of a send.
+    #[btf_tracepoint(function = "sock_send_length")]
+    fn sock_send_length, sock_send_length_second(ctx: BtfTracePointContext, turn) {
+        done(try_sock_send_length(turn, Sock::<Typed>::new(ctx.arg(0)), ctx.arg(1)))
+    }
 }
 
-/// Notes that a write to `sk` begins.
+/// Notes that a write to `sk` begins, unless that is known.
 #[inline(always)]
 pub(crate) fn try_tcp_sendmsg_locked<F: Flavour>(sk: Sock<F>) -> Result<(), DropReason> {
     let conn = F::conn(sk);
@@ -34,21 +43,16 @@ pub(crate) fn try_tcp_sendmsg_locked<F: Flavour>(sk: Sock<F>) -> Result<(), Drop
     Ok(())
 }
 
-/// The return of a send.
-#[btf_tracepoint(function = "sock_send_length")]
-fn sock_send_length(ctx: BtfTracePointContext) -> i32 {
-    done(try_sock_send_length(
-        Sock::<Typed>::new(ctx.arg(0)),
-        ctx.arg(1),
-    ))
-}
-
 /// Takes in that a write to `sk` returned `ret`.
 #[inline(always)]
-pub(crate) fn try_sock_send_length<F: Flavour>(sk: Sock<F>, ret: i32) -> Result<(), DropReason> {
+pub(crate) fn try_sock_send_length<F: Flavour>(
+    turn: Turn,
+    sk: Sock<F>,
+    ret: i32,
+) -> Result<(), DropReason> {
     let conn = F::conn(sk);
     if conn.is_null() {
-        return if ret > 0 && answers_an_earlier_request(sk, ret as u32) {
+        return if ret > 0 && turn == Turn::First && answers_an_earlier_request(sk, ret as u32) {
             Err(DropReason::ReadBeforeWatch)
         } else {
             Ok(())
@@ -58,6 +62,10 @@ pub(crate) fn try_sock_send_length<F: Flavour>(sk: Sock<F>, ret: i32) -> Result<
     let conn = unsafe { &mut *conn };
     if ret <= 0 {
         conn.send_start_ns = 0;
+        return Ok(());
+    }
+    // With a start that nobody has taken in the mark is an earlier send's, whose second copy was passed over.
+    if maps::is_told(turn, &mut conn.told.write) && conn.send_start_ns == 0 {
         return Ok(());
     }
     let shared = conn.fills_one_record();

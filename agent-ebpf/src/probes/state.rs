@@ -7,7 +7,7 @@ use crate::{
     flavour::{Flavour, Plain, Typed},
     kernel::{CLOSED, LISTEN, Sock, now_ns, tells_accepts},
     maps,
-    probes::done,
+    probes::{done, twice},
 };
 
 /// `TCP_ESTABLISHED` (include/net/tcp_states.h).
@@ -17,23 +17,22 @@ const FIN_WAIT1: i32 = 4;
 const LAST_ACK: i32 = 9;
 const CLOSING: i32 = 11;
 
-#[btf_tracepoint(function = "inet_sock_set_state")]
-fn inet_sock_set_state(ctx: BtfTracePointContext) -> i32 {
-    done(try_inet_sock_set_state(
-        Sock::<Typed>::new(ctx.arg(0)),
-        ctx.arg(2),
-    ))
+twice! {
+    #[btf_tracepoint(function = "inet_sock_set_state")]
+    fn inet_sock_set_state, inet_sock_set_state_second(ctx: BtfTracePointContext, _turn) {
+        done(try_inet_sock_set_state(Sock::<Typed>::new(ctx.arg(0)), ctx.arg(2)))
+    }
+
+    /// The same, where state lies in tables by address.
+    #[btf_tracepoint(function = "inet_sock_set_state")]
+    fn inet_sock_set_state_plain, inet_sock_set_state_plain_second(
+        ctx: BtfTracePointContext, _turn
+    ) {
+        done(try_inet_sock_set_state(Sock::<Plain>::new(ctx.arg(0)), ctx.arg(2)))
+    }
 }
 
-/// The same, where state lies in tables by address.
-#[btf_tracepoint(function = "inet_sock_set_state")]
-fn inet_sock_set_state_plain(ctx: BtfTracePointContext) -> i32 {
-    done(try_inet_sock_set_state(
-        Sock::<Plain>::new(ctx.arg(0)),
-        ctx.arg(2),
-    ))
-}
-
+/// Takes the state in; to do so twice changes nothing, but that a listener is told of again.
 #[inline(always)]
 fn try_inet_sock_set_state<F: Flavour>(sk: Sock<F>, state: i32) -> Result<(), DropReason> {
     match state {

@@ -5,7 +5,11 @@
 
 use core::ffi::c_void;
 
-use aya_ebpf::{EbpfContext as _, macros::raw_tracepoint, programs::RawTracePointContext};
+use aya_ebpf::{
+    EbpfContext as _,
+    macros::{raw_tracepoint, tracepoint},
+    programs::{RawTracePointContext, TracePointContext},
+};
 use inferprobe_ebpf::{abi::DropReason, host::SyscallAbi};
 
 use crate::{
@@ -22,21 +26,70 @@ use crate::{
 #[raw_tracepoint(tracepoint = "sys_enter")]
 fn syscall_enter(ctx: RawTracePointContext) -> i32 {
     let (regs, nr) = arguments(&ctx);
-    done(enter(regs as *const c_void, nr as u32))
+    let abi = syscalls();
+    let argument = |index| {
+        let offset = match index {
+            0 => &abi.arg0,
+            1 => &abi.arg1,
+            2 => &abi.arg2,
+            _ => &abi.arg3,
+        };
+        register(regs as *const c_void, offset)
+    };
+    done(enter(nr as u32, argument))
 }
 
 /// `sys_exit(struct pt_regs *regs, long ret)`
 #[raw_tracepoint(tracepoint = "sys_exit")]
 fn syscall_exit_recv(ctx: RawTracePointContext) -> i32 {
-    let (_, ret) = arguments(&ctx);
-    done(ended(direction::RECV, ret as i32))
+    read_ended(arguments(&ctx).1 as i32)
 }
 
 /// The same, for what sends: one program of both is more than the verifier follows.
 #[raw_tracepoint(tracepoint = "sys_exit")]
 fn syscall_exit_send(ctx: RawTracePointContext) -> i32 {
-    let (_, ret) = arguments(&ctx);
-    done(ended(direction::SEND, ret as i32))
+    write_ended(arguments(&ctx).1 as i32)
+}
+
+/// The same as an event of perf, which keeps its CPU for as long as its programs run (include/trace/perf.h): for kernels
+/// that may take it from the others.
+#[tracepoint(category = "raw_syscalls", name = "sys_enter")]
+fn event_enter(ctx: TracePointContext) -> u32 {
+    let argument = |index: usize| word(&ctx, ARGUMENTS + index * size_of::<u64>());
+    done(enter(word(&ctx, NUMBER) as u32, argument)) as u32
+}
+
+#[tracepoint(category = "raw_syscalls", name = "sys_exit")]
+fn event_exit_recv(ctx: TracePointContext) -> u32 {
+    read_ended(word(&ctx, RETURNED) as i32) as u32
+}
+
+#[tracepoint(category = "raw_syscalls", name = "sys_exit")]
+fn event_exit_send(ctx: TracePointContext) -> u32 {
+    write_ended(word(&ctx, RETURNED) as i32) as u32
+}
+
+/// Offsets in the events, bytes: behind their head, `long id`, and then `unsigned long args[6]` or `long ret`.
+const NUMBER: usize = 8;
+const ARGUMENTS: usize = 16;
+const RETURNED: usize = 16;
+
+#[inline(always)]
+fn word(ctx: &TracePointContext, offset: usize) -> u64 {
+    // SAFETY: the events have a word there.
+    unsafe { ctx.read_at(offset) }.unwrap_or_default()
+}
+
+/// A call of its own, for two programs.
+#[inline(never)]
+fn read_ended(ret: i32) -> i32 {
+    done(ended(direction::RECV, ret))
+}
+
+/// As [`read_ended`].
+#[inline(never)]
+fn write_ended(ret: i32) -> i32 {
+    done(ended(direction::SEND, ret))
 }
 
 #[inline(always)]
@@ -55,13 +108,14 @@ enum Shape {
     Unknown,
 }
 
+/// `argument` says what the call was given, by its place.
 #[inline(always)]
-fn enter(regs: *const c_void, nr: u32) -> Result<(), DropReason> {
+fn enter(nr: u32, argument: impl Fn(usize) -> u64) -> Result<(), DropReason> {
     let abi = syscalls();
     let Some((direction, shape)) = kind_of(abi, nr) else {
         return Ok(());
     };
-    let fd = register(regs, &abi.arg0) as u32;
+    let fd = argument(0) as u32;
     let Some(sk) = Sock::<Plain>::of_descriptor(fd) else {
         return Ok(());
     };
@@ -74,19 +128,19 @@ fn enter(regs: *const c_void, nr: u32) -> Result<(), DropReason> {
         None => return Ok(()),
     }
     let flags = if is_call(nr, &abi.recvfrom) {
-        register(regs, &abi.arg3)
+        argument(3)
     } else if is_call(nr, &abi.recvmsg) {
-        register(regs, &abi.arg2)
+        argument(2)
     } else {
         0
     };
     begin(sk, direction, flags as i32, || {
-        let start = register(regs, &abi.arg1);
+        let start = argument(1);
         match shape {
             Shape::Flat => Some(Buffer::Flat { start }),
             Shape::Vectors => Some(Buffer::Vectors {
                 start,
-                count: register(regs, &abi.arg2),
+                count: argument(2),
             }),
             Shape::Message => Some(Buffer::Message { start }),
             Shape::Unknown => None,

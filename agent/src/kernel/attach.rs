@@ -28,23 +28,28 @@ pub struct Kernel<'a> {
     pub btf: &'a Btf,
 }
 
-/// Attaches all programs of `way`; what must be kept for them beside the object. An iterator is loaded alone: it is
-/// attached each time that it runs.
-pub fn attach(ebpf: &mut Ebpf, kernel: Kernel<'_>, way: &Way) -> Result<Vec<Kretprobe>, Refused> {
+/// Attaches all programs of `way`, `twice`: with their second copies; what must be kept for them beside the object. An
+/// iterator is loaded alone: it is attached each time that it runs.
+pub fn attach(
+    ebpf: &mut Ebpf,
+    kernel: Kernel<'_>,
+    way: &Way,
+    twice: bool,
+) -> Result<Vec<Kretprobe>, Refused> {
     let mut loaded = Vec::new();
     let mut kept = Vec::new();
-    for part in way.parts {
-        debug!(program = part.program, target = part.target, "attach");
+    for (program, part) in copies(way, twice) {
+        debug!(program, target = part.target, "attach");
         if part.optional && !kernel.types.has_function(part.target) {
             continue;
         }
-        match attach_part(ebpf, kernel, way.kind, part, &mut kept) {
-            Ok(true) => loaded.push(part.program),
+        match attach_part(ebpf, kernel, way.kind, &program, part, &mut kept) {
+            Ok(true) => loaded.push(program),
             Ok(false) => {}
             Err(reason) => {
                 drop(kept);
                 for program in loaded {
-                    unload(ebpf, program);
+                    unload(ebpf, &program);
                 }
                 return Err(Refused {
                     kind: way.kind,
@@ -57,11 +62,26 @@ pub fn attach(ebpf: &mut Ebpf, kernel: Kernel<'_>, way: &Way) -> Result<Vec<Kret
     Ok(kept)
 }
 
+/// The programs of `way` in the order in which they are attached, so that second copies run behind the first ones.
+fn copies(way: &Way, twice: bool) -> Vec<(String, &Part)> {
+    let firsts = way.parts.iter().map(|part| (part.program.to_owned(), part));
+    let seconds = way.parts.iter().filter(|part| twice && part.twice);
+    let seconds = seconds.map(|part| (part.second(), part));
+    if way.kind == Kind::Fentry {
+        // A trampoline calls the latest one first (kernel/bpf/trampoline.c, `__bpf_trampoline_link_prog`).
+        seconds.chain(firsts).collect()
+    } else {
+        // A tracepoint calls them in their order (kernel/tracepoint.c, `func_add`).
+        firsts.chain(seconds).collect()
+    }
+}
+
 /// Returns whether the program was loaded for it; the reason as a line if it could not be had.
 fn attach_part(
     ebpf: &mut Ebpf,
     kernel: Kernel<'_>,
     kind: Kind,
+    name: &str,
     part: &Part,
     kept: &mut Vec<Kretprobe>,
 ) -> Result<bool, String> {
@@ -70,8 +90,8 @@ fn attach_part(
         return Err("this kernel has no such function".into());
     }
     let program = ebpf
-        .program_mut(part.program)
-        .ok_or_else(|| format!("this build has no program {}", part.program))?;
+        .program_mut(name)
+        .ok_or_else(|| format!("this build has no program {name}"))?;
     let outcome = match kind {
         Kind::TpBtf => tp_btf(program, kernel.btf, part.target),
         Kind::Fentry if part.at_return => fexit(program, kernel.btf, part.target),
@@ -87,7 +107,7 @@ fn attach_part(
         Kind::Iter => iter(program, kernel.btf, part.target),
     };
     if let Ok(info) = program.info() {
-        debug!(program = part.program, steps = ?info.verified_instruction_count(), "verified");
+        debug!(program = name, steps = ?info.verified_instruction_count(), "verified");
     }
     outcome.map_err(|err| reason(part, err))
 }
@@ -146,10 +166,12 @@ fn raw_tp(program: &mut Program, target: &str) -> Result<bool, ProgramError> {
     Ok(true)
 }
 
+/// `target`: the event's group and name, with a slash between them.
 fn tracepoint(program: &mut Program, target: &str) -> Result<bool, ProgramError> {
     let program: &mut TracePoint = program.try_into()?;
     program.load()?;
-    program.attach("syscalls", target)?;
+    let (group, name) = target.split_once('/').unwrap_or(("", target));
+    program.attach(group, name)?;
     Ok(true)
 }
 
@@ -218,7 +240,13 @@ fn refused_permission() -> String {
 }
 
 /// What the verifier's log ends with, whatever it found.
-const FIGURES: [&str; 4] = ["processed ", "stack depth ", "verification time ", "#"];
+const FIGURES: [&str; 5] = [
+    "processed ",
+    "stack depth ",
+    "subprog ",
+    "verification time ",
+    "#",
+];
 
 /// The line of the verifier's log that says why.
 fn verdict(log: &str) -> Option<&str> {

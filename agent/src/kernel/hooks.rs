@@ -18,12 +18,21 @@ pub enum Flavour {
 pub struct Part {
     /// Name in the object.
     pub program: &'static str,
-    /// Function or tracepoint.
+    /// Function or tracepoint, of events with its group.
     pub target: &'static str,
     /// Whether it is at the return of the function.
     pub at_return: bool,
     /// Whether a kernel may lack the target, because it is built without what the target serves, or does that otherwise.
     pub optional: bool,
+    /// Whether the object has a second copy of the program, for kernels that may pass the first over.
+    pub twice: bool,
+}
+
+impl Part {
+    /// Name of the second copy of the program in the object.
+    pub fn second(&self) -> String {
+        format!("{}_second", self.program)
+    }
 }
 
 /// One way to be told something: all of its programs together.
@@ -65,6 +74,7 @@ const fn part(program: &'static str, target: &'static str) -> Part {
         target,
         at_return: false,
         optional: false,
+        twice: false,
     }
 }
 
@@ -78,6 +88,13 @@ const fn returns(program: &'static str, target: &'static str) -> Part {
 const fn optional(part: Part) -> Part {
     Part {
         optional: true,
+        ..part
+    }
+}
+
+const fn twice(part: Part) -> Part {
+    Part {
+        twice: true,
         ..part
     }
 }
@@ -116,6 +133,11 @@ const fn syscall(parts: &'static [Part]) -> Way {
     way(Rung::Syscall, Flavour::Plain, Kind::RawTp, parts)
 }
 
+/// As [`syscall`], by programs during which a task keeps its CPU.
+const fn event(parts: &'static [Part]) -> Way {
+    way(Rung::Syscall, Flavour::Plain, Kind::Tracepoint, parts)
+}
+
 /// A hook that is a typed tracepoint in both flavours.
 const fn typed(parts: &'static [Part]) -> [Way; 2] {
     [
@@ -130,8 +152,8 @@ const READABLE: Hook = Hook {
     needed: false,
     unless: None,
     ways: &[
-        tracepoint(&[part("sk_data_ready", "sk_data_ready")]),
-        fentry(&[part("fentry_readable", "sock_def_readable")]),
+        tracepoint(&[twice(part("sk_data_ready", "sk_data_ready"))]),
+        fentry(&[twice(part("fentry_readable", "sock_def_readable"))]),
         kprobe(&[part("kprobe_readable", "sock_def_readable")]),
     ],
 };
@@ -142,11 +164,11 @@ const RECV: Hook = Hook {
     needed: true,
     unless: None,
     ways: &[
-        tracepoint(&[part("sock_recv_length", "sock_recv_length")]),
+        tracepoint(&[twice(part("sock_recv_length", "sock_recv_length"))]),
         fentry(&[
-            returns("fexit_recv_inet", "inet_recvmsg"),
-            optional(returns("fexit_recv_inet6", "inet6_recvmsg")),
-            optional(returns("fexit_recv_unix", "unix_stream_recvmsg")),
+            twice(returns("fexit_recv_inet", "inet_recvmsg")),
+            optional(twice(returns("fexit_recv_inet6", "inet6_recvmsg"))),
+            optional(twice(returns("fexit_recv_unix", "unix_stream_recvmsg"))),
         ]),
         kprobe(&[
             returns("kretprobe_recv", "inet_recvmsg"),
@@ -161,6 +183,11 @@ const RECV: Hook = Hook {
             part("syscall_exit_send", "sys_exit"),
             part("syscall_enter", "sys_enter"),
         ]),
+        event(&[
+            part("event_exit_recv", "raw_syscalls/sys_exit"),
+            part("event_exit_send", "raw_syscalls/sys_exit"),
+            part("event_enter", "raw_syscalls/sys_enter"),
+        ]),
     ],
 };
 
@@ -170,11 +197,11 @@ const SEND: Hook = Hook {
     needed: true,
     unless: None,
     ways: &[
-        tracepoint(&[part("sock_send_length", "sock_send_length")]),
+        tracepoint(&[twice(part("sock_send_length", "sock_send_length"))]),
         fentry(&[
-            returns("fexit_send_inet", "inet_sendmsg"),
-            optional(returns("fexit_send_inet6", "inet6_sendmsg")),
-            optional(returns("fexit_send_unix", "unix_stream_sendmsg")),
+            twice(returns("fexit_send_inet", "inet_sendmsg")),
+            optional(twice(returns("fexit_send_inet6", "inet6_sendmsg"))),
+            optional(twice(returns("fexit_send_unix", "unix_stream_sendmsg"))),
         ]),
         kprobe(&[
             returns("kretprobe_send", "inet_sendmsg"),
@@ -186,6 +213,7 @@ const SEND: Hook = Hook {
         ]),
         // The programs of `recv` see both.
         syscall(&[]),
+        event(&[]),
     ],
 };
 
@@ -196,8 +224,11 @@ const SENDFILE: Hook = Hook {
     unless: Some("inet_sendpage"),
     ways: &[
         fentry(&[
-            returns("fexit_sendpage_inet", "inet_sendpage"),
-            optional(returns("fexit_sendpage_unix", "unix_stream_sendpage")),
+            twice(returns("fexit_sendpage_inet", "inet_sendpage")),
+            optional(twice(returns(
+                "fexit_sendpage_unix",
+                "unix_stream_sendpage",
+            ))),
         ]),
         kprobe(&[
             returns("kretprobe_send", "inet_sendpage"),
@@ -206,6 +237,7 @@ const SENDFILE: Hook = Hook {
             optional(part("kprobe_sendpage", "unix_stream_sendpage")),
         ]),
         syscall(&[]),
+        event(&[]),
     ],
 };
 
@@ -215,13 +247,14 @@ const SEND_START: Hook = Hook {
     needed: false,
     unless: None,
     ways: &[
-        tracepoint(&[part("tcp_sendmsg_locked", "tcp_sendmsg_locked")]),
+        tracepoint(&[twice(part("tcp_sendmsg_locked", "tcp_sendmsg_locked"))]),
         fentry(&[
-            part("fentry_send_start", "tcp_sendmsg_locked"),
-            optional(part("fentry_sendpage_start", "do_tcp_sendpages")),
+            twice(part("fentry_send_start", "tcp_sendmsg_locked")),
+            optional(twice(part("fentry_sendpage_start", "do_tcp_sendpages"))),
         ]),
         kprobe(&[]),
         syscall(&[]),
+        event(&[]),
     ],
 };
 
@@ -234,12 +267,15 @@ const STATE: Hook = Hook {
         on_all(
             Flavour::Typed,
             Kind::TpBtf,
-            &[part("inet_sock_set_state", "inet_sock_set_state")],
+            &[twice(part("inet_sock_set_state", "inet_sock_set_state"))],
         ),
         on_all(
             Flavour::Plain,
             Kind::TpBtf,
-            &[part("inet_sock_set_state_plain", "inet_sock_set_state")],
+            &[twice(part(
+                "inet_sock_set_state_plain",
+                "inet_sock_set_state",
+            ))],
         ),
     ],
 };
@@ -253,6 +289,7 @@ const UNIX_RELEASE: Hook = Hook {
         kprobe(&[part("kprobe_unix_release", "unix_release")]),
         // The entry of a call finds out that its socket is another one.
         syscall(&[]),
+        event(&[]),
     ],
 };
 
@@ -316,8 +353,8 @@ pub const ACCEPT: Hook = Hook {
 
 const fn typed_accept() -> [Way; 2] {
     const PARTS: &[Part] = &[
-        part("sys_exit_accept", "sys_exit_accept"),
-        part("sys_exit_accept4", "sys_exit_accept4"),
+        part("sys_exit_accept", "syscalls/sys_exit_accept"),
+        part("sys_exit_accept4", "syscalls/sys_exit_accept4"),
     ];
     [
         on_all(Flavour::Typed, Kind::Tracepoint, PARTS),

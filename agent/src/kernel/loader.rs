@@ -24,6 +24,7 @@ use crate::kernel::{
     kretprobe::Kretprobe,
     ladder::{HookReport, Kind, Refused, Rung},
     offsets,
+    preemption::Preemption,
     preflight::BTF_PATH,
     rings::Rings,
     selftest::{self, Seen},
@@ -98,47 +99,71 @@ struct Attempt {
     rungs: &'static [Rung],
     /// Whether it is only worth while if arrivals are seen.
     sees_arrivals: bool,
+    /// Whether system calls are told of by events of perf, which cost more than raw tracepoints, and during
+    /// whose programs a task keeps its CPU.
+    by_events: bool,
 }
 
-/// The attempts, best first.
-const ATTEMPTS: [Attempt; 3] = [
-    Attempt {
-        flavour: Flavour::Typed,
-        rungs: &[Rung::Tracepoint, Rung::Fentry],
-        sees_arrivals: true,
-    },
-    Attempt {
-        flavour: Flavour::Plain,
-        rungs: &[Rung::Kprobe],
-        sees_arrivals: true,
-    },
-    Attempt {
-        flavour: Flavour::Plain,
-        rungs: &[Rung::Syscall],
-        sees_arrivals: false,
-    },
-];
+/// On typed tracepoints and through trampolines, each hook on the better one.
+const TYPED: Attempt = Attempt {
+    flavour: Flavour::Typed,
+    rungs: &[Rung::Tracepoint, Rung::Fentry],
+    sees_arrivals: true,
+    by_events: false,
+};
+/// On kprobes.
+const KPROBES: Attempt = Attempt {
+    flavour: Flavour::Plain,
+    rungs: &[Rung::Kprobe],
+    ..TYPED
+};
+/// On raw tracepoints of system calls.
+const SYSCALLS: Attempt = Attempt {
+    rungs: &[Rung::Syscall],
+    sees_arrivals: false,
+    ..KPROBES
+};
+/// On events of system calls.
+const EVENTS: Attempt = Attempt {
+    by_events: true,
+    ..SYSCALLS
+};
 
 impl Attempt {
-    /// The one attempt that holds to `rung`.
-    fn at(rung: Rung) -> Self {
-        let (flavour, rungs): (_, &[Rung]) = match rung {
-            Rung::Tracepoint => (Flavour::Typed, &[Rung::Tracepoint]),
-            Rung::Fentry => (Flavour::Typed, &[Rung::Fentry]),
-            Rung::Kprobe => (Flavour::Plain, &[Rung::Kprobe]),
-            Rung::Syscall => (Flavour::Plain, &[Rung::Syscall]),
-        };
-        Self {
-            flavour,
-            rungs,
-            sees_arrivals: rung != Rung::Syscall,
+    /// The attempts, best first; with `rung`, those that hold to it.
+    fn all(rung: Option<Rung>, preemption: Preemption) -> Vec<Self> {
+        let events = preemption.reaches_programs().then_some(EVENTS);
+        match rung {
+            None => [TYPED, KPROBES]
+                .into_iter()
+                .chain(events)
+                .chain([SYSCALLS])
+                .collect(),
+            Some(Rung::Tracepoint) => vec![Self {
+                rungs: &[Rung::Tracepoint],
+                ..TYPED
+            }],
+            Some(Rung::Fentry) => vec![Self {
+                rungs: &[Rung::Fentry],
+                ..TYPED
+            }],
+            Some(Rung::Kprobe) => vec![KPROBES],
+            Some(Rung::Syscall) => events.into_iter().chain([SYSCALLS]).collect(),
         }
     }
 
     /// The ways to have a hook, best first.
     fn ways(self, hook: &Hook) -> impl Iterator<Item = &Way> {
         hook.ways.iter().filter(move |way| {
-            way.flavour == self.flavour && way.rung.is_none_or(|rung| self.rungs.contains(&rung))
+            let is_told = match way.rung {
+                None => true,
+                Some(Rung::Syscall) => {
+                    self.rungs.contains(&Rung::Syscall)
+                        && self.by_events == (way.kind == Kind::Tracepoint)
+                }
+                Some(rung) => self.rungs.contains(&rung),
+            };
+            way.flavour == self.flavour && is_told
         })
     }
 
@@ -194,36 +219,36 @@ impl Probes {
             types: &types,
             btf: &btf,
         };
+        let preemption = Preemption::look();
+        debug!(%preemption, "whether a task may lose its CPU within a program");
         let loading = Loading {
             kernel,
             offsets: offsets::resolve(&types).context("resolve kernel field offsets")?,
             host: Host {
                 payload: wanted.payload.into(),
                 accept_wait: wanted.accept_wait.into(),
+                twice: preemption.reaches_programs().into(),
                 ..offsets::host(&types)
             },
+            preemption,
             wanted,
         };
         raise_memory_lock();
         let mut refused = Reasons::default();
-        if let Some(rung) = wanted.rung {
-            let outcome = loading.attempt(Attempt::at(rung), &mut refused);
-            return outcome.map_err(|err| match err {
-                LoadError::NoHook { failed, .. } => LoadError::NoRung {
-                    rung,
-                    reason: format!("hook {}: {}", failed.hook, why(&failed)),
-                },
-                err => err,
-            });
-        }
         let mut last = None;
-        for attempt in ATTEMPTS {
+        for attempt in Attempt::all(wanted.rung, preemption) {
             match loading.attempt(attempt, &mut refused) {
                 Err(err @ LoadError::NoHook { .. }) => last = Some(err),
                 outcome => return outcome,
             }
         }
-        Err(last.expect("there are attempts"))
+        Err(match (last.expect("there are attempts"), wanted.rung) {
+            (LoadError::NoHook { failed, .. }, Some(rung)) => LoadError::NoRung {
+                rung,
+                reason: format!("hook {}: {}", failed.hook, why(&failed)),
+            },
+            (err, _) => err,
+        })
     }
 
     /// What each hook is on.
@@ -250,14 +275,21 @@ impl Probes {
         kind_of(&self.hooks, name).is_some()
     }
 
-    /// Times that the kernel passed each program over, because it was running on that CPU already.
+    /// Times that the kernel passed each program over, because it was running on that CPU already; of a program that is
+    /// there twice, what it passed both copies over is at most the smaller count, which is this.
     pub fn skipped(&self) -> BTreeMap<&'static str, u64> {
-        let ways = HOOKS.iter().flat_map(|hook| hook.ways);
-        let names = ways.flat_map(|way| way.parts).map(|part| part.program);
-        let loaded = names.filter_map(|name| Some((name, self.ebpf.program(name)?.fd().ok()?)));
-        loaded
-            .map(|(name, fd)| (name, skipped::count(fd.as_fd())))
-            .collect()
+        let count = |name: &str| {
+            let fd = self.ebpf.program(name)?.fd().ok()?;
+            Some(skipped::count(fd.as_fd()))
+        };
+        let ways = HOOKS.iter().chain([&ACCEPT]).flat_map(|hook| hook.ways);
+        let parts = ways.flat_map(|way| way.parts);
+        let counts = parts.filter_map(|part| {
+            let first = count(part.program)?;
+            let second = count(&part.second()).unwrap_or(u64::MAX);
+            Some((part.program, first.min(second)))
+        });
+        counts.collect()
     }
 
     /// Marks the listeners that watched processes and ports have already.
@@ -343,6 +375,7 @@ struct Loading<'a> {
     kernel: Kernel<'a>,
     offsets: Offsets,
     host: Host,
+    preemption: Preemption,
     wanted: Wanted,
 }
 
@@ -445,7 +478,7 @@ impl Loading<'_> {
         refused: &mut Reasons,
     ) -> Option<Kind> {
         for way in attempt.ways(hook) {
-            match attach::attach(ebpf, self.kernel, way) {
+            match attach::attach(ebpf, self.kernel, way, self.preemption.reaches_programs()) {
                 Ok(probes) => {
                     kept.extend(probes);
                     return Some(way.kind);

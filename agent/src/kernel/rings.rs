@@ -3,9 +3,13 @@
 use anyhow::{Context as _, Result};
 use aya::{
     Ebpf,
-    maps::{Array, HashMap, MapData, PerCpuArray, RingBuf},
+    maps::{Array, HashMap, MapData, MapError, RingBuf},
 };
-use inferprobe_ebpf::abi::{DropReason, PROGRESS_SLOTS, ProcessEvent, ProgressSlot, Record};
+use inferprobe_ebpf::abi::{
+    DROP_CPUS, DropReason, PROGRESS_SLOTS, ProcessEvent, ProgressSlot, Record,
+};
+
+use crate::kernel::window::Window;
 
 /// Most bytes that a record may count: no connection carries as many, and no sum of such counts overflows.
 const COUNT_CAP_BYTES: u64 = 1 << 48;
@@ -46,8 +50,8 @@ pub struct Rings {
     pub records: RingBuf<MapData>,
     /// Process events.
     pub processes: RingBuf<MapData>,
-    progresses: Array<MapData, [u64; 8]>,
-    drops: PerCpuArray<MapData, u64>,
+    progresses: Window<[u64; 8]>,
+    drops: Window<u64>,
     watched: HashMap<MapData, u32, u8>,
     ports: Array<MapData, u64>,
 }
@@ -62,10 +66,10 @@ impl Rings {
         Ok(Self {
             records: map("RECORDS")?.try_into().context("open map RECORDS")?,
             processes: map("PROCESSES")?.try_into().context("open map PROCESSES")?,
-            progresses: map("PROGRESSES")?
-                .try_into()
+            progresses: Window::open(map("PROGRESSES")?, PROGRESS_SLOTS)
                 .context("open map PROGRESSES")?,
-            drops: map("DROPS")?.try_into().context("open map DROPS")?,
+            drops: Window::open(map("DROPS")?, DROP_CPUS * DropReason::ALL.len())
+                .context("open map DROPS")?,
             watched: map("WATCHED")?.try_into().context("open map WATCHED")?,
             ports: map("PORTS")?.try_into().context("open map PORTS")?,
         })
@@ -73,18 +77,31 @@ impl Rings {
 
     /// Latest write of the socket, if the kernel holds one back that is newer than its record `seq`.
     pub fn progress(&self, cookie: u64, seq: u32) -> Option<ProgressSlot> {
-        let index = u32::try_from(cookie % PROGRESS_SLOTS as u64).ok()?;
-        let words = self.progresses.get(&index, 0).ok()?;
+        let index = usize::try_from(cookie % PROGRESS_SLOTS as u64).ok()?;
+        let words = self.progresses.get(index)?;
         let slot: ProgressSlot = bytemuck::cast(words);
         (slot.is_whole() && slot.cookie == cookie && slot.seq == u64::from(seq)).then_some(slot)
     }
 
     /// Losses since the programs were loaded, by reason.
     pub fn drops(&self) -> impl Iterator<Item = (DropReason, u64)> + '_ {
-        DropReason::ALL.into_iter().filter_map(|reason| {
-            let per_cpu = self.drops.get(&(reason as u32), 0).ok()?;
-            Some((reason, per_cpu.iter().sum()))
+        DropReason::ALL.into_iter().map(|reason| {
+            let places = (reason as usize..).step_by(DropReason::ALL.len());
+            let counts = places.take(DROP_CPUS).filter_map(|at| self.drops.get(at));
+            (reason, counts.sum())
         })
+    }
+
+    /// Whether the kernel still lets this process use its maps.
+    pub fn is_open(&self) -> bool {
+        let outcome = self.watched.get(&0, 0);
+        matches!(outcome, Ok(_) | Err(MapError::KeyNotFound))
+    }
+
+    /// Ends the watch of a process.
+    pub fn unwatch_process(&mut self, tgid: u32) {
+        // Its end was told of meanwhile, if it is not there.
+        let _ = self.watched.remove(&tgid);
     }
 
     /// Watches a process.
