@@ -51,6 +51,12 @@ const STOP: u64 = 0;
 const RING: u64 = 1;
 /// Drains between two readings of the kernel's loss counters.
 const DRAINS_PER_COUNT: u32 = 10;
+/// Programs that tell of processes.
+const PROCESS_PROGRAMS: [&str; 3] = [
+    "sched_process_exec",
+    "sched_process_exit",
+    "sched_process_fork",
+];
 
 /// Everything that the thread owns.
 pub struct Watcher {
@@ -61,6 +67,8 @@ pub struct Watcher {
     unnamed: BTreeSet<u32>,
     /// What TorchServe says of workers that nothing else names.
     looked_up: Option<mpsc::Receiver<Running>>,
+    /// Times that the kernel did not tell of a process.
+    untold: u64,
     metrics: Arc<Metrics>,
 }
 
@@ -81,6 +89,7 @@ impl Watcher {
             ledger: Ledger::new(registry, table, metrics.clone(), log, monotonic_ns()),
             unnamed: BTreeSet::new(),
             looked_up: None,
+            untold: 0,
             metrics,
         };
         let ports: Vec<u16> = this.ledger.registry.ports().collect();
@@ -199,6 +208,11 @@ impl Watcher {
                 None => self.metrics.lost(Loss::Malformed.name(), 1),
             }
         }
+        self.welcome(&found);
+    }
+
+    /// Watches what the processes that were found serve already.
+    fn welcome(&mut self, found: &[u32]) {
         if found.is_empty() {
             return;
         }
@@ -206,7 +220,7 @@ impl Watcher {
         if let Err(err) = self.probes.scan_listeners() {
             warn!(err = format!("{err:#}"), "listeners not scanned");
         }
-        for pid in found {
+        for &pid in found {
             info!(pid, server = %self.ledger.registry.server(pid, None).name, "watching");
         }
     }
@@ -283,11 +297,38 @@ impl Watcher {
         }
     }
 
-    fn count_drops(&self) {
+    fn count_drops(&mut self) {
         for (reason, total) in self.rings.drops() {
             self.metrics.set_lost_total(reason.name(), total);
         }
-        self.metrics.set_skipped(self.probes.skipped());
+        let skipped = self.probes.skipped();
+        let of_processes = PROCESS_PROGRAMS.iter().filter_map(|name| skipped.get(name));
+        let untold = of_processes.sum();
+        self.metrics.set_skipped(skipped);
+        if untold > self.untold {
+            self.untold = untold;
+            self.catch_up();
+        }
+    }
+
+    /// Looks for the processes whose begin or end the kernel did not tell of.
+    fn catch_up(&mut self) {
+        for pid in self.ledger.registry.gone() {
+            self.rings.unwatch_process(pid);
+            self.ledger.exited(pid);
+        }
+        let unknown = match self.ledger.registry.unwatched() {
+            Ok(unknown) => unknown,
+            Err(err) => {
+                warn!(%err, "/proc not looked through");
+                return;
+            }
+        };
+        let mut found = Vec::new();
+        for pid in unknown {
+            self.inspect(pid, &mut found);
+        }
+        self.welcome(&found);
     }
 }
 

@@ -1,6 +1,6 @@
 //! What procfs says of one process, read when it is asked for.
 
-use std::{fs, sync::Arc};
+use std::{fs, io, path::Path, sync::Arc};
 
 use crate::catalogue::command::CommandLine;
 
@@ -11,6 +11,21 @@ pub const UNKNOWN: &str = "unknown";
 /// in.
 pub fn own_id() -> Option<u32> {
     fs::read_link("/proc/self").ok()?.to_str()?.parse().ok()
+}
+
+/// Every process that procfs has.
+pub fn all() -> io::Result<Vec<u32>> {
+    let mut pids = Vec::new();
+    for entry in fs::read_dir("/proc")? {
+        let name = entry?.file_name();
+        pids.extend(name.to_str().and_then(|name| name.parse::<u32>().ok()));
+    }
+    Ok(pids)
+}
+
+/// Whether a process is there.
+pub fn exists(pid: u32) -> bool {
+    Path::new("/proc").join(pid.to_string()).exists()
 }
 
 /// Command line of a process; `None` if it is gone or a kernel thread.
@@ -71,6 +86,7 @@ mod tests {
         let own = std::process::id();
         assert_eq!(own_id(), Some(own));
         assert!(command_line(own).is_some());
+        assert!(all().unwrap().contains(&own) && exists(own));
         assert_eq!(parent_of(own), Some(std::os::unix::process::parent_id()));
         assert_ne!(&*short_name(own), UNKNOWN);
     }
@@ -78,6 +94,7 @@ mod tests {
     #[test]
     fn a_process_that_is_gone_is_unknown() {
         assert_eq!(command_line(u32::MAX), None);
+        assert!(!exists(u32::MAX));
         assert_eq!(parent_of(u32::MAX), None);
         assert_eq!(&*short_name(u32::MAX), UNKNOWN);
     }

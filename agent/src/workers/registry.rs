@@ -7,7 +7,6 @@ mod tests;
 
 use std::{
     collections::HashMap,
-    fs,
     sync::Arc,
     time::{Duration, Instant},
 };
@@ -129,16 +128,34 @@ impl Registry {
 
     /// Looks at every process there is; returns those to watch.
     pub fn scan(&mut self) -> std::io::Result<Vec<u32>> {
-        let mut found = Vec::new();
         if !self.sees_processes() {
-            return Ok(found);
+            return Ok(Vec::new());
         }
-        for entry in fs::read_dir("/proc")? {
-            let name = entry?.file_name();
-            let pid = name.to_str().and_then(|name| name.parse().ok());
-            found.extend(pid.filter(|&pid| self.inspect(pid)));
-        }
+        let mut found = process::all()?;
+        found.retain(|&pid| self.inspect(pid));
         Ok(found)
+    }
+
+    /// Processes that are there and not watched.
+    pub fn unwatched(&self) -> std::io::Result<Vec<u32>> {
+        if !self.sees_processes() {
+            return Ok(Vec::new());
+        }
+        let mut pids = process::all()?;
+        pids.retain(|&pid| !self.is_watched(pid));
+        Ok(pids)
+    }
+
+    /// Watched processes that are there no more, and of whose end nothing has told.
+    pub fn gone(&self) -> Vec<u32> {
+        if !self.sees_processes() {
+            return Vec::new();
+        }
+        let watched = self.processes.iter();
+        let watched =
+            watched.filter(|(_, process)| process.reason.is_some() && process.until.is_none());
+        let pids = watched.map(|(&pid, _)| pid);
+        pids.filter(|&pid| !process::exists(pid)).collect()
     }
 
     /// Looks at a process that is new, or runs a new program; returns whether it is to be watched.

@@ -1,6 +1,7 @@
 //! Who is watched and how it is called, with processes of the tests' own.
 
 use std::{
+    fs,
     io::{BufRead as _, BufReader},
     os::unix::process::CommandExt as _,
     process::{Child, Command, Stdio},
@@ -274,6 +275,22 @@ fn an_ended_process_keeps_its_names_for_a_while() {
     registry.exited(u32::MAX);
     assert_eq!(&*registry.server(u32::MAX, None).name, "gone");
     assert_eq!(&*registry.server(u32::MAX - 1, None).name, "unknown");
+}
+
+#[test]
+fn what_no_event_told_of_is_found_anew() {
+    let mut sleeper = Sleeper::start("1");
+    let pid = sleeper.0.id();
+    let mut registry = registry(vec![watch(exe("sleep"), None)]);
+    assert!(registry.unwatched().unwrap().contains(&pid));
+    assert!(registry.inspect(pid));
+    assert!(!registry.unwatched().unwrap().contains(&pid));
+    assert!(registry.gone().is_empty());
+    sleeper.0.kill().unwrap();
+    sleeper.0.wait().unwrap();
+    assert_eq!(registry.gone(), [pid]);
+    registry.exited(pid);
+    assert!(registry.gone().is_empty());
 }
 
 #[test]
