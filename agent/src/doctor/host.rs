@@ -14,6 +14,7 @@ use super::{
 };
 use crate::kernel::{
     capabilities::{Capabilities, Capability},
+    preemption::Preemption,
     preflight::BTF_PATH,
 };
 
@@ -56,6 +57,9 @@ pub struct Host {
     pub cgroups: Cgroups,
     /// Whether tracepoints of system calls are found.
     pub tracefs: Tracefs,
+    /// Where a task may lose its CPU.
+    #[serde(serialize_with = "model")]
+    pub preemption: Preemption,
 }
 
 /// Whether a ring buffer can be made.
@@ -78,6 +82,10 @@ fn names<S: serde::Serializer>(held: &Capabilities, serializer: S) -> Result<S::
         held.iter()
             .map(|capability: Capability| capability.to_string()),
     )
+}
+
+fn model<S: serde::Serializer>(model: &Preemption, serializer: S) -> Result<S::Ok, S::Error> {
+    serializer.serialize_str(model.name())
 }
 
 /// Looks at this host.
@@ -103,6 +111,7 @@ pub(super) fn look() -> Host {
         hidepid: processes::hidepid(&mountinfo),
         cgroups: cgroups(Path::new("/sys/fs/cgroup")),
         tracefs: tracefs(),
+        preemption: Preemption::look(),
     }
 }
 

@@ -13,6 +13,7 @@ use super::{
     probing::{Probing, SelfTest},
     processes::{PidNamespace, UserNamespace},
     security::Lockdown,
+    weak_hooks,
 };
 use crate::{
     kernel::capabilities::{Capabilities, Capability},
@@ -57,6 +58,7 @@ pub(super) fn losses(facts: &Facts) -> Vec<Loss> {
     losses.extend(of_processes(host));
     if losses.iter().all(|loss| loss.weight != Weight::Everything) {
         losses.extend(lost_hooks::losses(&probing.hooks, *rung));
+        losses.extend(weak_hooks::losses(&probing.hooks, host.preemption, *rung));
     }
     losses.extend(of_gpus(gpus));
     losses.extend(of_tracefs(host.tracefs));

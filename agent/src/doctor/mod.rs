@@ -11,6 +11,7 @@ mod probing;
 mod processes;
 mod security;
 mod table;
+mod weak_hooks;
 
 use std::{fmt, path::PathBuf};
 

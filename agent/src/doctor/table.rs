@@ -91,7 +91,7 @@ fn yes_or_no(yes: bool) -> &'static str {
     if yes { "yes" } else { "none" }
 }
 
-fn host_rows(host: &Host) -> [(&'static str, String); 15] {
+fn host_rows(host: &Host) -> [(&'static str, String); 16] {
     let unknown = || "unknown".to_owned();
     let or_unknown = |value: Option<String>| value.unwrap_or_else(unknown);
     let unmounted = || "unknown: securityfs is not mounted on /sys/kernel/security".to_owned();
@@ -141,6 +141,13 @@ fn host_rows(host: &Host) -> [(&'static str, String); 15] {
         ),
         ("cgroups", host.cgroups.to_string()),
         ("tracefs", host.tracefs.to_string()),
+        (
+            "preemption",
+            match host.preemption.reaches_programs() {
+                true => format!("{}: programs are attached twice", host.preemption),
+                false => host.preemption.to_string(),
+            },
+        ),
     ]
 }
 

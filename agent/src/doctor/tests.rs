@@ -12,6 +12,7 @@ use super::{
 use crate::kernel::{
     capabilities::{Capabilities, Capability},
     ladder::{HookReport, Kind, Refused},
+    preemption::Preemption,
 };
 
 const ALL: u64 = 0x1ff_ffff_ffff;
@@ -36,6 +37,7 @@ fn sound() -> Facts {
             hidepid: None,
             cgroups: Cgroups::V2,
             tracefs: Tracefs::Usable,
+            preemption: Preemption::Voluntary,
         },
         gpus: Gpus {
             present: false,
@@ -348,6 +350,7 @@ fn the_json_keys_are_stable() {
             "kernel",
             "lockdown",
             "pid_namespace",
+            "preemption",
             "ring_buffer",
             "security_modules",
             "tracefs",

@@ -1,0 +1,102 @@
+//! What may be missing from the metrics where the hooks are on kinds of program that keep less than the best.
+//!
+//! Does not know how hooks are attached.
+
+use super::losses::{Loss, Weight};
+use crate::{
+    kernel::{
+        ladder::{HookReport, Kind, Rung},
+        preemption::Preemption,
+    },
+    metrics::names,
+};
+
+/// What is lost under load or by chance, with the hooks that there are; `rung` is the one kind that they were held to.
+pub(super) fn losses(
+    hooks: &[HookReport],
+    preemption: Preemption,
+    rung: Option<Rung>,
+) -> Vec<Loss> {
+    let recv = hooks.iter().find(|report| report.hook == "recv");
+    let kind = recv.and_then(|report| report.kind);
+    let by_kprobes = kind == Some(Kind::Kprobe);
+    if !by_kprobes && !matches!(kind, Some(Kind::RawTp | Kind::Tracepoint)) {
+        return Vec::new();
+    }
+    let better = |otherwise: &str| match rung {
+        Some(_) => "leave --rung out".to_owned(),
+        None => otherwise.to_owned(),
+    };
+    let newer = "run on Linux 5.17 or later, x86-64, or 6.4 or later, arm64";
+    let mut losses = vec![Loss {
+        weight: Weight::Some,
+        what: "requests on watched connections beyond 4096 at a time".into(),
+        why: "without typed programs the state of connections lies in a table".into(),
+        remedy: better(newer),
+    }];
+    if by_kprobes {
+        losses.push(Loss {
+            weight: Weight::Some,
+            what: format!(
+                "{} of a request that arrives while another kprobe runs on the same CPU: unknown, or that of its next \
+                 segment",
+                names::REQUEST_QUEUE.name,
+            ),
+            why: "the kernel does not run one kprobe within another".into(),
+            remedy: better(newer),
+        });
+    }
+    if preemption.reaches_programs() {
+        let within = match kind {
+            Some(Kind::RawTp) => "such a program",
+            _ => "a call of bpf(2)",
+        };
+        losses.push(Loss {
+            weight: Weight::Some,
+            what: format!(
+                "now and then a request: {} counts what it comes from",
+                names::HOOK_SKIPPED.name
+            ),
+            why: format!(
+                "preemption is {preemption}, and the kernel runs no program of this kind on a CPU that was taken from a task \
+                 within {within}",
+            ),
+            remedy: better("boot with preempt=voluntary"),
+        });
+    }
+    losses
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn on(kind: Kind) -> [HookReport; 1] {
+        [HookReport {
+            hook: "recv",
+            kind: Some(kind),
+            refused: Vec::new(),
+        }]
+    }
+
+    #[test]
+    fn typed_programs_keep_everything() {
+        for kind in [Kind::TpBtf, Kind::Fentry] {
+            assert_eq!(losses(&on(kind), Preemption::Full, None), []);
+        }
+    }
+
+    #[test]
+    fn kprobes_lose_more_where_a_task_may_lose_its_cpu() {
+        let count = |preemption| losses(&on(Kind::Kprobe), preemption, None).len();
+        assert_eq!((count(Preemption::None), count(Preemption::Lazy)), (2, 3));
+        let why = &losses(&on(Kind::RawTp), Preemption::Lazy, None)[1].why;
+        assert!(why.ends_with("within such a program"), "{why}");
+    }
+
+    #[test]
+    fn what_a_forced_rung_loses_comes_back_without_it() {
+        let losses = losses(&on(Kind::Kprobe), Preemption::Lazy, Some(Rung::Kprobe));
+        assert!(losses.iter().all(|loss| loss.remedy == "leave --rung out"));
+    }
+}
