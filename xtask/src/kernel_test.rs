@@ -24,11 +24,12 @@ const PACKAGES: [&str; 3] = ["qemu-system-x86", "seabios", "busybox-static"];
 const PACKAGES_ARM64: [&str; 1] = ["qemu-system-arm"];
 /// The running kernel, as a series.
 const HOST: &str = "host";
-/// What is tested if nothing is named, and on which rungs, all if none is given: the agent's own choice is one of them.
-const DEFAULT: [(&str, &[&str]); 3] = [
-    (HOST, &[]),
-    ("6.1", &["fentry", "kprobe", "syscall"]),
-    ("6.12", &["auto"]),
+/// What is tested if nothing is named: on which rungs, all if none is given, the agent's own choice being one of them; and
+/// with which preemption.
+const DEFAULT: [(&str, &[&str], Option<&str>); 3] = [
+    (HOST, &[], None),
+    ("6.1", &["fentry", "kprobe", "syscall"], None),
+    ("6.12", &["auto", "fentry"], Some("full")),
 ];
 /// What is tested with `--all`.
 const ALL: [&str; 6] = [HOST, "5.10", "6.1", "6.12", "6.18", "7.3"];
@@ -85,16 +86,44 @@ pub(crate) struct Options {
     /// Processors of the virtual machines [default: 1, and 2 for 6.12]
     #[arg(long, value_parser = clap::value_parser!(u32).range(1..))]
     smp: Option<u32>,
+    /// Model of preemption that the machines' kernels are told: none, voluntary, full or lazy
+    #[arg(long, value_name = "MODEL")]
+    preempt: Option<String>,
+}
+
+/// A kernel, and what is tested on it.
+struct Case {
+    series: String,
+    /// All of them if none is named.
+    rungs: Vec<String>,
+    preempt: Option<String>,
 }
 
 impl Options {
-    /// The rungs to test on a series; all if there is none.
-    fn rungs(&self, series: &str) -> Vec<String> {
-        let is_default = self.series.is_empty() && !self.all && self.arch == Arch::Amd64;
-        let default = DEFAULT.iter().find(|(name, _)| *name == series);
-        match (self.rung.as_slice(), default) {
-            ([], Some((_, rungs))) if is_default => rungs.iter().map(|&rung| rung.into()).collect(),
-            (rungs, _) => rungs.to_vec(),
+    fn cases(&self) -> Vec<Case> {
+        let of = |series: &[&str]| {
+            let all = series.iter().map(|&series| Case {
+                series: series.to_owned(),
+                rungs: self.rung.clone(),
+                preempt: self.preempt.clone(),
+            });
+            all.collect()
+        };
+        match (self.arch, self.series.as_slice()) {
+            (Arch::Arm64, []) => of(&DEFAULT_ARM64),
+            (Arch::Amd64, []) if self.all => of(&ALL),
+            (Arch::Amd64, []) => {
+                let given = |(series, rungs, preempt): (&str, &[&str], Option<&str>)| Case {
+                    series: series.to_owned(),
+                    rungs: match self.rung.as_slice() {
+                        [] => rungs.iter().map(|&rung| rung.to_owned()).collect(),
+                        named => named.to_vec(),
+                    },
+                    preempt: self.preempt.clone().or(preempt.map(str::to_owned)),
+                };
+                DEFAULT.into_iter().map(given).collect()
+            }
+            (_, named) => of(&named.iter().map(String::as_str).collect::<Vec<_>>()),
         }
     }
 }
@@ -125,23 +154,18 @@ struct Report {
 /// Tests the kernels, prints the table, and fails if one has failed.
 pub(crate) fn run(options: &Options) -> Result<()> {
     let arch = options.arch;
-    let series: Vec<&str> = match (options.all, options.series.as_slice(), arch) {
-        (_, [], Arch::Arm64) => DEFAULT_ARM64.to_vec(),
-        (true, _, Arch::Amd64) => ALL.to_vec(),
-        (_, [], Arch::Amd64) => DEFAULT.map(|(name, _)| name).to_vec(),
-        (_, named, _) => named.iter().map(String::as_str).collect(),
-    };
     let programs = build(options)?;
     let lack = machine_lack(arch);
     let mut report = Report::default();
-    for name in series {
+    for case in options.cases() {
+        let name = case.series.as_str();
         let outcome = if name == HOST {
-            on_host(options, &programs, &mut report)?
+            on_host(options, &case, &programs, &mut report)?
         } else if let Some(lack) = &lack {
             Outcome::Skipped(format!("no virtual machines: {lack}"))
         } else {
             match kernels::fetch(name, arch) {
-                Ok(kernel) => in_machine(options, name, &kernel, &programs, &mut report)?,
+                Ok(kernel) => in_machine(options, &case, &kernel, &programs, &mut report)?,
                 Err(err) => Outcome::Skipped(format!("cannot be fetched: {err:#}")),
             }
         };
@@ -268,7 +292,7 @@ struct Told {
 }
 
 impl Told {
-    fn of(options: &Options, series: &str) -> Self {
+    fn of(options: &Options, case: &Case) -> Self {
         if options.suite.is_some() {
             let rung = options.rung.first();
             let rung = rung.filter(|rung| *rung != "auto").cloned();
@@ -283,14 +307,14 @@ impl Told {
             };
         }
         let mut args = Vec::new();
-        for rung in options.rungs(series) {
-            args.extend(["--rung".to_owned(), rung]);
+        for rung in &case.rungs {
+            args.extend(["--rung".to_owned(), rung.clone()]);
         }
         let rungs = match options.arch {
             Arch::Amd64 => &RUNGS[..],
             Arch::Arm64 => &RUNGS_ARM64,
         };
-        let known = rungs.iter().find(|(name, _)| *name == series);
+        let known = rungs.iter().find(|(name, _)| *name == case.series);
         for rung in known.map_or(&[][..], |(_, rungs)| rungs) {
             args.extend(["--must".to_owned(), (*rung).to_owned()]);
         }
@@ -301,7 +325,12 @@ impl Told {
     }
 }
 
-fn on_host(options: &Options, programs: &Programs, report: &mut Report) -> Result<Outcome> {
+fn on_host(
+    options: &Options,
+    case: &Case,
+    programs: &Programs,
+    report: &mut Report,
+) -> Result<Outcome> {
     if Arch::own() != Some(options.arch) {
         return Ok(Outcome::Skipped("is of another architecture".to_owned()));
     }
@@ -310,7 +339,7 @@ fn on_host(options: &Options, programs: &Programs, report: &mut Report) -> Resul
     }
     eprintln!("==> test on this machine's kernel");
     let start = Instant::now();
-    let told = Told::of(options, HOST);
+    let told = Told::of(options, case);
     let output = Command::new(&programs.guest)
         .args(told.args)
         .envs(told.variables)
@@ -345,22 +374,30 @@ fn ended(options: &Options, kernel: &str, well: bool, report: &mut Report) -> Ou
 
 fn in_machine(
     options: &Options,
-    series: &str,
+    case: &Case,
     kernel: &Kernel,
     programs: &Programs,
     report: &mut Report,
 ) -> Result<Outcome> {
+    let series = &case.series;
     let cpus = options.smp.unwrap_or(if series == PAIRED { 2 } else { 1 });
-    eprintln!("==> test on Linux {}, CPUs: {cpus}", kernel.release);
+    let preempt = case.preempt.as_ref();
+    let kernel_args = preempt
+        .map(|model| format!("preempt={model}"))
+        .unwrap_or_default();
+    let name = format!("{} {kernel_args}", kernel.release);
+    let name = name.trim_end();
+    eprintln!("==> test on Linux {name}, CPUs: {cpus}");
     let start = Instant::now();
     let dir = tempfile::tempdir().context("create a folder for the virtual machine")?;
     let initramfs = dir.path().join("initramfs");
-    let told = Told::of(options, series);
+    let told = Told::of(options, case);
     pack(&initramfs, dir.path(), programs, options.arch, &told)?;
     let machine = Machine {
         arch: options.arch,
         image: &kernel.image,
         initramfs: &initramfs,
+        kernel_args: &kernel_args,
         cpus,
         limit: LIMIT,
     };
@@ -369,10 +406,10 @@ fn in_machine(
         let mut began = false;
         let ended = machine.run(dir.path(), |line| {
             began = true;
-            take_in(line, &kernel.release, report);
+            take_in(line, name, report);
         })?;
         if let Ended::Early { why, console } = &ended {
-            eprintln!("{console}\n==> Linux {}: {why}", kernel.release);
+            eprintln!("{console}\n==> Linux {name}: {why}");
         }
         let again = !began && matches!(ended, Ended::Early { .. });
         how = Some(ended);
@@ -380,11 +417,11 @@ fn in_machine(
             break;
         }
     }
-    eprintln!("==> Linux {series}: {:.1} s", start.elapsed().as_secs_f64());
+    eprintln!("==> Linux {name}: {:.1} s", start.elapsed().as_secs_f64());
     Ok(match how.expect("it was booted") {
-        Ended::Program(code) => ended(options, &kernel.release, code == 0, report),
+        Ended::Program(code) => ended(options, name, code == 0, report),
         Ended::Early { why, .. } => {
-            report.add(&kernel.release, &format!("**failed**: {why}"));
+            report.add(name, &format!("**failed**: {why}"));
             Outcome::Failed
         }
     })

@@ -19,6 +19,10 @@ use crate::arch::Arch;
 const MEMORY_MIB: u32 = 768;
 /// Lines of the kernel's console that are shown of a machine that did not come to its end.
 const CONSOLE_LINES: usize = 70;
+/// The machine's clock: each instruction takes 2 ns of it, however long it is emulated, and while all processors wait it
+/// goes on to what they wait for. So a tick comes after as many instructions as on a real machine, and what is timed does
+/// not depend on what else this one has to do.
+const CLOCK: &str = "shift=1,sleep=off";
 /// No message but of trouble; a kernel in trouble ends the machine at once.
 const KERNEL_ARGS: &str = "panic=-1 oops=panic no_timer_check quiet loglevel=4";
 
@@ -36,6 +40,8 @@ pub(crate) struct Machine<'a> {
     pub(crate) image: &'a Path,
     /// Its first file system. The program writes to the second serial port, and its exit code to the third.
     pub(crate) initramfs: &'a Path,
+    /// What its kernel is told beside what every one is.
+    pub(crate) kernel_args: &'a str,
     /// Processors.
     pub(crate) cpus: u32,
     /// Longest time to the machine's end.
@@ -102,7 +108,8 @@ impl Machine<'_> {
             .args(["-nodefaults", "-no-user-config", "-display", "none"])
             .args(["-no-reboot", "-accel", "tcg"])
             .args(["-smp", &self.cpus.to_string()])
-            .args(["-m", &MEMORY_MIB.to_string()]);
+            .args(["-m", &MEMORY_MIB.to_string()])
+            .args(["-icount", CLOCK]);
         let (console_file, code_file) = (
             format!("file:{}", console.display()),
             format!("file:{}", code.display()),
@@ -137,7 +144,10 @@ impl Machine<'_> {
             .arg("-initrd")
             .arg(self.initramfs)
             .arg("-append")
-            .arg(format!("console={console_port} {KERNEL_ARGS}"))
+            .arg(format!(
+                "console={console_port} {KERNEL_ARGS} {}",
+                self.kernel_args
+            ))
             .stdin(Stdio::null())
             .stdout(Stdio::piped());
         command

@@ -25,6 +25,8 @@ use crate::{
 /// What an agent's last words begin with, and what is in them if the kernel has not got the rung that it is held to.
 const SAID: &str = "inferprobe: ";
 const NO_RUNG: &str = "--rung ";
+/// How often the kernel did not run a program, because it was running on that CPU already.
+const SKIPPED: &str = "inferprobe_hook_skipped_total";
 
 /// Runs the real agent on the running kernel, on each rung of its ladder of hooks, and judges what it measures.
 ///
@@ -155,6 +157,12 @@ fn judge(rung: Rung, stage: &mut Stage, agent: &Agent, options: &Options) -> Row
     println!("compared after {:.1} s", start.elapsed().as_secs_f64());
     for line in accuracy.faults.iter().chain(&compared.differences) {
         println!("{line}");
+    }
+    for sample in agent.metrics().samples(SKIPPED, &[]) {
+        if sample.value > 0.0 {
+            let program = sample.label("program").unwrap_or_default();
+            println!("{program} passed over: {}", sample.value);
+        }
     }
     Row::judged(rung.name(), &accuracy, &compared)
 }
