@@ -4,7 +4,10 @@
 
 use super::losses::{Loss, Weight};
 use crate::{
-    kernel::ladder::{HookReport, Rung},
+    kernel::{
+        attach::NOT_PERMITTED,
+        ladder::{HookReport, Kind, Rung},
+    },
     metrics::names,
 };
 
@@ -23,12 +26,26 @@ pub(super) fn losses(hooks: &[HookReport], rung: Option<Rung>) -> Vec<Loss> {
             why: format!("hook {} is on nothing", report.hook),
             remedy: match (rung, since) {
                 (Some(_), _) => "leave --rung out".into(),
+                (None, Some(since)) if is_forbidden(report) => {
+                    format!("run as root, which kprobes take, or on {since} or later")
+                }
                 (None, Some(since)) => format!("run on {since} or later"),
                 (None, None) => "run on a newer kernel".into(),
             },
         }
     })
     .collect()
+}
+
+/// Whether a kprobe, which this kernel has, was refused for want of permission.
+fn is_forbidden(report: &HookReport) -> bool {
+    let kprobes = report
+        .refused
+        .iter()
+        .filter(|refused| refused.kind == Kind::Kprobe);
+    kprobes.map(|refused| &refused.reason).any(|reason| {
+        reason == NOT_PERMITTED || reason.contains("run as root") || reason.contains("cannot write")
+    })
 }
 
 /// What a hook tells, in terms of the metrics, and the first kernel that is sure to have it.
@@ -113,10 +130,7 @@ fn from_arrival() -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::kernel::{
-        hooks::HOOKS,
-        ladder::{Kind, Refused},
-    };
+    use crate::kernel::{hooks::HOOKS, ladder::Refused};
 
     fn lost(hook: &'static str) -> HookReport {
         HookReport {
@@ -144,6 +158,21 @@ mod tests {
         assert!(loss.what.contains("inferprobe_request_queue_seconds"));
         assert_eq!(loss.why, "hook readable is on nothing");
         assert_eq!(loss.remedy, "run on Linux 6.3 or later");
+    }
+
+    #[test]
+    fn a_kprobe_that_only_root_may_have_is_a_remedy() {
+        let mut report = lost("readable");
+        report.refused.push(Refused {
+            kind: Kind::Kprobe,
+            target: "sock_def_readable",
+            reason: NOT_PERMITTED.into(),
+        });
+        let losses = losses(&[report], None);
+        assert_eq!(
+            losses[0].remedy,
+            "run as root, which kprobes take, or on Linux 6.3 or later"
+        );
     }
 
     #[test]

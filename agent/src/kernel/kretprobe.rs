@@ -6,10 +6,10 @@
 //! (Documentation/trace/kprobetrace.rst, v6.18).
 
 use std::{
-    fs::{self, OpenOptions},
+    fs::{self, File, OpenOptions},
     io::{self, Write as _},
     os::fd::{AsRawFd as _, BorrowedFd, FromRawFd as _, OwnedFd},
-    path::{Path, PathBuf},
+    path::Path,
     process,
     sync::atomic::{AtomicU32, Ordering},
 };
@@ -30,7 +30,8 @@ static NEXT: AtomicU32 = AtomicU32::new(0);
 /// An attached probe. Dropping it detaches the program and takes the definition back.
 #[derive(Debug)]
 pub struct Kretprobe {
-    definitions: PathBuf,
+    /// Open from the beginning: what the agent may open then is more than what it may open in the end.
+    definitions: File,
     name: String,
     /// Closed before the definition goes: the kernel keeps what is in use.
     event: Option<OwnedFd>,
@@ -40,19 +41,19 @@ impl Kretprobe {
     /// Attaches the kprobe program `program` to the return of the kernel's `function`; the reason as a line if that fails.
     pub fn attach(program: BorrowedFd<'_>, function: &str) -> Result<Self, String> {
         let tracefs = find_tracefs()?;
-        let definitions = tracefs.join("kprobe_events");
-        take_back_stale(&definitions);
+        let path = tracefs.join("kprobe_events");
+        let refused = |err: io::Error| format!("cannot write {}: {err}", path.display());
+        let definitions = OpenOptions::new().append(true).open(&path);
+        let definitions = definitions.map_err(refused)?;
+        take_back_stale(&path, &definitions);
         let number = NEXT.fetch_add(1, Ordering::Relaxed);
         let mut probe = Self {
             name: format!("{GROUP}/r_{}_{number}_{function}", process::id()),
             definitions,
             event: None,
         };
-        write(
-            &probe.definitions,
-            &format!("r{PLACES}:{} {function}", probe.name),
-        )
-        .map_err(|err| format!("cannot write {}: {err}", probe.definitions.display()))?;
+        let line = format!("r{PLACES}:{} {function}", probe.name);
+        write(&probe.definitions, &line).map_err(refused)?;
         let id = tracefs.join("events").join(&probe.name).join("id");
         let number = fs::read_to_string(&id)
             .map_err(|err| format!("cannot read {}: {err}", id.display()))?
@@ -134,8 +135,8 @@ fn start(event: &OwnedFd, program: BorrowedFd<'_>) -> io::Result<()> {
 }
 
 /// Takes back the definitions of agents that were killed: nothing is attached to them any more.
-fn take_back_stale(definitions: &Path) {
-    let text = fs::read_to_string(definitions).unwrap_or_default();
+fn take_back_stale(path: &Path, definitions: &File) {
+    let text = fs::read_to_string(path).unwrap_or_default();
     for (name, pid) in text.lines().filter_map(own) {
         if Path::new("/proc").join(pid).exists() {
             continue;
@@ -158,9 +159,8 @@ fn own(line: &str) -> Option<(&str, &str)> {
     Some((name, pid))
 }
 
-fn write(definitions: &Path, line: &str) -> io::Result<()> {
-    let mut file = OpenOptions::new().append(true).open(definitions)?;
-    file.write_all(line.as_bytes())
+fn write(mut definitions: &File, line: &str) -> io::Result<()> {
+    definitions.write_all(line.as_bytes())
 }
 
 #[cfg(test)]
