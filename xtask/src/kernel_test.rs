@@ -86,8 +86,8 @@ pub(crate) struct Options {
     /// Processors of the virtual machines [default: 1, and 2 for 6.12]
     #[arg(long, value_parser = clap::value_parser!(u32).range(1..))]
     smp: Option<u32>,
-    /// Model of preemption that the machines' kernels are told: none, voluntary, full or lazy
-    #[arg(long, value_name = "MODEL")]
+    /// Model of preemption that the machines' kernels are told
+    #[arg(long, value_name = "MODEL", value_parser = ["none", "voluntary", "full", "lazy"])]
     preempt: Option<String>,
 }
 

@@ -27,7 +27,7 @@ pub(super) fn losses(
         Some(_) => "leave --rung out".to_owned(),
         None => otherwise.to_owned(),
     };
-    let newer = "run on Linux 5.17 or later, x86-64, or 6.4 or later, arm64";
+    let newer = "run on Linux 5.17 or later, x86-64, or 6.12 or later, arm64";
     let mut losses = vec![Loss {
         weight: Weight::Some,
         what: "requests on watched connections beyond 4096 at a time".into(),
