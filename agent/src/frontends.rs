@@ -130,9 +130,11 @@ impl Frontends {
         out: &mut Vec<Settled>,
         lost: &mut Vec<Outcome>,
     ) {
-        let handed_ns =
-            self.handovers
-                .before(worked.peer.tgid, worked.idle_since_ns, worked.arrival_ns);
+        // Where nobody tells of arrivals, the worker has the frame when it has read it.
+        let reached_ns = worked.arrival_ns.unwrap_or(worked.last_read_ns);
+        let handed_ns = self
+            .handovers
+            .before(worked.peer.tgid, worked.idle_since_ns, reached_ns);
         let worked = Arc::new(WorkerExchange {
             handed_ns,
             ..worked
@@ -249,6 +251,7 @@ mod tests {
             command,
             reply::{self, Reply},
         },
+        workers::torchserve::Slot,
     };
 
     use super::*;
@@ -373,6 +376,33 @@ mod tests {
             };
             assert_eq!((hop.inner_queue_ns, hop.latency_ns), (Some(100), 310));
             assert!(lost.is_empty());
+        }
+    }
+
+    #[test]
+    fn where_arrivals_are_unknown_a_handover_tells_the_queue_time() {
+        let slot = Slot {
+            frontend: 1,
+            number: 9000,
+        };
+        for (handed_ns, expected_ns) in [(Some(150), Some(50)), (None, None)] {
+            let mut frontends = Frontends::default();
+            let (mut out, mut lost) = (Vec::new(), Vec::new());
+            frontends.handovers.introduce(PEER.tgid, slot);
+            if let Some(at_ns) = handed_ns {
+                frontends.handovers.note(slot, at_ns);
+            }
+            frontends.answered(answered(Purpose::Inference, Some(ID), None), 0, &mut out);
+            let worked = WorkerExchange {
+                idle_since_ns: Some(90),
+                arrival_ns: None,
+                ..worked(true)
+            };
+            frontends.worked(worked, Some(&tiny()), 1, &mut out, &mut lost);
+            let [Inner::Worker(hop)] = inner_of(&out)[..] else {
+                panic!("{out:?}")
+            };
+            assert_eq!(hop.inner_queue_ns, expected_ns);
         }
     }
 

@@ -131,7 +131,7 @@ fn of_probes(host: &Host, probing: &Probing) -> Vec<Loss> {
 
 /// How to be granted what loading takes.
 const GRANT: &str = "run as root, or grant CAP_BPF and CAP_PERFMON (systemd: AmbientCapabilities=CAP_BPF \
-                     CAP_PERFMON; Kubernetes: securityContext.privileged)";
+                     CAP_PERFMON; Kubernetes: securityContext.capabilities.add)";
 
 /// Those of `wanted` that are not held, unless `instead` is.
 fn missing(held: Capabilities, wanted: &[Capability], instead: Capability) -> Vec<Capability> {

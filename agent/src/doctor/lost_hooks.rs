@@ -121,7 +121,8 @@ fn from_arrival() -> String {
         &names::TS_INFERENCE_LATENCY,
     ];
     format!(
-        "{}; {} of servers other than TorchServe: nobody tells when requests arrive",
+        "{}; {} of servers other than TorchServe, and of TorchServe where its frontend is not seen to hand a request \
+         on: nobody tells when requests arrive",
         families.map(|family| family.name).join(", "),
         torchserve.map(|family| family.name).join(", "),
     )

@@ -43,19 +43,14 @@ impl Handovers {
         times_ns.push_back(at_ns);
     }
 
-    /// When the frame whose first byte came to worker `pid` at `arrival_ns` was handed on: the only hand-over between
-    /// the worker's last reply and that.
-    pub fn before(
-        &self,
-        pid: u32,
-        idle_since_ns: Option<u64>,
-        arrival_ns: Option<u64>,
-    ) -> Option<u64> {
+    /// When the frame that worker `pid` had at `reached_ns` was handed on: the only hand-over between the worker's last
+    /// reply and that.
+    pub fn before(&self, pid: u32, idle_since_ns: Option<u64>, reached_ns: u64) -> Option<u64> {
         let times_ns = self.times_ns.get(self.slots.get(&pid)?)?;
-        let (since_ns, arrival_ns) = (idle_since_ns?, arrival_ns?);
+        let since_ns = idle_since_ns?;
         let mut within = times_ns
             .iter()
-            .filter(|at_ns| (since_ns..=arrival_ns).contains(*at_ns));
+            .filter(|at_ns| (since_ns..=reached_ns).contains(*at_ns));
         let handed_ns = within.next();
         handed_ns.filter(|_| within.next().is_none()).copied()
     }
@@ -78,15 +73,15 @@ mod tests {
         for at_ns in [100, 200, 300] {
             handovers.note(SLOT, at_ns);
         }
-        assert_eq!(handovers.before(8, Some(150), Some(210)), Some(200));
-        assert_eq!(handovers.before(8, Some(0), Some(110)), Some(100));
+        assert_eq!(handovers.before(8, Some(150), 210), Some(200));
+        assert_eq!(handovers.before(8, Some(0), 110), Some(100));
         // None, or more than one: not known.
-        assert_eq!(handovers.before(8, Some(210), Some(290)), None);
-        assert_eq!(handovers.before(8, Some(150), Some(310)), None);
-        assert_eq!(handovers.before(8, None, Some(110)), None);
-        assert_eq!(handovers.before(9, Some(150), Some(210)), None);
+        assert_eq!(handovers.before(8, Some(210), 290), None);
+        assert_eq!(handovers.before(8, Some(150), 310), None);
+        assert_eq!(handovers.before(8, None, 110), None);
+        assert_eq!(handovers.before(9, Some(150), 210), None);
         handovers.forget(8);
-        assert_eq!(handovers.before(8, Some(150), Some(210)), None);
+        assert_eq!(handovers.before(8, Some(150), 210), None);
     }
 
     #[test]
