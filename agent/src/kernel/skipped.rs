@@ -36,3 +36,122 @@ pub fn count(program: BorrowedFd<'_>) -> u64 {
     };
     if failed < 0 { 0 } else { info.recursion_misses }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::{
+        ffi::CStr,
+        io,
+        os::fd::{AsFd as _, FromRawFd as _, OwnedFd},
+    };
+
+    use aya_obj::generated::{bpf_insn, bpf_prog_type};
+
+    use super::*;
+
+    /// Writes a line to the kernel's trace, which is what it is on: `bpf_trace_printk("x")`.
+    const PROGRAM: [u64; 8] = [
+        // r1 = "x\0"
+        0x0000_0078_0000_01b7,
+        // *(u64 *)(r10 - 8) = r1
+        0x0000_0000_fff8_1a7b,
+        // r1 = r10
+        0x0000_0000_0000_a1bf,
+        // r1 += -8
+        0xffff_fff8_0000_0107,
+        // r2 = 2
+        0x0000_0002_0000_02b7,
+        // call bpf_trace_printk
+        0x0000_0006_0000_0085,
+        // r0 = 0
+        0x0000_0000_0000_00b7,
+        // exit
+        0x0000_0000_0000_0095,
+    ];
+    const TRACEPOINT: &CStr = c"bpf_trace_printk";
+
+    /// The first fields of `union bpf_attr` for loading, attaching and running a program.
+    #[repr(C)]
+    struct Load {
+        kind: u32,
+        instructions: u32,
+        program: u64,
+        license: u64,
+    }
+
+    #[repr(C)]
+    struct Attach {
+        name: u64,
+        program: u32,
+        reserved: u32,
+    }
+
+    #[repr(C)]
+    struct Run {
+        program: u32,
+        result: u32,
+        rest: [u64; 9],
+    }
+
+    fn bpf<T>(command: bpf_cmd, request: &T) -> io::Result<i64> {
+        // SAFETY: every request here is of its command's layout, and lives for the call.
+        let result = unsafe {
+            libc::syscall(
+                libc::SYS_bpf,
+                command as libc::c_long,
+                std::ptr::from_ref(request),
+                size_of::<T>(),
+            )
+        };
+        match result {
+            ..0 => Err(io::Error::last_os_error()),
+            result => Ok(result),
+        }
+    }
+
+    fn descriptor(number: i64) -> OwnedFd {
+        let number = i32::try_from(number).unwrap();
+        // SAFETY: the kernel gave it to nobody else.
+        unsafe { OwnedFd::from_raw_fd(number) }
+    }
+
+    #[test]
+    fn a_program_that_runs_into_itself_is_counted() {
+        const { assert!(size_of::<bpf_insn>() == size_of::<u64>()) };
+        let loaded = bpf(
+            bpf_cmd::BPF_PROG_LOAD,
+            &Load {
+                kind: bpf_prog_type::BPF_PROG_TYPE_RAW_TRACEPOINT as u32,
+                instructions: PROGRAM.len() as u32,
+                program: PROGRAM.as_ptr() as u64,
+                license: c"GPL".as_ptr() as u64,
+            },
+        );
+        let program = match loaded {
+            Ok(number) => descriptor(number),
+            Err(err) if err.kind() == io::ErrorKind::PermissionDenied => {
+                println!("skipped: needs root to load a program");
+                return;
+            }
+            Err(err) => panic!("{err}"),
+        };
+        assert_eq!(count(program.as_fd()), 0);
+        let number = program.as_raw_fd().cast_unsigned();
+        let attached = bpf(
+            bpf_cmd::BPF_RAW_TRACEPOINT_OPEN,
+            &Attach {
+                name: TRACEPOINT.as_ptr() as u64,
+                program: number,
+                reserved: 0,
+            },
+        );
+        let _attached = descriptor(attached.unwrap());
+        let run = Run {
+            program: number,
+            result: 0,
+            rest: [0; 9],
+        };
+        bpf(bpf_cmd::BPF_PROG_TEST_RUN, &run).unwrap();
+        assert!(count(program.as_fd()) > 0);
+    }
+}
