@@ -99,8 +99,8 @@ struct Attempt {
     rungs: &'static [Rung],
     /// Whether it is only worth while if arrivals are seen.
     sees_arrivals: bool,
-    /// Whether system calls are told of by events of perf, which cost more than raw tracepoints, and during
-    /// whose programs a task keeps its CPU.
+    /// Whether system calls are told of by events of perf, which cost more than raw tracepoints, and during whose programs
+    /// a task keeps its CPU.
     by_events: bool,
 }
 
@@ -155,7 +155,7 @@ impl Attempt {
     /// The ways to have a hook, best first.
     fn ways(self, hook: &Hook) -> impl Iterator<Item = &Way> {
         hook.ways.iter().filter(move |way| {
-            let is_told = match way.rung {
+            let is_allowed = match way.rung {
                 None => true,
                 Some(Rung::Syscall) => {
                     self.rungs.contains(&Rung::Syscall)
@@ -163,7 +163,7 @@ impl Attempt {
                 }
                 Some(rung) => self.rungs.contains(&rung),
             };
-            way.flavour == self.flavour && is_told
+            way.flavour == self.flavour && is_allowed
         })
     }
 
