@@ -4,7 +4,10 @@
 //! `__bpf_prog_enter_recur`; kernel/trace/bpf_trace.c, `__bpf_trace_run`). Where its task can lose the CPU meanwhile, another
 //! task's transfer finds it so, and is not told of.
 
-use std::os::fd::{AsRawFd as _, BorrowedFd};
+use std::{
+    io,
+    os::fd::{AsRawFd as _, BorrowedFd},
+};
 
 use aya_obj::generated::{bpf_cmd, bpf_prog_info};
 
@@ -25,23 +28,33 @@ pub fn count(program: BorrowedFd<'_>) -> u64 {
         info_bytes: u32::try_from(size_of::<bpf_prog_info>()).expect("a small struct"),
         info: (&raw mut info) as u64,
     };
-    // SAFETY: `request` is of the command's layout, and names `info` with its own size.
-    let failed = unsafe {
+    match bpf(bpf_cmd::BPF_OBJ_GET_INFO_BY_FD, &request) {
+        Ok(_) => info.recursion_misses,
+        Err(_) => 0,
+    }
+}
+
+/// Calls bpf(2) with a request that begins as `command`'s part of `union bpf_attr` does.
+fn bpf<T>(command: bpf_cmd, request: &T) -> io::Result<i64> {
+    // SAFETY: every request in this file is of its command's layout, and lives, with what it points to, for the call.
+    let result = unsafe {
         libc::syscall(
             libc::SYS_bpf,
-            bpf_cmd::BPF_OBJ_GET_INFO_BY_FD as libc::c_long,
-            &raw const request,
-            size_of::<Request>(),
+            command as libc::c_long,
+            std::ptr::from_ref(request),
+            size_of::<T>(),
         )
     };
-    if failed < 0 { 0 } else { info.recursion_misses }
+    match result {
+        ..0 => Err(io::Error::last_os_error()),
+        result => Ok(result),
+    }
 }
 
 #[cfg(test)]
 mod tests {
     use std::{
         ffi::CStr,
-        io,
         os::fd::{AsFd as _, FromRawFd as _, OwnedFd},
     };
 
@@ -91,22 +104,6 @@ mod tests {
         program: u32,
         result: u32,
         rest: [u64; 9],
-    }
-
-    fn bpf<T>(command: bpf_cmd, request: &T) -> io::Result<i64> {
-        // SAFETY: every request here is of its command's layout, and lives for the call.
-        let result = unsafe {
-            libc::syscall(
-                libc::SYS_bpf,
-                command as libc::c_long,
-                std::ptr::from_ref(request),
-                size_of::<T>(),
-            )
-        };
-        match result {
-            ..0 => Err(io::Error::last_os_error()),
-            result => Ok(result),
-        }
     }
 
     fn descriptor(number: i64) -> OwnedFd {
