@@ -24,17 +24,24 @@ pub(super) fn losses(hooks: &[HookReport], rung: Option<Rung>) -> Vec<Loss> {
             weight: Weight::Some,
             what,
             why: format!("hook {} is on nothing", report.hook),
-            remedy: match (rung, since) {
-                (Some(_), _) => "leave --rung out".into(),
-                (None, Some(since)) if is_forbidden(report) => {
+            remedy: remedy(rung, || match since {
+                Some(since) if is_forbidden(report) => {
                     format!("run as root, which kprobes take, or on {since} or later")
                 }
-                (None, Some(since)) => format!("run on {since} or later"),
-                (None, None) => "run on a newer kernel".into(),
-            },
+                Some(since) => format!("run on {since} or later"),
+                None => "run on a newer kernel".into(),
+            }),
         }
     })
     .collect()
+}
+
+/// What brings back what a rung loses: to leave the option out that holds the hooks to it, or else what `otherwise` says.
+pub(super) fn remedy(rung: Option<Rung>, otherwise: impl FnOnce() -> String) -> String {
+    match rung {
+        Some(_) => "leave --rung out".into(),
+        None => otherwise(),
+    }
 }
 
 /// Whether a kprobe, which this kernel has, was refused for want of permission.

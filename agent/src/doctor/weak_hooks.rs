@@ -2,7 +2,10 @@
 //!
 //! Does not know how hooks are attached.
 
-use super::losses::{Loss, Weight};
+use super::{
+    losses::{Loss, Weight},
+    lost_hooks::remedy,
+};
 use crate::{
     kernel::{
         ladder::{HookReport, Kind, Rung},
@@ -23,10 +26,7 @@ pub(super) fn losses(
     if !by_kprobes && !matches!(kind, Some(Kind::RawTp | Kind::Tracepoint)) {
         return Vec::new();
     }
-    let better = |otherwise: &str| match rung {
-        Some(_) => "leave --rung out".to_owned(),
-        None => otherwise.to_owned(),
-    };
+    let better = |otherwise: &str| remedy(rung, || otherwise.to_owned());
     let newer = "run on Linux 5.17 or later, x86-64, or 6.12 or later, arm64";
     let mut losses = vec![Loss {
         weight: Weight::Some,

@@ -8,7 +8,10 @@ use std::{
 };
 
 use anyhow::{Context as _, Result};
-use aya::{Btf, Ebpf, EbpfLoader, Endianness, include_bytes_aligned, programs::Iter};
+use aya::{
+    Btf, Ebpf, EbpfLoader, Endianness, include_bytes_aligned,
+    programs::{Iter, ProgramFd},
+};
 use inferprobe_ebpf::host::{Host, Offsets, SyscallAbi};
 use rustix::{
     io::Errno,
@@ -191,6 +194,8 @@ pub struct Probes {
     ebpf: Ebpf,
     /// Goes behind the programs that are on them.
     _kept: Vec<Kretprobe>,
+    /// Programs by name, with their second copies.
+    copies: BTreeMap<&'static str, Vec<ProgramFd>>,
     flavour: Flavour,
     hooks: Vec<HookReport>,
     own_id: u32,
@@ -278,16 +283,9 @@ impl Probes {
     /// Times that the kernel passed each program over, because it was running on that CPU already; of a program that is
     /// there twice, what it passed both copies over is at most the smaller count, which is this.
     pub fn skipped(&self) -> BTreeMap<&'static str, u64> {
-        let count = |name: &str| {
-            let fd = self.ebpf.program(name)?.fd().ok()?;
-            Some(skipped::count(fd.as_fd()))
-        };
-        let ways = HOOKS.iter().chain([&ACCEPT]).flat_map(|hook| hook.ways);
-        let parts = ways.flat_map(|way| way.parts);
-        let counts = parts.filter_map(|part| {
-            let first = count(part.program)?;
-            let second = count(&part.second()).unwrap_or(u64::MAX);
-            Some((part.program, first.min(second)))
+        let counts = self.copies.iter().filter_map(|(name, copies)| {
+            let counts = copies.iter().map(|fd| skipped::count(fd.as_fd()));
+            Some((*name, counts.min()?))
         });
         counts.collect()
     }
@@ -316,6 +314,25 @@ impl Probes {
             .with_context(|| format!("run the iterator {name}"))?;
         Ok(())
     }
+}
+
+/// The programs that are loaded, each with its second copy where that is.
+fn copies(ebpf: &Ebpf) -> io::Result<BTreeMap<&'static str, Vec<ProgramFd>>> {
+    let mut loaded = BTreeMap::new();
+    let ways = HOOKS.iter().chain([&ACCEPT]).flat_map(|hook| hook.ways);
+    for part in ways.flat_map(|way| way.parts) {
+        let names = [part.program.to_owned(), part.second()];
+        let fds = names
+            .iter()
+            .filter_map(|name| ebpf.program(name)?.fd().ok());
+        let copies = fds
+            .map(ProgramFd::try_clone)
+            .collect::<io::Result<Vec<_>>>()?;
+        if !copies.is_empty() {
+            loaded.insert(part.program, copies);
+        }
+    }
+    Ok(loaded)
 }
 
 /// What the hook called `name` is on.
@@ -435,6 +452,7 @@ impl Loading<'_> {
         }
         let mut rings = Rings::take(&mut ebpf)?;
         let probes = Probes {
+            copies: copies(&ebpf).context("keep the programs at hand")?,
             ebpf,
             _kept: kept,
             flavour: attempt.flavour,

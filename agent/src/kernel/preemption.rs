@@ -36,9 +36,8 @@ impl Preemption {
             version: &uname.version().to_string_lossy(),
             modes: fs::read_to_string(MODES).ok(),
             command_line: fs::read_to_string("/proc/cmdline").unwrap_or_default(),
-            config: config(&release),
         };
-        texts.judge()
+        texts.judge(|| config(&release))
     }
 
     /// Whether a task may lose its CPU within a program.
@@ -93,11 +92,11 @@ struct Texts<'a> {
     /// [`MODES`]
     modes: Option<String>,
     command_line: String,
-    config: Option<String>,
 }
 
 impl Texts<'_> {
-    fn judge(&self) -> Preemption {
+    /// `config`: what the kernel was built with, which takes some reading.
+    fn judge(&self, config: impl FnOnce() -> Option<String>) -> Preemption {
         // The word stands in the version of any kernel that can (init/Makefile, init/version-timestamp.c).
         let mut words = self.version.split_whitespace();
         let Some(word) = words.find(|word| word.starts_with("PREEMPT")) else {
@@ -119,7 +118,7 @@ impl Texts<'_> {
                 .find_map(|word| Preemption::named(word.strip_prefix("preempt=")?))
         };
         let built = || {
-            let config = self.config.as_deref()?;
+            let config = config()?;
             BUILT
                 .iter()
                 .find(|(line, _)| config.lines().any(|own| own == *line))
@@ -158,9 +157,8 @@ mod tests {
             version,
             modes: modes.map(str::to_owned),
             command_line: command_line.to_owned(),
-            config: config.map(str::to_owned),
         };
-        texts.judge()
+        texts.judge(|| config.map(str::to_owned))
     }
 
     #[test]
