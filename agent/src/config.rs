@@ -22,10 +22,8 @@ use crate::{
     catalogue::{Catalogue, entry::FileServer},
     cli::ServeArgs,
     kernel::ladder::{Rung, UnknownRung},
-    torchserve::{
-        properties::{PropertyError, TorchServeFile},
-        url::HttpUrl,
-    },
+    torchserve::{properties::TorchServeFile, url::HttpUrl},
+    usage::{UsageError, invalid, parse_regex},
 };
 
 /// A checked configuration.
@@ -83,58 +81,6 @@ pub enum Target {
     Exe(Regex),
 }
 
-/// Why a configuration was refused: usage errors, exit code 2.
-#[derive(Debug, thiserror::Error)]
-pub enum ConfigError {
-    /// A file cannot be read.
-    #[error("{name} {path}: {source}; give the path of a readable {kind} file")]
-    Unreadable {
-        /// Flag or key.
-        name: &'static str,
-        /// What the file should be.
-        kind: &'static str,
-        /// The path as given.
-        path: String,
-        /// What the system said.
-        source: io::Error,
-    },
-    /// The file is not what is expected.
-    #[error(
-        "{path}:{line}: {message}; see the configuration section of README.md for the known keys"
-    )]
-    Malformed {
-        /// The path as given.
-        path: String,
-        /// Line, counted from 1.
-        line: usize,
-        /// What the parser said, in one line.
-        message: String,
-    },
-    /// A value is out of its range or shape.
-    #[error("{name} {value:?}: {reason}")]
-    Invalid {
-        /// Flag or key.
-        name: String,
-        /// The value as given.
-        value: String,
-        /// What is wrong and what would be right.
-        reason: String,
-    },
-    /// A line of TorchServe's file does not say what it should.
-    #[error(transparent)]
-    Property(#[from] PropertyError),
-    /// TorchServe's file leaves no address to listen on.
-    #[error("{place}: {reason}; {remedy}")]
-    Listen {
-        /// File, and line if there is one.
-        place: String,
-        /// What is wrong.
-        reason: String,
-        /// What would be right.
-        remedy: String,
-    },
-}
-
 #[derive(Debug, Default, Deserialize)]
 #[serde(deny_unknown_fields)]
 struct FileConfig {
@@ -165,7 +111,7 @@ struct FileWatch {
 
 impl Config {
     /// Checks the command line and the files it names, and joins them.
-    pub fn load(args: &ServeArgs) -> Result<Self, ConfigError> {
+    pub fn load(args: &ServeArgs) -> Result<Self, UsageError> {
         let file = match &args.config {
             None => FileConfig::default(),
             Some(path) => {
@@ -183,18 +129,18 @@ impl Config {
     }
 }
 
-fn read_torchserve(name: &'static str, path: &Path) -> Result<TorchServeFile, ConfigError> {
+fn read_torchserve(name: &'static str, path: &Path) -> Result<TorchServeFile, UsageError> {
     let bytes = fs::read(path).map_err(unreadable(name, "config.properties", path))?;
-    Ok(TorchServeFile::parse(&path.display().to_string(), &bytes)?)
+    TorchServeFile::parse(&path.display().to_string(), &bytes)
 }
 
 fn unreadable(
     name: &'static str,
     kind: &'static str,
     path: &Path,
-) -> impl FnOnce(io::Error) -> ConfigError {
+) -> impl FnOnce(io::Error) -> UsageError {
     let path = path.display().to_string();
-    move |source| ConfigError::Unreadable {
+    move |source| UsageError::Unreadable {
         name,
         kind,
         path,
@@ -202,12 +148,12 @@ fn unreadable(
     }
 }
 
-fn parse_file(path: &str, text: &str) -> Result<FileConfig, ConfigError> {
+fn parse_file(path: &str, text: &str) -> Result<FileConfig, UsageError> {
     toml::from_str(text).map_err(|err: toml::de::Error| {
         let line = err
             .span()
             .map_or(1, |span| 1 + text[..span.start].matches('\n').count());
-        ConfigError::Malformed {
+        UsageError::Malformed {
             path: path.to_owned(),
             line,
             message: err.message().replace('\n', " "),
@@ -219,7 +165,7 @@ fn join(
     args: &ServeArgs,
     file: FileConfig,
     torchserve: Option<TorchServeFile>,
-) -> Result<Config, ConfigError> {
+) -> Result<Config, UsageError> {
     let listen = match (&args.listen, &file.listen) {
         (Some(flag), _) => Some(("--listen", flag.as_str())),
         (None, Some(key)) => Some(("listen", key.as_str())),
@@ -282,17 +228,17 @@ impl Watch {
 }
 
 /// Checks the value of `--rung`.
-pub(crate) fn parse_rung(value: &str) -> Result<Rung, ConfigError> {
+pub(crate) fn parse_rung(value: &str) -> Result<Rung, UsageError> {
     value
         .parse()
-        .map_err(|err: UnknownRung| ConfigError::Invalid {
+        .map_err(|err: UnknownRung| UsageError::Invalid {
             name: "--rung".into(),
             value: value.into(),
             reason: err.to_string(),
         })
 }
 
-fn check_watch(number: usize, entry: FileWatch) -> Result<Watch, ConfigError> {
+fn check_watch(number: usize, entry: FileWatch) -> Result<Watch, UsageError> {
     let target = match (entry.port, entry.exe) {
         (Some(port), None) => Target::Port(parse_port("watch.port", &port.to_string())?),
         (None, Some(exe)) => Target::Exe(parse_regex("watch.exe", &exe)?),
@@ -301,7 +247,7 @@ fn check_watch(number: usize, entry: FileWatch) -> Result<Watch, ConfigError> {
                 (Some(_), Some(_)) => "has both port and exe; keep one of the two",
                 _ => "has neither port nor exe; give one of the two",
             };
-            return Err(ConfigError::Invalid {
+            return Err(UsageError::Invalid {
                 name: "[[watch]]".into(),
                 value: format!("entry {number}"),
                 reason: reason.into(),
@@ -316,16 +262,7 @@ fn check_watch(number: usize, entry: FileWatch) -> Result<Watch, ConfigError> {
     })
 }
 
-/// A refusal of the value of a flag or key.
-pub(crate) fn invalid(name: &str, value: &str, reason: String) -> ConfigError {
-    ConfigError::Invalid {
-        name: name.into(),
-        value: value.into(),
-        reason,
-    }
-}
-
-fn parse_port(name: &str, value: &str) -> Result<u16, ConfigError> {
+fn parse_port(name: &str, value: &str) -> Result<u16, UsageError> {
     match value.parse::<u16>() {
         Ok(port) if port != 0 => Ok(port),
         _ => Err(invalid(
@@ -336,23 +273,6 @@ fn parse_port(name: &str, value: &str) -> Result<u16, ConfigError> {
     }
 }
 
-pub(crate) fn parse_regex(name: &str, value: &str) -> Result<Regex, ConfigError> {
-    Regex::new(value).map_err(|err| {
-        let detail = err.to_string();
-        let last = detail
-            .lines()
-            .last()
-            .unwrap_or_default()
-            .trim_start_matches("error: ")
-            .to_owned();
-        invalid(
-            name,
-            value,
-            format!("not a regular expression: {last}; escape literal characters with \\"),
-        )
-    })
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -361,11 +281,11 @@ mod tests {
         ServeArgs::default()
     }
 
-    fn join_text(args: &ServeArgs, text: &str) -> Result<Config, ConfigError> {
+    fn join_text(args: &ServeArgs, text: &str) -> Result<Config, UsageError> {
         join(args, parse_file("f.toml", text)?, None)
     }
 
-    fn join_all(args: &ServeArgs, text: &str, properties: &str) -> Result<Config, ConfigError> {
+    fn join_all(args: &ServeArgs, text: &str, properties: &str) -> Result<Config, UsageError> {
         let torchserve = TorchServeFile::parse("ts.properties", properties.as_bytes())?;
         join(args, parse_file("f.toml", text)?, Some(torchserve))
     }

@@ -19,5 +19,6 @@ pub mod metrics;
 pub mod protocol;
 pub mod request_log;
 pub mod torchserve;
+pub mod usage;
 pub mod watcher;
 pub mod workers;

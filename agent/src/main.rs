@@ -6,9 +6,10 @@ use clap::Parser as _;
 use inferprobe::{
     app,
     cli::{Cli, Command, ServeArgs},
-    config::{Config, ConfigError},
+    config::Config,
     doctor,
     torchserve::{autoscale::options::Options, scale::Scale},
+    usage::UsageError,
 };
 use tracing_subscriber::EnvFilter;
 
@@ -46,14 +47,14 @@ fn serve(args: &ServeArgs) -> ExitCode {
     checked(Config::load(args), app::serve)
 }
 
-fn checked<T>(args: Result<T, ConfigError>, run: impl FnOnce(T) -> anyhow::Result<()>) -> ExitCode {
+fn checked<T>(args: Result<T, UsageError>, run: impl FnOnce(T) -> anyhow::Result<()>) -> ExitCode {
     match args {
         Ok(args) => ended(run(args)),
         Err(err) => refused(&err),
     }
 }
 
-fn refused(err: &ConfigError) -> ExitCode {
+fn refused(err: &UsageError) -> ExitCode {
     eprintln!("inferprobe: {err}");
     ExitCode::from(USAGE)
 }

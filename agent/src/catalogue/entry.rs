@@ -10,8 +10,8 @@ use crate::{
         command::CommandLine,
         path::{CallPattern, PathPattern},
     },
-    config::{ConfigError, invalid, parse_regex},
     latency::Purpose,
+    usage::{UsageError, invalid, parse_regex},
 };
 
 /// Longest model name that is taken from a command line, bytes.
@@ -140,7 +140,7 @@ impl FileServer {
     pub fn completed<'a>(
         mut self,
         mut known: impl Iterator<Item = &'a Self>,
-    ) -> Result<Self, ConfigError> {
+    ) -> Result<Self, UsageError> {
         let Some(like) = self.like.take() else {
             return Ok(self);
         };
@@ -164,7 +164,7 @@ impl FileServer {
     }
 
     /// Checks the entry.
-    pub fn check(self) -> Result<Entry, ConfigError> {
+    pub fn check(self) -> Result<Entry, UsageError> {
         if self.name.trim().is_empty() {
             let reason = "is empty; give the server a name";
             return Err(invalid("server.name", &self.name, reason.into()));
@@ -248,7 +248,7 @@ impl FileServer {
 
 impl FileGuess {
     /// Checks the rules.
-    pub fn check(&self) -> Result<Rules, ConfigError> {
+    pub fn check(&self) -> Result<Rules, UsageError> {
         let mut rules = Rules::default();
         rules.add_paths("guess.admin", Purpose::Admin, false, &self.admin)?;
         rules.add_paths(
@@ -276,7 +276,7 @@ impl Rules {
         purpose: Purpose,
         by_body: bool,
         patterns: &[String],
-    ) -> Result<(), ConfigError> {
+    ) -> Result<(), UsageError> {
         for text in patterns {
             let pattern =
                 PathPattern::parse(text).map_err(|reason| invalid(key, text, reason.into()))?;
@@ -294,7 +294,7 @@ impl Rules {
         key: &str,
         purpose: Purpose,
         patterns: &[String],
-    ) -> Result<(), ConfigError> {
+    ) -> Result<(), UsageError> {
         for text in patterns {
             let pattern =
                 CallPattern::parse(text).map_err(|reason| invalid(key, text, reason.into()))?;
@@ -334,7 +334,7 @@ impl Entry {
 }
 
 /// One pattern for all of these: each begins at the program's name and ends with a word.
-fn process_pattern(key: &str, patterns: &[String]) -> Result<Option<Regex>, ConfigError> {
+fn process_pattern(key: &str, patterns: &[String]) -> Result<Option<Regex>, UsageError> {
     for pattern in patterns {
         let empty = parse_regex(key, pattern)?.is_match("");
         if empty {

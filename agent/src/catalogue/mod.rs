@@ -17,12 +17,12 @@ use crate::{
         entry::{Entry, FileCatalogue, FileServer, Rest, Role, Rules},
         path::Asked,
     },
-    config::ConfigError,
     latency::Purpose,
     protocol::{
         grpc::{self, ModelName, NamedBy},
         route::Route,
     },
+    usage::UsageError,
 };
 
 /// The entries that the agent comes with.
@@ -53,7 +53,7 @@ pub struct Question<'a> {
 
 impl Catalogue {
     /// The built-in entries behind the user's `own`.
-    pub fn new(own: Vec<FileServer>) -> Result<Self, ConfigError> {
+    pub fn new(own: Vec<FileServer>) -> Result<Self, UsageError> {
         let built_in: FileCatalogue =
             toml::from_str(BUILT_IN).expect("a test reads the built-in catalogue");
         let mut entries = Vec::new();

@@ -4,8 +4,8 @@
 
 use std::net::{IpAddr, SocketAddr};
 
-use super::{ConfigError, invalid};
-use crate::torchserve::properties::{PropertyError, TorchServeFile, address::Address};
+use crate::torchserve::properties::{TorchServeFile, address::Address};
+use crate::usage::{UsageError, invalid};
 
 /// Where the endpoint listens unless told otherwise: TorchServe's own metrics address.
 const DEFAULT: &str = "127.0.0.1:8082";
@@ -14,7 +14,7 @@ const DEFAULT: &str = "127.0.0.1:8082";
 pub(super) fn choose(
     given: Option<(&str, &str)>,
     torchserve: Option<&TorchServeFile>,
-) -> Result<SocketAddr, ConfigError> {
+) -> Result<SocketAddr, UsageError> {
     match (given, torchserve) {
         (Some((name, value)), None) => parse(name, value),
         (Some((name, value)), Some(file)) => {
@@ -28,7 +28,7 @@ pub(super) fn choose(
 }
 
 /// An address and port to listen on, `name` being the flag or the key that gave it.
-pub(crate) fn parse(name: &str, value: &str) -> Result<SocketAddr, ConfigError> {
+pub(crate) fn parse(name: &str, value: &str) -> Result<SocketAddr, UsageError> {
     value.parse().map_err(|_| {
         invalid(
             name,
@@ -44,7 +44,7 @@ fn refuse_taken(
     value: &str,
     listen: SocketAddr,
     file: &TorchServeFile,
-) -> Result<(), ConfigError> {
+) -> Result<(), UsageError> {
     let metrics = file.enable_metrics_api.value;
     for (key, setting, is_used, remedy) in [
         ("inference_address", &file.inference_address, true, ""),
@@ -81,10 +81,10 @@ fn collide(listen: SocketAddr, theirs: &Address) -> bool {
 }
 
 /// TorchServe's own metrics address, which it must not use itself.
-fn torchserves(file: &TorchServeFile) -> Result<SocketAddr, ConfigError> {
+fn torchserves(file: &TorchServeFile) -> Result<SocketAddr, UsageError> {
     let setting = &file.metrics_address;
     if file.enable_metrics_api.value {
-        return Err(ConfigError::Listen {
+        return Err(UsageError::Listen {
             place: file.enable_metrics_api.place(&file.path),
             reason: format!(
                 "TorchServe serves its own metrics at {} while enable_metrics_api is true",
@@ -96,14 +96,12 @@ fn torchserves(file: &TorchServeFile) -> Result<SocketAddr, ConfigError> {
     let Some(line) = setting.line else {
         return parse("--listen", DEFAULT);
     };
-    let refused = |reason: &str| {
-        ConfigError::Property(PropertyError::Value {
-            path: file.path.clone(),
-            line,
-            key: "metrics_address".into(),
-            value: setting.value.to_string(),
-            reason: format!("{reason}; give --listen ADDR:PORT"),
-        })
+    let refused = |reason: &str| UsageError::Property {
+        path: file.path.clone(),
+        line,
+        key: "metrics_address".into(),
+        value: setting.value.to_string(),
+        reason: format!("{reason}; give --listen ADDR:PORT"),
     };
     match &setting.value {
         Address::Tcp {

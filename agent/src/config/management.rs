@@ -1,16 +1,16 @@
 //! Where a TorchServe is asked about its workers: the address in its own file, else TorchServe's default.
 
-use super::{ConfigError, invalid};
 use crate::torchserve::{
     properties::TorchServeFile,
     url::{HttpUrl, UrlError},
 };
+use crate::usage::{UsageError, invalid};
 
 /// Where TorchServe's management API listens unless told otherwise.
 const DEFAULT: &str = "http://127.0.0.1:8081";
 
 /// Chooses the address; one that is not plain HTTP over TCP cannot be asked, and leaves the default.
-pub(super) fn choose(file: Option<&TorchServeFile>) -> Result<HttpUrl, ConfigError> {
+pub(super) fn choose(file: Option<&TorchServeFile>) -> Result<HttpUrl, UsageError> {
     let address = file.map(|file| file.management_address.value.to_string());
     let address = address.filter(|address| address.starts_with("http://"));
     let address = address.as_deref().unwrap_or(DEFAULT);

@@ -3,8 +3,8 @@
 
 use std::{ops::RangeInclusive, time::Duration};
 
-use super::{ConfigError, invalid};
-use crate::torchserve::properties::{PropertyError, TorchServeFile};
+use crate::torchserve::properties::TorchServeFile;
+use crate::usage::{UsageError, invalid};
 
 const DEFAULT_S: u64 = 5;
 const RANGE_S: RangeInclusive<u64> = 1..=3600;
@@ -14,7 +14,7 @@ const REMEDY: &str = "out of range; give whole seconds from 1 to 3600";
 pub(super) fn choose(
     given_s: Option<(&str, u64)>,
     torchserve: Option<&TorchServeFile>,
-) -> Result<Duration, ConfigError> {
+) -> Result<Duration, UsageError> {
     let seconds = match (given_s, torchserve) {
         (Some((name, seconds)), _) => {
             if !RANGE_S.contains(&seconds) {
@@ -29,7 +29,7 @@ pub(super) fn choose(
 }
 
 /// TorchServe's time, if its file has one.
-fn torchserves_s(file: &TorchServeFile) -> Result<Option<u64>, ConfigError> {
+fn torchserves_s(file: &TorchServeFile) -> Result<Option<u64>, UsageError> {
     let setting = file.metric_time_interval_s;
     let Some(line) = setting.line else {
         return Ok(None);
@@ -38,13 +38,13 @@ fn torchserves_s(file: &TorchServeFile) -> Result<Option<u64>, ConfigError> {
     if RANGE_S.contains(&seconds) {
         return Ok(Some(seconds));
     }
-    Err(ConfigError::Property(PropertyError::Value {
+    Err(UsageError::Property {
         path: file.path.clone(),
         line,
         key: "metric_time_interval".into(),
         value: seconds.to_string(),
         reason: format!("{REMEDY}, or --refresh-interval"),
-    }))
+    })
 }
 
 #[cfg(test)]

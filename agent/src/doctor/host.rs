@@ -7,7 +7,7 @@ use std::{fs, io, path::Path};
 use aya::{maps::MapType, sys::is_map_supported};
 use serde::Serialize;
 
-use super::{
+use crate::doctor::{
     filesystems::{Cgroups, Tracefs},
     processes::{self, PidNamespace, UserNamespace},
     security::{self, Jit, Lockdown, Unprivileged},

@@ -4,7 +4,7 @@
 
 use serde::Serialize;
 
-use super::{
+use crate::doctor::{
     Facts,
     filesystems::Tracefs,
     gpus::{Gpus, Nvml},

@@ -2,7 +2,7 @@
 //!
 //! Does not know how hooks are attached.
 
-use super::losses::{Loss, Weight};
+use crate::doctor::losses::{Loss, Weight};
 use crate::{
     kernel::{
         attach::NOT_PERMITTED,

@@ -17,17 +17,13 @@ use std::{fmt, path::PathBuf};
 
 use serde::Serialize;
 
-use self::{
+use crate::doctor::{
     gpus::Gpus,
     host::Host,
     losses::{Loss, Weight},
     probing::Probing,
 };
-use crate::{
-    cli::DoctorArgs,
-    config::{ConfigError, parse_rung},
-    kernel::ladder::Rung,
-};
+use crate::{cli::DoctorArgs, config::parse_rung, kernel::ladder::Rung, usage::UsageError};
 
 /// A checked `doctor` command.
 #[derive(Debug, Clone)]
@@ -39,7 +35,7 @@ pub struct Options {
 
 impl Options {
     /// Checks the command line.
-    pub fn check(args: &DoctorArgs) -> Result<Self, ConfigError> {
+    pub fn check(args: &DoctorArgs) -> Result<Self, UsageError> {
         Ok(Self {
             json: args.json,
             nvml_library: args.nvml_library.clone(),

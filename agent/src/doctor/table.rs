@@ -2,7 +2,7 @@
 
 use std::fmt::Write as _;
 
-use super::{
+use crate::doctor::{
     Report,
     gpus::Nvml,
     host::{Host, RingBuffer},

@@ -1,13 +1,13 @@
 //! From facts to what is said of them.
 
-use super::{
+use super::*;
+use crate::doctor::{
     filesystems::{Cgroups, Tracefs},
     gpus::Nvml,
     host::RingBuffer,
     probing::SelfTest,
     processes::{PidNamespace, UserNamespace},
     security::{Jit, Lockdown, Unprivileged},
-    *,
 };
 use crate::kernel::{
     capabilities::{Capabilities, Capability},

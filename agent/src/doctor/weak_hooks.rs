@@ -2,7 +2,7 @@
 //!
 //! Does not know how hooks are attached.
 
-use super::{
+use crate::doctor::{
     losses::{Loss, Weight},
     lost_hooks::remedy,
 };

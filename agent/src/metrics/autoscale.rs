@@ -5,7 +5,7 @@ use std::{
     sync::{Mutex, MutexGuard, PoisonError},
 };
 
-use super::{
+use crate::metrics::{
     encode::{Format, Samples, Selection, Value},
     names,
 };

@@ -16,7 +16,7 @@ use prometheus_client::{
     registry::Registry,
 };
 
-use super::{
+use crate::metrics::{
     histogram::Histogram,
     names::{AUTOSCALE_FAMILIES, FAMILIES, Family, Kind},
 };

@@ -4,7 +4,7 @@
 
 use std::time::Instant;
 
-use super::{
+use crate::metrics::{
     encode::{Samples, Value},
     names,
 };

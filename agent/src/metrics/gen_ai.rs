@@ -5,7 +5,7 @@
 
 use std::collections::BTreeMap;
 
-use super::{
+use crate::metrics::{
     encode::Samples,
     histogram::{GEN_AI_DURATION, GEN_AI_FIRST_TOKEN, GEN_AI_OUTPUT_TOKEN, Histogram},
     names,

@@ -24,7 +24,7 @@ pub use encode::{Format, Selection};
 pub use figures::{DiskSample, GpuMemory, GpuSample, MemorySample, ProcessSample};
 pub use torchserve::LiveWorker;
 
-use self::{
+use crate::metrics::{
     encode::{Samples, Value},
     figures::{Expiring, Figures},
     requests::Requests,

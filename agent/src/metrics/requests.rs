@@ -4,7 +4,9 @@
 
 use std::{collections::BTreeMap, sync::Arc};
 
-use super::{
+use crate::exchange::coverage::Tally;
+use crate::latency::{Identity, Inner, Observation, Protocol, Purpose, Stream};
+use crate::metrics::{
     bounds::{Bounds, OTHER},
     encode::{Samples, Value},
     gen_ai::GenAi,
@@ -13,8 +15,6 @@ use super::{
     streams::{self, Streams},
     torchserve::{self, LastTimes},
 };
-use crate::exchange::coverage::Tally;
-use crate::latency::{Identity, Inner, Observation, Protocol, Purpose, Stream};
 
 /// Distinct status codes of one model or server.
 const MAX_CODES: usize = 32;

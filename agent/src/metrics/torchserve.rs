@@ -5,12 +5,12 @@
 
 use std::collections::BTreeMap;
 
-use super::{
+use crate::latency::{GRPC_INTERNAL, Identity, Inner, Observation, Protocol, WorkEnd, WorkerHop};
+use crate::metrics::{
     encode::{Samples, Value},
     histogram::Histogram,
     names,
 };
-use crate::latency::{GRPC_INTERNAL, Identity, Inner, Observation, Protocol, WorkEnd, WorkerHop};
 
 /// What TorchServe counts of one model and version.
 #[derive(Debug, Clone, Copy, Default)]

@@ -14,7 +14,7 @@ use hyper::{
 use hyper_util::rt::TokioIo;
 use tokio::net::TcpStream;
 
-use super::url::HttpUrl;
+use crate::torchserve::url::HttpUrl;
 
 /// Size of an answer's head, bytes.
 const MAX_HEAD_BYTES: usize = 64 * 1024;

@@ -7,7 +7,7 @@ use std::{collections::BTreeSet, io, sync::mpsc, thread, time::Duration};
 use anyhow::{Context as _, Result};
 use tracing::warn;
 
-use super::{
+use crate::torchserve::{
     management::{Management, Running},
     url::HttpUrl,
 };

@@ -8,7 +8,7 @@ use anyhow::{Context as _, Result, anyhow, bail};
 use hyper::{Method, StatusCode, header::HeaderValue};
 use serde::Deserialize;
 
-use super::{
+use crate::torchserve::{
     fetch::{self, Answer, FetchError, Limits},
     url::HttpUrl,
 };

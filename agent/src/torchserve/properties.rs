@@ -12,7 +12,8 @@ use std::{
 
 use java_properties::{LineContent, PropertiesIter};
 
-use self::address::Address;
+use crate::torchserve::properties::address::Address;
+use crate::usage::UsageError;
 
 /// What TorchServe was told, TorchServe's defaults included.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -57,38 +58,9 @@ pub enum MetricsMode {
     Legacy,
 }
 
-/// A line that does not say what it should.
-#[derive(Debug, thiserror::Error)]
-pub enum PropertyError {
-    /// A known key has a value that TorchServe would not take for what it looks like.
-    #[error("{path}:{line}: {key} {value:?}: {reason}")]
-    Value {
-        /// Path of the file as given.
-        path: String,
-        /// Line, counted from 1.
-        line: usize,
-        /// Key.
-        key: String,
-        /// The value as given.
-        value: String,
-        /// What is wrong and what would be right.
-        reason: String,
-    },
-    /// The line is not of the format of Java's property files.
-    #[error("{path}:{line}: {reason}; write \\\\ for a backslash")]
-    Syntax {
-        /// Path of the file as given.
-        path: String,
-        /// Line, counted from 1.
-        line: usize,
-        /// What the parser said.
-        reason: String,
-    },
-}
-
 impl TorchServeFile {
     /// Reads the bytes of the file at `path`, which is for messages alone; keys that are not known are ignored.
-    pub fn parse(path: &str, bytes: &[u8]) -> Result<Self, PropertyError> {
+    pub fn parse(path: &str, bytes: &[u8]) -> Result<Self, UsageError> {
         let mut file = Lines::read(path, bytes)?;
         Ok(Self {
             inference_address: file.take(
@@ -141,7 +113,7 @@ struct Lines {
 }
 
 impl Lines {
-    fn read(path: &str, bytes: &[u8]) -> Result<Self, PropertyError> {
+    fn read(path: &str, bytes: &[u8]) -> Result<Self, UsageError> {
         // Java takes a backslash at the very end of the file for nothing; the crate drops such a line whole.
         let lines = PropertiesIter::new(bytes.chain(&b"\n"[..]));
         let mut values = HashMap::new();
@@ -164,7 +136,7 @@ impl Lines {
         key: &str,
         default: &str,
         check: impl Fn(&str) -> Result<T, String>,
-    ) -> Result<Setting<T>, PropertyError> {
+    ) -> Result<Setting<T>, UsageError> {
         let Some((line, value)) = self.values.remove(key) else {
             let value = check(default).expect("TorchServe's defaults are well-formed");
             return Ok(Setting { value, line: None });
@@ -179,7 +151,7 @@ impl Lines {
                 value,
                 line: Some(line),
             }),
-            Err(reason) => Err(PropertyError::Value {
+            Err(reason) => Err(UsageError::Property {
                 path: self.path.clone(),
                 line,
                 key: key.to_owned(),
@@ -190,10 +162,10 @@ impl Lines {
     }
 }
 
-fn syntax_error(path: &str, err: &java_properties::PropertiesError) -> PropertyError {
+fn syntax_error(path: &str, err: &java_properties::PropertiesError) -> UsageError {
     let text = err.to_string();
     let reason = text.split(" (line_number").next().unwrap_or_default();
-    PropertyError::Syntax {
+    UsageError::PropertySyntax {
         path: path.to_owned(),
         line: err.line_number().unwrap_or(1),
         reason: reason.trim_end_matches(['.', ':']).to_owned(),

@@ -2,13 +2,13 @@
 
 use anyhow::Result;
 
-use super::{
+use crate::torchserve::{
     arguments::{check_model, check_seconds, check_workers, management},
     management::{Management, Model},
 };
 use crate::{
     cli::ScaleArgs,
-    config::{ConfigError, invalid},
+    usage::{UsageError, invalid},
 };
 
 /// Time for an answer that does not wait for workers, seconds.
@@ -28,7 +28,7 @@ pub struct Scale {
 
 impl Scale {
     /// Checks the command line.
-    pub fn check(args: &ScaleArgs) -> Result<Self, ConfigError> {
+    pub fn check(args: &ScaleArgs) -> Result<Self, UsageError> {
         let min = check_workers("--min-worker", &args.min_worker)?;
         let max = match &args.max_worker {
             None => min,
@@ -81,7 +81,7 @@ mod tests {
     use super::*;
     use crate::cli::{Cli, Command};
 
-    fn check(flags: &str) -> Result<Scale, ConfigError> {
+    fn check(flags: &str) -> Result<Scale, UsageError> {
         let words = ["inferprobe", "scale"].into_iter();
         let cli = Cli::try_parse_from(words.chain(flags.split(' '))).unwrap();
         match cli.command {

@@ -1,6 +1,6 @@
 //! Frames for tests: what an endpoint would send, byte by byte.
 
-use super::head::{flag, kind};
+use crate::protocol::http2::head::{flag, kind};
 
 /// A frame.
 pub(crate) fn frame(kind: u8, flags: u8, stream: u32, payload: &[u8]) -> Vec<u8> {

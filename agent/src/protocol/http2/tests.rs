@@ -1,6 +1,6 @@
-use super::{
-    encode::{Random, data, frame, go_away, headers, literals, reset, settings},
-    *,
+use super::*;
+use crate::protocol::http2::encode::{
+    Random, data, frame, go_away, headers, literals, reset, settings,
 };
 
 /// A part, its borrowed content owned.

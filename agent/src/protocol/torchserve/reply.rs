@@ -2,7 +2,7 @@
 //!
 //! Layout: ts/protocol/otf_message_handler.py of TorchServe 0.12.0.
 
-use super::{Fault, Grammar, Item, MAX_BATCH, Step, Want, text_of};
+use crate::protocol::torchserve::{Fault, Grammar, Item, MAX_BATCH, Step, Want, text_of};
 
 /// A frame from a worker.
 #[derive(Debug, Clone, PartialEq, Eq)]

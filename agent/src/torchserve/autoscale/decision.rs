@@ -2,7 +2,7 @@
 
 use std::time::{Duration, Instant};
 
-use super::queue::Queue;
+use crate::torchserve::autoscale::queue::Queue;
 use crate::torchserve::management::Description;
 
 /// A queue of less than this share of the target is low.

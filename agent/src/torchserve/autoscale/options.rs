@@ -2,15 +2,16 @@
 
 use std::{net::SocketAddr, time::Duration};
 
-use super::{decision::Policy, queue};
+use crate::torchserve::autoscale::{decision::Policy, queue};
 use crate::{
     cli::AutoscaleArgs,
-    config::{ConfigError, invalid, listen},
+    config::listen,
     torchserve::{
         arguments::{check_model, check_seconds, check_url, check_workers, management},
         management::{Management, Model},
         url::HttpUrl,
     },
+    usage::{UsageError, invalid},
 };
 
 /// Time for an answer of TorchServe that waits for no worker.
@@ -37,7 +38,7 @@ pub struct Options {
 
 impl Options {
     /// Checks the command line.
-    pub fn check(args: &AutoscaleArgs) -> Result<Self, ConfigError> {
+    pub fn check(args: &AutoscaleArgs) -> Result<Self, UsageError> {
         let min = check_workers("--min", &args.min)?;
         let max = check_workers("--max", &args.max)?;
         if max == 0 || max < min {
@@ -82,7 +83,7 @@ mod tests {
     use super::*;
     use crate::cli::{Cli, Command};
 
-    fn check(flags: &str) -> Result<Options, ConfigError> {
+    fn check(flags: &str) -> Result<Options, UsageError> {
         let words = ["inferprobe", "autoscale", "--model", "tiny"].into_iter();
         let cli = Cli::try_parse_from(words.chain(flags.split(' '))).unwrap();
         match cli.command {

@@ -1,6 +1,6 @@
 //! How long requests waited in one interval, from two scrapes of the agent. Pure: pages are its callers'.
 
-use super::page::{self, Sample};
+use crate::torchserve::autoscale::page::{self, Sample};
 use crate::{metrics::names, torchserve::management::Model};
 
 /// Value of label `server` of what TorchServe answers.

@@ -2,7 +2,7 @@
 
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-use super::{decision::Decision, queue::Queue};
+use crate::torchserve::autoscale::{decision::Decision, queue::Queue};
 use crate::torchserve::management::Description;
 
 /// What one interval brought; a figure that is missing is written `-`.

@@ -17,7 +17,7 @@ use tokio::{
 };
 use tracing::{info, warn};
 
-use super::{
+use crate::torchserve::autoscale::{
     decision::{Scaler, Verdict},
     options::Options,
     queue::Reading,
