@@ -7,11 +7,13 @@ use std::{collections::HashMap, io::Write as _, sync::Arc};
 use anyhow::{Context as _, Result, ensure};
 use inferprobe::{
     catalogue::Catalogue,
-    config::{Target, Watch},
     exchange::table::Table,
     ledger::Ledger,
     metrics::{Format, Metrics, Selection},
-    workers::registry::Registry,
+    workers::{
+        registry::Registry,
+        watch::{Target, Watch},
+    },
 };
 use inferprobe_ebpf::abi::{Record, flag, kind, mode};
 use rustix::time::{ClockId, clock_gettime};

@@ -19,7 +19,7 @@ use tracing::{info, warn};
 
 use crate::{
     collectors::{gpu, host},
-    config::{Config, Target, Watch},
+    config::Config,
     demo, doctor,
     exchange::table::Table,
     http::{self, Endpoint, ProbeHealth},
@@ -36,7 +36,11 @@ use crate::{
         scale::Scale,
     },
     watcher::Watcher,
-    workers::{registry::Registry, sight},
+    workers::{
+        registry::Registry,
+        sight,
+        watch::{Target, Watch},
+    },
 };
 
 /// Name of the probes in `inferprobe_collector_up`.

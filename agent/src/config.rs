@@ -15,7 +15,6 @@ use std::{
     time::Duration,
 };
 
-use regex::Regex;
 use serde::Deserialize;
 
 use crate::{
@@ -24,6 +23,7 @@ use crate::{
     kernel::ladder::{Rung, UnknownRung},
     torchserve::{properties::TorchServeFile, url::HttpUrl},
     usage::{UsageError, invalid, parse_regex},
+    workers::watch::{Target, Watch},
 };
 
 /// A checked configuration.
@@ -57,28 +57,6 @@ pub struct Config {
     pub torchserve: Option<TorchServeFile>,
     /// Where a TorchServe is asked about its workers.
     pub management: HttpUrl,
-}
-
-/// One thing to watch, and the names to give to what it serves.
-#[derive(Debug, Clone)]
-pub struct Watch {
-    /// How it is found.
-    pub target: Target,
-    /// Model name where the path does not say.
-    pub model: Option<String>,
-    /// Model version where the path does not say.
-    pub version: Option<String>,
-    /// Server label instead of the process's name.
-    pub server: Option<String>,
-}
-
-/// How a watched server is found.
-#[derive(Debug, Clone)]
-pub enum Target {
-    /// Whoever listens on this TCP port.
-    Port(u16),
-    /// Processes whose command line (arguments joined by a space) matches.
-    Exe(Regex),
 }
 
 #[derive(Debug, Default, Deserialize)]
@@ -214,17 +192,6 @@ fn join(
         management: management::choose(torchserve.as_ref())?,
         torchserve,
     })
-}
-
-impl Watch {
-    fn unnamed(target: Target) -> Self {
-        Self {
-            target,
-            model: None,
-            version: None,
-            server: None,
-        }
-    }
 }
 
 /// Checks the value of `--rung`.

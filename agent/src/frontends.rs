@@ -8,20 +8,19 @@ use std::sync::Arc;
 use uuid::Uuid;
 
 use crate::{
+    catalogue::route::{Purpose, Route},
     exchange::{
         Exchange, Loss, Outcome, WorkerExchange,
         hops::{Hops, Joined},
         lines::{Lines, Waiting},
     },
+    identity::{Identity, Server},
     latency::{
-        GRPC_CANCELLED, GRPC_INTERNAL, Identity, Inner, Observation, Protocol, Purpose, Stages,
-        WorkerHop, http_status_of, torchserve_status,
+        GRPC_CANCELLED, GRPC_INTERNAL, Inner, Observation, Protocol, Stages, WorkerHop,
+        http_status_of, torchserve_status,
     },
-    protocol::{
-        route::Route,
-        torchserve::command::{Command, Purpose as Asked},
-    },
-    workers::{handovers::Handovers, registry::Server},
+    protocol::torchserve::command::{Command, Purpose as Asked},
+    workers::handovers::Handovers,
 };
 
 /// How long a call's answer waits until every reply that was written before it was told, ns.

@@ -5,53 +5,15 @@
 mod hop;
 mod stream;
 
-use std::sync::Arc;
-
 use crate::{
+    catalogue::route::{Purpose, Route},
     exchange::Exchange,
-    protocol::{
-        genai::{self, Operation},
-        route::Route,
-    },
-    workers::registry::Server,
+    identity::{Identity, Server},
+    protocol::genai::{self, Operation},
 };
 
 pub use hop::{WorkEnd, WorkerHop, torchserve_status};
 pub use stream::Stream;
-
-/// Who answered a request, as the metrics label it.
-#[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub struct Identity {
-    /// Model name: from the request, else from configuration, else from the command line, else the process's name.
-    pub model: Arc<str>,
-    /// Version the client asked for in the path, else from configuration, else `default`, as TorchServe labels it.
-    pub version: Arc<str>,
-    /// The server's kind or name: `torchserve`, a configured name, or the process's name.
-    pub server: Arc<str>,
-}
-
-impl Identity {
-    /// Who `server` is where the path says `route`: the path names the model before the server does.
-    pub fn new(server: Server, route: Route) -> Self {
-        let named = |name: Option<String>| name.map(Arc::from);
-        Self {
-            model: named(route.model).unwrap_or(server.model),
-            version: named(route.version).unwrap_or(server.version),
-            server: server.name,
-        }
-    }
-}
-
-/// What a request was for.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Purpose {
-    /// A prediction: counts in the request families.
-    Inference,
-    /// Health, metrics, management: counts in `Requests2XX` and its like, and apart from inference.
-    Admin,
-    /// Between processes of one server: a request of its own counts it already.
-    Inner,
-}
 
 /// Durations of the stages of one request, in nanoseconds of CLOCK_MONOTONIC.
 ///

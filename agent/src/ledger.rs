@@ -8,15 +8,19 @@ use inferprobe_ebpf::abi::ProgressSlot;
 use tracing::warn;
 
 use crate::{
-    catalogue::Question,
+    catalogue::{
+        Question,
+        route::{Purpose, Route},
+    },
     exchange::{Exchange, Loss, Outcome, Peer, Request, Unfinished, WorkerExchange, table::Table},
     frontends::{Answered, Frontends, Settled},
-    latency::{Identity, Inner, Observation, Purpose},
+    identity::{Identity, Server},
+    latency::{Inner, Observation},
     metrics::{LiveWorker, Metrics},
-    protocol::{route::Route, torchserve::command::Command},
+    protocol::torchserve::command::Command,
     request_log::RequestLog,
     workers::{
-        registry::{Registry, Server},
+        registry::Registry,
         torchserve::{self, Slot, Worker},
     },
 };

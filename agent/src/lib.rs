@@ -12,6 +12,7 @@ pub mod doctor;
 pub mod exchange;
 pub mod frontends;
 pub mod http;
+pub mod identity;
 pub mod kernel;
 pub mod latency;
 pub mod ledger;

@@ -9,8 +9,9 @@ use std::{
 use serde::Serialize;
 
 use crate::{
+    catalogue::route::Purpose,
     exchange::{Exchange, WorkerExchange},
-    latency::{Observation, Purpose},
+    latency::Observation,
 };
 
 /// A log that is being written.

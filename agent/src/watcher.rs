@@ -20,7 +20,6 @@ use rustix::{
 use tracing::{info, warn};
 
 use crate::{
-    config::Watch,
     exchange::{Loss, table::Table},
     kernel::{
         loader::Probes,
@@ -34,6 +33,7 @@ use crate::{
         process::children_of,
         registry::Registry,
         torchserve::{self, Slot},
+        watch::Watch,
     },
 };
 

@@ -7,9 +7,9 @@ use std::{
 };
 
 use inferprobe::{
-    latency::{
-        Identity, Inner, Observation, Protocol, Purpose, Stages, Stream, WorkEnd, WorkerHop,
-    },
+    catalogue::route::Purpose,
+    identity::Identity,
+    latency::{Inner, Observation, Protocol, Stages, Stream, WorkEnd, WorkerHop},
     metrics::{
         DiskSample, Format, GpuMemory, GpuSample, LiveWorker, MemorySample, Metrics, ProcessSample,
         Selection,

@@ -7,15 +7,19 @@ use std::sync::LazyLock;
 use inferprobe::{
     catalogue::{
         Catalogue, Question,
-        path::{Asked, PathPattern, segments_of},
+        path::{Asked, PathPattern},
     },
     http::query,
     metrics::Selection,
     protocol::{
         grpc,
-        http1::{self, Body, Parse, chunked::ChunkWalk, chunked::Place},
+        http1::{
+            self, Body, Parse,
+            chunked::{ChunkWalk, Place},
+        },
         http2::{FrameReader, PREFACE, Part},
         json_model::{self, BodyModel},
+        target::segments_of,
         torchserve::{CommandReader, ReplyReader, command, reply},
     },
 };

@@ -9,8 +9,8 @@ use crate::{
     catalogue::{
         command::CommandLine,
         path::{CallPattern, PathPattern},
+        route::Purpose,
     },
-    latency::Purpose,
     usage::{UsageError, invalid, parse_regex},
 };
 

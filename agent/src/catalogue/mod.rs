@@ -6,6 +6,7 @@
 pub mod command;
 pub mod entry;
 pub mod path;
+pub mod route;
 #[cfg(test)]
 mod tests;
 
@@ -16,11 +17,11 @@ use crate::{
         command::CommandLine,
         entry::{Entry, FileCatalogue, FileServer, Rest, Role, Rules},
         path::Asked,
+        route::{Purpose, Route},
     },
-    latency::Purpose,
     protocol::{
         grpc::{self, ModelName, NamedBy},
-        route::Route,
+        target,
     },
     usage::UsageError,
 };
@@ -118,8 +119,8 @@ impl Catalogue {
             return Route::of(Purpose::Admin);
         }
         let segments = match decodes_first {
-            true => path::segments_of_decoded(asked.target),
-            false => Some(path::segments_of(asked.target)),
+            true => target::segments_of_decoded(asked.target),
+            false => Some(target::segments_of(asked.target)),
         };
         let Some(segments) = segments else {
             return Route::of(Purpose::Admin);

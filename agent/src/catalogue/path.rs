@@ -2,6 +2,8 @@
 //!
 //! Pure. Knows no server.
 
+use crate::protocol::target::query_value;
+
 /// Methods and a path, of which parts may name a model and its version.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct PathPattern {
@@ -192,48 +194,6 @@ fn fit(pattern: &[Segment], given: &[String], found: &mut Found) -> Option<()> {
     Some(())
 }
 
-/// Segments of a target's path, each decoded by itself, the empty ones left out.
-pub fn segments_of(target: &str) -> Vec<String> {
-    let segments = path_of(target).split('/');
-    segments
-        .filter(|segment| !segment.is_empty())
-        .map(decode)
-        .collect()
-}
-
-/// Segments of a target's path that is decoded before it is split, its last slashes off; `None` if one is empty, or it
-/// does not begin with a slash.
-pub fn segments_of_decoded(target: &str) -> Option<Vec<String>> {
-    let path = decode(target.split(['?', '#']).next().unwrap_or_default());
-    let path = path.strip_prefix('/')?.trim_end_matches('/');
-    let segments: Vec<String> = path.split('/').map(str::to_owned).collect();
-    (!segments.iter().any(String::is_empty)).then_some(segments)
-}
-
-/// The path of a request target: without scheme and authority, query and fragment.
-pub fn path_of(target: &str) -> &str {
-    let target = match target.split_once("://") {
-        Some(("http" | "https", rest)) => rest.find('/').map_or("/", |slash| &rest[slash..]),
-        _ => target,
-    };
-    target.split(['?', '#']).next().unwrap_or_default()
-}
-
-/// Value of a query parameter of a request target.
-fn query_value(target: &str, name: &str) -> Option<String> {
-    let (_, query) = target.split_once('?')?;
-    query
-        .split('&')
-        .find_map(|pair| pair.strip_prefix(name)?.strip_prefix('='))
-        .map(decode)
-}
-
-fn decode(segment: &str) -> String {
-    percent_encoding::percent_decode_str(segment)
-        .decode_utf8_lossy()
-        .into_owned()
-}
-
 /// A method of gRPC by its whole path, or by its beginning and a `*`.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct CallPattern {
@@ -277,7 +237,7 @@ mod tests {
         method: &str,
         target: &str,
     ) -> Option<(Option<String>, Option<String>)> {
-        let segments = segments_of(target);
+        let segments = crate::protocol::target::segments_of(target);
         let asked = Asked {
             method,
             segments: &segments,

@@ -7,7 +7,7 @@ use std::{
     sync::Arc,
 };
 
-use crate::latency::Identity;
+use crate::identity::Identity;
 
 /// What stands for every value past a limit.
 pub(super) const OTHER: &str = "other";

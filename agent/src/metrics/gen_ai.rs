@@ -11,7 +11,8 @@ use crate::metrics::{
     names,
 };
 use crate::{
-    latency::{Identity, Observation, Stream},
+    identity::Identity,
+    latency::{Observation, Stream},
     protocol::genai::Operation,
 };
 

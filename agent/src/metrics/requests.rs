@@ -5,7 +5,6 @@
 use std::{collections::BTreeMap, sync::Arc};
 
 use crate::exchange::coverage::Tally;
-use crate::latency::{Identity, Inner, Observation, Protocol, Purpose, Stream};
 use crate::metrics::{
     bounds::{Bounds, OTHER},
     encode::{Samples, Value},
@@ -14,6 +13,11 @@ use crate::metrics::{
     names,
     streams::{self, Streams},
     torchserve::{self, LastTimes},
+};
+use crate::{
+    catalogue::route::Purpose,
+    identity::Identity,
+    latency::{Inner, Observation, Protocol, Stream},
 };
 
 /// Distinct status codes of one model or server.

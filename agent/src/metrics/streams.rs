@@ -2,12 +2,12 @@
 //!
 //! A chunk is a piece that a server sent by itself. What it means to a language model is `gen_ai`'s.
 
-use crate::latency::{Identity, Stream};
 use crate::metrics::{
     encode::{Samples, Value},
     histogram::{CHUNKS, Histogram},
     names,
 };
+use crate::{identity::Identity, latency::Stream};
 
 /// Streamed answers of one model and server.
 #[derive(Debug)]

@@ -5,11 +5,14 @@
 
 use std::collections::BTreeMap;
 
-use crate::latency::{GRPC_INTERNAL, Identity, Inner, Observation, Protocol, WorkEnd, WorkerHop};
 use crate::metrics::{
     encode::{Samples, Value},
     histogram::Histogram,
     names,
+};
+use crate::{
+    identity::Identity,
+    latency::{GRPC_INTERNAL, Inner, Observation, Protocol, WorkEnd, WorkerHop},
 };
 
 /// What TorchServe counts of one model and version.
@@ -306,7 +309,8 @@ fn ns_to_centi_ms_f64(ns: u64) -> f64 {
 mod tests {
     use super::*;
     use crate::{
-        latency::{Purpose, Stages, WorkerHop},
+        catalogue::route::Purpose,
+        latency::{Stages, WorkerHop},
         metrics::encode::{Format, Selection},
     };
 

@@ -1,6 +1,6 @@
 //! Which requests ask a language model, and what for: by method and path alone.
 
-use crate::catalogue::path;
+use crate::protocol::target;
 
 /// What a request asks of a language model, in OpenTelemetry's words.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -34,7 +34,7 @@ pub fn operation(method: &str, target: &str) -> Option<Operation> {
     if method != "POST" {
         return None;
     }
-    let path = path::path_of(target).trim_matches('/');
+    let path = target::path_of(target).trim_matches('/');
     let segments: Vec<&str> = path.split('/').collect();
     let operation = match segments[..] {
         [.., "chat", "completions"] | [.., "chat", "completions", "batch"] => Operation::Chat,

@@ -6,6 +6,6 @@ pub mod hpack;
 pub mod http1;
 pub mod http2;
 pub mod json_model;
-pub mod route;
+pub mod target;
 pub mod torchserve;
 pub mod zmtp;

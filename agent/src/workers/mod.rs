@@ -8,3 +8,4 @@ pub mod process;
 pub mod registry;
 pub mod sight;
 pub mod torchserve;
+pub mod watch;

@@ -16,11 +16,14 @@ use crate::{
         Catalogue, Question,
         command::CommandLine,
         entry::{Entry, Role},
+        route::{Purpose, Route},
     },
-    config::{Target, Watch},
-    latency::Purpose,
-    protocol::{grpc::NamedBy, route::Route},
-    workers::process,
+    identity::Server,
+    protocol::grpc::NamedBy,
+    workers::{
+        process,
+        watch::{Target, Watch},
+    },
 };
 
 /// How long the name of a process that no exit event will tell of is trusted.
@@ -31,25 +34,6 @@ const LINGER: Duration = Duration::from_secs(10);
 const NAME_CAP: usize = 16_384;
 /// Parents that are gone through to find who started a child anew.
 const ANCESTORS: usize = 4;
-
-/// Names that a server's requests are counted under.
-#[derive(Debug, Clone)]
-pub struct Server {
-    /// Label `server`.
-    pub name: Arc<str>,
-    /// Model where the path names none.
-    pub model: Arc<str>,
-    /// Version where the path names none.
-    pub version: Arc<str>,
-    /// Whether `model` is the configuration's: then a request's body has no say.
-    pub model_is_set: bool,
-    /// Whether it hands requests on to workers that are watched too.
-    pub hands_on: bool,
-    /// Whether other processes of the same server alone ask it.
-    pub is_inner: bool,
-    /// Its entry in the catalogue.
-    pub entry: Option<Arc<Entry>>,
-}
 
 /// Version label of a request whose client asked for none, as TorchServe labels it.
 pub const DEFAULT_VERSION: &str = "default";

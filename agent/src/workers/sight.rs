@@ -4,9 +4,9 @@
 
 use tracing::warn;
 
-use crate::{
-    config::{Target, Watch},
-    workers::process,
+use crate::workers::{
+    process,
+    watch::{Target, Watch},
 };
 
 /// Nothing could be found.

@@ -1,7 +1,5 @@
 //! What a request is for, and the model that it names.
 
-use crate::latency::Purpose;
-
 /// A request's purpose, and the model and version that it names, where it does.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Route {
@@ -22,4 +20,15 @@ impl Route {
             version: None,
         }
     }
+}
+
+/// What a request was for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Purpose {
+    /// A prediction: counts in the request families.
+    Inference,
+    /// Health, metrics, management: counts in `Requests2XX` and its like, and apart from inference.
+    Admin,
+    /// Between processes of one server: a request of its own counts it already.
+    Inner,
 }
