@@ -1,10 +1,10 @@
-//! Packages of Debian and its kin: which are missing, installing them, and unpacking one without installing it.
+//! Packages of Debian and its kin: which are missing, installing them, and unpacking them without installing them.
 //!
 //! Knows no package by name.
 
 use std::fs;
-use std::path::Path;
-use std::process::{Command, Stdio};
+use std::path::{Path, PathBuf};
+use std::process::{Command, Output, Stdio};
 
 use anyhow::{Context, Result, bail};
 
@@ -64,32 +64,60 @@ pub(crate) fn install(why: &str, packages: &[&str]) -> Result<()> {
     }
 }
 
-/// Unpacks the newest `package` into `dir` without installing it, and without its dependencies.
-pub(crate) fn unpack(package: &str, dir: &Path) -> Result<()> {
+/// Returns what apt-get would install for `packages`, these included, even if it had to remove others.
+pub(crate) fn would_install(packages: &[&str]) -> Result<Vec<String>> {
+    let output = simulate(packages, &[])?;
+    let refusal = refusal(&output);
+    if !refusal.is_empty() {
+        bail!("apt-get finds no way to install them: {refusal}");
+    }
+    Ok(installs(&String::from_utf8_lossy(&output.stdout)))
+}
+
+/// Unpacks the newest `packages` into `dir` without installing them, and without their dependencies.
+pub(crate) fn unpack(packages: &[&str], dir: &Path) -> Result<()> {
     fs::create_dir_all(dir).with_context(|| format!("create {}", dir.display()))?;
     let download = || {
         progress::step(
-            &format!("download {package}"),
+            "download packages",
             Command::new("apt-get")
-                .args(["download", "-o", "APT::Sandbox::User=root", package])
+                .args(["download", "-qq", "-o", "APT::Sandbox::User=root"])
+                .args(packages)
                 .current_dir(dir)
                 .stdin(Stdio::null()),
         )
     };
     if download().is_err() {
         update(Privilege::obtain(
-            &format!("apt-get has no current list to find {package} in"),
+            &format!(
+                "apt-get has no current list to find {} in",
+                packages.join(" ")
+            ),
             "apt-get update",
         )?)?;
-        download()?;
+        if download().is_err() {
+            bail!("`apt-get download` failed, as shown above");
+        }
     }
-    let archive = fs::read_dir(dir)
+    let archives: Vec<PathBuf> = fs::read_dir(dir)
         .with_context(|| format!("list {}", dir.display()))?
         .flatten()
         .map(|entry| entry.path())
-        .find(|path| path.extension().is_some_and(|ext| ext == "deb"))
-        .with_context(|| format!("{package}: apt-get left no .deb in {}", dir.display()))?;
-    progress::check(Command::new("dpkg-deb").arg("-x").arg(archive).arg(dir))
+        .filter(|path| path.extension().is_some_and(|ext| ext == "deb"))
+        .collect();
+    if archives.len() != packages.len() {
+        bail!(
+            "apt-get left {} packages of {} in {}",
+            archives.len(),
+            packages.len(),
+            dir.display()
+        );
+    }
+    for archive in archives {
+        progress::check(Command::new("dpkg-deb").arg("-x").arg(&archive).arg(dir))?;
+        fs::remove_file(&archive).with_context(|| format!("remove {}", archive.display()))?;
+    }
+    Ok(())
 }
 
 fn update(privilege: Privilege) -> Result<()> {
@@ -110,30 +138,43 @@ fn apt_get(privilege: Privilege) -> Command {
 
 /// Why apt-get would not install `packages`, in its own words; empty if it would.
 fn can_install(packages: &[&str]) -> Result<String> {
-    let output = Command::new("apt-get")
-        .args([
-            "install",
-            "--simulate",
-            "--no-install-recommends",
-            "--no-remove",
-        ])
+    Ok(refusal(&simulate(packages, &["--no-remove"])?))
+}
+
+fn simulate(packages: &[&str], options: &[&str]) -> Result<Output> {
+    Command::new("apt-get")
+        .args(["install", "--simulate", "--no-install-recommends"])
+        .args(options)
         .args(packages)
         .stdin(Stdio::null())
         .output()
-        .context("start `apt-get`")?;
+        .context("start `apt-get`")
+}
+
+/// Returns apt-get's own words for why it failed; empty if it did not.
+fn refusal(output: &Output) -> String {
     if output.status.success() {
-        return Ok(String::new());
+        return String::new();
     }
     let errors: Vec<String> = String::from_utf8_lossy(&output.stderr)
         .lines()
         .filter_map(|line| line.strip_prefix("E: "))
-        .map(str::to_owned)
+        .map(|line| line.trim_end_matches('.').to_owned())
         .collect();
-    Ok(if errors.is_empty() {
+    if errors.is_empty() {
         "it gives no reason".to_owned()
     } else {
         errors.join("; ")
-    })
+    }
+}
+
+/// Reads the packages in apt-get's lines `Inst NAME [OLD VERSION] (VERSION ...)`.
+fn installs(simulated: &str) -> Vec<String> {
+    simulated
+        .lines()
+        .filter_map(|line| line.strip_prefix("Inst ")?.split_whitespace().next())
+        .map(str::to_owned)
+        .collect()
 }
 
 fn is_installed(listed: &str, package: &str) -> bool {
@@ -165,6 +206,22 @@ mod tests {
         ] {
             assert_eq!(is_kin(text), expected, "{text:?}");
         }
+    }
+
+    #[test]
+    fn simulated_installation_names_only_what_is_installed() {
+        let simulated = "Reading package lists...\n\
+            The following packages will be REMOVED:\n  qemu-utils\n\
+            Remv qemu-utils [1:10.0.2+ds-2+deb13u1~bpo12+1]\n\
+            Inst libfdt1 (1.6.1-4+b1 Debian:12.15/oldstable [amd64])\n\
+            Inst libusb-1.0-0 [2:1.0.25-1] (2:1.0.26-1 Debian:12.15/oldstable [amd64]) []\n\
+            Inst qemu-system-x86 (1:7.2+dfsg-7+deb12u18+b3 Debian:12.15/oldstable [amd64])\n\
+            Conf libfdt1 (1.6.1-4+b1 Debian:12.15/oldstable [amd64])\n";
+        assert_eq!(
+            installs(simulated),
+            ["libfdt1", "libusb-1.0-0", "qemu-system-x86"]
+        );
+        assert_eq!(installs(""), [""; 0]);
     }
 
     #[test]

@@ -17,7 +17,7 @@ use crate::arm64::{self, Cross};
 use crate::initramfs::Initramfs;
 use crate::kernels::{self, Kernel};
 use crate::vm::{self, Ended, Machine};
-use crate::{agent, debian, privilege, progress, workspace};
+use crate::{agent, debian, privilege, progress, qemu, workspace};
 
 /// What a virtual machine takes; of arm64, whose busybox is fetched as its kernels are.
 const PACKAGES: [&str; 3] = ["qemu-system-x86", "seabios", "busybox-static"];
@@ -194,7 +194,9 @@ impl Report {
     }
 }
 
-/// Why there are no virtual machines here, where what they take cannot be installed either; `None` where there are.
+/// Returns why there are no virtual machines here; `None` if there are.
+///
+/// What they need is installed if it is missing, and unpacked if apt-get refuses to install it.
 pub(crate) fn machine_lack(arch: Arch) -> Option<String> {
     if Arch::own() != Some(Arch::Amd64) {
         return Some("they are emulated on x86-64 alone".to_owned());
@@ -214,12 +216,19 @@ pub(crate) fn machine_lack(arch: Arch) -> Option<String> {
         let why = "The agent is tested on other kernels in virtual machines";
         debian::install(why, &missing)
     });
-    installed.err().map(|err| format!("{err:#}"))
+    let refusal = installed.err()?;
+    let tree = qemu::tree_of(arch);
+    eprintln!("==> {refusal:#}; unpack into {} instead", tree.display());
+    let err = qemu::unpack(packages, &vm::emulator(arch), arch).err()?;
+    Some(format!(
+        "{refusal:#}; cannot unpack into {} either: {err:#}",
+        tree.display()
+    ))
 }
 
 fn has_machine(arch: Arch) -> bool {
-    let has_busybox = arch == Arch::Arm64 || find("busybox").is_ok();
-    has_busybox && find(&vm::emulator(arch)).is_ok()
+    let has_busybox = arch == Arch::Arm64 || qemu::find("busybox", arch).is_ok();
+    has_busybox && qemu::find(&vm::emulator(arch), arch).is_ok()
 }
 
 fn build(options: &Options) -> Result<Programs> {
@@ -443,7 +452,7 @@ fn pack(to: &Path, scratch: &Path, programs: &Programs, arch: Arch, told: &Told)
     }
     initramfs.file("init", include_str!("../guest/init"));
     let (busybox, strip) = match arch {
-        Arch::Amd64 => (find("busybox")?, "strip"),
+        Arch::Amd64 => (qemu::find("busybox", arch)?.path, "strip"),
         Arch::Arm64 => (kernels::busybox(arch)?, arm64::STRIP),
     };
     initramfs.program("bin/busybox", &busybox)?;
@@ -480,14 +489,6 @@ fn pack(to: &Path, scratch: &Path, programs: &Programs, arch: Arch, told: &Told)
     initramfs
         .write(&mut BufWriter::new(file))
         .with_context(|| format!("write {}", to.display()))
-}
-
-fn find(program: &str) -> Result<PathBuf> {
-    let paths = env::var_os("PATH").unwrap_or_default();
-    env::split_paths(&paths)
-        .map(|dir| dir.join(program))
-        .find(|path| path.is_file())
-        .with_context(|| format!("no {program} on PATH"))
 }
 
 #[cfg(test)]

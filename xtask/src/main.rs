@@ -19,6 +19,7 @@ mod privilege;
 mod progress;
 mod prometheus;
 mod python;
+mod qemu;
 mod retry;
 mod servers;
 mod setup;

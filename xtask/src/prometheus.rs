@@ -29,7 +29,7 @@ pub(crate) fn ensure() -> Result<PathBuf> {
     if scratch.exists() {
         fs::remove_dir_all(&scratch).with_context(|| format!("clear {}", scratch.display()))?;
     }
-    debian::unpack("prometheus", &scratch)?;
+    debian::unpack(&["prometheus"], &scratch)?;
     fs::create_dir_all(&dir).with_context(|| format!("create {}", dir.display()))?;
     for program in PROGRAMS {
         fs::rename(scratch.join("usr/bin").join(program), dir.join(program))

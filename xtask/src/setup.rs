@@ -10,7 +10,7 @@ use anyhow::{Result, bail};
 
 use crate::arch::Arch;
 use crate::toolchain::{LINKED_NAME, Missing, Places, Toolchain, find_program};
-use crate::{debian, kernel_test, linker, progress, prometheus, servers, torchserve, vm};
+use crate::{debian, kernel_test, linker, progress, prometheus, qemu, servers, torchserve, vm};
 
 /// A compiler of this project's Rust version with the sources of `core`, and what `bpf-linker` is built against.
 const PACKAGES: [&str; 7] = [
@@ -43,7 +43,10 @@ pub(crate) fn run(for_tests: bool) -> Result<()> {
         eprintln!("set up: TorchServe in {}", torchserve::ensure()?.display());
         eprintln!("set up: Python servers in {}", servers::ensure()?.display());
         match kernel_test::machine_lack(Arch::Amd64) {
-            None => eprintln!("set up: virtual machines by {}", vm::emulator(Arch::Amd64)),
+            None => {
+                let emulator = qemu::find(&vm::emulator(Arch::Amd64), Arch::Amd64)?;
+                eprintln!("set up: virtual machines by {emulator}");
+            }
             Some(lack) => eprintln!("set up: no virtual machines, {lack}"),
         }
     }

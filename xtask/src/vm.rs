@@ -14,6 +14,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result};
 
 use crate::arch::Arch;
+use crate::qemu;
 
 /// Memory of the machine.
 const MEMORY_MIB: u32 = 768;
@@ -63,7 +64,7 @@ impl Machine<'_> {
         let (console, code) = (dir.join("console"), dir.join("code"));
         fs::write(&code, "").context("clear the exit code")?;
         let mut qemu = Owned(
-            self.command(&console, &code)
+            self.command(&console, &code)?
                 .spawn()
                 .with_context(|| format!("start `{}`", emulator(self.arch)))?,
         );
@@ -100,11 +101,14 @@ impl Machine<'_> {
         })
     }
 
-    fn command(&self, console: &Path, code: &Path) -> Command {
+    fn command(&self, console: &Path, code: &Path) -> Result<Command> {
+        let emulator = qemu::find(&emulator(self.arch), self.arch)?;
         // Ahead of other work, where that may be had: what the machine times should not be the wait for a processor.
         let mut command = Command::new("nice");
         command
-            .args(["-n", "-15", &emulator(self.arch)])
+            .args(["-n", "-15"])
+            .arg(&emulator.path)
+            .envs(emulator.variable())
             .args(["-nodefaults", "-no-user-config", "-display", "none"])
             .args(["-no-reboot", "-accel", "tcg"])
             .args(["-smp", &self.cpus.to_string()])
@@ -150,7 +154,7 @@ impl Machine<'_> {
             ))
             .stdin(Stdio::null())
             .stdout(Stdio::piped());
-        command
+        Ok(command)
     }
 }
 
