@@ -25,7 +25,8 @@ use crate::{
     http::{self, Endpoint, ProbeHealth},
     kernel::{
         choice::{self, kind_name},
-        loader::{Probes, Wanted},
+        loader::Probes,
+        options::Wanted,
         preflight, privilege,
     },
     metrics::Metrics,
@@ -279,7 +280,7 @@ pub fn demo_server(args: &crate::cli::DemoArgs) -> Result<()> {
 }
 
 /// Looks at this host, and prints what it allows to be measured.
-pub fn doctor(options: &doctor::Options) -> Result<doctor::Outcome> {
+pub fn doctor(options: &doctor::Options) -> Result<doctor::report::Outcome> {
     let (text, outcome) = doctor::examine(options).context("write the report as JSON")?;
     write!(io::stdout(), "{text}").context("print the report")?;
     Ok(outcome)

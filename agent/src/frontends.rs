@@ -10,7 +10,8 @@ use uuid::Uuid;
 use crate::{
     catalogue::route::{Purpose, Route},
     exchange::{
-        Exchange, Loss, Outcome, WorkerExchange,
+        Exchange, WorkerExchange,
+        event::{Loss, Outcome},
         hops::{Hops, Joined},
         lines::{Lines, Waiting},
     },

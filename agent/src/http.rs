@@ -3,6 +3,7 @@
 //! Serves what the pages hold. Does not know how anything is measured.
 
 mod negotiate;
+pub mod pages;
 pub mod query;
 mod respond;
 
@@ -26,6 +27,7 @@ use tracing::{debug, warn};
 
 use crate::{
     collectors::process::ProcessReader,
+    http::pages::Pages,
     metrics::{Format, Metrics, Selection},
 };
 
@@ -39,15 +41,6 @@ const MAX_HEAD_BYTES: usize = 64 * 1024;
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 /// Time that answers under way get at shutdown.
 const SHUTDOWN_GRACE: Duration = Duration::from_millis(300);
-
-/// What an endpoint serves under its two paths.
-pub trait Pages: Send + Sync + 'static {
-    /// The text of `/metrics`.
-    fn metrics(&self, selection: &Selection, format: Format) -> String;
-
-    /// The text of `/healthz`, one line; `Err` if something is wrong.
-    fn health(&self) -> Result<String, String>;
-}
 
 /// Whether the probes work, as `/healthz` tells.
 #[derive(Debug, Clone, PartialEq, Eq)]

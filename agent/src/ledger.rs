@@ -12,7 +12,11 @@ use crate::{
         Question,
         route::{Purpose, Route},
     },
-    exchange::{Exchange, Loss, Outcome, Peer, Request, Unfinished, WorkerExchange, table::Table},
+    exchange::{
+        Exchange, Peer, Request, WorkerExchange,
+        event::{Loss, Outcome, Unfinished},
+        table::Table,
+    },
     frontends::{Answered, Frontends, Settled},
     identity::{Identity, Server},
     latency::{Inner, Observation},

@@ -20,7 +20,7 @@ use rustix::{
 use tracing::{info, warn};
 
 use crate::{
-    exchange::{Loss, table::Table},
+    exchange::{event::Loss, table::Table},
     kernel::{
         loader::Probes,
         rings::{Rings, parse_process_event},

@@ -20,7 +20,10 @@ use inferprobe::{
         http2::{FrameReader, PREFACE, Part},
         json_model::{self, BodyModel},
         target::segments_of,
-        torchserve::{CommandReader, ReplyReader, command, reply},
+        torchserve::{
+            command::{self, CommandReader},
+            reply::{self, ReplyReader},
+        },
     },
 };
 use proptest::{collection::vec, prelude::*};

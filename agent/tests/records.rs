@@ -6,7 +6,7 @@ use std::{
 };
 
 use inferprobe::{
-    exchange::{Outcome, table::Table},
+    exchange::{event::Outcome, table::Table},
     kernel::rings::RecordView,
 };
 use inferprobe_ebpf::abi::{Record, flag, kind, mode};

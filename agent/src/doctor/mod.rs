@@ -2,28 +2,26 @@
 //!
 //! Looks, attaches the probes for a moment, and changes nothing.
 
-mod filesystems;
-mod gpus;
-mod host;
-mod losses;
-mod lost_hooks;
-mod probing;
-mod processes;
-mod security;
-mod table;
-mod weak_hooks;
+mod degraded_hooks;
+mod diagnosis;
+pub mod facts;
+pub mod finding;
+mod missing_hooks;
+mod render;
+pub mod report;
 
-use std::{fmt, path::PathBuf};
+use std::path::PathBuf;
 
-use serde::Serialize;
-
-use crate::doctor::{
-    gpus::Gpus,
-    host::Host,
-    losses::{Loss, Weight},
-    probing::Probing,
+use crate::{
+    cli::DoctorArgs,
+    config::parse_rung,
+    doctor::{
+        facts::{Facts, gpus, host, probing},
+        report::{Outcome, Report},
+    },
+    kernel::ladder::Rung,
+    usage::UsageError,
 };
-use crate::{cli::DoctorArgs, config::parse_rung, kernel::ladder::Rung, usage::UsageError};
 
 /// A checked `doctor` command.
 #[derive(Debug, Clone)]
@@ -44,92 +42,6 @@ impl Options {
     }
 }
 
-/// What was found on this host.
-#[derive(Debug, Clone, Serialize)]
-pub struct Facts {
-    /// The one kind of hook that the probes were held to.
-    #[serde(serialize_with = "rung_name")]
-    pub rung: Option<Rung>,
-    /// The host, and the agent's place in it.
-    pub host: Host,
-    /// NVIDIA GPUs.
-    pub gpus: Gpus,
-    /// What came of attaching the probes.
-    #[serde(rename = "probes")]
-    pub probing: Probing,
-}
-
-fn rung_name<S: serde::Serializer>(rung: &Option<Rung>, serializer: S) -> Result<S::Ok, S::Error> {
-    rung.map(Rung::name).serialize(serializer)
-}
-
-/// Facts and what follows from them.
-#[derive(Debug, Clone, Serialize)]
-pub struct Report {
-    /// Version of the agent.
-    pub version: &'static str,
-    /// What was found.
-    #[serde(flatten)]
-    pub facts: Facts,
-    /// What will be missing from the metrics, the heaviest first.
-    pub missing: Vec<Loss>,
-    /// What it comes to.
-    pub outcome: Outcome,
-}
-
-/// What it comes to.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
-#[serde(rename_all = "snake_case")]
-pub enum Outcome {
-    /// All is measured.
-    All,
-    /// Some is lost.
-    Some,
-    /// No request is measured.
-    Nothing,
-}
-
-impl Outcome {
-    fn of(losses: &[Loss]) -> Self {
-        match losses.iter().map(|loss| loss.weight).min() {
-            Some(Weight::Everything) => Self::Nothing,
-            Some(Weight::Some) => Self::Some,
-            Some(Weight::Option) | None => Self::All,
-        }
-    }
-
-    /// Exit code of the command.
-    pub const fn exit_code(self) -> u8 {
-        match self {
-            Self::All => 0,
-            Self::Some => 1,
-            Self::Nothing => 2,
-        }
-    }
-}
-
-impl fmt::Display for Outcome {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self {
-            Self::All => "All is measured (exit code 0).",
-            Self::Some => "Some is lost (exit code 1).",
-            Self::Nothing => "No request can be measured (exit code 2).",
-        })
-    }
-}
-
-impl Report {
-    fn conclude(facts: Facts) -> Self {
-        let missing = losses::losses(&facts);
-        Self {
-            version: env!("CARGO_PKG_VERSION"),
-            outcome: Outcome::of(&missing),
-            missing,
-            facts,
-        }
-    }
-}
-
 /// Looks at this host; the text to print, and what it comes to.
 pub fn examine(options: &Options) -> Result<(String, Outcome), serde_json::Error> {
     let report = Report::conclude(Facts {
@@ -140,7 +52,7 @@ pub fn examine(options: &Options) -> Result<(String, Outcome), serde_json::Error
     });
     let text = match options.json {
         true => serde_json::to_string_pretty(&report)? + "\n",
-        false => table::table(&report),
+        false => render::table(&report),
     };
     Ok((text, report.outcome))
 }

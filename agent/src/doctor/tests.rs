@@ -1,18 +1,25 @@
 //! From facts to what is said of them.
 
 use super::*;
-use crate::doctor::{
-    filesystems::{Cgroups, Tracefs},
-    gpus::Nvml,
-    host::RingBuffer,
-    probing::SelfTest,
-    processes::{PidNamespace, UserNamespace},
-    security::{Jit, Lockdown, Unprivileged},
-};
-use crate::kernel::{
-    capabilities::{Capabilities, Capability},
-    ladder::{HookReport, Kind, Refused},
-    preemption::Preemption,
+use crate::{
+    doctor::{
+        facts::{
+            Facts,
+            filesystems::{Cgroups, Tracefs},
+            gpus::{Gpus, Nvml},
+            host::{Host, RingBuffer},
+            probing::{Probing, SelfTest},
+            processes::{PidNamespace, UserNamespace},
+            security::{Jit, Lockdown, Unprivileged},
+        },
+        finding::Weight,
+        report::{Outcome, Report},
+    },
+    kernel::{
+        capabilities::{Capabilities, Capability},
+        ladder::{HookReport, Kind, Refused},
+        preemption::Preemption,
+    },
 };
 
 const ALL: u64 = 0x1ff_ffff_ffff;
@@ -304,7 +311,7 @@ fn the_table_is_aligned_and_100_columns_wide() {
             }],
         });
     });
-    let text = table::table(&report);
+    let text = render::table(&report);
     for line in text.lines() {
         assert!(line.chars().count() <= 100, "{line}");
         assert_eq!(line, line.trim_end());

@@ -4,8 +4,9 @@ use inferprobe_ebpf::abi::{ProgressSlot, Record, flag, kind};
 
 use crate::{
     exchange::{
-        Answer, Exchange, Loss, Outcome, Peer, Request, Unfinished,
+        Answer, Peer, Request,
         answers::{AnswerStream, Step, Writes},
+        event::{Loss, Outcome, Unfinished, pair},
         http2::Http2Connection,
         reads::Reads,
         requests::RequestStream,
@@ -230,19 +231,6 @@ fn unpaired_bytes(request: Option<&Request>, answer: &Answer) -> u64 {
         Some(_) if answer.status != 0 => 0,
         Some(request) => request.bytes + answer.bytes,
         None => answer.bytes,
-    }
-}
-
-/// What a request and its answer come to.
-pub(super) fn pair(peer: Peer, request: Option<Request>, answer: Answer) -> Outcome {
-    match request {
-        Some(request) if answer.status != 0 => Outcome::Finished(Exchange {
-            peer,
-            request,
-            answer,
-        }),
-        Some(_) => Outcome::Lost(Loss::HeadUnseen),
-        None => Outcome::Lost(Loss::AnswerWithoutRequest),
     }
 }
 

@@ -10,7 +10,10 @@ use std::{
 use uuid::Uuid;
 
 use crate::{
-    exchange::{Loss, Outcome, WorkerExchange},
+    exchange::{
+        WorkerExchange,
+        event::{Loss, Outcome},
+    },
     protocol::torchserve::command::{Command, Purpose},
 };
 

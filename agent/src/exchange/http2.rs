@@ -15,7 +15,10 @@ use inferprobe_ebpf::{
 
 use crate::{
     exchange::{
-        Loss, Outcome, Peer, Request, Unfinished, answers::Writes, http2::streams::Streams,
+        Peer, Request,
+        answers::Writes,
+        event::{Loss, Outcome, Unfinished},
+        http2::streams::Streams,
         reads::Reads,
     },
     kernel::rings::RecordView,

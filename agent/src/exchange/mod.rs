@@ -11,6 +11,7 @@ pub mod body;
 pub mod chunks;
 pub mod connection;
 pub mod coverage;
+pub mod event;
 pub mod hops;
 pub mod http2;
 pub mod lines;
@@ -145,125 +146,5 @@ impl WorkerExchange {
     /// When the frontend had the whole reply, ns: as it read it, else as the worker wrote it.
     pub fn replied_ns(&self) -> u64 {
         self.taken_ns.unwrap_or(self.last_write_ns)
-    }
-}
-
-/// Something that a record, a tick or a close brought about.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Outcome {
-    /// A request was answered.
-    Finished(Exchange),
-    /// A worker of a frontend did what it was asked.
-    Worked(WorkerExchange),
-    /// A request was read and will not be seen answered.
-    Unfinished(Unfinished),
-    /// Which one that was, where it was read whole and its connection ended first: the server may not know.
-    Abandoned(Peer, Request),
-    /// A connection, which its server has read from, had waited so many ns to be accepted.
-    Accepted(Peer, u64),
-    /// Something could not be told apart, and was left out.
-    Lost(Loss),
-}
-
-/// Why a request has no answer.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Unfinished {
-    /// The connection ended before the request did.
-    Incomplete,
-    /// The connection ended after the request and before its answer; on HTTP/2, before its answer's end.
-    Unanswered,
-    /// A record in between was lost, or the bytes in between could not be followed.
-    LostRecords,
-    /// It was forgotten: its connection was silent for too long, or had too many open.
-    Evicted,
-    /// Its stream was reset or refused, by either side, before its answer's end.
-    Reset,
-}
-
-impl Unfinished {
-    /// Every reason.
-    pub const ALL: [Self; 5] = [
-        Self::Incomplete,
-        Self::Unanswered,
-        Self::LostRecords,
-        Self::Evicted,
-        Self::Reset,
-    ];
-
-    /// The reason's name in metrics.
-    pub const fn name(self) -> &'static str {
-        match self {
-            Self::Incomplete => "incomplete",
-            Self::Unanswered => "unanswered",
-            Self::LostRecords => "lost_records",
-            Self::Evicted => "evicted",
-            Self::Reset => "reset",
-        }
-    }
-}
-
-/// What userspace left out, and why.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Loss {
-    /// Records of a connection are missing; it was taken up again after them.
-    Resynchronised,
-    /// Bytes on a watched socket that are no HTTP/1 request.
-    NotHttp,
-    /// An answer to a request that was not seen.
-    AnswerWithoutRequest,
-    /// A request whose head lay behind other bytes of one read, where it is not copied, or spoke of what went by before
-    /// the agent: it counts without its path.
-    HeadUnseen,
-    /// A call of gRPC whose status spoke of what went by before the agent: it counts by its HTTP status.
-    StatusUnseen,
-    /// A connection of ZeroMQ, between processes of one server: it counts once, and nothing of it is looked at.
-    InnerProtocol,
-    /// An HTTP/2 connection whose frames could not be followed: it is given up, and each later read of it counts again.
-    Http2Unfollowed,
-    /// A process that should be watched and could not be: its requests are not seen.
-    NotWatched,
-    /// An entry of the ring shorter than it says.
-    Malformed,
-    /// Bytes on a worker's connection that are no frame.
-    NotFramed,
-    /// A frame that a worker read and did not reply to.
-    WorkerUnanswered,
-    /// A worker's reply to a request whose own answer was not seen: its client left first, mostly.
-    ReplyUnpaired,
-}
-
-impl Loss {
-    /// Every reason.
-    pub const ALL: [Self; 12] = [
-        Self::Resynchronised,
-        Self::NotHttp,
-        Self::InnerProtocol,
-        Self::AnswerWithoutRequest,
-        Self::HeadUnseen,
-        Self::StatusUnseen,
-        Self::Http2Unfollowed,
-        Self::NotWatched,
-        Self::Malformed,
-        Self::NotFramed,
-        Self::WorkerUnanswered,
-        Self::ReplyUnpaired,
-    ];
-
-    /// The reason's name in metrics.
-    pub const fn name(self) -> &'static str {
-        match self {
-            Self::Resynchronised => "resynchronised",
-            Self::NotHttp => "not_http",
-            Self::InnerProtocol => "inner_protocol",
-            Self::AnswerWithoutRequest => "answer_without_request",
-            Self::HeadUnseen => "head_unseen",
-            Self::StatusUnseen => "status_unseen",
-            Self::Http2Unfollowed => "http2_unfollowed",
-            Self::NotWatched => "process_not_watched",
-            Self::Malformed => "malformed",
-            Self::NotFramed => "not_framed",
-            Self::WorkerUnanswered => "worker_unanswered",
-            Self::ReplyUnpaired => "reply_unpaired",
-        }
     }
 }

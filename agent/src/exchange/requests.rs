@@ -3,7 +3,7 @@
 use std::collections::VecDeque;
 
 use crate::{
-    exchange::{Loss, Request, body::BodyStart, reads::Reads},
+    exchange::{Request, body::BodyStart, event::Loss, reads::Reads},
     protocol::{
         grpc::{ModelName, NamedBy},
         http1::{

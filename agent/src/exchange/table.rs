@@ -6,9 +6,10 @@ use inferprobe_ebpf::abi::{ProgressSlot, Record, flag, kind, mode};
 
 use crate::{
     exchange::{
-        Loss, Outcome, Peer, Unfinished,
+        Peer,
         connection::Connection,
         coverage::{Account, Coverage, Place, Tally},
+        event::{Loss, Outcome, Unfinished},
         http2::Http2Connection,
         turns::TurnConnection,
         worker::WorkerConnection,

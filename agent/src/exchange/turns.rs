@@ -6,9 +6,10 @@ use inferprobe_ebpf::abi::{ProgressSlot, Record, kind};
 
 use crate::{
     exchange::{
-        Answer, Exchange, Loss, Outcome, Peer, Request, Unfinished,
+        Answer, Exchange, Peer, Request,
         answers::{NOT_BEGUN, Writes},
         connection::QUIET_NS,
+        event::{Loss, Outcome, Unfinished},
         reads::Reads,
         sequence::Sequence,
     },

@@ -7,9 +7,16 @@ use std::collections::VecDeque;
 use inferprobe_ebpf::abi::{Record, flag, kind};
 
 use crate::{
-    exchange::{Loss, Outcome, Peer, WorkerExchange, sequence::Sequence},
+    exchange::{
+        Peer, WorkerExchange,
+        event::{Loss, Outcome},
+        sequence::Sequence,
+    },
     kernel::rings::RecordView,
-    protocol::torchserve::{CommandReader, ReplyReader, command::Command, reply::Reply},
+    protocol::torchserve::{
+        command::{Command, CommandReader},
+        reply::{Reply, ReplyReader},
+    },
 };
 
 /// Frames that may wait for a reply; more are given up, oldest first.

@@ -13,7 +13,7 @@ use hyper::{
     },
 };
 
-use crate::http::{Pages, negotiate, query};
+use crate::http::{negotiate, pages::Pages, query};
 
 /// An answer with its body whole, so that hyper sets its length.
 pub(super) type Answer = Response<Full<Bytes>>;

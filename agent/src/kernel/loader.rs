@@ -27,6 +27,7 @@ use crate::kernel::{
     kretprobe::Kretprobe,
     ladder::{HookReport, Kind, Refused, Rung},
     offsets,
+    options::Wanted,
     preemption::Preemption,
     preflight::BTF_PATH,
     rings::Rings,
@@ -35,17 +36,6 @@ use crate::kernel::{
 };
 
 static OBJECT: &[u8] = include_bytes_aligned!(concat!(env!("OUT_DIR"), "/inferprobe-ebpf"));
-
-/// What the programs are to tell beside the times of requests.
-#[derive(Debug, Clone, Copy)]
-pub struct Wanted {
-    /// The beginnings of requests and answers: without it no program reads the memory of a process.
-    pub payload: bool,
-    /// When connections were accepted.
-    pub accept_wait: bool,
-    /// The one kind of hook that may be used; `None`: the best that works, each.
-    pub rung: Option<Rung>,
-}
 
 /// Why the probes could not be attached, as one line with the remedy.
 #[derive(Debug, thiserror::Error)]

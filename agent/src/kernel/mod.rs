@@ -11,6 +11,7 @@ pub mod kretprobe;
 pub mod ladder;
 pub mod loader;
 pub mod offsets;
+pub mod options;
 pub mod preemption;
 pub mod preflight;
 pub mod privilege;

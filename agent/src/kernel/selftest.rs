@@ -10,7 +10,7 @@ use anyhow::{Context as _, Result, bail, ensure};
 use inferprobe_ebpf::abi::{Record, flag, kind};
 
 use crate::kernel::{
-    loader::Wanted,
+    options::Wanted,
     rings::{RecordView, Rings},
 };
 

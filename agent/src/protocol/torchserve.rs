@@ -13,11 +13,6 @@ const KEPT_BYTES: u32 = 256;
 /// Most requests in one frame: far above any batch size in use, and a bound on memory.
 const MAX_BATCH: usize = 1024;
 
-/// Reads what the frontend sends to a worker.
-pub type CommandReader = FrameReader<command::Commands>;
-/// Reads what a worker sends to the frontend.
-pub type ReplyReader = FrameReader<reply::Replies>;
-
 /// Why the frames of a connection cannot be followed any further.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Error)]
 pub enum Fault {

@@ -2,7 +2,9 @@
 
 use std::fmt::Debug;
 
-use inferprobe::protocol::torchserve::{CommandReader, FrameReader, Grammar, ReplyReader};
+use inferprobe::protocol::torchserve::{
+    FrameReader, Grammar, command::CommandReader, reply::ReplyReader,
+};
 
 /// Frames of either direction come to the same at any cut.
 pub fn torchserve_frames(data: &[u8]) {

@@ -6,10 +6,10 @@ use std::collections::BTreeMap;
 
 use crate::{
     exchange::{
-        Answer, Loss, Outcome, Peer, Request, Unfinished,
+        Answer, Peer, Request,
         answers::Writes,
         chunks::{Chunks, Framing},
-        connection::pair,
+        event::{Loss, Outcome, Unfinished, pair},
         http2::messages::Messages,
         reads::Reads,
     },

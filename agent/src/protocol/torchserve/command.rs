@@ -2,7 +2,12 @@
 //!
 //! Layout: ts/protocol/otf_message_handler.py of TorchServe 0.12.0.
 
-use crate::protocol::torchserve::{Fault, Grammar, Item, MAX_BATCH, Step, Want, text_of};
+use crate::protocol::torchserve::{
+    Fault, FrameReader, Grammar, Item, MAX_BATCH, Step, Want, text_of,
+};
+
+/// Reads what the frontend sends to a worker.
+pub type CommandReader = FrameReader<Commands>;
 
 /// A frame from the frontend.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -219,10 +224,7 @@ impl Commands {
 #[cfg(test)]
 mod tests {
     use super::{
-        super::{
-            CommandReader,
-            testing::{END, assert_read_however_cut, read, text},
-        },
+        super::testing::{END, assert_read_however_cut, read, text},
         *,
     };
 

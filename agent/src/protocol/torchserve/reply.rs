@@ -2,7 +2,12 @@
 //!
 //! Layout: ts/protocol/otf_message_handler.py of TorchServe 0.12.0.
 
-use crate::protocol::torchserve::{Fault, Grammar, Item, MAX_BATCH, Step, Want, text_of};
+use crate::protocol::torchserve::{
+    Fault, FrameReader, Grammar, Item, MAX_BATCH, Step, Want, text_of,
+};
+
+/// Reads what a worker sends to the frontend.
+pub type ReplyReader = FrameReader<Replies>;
 
 /// A frame from a worker.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -156,10 +161,7 @@ impl Replies {
 #[cfg(test)]
 mod tests {
     use super::{
-        super::{
-            ReplyReader,
-            testing::{END, assert_read_however_cut, read, text},
-        },
+        super::testing::{END, assert_read_however_cut, read, text},
         *,
     };
 

@@ -24,7 +24,7 @@ use crate::torchserve::autoscale::{
     report,
 };
 use crate::{
-    http::{self, Pages},
+    http::{self, pages::Pages},
     metrics::{AutoscaleMetrics, Format, Selection},
     torchserve::fetch::{self, Limits},
 };

@@ -50,7 +50,7 @@ pub enum Nvml {
 }
 
 /// Looks at this host; `library` stands in for the system's NVML.
-pub(super) fn look(library: Option<PathBuf>) -> Gpus {
+pub(crate) fn look(library: Option<PathBuf>) -> Gpus {
     Gpus {
         present: has_driver(Path::new("/dev")) || has_device(Path::new("/sys/bus/pci/devices")),
         expected: library.is_some(),

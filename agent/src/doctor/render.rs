@@ -3,11 +3,13 @@
 use std::fmt::Write as _;
 
 use crate::doctor::{
-    Report,
-    gpus::Nvml,
-    host::{Host, RingBuffer},
-    losses::Weight,
-    probing::SelfTest,
+    facts::{
+        gpus::Nvml,
+        host::{Host, RingBuffer},
+        probing::SelfTest,
+    },
+    finding::Weight,
+    report::Report,
 };
 use crate::kernel::{
     capabilities::{Capabilities, Capability},
@@ -34,7 +36,7 @@ const OF_INTEREST: [Capability; 6] = [
 ];
 
 /// The whole report.
-pub(super) fn table(report: &Report) -> String {
+pub(crate) fn table(report: &Report) -> String {
     let facts = &report.facts;
     let mut text = format!("inferprobe {}\n", report.version);
     text.push_str("\nHost\n");

@@ -2,10 +2,7 @@
 //!
 //! Does not know how hooks are attached.
 
-use crate::doctor::{
-    losses::{Loss, Weight},
-    lost_hooks::remedy,
-};
+use crate::doctor::finding::{Loss, Weight, remedy};
 use crate::{
     kernel::{
         ladder::{HookReport, Kind, Rung},
@@ -15,7 +12,7 @@ use crate::{
 };
 
 /// What is lost under load or by chance, with the hooks that there are; `rung` is the one kind that they were held to.
-pub(super) fn losses(
+pub(crate) fn findings(
     hooks: &[HookReport],
     preemption: Preemption,
     rung: Option<Rung>,
@@ -82,21 +79,21 @@ mod tests {
     #[test]
     fn typed_programs_keep_everything() {
         for kind in [Kind::TpBtf, Kind::Fentry] {
-            assert_eq!(losses(&on(kind), Preemption::Full, None), []);
+            assert_eq!(findings(&on(kind), Preemption::Full, None), []);
         }
     }
 
     #[test]
     fn kprobes_lose_more_where_a_task_may_lose_its_cpu() {
-        let count = |preemption| losses(&on(Kind::Kprobe), preemption, None).len();
+        let count = |preemption| findings(&on(Kind::Kprobe), preemption, None).len();
         assert_eq!((count(Preemption::None), count(Preemption::Lazy)), (2, 3));
-        let why = &losses(&on(Kind::RawTp), Preemption::Lazy, None)[1].why;
+        let why = &findings(&on(Kind::RawTp), Preemption::Lazy, None)[1].why;
         assert!(why.ends_with("within such a program"), "{why}");
     }
 
     #[test]
     fn what_a_forced_rung_loses_comes_back_without_it() {
-        let losses = losses(&on(Kind::Kprobe), Preemption::Lazy, Some(Rung::Kprobe));
+        let losses = findings(&on(Kind::Kprobe), Preemption::Lazy, Some(Rung::Kprobe));
         assert!(losses.iter().all(|loss| loss.remedy == "leave --rung out"));
     }
 }

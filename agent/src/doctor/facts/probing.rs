@@ -7,7 +7,8 @@ use serde::{Serialize, Serializer};
 use crate::kernel::{
     choice::kind_name,
     ladder::{HookReport, Refused, Rung},
-    loader::{Probes, SELF_TEST, Wanted},
+    loader::{Probes, SELF_TEST},
+    options::Wanted,
     preflight,
 };
 
@@ -39,7 +40,7 @@ pub enum SelfTest {
 }
 
 /// Attaches the probes as the agent would, exchanges a request with itself, and detaches them.
-pub(super) fn attempt(rung: Option<Rung>) -> Probing {
+pub(crate) fn attempt(rung: Option<Rung>) -> Probing {
     let wanted = Wanted {
         payload: true,
         accept_wait: false,

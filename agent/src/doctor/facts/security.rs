@@ -110,7 +110,7 @@ impl fmt::Display for Unprivileged {
 }
 
 /// Names of the active security modules (`/sys/kernel/security/lsm`).
-pub(super) fn modules(text: &str) -> Vec<String> {
+pub(crate) fn modules(text: &str) -> Vec<String> {
     let names = text.trim().split(',').filter(|name| !name.is_empty());
     names.map(str::to_owned).collect()
 }

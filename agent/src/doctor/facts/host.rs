@@ -7,7 +7,7 @@ use std::{fs, io, path::Path};
 use aya::{maps::MapType, sys::is_map_supported};
 use serde::Serialize;
 
-use crate::doctor::{
+use crate::doctor::facts::{
     filesystems::{Cgroups, Tracefs},
     processes::{self, PidNamespace, UserNamespace},
     security::{self, Jit, Lockdown, Unprivileged},
@@ -89,7 +89,7 @@ fn model<S: serde::Serializer>(model: &Preemption, serializer: S) -> Result<S::O
 }
 
 /// Looks at this host.
-pub(super) fn look() -> Host {
+pub(crate) fn look() -> Host {
     let uname = rustix::system::uname();
     let sysctl = |name: &str| text(&format!("/proc/sys/{name}")).unwrap_or_default();
     let lockdown = text("/sys/kernel/security/lockdown");

@@ -2,8 +2,8 @@
 //!
 //! Does not know how hooks are attached.
 
-use crate::doctor::losses::{Loss, Weight};
 use crate::{
+    doctor::finding::{Loss, OLDER_LISTENERS, Weight, remedy},
     kernel::{
         attach::NOT_PERMITTED,
         ladder::{HookReport, Kind, Rung},
@@ -11,12 +11,8 @@ use crate::{
     metrics::names,
 };
 
-/// What is lost where listeners that were there before the agent are not found.
-pub(super) const OLDER_LISTENERS: &str = "queue and duration of the first request on each connection of a listener that \
-                                          is older than the agent, and HTTP/2 connections of such a listener";
-
 /// A loss for each hook that is on nothing; `rung` is the one kind that they were held to.
-pub(super) fn losses(hooks: &[HookReport], rung: Option<Rung>) -> Vec<Loss> {
+pub(crate) fn findings(hooks: &[HookReport], rung: Option<Rung>) -> Vec<Loss> {
     let lost = hooks.iter().filter(|report| report.kind.is_none());
     lost.map(|report| {
         let (what, since) = told_by(report.hook);
@@ -34,14 +30,6 @@ pub(super) fn losses(hooks: &[HookReport], rung: Option<Rung>) -> Vec<Loss> {
         }
     })
     .collect()
-}
-
-/// What brings back what a rung loses: to leave the option out that holds the hooks to it, or else what `otherwise` says.
-pub(super) fn remedy(rung: Option<Rung>, otherwise: impl FnOnce() -> String) -> String {
-    match rung {
-        Some(_) => "leave --rung out".into(),
-        None => otherwise(),
-    }
 }
 
 /// Whether a kprobe, which this kernel has, was refused for want of permission.
@@ -158,7 +146,7 @@ mod tests {
             kind: Some(Kind::Fentry),
             ..lost("recv")
         };
-        let losses = losses(&[attached, lost("readable")], None);
+        let losses = findings(&[attached, lost("readable")], None);
         let [loss] = &losses[..] else {
             panic!("{losses:?}");
         };
@@ -176,7 +164,7 @@ mod tests {
             target: "sock_def_readable",
             reason: NOT_PERMITTED.into(),
         });
-        let losses = losses(&[report], None);
+        let losses = findings(&[report], None);
         assert_eq!(
             losses[0].remedy,
             "run as root, which kprobes take, or on Linux 6.3 or later"
@@ -185,7 +173,7 @@ mod tests {
 
     #[test]
     fn what_a_forced_rung_loses_comes_back_without_it() {
-        let losses = losses(&[lost("send_start")], Some(Rung::Syscall));
+        let losses = findings(&[lost("send_start")], Some(Rung::Syscall));
         assert_eq!(losses[0].remedy, "leave --rung out");
     }
 

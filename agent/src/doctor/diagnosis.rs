@@ -2,51 +2,27 @@
 //!
 //! Looks at nothing itself.
 
-use serde::Serialize;
-
-use crate::doctor::{
-    Facts,
-    filesystems::Tracefs,
-    gpus::{Gpus, Nvml},
-    host::{Host, RingBuffer},
-    lost_hooks,
-    probing::{Probing, SelfTest},
-    processes::{PidNamespace, UserNamespace},
-    security::Lockdown,
-    weak_hooks,
-};
 use crate::{
+    doctor::{
+        degraded_hooks,
+        facts::{
+            Facts,
+            filesystems::Tracefs,
+            gpus::{Gpus, Nvml},
+            host::{Host, RingBuffer},
+            probing::{Probing, SelfTest},
+            processes::{PidNamespace, UserNamespace},
+            security::Lockdown,
+        },
+        finding::{Loss, OLDER_LISTENERS, Weight},
+        missing_hooks,
+    },
     kernel::capabilities::{Capabilities, Capability},
     metrics::names,
 };
 
-/// Something that will be missing.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
-pub struct Loss {
-    /// How much it is.
-    pub weight: Weight,
-    /// What it is, in terms of the metrics.
-    pub what: String,
-    /// What is in the way.
-    pub why: String,
-    /// What would bring it back.
-    pub remedy: String,
-}
-
-/// How much is lost.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize)]
-#[serde(rename_all = "snake_case")]
-pub enum Weight {
-    /// Every request.
-    Everything,
-    /// Some figures, or those of some servers.
-    Some,
-    /// Nothing but what an option would add.
-    Option,
-}
-
 /// Every loss that follows from `facts`, the heaviest first.
-pub(super) fn losses(facts: &Facts) -> Vec<Loss> {
+pub(crate) fn findings(facts: &Facts) -> Vec<Loss> {
     let Facts {
         rung,
         host,
@@ -57,8 +33,12 @@ pub(super) fn losses(facts: &Facts) -> Vec<Loss> {
     losses.extend(of_capabilities(host));
     losses.extend(of_processes(host));
     if losses.iter().all(|loss| loss.weight != Weight::Everything) {
-        losses.extend(lost_hooks::losses(&probing.hooks, *rung));
-        losses.extend(weak_hooks::losses(&probing.hooks, host.preemption, *rung));
+        losses.extend(missing_hooks::findings(&probing.hooks, *rung));
+        losses.extend(degraded_hooks::findings(
+            &probing.hooks,
+            host.preemption,
+            *rung,
+        ));
     }
     losses.extend(of_gpus(gpus));
     losses.extend(of_tracefs(host.tracefs));
@@ -190,7 +170,7 @@ fn of_capabilities(host: &Host) -> Option<Loss> {
 fn of_processes(host: &Host) -> Option<Loss> {
     let what = match host.pid_namespace {
         PidNamespace::Host => return None,
-        PidNamespace::NestedWithOuterProc => lost_hooks::OLDER_LISTENERS,
+        PidNamespace::NestedWithOuterProc => OLDER_LISTENERS,
         PidNamespace::Nested => {
             "servers that are found by their command lines, and the names of processes: those of this pid namespace \
              have other ids on the host, and those outside are not seen; watched ports are"

@@ -88,7 +88,7 @@ impl fmt::Display for PidNamespace {
 }
 
 /// The option `hidepid` of the `/proc` in `/proc/self/mountinfo`, as it stands there; `None` if nothing is hidden.
-pub(super) fn hidepid(mountinfo: &str) -> Option<String> {
+pub(crate) fn hidepid(mountinfo: &str) -> Option<String> {
     // The last mount on a point is the one that is seen.
     let proc = mountinfo.lines().rev().find_map(|line| {
         let (mount, filesystem) = line.split_once(" - ")?;
