@@ -7,13 +7,12 @@ use std::{collections::HashMap, io::Write as _, sync::Arc};
 use anyhow::{Context as _, Result, ensure};
 use inferprobe::{
     catalogue::Catalogue,
-    exchange::table::Table,
-    ledger::Ledger,
-    metrics::{Format, Metrics, Selection},
-    workers::{
+    discovery::{
         registry::Registry,
         watch::{Target, Watch},
     },
+    metrics::{Format, Metrics, Selection},
+    pipeline::{Ledger, connections::Table},
 };
 use inferprobe_ebpf::abi::{Record, flag, kind, mode};
 use rustix::time::{ClockId, clock_gettime};

@@ -2,24 +2,21 @@
 //!
 //! Data goes one way: hook -> segment -> record -> message -> request -> identity -> observation -> family -> text.
 
-pub mod app;
+pub mod bpf;
 pub mod catalogue;
 pub mod cli;
 pub mod collectors;
+pub mod commands;
 pub mod config;
-pub mod demo;
+pub mod discovery;
 pub mod doctor;
 pub mod exchange;
-pub mod frontends;
-pub mod http;
+pub mod exporter;
 pub mod identity;
-pub mod kernel;
-pub mod latency;
-pub mod ledger;
 pub mod metrics;
+pub mod observation;
+pub mod pipeline;
 pub mod protocol;
 pub mod request_log;
 pub mod torchserve;
 pub mod usage;
-pub mod watcher;
-pub mod workers;

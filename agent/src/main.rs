@@ -4,11 +4,10 @@ use std::{io::IsTerminal as _, process::ExitCode};
 
 use clap::Parser as _;
 use inferprobe::{
-    app,
     cli::{Cli, Command, ServeArgs},
+    commands::{autoscale::options::Options, scale::Scale, serve},
     config::Config,
     doctor,
-    torchserve::{autoscale::options::Options, scale::Scale},
     usage::UsageError,
 };
 use tracing_subscriber::EnvFilter;
@@ -30,21 +29,21 @@ fn main() -> ExitCode {
     match cli.command {
         None => serve(&cli.serve),
         Some(Command::Serve(args)) => serve(&args),
-        Some(Command::DemoServer(args)) => ended(app::demo_server(&args)),
+        Some(Command::DemoServer(args)) => ended(serve::demo_server(&args)),
         Some(Command::Doctor(args)) => match doctor::Options::check(&args) {
-            Ok(options) => app::doctor(&options).map_or_else(
+            Ok(options) => serve::doctor(&options).map_or_else(
                 |err| ended(Err(err)),
                 |outcome| ExitCode::from(outcome.exit_code()),
             ),
             Err(err) => refused(&err),
         },
-        Some(Command::Scale(args)) => checked(Scale::check(&args), |scale| app::scale(&scale)),
-        Some(Command::Autoscale(args)) => checked(Options::check(&args), app::autoscale),
+        Some(Command::Scale(args)) => checked(Scale::check(&args), |scale| serve::scale(&scale)),
+        Some(Command::Autoscale(args)) => checked(Options::check(&args), serve::autoscale),
     }
 }
 
 fn serve(args: &ServeArgs) -> ExitCode {
-    checked(Config::load(args), app::serve)
+    checked(Config::load(args), serve::serve)
 }
 
 fn checked<T>(args: Result<T, UsageError>, run: impl FnOnce(T) -> anyhow::Result<()>) -> ExitCode {

@@ -9,9 +9,8 @@ use std::{
 use serde::Serialize;
 
 use crate::{
-    catalogue::route::Purpose,
-    exchange::{Exchange, WorkerExchange},
-    latency::Observation,
+    catalogue::route::Purpose, exchange::Exchange, observation::Observation,
+    torchserve::exchange::WorkerExchange,
 };
 
 /// A log that is being written.

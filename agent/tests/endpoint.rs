@@ -15,7 +15,7 @@ use std::{
 
 use flate2::read::GzDecoder;
 use inferprobe::{
-    http::{Endpoint, ProbeHealth, serve},
+    exporter::{Endpoint, ProbeHealth, serve},
     metrics::{Format, Metrics, Selection},
 };
 use tokio::sync::oneshot;

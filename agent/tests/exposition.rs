@@ -9,12 +9,13 @@ use std::{
 use inferprobe::{
     catalogue::route::Purpose,
     identity::Identity,
-    latency::{Inner, Observation, Protocol, Stages, Stream, WorkEnd, WorkerHop},
     metrics::{
         DiskSample, Format, GpuMemory, GpuSample, LiveWorker, MemorySample, Metrics, ProcessSample,
         Selection,
     },
+    observation::{Inner, Observation, Protocol, Stages, Stream},
     protocol::genai::Operation,
+    torchserve::timing::{WorkEnd, WorkerHop},
 };
 
 #[test]

@@ -9,7 +9,7 @@ use inferprobe::{
         Catalogue, Question,
         path::{Asked, PathPattern},
     },
-    http::query,
+    exporter::query,
     metrics::Selection,
     protocol::{
         grpc,
@@ -20,10 +20,10 @@ use inferprobe::{
         http2::{FrameReader, PREFACE, Part},
         json_model::{self, BodyModel},
         target::segments_of,
-        torchserve::{
-            command::{self, CommandReader},
-            reply::{self, ReplyReader},
-        },
+    },
+    torchserve::frames::{
+        command::{self, CommandReader},
+        reply::{self, ReplyReader},
     },
 };
 use proptest::{collection::vec, prelude::*};

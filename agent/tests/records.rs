@@ -5,10 +5,7 @@ use std::{
     cell::Cell,
 };
 
-use inferprobe::{
-    exchange::{event::Outcome, table::Table},
-    kernel::rings::RecordView,
-};
+use inferprobe::{bpf::maps::RecordView, exchange::event::Outcome, pipeline::connections::Table};
 use inferprobe_ebpf::abi::{Record, flag, kind, mode};
 use proptest::{collection::vec, prelude::*};
 

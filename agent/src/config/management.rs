@@ -1,8 +1,8 @@
 //! Where a TorchServe is asked about its workers: the address in its own file, else TorchServe's default.
 
 use crate::torchserve::{
+    management::url::{HttpUrl, UrlError},
     properties::TorchServeFile,
-    url::{HttpUrl, UrlError},
 };
 use crate::usage::{UsageError, invalid};
 

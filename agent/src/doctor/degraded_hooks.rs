@@ -4,11 +4,11 @@
 
 use crate::doctor::finding::{Loss, Weight, remedy};
 use crate::{
-    kernel::{
-        ladder::{HookReport, Kind, Rung},
+    bpf::{
+        attach_mode::{HookReport, Kind, Rung},
         preemption::Preemption,
     },
-    metrics::names,
+    metrics::families,
 };
 
 /// What is lost under load or by chance, with the hooks that there are; `rung` is the one kind that they were held to.
@@ -37,7 +37,7 @@ pub(crate) fn findings(
             what: format!(
                 "{} of a request that arrives while another kprobe runs on the same CPU: unknown, or that of its next \
                  segment",
-                names::REQUEST_QUEUE.name,
+                families::REQUEST_QUEUE.name,
             ),
             why: "the kernel does not run one kprobe within another".into(),
             remedy: better(newer),
@@ -52,7 +52,7 @@ pub(crate) fn findings(
             weight: Weight::Some,
             what: format!(
                 "now and then a request: {} counts what it comes from",
-                names::HOOK_SKIPPED.name
+                families::HOOK_SKIPPED.name
             ),
             why: format!(
                 "preemption is {preemption}, and the kernel runs no program of this kind on a CPU that was taken from a task \

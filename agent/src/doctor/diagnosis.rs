@@ -3,6 +3,7 @@
 //! Looks at nothing itself.
 
 use crate::{
+    bpf::capabilities::{Capabilities, Capability},
     doctor::{
         degraded_hooks,
         facts::{
@@ -17,8 +18,7 @@ use crate::{
         finding::{Loss, OLDER_LISTENERS, Weight},
         missing_hooks,
     },
-    kernel::capabilities::{Capabilities, Capability},
-    metrics::names,
+    metrics::families,
 };
 
 /// Every loss that follows from `facts`, the heaviest first.
@@ -143,8 +143,8 @@ fn of_capabilities(host: &Host) -> Option<Loss> {
         .flatten();
     let models = format!(
         "the model or version of some TorchServe workers of other users ({}, {}): their working folders cannot be read",
-        names::WORKERS.name,
-        names::WORKER_LOAD.name,
+        families::WORKERS.name,
+        families::WORKER_LOAD.name,
     );
     let remedy = format!(
         "run as root, as the servers' user, or grant {}",
@@ -195,9 +195,9 @@ fn of_processes(host: &Host) -> Option<Loss> {
 
 fn of_gpus(gpus: &Gpus) -> Option<Loss> {
     let all = [
-        names::GPU_UTILIZATION.name,
-        names::GPU_MEMORY_UTILIZATION.name,
-        names::GPU_MEMORY_USED.name,
+        families::GPU_UTILIZATION.name,
+        families::GPU_MEMORY_UTILIZATION.name,
+        families::GPU_MEMORY_USED.name,
     ]
     .join(", ");
     match &gpus.nvml {
@@ -242,7 +242,10 @@ fn of_tracefs(tracefs: Tracefs) -> Option<Loss> {
     };
     Some(Loss {
         weight: Weight::Option,
-        what: format!("{}: --accept-wait cannot be given", names::ACCEPT_WAIT.name),
+        what: format!(
+            "{}: --accept-wait cannot be given",
+            families::ACCEPT_WAIT.name
+        ),
         why: why.into(),
         remedy: remedy.into(),
     })

@@ -4,7 +4,7 @@
 
 use serde::Serialize;
 
-use crate::kernel::ladder::Rung;
+use crate::bpf::attach_mode::Rung;
 
 /// Something that will be missing.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]

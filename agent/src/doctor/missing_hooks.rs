@@ -3,12 +3,12 @@
 //! Does not know how hooks are attached.
 
 use crate::{
-    doctor::finding::{Loss, OLDER_LISTENERS, Weight, remedy},
-    kernel::{
+    bpf::{
         attach::NOT_PERMITTED,
-        ladder::{HookReport, Kind, Rung},
+        attach_mode::{HookReport, Kind, Rung},
     },
-    metrics::names,
+    doctor::finding::{Loss, OLDER_LISTENERS, Weight, remedy},
+    metrics::families,
 };
 
 /// A loss for each hook that is on nothing; `rung` is the one kind that they were held to.
@@ -51,23 +51,23 @@ fn told_by(hook: &str) -> (String, Option<&'static str>) {
         "send_start" => (
             format!(
                 "{}, {} of TCP answers whose first send is longer than 64 KiB; of others they include that send",
-                names::REQUEST_HANDLER.name,
-                names::HANDLER_TIME.name,
+                families::REQUEST_HANDLER.name,
+                families::HANDLER_TIME.name,
             ),
             Some("Linux 6.16"),
         ),
         "sendfile" => (
             format!(
                 "bytes that servers send with sendfile: {} and {} end before them",
-                names::REQUEST_DURATION.name,
-                names::STREAM_DURATION.name,
+                families::REQUEST_DURATION.name,
+                families::STREAM_DURATION.name,
             ),
             Some("Linux 6.5"),
         ),
         "state" => (
             format!(
                 "when connections close ({}), and TCP listeners that are newer than the agent",
-                names::UNFINISHED.name,
+                families::UNFINISHED.name,
             ),
             None,
         ),
@@ -78,15 +78,15 @@ fn told_by(hook: &str) -> (String, Option<&'static str>) {
         "exit" => (
             format!(
                 "when processes end: {} counts those of workers that are gone",
-                names::WORKERS.name
+                families::WORKERS.name
             ),
             None,
         ),
         "fork" => (
             format!(
                 "what children of servers answer, and when TorchServe's frontend hands requests on ({}, {})",
-                names::REQUEST_INNER_QUEUE.name,
-                names::QUEUE_TIME.name,
+                families::REQUEST_INNER_QUEUE.name,
+                families::QUEUE_TIME.name,
             ),
             None,
         ),
@@ -102,18 +102,18 @@ fn told_by(hook: &str) -> (String, Option<&'static str>) {
 /// The families that begin with a request's arrival.
 fn from_arrival() -> String {
     let families = [
-        &names::REQUEST_QUEUE,
-        &names::REQUEST_DURATION,
-        &names::STREAM_FIRST_BYTE,
-        &names::STREAM_FIRST_CHUNK,
-        &names::STREAM_DURATION,
-        &names::GEN_AI_FIRST_TOKEN,
-        &names::GEN_AI_DURATION,
+        &families::REQUEST_QUEUE,
+        &families::REQUEST_DURATION,
+        &families::STREAM_FIRST_BYTE,
+        &families::STREAM_FIRST_CHUNK,
+        &families::STREAM_DURATION,
+        &families::GEN_AI_FIRST_TOKEN,
+        &families::GEN_AI_DURATION,
     ];
     let torchserve = [
-        &names::QUEUE_TIME,
-        &names::TS_QUEUE_LATENCY,
-        &names::TS_INFERENCE_LATENCY,
+        &families::QUEUE_TIME,
+        &families::TS_QUEUE_LATENCY,
+        &families::TS_INFERENCE_LATENCY,
     ];
     format!(
         "{}; {} of servers other than TorchServe, and of TorchServe where its frontend is not seen to hand a request \
@@ -126,7 +126,7 @@ fn from_arrival() -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::kernel::{hooks::HOOKS, ladder::Refused};
+    use crate::bpf::{attach_mode::Refused, hooks::HOOKS};
 
     fn lost(hook: &'static str) -> HookReport {
         HookReport {

@@ -13,13 +13,13 @@ pub mod report;
 use std::path::PathBuf;
 
 use crate::{
+    bpf::attach_mode::Rung,
     cli::DoctorArgs,
     config::parse_rung,
     doctor::{
         facts::{Facts, gpus, host, probing},
         report::{Outcome, Report},
     },
-    kernel::ladder::Rung,
     usage::UsageError,
 };
 

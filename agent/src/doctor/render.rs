@@ -2,6 +2,10 @@
 
 use std::fmt::Write as _;
 
+use crate::bpf::{
+    capabilities::{Capabilities, Capability},
+    report::{self, kind_name},
+};
 use crate::doctor::{
     facts::{
         gpus::Nvml,
@@ -10,10 +14,6 @@ use crate::doctor::{
     },
     finding::Weight,
     report::Report,
-};
-use crate::kernel::{
-    capabilities::{Capabilities, Capability},
-    choice::{self, kind_name},
 };
 
 const WIDTH: usize = 100;
@@ -57,7 +57,7 @@ pub(crate) fn table(report: &Report) -> String {
             kind_name(report.kind),
             width = VALUE - INDENT
         );
-        row(&mut text, &label, REASON, &choice::why(report).join("; "));
+        row(&mut text, &label, REASON, &report::why(report).join("; "));
     }
     if let Some(refusal) = &facts.probing.refusal {
         // The remedy, behind the semicolon, stands below.

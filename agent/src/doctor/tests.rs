@@ -2,6 +2,11 @@
 
 use super::*;
 use crate::{
+    bpf::{
+        attach_mode::{HookReport, Kind, Refused},
+        capabilities::{Capabilities, Capability},
+        preemption::Preemption,
+    },
     doctor::{
         facts::{
             Facts,
@@ -14,11 +19,6 @@ use crate::{
         },
         finding::Weight,
         report::{Outcome, Report},
-    },
-    kernel::{
-        capabilities::{Capabilities, Capability},
-        ladder::{HookReport, Kind, Refused},
-        preemption::Preemption,
     },
 };
 

@@ -2,7 +2,10 @@
 //!
 //! Every kind of connection emits these events. Does not depend on: the connections.
 
-use crate::exchange::{Answer, Exchange, Peer, Request, WorkerExchange};
+use crate::{
+    exchange::{Answer, Exchange, Peer, Request},
+    torchserve::exchange::WorkerExchange,
+};
 
 /// Something that a record, a tick or a close brought about.
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -6,30 +6,20 @@
 //! does the same as `connection` with the frames of TorchServe's workers. `hops` joins the two by the request's number,
 //! `lines` by order where there is none. `coverage` counts bytes.
 
-pub mod answers;
-pub mod body;
+pub mod byte_accounting;
 pub mod chunks;
-pub mod connection;
-pub mod coverage;
 pub mod event;
-pub mod hops;
+pub mod http1;
 pub mod http2;
-pub mod lines;
+pub mod opaque;
 pub mod reads;
-pub mod requests;
-pub mod sequence;
-pub mod table;
-pub mod turns;
-pub mod worker;
+pub mod record_stream;
 
 use uuid::Uuid;
 
 use crate::{
     exchange::chunks::Chunks,
-    protocol::{
-        grpc::{ModelName, NamedBy},
-        torchserve::{command::Command, reply::Reply},
-    },
+    protocol::grpc::{ModelName, NamedBy},
 };
 
 /// One request as far as it was read.
@@ -117,34 +107,41 @@ impl Request {
     }
 }
 
-/// A frame that a TorchServe worker read, and its reply.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct WorkerExchange {
-    /// Where; `tgid` is the worker.
-    pub peer: Peer,
-    /// What the frontend asked.
-    pub command: Command,
-    /// When the worker wrote the last byte of its reply before, ns; `None` when that was not seen.
-    pub idle_since_ns: Option<u64>,
-    /// When the frontend's thread for the worker handed the frame on to be sent, ns; `None` when that was not seen.
-    pub handed_ns: Option<u64>,
-    /// First byte sent by the frontend, ns; `None` when that was not seen.
-    pub arrival_ns: Option<u64>,
-    /// Last byte read by the worker, ns.
-    pub last_read_ns: u64,
-    /// The reply, or its last part where it was streamed.
-    pub reply: Reply,
-    /// First reply byte handed to the kernel, ns; `None` when only its upper bound is known.
-    pub first_write_ns: Option<u64>,
-    /// Last reply byte handed to the kernel, ns.
-    pub last_write_ns: u64,
-    /// Last reply byte read by the frontend, ns; `None` when that was not seen.
-    pub taken_ns: Option<u64>,
-}
+#[cfg(test)]
+pub(crate) mod fixtures {
+    use super::*;
 
-impl WorkerExchange {
-    /// When the frontend had the whole reply, ns: as it read it, else as the worker wrote it.
-    pub fn replied_ns(&self) -> u64 {
-        self.taken_ns.unwrap_or(self.last_write_ns)
+    /// A request of 20 ns, a handler of 300 and an answer of 4,000.
+    pub(crate) fn exchange() -> Exchange {
+        Exchange {
+            peer: Peer {
+                cookie: 1,
+                tgid: 2,
+                local_port: Some(80),
+                peer_port: Some(81),
+                accepted_ns: None,
+            },
+            request: Request {
+                index: 0,
+                method: "POST".into(),
+                target: "/predictions/m".into(),
+                arrival_ns: Some(1_000),
+                first_read_ns: 1_001,
+                last_read_ns: 1_021,
+                bytes: 10,
+                complete: true,
+                named: None,
+            },
+            answer: Answer {
+                status: 200,
+                first_write_ns: 1_321,
+                first_write_bounded: false,
+                last_write_ns: Some(5_321),
+                bytes: 10,
+                request_id: None,
+                grpc_status: None,
+                chunks: None,
+            },
+        }
     }
 }

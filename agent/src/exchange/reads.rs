@@ -4,7 +4,7 @@
 
 use inferprobe_ebpf::abi::{ArrivalStep, Record, STEPS, flag};
 
-use crate::kernel::rings::RecordView;
+use crate::bpf::maps::RecordView;
 
 /// A read, or several that were told together.
 #[derive(Debug, Clone, Copy)]

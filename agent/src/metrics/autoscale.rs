@@ -7,7 +7,7 @@ use std::{
 
 use crate::metrics::{
     encode::{Format, Samples, Selection, Value},
-    names,
+    families,
 };
 
 /// The figures of one model, shared by the loop and its endpoint.
@@ -63,9 +63,9 @@ impl AutoscaleMetrics {
             let state = self.state();
             let integer = |count: u32| Value::Integer(u64::from(count));
             for (family, value) in [
-                (&names::AUTOSCALE_DESIRED, state.desired.map(integer)),
-                (&names::AUTOSCALE_ACTUAL, state.actual.map(integer)),
-                (&names::AUTOSCALE_QUEUE, state.queue_s.map(Value::Float)),
+                (&families::AUTOSCALE_DESIRED, state.desired.map(integer)),
+                (&families::AUTOSCALE_ACTUAL, state.actual.map(integer)),
+                (&families::AUTOSCALE_QUEUE, state.queue_s.map(Value::Float)),
             ] {
                 if let Some(value) = value {
                     samples.push(family, &model, value);
@@ -73,10 +73,14 @@ impl AutoscaleMetrics {
             }
             for (decision, count) in &state.decisions {
                 let labels = [&*self.model, *decision];
-                samples.push(&names::AUTOSCALE_DECISIONS, &labels, Value::Integer(*count));
+                samples.push(
+                    &families::AUTOSCALE_DECISIONS,
+                    &labels,
+                    Value::Integer(*count),
+                );
             }
         }
-        samples.encode_table(names::AUTOSCALE_FAMILIES, selection, format)
+        samples.encode_table(families::AUTOSCALE_FAMILIES, selection, format)
     }
 
     fn state(&self) -> MutexGuard<'_, State> {

@@ -17,8 +17,8 @@ use prometheus_client::{
 };
 
 use crate::metrics::{
+    families::{AUTOSCALE_FAMILIES, FAMILIES, Family, Kind},
     histogram::Histogram,
-    names::{AUTOSCALE_FAMILIES, FAMILIES, Family, Kind},
 };
 
 /// A text format of the exposition.

@@ -7,12 +7,12 @@ use std::collections::BTreeMap;
 
 use crate::metrics::{
     encode::Samples,
+    families,
     histogram::{GEN_AI_DURATION, GEN_AI_FIRST_TOKEN, GEN_AI_OUTPUT_TOKEN, Histogram},
-    names,
 };
 use crate::{
     identity::Identity,
-    latency::{Observation, Stream},
+    observation::{Observation, Stream},
     protocol::genai::Operation,
 };
 
@@ -95,14 +95,14 @@ impl GenAi {
         for ((operation, error), histogram) in &self.durations {
             let name = operation.name();
             let labels = [&**model, version, server, name, server, model, error];
-            samples.push_histogram(&names::GEN_AI_DURATION, &labels, histogram);
+            samples.push_histogram(&families::GEN_AI_DURATION, &labels, histogram);
         }
         for (operation, streamed) in &self.streamed {
             let name = operation.name();
             let labels = [&**model, version, server, name, server, model];
             for (family, histogram) in [
-                (&names::GEN_AI_FIRST_TOKEN, &streamed.first_token),
-                (&names::GEN_AI_OUTPUT_TOKEN, &streamed.output_token),
+                (&families::GEN_AI_FIRST_TOKEN, &streamed.first_token),
+                (&families::GEN_AI_OUTPUT_TOKEN, &streamed.output_token),
             ] {
                 samples.push_histogram(family, &labels, histogram);
             }

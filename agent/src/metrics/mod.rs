@@ -3,12 +3,12 @@
 //! Observations and figures go in, text comes out. Nothing here reads the system or knows of HTTP.
 
 mod autoscale;
-mod bounds;
+mod cardinality;
 mod encode;
-mod figures;
+pub mod families;
+mod gauges;
 mod gen_ai;
 mod histogram;
-pub mod names;
 mod requests;
 mod streams;
 mod torchserve;
@@ -21,16 +21,16 @@ use std::{
 
 pub use autoscale::AutoscaleMetrics;
 pub use encode::{Format, Selection};
-pub use figures::{DiskSample, GpuMemory, GpuSample, MemorySample, ProcessSample};
+pub use gauges::{DiskSample, GpuMemory, GpuSample, MemorySample, ProcessSample};
 pub use torchserve::LiveWorker;
 
 use crate::metrics::{
     encode::{Samples, Value},
-    figures::{Expiring, Figures},
+    gauges::{Expiring, Figures},
     requests::Requests,
     torchserve::Workers,
 };
-use crate::{exchange::coverage::Tally, latency::Observation};
+use crate::{exchange::byte_accounting::Tally, observation::Observation};
 
 /// The state of every family. Each call holds a lock for a moment; [`Metrics::encode`] holds it only
 /// while it copies the numbers.
@@ -205,14 +205,14 @@ impl Metrics {
     fn samples(&self, now: Instant) -> Samples {
         let mut samples = Samples::default();
         let version = env!("CARGO_PKG_VERSION");
-        samples.push(&names::BUILD_INFO, &[version], Value::Integer(1));
+        samples.push(&families::BUILD_INFO, &[version], Value::Integer(1));
         let state = self.state();
         state.requests.collect(&self.hostname, &mut samples);
         state.workers.collect(&self.hostname, &mut samples);
         state.figures.collect(&self.hostname, now, &mut samples);
         for (family, totals) in [
-            (&names::RECORDS_LOST, &state.lost),
-            (&names::UNFINISHED, &state.unfinished),
+            (&families::RECORDS_LOST, &state.lost),
+            (&families::UNFINISHED, &state.unfinished),
         ] {
             for (reason, total) in totals {
                 samples.push(family, &[*reason], Value::Integer(*total));
@@ -225,17 +225,17 @@ impl Metrics {
                 Liveness::Down => false,
             };
             let value = Value::Integer(u64::from(up));
-            samples.push(&names::COLLECTOR_UP, &[*collector], value);
+            samples.push(&families::COLLECTOR_UP, &[*collector], value);
         }
         for (hook, kind) in &state.hooks {
-            samples.push(&names::HOOK_INFO, &[*hook, *kind], Value::Integer(1));
+            samples.push(&families::HOOK_INFO, &[*hook, *kind], Value::Integer(1));
         }
         for (program, count) in &state.skipped {
-            samples.push(&names::HOOK_SKIPPED, &[*program], Value::Integer(*count));
+            samples.push(&families::HOOK_SKIPPED, &[*program], Value::Integer(*count));
         }
         for (index, count) in &state.gpu_errors {
             let device = index.to_string();
-            samples.push(&names::GPU_ERRORS, &[&device], Value::Integer(*count));
+            samples.push(&families::GPU_ERRORS, &[&device], Value::Integer(*count));
         }
         samples
     }

@@ -4,10 +4,10 @@
 
 use crate::metrics::{
     encode::{Samples, Value},
+    families,
     histogram::{CHUNKS, Histogram},
-    names,
 };
-use crate::{identity::Identity, latency::Stream};
+use crate::{identity::Identity, observation::Stream};
 
 /// Streamed answers of one model and server.
 #[derive(Debug)]
@@ -69,11 +69,11 @@ impl Streams {
             server,
         } = identity;
         for (family, histogram) in [
-            (&names::STREAM_FIRST_BYTE, &self.first_byte),
-            (&names::STREAM_FIRST_CHUNK, &self.first_chunk),
-            (&names::STREAM_GAP, &self.gap),
-            (&names::STREAM_DURATION, &self.duration),
-            (&names::STREAM_CHUNKS, &self.chunks),
+            (&families::STREAM_FIRST_BYTE, &self.first_byte),
+            (&families::STREAM_FIRST_CHUNK, &self.first_chunk),
+            (&families::STREAM_GAP, &self.gap),
+            (&families::STREAM_DURATION, &self.duration),
+            (&families::STREAM_CHUNKS, &self.chunks),
         ] {
             samples.push_histogram(family, &[model, version, server], histogram);
         }
@@ -99,7 +99,7 @@ impl Unknown {
             ("time_to_first_byte", self.first_byte),
             ("time_to_first_chunk", self.first_chunk),
         ] {
-            samples.push(&names::STREAM_UNKNOWN, &[figure], Value::Integer(count));
+            samples.push(&families::STREAM_UNKNOWN, &[figure], Value::Integer(count));
         }
     }
 }

@@ -7,12 +7,13 @@ use std::collections::BTreeMap;
 
 use crate::metrics::{
     encode::{Samples, Value},
+    families,
     histogram::Histogram,
-    names,
 };
 use crate::{
     identity::Identity,
-    latency::{GRPC_INTERNAL, Inner, Observation, Protocol, WorkEnd, WorkerHop},
+    observation::{GRPC_INTERNAL, Inner, Observation, Protocol},
+    torchserve::timing::{WorkEnd, WorkerHop},
 };
 
 /// What TorchServe counts of one model and version.
@@ -159,8 +160,8 @@ impl LastTimes {
     /// Adds both series to `samples`.
     pub(super) fn collect(&self, hostname: &str, samples: &mut Samples) {
         for (family, ns) in [
-            (&names::QUEUE_TIME, self.queue_ns),
-            (&names::WORKER_THREAD_TIME, self.worker_thread_ns),
+            (&families::QUEUE_TIME, self.queue_ns),
+            (&families::WORKER_THREAD_TIME, self.worker_thread_ns),
         ] {
             if let Some(ns) = ns {
                 let value = Value::Float(ns_to_whole_ms_f64(ns));
@@ -189,8 +190,8 @@ pub(super) fn collect_served<'a>(
     }
     for (model, (handler, prediction)) in last {
         for (family, last) in [
-            (&names::HANDLER_TIME, handler),
-            (&names::PREDICTION_TIME, prediction),
+            (&families::HANDLER_TIME, handler),
+            (&families::PREDICTION_TIME, prediction),
         ] {
             if let Some(Last { ns, .. }) = last {
                 let value = Value::Float(ns_to_centi_ms_f64(ns));
@@ -201,10 +202,10 @@ pub(super) fn collect_served<'a>(
     for ((model, version), served) in by_model_version {
         let labels = [model, version, hostname];
         let requests = Value::Float(served.requests as f64);
-        samples.push(&names::TS_INFERENCE_REQUESTS, &labels, requests);
+        samples.push(&families::TS_INFERENCE_REQUESTS, &labels, requests);
         for (family, ns) in [
-            (&names::TS_INFERENCE_LATENCY, served.latency_ns),
-            (&names::TS_QUEUE_LATENCY, served.queue_ns),
+            (&families::TS_INFERENCE_LATENCY, served.latency_ns),
+            (&families::TS_QUEUE_LATENCY, served.queue_ns),
         ] {
             if let Some(ns) = ns {
                 samples.push(family, &labels, Value::Float(ns_to_us_f64(ns)));
@@ -263,7 +264,11 @@ impl Workers {
         }
         for (name, ns) in load_ns {
             let value = Value::Float(ns_to_whole_ms_f64(ns));
-            samples.push(&names::WORKER_LOAD_TIME, &[name, "Host", hostname], value);
+            samples.push(
+                &families::WORKER_LOAD_TIME,
+                &[name, "Host", hostname],
+                value,
+            );
         }
         let labels = |identity: &Identity| {
             let Identity {
@@ -276,12 +281,12 @@ impl Workers {
         for (identity, count) in alive {
             let labels = labels(identity);
             let labels = labels.each_ref().map(|label| &**label);
-            samples.push(&names::WORKERS, &labels, Value::Integer(count));
+            samples.push(&families::WORKERS, &labels, Value::Integer(count));
         }
         for (identity, histogram) in &self.load {
             let labels = labels(identity);
             let labels = labels.each_ref().map(|label| &**label);
-            samples.push_histogram(&names::WORKER_LOAD, &labels, histogram);
+            samples.push_histogram(&families::WORKER_LOAD, &labels, histogram);
         }
     }
 }
@@ -310,8 +315,9 @@ mod tests {
     use super::*;
     use crate::{
         catalogue::route::Purpose,
-        latency::{Stages, WorkerHop},
         metrics::encode::{Format, Selection},
+        observation::Stages,
+        torchserve::timing::WorkerHop,
     };
 
     const STAGES: Stages = Stages {

@@ -7,5 +7,4 @@ pub mod http1;
 pub mod http2;
 pub mod json_model;
 pub mod target;
-pub mod torchserve;
 pub mod zmtp;

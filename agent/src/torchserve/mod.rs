@@ -1,10 +1,13 @@
 //! What is read from TorchServe's own configuration, and asked over its own interfaces; nothing here measures.
 
-mod arguments;
-pub mod autoscale;
-pub mod fetch;
-pub mod lookup;
+pub mod by_id;
+pub mod by_order;
+pub mod connection;
+pub mod dispatch;
+pub mod exchange;
+pub mod frames;
+pub mod join;
 pub mod management;
 pub mod properties;
-pub mod scale;
-pub mod url;
+pub mod timing;
+pub mod worker;

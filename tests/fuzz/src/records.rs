@@ -1,6 +1,6 @@
 //! Records as the kernel half sends them up, and as it never would: through every kind of connection.
 
-use inferprobe::exchange::{event::Outcome, table::Table};
+use inferprobe::{exchange::event::Outcome, pipeline::connections::Table};
 use inferprobe_ebpf::abi::{ArrivalStep, PAYLOAD_CAP, ProgressSlot, Record, flag, kind};
 
 /// Bytes that describe a step; the payload of a record follows them.

@@ -1,7 +1,7 @@
 //! Query strings of a scrape, and the model that a JSON body names.
 
 use inferprobe::{
-    http::query,
+    exporter::query,
     protocol::json_model::{self, BodyModel},
 };
 use serde_json::Value;

@@ -2,7 +2,7 @@
 
 use std::fmt::Debug;
 
-use inferprobe::protocol::torchserve::{
+use inferprobe::torchserve::frames::{
     FrameReader, Grammar, command::CommandReader, reply::ReplyReader,
 };
 

@@ -12,8 +12,8 @@ pub mod security;
 use serde::Serialize;
 
 use crate::{
+    bpf::attach_mode::Rung,
     doctor::facts::{gpus::Gpus, host::Host, probing::Probing},
-    kernel::ladder::Rung,
 };
 
 /// What was found on this host.

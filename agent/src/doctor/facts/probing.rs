@@ -4,12 +4,12 @@
 
 use serde::{Serialize, Serializer};
 
-use crate::kernel::{
-    choice::kind_name,
-    ladder::{HookReport, Refused, Rung},
+use crate::bpf::{
+    attach_mode::{HookReport, Refused, Rung},
     loader::{Probes, SELF_TEST},
     options::Wanted,
     preflight,
+    report::kind_name,
 };
 
 /// What came of the try.

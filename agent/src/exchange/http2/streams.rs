@@ -7,9 +7,9 @@ use std::collections::BTreeMap;
 use crate::{
     exchange::{
         Answer, Peer, Request,
-        answers::Writes,
         chunks::{Chunks, Framing},
         event::{Loss, Outcome, Unfinished, pair},
+        http1::responses::Writes,
         http2::messages::Messages,
         reads::Reads,
     },

@@ -1,8 +1,9 @@
 use super::*;
 use crate::{
-    latency::{Stages, WorkEnd, WorkerHop},
     metrics::encode::{Format, Selection},
+    observation::Stages,
     protocol::genai::Operation,
+    torchserve::timing::{WorkEnd, WorkerHop},
 };
 
 const KNOWN: Stages = Stages {

@@ -3,7 +3,7 @@
 use inferprobe_ebpf::abi::{Record, mode};
 
 use super::*;
-use crate::exchange::table::Table;
+use crate::pipeline::connections::Table;
 
 const ASK_H2C: &[u8] = b"GET /slow HTTP/1.1\r\nConnection: Upgrade, HTTP2-Settings\r\nUpgrade: h2c\r\nHTTP2-Settings: AAAA\r\n\r\n";
 const AGREED: &[u8] = b"HTTP/1.1 101 \r\nconnection: upgrade\r\nupgrade: h2c\r\n\r\n";

@@ -1,0 +1,98 @@
+//! What the kernel half needs to know of the running kernel: field offsets, and the system call layout.
+
+use inferprobe_ebpf::host::{Host, Offsets, SyscallAbi};
+
+use crate::bpf::btf::{BtfError, Types};
+
+/// Resolves every offset from the kernel's BTF.
+pub fn resolve(types: &Types<'_>) -> Result<Offsets, BtfError> {
+    Ok(Offsets {
+        skc_family: types.offset("sock_common", "skc_family")?,
+        skc_state: types.offset("sock_common", "skc_state")?,
+        skc_num: types.offset("sock_common", "skc_num")?,
+        skc_dport: types.offset("sock_common", "skc_dport")?,
+        skc_net: types.offset("sock_common", "skc_net.net")?,
+        sk_protocol: types.offset("sock", "sk_protocol")?,
+        sk_socket: types.offset("sock", "sk_socket")?,
+        socket_inode: types.offset("socket_alloc", "vfs_inode.i_ino")?,
+        sk_type: types.offset("sock", "sk_type")?,
+        sk_receive_qlen: types.offset("sock", "sk_receive_queue.qlen")?,
+        sk_peer_pid: types.offset("sock", "sk_peer_pid")?,
+        tcp_copied_seq: types.offset("tcp_sock", "copied_seq")?,
+        tcp_rcv_nxt: types.offset("tcp_sock", "rcv_nxt")?,
+        unix_addr: types.offset("unix_sock", "addr")?,
+        unix_peer: types.offset("unix_sock", "peer")?,
+        pid_nr: types.offset("pid", "numbers.nr")?,
+        task_pid: types.offset("task_struct", "pid")?,
+        task_tgid: types.offset("task_struct", "tgid")?,
+        socket_sk: types.offset("socket", "sk")?,
+        task_signal: types.offset("task_struct", "signal")?,
+        signal_live: types.offset("signal_struct", "live")?,
+        task_files: types.offset("task_struct", "files")?,
+        files_fdt: types.offset("files_struct", "fdt")?,
+        fdtable_fd: types.offset("fdtable", "fd")?,
+        file_private_data: types.offset("file", "private_data")?,
+        file_inode: types.offset("file", "f_inode")?,
+        inode_mode: types.offset("inode", "i_mode")?,
+        msg_iter: types.offset("msghdr", "msg_iter")?,
+        iter_kind: types.offset_of_any("iov_iter", &["iter_type", "type"])?,
+        iter_vectors: types.offset_of_any("iov_iter", &["__iov", "iov"])?,
+        iter_count: types.offset("iov_iter", "nr_segs")?,
+        // Of kernels before 6.0, which have no such kind, it is not looked at.
+        iter_buffer: types.offset_of_any("iov_iter", &["ubuf", "iov_offset"])?,
+        iter_offset: types.offset("iov_iter", "iov_offset")?,
+    })
+}
+
+/// What the kernel can do, with nothing wanted of it.
+pub fn host(types: &Types<'_>) -> Host {
+    // Up to 5.13 the kind is a bit of a word, whose lowest bit is the direction.
+    let is_word = types.offset("iov_iter", "iter_type").is_err();
+    Host {
+        payload: 0,
+        accept_wait: 0,
+        twice: 0,
+        kernel_vectors: 0,
+        iter_kind_mask: if is_word { 0xfe } else { 0xff },
+        iter_is_vectors: types.enumerator("ITER_IOVEC").unwrap_or(u32::MAX),
+        iter_is_buffer: types.enumerator("ITER_UBUF").unwrap_or(u32::MAX),
+    }
+}
+
+/// System calls of x86-64 (arch/x86/entry/syscalls/syscall_64.tbl) and its `struct pt_regs`.
+#[cfg(target_arch = "x86_64")]
+pub const SYSCALLS: SyscallAbi = SyscallAbi {
+    nr: 120,
+    arg0: 112,
+    arg1: 104,
+    arg2: 96,
+    arg3: 56,
+    read: 0,
+    readv: 19,
+    recvfrom: 45,
+    recvmsg: 47,
+    write: 1,
+    writev: 20,
+    sendto: 44,
+    sendmsg: 46,
+    sendfile: 40,
+};
+
+/// System calls of arm64 (include/uapi/asm-generic/unistd.h) and its `struct pt_regs`.
+#[cfg(target_arch = "aarch64")]
+pub const SYSCALLS: SyscallAbi = SyscallAbi {
+    nr: 280,
+    arg0: 0,
+    arg1: 8,
+    arg2: 16,
+    arg3: 24,
+    read: 63,
+    readv: 65,
+    recvfrom: 207,
+    recvmsg: 212,
+    write: 64,
+    writev: 66,
+    sendto: 206,
+    sendmsg: 211,
+    sendfile: 71,
+};

@@ -1,0 +1,191 @@
+//! The loop: scrape, describe, decide, print, scale; and the endpoint beside it.
+//!
+//! Everything that waits is here. What is decided is `decision.rs`'s.
+
+use std::{
+    io::{self, Write as _},
+    sync::{Arc, Mutex, PoisonError},
+    time::{Duration, Instant, SystemTime},
+};
+
+use anyhow::{Context as _, Result, anyhow};
+use hyper::{Method, StatusCode};
+use tokio::{
+    net::TcpListener,
+    signal::unix::{SignalKind, signal},
+    time::{MissedTickBehavior, interval},
+};
+use tracing::{info, warn};
+
+use crate::commands::autoscale::{
+    decision::{Scaler, Verdict},
+    options::Options,
+    queue::Reading,
+    report,
+};
+use crate::{
+    exporter::{self, source::Pages},
+    metrics::{AutoscaleMetrics, Format, Selection},
+    torchserve::management::http_client::{self, Limits},
+};
+
+/// What a scrape of the agent may take; its families have a few thousand series at most.
+const SCRAPE_LIMITS: Limits = Limits {
+    time: Duration::from_secs(5),
+    body_bytes: 8 << 20,
+};
+
+/// Decides at each interval until a signal ends it; scaling that TorchServe has begun is left to it.
+pub async fn run(options: Options) -> Result<()> {
+    let mut terminate = signal(SignalKind::terminate()).context("handle SIGTERM")?;
+    let mut interrupt = signal(SignalKind::interrupt()).context("handle SIGINT")?;
+    let listen = options.listen;
+    let listener = TcpListener::bind(listen).await.with_context(|| {
+        format!("--listen {listen}: cannot listen there; choose another address, or stop what uses the port (ss -ltnp shows it)")
+    })?;
+    let address = listener
+        .local_addr()
+        .context("read back the listening address")?;
+    options.management.describe(&options.model).await?;
+    if options.policy.min == 0 {
+        warn!(
+            "--min 0: without workers TorchServe answers requests 503, and the first such answer brings a worker back"
+        );
+    }
+    info!(
+        model = options.model.name,
+        dry_run = options.dry_run,
+        "deciding; own figures on http://{address}/metrics"
+    );
+    let shown = Arc::new(Shown {
+        metrics: AutoscaleMetrics::new(&options.model.name, Verdict::ALL.map(Verdict::word)),
+        missing: Mutex::new(Some("nothing was decided yet".into())),
+    });
+    let mut ended = Ok(());
+    let stopped = async {
+        tokio::select! {
+            _ = terminate.recv() => {}
+            _ = interrupt.recv() => {}
+            outcome = decide_on(&options, &shown) => ended = outcome,
+        }
+    };
+    exporter::serve(listener, shown.clone(), stopped).await;
+    ended
+}
+
+/// What the endpoint shows.
+struct Shown {
+    metrics: AutoscaleMetrics,
+    /// Why the last decision had to do without a figure.
+    missing: Mutex<Option<String>>,
+}
+
+impl Pages for Shown {
+    fn metrics(&self, selection: &Selection, format: Format) -> String {
+        self.metrics.encode(selection, format)
+    }
+
+    fn health(&self) -> Result<String, String> {
+        let missing = self.missing.lock();
+        match &*missing.unwrap_or_else(PoisonError::into_inner) {
+            None => Ok("ok: deciding".into()),
+            Some(missing) => Err(format!("not deciding: {missing}")),
+        }
+    }
+}
+
+/// Decides for ever; ends only when nobody takes its lines any more.
+async fn decide_on(options: &Options, shown: &Shown) -> Result<()> {
+    let mut scaler = Scaler::new(options.policy);
+    let mut before = None;
+    let mut ticks = interval(options.interval);
+    ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    loop {
+        ticks.tick().await;
+        step(options, shown, &mut scaler, &mut before).await?;
+    }
+}
+
+async fn step(
+    options: &Options,
+    shown: &Shown,
+    scaler: &mut Scaler,
+    before: &mut Option<Reading>,
+) -> Result<()> {
+    let reading = scrape(options).await;
+    // A mean is of one interval: what an earlier scrape said does not stand in for one that is missing.
+    let last = std::mem::replace(before, reading.as_ref().ok().copied());
+    let queue = reading.and_then(|reading| Ok(reading.since(last.as_ref())?));
+    let queue = queue.map_err(|err| format!("{err:#}"));
+    let workers = options.management.describe(&options.model).await;
+    let workers = workers.map_err(|err| format!("{err:#}"));
+    let decision = scaler.decide(
+        queue.as_ref().map_err(String::as_str),
+        workers.as_ref().map_err(String::as_str),
+        Instant::now(),
+    );
+
+    shown
+        .metrics
+        .set_actual(workers.as_ref().ok().map(|workers| workers.ready));
+    if let (Ok(queue), Ok(workers)) = (&queue, &workers) {
+        // Without a request there is no wait; without one that finished it is not known.
+        let none = (workers.pending == 0).then_some(0.0);
+        if let Some(mean_ms) = queue.mean_ms().or(none) {
+            shown.metrics.set_queue_s(mean_ms / 1000.0);
+        }
+    }
+    shown
+        .metrics
+        .decided(decision.verdict.word(), decision.desired);
+    let missing = (decision.verdict == Verdict::Unknown).then(|| decision.reason.clone());
+    *shown.missing.lock().unwrap_or_else(PoisonError::into_inner) = missing;
+    print(&report::line(
+        SystemTime::now(),
+        &options.model.name,
+        queue.as_ref().ok(),
+        workers.as_ref().ok(),
+        &decision,
+    ))
+    .context("print a decision")?;
+
+    let Some(desired) = decision.change().filter(|_| !options.dry_run) else {
+        return Ok(());
+    };
+    // TorchServe keeps what lies between its bounds: only equal ones end a worker.
+    let scaled = options
+        .management
+        .scale(&options.model, desired, desired, false);
+    if let Err(err) = scaled.await {
+        warn!("workers not changed: {err:#}");
+    }
+    scaler.changed(Instant::now());
+    Ok(())
+}
+
+/// What the agent says of the model.
+async fn scrape(options: &Options) -> Result<Reading> {
+    let url = &options.metrics;
+    let answer = http_client::fetch(Method::GET, url, None, SCRAPE_LIMITS).await;
+    let answer = answer.map_err(|err| {
+        anyhow!(
+            "agent not reached at http://{}: {err}; start it, or give its endpoint as --metrics",
+            url.authority()
+        )
+    })?;
+    if answer.status != StatusCode::OK {
+        return Err(anyhow!(
+            "agent at http://{} answered {}; give its endpoint as --metrics",
+            url.authority(),
+            answer.status.as_u16()
+        ));
+    }
+    let page = String::from_utf8_lossy(&answer.body);
+    Ok(Reading::of(&page, &options.model)?)
+}
+
+fn print(line: &str) -> io::Result<()> {
+    let mut stdout = io::stdout().lock();
+    writeln!(stdout, "{line}")?;
+    stdout.flush()
+}

@@ -1,0 +1,410 @@
+//! Command line and configuration file, checked and joined into one [`Config`].
+//!
+//! Flags win over the file, the file over TorchServe's own file, that over the defaults; watch lists add up. Every
+//! error is one line that names the input and the remedy. Nothing here opens sockets or the kernel.
+
+pub(crate) mod listen;
+mod management;
+mod refresh;
+
+use std::{
+    fs, io,
+    net::SocketAddr,
+    path::{Path, PathBuf},
+    sync::Arc,
+    time::Duration,
+};
+
+use serde::Deserialize;
+
+use crate::{
+    bpf::attach_mode::{Rung, UnknownRung},
+    catalogue::{Catalogue, entry::FileServer},
+    cli::ServeArgs,
+    discovery::watch::{Target, Watch},
+    torchserve::{management::url::HttpUrl, properties::TorchServeFile},
+    usage::{UsageError, invalid, parse_regex},
+};
+
+/// A checked configuration.
+#[derive(Debug, Clone)]
+pub struct Config {
+    /// Where the endpoint listens.
+    pub listen: SocketAddr,
+    /// What to watch beside the servers recognised by themselves.
+    pub watches: Vec<Watch>,
+    /// The servers that are recognised.
+    pub catalogue: Arc<Catalogue>,
+    /// Time between readings of host and GPU figures.
+    pub refresh: Duration,
+    /// Mount point that the disk figures are of.
+    pub disk_mount: PathBuf,
+    /// NVML library to load instead of the system's.
+    pub nvml_library: Option<PathBuf>,
+    /// Whether to attach the probes.
+    pub probes: bool,
+    /// Whether to read the beginnings of requests and answers.
+    pub payload: bool,
+    /// Whether to measure how long connections wait to be accepted.
+    pub accept_wait: bool,
+    /// The one kind of hook that the probes are held to.
+    pub rung: Option<Rung>,
+    /// File that takes one JSON line per finished request.
+    pub request_log: Option<PathBuf>,
+    /// Whether to start the example server when nothing else is there.
+    pub demo: bool,
+    /// What TorchServe's own file says, if it is given.
+    pub torchserve: Option<TorchServeFile>,
+    /// Where a TorchServe is asked about its workers.
+    pub management: HttpUrl,
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct FileConfig {
+    listen: Option<String>,
+    refresh_interval_s: Option<u64>,
+    disk_mount: Option<PathBuf>,
+    nvml_library: Option<PathBuf>,
+    probes: Option<bool>,
+    payload: Option<bool>,
+    accept_wait: Option<bool>,
+    request_log: Option<PathBuf>,
+    ts_config: Option<PathBuf>,
+    #[serde(default)]
+    watch: Vec<FileWatch>,
+    #[serde(default)]
+    server: Vec<FileServer>,
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct FileWatch {
+    port: Option<u16>,
+    exe: Option<String>,
+    model: Option<String>,
+    version: Option<String>,
+    server: Option<String>,
+}
+
+impl Config {
+    /// Checks the command line and the files it names, and joins them.
+    pub fn load(args: &ServeArgs) -> Result<Self, UsageError> {
+        let file = match &args.config {
+            None => FileConfig::default(),
+            Some(path) => {
+                let text =
+                    fs::read_to_string(path).map_err(unreadable("--config", "TOML", path))?;
+                parse_file(&path.display().to_string(), &text)?
+            }
+        };
+        let torchserve = match (&args.ts_config, &file.ts_config) {
+            (Some(flag), _) => Some(read_torchserve("--ts-config", flag)?),
+            (None, Some(key)) => Some(read_torchserve("ts_config", key)?),
+            (None, None) => None,
+        };
+        join(args, file, torchserve)
+    }
+}
+
+fn read_torchserve(name: &'static str, path: &Path) -> Result<TorchServeFile, UsageError> {
+    let bytes = fs::read(path).map_err(unreadable(name, "config.properties", path))?;
+    TorchServeFile::parse(&path.display().to_string(), &bytes)
+}
+
+fn unreadable(
+    name: &'static str,
+    kind: &'static str,
+    path: &Path,
+) -> impl FnOnce(io::Error) -> UsageError {
+    let path = path.display().to_string();
+    move |source| UsageError::Unreadable {
+        name,
+        kind,
+        path,
+        source,
+    }
+}
+
+fn parse_file(path: &str, text: &str) -> Result<FileConfig, UsageError> {
+    toml::from_str(text).map_err(|err: toml::de::Error| {
+        let line = err
+            .span()
+            .map_or(1, |span| 1 + text[..span.start].matches('\n').count());
+        UsageError::Malformed {
+            path: path.to_owned(),
+            line,
+            message: err.message().replace('\n', " "),
+        }
+    })
+}
+
+fn join(
+    args: &ServeArgs,
+    file: FileConfig,
+    torchserve: Option<TorchServeFile>,
+) -> Result<Config, UsageError> {
+    let listen = match (&args.listen, &file.listen) {
+        (Some(flag), _) => Some(("--listen", flag.as_str())),
+        (None, Some(key)) => Some(("listen", key.as_str())),
+        (None, None) => None,
+    };
+    let listen = listen::choose(listen, torchserve.as_ref())?;
+    let refresh_s = match (args.refresh_interval, file.refresh_interval_s) {
+        (Some(flag), _) => Some(("--refresh-interval", flag)),
+        (None, Some(key)) => Some(("refresh_interval_s", key)),
+        (None, None) => None,
+    };
+    let refresh = refresh::choose(refresh_s, torchserve.as_ref())?;
+    let mut watches = Vec::new();
+    for port in &args.watch_port {
+        watches.push(Watch::unnamed(Target::Port(parse_port(
+            "--watch-port",
+            port,
+        )?)));
+    }
+    for exe in &args.watch_exe {
+        watches.push(Watch::unnamed(Target::Exe(parse_regex(
+            "--watch-exe",
+            exe,
+        )?)));
+    }
+    for (index, entry) in file.watch.into_iter().enumerate() {
+        watches.push(check_watch(index + 1, entry)?);
+    }
+    Ok(Config {
+        listen,
+        watches,
+        catalogue: Arc::new(Catalogue::new(file.server)?),
+        refresh,
+        disk_mount: args
+            .disk_mount
+            .clone()
+            .or(file.disk_mount)
+            .unwrap_or_else(|| "/".into()),
+        nvml_library: args.nvml_library.clone().or(file.nvml_library),
+        probes: !args.no_probes && file.probes.unwrap_or(true),
+        payload: !args.no_payload && file.payload.unwrap_or(true),
+        accept_wait: args.accept_wait || file.accept_wait.unwrap_or(false),
+        rung: args.rung.as_deref().map(parse_rung).transpose()?,
+        request_log: args.request_log.clone().or(file.request_log),
+        demo: args.demo,
+        management: management::choose(torchserve.as_ref())?,
+        torchserve,
+    })
+}
+
+/// Checks the value of `--rung`.
+pub(crate) fn parse_rung(value: &str) -> Result<Rung, UsageError> {
+    value
+        .parse()
+        .map_err(|err: UnknownRung| UsageError::Invalid {
+            name: "--rung".into(),
+            value: value.into(),
+            reason: err.to_string(),
+        })
+}
+
+fn check_watch(number: usize, entry: FileWatch) -> Result<Watch, UsageError> {
+    let target = match (entry.port, entry.exe) {
+        (Some(port), None) => Target::Port(parse_port("watch.port", &port.to_string())?),
+        (None, Some(exe)) => Target::Exe(parse_regex("watch.exe", &exe)?),
+        (port, exe) => {
+            let reason = match (port, exe) {
+                (Some(_), Some(_)) => "has both port and exe; keep one of the two",
+                _ => "has neither port nor exe; give one of the two",
+            };
+            return Err(UsageError::Invalid {
+                name: "[[watch]]".into(),
+                value: format!("entry {number}"),
+                reason: reason.into(),
+            });
+        }
+    };
+    Ok(Watch {
+        target,
+        model: entry.model,
+        version: entry.version,
+        server: entry.server,
+    })
+}
+
+fn parse_port(name: &str, value: &str) -> Result<u16, UsageError> {
+    match value.parse::<u16>() {
+        Ok(port) if port != 0 => Ok(port),
+        _ => Err(invalid(
+            name,
+            value,
+            "not a TCP port; give a number from 1 to 65535".into(),
+        )),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn args() -> ServeArgs {
+        ServeArgs::default()
+    }
+
+    fn join_text(args: &ServeArgs, text: &str) -> Result<Config, UsageError> {
+        join(args, parse_file("f.toml", text)?, None)
+    }
+
+    fn join_all(args: &ServeArgs, text: &str, properties: &str) -> Result<Config, UsageError> {
+        let torchserve = TorchServeFile::parse("ts.properties", properties.as_bytes())?;
+        join(args, parse_file("f.toml", text)?, Some(torchserve))
+    }
+
+    #[test]
+    fn defaults_hold_when_nothing_is_given() {
+        let config = join_text(&args(), "").unwrap();
+        assert_eq!(config.listen.to_string(), "127.0.0.1:8082");
+        assert_eq!(config.refresh, Duration::from_secs(5));
+        assert_eq!(config.disk_mount, PathBuf::from("/"));
+        assert!(config.probes && config.payload && !config.accept_wait);
+        assert!(config.watches.is_empty());
+    }
+
+    #[test]
+    fn flags_win_over_the_file_and_watch_lists_add_up() {
+        let args = ServeArgs {
+            listen: Some("127.0.0.1:9".into()),
+            watch_port: vec!["8000".into()],
+            ..args()
+        };
+        let text = "listen = \"127.0.0.1:7\"\n[[watch]]\nexe = \"uvicorn\"\nmodel = \"m\"\n";
+        let config = join_text(&args, text).unwrap();
+        assert_eq!(config.listen.port(), 9);
+        assert!(matches!(config.watches[0].target, Target::Port(8000)));
+        assert!(matches!(&config.watches[1].target, Target::Exe(re) if re.as_str() == "uvicorn"));
+        assert_eq!(config.watches[1].model.as_deref(), Some("m"));
+    }
+
+    #[test]
+    fn flags_win_over_the_file_and_the_file_over_torchserves_own() {
+        let properties = "enable_metrics_api=false\nmetrics_address=http://127.0.0.1:9\n\
+                          metric_time_interval=30";
+        let flags = ServeArgs {
+            listen: Some("127.0.0.1:7".into()),
+            refresh_interval: Some(10),
+            ..args()
+        };
+        let file = "listen = \"127.0.0.1:8\"\nrefresh_interval_s = 20";
+        for (args, file, properties, port, refresh_s) in [
+            (&flags, file, properties, 7, 10),
+            (&args(), file, properties, 8, 20),
+            (&args(), "", properties, 9, 30),
+            (&args(), "", "enable_metrics_api=false", 8082, 5),
+        ] {
+            let config = join_all(args, file, properties).unwrap();
+            assert_eq!(config.listen.port(), port);
+            assert_eq!(config.refresh, Duration::from_secs(refresh_s));
+            assert!(config.torchserve.is_some() && config.watches.is_empty());
+        }
+    }
+
+    #[test]
+    fn files_that_cannot_be_read_are_named_by_flag_or_key() {
+        let folder = tempfile::tempdir().unwrap();
+        let toml = folder.path().join("f.toml");
+        fs::write(&toml, "ts_config = \"/no/such/file\"").unwrap();
+        for (args, start) in [
+            (
+                ServeArgs {
+                    config: Some("/no/such/file".into()),
+                    ..args()
+                },
+                "--config /no/such/file: ",
+            ),
+            (
+                ServeArgs {
+                    ts_config: Some("/no/such/file".into()),
+                    ..args()
+                },
+                "--ts-config /no/such/file: ",
+            ),
+            (
+                ServeArgs {
+                    config: Some(toml),
+                    ..args()
+                },
+                "ts_config /no/such/file: ",
+            ),
+        ] {
+            let message = Config::load(&args).unwrap_err().to_string();
+            assert!(message.starts_with(start), "{message:?}");
+        }
+    }
+
+    #[test]
+    fn errors_name_the_input_and_the_remedy() {
+        let cases: [(&str, &str); 8] = [
+            ("lisen = \"x\"", "f.toml:1: unknown field `lisen`"),
+            ("\nlisten = 3", "f.toml:2: invalid type: integer `3`"),
+            (
+                "[[watch]]\nmodel = \"m\"",
+                "[[watch]] \"entry 1\": has neither port nor exe",
+            ),
+            (
+                "[[watch]]\nport = 1\nexe = \"a\"",
+                "[[watch]] \"entry 1\": has both port and exe",
+            ),
+            (
+                "[[watch]]\nexe = \"(\"",
+                "watch.exe \"(\": not a regular expression: unclosed group",
+            ),
+            (
+                "[[server]]\nname = \"s\"\nproces = [\"a\"]",
+                "f.toml:3: unknown field `proces`",
+            ),
+            (
+                "[[server]]\nname = \"s\"\nprocess = [\"(\"]",
+                "server.process \"(\": not a regular expression: unclosed group",
+            ),
+            (
+                "refresh_interval_s = 0",
+                "refresh_interval_s \"0\": out of range",
+            ),
+        ];
+        for (text, expected) in cases {
+            let message = join_text(&args(), text).unwrap_err().to_string();
+            assert!(
+                message.starts_with(expected),
+                "{message:?} does not start with {expected:?}"
+            );
+            assert!(!message.contains('\n'), "{message:?}");
+        }
+    }
+
+    #[test]
+    fn bad_flags_are_named() {
+        for (args, expected) in [
+            (
+                ServeArgs {
+                    listen: Some("localhost".into()),
+                    ..args()
+                },
+                "--listen \"localhost\"",
+            ),
+            (
+                ServeArgs {
+                    watch_port: vec!["70000".into()],
+                    ..args()
+                },
+                "--watch-port \"70000\"",
+            ),
+            (
+                ServeArgs {
+                    watch_exe: vec!["[a".into()],
+                    ..args()
+                },
+                "--watch-exe \"[a\"",
+            ),
+        ] {
+            let message = join_text(&args, "").unwrap_err().to_string();
+            assert!(message.starts_with(expected), "{message:?}");
+        }
+    }
+}

@@ -1,0 +1,465 @@
+//! The requests in the bytes that a server reads from one connection.
+
+use std::collections::VecDeque;
+
+use crate::{
+    exchange::{Request, event::Loss, http1::body::BodyStart, reads::Reads},
+    protocol::{
+        grpc::{ModelName, NamedBy},
+        http1::{
+            self, Body, Parse,
+            chunked::{ChunkWalk, Place},
+        },
+    },
+};
+
+/// Longest target that is kept, bytes.
+const TARGET_CAP: usize = 1024;
+/// Longest head that is gathered over several segments, bytes.
+const HEAD_CAP: usize = 8192;
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+enum State {
+    /// Before a request.
+    Between,
+    /// In a head, of which these bytes came.
+    Head(Vec<u8>),
+    /// In a body, with so many bytes to come.
+    Body(u64),
+    /// In a chunked body.
+    Chunked(ChunkWalk),
+    /// In a request whose end the bytes do not tell: of a head or of chunks that were not seen whole.
+    Open,
+    /// In bytes that are no request.
+    Junk,
+    /// After an upgrade: no requests any more.
+    Tunnel,
+}
+
+/// Requests read and not answered, oldest first, and where the stream of bytes stands.
+#[derive(Debug)]
+pub struct RequestStream {
+    state: State,
+    /// Read and not answered; the last may still be incomplete.
+    pub pending: VecDeque<Request>,
+    /// Bytes that belong to no request, until they are taken.
+    pub missed_bytes: u64,
+    next_index: u32,
+    /// Of the body that is being read.
+    body: BodyStart,
+}
+
+impl Default for RequestStream {
+    fn default() -> Self {
+        Self {
+            state: State::Between,
+            pending: VecDeque::new(),
+            missed_bytes: 0,
+            next_index: 0,
+            body: BodyStart::over(),
+        }
+    }
+}
+
+impl RequestStream {
+    /// Takes in a run of reads; tells `on_loss` what could not be told apart.
+    pub fn feed(&mut self, reads: &Reads<'_>, mut on_loss: impl FnMut(Loss)) {
+        if matches!(self.state, State::Open | State::Junk) && begins_request(reads.visible) {
+            self.state = State::Between;
+        }
+        let mut at = 0;
+        while at < reads.bytes {
+            let visible = usize::try_from(at)
+                .ok()
+                .and_then(|at| reads.visible.get(at..))
+                .unwrap_or_default();
+            let left = reads.bytes - at;
+            let taken = self.step(reads, visible, left, at);
+            if self.state == State::Junk && taken == left {
+                on_loss(Loss::NotHttp);
+            } else if self.state == State::Open && taken == 0 && at > 0 && visible.is_empty() {
+                on_loss(Loss::HeadUnseen);
+            }
+            at += taken;
+        }
+    }
+
+    /// No request can follow: the connection speaks something else from here on.
+    pub fn tunnel(&mut self) {
+        self.state = State::Tunnel;
+        self.pending.clear();
+    }
+
+    /// A stream that knows nothing of what came before but how many requests there were.
+    pub fn restart(&self) -> Self {
+        Self {
+            state: State::Junk,
+            pending: VecDeque::new(),
+            missed_bytes: self.missed_bytes,
+            next_index: self.next_index,
+            body: BodyStart::over(),
+        }
+    }
+
+    /// Takes some of `left` bytes, of which `visible` can be seen; returns how many.
+    fn step(&mut self, reads: &Reads<'_>, visible: &[u8], left: u64, at: u64) -> u64 {
+        match &mut self.state {
+            State::Between => {
+                let blank = visible
+                    .iter()
+                    .take_while(|&&byte| byte == b'\r' || byte == b'\n')
+                    .count() as u64;
+                if blank > 0 {
+                    return blank.min(left);
+                }
+                self.begin(reads, at);
+                self.state = if visible.is_empty() {
+                    State::Open
+                } else {
+                    State::Head(Vec::new())
+                };
+                0
+            }
+            State::Head(gathered) => {
+                let before = gathered.len();
+                gathered.extend_from_slice(visible);
+                let seen = std::mem::take(gathered);
+                self.read_head(reads, &seen, before, visible.len() as u64, left)
+            }
+            State::Body(to_come) => {
+                let taken = left.min(*to_come);
+                *to_come -= taken;
+                let ended = *to_come == 0;
+                self.look_into_body(visible, taken);
+                self.extend(reads, taken, left == taken, ended);
+                if ended {
+                    self.state = State::Between;
+                }
+                taken
+            }
+            State::Chunked(walk) => {
+                let walked = walk.feed(visible, left);
+                match walked.place {
+                    Place::Open => {}
+                    Place::Ended => self.state = State::Between,
+                    Place::Lost => self.state = State::Open,
+                }
+                self.look_into_body(visible, walked.taken);
+                let ended = walked.place != Place::Open;
+                self.extend(reads, walked.taken, left == walked.taken, ended);
+                walked.taken
+            }
+            State::Open => {
+                self.look_into_body(visible, left);
+                self.extend(reads, left, true, true);
+                left
+            }
+            State::Junk => {
+                self.missed_bytes += left;
+                left
+            }
+            State::Tunnel => left,
+        }
+    }
+
+    fn read_head(
+        &mut self,
+        reads: &Reads<'_>,
+        seen: &[u8],
+        before: usize,
+        visible: u64,
+        left: u64,
+    ) -> u64 {
+        match http1::parse_request(seen) {
+            Parse::Complete(head, len) => {
+                let taken = (len - before) as u64;
+                self.name(head.method, head.target);
+                self.body = BodyStart::new(head.body == Body::Chunked);
+                let (state, ended) = match head.body {
+                    Body::Unsaid | Body::Length(0) => (State::Between, true),
+                    Body::Length(length) => (State::Body(length), false),
+                    Body::Chunked => (State::Chunked(ChunkWalk::default()), false),
+                };
+                self.state = state;
+                self.extend(reads, taken, left == taken, ended);
+                taken
+            }
+            Parse::Partial if visible == left && seen.len() <= HEAD_CAP => {
+                self.state = State::Head(seen.to_vec());
+                self.extend(reads, left, true, false);
+                left
+            }
+            Parse::Partial => match http1::parse_cut_request(seen) {
+                // The rest of the head was not copied: what can be seen must do.
+                Some((method, target)) => {
+                    self.name(method, target);
+                    self.state = State::Open;
+                    0
+                }
+                None => self.give_up(left),
+            },
+            Parse::Invalid => self.give_up(left),
+        }
+    }
+
+    fn give_up(&mut self, left: u64) -> u64 {
+        let begun = self.pending.pop_back();
+        self.missed_bytes += begun.map_or(0, |request| request.bytes) + left;
+        self.state = State::Junk;
+        left
+    }
+
+    fn begin(&mut self, reads: &Reads<'_>, at: u64) {
+        self.body = BodyStart::over();
+        self.pending.push_back(Request {
+            index: self.next_index,
+            method: String::new(),
+            target: String::new(),
+            arrival_ns: reads.arrivals.at(at),
+            first_read_ns: reads.first_ns,
+            last_read_ns: reads.first_ns,
+            bytes: 0,
+            complete: false,
+            named: None,
+        });
+        self.next_index = self.next_index.wrapping_add(1);
+    }
+
+    fn name(&mut self, method: String, target: String) {
+        if let Some(request) = self.open() {
+            request.method = method;
+            request.target = target;
+            if request.target.len() > TARGET_CAP {
+                let end = request.target.floor_char_boundary(TARGET_CAP);
+                request.target.truncate(end);
+            }
+        }
+    }
+
+    /// Notes the model that a body of `bytes` more names, of which these can be seen.
+    fn look_into_body(&mut self, visible: &[u8], bytes: u64) {
+        if let Some(model) = self.body.take(visible, bytes)
+            && let Some(request) = self.open()
+        {
+            request.named = Some(Box::new(ModelName {
+                by: NamedBy::Body,
+                model,
+                version: None,
+            }));
+        }
+    }
+
+    fn extend(&mut self, reads: &Reads<'_>, bytes: u64, to_the_end: bool, complete: bool) {
+        if let Some(request) = self.open() {
+            request.bytes += bytes;
+            request.last_read_ns = if to_the_end {
+                reads.last_ns
+            } else {
+                reads.first_ns
+            };
+            request.complete = complete;
+        }
+    }
+
+    /// The request that bytes belong to now, unless its answer came before its end.
+    fn open(&mut self) -> Option<&mut Request> {
+        let newest = self.next_index.wrapping_sub(1);
+        self.pending
+            .back_mut()
+            .filter(|request| request.index == newest)
+    }
+}
+
+/// Whether bytes begin like a request line with a path.
+fn begins_request(visible: &[u8]) -> bool {
+    http1::parse_cut_request(visible).is_some_and(|(_, target)| {
+        target.starts_with('/') || target.starts_with("http") || target == "*"
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use inferprobe_ebpf::abi::{Record, flag};
+
+    use super::*;
+    use crate::exchange::reads::Arrivals;
+
+    fn reads(visible: &[u8], bytes: u64, at_ns: u64) -> Reads<'_> {
+        Reads {
+            arrivals: Arrivals::of(&Record {
+                flags: flag::ARRIVAL_KNOWN,
+                arrival_ns: at_ns - 1,
+                ..Record::NONE
+            }),
+            first_ns: at_ns,
+            last_ns: at_ns + 1,
+            bytes,
+            visible,
+        }
+    }
+
+    fn fed(parts: &[&[u8]]) -> (RequestStream, u32) {
+        let mut stream = RequestStream::default();
+        let mut junk = 0;
+        for (index, part) in parts.iter().enumerate() {
+            let reads = reads(part, part.len() as u64, 100 * (index as u64 + 1));
+            stream.feed(&reads, |loss| {
+                assert_eq!(loss, Loss::NotHttp);
+                junk += 1;
+            });
+        }
+        (stream, junk)
+    }
+
+    const POST: &[u8] = b"POST /p HTTP/1.1\r\nContent-Length: 10\r\n\r\n0123456789";
+
+    #[test]
+    fn a_request_cut_at_any_byte_is_one_request() {
+        for cut in 1..POST.len() {
+            let (stream, junk) = fed(&[&POST[..cut], &POST[cut..]]);
+            assert_eq!((stream.pending.len(), junk), (1, 0), "cut at {cut}");
+            let request = &stream.pending[0];
+            assert_eq!(
+                (request.bytes, request.complete),
+                (POST.len() as u64, true),
+                "cut at {cut}"
+            );
+            assert_eq!(
+                (
+                    request.arrival_ns,
+                    request.first_read_ns,
+                    request.last_read_ns
+                ),
+                (Some(99), 100, 201)
+            );
+            assert_eq!(
+                (request.method.as_str(), request.target.as_str()),
+                ("POST", "/p")
+            );
+        }
+    }
+
+    #[test]
+    fn a_body_that_was_not_copied_counts_by_its_length() {
+        let head = b"POST /p HTTP/1.1\r\nContent-Length: 5000000\r\n\r\n";
+        let mut stream = RequestStream::default();
+        stream.feed(&reads(head, 1_000_000, 100), |loss| panic!("{loss:?}"));
+        assert!(!stream.pending[0].complete);
+        stream.feed(&reads(b"", 4_000_000 + head.len() as u64, 200), |loss| {
+            panic!("{loss:?}")
+        });
+        assert!(stream.pending[0].complete);
+        assert_eq!(stream.pending[0].bytes, 5_000_000 + head.len() as u64);
+    }
+
+    #[test]
+    fn pipelined_requests_are_told_apart() {
+        let mut three = POST.repeat(2);
+        three.extend(b"GET /last HTTP/1.1\r\n\r\n");
+        let (stream, _) = fed(&[&three]);
+        let targets: Vec<&str> = stream
+            .pending
+            .iter()
+            .map(|request| request.target.as_str())
+            .collect();
+        assert_eq!(targets, ["/p", "/p", "/last"]);
+        assert!(stream.pending.iter().all(|request| request.complete));
+        let arrivals: Vec<_> = stream
+            .pending
+            .iter()
+            .map(|request| request.arrival_ns)
+            .collect();
+        assert_eq!(arrivals, [Some(99), None, None]);
+    }
+
+    #[test]
+    fn a_chunked_request_ends_with_the_next_one_at_the_latest() {
+        let (stream, _) = fed(&[
+            b"POST /a HTTP/1.1\r\nTransfer-Encoding: chunked\r\n\r\n",
+            b"5\r\nhello\r\n",
+            b"0\r\n\r\n",
+            b"GET /b HTTP/1.1\r\n\r\n",
+        ]);
+        assert_eq!(stream.pending.len(), 2);
+        assert_eq!(stream.pending[0].last_read_ns, 301);
+        assert!(stream.pending[0].complete);
+    }
+
+    #[test]
+    fn a_chunked_body_seen_whole_ends_by_itself() {
+        let (stream, _) = fed(&[
+            b"POST /a HTTP/1.1\r\nTransfer-Encoding: chunked\r\n\r\n5\r\nhello\r\n0\r\n\r\nGET /b HTTP/1.1\r\n\r\n",
+        ]);
+        assert_eq!(stream.pending.len(), 2);
+    }
+
+    #[test]
+    fn a_body_names_its_own_requests_model() {
+        let body = br#"{"messages":[],"model":"m"}"#;
+        let mut bytes = b"POST /a HTTP/1.1\r\nContent-Length: 27\r\n\r\n".to_vec();
+        bytes.extend_from_slice(body);
+        bytes.extend(b"POST /b HTTP/1.1\r\nContent-Length: 2\r\n\r\n{}");
+        bytes.extend(b"POST /c HTTP/1.1\r\nTransfer-Encoding: chunked\r\n\r\n1b\r\n");
+        bytes.extend_from_slice(body);
+        bytes.extend(b"\r\n0\r\n\r\n");
+        for cut in 1..bytes.len() {
+            let (stream, _) = fed(&[&bytes[..cut], &bytes[cut..]]);
+            let named: Vec<_> = stream
+                .pending
+                .iter()
+                .map(|request| request.named.as_ref().map(|named| named.model.as_str()))
+                .collect();
+            assert_eq!(named, [Some("m"), None, Some("m")], "{cut}");
+        }
+    }
+
+    #[test]
+    fn junk_is_counted_and_passed_over() {
+        let (stream, junk) = fed(&[
+            b"\x16\x03\x01junk",
+            b"more junk",
+            b"GET /a HTTP/1.1\r\n\r\n",
+        ]);
+        assert_eq!(junk, 2);
+        assert_eq!(stream.pending.len(), 1);
+        assert_eq!(stream.pending[0].target, "/a");
+    }
+
+    #[test]
+    fn a_head_longer_than_what_is_copied_keeps_its_path() {
+        let head = b"GET /predictions/m HTTP/1.1\r\nCookie: aaaa";
+        let mut stream = RequestStream::default();
+        stream.feed(&reads(head, 64_000, 100), |loss| panic!("{loss:?}"));
+        assert_eq!(stream.pending[0].target, "/predictions/m");
+        assert!(stream.pending[0].complete);
+        stream.feed(&reads(b"GET /next HTTP/1.1\r\n\r\n", 22, 200), |loss| {
+            panic!("{loss:?}")
+        });
+        assert_eq!(stream.pending.len(), 2);
+    }
+
+    #[test]
+    fn a_head_behind_a_body_that_was_not_copied_is_owned_up_to() {
+        let head = b"POST /p HTTP/1.1\r\nContent-Length: 5000\r\n\r\n";
+        let mut stream = RequestStream::default();
+        let mut losses = Vec::new();
+        let bytes = head.len() as u64 + 5_000 + 60;
+        stream.feed(&reads(head, bytes, 100), |loss| losses.push(loss));
+        assert_eq!(losses, [Loss::HeadUnseen]);
+        assert_eq!(stream.pending.len(), 2);
+        assert_eq!(
+            (stream.pending[1].bytes, stream.pending[1].arrival_ns),
+            (60, None)
+        );
+    }
+
+    #[test]
+    fn bytes_that_cannot_be_seen_are_still_a_request() {
+        let mut stream = RequestStream::default();
+        stream.feed(&reads(b"", 300, 100), |loss| panic!("{loss:?}"));
+        assert_eq!(
+            (stream.pending[0].bytes, stream.pending[0].target.as_str()),
+            (300, "")
+        );
+    }
+}

@@ -1,0 +1,399 @@
+//! The answers in the bytes that a server writes to one connection.
+
+use inferprobe_ebpf::abi::flag;
+
+use crate::{
+    bpf::maps::RecordView,
+    exchange::{
+        Answer, Request,
+        chunks::{Chunks, Framing},
+    },
+    protocol::http1::{
+        self, AnswerHead, Body, Parse,
+        chunked::{self, ChunkWalk, Place},
+    },
+};
+
+/// Longest head that is gathered over several writes, bytes.
+const HEAD_CAP: usize = 8192;
+
+/// One write, or several that were told together.
+#[derive(Debug, Clone, Copy)]
+pub struct Writes<'a> {
+    /// Start of the first, ns.
+    pub start_ns: u64,
+    /// Whether `start_ns` is the return of the send, an upper bound.
+    pub start_bounded: bool,
+    /// Return of the last, ns.
+    pub end_ns: u64,
+    /// How many they are; 1 where nobody counts.
+    pub sends: u32,
+    /// Bytes written.
+    pub bytes: u64,
+    /// The first of them, as many as were copied.
+    pub visible: &'a [u8],
+    /// The stream's last bytes after them, the newest in the low byte; 0 when not known.
+    pub tail: u64,
+}
+
+/// Sends up to this size do not wait for the peer (the default send buffer takes three times as much), so that their
+/// return tells their start.
+const PROMPT_SEND_BYTES: u64 = 64 << 10;
+
+impl<'a> Writes<'a> {
+    /// The writes that a record tells of, `before_bytes` of the same run having been told before.
+    pub fn of(view: &RecordView<'a>, before_bytes: u64) -> Self {
+        let record = &view.record;
+        let bytes = record.written_bytes.saturating_sub(before_bytes);
+        let at_return = record.flags & flag::WRITE_AT_RETURN != 0;
+        Self {
+            start_ns: record.first_write_ns,
+            start_bounded: at_return && bytes > PROMPT_SEND_BYTES,
+            end_ns: record.last_write_ns,
+            sends: 1,
+            bytes,
+            visible: view.answer,
+            tail: record.tail,
+        }
+    }
+}
+
+/// What a write brought about.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Step {
+    /// A final answer began: it belongs to the oldest request that has none.
+    Began,
+    /// The answer that began last is over.
+    Ended(Answer),
+    /// The connection speaks something else from here on; the answer to the upgrade is over.
+    Upgraded(Answer),
+    /// The connection speaks HTTP/2 from here on, and the request that asked for it is answered there.
+    Switched,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+enum State {
+    /// Before an answer.
+    Between,
+    /// In a head, of which these bytes came.
+    Head(Vec<u8>),
+    /// In a body, with so many bytes to come.
+    Body(u64),
+    /// In a chunked body. Once the walk over its chunks lost its place, what looks like the end is taken for it, even
+    /// where a chunk was found again.
+    Chunked { walk: ChunkWalk, followed: bool },
+    /// In a body that ends with the connection.
+    UntilClose,
+    /// In an answer whose head was not seen whole.
+    Hidden,
+    /// Behind an answer that was given up: its rest, if there is one, up to the next head.
+    Rest,
+    /// After an upgrade.
+    Tunnel,
+}
+
+/// Where the stream of answers stands.
+#[derive(Debug)]
+pub struct AnswerStream {
+    state: State,
+    open: Answer,
+    /// Last bytes of the latest write, as [`Writes::tail`].
+    tail: u64,
+    /// Time that counts for what the present writes carry, ns: their start, where it is known, else their end.
+    piece_ns: u64,
+    /// Return of the latest write, ns.
+    sent_ns: u64,
+}
+
+impl Default for AnswerStream {
+    fn default() -> Self {
+        Self {
+            state: State::Between,
+            open: NOT_BEGUN,
+            tail: 0,
+            piece_ns: 0,
+            sent_ns: 0,
+        }
+    }
+}
+
+/// An answer before its first byte.
+pub(crate) const NOT_BEGUN: Answer = Answer {
+    status: 0,
+    first_write_ns: 0,
+    first_write_bounded: false,
+    last_write_ns: None,
+    bytes: 0,
+    request_id: None,
+    grpc_status: None,
+    chunks: None,
+};
+
+impl AnswerStream {
+    /// Takes in writes, and tells `on_step` what they bring about, in order.
+    ///
+    /// `asked` gives the request that an answer which begins belongs to: an answer to HEAD has no body.
+    pub fn feed(
+        &mut self,
+        writes: &Writes<'_>,
+        mut asked: impl FnMut() -> Option<Request>,
+        mut on_step: impl FnMut(Step, Option<Request>),
+    ) {
+        let begins = http1::status_of(writes.visible).is_some();
+        if self.state == State::Rest && begins {
+            self.state = State::Between;
+        }
+        let endless = matches!(
+            self.state,
+            State::Chunked {
+                followed: false,
+                ..
+            } | State::Hidden
+                | State::UntilClose
+        );
+        if endless && begins {
+            // The next answer's head: the one before ended with the write before.
+            on_step(Step::Ended(self.end()), None);
+        }
+        self.tail = writes.tail;
+        // A record that tells of later writes may still have the start of the answer's first.
+        let own_start = !writes.start_bounded && writes.start_ns > self.sent_ns;
+        self.piece_ns = if own_start {
+            writes.start_ns
+        } else {
+            writes.end_ns
+        };
+        self.sent_ns = writes.end_ns;
+        let mut at = 0;
+        while at < writes.bytes {
+            let visible = usize::try_from(at)
+                .ok()
+                .and_then(|at| writes.visible.get(at..))
+                .unwrap_or_default();
+            at += self.step(writes, visible, writes.bytes - at, &mut asked, &mut on_step);
+        }
+    }
+
+    /// Whether an answer has begun and not ended.
+    pub fn is_open(&self) -> bool {
+        !matches!(self.state, State::Between | State::Rest | State::Tunnel)
+    }
+
+    /// Whether an answer is open and no byte to come will tell its end, other than the connection's.
+    ///
+    /// `close_is_seen`: the connection's end is.
+    pub fn ends_unseen(&self, close_is_seen: bool) -> bool {
+        match self.state {
+            State::Hidden => true,
+            State::UntilClose => !close_is_seen,
+            State::Chunked { followed, .. } => !followed && chunked::may_end_trailers(self.tail),
+            _ => false,
+        }
+    }
+
+    /// Gives up waiting for the end of the open answer: it is left unknown.
+    pub fn give_up(&mut self) -> Answer {
+        self.state = State::Rest;
+        Answer {
+            last_write_ns: None,
+            ..std::mem::replace(&mut self.open, NOT_BEGUN)
+        }
+    }
+
+    /// Time of the latest write, ns.
+    pub fn latest_ns(&self) -> u64 {
+        self.open.last_write_ns.unwrap_or(0)
+    }
+
+    /// Ends the open answer, since the connection ended; `None` if no final answer is open.
+    pub fn close(&mut self) -> Option<Answer> {
+        let state = std::mem::replace(&mut self.state, State::Between);
+        let answer = std::mem::replace(&mut self.open, NOT_BEGUN);
+        match state {
+            State::UntilClose => Some(answer),
+            State::Body(_) | State::Chunked { .. } | State::Hidden => Some(Answer {
+                last_write_ns: None,
+                ..answer
+            }),
+            State::Between | State::Head(_) | State::Rest | State::Tunnel => None,
+        }
+    }
+
+    fn step(
+        &mut self,
+        writes: &Writes<'_>,
+        visible: &[u8],
+        left: u64,
+        asked: &mut impl FnMut() -> Option<Request>,
+        on_step: &mut impl FnMut(Step, Option<Request>),
+    ) -> u64 {
+        match &mut self.state {
+            State::Between => {
+                self.open = Answer {
+                    first_write_ns: writes.start_ns,
+                    first_write_bounded: writes.start_bounded,
+                    ..NOT_BEGUN
+                };
+                self.state = State::Head(Vec::new());
+                0
+            }
+            State::Head(gathered) => {
+                let before = gathered.len();
+                gathered.extend_from_slice(visible);
+                let seen = std::mem::take(gathered);
+                match http1::parse_answer(&seen) {
+                    Parse::Complete(head, len)
+                        if (100..200).contains(&head.status) && head.status != 101 =>
+                    {
+                        self.state = State::Between;
+                        (len - before) as u64
+                    }
+                    Parse::Complete(head, len) => {
+                        let request = asked();
+                        let taken = (len - before) as u64;
+                        self.begin(writes, head, taken, request, on_step);
+                        taken
+                    }
+                    Parse::Partial if visible.len() as u64 == left && seen.len() <= HEAD_CAP => {
+                        self.state = State::Head(seen);
+                        self.extend(writes, left);
+                        left
+                    }
+                    _ => {
+                        // Not seen whole, or no head at all: its status, if that much is there, and no end.
+                        self.open.status = http1::status_of(&seen).unwrap_or(0);
+                        self.state = State::Hidden;
+                        on_step(Step::Began, asked());
+                        0
+                    }
+                }
+            }
+            State::Body(to_come) => {
+                let taken = left.min(*to_come);
+                *to_come -= taken;
+                let ended = *to_come == 0;
+                self.extend(writes, taken);
+                self.note_sends(writes.sends);
+                if ended {
+                    on_step(Step::Ended(self.end()), None);
+                }
+                taken
+            }
+            State::Chunked { walk, followed } => {
+                if walk.is_lost() && chunked::begins_chunk(visible) {
+                    *walk = ChunkWalk::default();
+                }
+                let was_lost = walk.is_lost();
+                let walked = walk.feed(visible, left);
+                let lost = walked.place == Place::Lost;
+                let looks_ended = (lost || !*followed) && chunked::ends_chunked(writes.tail);
+                // All that was missed is the end: behind a long chunk it is not carried.
+                let is_end_alone = looks_ended && walked.missed_bytes == chunked::END_BYTES;
+                *followed &= !lost;
+                self.extend(writes, walked.taken);
+                self.note_pieces(walked.chunks);
+                if was_lost && !looks_ended {
+                    self.note_sends(writes.sends);
+                }
+                if let Some(chunks) = &mut self.open.chunks
+                    && lost
+                    && !is_end_alone
+                {
+                    chunks.lose_count();
+                }
+                if looks_ended || walked.place == Place::Ended {
+                    on_step(Step::Ended(self.end()), None);
+                }
+                walked.taken
+            }
+            State::UntilClose => {
+                self.extend(writes, left);
+                self.note_sends(writes.sends);
+                left
+            }
+            State::Hidden => {
+                self.extend(writes, left);
+                left
+            }
+            State::Rest | State::Tunnel => left,
+        }
+    }
+
+    fn begin(
+        &mut self,
+        writes: &Writes<'_>,
+        head: AnswerHead,
+        taken: u64,
+        request: Option<Request>,
+        on_step: &mut impl FnMut(Step, Option<Request>),
+    ) {
+        self.open.status = head.status;
+        self.open.request_id = head.request_id;
+        self.extend(writes, taken);
+        let to_head = request
+            .as_ref()
+            .is_some_and(|request| request.method == "HEAD");
+        let bodiless = to_head || matches!(head.status, 204 | 304);
+        on_step(Step::Began, request);
+        if head.status == 101 {
+            let answer = self.end();
+            self.state = State::Tunnel;
+            let step = match head.upgrades_to_http2 {
+                true => Step::Switched,
+                false => Step::Upgraded(answer),
+            };
+            on_step(step, None);
+            return;
+        }
+        self.state = match head.body {
+            _ if bodiless => State::Body(0),
+            Body::Length(length) => State::Body(length),
+            Body::Unsaid => State::UntilClose,
+            Body::Chunked => State::Chunked {
+                walk: ChunkWalk::default(),
+                followed: true,
+            },
+        };
+        let framing = match head.body {
+            _ if head.is_event_stream => Some(Framing::Events),
+            Body::Length(_) => None,
+            Body::Chunked => Some(Framing::Chunks),
+            Body::Unsaid => Some(Framing::Unsaid),
+        };
+        let framing = framing.filter(|_| !bodiless);
+        self.open.chunks = framing.map(|framing| Box::new(Chunks::new(framing)));
+        if self.state == State::Body(0) {
+            on_step(Step::Ended(self.end()), None);
+        }
+    }
+
+    fn extend(&mut self, writes: &Writes<'_>, bytes: u64) {
+        self.open.bytes += bytes;
+        self.open.last_write_ns = Some(writes.end_ns);
+    }
+
+    /// Adds the present writes themselves as pieces, where the answer may be a stream.
+    fn note_sends(&mut self, sends: u32) {
+        if let Some(chunks) = &mut self.open.chunks {
+            match sends {
+                0 | 1 => chunks.note(self.piece_ns),
+                _ => chunks.note_spread(sends, self.sent_ns),
+            }
+        }
+    }
+
+    /// Adds pieces that one write carries, where the answer may be a stream.
+    fn note_pieces(&mut self, count: u32) {
+        if let Some(chunks) = &mut self.open.chunks {
+            chunks.note_together(count, self.piece_ns);
+        }
+    }
+
+    fn end(&mut self) -> Answer {
+        self.state = State::Between;
+        std::mem::replace(&mut self.open, NOT_BEGUN)
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,263 @@
+//! One HTTP/2 connection, seen from the server: requests and answers, paired by stream.
+//!
+//! Each record brings one read or one write: its times are the times of all that lies in it. The two sides' records are
+//! numbered apart. Where frames begin is `protocol::http2`'s to know.
+
+mod messages;
+mod streams;
+#[cfg(test)]
+mod tests;
+
+use inferprobe_ebpf::{
+    abi::{flag, kind},
+    walk::{ANSWER_DATA_KEPT, REQUEST_DATA_KEPT, Walk},
+};
+
+use crate::{
+    bpf::maps::RecordView,
+    exchange::{
+        Peer, Request,
+        event::{Loss, Outcome, Unfinished},
+        http1::responses::Writes,
+        http2::streams::Streams,
+        reads::Reads,
+    },
+    protocol::http2::{Fault, FrameReader, PREFACE, Part},
+};
+
+/// What is known of one connection.
+#[derive(Debug)]
+pub struct Http2Connection {
+    peer: Peer,
+    /// Number of the latest record of the reads, and of the writes; `None` before the first.
+    seqs: [Option<u32>; 2],
+    written_bytes: u64,
+    /// Time of the latest record, ns.
+    pub latest_ns: u64,
+    /// `None` once a direction could not be followed.
+    frames: Option<Frames>,
+    streams: Streams,
+    /// Bytes that belong to no request, nor to the connection itself, and were not taken yet.
+    pub(crate) missed_bytes: u64,
+}
+
+/// Both directions.
+#[derive(Debug)]
+struct Frames {
+    requests: Direction,
+    answers: Direction,
+}
+
+impl Http2Connection {
+    /// A connection of which nothing came yet. If its first read is not a client's preface, it is taken to be joined at the
+    /// beginning of a frame.
+    pub fn new(peer: Peer) -> Self {
+        Self {
+            peer,
+            seqs: [None; 2],
+            written_bytes: 0,
+            latest_ns: 0,
+            frames: Some(Frames {
+                requests: Direction {
+                    frames: FrameReader::client(),
+                    walk: Walk::BEFORE_PREFACE,
+                    data_kept: REQUEST_DATA_KEPT,
+                },
+                answers: Direction {
+                    frames: FrameReader::server(),
+                    walk: Walk::START,
+                    data_kept: ANSWER_DATA_KEPT,
+                },
+            }),
+            streams: Streams::default(),
+            missed_bytes: 0,
+        }
+    }
+
+    /// A connection that spoke HTTP/1, up to its record `seq`, until the server agreed to the upgrade that `request`, if it
+    /// was seen, asks for: it is answered on the first stream. Of the writes to come, `told_bytes` were told before.
+    pub fn upgraded(request: Option<Request>, seq: u32, told_bytes: u64, peer: Peer) -> Self {
+        let mut this = Self::new(peer);
+        this.seqs = [Some(seq), None];
+        this.written_bytes = told_bytes;
+        if let Some(request) = request {
+            this.streams.upgrade(request);
+        }
+        if let Some(frames) = &mut this.frames {
+            // What the client's SETTINGS allow stood in its request.
+            frames.answers.frames.allow_table(u32::MAX);
+        }
+        this
+    }
+
+    /// Takes in a record; returns whether the connection goes on.
+    pub fn take(&mut self, view: &RecordView<'_>, out: &mut Vec<Outcome>) -> bool {
+        let record = &view.record;
+        let side = usize::from(record.flags & flag::ANSWERS != 0);
+        let follows = match self.seqs[side] {
+            Some(seq) => record.seq == seq.wrapping_add(1),
+            // The first that is told of a connection that was joined, or forgotten, may have any number.
+            None => record.seq == 1 || self.is_joined() || side == 0,
+        };
+        if !follows {
+            out.push(Outcome::Lost(Loss::Resynchronised));
+            self.lose(out);
+        }
+        self.seqs[side] = Some(record.seq);
+        self.peer.tgid = record.tgid;
+        match record.kind {
+            kind::READ => {
+                self.latest_ns = record.last_read_ns;
+                self.reads(&Reads::of(view), out);
+            }
+            kind::PROGRESS => {
+                self.latest_ns = record.last_write_ns;
+                self.writes(&Writes::of(view, self.written_bytes), out);
+                self.written_bytes = record.written_bytes;
+            }
+            _ => {
+                self.close(Unfinished::Unanswered, out);
+                return false;
+            }
+        }
+        true
+    }
+
+    fn is_joined(&self) -> bool {
+        let requests = self.frames.as_ref().map(|frames| &frames.requests.frames);
+        requests.is_none_or(FrameReader::is_joined)
+    }
+
+    /// Takes in a read.
+    fn reads(&mut self, reads: &Reads<'_>, out: &mut Vec<Outcome>) {
+        if reads.bytes == 0 {
+            return;
+        }
+        let Some(Frames { requests, answers }) = &mut self.frames else {
+            self.missed_bytes += reads.bytes;
+            out.push(Outcome::Lost(Loss::Http2Unfollowed));
+            return;
+        };
+        if requests.frames.awaits_preface() && reads.visible.first() != Some(&PREFACE[0]) {
+            requests.walk = Walk::START;
+        }
+        let (peer, streams) = (self.peer, &mut self.streams);
+        self.missed_bytes += streams.take_missed_bytes();
+        let mut allowed = None;
+        let followed = requests.follow(reads.visible, reads.bytes, |part, at| match part {
+            Part::TableSize(bytes) => allowed = Some(bytes),
+            part => streams.read(part, at, reads, peer, out),
+        });
+        if let Some(bytes) = allowed {
+            answers.frames.allow_table(bytes);
+        }
+        if requests.frames.is_joined() {
+            answers.frames.join();
+        }
+        let followed = followed.and_then(|()| streams.check_side());
+        self.check(followed, reads.bytes, out);
+    }
+
+    /// Takes in a write.
+    fn writes(&mut self, writes: &Writes<'_>, out: &mut Vec<Outcome>) {
+        let Some(Frames { requests, answers }) = &mut self.frames else {
+            self.missed_bytes += writes.bytes;
+            return;
+        };
+        let (peer, streams) = (self.peer, &mut self.streams);
+        self.missed_bytes += streams.take_missed_bytes();
+        let mut allowed = None;
+        let followed = answers.follow(writes.visible, writes.bytes, |part, _| match part {
+            Part::TableSize(bytes) => allowed = Some(bytes),
+            part => streams.write(part, writes, peer, out),
+        });
+        if answers.frames.is_joined() {
+            // Its SETTINGS were not seen.
+            allowed = Some(u32::MAX);
+        }
+        if let Some(bytes) = allowed {
+            requests.frames.allow_table(bytes);
+        }
+        self.check(followed, writes.bytes, out);
+    }
+
+    /// Gives the connection up, since records of it are missing.
+    fn lose(&mut self, out: &mut Vec<Outcome>) {
+        if self.frames.take().is_some() {
+            out.push(Outcome::Lost(Loss::Http2Unfollowed));
+        }
+        self.streams.lose(out);
+    }
+
+    /// Ends the connection, and the requests that are open: complete ones for `complete_reason`.
+    pub fn close(&mut self, complete_reason: Unfinished, out: &mut Vec<Outcome>) {
+        self.streams.close(complete_reason, self.peer, out);
+    }
+
+    /// Bytes since it was asked last that belong to no request that was seen, nor to the connection itself, as SETTINGS do.
+    pub fn take_missed_bytes(&mut self) -> u64 {
+        std::mem::take(&mut self.missed_bytes) + self.streams.take_missed_bytes()
+    }
+
+    /// Whether no request is open.
+    pub fn is_idle(&self) -> bool {
+        self.streams.is_idle()
+    }
+
+    /// Gives the connection up at a transfer of `bytes` that cannot be followed.
+    fn check(&mut self, followed: Result<(), Fault>, bytes: u64, out: &mut Vec<Outcome>) {
+        if followed.is_err() {
+            // Its frames that could be followed are among them.
+            self.streams.take_missed_bytes();
+            self.missed_bytes += bytes;
+            self.lose(out);
+        }
+    }
+}
+
+/// One direction: its frames, and which of their bytes are here.
+#[derive(Debug)]
+struct Direction {
+    frames: FrameReader,
+    walk: Walk,
+    data_kept: u32,
+}
+
+impl Direction {
+    /// Takes in `bytes` bytes, of which the walk carried `visible` up, and left out the others. Each part is told with how
+    /// many of the bytes lie before it, or before what ends it.
+    fn follow(
+        &mut self,
+        mut visible: &[u8],
+        bytes: u64,
+        mut on_part: impl FnMut(Part<'_>, u64),
+    ) -> Result<(), Fault> {
+        let mut left = bytes;
+        while left > 0 {
+            let here = |most: u32| u64::from(most).min(left);
+            let at = bytes - left;
+            let kept = here(self.walk.keeps());
+            if kept == 0 {
+                let skipped = here(self.walk.skips());
+                self.frames.skip(skipped, |part| on_part(part, at))?;
+                // Both are at most what the walk says, which is a `u32`.
+                self.walk.on_payload(skipped as u32);
+                left -= skipped;
+                continue;
+            }
+            // What the walk could not carry any more is missing.
+            let (carried, rest) = visible.split_at_checked(kept as usize).ok_or(Fault::Gap)?;
+            self.frames.feed(carried, |part| on_part(part, at))?;
+            if self.walk.is_in_head() {
+                for &byte in carried {
+                    self.walk.on_head(byte, self.data_kept);
+                }
+            } else {
+                self.walk.on_payload(kept as u32);
+            }
+            visible = rest;
+            left -= kept;
+        }
+        Ok(())
+    }
+}

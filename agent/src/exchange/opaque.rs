@@ -1,0 +1,261 @@
+//! One connection whose bytes are not looked at: a request is a turn of reads, and its answer the writes after them.
+//!
+//! Requests that were read before the one before was answered cannot be told from it: they count as one.
+
+use inferprobe_ebpf::abi::{ProgressSlot, Record, kind};
+
+use crate::{
+    bpf::maps::RecordView,
+    exchange::{
+        Answer, Exchange, Peer, Request,
+        event::{Loss, Outcome, Unfinished},
+        http1::{
+            QUIET_NS,
+            responses::{NOT_BEGUN, Writes},
+        },
+        reads::Reads,
+        record_stream::Sequence,
+    },
+};
+
+/// What is known of one connection.
+#[derive(Debug)]
+pub struct TurnConnection {
+    /// Its records.
+    pub sequence: Sequence,
+    next_index: u32,
+    request: Option<Request>,
+    answer: Option<Answer>,
+    missed_bytes: u64,
+}
+
+impl TurnConnection {
+    /// A connection of which `record` is the first sign.
+    pub fn new(record: &Record, peer: Peer) -> Self {
+        Self {
+            sequence: Sequence::new(record, peer),
+            next_index: 0,
+            request: None,
+            answer: None,
+            missed_bytes: 0,
+        }
+    }
+
+    /// Takes in a record; returns whether the connection goes on.
+    pub fn take(&mut self, view: &RecordView<'_>, out: &mut Vec<Outcome>) -> bool {
+        if !self.sequence.follows(&view.record) {
+            out.push(Outcome::Lost(Loss::Resynchronised));
+            self.answer = None;
+            if self.request.take().is_some() {
+                out.push(Outcome::Unfinished(Unfinished::LostRecords));
+            }
+        }
+        match view.record.kind {
+            kind::READ => self.read(&Reads::of(view), out),
+            kind::EXCHANGE => {
+                self.read(&Reads::of(view), out);
+                let writes = self.sequence.writes(view);
+                self.write(&writes);
+            }
+            kind::PROGRESS => {
+                let writes = self.sequence.writes(view);
+                self.write(&writes);
+            }
+            _ => {
+                self.close(Unfinished::Unanswered, out);
+                return false;
+            }
+        }
+        true
+    }
+
+    /// Takes in what the kernel holds back of an answer.
+    pub fn take_progress(&mut self, slot: &ProgressSlot) {
+        let writes = self.sequence.held_back(slot);
+        self.write(&writes);
+    }
+
+    /// Bytes since the last call that belong to no request.
+    pub fn take_missed_bytes(&mut self) -> u64 {
+        std::mem::take(&mut self.missed_bytes)
+    }
+
+    /// Whether an answer is under way, as far as that can be told.
+    pub fn is_answering(&self) -> bool {
+        self.answer.is_some()
+    }
+
+    /// Whether nothing is under way.
+    pub fn is_idle(&self) -> bool {
+        self.request.is_none()
+    }
+
+    /// Takes an answer that has been silent for [`QUIET_NS`] for finished. More of it may come: its end is unknown.
+    pub fn end_if_quiet(&mut self, now_ns: u64, out: &mut Vec<Outcome>) {
+        if now_ns.saturating_sub(self.sequence.latest_ns) < QUIET_NS {
+            return;
+        }
+        if let Some(answer) = &mut self.answer {
+            answer.last_write_ns = None;
+            self.finish(out);
+        }
+    }
+
+    /// Ends the connection: the answer that was under way ended with it, a request without one is unfinished.
+    pub fn close(&mut self, reason: Unfinished, out: &mut Vec<Outcome>) {
+        self.finish(out);
+        if self.request.take().is_some() {
+            out.push(Outcome::Unfinished(reason));
+        }
+    }
+
+    fn read(&mut self, reads: &Reads<'_>, out: &mut Vec<Outcome>) {
+        self.finish(out);
+        let next_index = self.next_index;
+        let request = self.request.get_or_insert_with(|| Request {
+            index: next_index,
+            method: String::new(),
+            target: String::new(),
+            arrival_ns: reads.arrivals.at(0),
+            first_read_ns: reads.first_ns,
+            last_read_ns: reads.last_ns,
+            bytes: 0,
+            complete: true,
+            named: None,
+        });
+        request.last_read_ns = reads.last_ns;
+        request.bytes += reads.bytes;
+        self.next_index = request.index.wrapping_add(1);
+    }
+
+    fn write(&mut self, writes: &Writes<'_>) {
+        if self.request.is_none() {
+            self.missed_bytes += writes.bytes;
+            return;
+        }
+        let answer = self.answer.get_or_insert(Answer {
+            first_write_ns: writes.start_ns,
+            first_write_bounded: writes.start_bounded,
+            ..NOT_BEGUN
+        });
+        answer.bytes += writes.bytes;
+        answer.last_write_ns = Some(writes.end_ns);
+    }
+
+    /// Tells the answer that was under way, if there is one.
+    fn finish(&mut self, out: &mut Vec<Outcome>) {
+        if let Some(answer) = self.answer.take()
+            && let Some(request) = self.request.take()
+        {
+            out.push(Outcome::Finished(Exchange {
+                peer: self.sequence.peer,
+                request,
+                answer,
+            }));
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const PEER: Peer = Peer {
+        cookie: 5,
+        tgid: 7,
+        local_port: Some(80),
+        peer_port: Some(81),
+        accepted_ns: None,
+    };
+
+    /// A record at `now_ns`; `written` counts from the last read.
+    fn record(seq: u32, record_kind: u8, now_ns: u64, read: u64, written: u64) -> Record {
+        Record {
+            seq,
+            kind: record_kind,
+            first_read_ns: now_ns,
+            last_read_ns: now_ns,
+            read_bytes: read,
+            first_write_ns: now_ns + 10,
+            last_write_ns: now_ns + 20,
+            written_bytes: written,
+            ..Record::default()
+        }
+    }
+
+    fn played(records: &[Record]) -> (TurnConnection, Vec<Outcome>) {
+        let mut connection = TurnConnection::new(&records[0], PEER);
+        let mut out = Vec::new();
+        for record in records {
+            let view = RecordView {
+                record: *record,
+                request: &[],
+                answer: &[],
+            };
+            connection.take(&view, &mut out);
+        }
+        (connection, out)
+    }
+
+    fn finished(out: &[Outcome]) -> Vec<(u32, u64, u64, Option<u64>)> {
+        let told = |outcome: &Outcome| match outcome {
+            Outcome::Finished(exchange) => Some((
+                exchange.request.index,
+                exchange.request.bytes,
+                exchange.answer.bytes,
+                exchange.answer.last_write_ns,
+            )),
+            _ => None,
+        };
+        out.iter().filter_map(told).collect()
+    }
+
+    #[test]
+    fn turns_of_reads_and_writes_are_requests_and_answers() {
+        let (connection, out) = played(&[
+            record(1, kind::READ, 100, 50, 0),
+            record(2, kind::EXCHANGE, 200, 60, 5),
+            record(3, kind::PROGRESS, 300, 60, 9),
+            record(4, kind::EXCHANGE, 400, 7, 8),
+            record(5, kind::CLOSE, 500, 7, 8),
+        ]);
+        assert_eq!(
+            finished(&out),
+            [(0, 110, 9, Some(320)), (1, 7, 8, Some(420))]
+        );
+        assert_eq!(out.len(), 2);
+        assert!(connection.is_idle());
+    }
+
+    #[test]
+    fn an_answer_that_falls_silent_is_told_without_its_end() {
+        let (mut connection, mut out) = played(&[record(1, kind::EXCHANGE, 100, 50, 5)]);
+        connection.end_if_quiet(1_000, &mut out);
+        assert!(out.is_empty());
+        connection.end_if_quiet(QUIET_NS * 2, &mut out);
+        assert_eq!(finished(&out), [(0, 50, 5, None)]);
+        assert!(!connection.is_answering());
+    }
+
+    #[test]
+    fn what_has_no_answer_is_unfinished() {
+        let (_, out) = played(&[
+            record(1, kind::READ, 100, 50, 0),
+            record(2, kind::CLOSE, 200, 50, 0),
+        ]);
+        assert_eq!(out, [Outcome::Unfinished(Unfinished::Unanswered)]);
+        let (_, out) = played(&[
+            record(1, kind::READ, 100, 50, 0),
+            record(3, kind::EXCHANGE, 200, 50, 5),
+            record(4, kind::CLOSE, 300, 50, 5),
+        ]);
+        assert_eq!(
+            out[..2],
+            [
+                Outcome::Lost(Loss::Resynchronised),
+                Outcome::Unfinished(Unfinished::LostRecords)
+            ]
+        );
+        assert_eq!(finished(&out), [(1, 50, 5, Some(220))]);
+    }
+}

@@ -1,0 +1,178 @@
+//! A metrics endpoint: hyper on a listener that the caller has bound.
+//!
+//! Serves what the pages hold. Does not know how anything is measured.
+
+mod negotiate;
+pub mod query;
+mod respond;
+pub mod source;
+
+use std::{
+    collections::VecDeque,
+    convert::Infallible,
+    future::Future,
+    io,
+    sync::{Arc, Mutex, PoisonError},
+    time::Duration,
+};
+
+use hyper::{server::conn::http1, service::service_fn};
+use hyper_util::rt::{TokioIo, TokioTimer};
+use tokio::{
+    net::{TcpListener, TcpStream},
+    sync::watch,
+    task::{AbortHandle, JoinSet},
+};
+use tracing::{debug, warn};
+
+use crate::{
+    collectors::process::ProcessReader,
+    exporter::source::Pages,
+    metrics::{Format, Metrics, Selection},
+};
+
+/// Connections served at once; one more closes the oldest, so a client that holds many cannot keep a scrape out.
+const MAX_CONNECTIONS: usize = 32;
+/// Time for a request head, and for an idle connection: longer than the usual scrape interval of a minute.
+const HEAD_TIMEOUT: Duration = Duration::from_secs(75);
+/// Size of a request head, bytes.
+const MAX_HEAD_BYTES: usize = 64 * 1024;
+/// Pause after `accept` failed, which it does at once again while descriptors are short.
+const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
+/// Time that answers under way get at shutdown.
+const SHUTDOWN_GRACE: Duration = Duration::from_millis(300);
+
+/// Whether the probes work, as `/healthz` tells.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum ProbeHealth {
+    /// Attached.
+    Attached,
+    /// Switched off by the configuration.
+    Off,
+    /// Not attached, and why.
+    Failed(String),
+}
+
+/// What the agent's endpoint serves.
+#[derive(Debug)]
+pub struct Endpoint {
+    metrics: Arc<Metrics>,
+    health: Mutex<ProbeHealth>,
+    process: ProcessReader,
+}
+
+impl Endpoint {
+    /// An endpoint over `metrics`.
+    pub fn new(metrics: Arc<Metrics>, health: ProbeHealth) -> Self {
+        Self {
+            metrics,
+            health: Mutex::new(health),
+            process: ProcessReader::new(),
+        }
+    }
+
+    /// Changes what `/healthz` tells.
+    pub fn set_health(&self, health: ProbeHealth) {
+        *self.health.lock().unwrap_or_else(PoisonError::into_inner) = health;
+    }
+}
+
+impl Pages for Endpoint {
+    fn metrics(&self, selection: &Selection, format: Format) -> String {
+        if let Some(process) = self.process.read() {
+            self.metrics.set_process(process);
+        }
+        self.metrics.encode(selection, format)
+    }
+
+    fn health(&self) -> Result<String, String> {
+        let health = self.health.lock();
+        match &*health.unwrap_or_else(PoisonError::into_inner) {
+            ProbeHealth::Attached => Ok("ok: probes are attached".into()),
+            ProbeHealth::Off => Ok("ok: probes are switched off".into()),
+            ProbeHealth::Failed(reason) => Err(format!("probes are not attached: {reason}")),
+        }
+    }
+}
+
+/// Serves until `shutdown` completes, then finishes the answers under way and returns.
+pub async fn serve(listener: TcpListener, pages: Arc<impl Pages>, shutdown: impl Future) {
+    let mut connections = JoinSet::new();
+    let mut by_age: VecDeque<AbortHandle> = VecDeque::new();
+    let (closing, _) = watch::channel(());
+    let mut shutdown = std::pin::pin!(shutdown);
+    loop {
+        let accepted = tokio::select! {
+            _ = &mut shutdown => break,
+            Some(_) = connections.join_next() => {
+                by_age.retain(|connection| !connection.is_finished());
+                continue;
+            }
+            accepted = listener.accept() => accepted,
+        };
+        match accepted {
+            Ok((stream, _)) => {
+                if by_age.len() >= MAX_CONNECTIONS
+                    && let Some(oldest) = by_age.pop_front()
+                {
+                    oldest.abort();
+                }
+                let connection = serve_connection(stream, pages.clone(), closing.subscribe());
+                by_age.push_back(connections.spawn(connection));
+            }
+            Err(err) if is_of_the_peer(&err) => debug!(%err, "connection not accepted"),
+            Err(err) => {
+                warn!(%err, "connection not accepted");
+                tokio::time::sleep(ACCEPT_PAUSE).await;
+            }
+        }
+    }
+    drop(listener);
+    drop(closing);
+    let finished = async { while connections.join_next().await.is_some() {} };
+    let _ = tokio::time::timeout(SHUTDOWN_GRACE, finished).await;
+}
+
+/// Serves one connection until it ends; its errors are its own.
+async fn serve_connection(
+    stream: TcpStream,
+    pages: Arc<impl Pages>,
+    mut closing: watch::Receiver<()>,
+) {
+    let service = service_fn(move |request| {
+        let answer = respond::respond(&*pages, &request);
+        async move { Ok::<_, Infallible>(answer) }
+    });
+    // An answer goes out in several writes; without this the last one waits for the client's delayed acknowledgement.
+    if let Err(err) = stream.set_nodelay(true) {
+        debug!(%err, "TCP_NODELAY not set");
+    }
+    let connection = http1::Builder::new()
+        .timer(TokioTimer::new())
+        .header_read_timeout(HEAD_TIMEOUT)
+        .max_buf_size(MAX_HEAD_BYTES)
+        .serve_connection(TokioIo::new(stream), service);
+    let mut connection = std::pin::pin!(connection);
+    let ended = tokio::select! {
+        ended = &mut connection => ended,
+        // The sender is gone: the endpoint closes.
+        _ = closing.changed() => {
+            connection.as_mut().graceful_shutdown();
+            connection.await
+        }
+    };
+    if let Err(err) = ended {
+        debug!(%err, "connection ended early");
+    }
+}
+
+/// Whether `accept` failed on account of one connection, so that the next may succeed.
+fn is_of_the_peer(err: &io::Error) -> bool {
+    matches!(
+        err.kind(),
+        io::ErrorKind::ConnectionAborted
+            | io::ErrorKind::ConnectionReset
+            | io::ErrorKind::ConnectionRefused
+            | io::ErrorKind::Interrupted
+    )
+}

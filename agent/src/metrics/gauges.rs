@@ -1,0 +1,172 @@
+//! Figures of the host, the GPUs and the agent itself: what collectors publish and how it is exported.
+//!
+//! Does not know how a figure is read.
+
+use std::time::Instant;
+
+use crate::metrics::{
+    encode::{Samples, Value},
+    families,
+};
+
+/// Memory of the host, in TorchServe's terms.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct MemorySample {
+    /// Used, MiB.
+    pub used_mib: f64,
+    /// Available without swapping, MiB.
+    pub available_mib: f64,
+    /// What is not available, percent.
+    pub used_pct: f64,
+}
+
+/// A mounted file system.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct DiskSample {
+    /// Used, GiB.
+    pub used_gib: f64,
+    /// Available to unprivileged users, GiB.
+    pub available_gib: f64,
+    /// Used share of used and available, percent.
+    pub used_pct: f64,
+}
+
+/// One GPU. A figure that the device does not have is `None`.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct GpuSample {
+    /// NVML's index of the device.
+    pub index: u32,
+    /// Share of time with a kernel running, percent.
+    pub busy_pct: Option<f64>,
+    /// Memory.
+    pub memory: Option<GpuMemory>,
+}
+
+/// Memory of one GPU.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct GpuMemory {
+    /// Used, whole MiB.
+    pub used_mib: f64,
+    /// Used, percent of the whole.
+    pub used_pct: f64,
+}
+
+/// The agent's own process.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct ProcessSample {
+    /// CPU time used, seconds.
+    pub cpu_s: f64,
+    /// Resident memory, bytes.
+    pub resident_bytes: u64,
+    /// Virtual memory, bytes.
+    pub virtual_bytes: u64,
+    /// Open file descriptors.
+    pub open_fds: u64,
+    /// Limit of open file descriptors; `None` when there is none.
+    pub max_fds: Option<u64>,
+    /// Start, seconds since the Unix epoch.
+    pub start_s: f64,
+    /// Threads.
+    pub threads: u64,
+}
+
+/// A value that counts for nothing after a moment: its source may hang, and a stale figure is worse than none.
+#[derive(Debug)]
+pub(crate) struct Expiring<T> {
+    pub(crate) value: T,
+    pub(crate) valid_until: Instant,
+}
+
+impl<T> Expiring<T> {
+    /// The value, if it still counts at `now`.
+    pub(crate) fn at(&self, now: Instant) -> Option<&T> {
+        (now <= self.valid_until).then_some(&self.value)
+    }
+}
+
+/// The latest figures.
+#[derive(Debug, Default)]
+pub(crate) struct Figures {
+    pub(crate) cpu_pct: Option<f64>,
+    pub(crate) memory: Option<MemorySample>,
+    pub(crate) disk: Option<Expiring<DiskSample>>,
+    pub(crate) gpus: Option<Expiring<Vec<GpuSample>>>,
+    pub(crate) process: Option<ProcessSample>,
+}
+
+impl Figures {
+    /// Adds every series that counts at `now` to `samples`.
+    pub(crate) fn collect(&self, hostname: &str, now: Instant, samples: &mut Samples) {
+        let host = ["Host", hostname];
+        let mut push_host = |family, value| samples.push(family, &host, Value::Float(value));
+        if let Some(cpu_pct) = self.cpu_pct {
+            push_host(&families::CPU_UTILIZATION, cpu_pct);
+        }
+        if let Some(memory) = self.memory {
+            push_host(&families::MEMORY_USED, memory.used_mib);
+            push_host(&families::MEMORY_AVAILABLE, memory.available_mib);
+            push_host(&families::MEMORY_UTILIZATION, memory.used_pct);
+        }
+        if let Some(disk) = self.disk.as_ref().and_then(|disk| disk.at(now)) {
+            push_host(&families::DISK_USAGE, disk.used_gib);
+            push_host(&families::DISK_AVAILABLE, disk.available_gib);
+            push_host(&families::DISK_UTILIZATION, disk.used_pct);
+        }
+        let gpus = self.gpus.as_ref().and_then(|gpus| gpus.at(now));
+        for gpu in gpus.into_iter().flatten() {
+            let device = gpu.index.to_string();
+            for (family, value) in [
+                (&families::GPU_UTILIZATION, gpu.busy_pct),
+                (
+                    &families::GPU_MEMORY_UTILIZATION,
+                    gpu.memory.map(|memory| memory.used_pct),
+                ),
+                (
+                    &families::GPU_MEMORY_USED,
+                    gpu.memory.map(|memory| memory.used_mib),
+                ),
+            ] {
+                if let Some(value) = value {
+                    samples.push(family, &["Host", &device, hostname], Value::Float(value));
+                }
+            }
+        }
+        if let Some(process) = &self.process {
+            collect_process(process, samples);
+        }
+    }
+}
+
+fn collect_process(process: &ProcessSample, samples: &mut Samples) {
+    for (family, value) in [
+        (&families::PROCESS_CPU, Some(Value::Float(process.cpu_s))),
+        (
+            &families::PROCESS_RESIDENT,
+            Some(Value::Integer(process.resident_bytes)),
+        ),
+        (
+            &families::PROCESS_VIRTUAL,
+            Some(Value::Integer(process.virtual_bytes)),
+        ),
+        (
+            &families::PROCESS_OPEN_FDS,
+            Some(Value::Integer(process.open_fds)),
+        ),
+        (
+            &families::PROCESS_MAX_FDS,
+            process.max_fds.map(Value::Integer),
+        ),
+        (
+            &families::PROCESS_START,
+            Some(Value::Float(process.start_s)),
+        ),
+        (
+            &families::PROCESS_THREADS,
+            Some(Value::Integer(process.threads)),
+        ),
+    ] {
+        if let Some(value) = value {
+            samples.push(family, &[], value);
+        }
+    }
+}

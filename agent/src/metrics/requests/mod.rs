@@ -1,0 +1,368 @@
+//! What finished requests add up to: answers by class, and our own families.
+//!
+//! What TorchServe makes of the same requests is `torchserve`'s. Does not know how a request was measured, and holds a bounded number of series whatever peers send.
+
+use std::{collections::BTreeMap, sync::Arc};
+
+use crate::exchange::byte_accounting::Tally;
+use crate::metrics::{
+    cardinality::{Bounds, OTHER},
+    encode::{Samples, Value},
+    families,
+    gen_ai::GenAi,
+    histogram::Histogram,
+    streams::{self, Streams},
+    torchserve::{self, LastTimes},
+};
+use crate::{
+    catalogue::route::Purpose,
+    identity::Identity,
+    observation::{Inner, Observation, Protocol, Stream},
+};
+
+/// Distinct status codes of one model or server.
+const MAX_CODES: usize = 32;
+
+/// Totals and last values over every request since the agent started.
+#[derive(Debug)]
+pub(crate) struct Requests {
+    bounds: Bounds,
+    by_identity: BTreeMap<Identity, Served>,
+    admin: BTreeMap<Arc<str>, Codes>,
+    carried: BTreeMap<Arc<str>, Tally>,
+    accept_wait: BTreeMap<Arc<str>, Histogram>,
+    inner: BTreeMap<Arc<str>, u64>,
+    last_times: LastTimes,
+    /// Requests of every purpose.
+    seen: u64,
+    answers: Answers,
+    unknown: Unknown,
+    unknown_of_streams: streams::Unknown,
+}
+
+/// What was served under one identity. Each request finds it once, and everything is added there; what is exported of
+/// a model alone is summed up by the scrape.
+#[derive(Debug, Default)]
+struct Served {
+    /// A request that showed that the server knows the model was counted here under its own labels, so that the bounds
+    /// have nothing to say about the next.
+    settled: bool,
+    codes: Codes,
+    queue: Histogram,
+    handler: Histogram,
+    duration: Histogram,
+    inner_queue: Histogram,
+    worker: Histogram,
+    relay: Histogram,
+    /// Most models never stream.
+    streams: Option<Box<Streams>>,
+    /// Most are no language models.
+    gen_ai: Option<Box<GenAi>>,
+    torchserve: torchserve::Served,
+}
+
+/// Answers by status code, 0 where it is not known; another outside 100 to 599, or past the limit, is `None`.
+type Codes = BTreeMap<Option<u16>, u64>;
+
+/// Answers over HTTP of every purpose by class, as TorchServe sorts them: what is neither 2xx nor 4xx is 5xx.
+#[derive(Debug, Default)]
+struct Answers {
+    success: u64,
+    client_error: u64,
+    server_error: u64,
+}
+
+/// Inference requests with a stage that could not be timed.
+#[derive(Debug, Default)]
+struct Unknown {
+    queue: u64,
+    handler: u64,
+    stream: u64,
+    inner_queue: u64,
+    worker: u64,
+}
+
+impl Requests {
+    pub(crate) fn new() -> Self {
+        Self {
+            bounds: Bounds::new(),
+            by_identity: BTreeMap::new(),
+            admin: BTreeMap::new(),
+            carried: BTreeMap::new(),
+            accept_wait: BTreeMap::new(),
+            inner: BTreeMap::new(),
+            last_times: LastTimes::default(),
+            seen: 0,
+            answers: Answers::default(),
+            unknown: Unknown::default(),
+            unknown_of_streams: streams::Unknown::default(),
+        }
+    }
+
+    /// Adds one finished request.
+    pub(crate) fn observe(&mut self, observation: &Observation) {
+        if observation.purpose != Purpose::Inner {
+            self.seen += 1;
+            if observation.protocol == Protocol::Http {
+                self.answers.add(observation.status);
+            }
+        }
+        match observation.purpose {
+            Purpose::Admin => {
+                let server = self.bounds.admit_server(&observation.identity.server);
+                let codes = self.admin.entry(server).or_default();
+                count_code(codes, observation.status, &mut self.bounds);
+            }
+            Purpose::Inference => self.observe_inference(observation),
+            Purpose::Inner => {
+                let server = self.bounds.admit_server(&observation.identity.server);
+                *self.inner.entry(server).or_default() += 1;
+            }
+        }
+    }
+
+    /// Adds a request of TorchServe whose client left before its answer: TorchServe counts it as if it were answered,
+    /// our own families as unfinished.
+    pub(crate) fn observe_abandoned(&mut self, observation: &Observation) {
+        self.seen += 1;
+        if observation.protocol == Protocol::Http {
+            self.answers.add(observation.status);
+        }
+        self.last_times.add(observation);
+        let identity = self.bounds.admit(&observation.identity, true);
+        let served = self.by_identity.entry(identity).or_default();
+        served.torchserve.add(observation, self.seen);
+    }
+
+    /// Adds a connection that had waited `wait_ns` until `server` accepted it.
+    pub(crate) fn accepted(&mut self, server: &Arc<str>, wait_ns: u64) {
+        let server = self.bounds.admit_server(server);
+        self.accept_wait
+            .entry(server)
+            .or_default()
+            .observe_ns(wait_ns);
+    }
+
+    /// Adds bytes that went over watched sockets of `server`.
+    pub(crate) fn carried(&mut self, server: &Arc<str>, tally: Tally) {
+        let server = self.bounds.admit_server(server);
+        *self.carried.entry(server).or_default() += tally;
+    }
+
+    fn observe_inference(&mut self, observation: &Observation) {
+        let status = observation.status;
+        self.unknown.add(observation);
+        if let Some(stream) = streamed(observation) {
+            self.unknown_of_streams.add(stream);
+        }
+        self.last_times.add(observation);
+
+        let index = self.seen;
+        if let Some(served) = self.by_identity.get_mut(&observation.identity)
+            && served.settled
+        {
+            served.add(observation, index, &mut self.bounds);
+            return;
+        }
+        let proven = !(400..=499).contains(&status);
+        let identity = self.bounds.admit(&observation.identity, proven);
+        let settled = proven && identity == observation.identity;
+        let served = self.by_identity.entry(identity).or_default();
+        served.settled |= settled;
+        served.add(observation, index, &mut self.bounds);
+    }
+
+    /// Adds every series to `samples`.
+    pub(crate) fn collect(&self, hostname: &str, samples: &mut Samples) {
+        self.collect_torchserve(hostname, samples);
+        for (identity, served) in &self.by_identity {
+            let Identity {
+                model,
+                version,
+                server,
+            } = identity;
+            for (code, count) in labelled(&served.codes) {
+                let labels = [&**model, version, server, &code];
+                samples.push(&families::REQUESTS, &labels, Value::Integer(count));
+            }
+            for (family, histogram) in [
+                (&families::REQUEST_QUEUE, &served.queue),
+                (&families::REQUEST_HANDLER, &served.handler),
+                (&families::REQUEST_DURATION, &served.duration),
+                (&families::REQUEST_INNER_QUEUE, &served.inner_queue),
+                (&families::REQUEST_WORKER, &served.worker),
+                (&families::REQUEST_RELAY, &served.relay),
+            ] {
+                samples.push_histogram(family, &[model, version, server], histogram);
+            }
+            if let Some(streams) = &served.streams {
+                streams.collect(identity, samples);
+            }
+            if let Some(gen_ai) = &served.gen_ai {
+                gen_ai.collect(identity, samples);
+            }
+        }
+        for (server, codes) in &self.admin {
+            for (code, count) in labelled(codes) {
+                let value = Value::Integer(count);
+                samples.push(&families::ADMIN_REQUESTS, &[server, &code], value);
+            }
+        }
+        for (server, waits) in &self.accept_wait {
+            samples.push_histogram(&families::ACCEPT_WAIT, &[&**server], waits);
+        }
+        for (server, tally) in &self.carried {
+            let ratio = tally.covered_ratio().map(Value::Float);
+            for (family, value) in [
+                (&families::COVERAGE, ratio),
+                (
+                    &families::SOCKET_BYTES,
+                    Some(Value::Integer(tally.seen_bytes)),
+                ),
+                (
+                    &families::MISSED_BYTES,
+                    Some(Value::Integer(tally.missed_bytes)),
+                ),
+            ] {
+                if let Some(value) = value {
+                    samples.push(family, &[&**server], value);
+                }
+            }
+        }
+        for (server, count) in &self.inner {
+            let value = Value::Integer(*count);
+            samples.push(&families::INNER_REQUESTS, &[server], value);
+        }
+        for (stage, count) in [
+            ("handler", self.unknown.handler),
+            ("inner_queue", self.unknown.inner_queue),
+            ("queue", self.unknown.queue),
+            ("stream", self.unknown.stream),
+            ("worker", self.unknown.worker),
+        ] {
+            let value = Value::Integer(count);
+            samples.push(&families::STAGE_UNKNOWN, &[stage], value);
+        }
+        self.unknown_of_streams.collect(samples);
+        for (label, count) in self.bounds.overflows() {
+            let value = Value::Integer(count);
+            samples.push(&families::LABEL_OVERFLOW, &[label], value);
+        }
+    }
+
+    fn collect_torchserve(&self, hostname: &str, samples: &mut Samples) {
+        let host = ["Host", hostname];
+        for (family, count) in [
+            (&families::REQUESTS_2XX, self.answers.success),
+            (&families::REQUESTS_4XX, self.answers.client_error),
+            (&families::REQUESTS_5XX, self.answers.server_error),
+        ] {
+            if count > 0 {
+                samples.push(family, &host, Value::Float(count as f64));
+            }
+        }
+        self.last_times.collect(hostname, samples);
+        let served = self.by_identity.iter();
+        let served = served.map(|(identity, served)| (identity, &served.torchserve));
+        torchserve::collect_served(served, hostname, samples);
+    }
+}
+
+impl Served {
+    /// Adds one inference request, the `index`-th of all answered.
+    fn add(&mut self, observation: &Observation, index: u64, bounds: &mut Bounds) {
+        let Observation { status, stages, .. } = observation;
+        let total_ns = stages.total_ns();
+        count_code(&mut self.codes, *status, bounds);
+        for (histogram, ns) in [
+            (&mut self.queue, stages.queue_ns),
+            (&mut self.handler, stages.handler_ns),
+            (&mut self.duration, total_ns),
+        ] {
+            if let Some(ns) = ns {
+                histogram.observe_ns(ns);
+            }
+        }
+        if let Inner::Worker(hop) = &observation.inner {
+            for (histogram, ns) in [
+                (&mut self.inner_queue, hop.inner_queue_ns),
+                (&mut self.worker, hop.worker_ns),
+                (&mut self.relay, hop.relay_ns),
+            ] {
+                if let Some(ns) = ns {
+                    histogram.observe_ns(ns);
+                }
+            }
+        }
+        if let Some(stream) = streamed(observation) {
+            self.streams.get_or_insert_default().add(stream);
+        }
+        if let Some(operation) = observation.operation {
+            let gen_ai = self.gen_ai.get_or_insert_default();
+            gen_ai.add(operation, observation, streamed(observation));
+        }
+        self.torchserve.add(observation, index);
+    }
+}
+
+/// The stream to count: an error is not the answer that was asked for, however it is sent.
+fn streamed(observation: &Observation) -> Option<&Stream> {
+    let stream = observation.stream.as_deref();
+    stream.filter(|_| observation.status < 400)
+}
+
+impl Unknown {
+    fn add(&mut self, observation: &Observation) {
+        let Observation {
+            status,
+            stages,
+            inner,
+            ..
+        } = observation;
+        self.queue += u64::from(stages.queue_ns.is_none());
+        self.handler += u64::from(stages.handler_ns.is_none());
+        self.stream += u64::from(stages.stream_ns.is_none());
+        let (inner_queue_unknown, worker_unknown) = match inner {
+            Inner::None => (false, false),
+            // An answer that only a worker can have given.
+            Inner::Unseen => ((200..=299).contains(status), (200..=299).contains(status)),
+            Inner::Worker(hop) => (hop.inner_queue_ns.is_none(), hop.worker_ns.is_none()),
+        };
+        self.inner_queue += u64::from(inner_queue_unknown);
+        self.worker += u64::from(worker_unknown);
+    }
+}
+
+impl Answers {
+    fn add(&mut self, status: u16) {
+        match status {
+            200..=299 => self.success += 1,
+            400..=499 => self.client_error += 1,
+            _ => self.server_error += 1,
+        }
+    }
+}
+
+fn count_code(codes: &mut Codes, status: u16, bounds: &mut Bounds) {
+    let code = Some(status).filter(|status| matches!(status, 0 | 100..=599));
+    if codes.contains_key(&code) || codes.len() < MAX_CODES {
+        *codes.entry(code).or_default() += 1;
+    } else {
+        bounds.overflow("code");
+        *codes.entry(None).or_default() += 1;
+    }
+}
+
+fn labelled(codes: &Codes) -> impl Iterator<Item = (String, u64)> {
+    codes.iter().map(|(code, count)| {
+        let label = match code {
+            Some(0) => "unknown".to_owned(),
+            Some(code) => code.to_string(),
+            None => OTHER.to_owned(),
+        };
+        (label, *count)
+    })
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,290 @@
+//! From records to metrics: pairs, names and counts what the kernel told, with no kernel at hand.
+//!
+//! Everything on the way is decided elsewhere; here it is called in order. Does not know where records come from.
+
+pub mod connections;
+pub mod event_loop;
+
+use std::{io, sync::Arc};
+
+use inferprobe_ebpf::abi::ProgressSlot;
+use tracing::warn;
+
+use crate::{
+    catalogue::{
+        Question,
+        route::{Purpose, Route},
+    },
+    discovery::registry::Registry,
+    exchange::{
+        Exchange, Peer, Request,
+        event::{Loss, Outcome, Unfinished},
+    },
+    identity::{Identity, Server},
+    metrics::{LiveWorker, Metrics},
+    observation::{Inner, Observation},
+    pipeline::connections::Table,
+    request_log::RequestLog,
+    torchserve::{
+        exchange::WorkerExchange,
+        frames::command::Command,
+        join::{Answered, Frontends, Settled},
+        worker::{self, Slot, Worker},
+    },
+};
+
+/// Label `server` of TorchServe's workers.
+const TORCHSERVE: &str = "torchserve";
+
+/// What is known between two records, and what comes of it.
+pub struct Ledger {
+    /// Who is watched.
+    pub registry: Registry,
+    table: Table,
+    frontends: Frontends,
+    /// When the latest turn began: what is told in between is no older.
+    now_ns: u64,
+    metrics: Arc<Metrics>,
+    log: Option<RequestLog>,
+    outcomes: Vec<Outcome>,
+    settled: Vec<Settled>,
+}
+
+impl Ledger {
+    /// Nothing was told yet, at `now_ns`.
+    pub fn new(
+        registry: Registry,
+        table: Table,
+        metrics: Arc<Metrics>,
+        log: Option<RequestLog>,
+        now_ns: u64,
+    ) -> Self {
+        metrics.declare_lost(&Loss::ALL.map(Loss::name));
+        metrics.declare_unfinished(&Unfinished::ALL.map(Unfinished::name));
+        Self {
+            registry,
+            table,
+            frontends: Frontends::default(),
+            now_ns,
+            metrics,
+            log,
+            outcomes: Vec::new(),
+            settled: Vec::new(),
+        }
+    }
+
+    /// Begins a turn at `now_ns`.
+    pub fn begin_turn(&mut self, now_ns: u64) {
+        self.now_ns = now_ns;
+    }
+
+    /// Takes in an entry of the record ring.
+    pub fn take(&mut self, entry: &[u8]) {
+        self.table.take(entry, &mut self.outcomes);
+        if !self.outcomes.is_empty() {
+            self.settle();
+        }
+    }
+
+    /// Looks after what is under way: `progress` gives what the kernel holds back of a connection.
+    pub fn tick(&mut self, progress: impl FnMut(u64, u32) -> Option<ProgressSlot>) {
+        self.table.tick(self.now_ns, progress, &mut self.outcomes);
+        self.settle();
+        for ((pid, port), tally) in self.table.coverage.take() {
+            let server = self.registry.server(pid, port);
+            self.metrics.carried(&server.name, tally);
+        }
+        let registry = &self.registry;
+        self.frontends.tick(
+            self.now_ns,
+            |pid| registry.model_of_worker(pid),
+            &mut self.settled,
+            &mut self.outcomes,
+        );
+        self.settle();
+        self.flush_log();
+    }
+
+    /// Counts what waits, since nothing more will come.
+    pub fn finish(&mut self) {
+        self.frontends.finish(&mut self.settled);
+        self.settle();
+        self.flush_log();
+    }
+
+    /// Notes that a watched process ended.
+    pub fn exited(&mut self, pid: u32) {
+        self.registry.exited(pid);
+        self.table.process_ended(pid);
+        self.metrics.worker_ended(pid);
+        self.frontends.handovers.forget(pid);
+    }
+
+    /// Notes that a frontend's thread handed a frame on at `at_ns`.
+    pub fn handed_on(&mut self, slot: Slot, at_ns: u64) {
+        self.frontends.handovers.note(slot, at_ns);
+    }
+
+    /// Exports a worker that has its model loaded: since `loaded_ns`, where that was seen.
+    pub fn introduce(&mut self, pid: u32, worker: Worker, loaded_ns: Option<u64>) {
+        self.frontends.handovers.introduce(pid, worker.slot);
+        let load_ns = worker
+            .started_ns
+            .and_then(|started_ns| loaded_ns?.checked_sub(started_ns));
+        let worker = LiveWorker {
+            name: worker.name,
+            identity: Identity {
+                model: worker.model.into(),
+                version: worker.version.into(),
+                server: TORCHSERVE.into(),
+            },
+            load_ns,
+        };
+        self.registry.loaded(pid, &worker.identity.model);
+        self.metrics.worker_loaded(pid, worker);
+    }
+
+    /// Names what came out, and counts what need not wait.
+    fn settle(&mut self) {
+        let mut outcomes = std::mem::take(&mut self.outcomes);
+        for outcome in outcomes.drain(..) {
+            match outcome {
+                Outcome::Finished(exchange) => self.answered(exchange),
+                Outcome::Worked(worked) => self.worked(worked),
+                Outcome::Abandoned(peer, request) => self.abandoned(peer, &request),
+                Outcome::Accepted(peer, wait_ns) => self.accepted(peer, wait_ns),
+                Outcome::Unfinished(reason) => self.metrics.unfinished(reason.name()),
+                Outcome::Lost(loss) => self.metrics.lost(loss.name(), 1),
+            }
+        }
+        // What was lost on the way came in between.
+        outcomes.append(&mut self.outcomes);
+        self.outcomes = outcomes;
+        let mut settled = std::mem::take(&mut self.settled);
+        for settled in settled.drain(..) {
+            match settled {
+                Settled::Answer(answered, inner, worker) => {
+                    self.count(answered, inner, worker.as_deref());
+                }
+                Settled::Abandoned(observation) => self.metrics.observe_abandoned(&observation),
+            }
+        }
+        self.settled = settled;
+    }
+
+    fn answered(&mut self, exchange: Exchange) {
+        let is_grpc = exchange.is_grpc();
+        let (server, route) = self.classify(exchange.peer, &exchange.request, is_grpc);
+        let answered = Answered {
+            exchange,
+            server,
+            route,
+        };
+        self.frontends
+            .answered(answered, self.now_ns, &mut self.settled);
+    }
+
+    fn accepted(&mut self, peer: Peer, wait_ns: u64) {
+        let server = self.registry.server(peer.tgid, peer.local_port);
+        if !server.is_inner {
+            self.metrics.accepted(&server.name, wait_ns);
+        }
+    }
+
+    fn abandoned(&mut self, peer: Peer, request: &Request) {
+        let (server, route) = self.classify(peer, request, request.is_call());
+        if !server.hands_on || route.purpose != Purpose::Inference {
+            return;
+        }
+        let identity = Identity::new(server, route);
+        if request.is_call() {
+            self.frontends.abandoned_call(identity, &mut self.settled);
+        } else {
+            self.frontends
+                .abandoned(identity, request.last_read_ns, self.now_ns);
+        }
+    }
+
+    /// Who was asked, and for what.
+    fn classify(&mut self, peer: Peer, request: &Request, is_grpc: bool) -> (Server, Route) {
+        let server = self.registry.server(peer.tgid, peer.local_port);
+        if request.method.is_empty() && !is_grpc {
+            // Nothing tells what it was for, but that workers are asked by their frontends alone.
+            let purpose = match self.registry.is_worker(peer.tgid) {
+                true => Purpose::Inner,
+                false => Purpose::Inference,
+            };
+            return (server, Route::of(purpose));
+        }
+        let asked = Question {
+            method: &request.method,
+            target: &request.target,
+            is_grpc,
+            on_unix: peer.local_port.is_none(),
+            named: request.named.as_deref(),
+        };
+        let route = self.registry.route(&server, asked);
+        (server, route)
+    }
+
+    fn worked(&mut self, worked: WorkerExchange) {
+        if let Command::Load { model_name, .. } = &worked.command {
+            if worked.reply.code == 200 {
+                let loaded_ns = worked.replied_ns();
+                self.worker_loaded(worked.peer.tgid, model_name.as_deref(), loaded_ns);
+            }
+            return;
+        }
+        let model = self.registry.model_of_worker(worked.peer.tgid);
+        self.frontends.worked(
+            worked,
+            model.as_ref(),
+            self.now_ns,
+            &mut self.settled,
+            &mut self.outcomes,
+        );
+    }
+
+    /// Exports a worker that loaded the model `loaded`, at `loaded_ns`.
+    fn worker_loaded(&mut self, pid: u32, loaded: Option<&str>, loaded_ns: u64) {
+        let sees = self.registry.sees_processes();
+        match sees.then(|| worker::identify(pid, loaded)).flatten() {
+            Some(worker) => self.introduce(pid, worker, Some(loaded_ns)),
+            None => warn!(
+                pid,
+                "worker of TorchServe left out: nothing tells its model and version"
+            ),
+        }
+    }
+
+    fn count(&mut self, answered: Answered, inner: Inner, worker: Option<&WorkerExchange>) {
+        let Answered {
+            exchange,
+            server,
+            route,
+        } = answered;
+        let observation = Observation::new(&exchange, server, route, inner);
+        self.metrics.observe(&observation);
+        if observation.purpose == Purpose::Inner {
+            return;
+        }
+        if let Some(log) = &mut self.log
+            && let Err(err) = log.write(&exchange, worker, &observation)
+        {
+            self.end_log(&err);
+        }
+    }
+
+    fn flush_log(&mut self) {
+        if let Some(log) = &mut self.log
+            && let Err(err) = log.flush()
+        {
+            self.end_log(&err);
+        }
+    }
+
+    fn end_log(&mut self, err: &io::Error) {
+        warn!(%err, "request log ended");
+        self.log = None;
+    }
+}

@@ -1,0 +1,329 @@
+//! Joins a request's two hops: what the frontend answered, and what its worker did for it.
+//!
+//! Both name the request by the same UUID. Either may be told first, since each comes from its own socket.
+
+use std::{
+    collections::{HashMap, VecDeque},
+    sync::Arc,
+};
+
+use uuid::Uuid;
+
+use crate::{
+    exchange::event::{Loss, Outcome},
+    torchserve::{
+        exchange::WorkerExchange,
+        frames::command::{Command, Purpose},
+    },
+};
+
+/// How long an answer waits for its worker's reply, which was written before it, ns.
+const ANSWER_WAIT_NS: u64 = 300_000_000;
+/// How long after a reply its answer must have begun, ns: later, its client is taken to have left.
+const OVERDUE_NS: u64 = 2_000_000_000;
+/// How long a reply waits for the end of its answer, ns: a slow client may take long to read it.
+const REPLY_WAIT_NS: u64 = 120_000_000_000;
+/// Answers, and replies, that may wait; past it, the oldest give up.
+const WAIT_CAP: usize = 65_536;
+
+/// An answer that came out of the join, and what its worker did, if a worker was asked.
+#[derive(Debug)]
+pub struct Joined<A> {
+    /// What the frontend was asked and answered.
+    pub answer: A,
+    /// What its worker did; shared by all requests of a batch.
+    pub worker: Option<Arc<WorkerExchange>>,
+}
+
+/// What waits for its other half; `A` is what the caller knows of an answer.
+#[derive(Debug)]
+pub struct Hops<A> {
+    answers: Waiting<A>,
+    replies: Waiting<Arc<WorkerExchange>>,
+    /// Replies that are not overdue yet, and when each came.
+    timely: VecDeque<(u64, Uuid)>,
+}
+
+impl<A> Default for Hops<A> {
+    fn default() -> Self {
+        Self {
+            answers: Waiting::default(),
+            replies: Waiting::default(),
+            timely: VecDeque::new(),
+        }
+    }
+}
+
+impl<A> Hops<A> {
+    /// Takes in a worker's exchange at `now_ns`; returns the answers that waited for it.
+    pub fn worked(
+        &mut self,
+        worked: &Arc<WorkerExchange>,
+        now_ns: u64,
+        lost: &mut Vec<Outcome>,
+    ) -> Vec<Joined<A>> {
+        let Command::Predict { requests, .. } = &worked.command else {
+            return Vec::new();
+        };
+        let mut joined = Vec::new();
+        let over_http = requests
+            .iter()
+            .filter(|asked| asked.has_headers && asked.purpose != Purpose::Describe);
+        for asked in over_http {
+            let id = asked.id.as_ref().and_then(|id| Uuid::try_parse(id).ok());
+            let Some(id) = id else {
+                lost.push(Outcome::Lost(Loss::ReplyUnpaired));
+                continue;
+            };
+            match self.answers.take(&id) {
+                Some(answer) => joined.push(Joined {
+                    answer,
+                    worker: Some(worked.clone()),
+                }),
+                None => {
+                    self.timely.push_back((now_ns, id));
+                    let evicted = self.replies.insert(id, worked.clone(), now_ns);
+                    lost.extend(evicted.map(|_| Outcome::Lost(Loss::ReplyUnpaired)));
+                }
+            }
+        }
+        joined
+    }
+
+    /// Takes in the answer to request `id` at `now_ns`; returns it if it need not wait, or one that it pushed out.
+    pub fn answered(&mut self, id: Uuid, answer: A, now_ns: u64) -> Option<Joined<A>> {
+        if let Some(worked) = self.replies.take(&id) {
+            return Some(Joined {
+                answer,
+                worker: Some(worked),
+            });
+        }
+        let answer = self.answers.insert(id, answer, now_ns)?;
+        Some(Joined {
+            answer,
+            worker: None,
+        })
+    }
+
+    /// Offers each reply whose answer is overdue to `adopt`, once, and forgets it if that takes it.
+    pub fn offer_overdue(
+        &mut self,
+        now_ns: u64,
+        mut adopt: impl FnMut(Uuid, &Arc<WorkerExchange>) -> bool,
+    ) {
+        while let Some((_, id)) = self
+            .timely
+            .pop_front_if(|(since_ns, _)| now_ns.saturating_sub(*since_ns) >= OVERDUE_NS)
+        {
+            if let Some(worked) = self.replies.by_id.get(&id)
+                && adopt(id, worked)
+            {
+                self.replies.take(&id);
+            }
+        }
+    }
+
+    /// Gives up what has waited too long: answers go without a worker, replies are lost.
+    pub fn tick(&mut self, now_ns: u64, lost: &mut Vec<Outcome>) -> Vec<Joined<A>> {
+        let replies = self.replies.expired(now_ns, REPLY_WAIT_NS);
+        lost.extend(replies.map(|_| Outcome::Lost(Loss::ReplyUnpaired)));
+        let answers = self.answers.expired(now_ns, ANSWER_WAIT_NS);
+        let joined = answers.map(|answer| Joined {
+            answer,
+            worker: None,
+        });
+        joined.collect()
+    }
+
+    /// Lets every answer go that still waits.
+    pub fn finish(&mut self) -> Vec<Joined<A>> {
+        self.tick(u64::MAX, &mut Vec::new())
+    }
+}
+
+/// Values by the request's number, oldest first.
+#[derive(Debug)]
+struct Waiting<T> {
+    by_id: HashMap<Uuid, T>,
+    /// When each came; entries whose value was taken stay until their turn.
+    since: VecDeque<(u64, Uuid)>,
+}
+
+impl<T> Default for Waiting<T> {
+    fn default() -> Self {
+        Self {
+            by_id: HashMap::new(),
+            since: VecDeque::new(),
+        }
+    }
+}
+
+impl<T> Waiting<T> {
+    /// Adds a value; returns one that has to go for it.
+    fn insert(&mut self, id: Uuid, value: T, now_ns: u64) -> Option<T> {
+        self.since.push_back((now_ns, id));
+        let replaced = self.by_id.insert(id, value);
+        while self.since.len() > WAIT_CAP {
+            let (_, oldest) = self.since.pop_front()?;
+            if let Some(evicted) = self.by_id.remove(&oldest) {
+                return Some(evicted);
+            }
+        }
+        replaced
+    }
+
+    fn take(&mut self, id: &Uuid) -> Option<T> {
+        self.by_id.remove(id)
+    }
+
+    /// Takes out what has waited for `wait_ns` at `now_ns`.
+    fn expired(&mut self, now_ns: u64, wait_ns: u64) -> impl Iterator<Item = T> + use<'_, T> {
+        std::iter::from_fn(move || {
+            loop {
+                let (since_ns, id) = *self.since.front()?;
+                if now_ns.saturating_sub(since_ns) < wait_ns {
+                    return None;
+                }
+                self.since.pop_front();
+                if let Some(value) = self.by_id.remove(&id) {
+                    return Some(value);
+                }
+            }
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use crate::{
+        exchange::Peer,
+        torchserve::frames::{command::Asked, reply::Reply},
+    };
+
+    use super::*;
+
+    const PEER: Peer = Peer {
+        cookie: 1,
+        tgid: 2,
+        local_port: Some(8080),
+        peer_port: Some(9),
+        accepted_ns: None,
+    };
+
+    fn worked(ids: &[u128]) -> Arc<WorkerExchange> {
+        let requests = ids.iter().map(|id| Asked {
+            id: Some(Uuid::from_u128(*id).to_string()),
+            has_headers: true,
+            purpose: Purpose::Predict,
+        });
+        Arc::new(WorkerExchange {
+            peer: PEER,
+            command: Command::Predict {
+                requests: requests.collect(),
+                whole: true,
+            },
+            idle_since_ns: None,
+            handed_ns: None,
+            arrival_ns: None,
+            last_read_ns: 1,
+            reply: Reply {
+                code: 200,
+                message: None,
+                answers: Vec::new(),
+                whole: true,
+            },
+            first_write_ns: None,
+            last_write_ns: 2,
+            taken_ns: None,
+        })
+    }
+
+    #[test]
+    fn either_half_may_come_first() {
+        let mut hops = Hops::<char>::default();
+        let mut lost = Vec::new();
+        assert!(hops.worked(&worked(&[7]), 0, &mut lost).is_empty());
+        let joined = hops.answered(Uuid::from_u128(7), 'a', 1).unwrap();
+        assert!(joined.worker.is_some());
+        assert!(hops.answered(Uuid::from_u128(8), 'b', 2).is_none());
+        let joined = hops.worked(&worked(&[8]), 3, &mut lost);
+        assert!(joined[0].answer == 'b' && joined[0].worker.is_some());
+        assert!(hops.finish().is_empty() && lost.is_empty());
+    }
+
+    #[test]
+    fn every_request_of_a_batch_gets_the_workers_half() {
+        let mut hops = Hops::<char>::default();
+        assert!(hops.answered(Uuid::from_u128(2), 'a', 0).is_none());
+        let joined = hops.worked(&worked(&[1, 2, 3]), 1, &mut Vec::new());
+        assert_eq!(joined.len(), 1);
+        for id in [1, 3] {
+            let joined = hops.answered(Uuid::from_u128(id), 'b', 2).unwrap();
+            assert!(joined.worker.is_some());
+        }
+    }
+
+    #[test]
+    fn an_answer_that_no_worker_gave_goes_on_alone() {
+        let mut hops = Hops::<char>::default();
+        let mut lost = Vec::new();
+        assert!(hops.answered(Uuid::from_u128(1), 'a', 10).is_none());
+        assert!(hops.tick(ANSWER_WAIT_NS, &mut lost).is_empty());
+        let joined = hops.tick(ANSWER_WAIT_NS + 10, &mut lost);
+        assert!(joined[0].worker.is_none());
+        assert!(lost.is_empty());
+    }
+
+    #[test]
+    fn a_reply_whose_client_left_is_counted() {
+        let mut hops = Hops::<char>::default();
+        let mut lost = Vec::new();
+        hops.worked(&worked(&[1]), 0, &mut lost);
+        hops.tick(REPLY_WAIT_NS, &mut lost);
+        assert_eq!(lost, [Outcome::Lost(Loss::ReplyUnpaired)]);
+    }
+
+    #[test]
+    fn an_overdue_reply_is_offered_once() {
+        let mut hops = Hops::<char>::default();
+        let mut lost = Vec::new();
+        hops.worked(&worked(&[1, 2, 3]), 0, &mut lost);
+        hops.answered(Uuid::from_u128(2), 'a', 1).unwrap();
+        let mut offered = Vec::new();
+        for now_ns in [OVERDUE_NS - 1, OVERDUE_NS, OVERDUE_NS + 1] {
+            hops.offer_overdue(now_ns, |id, _| {
+                offered.push((now_ns, id.as_u128()));
+                id.as_u128() == 1
+            });
+        }
+        assert_eq!(offered, [(OVERDUE_NS, 1), (OVERDUE_NS, 3)]);
+        // A slow client's answer may still end.
+        let joined = hops.answered(Uuid::from_u128(3), 'b', OVERDUE_NS + 2);
+        assert!(joined.unwrap().worker.is_some());
+        hops.tick(u64::MAX, &mut lost);
+        assert!(lost.is_empty());
+    }
+
+    #[test]
+    fn a_flood_is_bounded_and_counted() {
+        let mut hops = Hops::<char>::default();
+        let mut lost = Vec::new();
+        for id in 0..WAIT_CAP as u128 + 5 {
+            hops.worked(&worked(&[id]), 0, &mut lost);
+        }
+        assert_eq!(lost.len(), 5);
+    }
+
+    #[test]
+    fn a_description_is_no_inference() {
+        let mut hops = Hops::<char>::default();
+        let mut described = Arc::unwrap_or_clone(worked(&[1]));
+        if let Command::Predict { requests, .. } = &mut described.command {
+            requests[0].purpose = Purpose::Describe;
+        }
+        let mut lost = Vec::new();
+        hops.worked(&Arc::new(described), 0, &mut lost);
+        hops.tick(u64::MAX, &mut lost);
+        assert!(lost.is_empty());
+    }
+}

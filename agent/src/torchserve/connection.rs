@@ -1,0 +1,579 @@
+//! One connection of a TorchServe worker: pairs the frames that the worker read with its replies.
+//!
+//! A worker has one frame at a time. Knows nothing of HTTP, or of who the worker is.
+
+use std::collections::VecDeque;
+
+use inferprobe_ebpf::abi::{Record, flag, kind};
+
+use crate::{
+    bpf::maps::RecordView,
+    exchange::{
+        Peer,
+        event::{Loss, Outcome},
+        record_stream::Sequence,
+    },
+    torchserve::{
+        exchange::WorkerExchange,
+        frames::{
+            command::{Command, CommandReader},
+            reply::{Reply, ReplyReader},
+        },
+    },
+};
+
+/// Frames that may wait for a reply; more are given up, oldest first.
+const OPEN_CAP: usize = 64;
+/// How long a reply that was written waits to be told that the frontend read it, ns.
+const TAKEN_WAIT_NS: u64 = 100_000_000;
+/// The end of the list of answers: the last bytes of every reply.
+const END_OF_LIST: u32 = u32::MAX;
+
+/// What is known of one connection.
+#[derive(Debug)]
+pub struct WorkerConnection {
+    /// Its records.
+    pub sequence: Sequence,
+    commands: CommandReader,
+    replies: ReplyReader,
+    /// Times of the frame that is being read.
+    reading: Option<ReadTimes>,
+    /// Frames without their whole reply, oldest first.
+    open: VecDeque<Open>,
+    /// Last byte of the latest whole reply.
+    idle_since_ns: Option<u64>,
+    /// The latest exchange and the bytes of its reply, until the frontend has read them.
+    replied: Option<(WorkerExchange, u64)>,
+    taken: Taken,
+}
+
+/// What the frontend has read of the reply that is being written, or was last.
+#[derive(Debug, Clone, Copy, Default)]
+struct Taken {
+    bytes: u64,
+    at_ns: u64,
+}
+
+#[derive(Debug, Clone, Copy)]
+struct ReadTimes {
+    arrival_ns: Option<u64>,
+    last_read_ns: u64,
+}
+
+/// A frame that was read.
+#[derive(Debug)]
+struct Open {
+    command: Command,
+    times: ReadTimes,
+    /// First reply byte; the inner `None` stands for one that is only bounded.
+    first_write_ns: Option<Option<u64>>,
+    /// A reply of which the rest, uncaptured, is still being written.
+    cut: Option<Reply>,
+    /// Bytes of the reply so far.
+    reply_bytes: u64,
+}
+
+impl WorkerConnection {
+    /// A connection of which `record` is the first sign.
+    pub fn new(record: &Record, peer: Peer) -> Self {
+        Self {
+            sequence: Sequence::new(record, peer),
+            commands: CommandReader::default(),
+            replies: ReplyReader::default(),
+            reading: None,
+            open: VecDeque::new(),
+            idle_since_ns: None,
+            replied: None,
+            taken: Taken::default(),
+        }
+    }
+
+    /// Takes in a record; returns whether the connection goes on.
+    pub fn take(&mut self, view: &RecordView<'_>, out: &mut Vec<Outcome>) -> bool {
+        let record = &view.record;
+        if record.kind == kind::TAKEN {
+            self.taken.bytes += record.read_bytes;
+            self.taken.at_ns = record.last_read_ns;
+            self.settle(out);
+            return true;
+        }
+        if !self.sequence.follows(record) {
+            out.push(Outcome::Lost(Loss::Resynchronised));
+            self.give_up_waiting(out);
+            *self = Self::new(record, self.sequence.peer);
+            self.sequence.follows(record);
+        }
+        match record.kind {
+            kind::READ => self.read(view, out),
+            kind::EXCHANGE => {
+                self.read(view, out);
+                self.end_of_reads(out);
+                self.write(view, out);
+            }
+            kind::PROGRESS => self.write(view, out),
+            _ => {
+                self.close(out);
+                return false;
+            }
+        }
+        true
+    }
+
+    /// Whether nothing is under way.
+    pub fn is_idle(&self) -> bool {
+        self.reading.is_none() && self.open.is_empty() && self.replied.is_none()
+    }
+
+    /// Whether a reply waits to be read.
+    pub fn awaits_reader(&self) -> bool {
+        self.replied.is_some()
+    }
+
+    /// Gives up waiting for the frontend's read of a reply that was written long ago.
+    pub fn end_if_quiet(&mut self, now_ns: u64, out: &mut Vec<Outcome>) {
+        if now_ns.saturating_sub(self.sequence.latest_ns) >= TAKEN_WAIT_NS {
+            self.give_up_waiting(out);
+        }
+    }
+
+    /// Ends the connection, and what is open with it.
+    pub fn close(&mut self, out: &mut Vec<Outcome>) {
+        self.give_up_waiting(out);
+        let unanswered = self.open.len() + usize::from(self.reading.take().is_some());
+        self.open.clear();
+        out.extend((0..unanswered).map(|_| Outcome::Lost(Loss::WorkerUnanswered)));
+    }
+
+    fn read(&mut self, view: &RecordView<'_>, out: &mut Vec<Outcome>) {
+        let record = &view.record;
+        // The frontend sends no frame before it has read the last reply.
+        self.give_up_waiting(out);
+        let arrival_known = record.flags & flag::ARRIVAL_KNOWN != 0;
+        let times = self.reading.get_or_insert(ReadTimes {
+            arrival_ns: arrival_known.then_some(record.arrival_ns),
+            last_read_ns: record.last_read_ns,
+        });
+        times.last_read_ns = record.last_read_ns;
+        let times = *times;
+        let mut commands = Vec::new();
+        let rest = record.read_bytes.saturating_sub(view.request.len() as u64);
+        // A fault is told where the frame ends.
+        let _ = self
+            .commands
+            .feed(view.request, &mut commands)
+            .and_then(|()| self.commands.skip(rest, &mut commands));
+        for command in commands {
+            self.reading = None;
+            self.begin(command, times, out);
+        }
+    }
+
+    /// A reply begins: what the worker answers was read, however much of it was captured.
+    fn end_of_reads(&mut self, out: &mut Vec<Outcome>) {
+        let cut = self.commands.end();
+        let Some(times) = self.reading.take() else {
+            return;
+        };
+        match cut {
+            Some(command) => self.begin(command, times, out),
+            None => out.push(Outcome::Lost(Loss::NotFramed)),
+        }
+    }
+
+    fn begin(&mut self, command: Command, times: ReadTimes, out: &mut Vec<Outcome>) {
+        if self.open.len() >= OPEN_CAP {
+            self.open.pop_front();
+            out.push(Outcome::Lost(Loss::WorkerUnanswered));
+        }
+        self.open.push_back(Open {
+            command,
+            times,
+            first_write_ns: None,
+            cut: None,
+            reply_bytes: 0,
+        });
+    }
+
+    fn write(&mut self, view: &RecordView<'_>, out: &mut Vec<Outcome>) {
+        let record = &view.record;
+        let writes = self.sequence.writes(view);
+        let Some(open) = self.open.front_mut() else {
+            out.push(Outcome::Lost(Loss::AnswerWithoutRequest));
+            return;
+        };
+        open.reply_bytes += writes.bytes;
+        open.first_write_ns
+            .get_or_insert((!writes.start_bounded).then_some(writes.start_ns));
+        let is_end = record.tail as u32 == END_OF_LIST;
+        if let Some(reply) = open.cut.take() {
+            if is_end {
+                self.answered(reply, record, out);
+            } else {
+                open.cut = Some(reply);
+            }
+            return;
+        }
+        let mut replies = Vec::new();
+        let rest = writes.bytes.saturating_sub(view.answer.len() as u64);
+        let followed = self
+            .replies
+            .feed(view.answer, &mut replies)
+            .and_then(|()| self.replies.skip(rest, &mut replies));
+        for reply in replies {
+            self.answered(reply, record, out);
+        }
+        if followed.is_ok() {
+            return;
+        }
+        match self.replies.end() {
+            Some(reply) if is_end => self.answered(reply, record, out),
+            Some(reply) => {
+                if let Some(open) = self.open.front_mut() {
+                    open.cut = Some(reply);
+                }
+            }
+            None => out.push(Outcome::Lost(Loss::NotFramed)),
+        }
+    }
+
+    /// Takes in a reply, of which the last byte went out with `record`.
+    fn answered(&mut self, reply: Reply, record: &Record, out: &mut Vec<Outcome>) {
+        let streams = reply
+            .answers
+            .iter()
+            .any(|answer| answer.stream_next == Some(true));
+        if streams {
+            return;
+        }
+        let Some(open) = self.open.pop_front() else {
+            out.push(Outcome::Lost(Loss::AnswerWithoutRequest));
+            return;
+        };
+        let exchange = WorkerExchange {
+            peer: self.sequence.peer,
+            command: open.command,
+            idle_since_ns: self.idle_since_ns.replace(record.last_write_ns),
+            handed_ns: None,
+            arrival_ns: open.times.arrival_ns,
+            last_read_ns: open.times.last_read_ns,
+            reply,
+            first_write_ns: open.first_write_ns.flatten(),
+            last_write_ns: record.last_write_ns,
+            taken_ns: None,
+        };
+        self.replied = Some((exchange, open.reply_bytes));
+        self.settle(out);
+    }
+
+    /// Lets the reply go that the frontend has read.
+    fn settle(&mut self, out: &mut Vec<Outcome>) {
+        let Taken { bytes, at_ns } = self.taken;
+        if let Some((exchange, _)) = self
+            .replied
+            .take_if(|(_, reply_bytes)| bytes >= *reply_bytes)
+        {
+            self.taken = Taken::default();
+            out.push(Outcome::Worked(WorkerExchange {
+                taken_ns: Some(at_ns),
+                ..exchange
+            }));
+        }
+    }
+
+    fn give_up_waiting(&mut self, out: &mut Vec<Outcome>) {
+        if let Some((exchange, _)) = self.replied.take() {
+            self.taken = Taken::default();
+            out.push(Outcome::Worked(exchange));
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const ID: &str = "f043ec09-d650-4c73-8e29-cab71d5c951f";
+
+    fn text(text: &str) -> Vec<u8> {
+        let length = u32::try_from(text.len()).unwrap();
+        [&length.to_be_bytes(), text.as_bytes()].concat()
+    }
+
+    fn predict(body: usize) -> Vec<u8> {
+        let mut bytes = [b"I", &text(ID)[..], &text("explain"), &text("False")].concat();
+        bytes.extend([0xff; 4]);
+        bytes.extend([text("body"), text("json"), text(&"x".repeat(body))].concat());
+        bytes.extend([0xff; 12]);
+        bytes
+    }
+
+    fn reply(body: usize, stream_next: Option<&str>) -> Vec<u8> {
+        let mut bytes = 200_i32.to_be_bytes().to_vec();
+        bytes.extend([text("Prediction success"), text(ID), text("")].concat());
+        bytes.extend(200_i32.to_be_bytes());
+        bytes.extend(text(""));
+        bytes.extend(u32::from(stream_next.is_some()).to_be_bytes());
+        if let Some(value) = stream_next {
+            bytes.extend([text("ts_stream_next"), text(value)].concat());
+        }
+        bytes.extend(text(&"y".repeat(body)));
+        bytes.extend([0xff; 4]);
+        bytes
+    }
+
+    /// Builds the records of one connection as the kernel half would.
+    struct Wire {
+        connection: Option<WorkerConnection>,
+        seq: u32,
+        written: u64,
+        now_ns: u64,
+        out: Vec<Outcome>,
+        /// Whether the frontend reads each reply as soon as it is written.
+        prompt_reader: bool,
+    }
+
+    impl Wire {
+        fn new() -> Self {
+            Self {
+                prompt_reader: true,
+                connection: None,
+                seq: 0,
+                written: 0,
+                now_ns: 1_000,
+                out: Vec::new(),
+            }
+        }
+
+        fn record(
+            &mut self,
+            record_kind: u8,
+            (request, read_bytes): (&[u8], usize),
+            (answer, answer_bytes): (&[u8], usize),
+        ) {
+            self.seq += 1;
+            self.now_ns += 1_000;
+            if record_kind == kind::EXCHANGE {
+                self.written = 0;
+            }
+            self.written += answer_bytes as u64;
+            let record = Record {
+                cookie: 5,
+                arrival_ns: self.now_ns,
+                first_read_ns: self.now_ns + 10,
+                last_read_ns: self.now_ns + 20,
+                read_bytes: read_bytes as u64,
+                first_write_ns: self.now_ns + 300,
+                last_write_ns: self.now_ns + 400,
+                written_bytes: self.written,
+                tail: 0xff_ff_ff_ff,
+                seq: self.seq,
+                tgid: 7,
+                kind: record_kind,
+                flags: flag::ARRIVAL_KNOWN | flag::UNIX | flag::WRITE_AT_RETURN,
+                ..Record::default()
+            };
+            let peer = Peer {
+                cookie: 5,
+                tgid: 7,
+                local_port: None,
+                peer_port: None,
+                accepted_ns: None,
+            };
+            let view = RecordView {
+                record,
+                request,
+                answer,
+            };
+            self.connection
+                .get_or_insert_with(|| WorkerConnection::new(&record, peer))
+                .take(&view, &mut self.out);
+            if self.prompt_reader && answer_bytes > 0 {
+                self.taken(answer_bytes as u64, self.now_ns + 410);
+            }
+        }
+
+        fn exchange(&mut self, request: &[u8], answer: &[u8]) {
+            self.record(
+                kind::EXCHANGE,
+                (request, request.len()),
+                (answer, answer.len()),
+            );
+        }
+
+        fn taken(&mut self, read_bytes: u64, last_read_ns: u64) {
+            let record = Record {
+                cookie: 5,
+                kind: kind::TAKEN,
+                read_bytes,
+                last_read_ns,
+                ..Record::default()
+            };
+            let view = RecordView {
+                record,
+                request: b"",
+                answer: b"",
+            };
+            let connection = self.connection.as_mut().unwrap();
+            connection.take(&view, &mut self.out);
+        }
+
+        fn worked(&self) -> Vec<&WorkerExchange> {
+            let worked = self.out.iter().map(|outcome| match outcome {
+                Outcome::Worked(exchange) => exchange,
+                other => panic!("{other:?}"),
+            });
+            worked.collect()
+        }
+    }
+
+    fn ids(command: &Command) -> Vec<Option<&str>> {
+        let Command::Predict { requests, .. } = command else {
+            panic!("{command:?}")
+        };
+        requests.iter().map(|asked| asked.id.as_deref()).collect()
+    }
+
+    #[test]
+    fn a_frame_and_its_reply_are_one_exchange() {
+        let mut wire = Wire::new();
+        wire.exchange(&predict(10), &reply(10, None));
+        wire.exchange(&predict(10), &reply(10, None));
+        let worked = wire.worked();
+        assert_eq!(worked.len(), 2);
+        assert_eq!(ids(&worked[1].command), [Some(ID)]);
+        assert_eq!(
+            (worked[1].arrival_ns, worked[1].last_read_ns),
+            (Some(3_000), 3_020)
+        );
+        assert_eq!(
+            (worked[1].first_write_ns, worked[1].last_write_ns),
+            (Some(3_300), 3_400)
+        );
+        assert_eq!((worked[1].reply.code, worked[1].reply.whole), (200, true));
+        let idle_since_ns = [worked[0].idle_since_ns, worked[1].idle_since_ns];
+        assert_eq!(idle_since_ns, [None, Some(2_400)]);
+    }
+
+    #[test]
+    fn a_frame_in_pieces_keeps_its_first_arrival_and_last_read() {
+        let mut wire = Wire::new();
+        let bytes = predict(300_000);
+        let value = bytes.iter().position(|&byte| byte == b'x').unwrap();
+        wire.record(kind::READ, (&bytes[..44], 44), (b"", 0));
+        wire.record(
+            kind::READ,
+            (&bytes[44..value], value - 44 + 300_000),
+            (b"", 0),
+        );
+        let answer = reply(10, None);
+        wire.record(
+            kind::EXCHANGE,
+            (&bytes[value + 300_000..], 12),
+            (&answer, answer.len()),
+        );
+        let worked = wire.worked();
+        assert_eq!(ids(&worked[0].command), [Some(ID)]);
+        assert_eq!(
+            (worked[0].arrival_ns, worked[0].last_read_ns),
+            (Some(2_000), 4_020)
+        );
+    }
+
+    #[test]
+    fn a_big_reply_ends_with_its_last_write_and_its_start_is_only_bounded() {
+        let mut wire = Wire::new();
+        let (request, answer) = (predict(10), reply(500_000, None));
+        wire.record(
+            kind::EXCHANGE,
+            (&request, request.len()),
+            (&answer[..1_024], answer.len()),
+        );
+        wire.exchange(&request, &reply(10, None));
+        let worked = wire.worked();
+        assert_eq!((worked[0].reply.code, worked[0].reply.whole), (200, false));
+        assert_eq!(
+            (worked[0].first_write_ns, worked[0].last_write_ns),
+            (None, 2_400)
+        );
+        assert_eq!(worked.len(), 2);
+    }
+
+    #[test]
+    fn a_streamed_reply_is_one_exchange() {
+        let mut wire = Wire::new();
+        wire.exchange(&predict(10), &reply(5_000, Some("true"))[..1_024]);
+        for next in ["true", "false"] {
+            let part = reply(5_000, Some(next));
+            wire.record(kind::PROGRESS, (b"", 0), (&part[..1_024], part.len()));
+        }
+        wire.exchange(&predict(10), &reply(10, None));
+        let worked = wire.worked();
+        assert_eq!(worked.len(), 2);
+        assert_eq!(
+            (worked[0].first_write_ns, worked[0].last_write_ns),
+            (Some(2_300), 4_400)
+        );
+    }
+
+    #[test]
+    fn a_reply_goes_on_once_it_is_read() {
+        let mut wire = Wire::new();
+        wire.prompt_reader = false;
+        let answer = reply(10, None);
+        let bytes = answer.len() as u64;
+        wire.exchange(&predict(10), &answer);
+        wire.taken(bytes - 1, 2_500);
+        assert!(wire.out.is_empty());
+        wire.taken(1, 2_600);
+        // The read may be told before the write.
+        let request = predict(10);
+        wire.record(kind::READ, (&request[..9], 9), (b"", 0));
+        wire.taken(bytes, 4_350);
+        wire.exchange(&request[9..], &answer);
+        // A read that was not seen is not waited for.
+        wire.exchange(&predict(10), &answer);
+        wire.exchange(&predict(10), &answer);
+        let connection = wire.connection.as_mut().unwrap();
+        assert!(connection.awaits_reader());
+        connection.end_if_quiet(wire.now_ns + 400 + TAKEN_WAIT_NS, &mut wire.out);
+        let taken_ns: Vec<_> = wire.worked().iter().map(|worked| worked.taken_ns).collect();
+        assert_eq!(taken_ns, [Some(2_600), Some(4_350), None, None]);
+    }
+
+    #[test]
+    fn what_is_no_frame_is_counted_and_left() {
+        let mut wire = Wire::new();
+        wire.exchange(b"X marks nothing", b"nor does this");
+        assert_eq!(
+            wire.out,
+            [
+                Outcome::Lost(Loss::NotFramed),
+                Outcome::Lost(Loss::AnswerWithoutRequest)
+            ]
+        );
+        wire.out.clear();
+        wire.exchange(&predict(10), &reply(10, None));
+        assert_eq!(wire.worked().len(), 1);
+    }
+
+    #[test]
+    fn a_lost_record_costs_the_frame_it_belongs_to() {
+        let mut wire = Wire::new();
+        wire.record(kind::READ, (&predict(10)[..20], 20), (b"", 0));
+        wire.seq += 1;
+        wire.exchange(&predict(10), &reply(10, None));
+        assert_eq!(wire.out.remove(0), Outcome::Lost(Loss::Resynchronised));
+        assert_eq!(wire.worked().len(), 1);
+    }
+
+    #[test]
+    fn a_worker_that_ends_leaves_its_frame_unanswered() {
+        let mut wire = Wire::new();
+        let request = predict(10);
+        wire.record(kind::READ, (&request, request.len()), (b"", 0));
+        let connection = wire.connection.as_mut().unwrap();
+        assert!(!connection.is_idle());
+        connection.close(&mut wire.out);
+        assert_eq!(wire.out, [Outcome::Lost(Loss::WorkerUnanswered)]);
+    }
+}

@@ -1,0 +1,96 @@
+//! When a frontend's threads for its workers handed frames on: TorchServe's own end of a request's wait.
+//!
+//! On two CPUs or fewer TorchServe's Java starts a thread for each frame that it sends (its common pool has no threads
+//! then), right after it took the batch from the queue. On more there is no such sign, and the frame's first byte stands
+//! for it.
+
+use std::collections::{HashMap, VecDeque};
+
+use crate::torchserve::worker::Slot;
+
+/// Times that are kept of one worker: its frames come one at a time, and are asked for within a fraction of a second.
+const KEPT: usize = 64;
+
+/// The latest hand-overs, by worker process.
+#[derive(Debug, Default)]
+pub struct Handovers {
+    slots: HashMap<u32, Slot>,
+    times_ns: HashMap<Slot, VecDeque<u64>>,
+}
+
+impl Handovers {
+    /// Notes that the process `pid` is the worker of `slot`.
+    pub fn introduce(&mut self, pid: u32, slot: Slot) {
+        self.slots.insert(pid, slot);
+        self.times_ns.entry(slot).or_default();
+    }
+
+    /// Forgets an ended worker; any other process is none.
+    pub fn forget(&mut self, pid: u32) {
+        if let Some(slot) = self.slots.remove(&pid) {
+            self.times_ns.remove(&slot);
+        }
+    }
+
+    /// Notes that the thread for `slot` started another at `at_ns`; of a slot without a worker, nothing is kept.
+    pub fn note(&mut self, slot: Slot, at_ns: u64) {
+        let Some(times_ns) = self.times_ns.get_mut(&slot) else {
+            return;
+        };
+        if times_ns.len() >= KEPT {
+            times_ns.pop_front();
+        }
+        times_ns.push_back(at_ns);
+    }
+
+    /// When the frame that worker `pid` had at `reached_ns` was handed on: the only hand-over between the worker's last
+    /// reply and that.
+    pub fn before(&self, pid: u32, idle_since_ns: Option<u64>, reached_ns: u64) -> Option<u64> {
+        let times_ns = self.times_ns.get(self.slots.get(&pid)?)?;
+        let since_ns = idle_since_ns?;
+        let mut within = times_ns
+            .iter()
+            .filter(|at_ns| (since_ns..=reached_ns).contains(*at_ns));
+        let handed_ns = within.next();
+        handed_ns.filter(|_| within.next().is_none()).copied()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const SLOT: Slot = Slot {
+        frontend: 7,
+        number: 9000,
+    };
+
+    #[test]
+    fn a_frame_finds_its_own_handover() {
+        let mut handovers = Handovers::default();
+        handovers.note(SLOT, 50);
+        handovers.introduce(8, SLOT);
+        for at_ns in [100, 200, 300] {
+            handovers.note(SLOT, at_ns);
+        }
+        assert_eq!(handovers.before(8, Some(150), 210), Some(200));
+        assert_eq!(handovers.before(8, Some(0), 110), Some(100));
+        // None, or more than one: not known.
+        assert_eq!(handovers.before(8, Some(210), 290), None);
+        assert_eq!(handovers.before(8, Some(150), 310), None);
+        assert_eq!(handovers.before(8, None, 110), None);
+        assert_eq!(handovers.before(9, Some(150), 210), None);
+        handovers.forget(8);
+        assert_eq!(handovers.before(8, Some(150), 210), None);
+    }
+
+    #[test]
+    fn few_times_are_kept() {
+        let mut handovers = Handovers::default();
+        handovers.introduce(8, SLOT);
+        for at_ns in 0..1_000 {
+            handovers.note(SLOT, at_ns);
+        }
+        assert_eq!(handovers.times_ns[&SLOT].len(), KEPT);
+    }
+}

@@ -1,0 +1,439 @@
+//! What the frontend asks of a worker: load a model, answer a batch of requests.
+//!
+//! Layout: ts/protocol/otf_message_handler.py of TorchServe 0.12.0.
+
+use crate::torchserve::frames::{
+    Fault, FrameReader, Grammar, Item, MAX_BATCH, Step, Want, text_of,
+};
+
+/// Reads what the frontend sends to a worker.
+pub type CommandReader = FrameReader<Commands>;
+
+/// A frame from the frontend.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Command {
+    /// Load a model: the first frame of a worker's life.
+    Load {
+        /// The name that the model was registered under; `None` when it was not captured.
+        model_name: Option<String>,
+        /// Most requests in a batch; `None` when the frame was cut off before it.
+        batch_size: Option<u32>,
+    },
+    /// Answer a batch of requests.
+    Predict {
+        /// The requests, in their order.
+        requests: Vec<Asked>,
+        /// Whether the frame came to its end; else there may be more requests.
+        whole: bool,
+    },
+}
+
+/// One request of a batch.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Asked {
+    /// The UUID that the frontend gave it, `x-request-id` of the HTTP answer; `None` when it was not captured.
+    pub id: Option<String>,
+    /// Whether it has headers: one that came over gRPC has none.
+    pub has_headers: bool,
+    /// What is asked for.
+    pub purpose: Purpose,
+}
+
+/// What a request asks of a model.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum Purpose {
+    /// An inference.
+    #[default]
+    Predict,
+    /// An explanation of one.
+    Explain,
+    /// What the handler says of the model: from the management API, and no inference.
+    Describe,
+}
+
+/// How far a frame was read, and what it said so far.
+#[derive(Debug, Default)]
+pub struct Commands {
+    at: At,
+    command: Option<Command>,
+}
+
+/// The item that comes next.
+#[derive(Debug, Clone, Copy, Default)]
+enum At {
+    #[default]
+    Tag,
+    LoadName,
+    LoadPath,
+    LoadBatchSize,
+    LoadHandler,
+    LoadGpu,
+    LoadEnvelope,
+    LoadLimit,
+    Id,
+    HeaderName,
+    HeaderValue(Header),
+    ParameterName,
+    ParameterType,
+    ParameterValue,
+}
+
+/// A request header, as far as it matters here.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Header {
+    Explain,
+    Describe,
+    Other,
+}
+
+impl Header {
+    fn named(name: Option<&[u8]>) -> Self {
+        match name {
+            Some(b"explain") => Self::Explain,
+            Some(b"describe") => Self::Describe,
+            _ => Self::Other,
+        }
+    }
+}
+
+impl Grammar for Commands {
+    type Frame = Command;
+
+    fn want(&self) -> Want {
+        let keep = matches!(
+            self.at,
+            At::LoadName
+                | At::Id
+                | At::HeaderName
+                | At::HeaderValue(Header::Explain | Header::Describe)
+        );
+        match self.at {
+            At::Tag | At::LoadLimit => Want::Byte,
+            At::LoadBatchSize | At::LoadGpu => Want::Int,
+            _ => Want::Text { keep },
+        }
+    }
+
+    fn step(&mut self, item: Item<'_>) -> Result<Step, Fault> {
+        self.at = match (self.at, item) {
+            (At::Tag, Item::Byte(b'L')) => {
+                self.command = Some(Command::Load {
+                    model_name: None,
+                    batch_size: None,
+                });
+                At::LoadName
+            }
+            (At::Tag, Item::Byte(b'I')) => {
+                self.command = Some(Command::Predict {
+                    requests: Vec::new(),
+                    whole: false,
+                });
+                At::Id
+            }
+            (At::Tag, Item::Byte(byte)) => return Err(Fault::NoCommand(byte)),
+            (At::LoadName, Item::Text(name)) => {
+                if let Some(Command::Load { model_name, .. }) = &mut self.command {
+                    *model_name = text_of(name);
+                }
+                At::LoadPath
+            }
+            (At::LoadPath, Item::Text(_)) => At::LoadBatchSize,
+            (At::LoadBatchSize, Item::Int(size)) => {
+                if let Some(Command::Load { batch_size, .. }) = &mut self.command {
+                    // The frontend takes what is no size for 1.
+                    *batch_size = Some(u32::try_from(size).map_or(1, |size| size.max(1)));
+                }
+                At::LoadHandler
+            }
+            (At::LoadHandler, Item::Text(_)) => At::LoadGpu,
+            (At::LoadGpu, Item::Int(_)) => At::LoadEnvelope,
+            (At::LoadEnvelope, Item::Text(_)) => At::LoadLimit,
+            (At::LoadLimit, Item::Byte(_)) => return Ok(Step::Done),
+            (At::Id, Item::Text(id)) => {
+                self.begin_request(id)?;
+                At::HeaderName
+            }
+            (At::Id, Item::End) => return Ok(Step::Done),
+            (At::HeaderName, Item::Text(name)) => {
+                self.note_headers();
+                At::HeaderValue(Header::named(name))
+            }
+            (At::HeaderName, Item::End) => At::ParameterName,
+            (At::HeaderValue(header), Item::Text(value)) => {
+                self.take_header(header, value);
+                At::HeaderName
+            }
+            (At::ParameterName, Item::Text(_)) => At::ParameterType,
+            (At::ParameterName, Item::End) => At::Id,
+            (At::ParameterType, Item::Text(_)) => At::ParameterValue,
+            (At::ParameterValue, Item::Text(_)) => At::ParameterName,
+            // Each place gets the kind that it wants: what is left is the end of a list that is none.
+            _ => return Err(Fault::BadLength(-1)),
+        };
+        Ok(Step::More)
+    }
+
+    fn finish(&mut self, whole: bool) -> Option<Command> {
+        let mut command = std::mem::take(self).command;
+        if let Some(Command::Predict { whole: found, .. }) = &mut command {
+            *found = whole;
+        }
+        command
+    }
+}
+
+impl Commands {
+    fn requests(&mut self) -> Option<&mut Vec<Asked>> {
+        match &mut self.command {
+            Some(Command::Predict { requests, .. }) => Some(requests),
+            _ => None,
+        }
+    }
+
+    fn begin_request(&mut self, id: Option<&[u8]>) -> Result<(), Fault> {
+        if let Some(requests) = self.requests() {
+            if requests.len() >= MAX_BATCH {
+                return Err(Fault::LongBatch);
+            }
+            requests.push(Asked {
+                id: text_of(id),
+                ..Asked::default()
+            });
+        }
+        Ok(())
+    }
+
+    fn note_headers(&mut self) {
+        if let Some(request) = self.requests().and_then(|requests| requests.last_mut()) {
+            request.has_headers = true;
+        }
+    }
+
+    fn take_header(&mut self, header: Header, value: Option<&[u8]>) {
+        let Some(request) = self.requests().and_then(|requests| requests.last_mut()) else {
+            return;
+        };
+        match header {
+            Header::Explain if value == Some(b"True") => request.purpose = Purpose::Explain,
+            Header::Describe if value == Some(b"True") => request.purpose = Purpose::Describe,
+            _ => {}
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{
+        super::testing::{END, assert_read_however_cut, read, text},
+        *,
+    };
+
+    const ID: &str = "f043ec09-d650-4c73-8e29-cab71d5c951f";
+
+    fn load() -> Vec<u8> {
+        let path = "/tmp/ts/models/c048cd7a0a2b4c61a3cb8a1d3498498c";
+        [
+            b"L".as_slice(),
+            &text("tiny"),
+            &text(path),
+            &[0, 0, 0, 8],
+            &text("tiny_handler.py"),
+            &END,
+            &text(""),
+            &[1],
+        ]
+        .concat()
+    }
+
+    fn loaded() -> Command {
+        Command::Load {
+            model_name: Some("tiny".into()),
+            batch_size: Some(8),
+        }
+    }
+
+    /// A request as it comes from HTTP.
+    fn rest(id: &str, headers: &[(&str, &str)], body: &[u8]) -> Vec<u8> {
+        let mut bytes = text(id);
+        for (name, value) in headers {
+            bytes.extend([text(name), text(value)].concat());
+        }
+        bytes.extend(END);
+        bytes.extend([text("body"), text("application/json")].concat());
+        bytes.extend(u32::try_from(body.len()).unwrap().to_be_bytes());
+        bytes.extend(body);
+        bytes.extend(END);
+        bytes
+    }
+
+    fn predict(requests: &[Vec<u8>]) -> Vec<u8> {
+        [b"I".as_slice(), &requests.concat(), &END].concat()
+    }
+
+    fn asked(id: &str, purpose: Purpose) -> Asked {
+        Asked {
+            id: Some(id.into()),
+            has_headers: true,
+            purpose,
+        }
+    }
+
+    const HEADERS: [(&str, &str); 4] = [
+        ("explain", "False"),
+        ("Accept", "*/*"),
+        ("Content-Length", "28"),
+        ("url_path", ""),
+    ];
+
+    #[test]
+    fn a_load_names_model_and_batch_size() {
+        assert_read_however_cut::<Commands>(&load(), &[loaded()]);
+    }
+
+    #[test]
+    fn a_batch_over_http_gives_each_request_its_own() {
+        let bytes = predict(&[
+            rest(ID, &HEADERS, b"{\"sleep_ms\": 10}"),
+            rest(
+                "b",
+                &[("explain", "True"), ("url_path", "a/b")],
+                b"\xff\x00",
+            ),
+            rest("c", &[("describe", "True"), ("url_path", "")], b""),
+        ]);
+        let requests = vec![
+            asked(ID, Purpose::Predict),
+            asked("b", Purpose::Explain),
+            asked("c", Purpose::Describe),
+        ];
+        let whole = true;
+        assert_read_however_cut::<Commands>(&bytes, &[Command::Predict { requests, whole }]);
+    }
+
+    #[test]
+    fn a_request_over_grpc_has_neither_headers_nor_content_type() {
+        let bytes = [
+            b"I\0\0\0\x24f043ec09-d650-4c73-8e29-cab71d5c951f\xff\xff\xff\xff".as_slice(),
+            b"\0\0\0\x04data\0\0\0\0\0\0\0\x0a{\"inf\":20}",
+            b"\xff\xff\xff\xff\xff\xff\xff\xff",
+        ]
+        .concat();
+        let requests = vec![Asked {
+            id: Some(ID.into()),
+            ..Asked::default()
+        }];
+        let whole = true;
+        assert_read_however_cut::<Commands>(&bytes, &[Command::Predict { requests, whole }]);
+    }
+
+    #[test]
+    fn two_frames_may_share_a_buffer() {
+        let bytes = [load(), predict(&[rest(ID, &HEADERS, b"{}")])].concat();
+        let requests = vec![asked(ID, Purpose::Predict)];
+        let whole = true;
+        let frames = [loaded(), Command::Predict { requests, whole }];
+        assert_read_however_cut::<Commands>(&bytes, &frames);
+    }
+
+    #[test]
+    fn a_big_body_need_not_be_captured() {
+        let body = vec![b'#'; 300_000];
+        let bytes = predict(&[rest(ID, &HEADERS, &body), rest("b", &HEADERS, &body)]);
+        let first_body = bytes.iter().position(|byte| *byte == b'#').unwrap();
+        for (from, missing) in [(0, body.len()), (100, body.len() - 100), (7, 1)] {
+            let mut reader = CommandReader::default();
+            let mut out = Vec::new();
+            let gap = first_body + from;
+            reader.feed(&bytes[..gap], &mut out).unwrap();
+            reader.skip(missing as u64, &mut out).unwrap();
+            reader.feed(&bytes[gap + missing..], &mut out).unwrap();
+            let requests = vec![asked(ID, Purpose::Predict), asked("b", Purpose::Predict)];
+            let whole = true;
+            assert_eq!(out, [Command::Predict { requests, whole }]);
+        }
+    }
+
+    #[test]
+    fn an_id_that_was_not_captured_is_unknown() {
+        let mut reader = CommandReader::default();
+        let mut out = Vec::new();
+        let bytes = predict(&[rest(ID, &HEADERS, b"{}")]);
+        reader.feed(&bytes[..15], &mut out).unwrap();
+        reader.skip(5, &mut out).unwrap();
+        reader.feed(&bytes[20..], &mut out).unwrap();
+        let requests = vec![Asked {
+            id: None,
+            ..asked("", Purpose::Predict)
+        }];
+        let whole = true;
+        assert_eq!(out, [Command::Predict { requests, whole }]);
+    }
+
+    #[test]
+    fn a_gap_over_a_length_gives_up_what_follows_and_keeps_what_was_known() {
+        let mut reader = CommandReader::default();
+        let mut out = Vec::new();
+        let bytes = predict(&[rest(ID, &HEADERS, b"{}")]);
+        reader.feed(&bytes[..60], &mut out).unwrap();
+        let rest = (bytes.len() - 60) as u64;
+        assert_eq!(reader.skip(rest, &mut out), Err(Fault::Gap));
+        assert_eq!(reader.feed(b"I", &mut out), Err(Fault::Gap));
+        let Some(Command::Predict { requests, whole }) = reader.end() else {
+            panic!("the frame had begun");
+        };
+        assert_eq!((requests[0].id.as_deref(), whole), (Some(ID), false));
+        assert!(out.is_empty());
+        reader.feed(&load(), &mut out).unwrap();
+        assert_eq!(out, [loaded()]);
+    }
+
+    #[test]
+    fn hostile_bytes_are_a_fault_or_are_waited_for_and_never_kept() {
+        let text_then_end = [&text("tiny")[..], &END].concat();
+        let cases: [(&[u8], Result<(), Fault>); 6] = [
+            (b"X", Err(Fault::NoCommand(b'X'))),
+            (b"I\xff\xff\xff\xfe", Err(Fault::BadLength(-2))),
+            (b"I\x80\0\0\0", Err(Fault::BadLength(i32::MIN))),
+            (b"L\xff\xff\xff\xff", Err(Fault::BadLength(-1))),
+            (
+                &[b"L", &text_then_end[..]].concat(),
+                Err(Fault::BadLength(-1)),
+            ),
+            (b"I\x7f\xff\xff\xffabc", Ok(())),
+        ];
+        for (bytes, expected) in cases {
+            let (frames, outcome) = read::<Commands>(bytes);
+            assert_eq!(outcome, expected, "{bytes:?}");
+            assert!(frames.is_empty());
+        }
+        let requests = vec![rest("", &[], b""); MAX_BATCH + 1];
+        let (_, outcome) = read::<Commands>(&predict(&requests));
+        assert_eq!(outcome, Err(Fault::LongBatch));
+        let (frames, outcome) = read::<Commands>(&predict(&requests[1..]));
+        assert_eq!((frames.len(), outcome), (1, Ok(())));
+    }
+
+    #[test]
+    fn a_text_too_long_or_not_utf8_does_no_harm() {
+        let long = "i".repeat(257);
+        let bytes = predict(&[rest(&long, &[(&long, &long)], b"")]);
+        let (frames, _) = read::<Commands>(&bytes);
+        let requests = vec![Asked {
+            has_headers: true,
+            ..Asked::default()
+        }];
+        let whole = true;
+        assert_eq!(frames, [Command::Predict { requests, whole }]);
+
+        let mut bytes = load();
+        bytes[5] = 0xff;
+        let (frames, _) = read::<Commands>(&bytes);
+        let model_name = Some("\u{fffd}iny".into());
+        let batch_size = Some(8);
+        let expected = Command::Load {
+            model_name,
+            batch_size,
+        };
+        assert_eq!(frames, [expected]);
+    }
+}

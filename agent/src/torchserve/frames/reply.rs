@@ -1,0 +1,318 @@
+//! What a worker answers: that a model is loaded, or the answers to a batch, whole or in parts.
+//!
+//! Layout: ts/protocol/otf_message_handler.py of TorchServe 0.12.0.
+
+use crate::torchserve::frames::{
+    Fault, FrameReader, Grammar, Item, MAX_BATCH, Step, Want, text_of,
+};
+
+/// Reads what a worker sends to the frontend.
+pub type ReplyReader = FrameReader<Replies>;
+
+/// A frame from a worker.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Reply {
+    /// 200, or what the whole batch failed with.
+    pub code: i32,
+    /// Why, in words; `None` when it was not captured or is long.
+    pub message: Option<String>,
+    /// One for each request of the batch; none when a model was loaded.
+    pub answers: Vec<Answer>,
+    /// Whether the frame came to its end; else there may be more answers.
+    pub whole: bool,
+}
+
+/// The answer to one request of a batch.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Answer {
+    /// The request's UUID; `None` when it was not captured.
+    pub id: Option<String>,
+    /// Status code that the client will see; `None` when the frame was cut off before it, or it is none.
+    pub http_status: Option<u16>,
+    /// Whether more frames of this answer follow; `None` when the answer is not streamed.
+    pub stream_next: Option<bool>,
+}
+
+/// How far a frame was read, and what it said so far.
+#[derive(Debug, Default)]
+pub struct Replies {
+    at: At,
+    reply: Option<Reply>,
+}
+
+/// The item that comes next.
+#[derive(Debug, Clone, Copy, Default)]
+enum At {
+    #[default]
+    Code,
+    Message,
+    Id,
+    ContentType,
+    Status,
+    Reason,
+    HeaderCount,
+    HeaderName {
+        left: i32,
+    },
+    HeaderValue {
+        left: i32,
+        streams: bool,
+    },
+    Body,
+}
+
+/// The place after `left` more headers.
+fn headers(left: i32) -> At {
+    // The frontend, too, reads none where the number is below zero.
+    if left > 0 {
+        At::HeaderName { left }
+    } else {
+        At::Body
+    }
+}
+
+impl Grammar for Replies {
+    type Frame = Reply;
+
+    fn want(&self) -> Want {
+        match self.at {
+            At::Code | At::Status | At::HeaderCount => Want::Int,
+            At::Message
+            | At::Id
+            | At::HeaderName { .. }
+            | At::HeaderValue { streams: true, .. } => Want::Text { keep: true },
+            _ => Want::Text { keep: false },
+        }
+    }
+
+    fn step(&mut self, item: Item<'_>) -> Result<Step, Fault> {
+        self.at = match (self.at, item) {
+            (At::Code, Item::Int(code)) => {
+                self.reply = Some(Reply {
+                    code,
+                    message: None,
+                    answers: Vec::new(),
+                    whole: false,
+                });
+                At::Message
+            }
+            (At::Message, Item::Text(message)) => {
+                if let Some(reply) = &mut self.reply {
+                    reply.message = text_of(message);
+                }
+                At::Id
+            }
+            (At::Id, Item::Text(id)) => {
+                self.begin_answer(id)?;
+                At::ContentType
+            }
+            (At::Id, Item::End) => return Ok(Step::Done),
+            (At::ContentType, Item::Text(_)) => At::Status,
+            (At::Status, Item::Int(status)) => {
+                if let Some(answer) = self.answer() {
+                    answer.http_status = u16::try_from(status).ok();
+                }
+                At::Reason
+            }
+            (At::Reason, Item::Text(_)) => At::HeaderCount,
+            (At::HeaderCount, Item::Int(count)) => headers(count),
+            (At::HeaderName { left }, Item::Text(name)) => {
+                let streams = name == Some(b"ts_stream_next");
+                At::HeaderValue { left, streams }
+            }
+            (At::HeaderValue { left, streams }, Item::Text(value)) => {
+                if streams && let Some(answer) = self.answer() {
+                    answer.stream_next = value.map(|value| value == b"true");
+                }
+                headers(left - 1)
+            }
+            (At::Body, Item::Text(_)) => At::Id,
+            // Each place gets the kind that it wants: what is left is the end of a list that is none.
+            _ => return Err(Fault::BadLength(-1)),
+        };
+        Ok(Step::More)
+    }
+
+    fn finish(&mut self, whole: bool) -> Option<Reply> {
+        let reply = std::mem::take(self).reply?;
+        Some(Reply { whole, ..reply })
+    }
+}
+
+impl Replies {
+    fn answer(&mut self) -> Option<&mut Answer> {
+        self.reply.as_mut()?.answers.last_mut()
+    }
+
+    fn begin_answer(&mut self, id: Option<&[u8]>) -> Result<(), Fault> {
+        if let Some(reply) = &mut self.reply {
+            if reply.answers.len() >= MAX_BATCH {
+                return Err(Fault::LongBatch);
+            }
+            reply.answers.push(Answer {
+                id: text_of(id),
+                ..Answer::default()
+            });
+        }
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{
+        super::testing::{END, assert_read_however_cut, read, text},
+        *,
+    };
+
+    const LOADED: &[u8] = b"\0\0\0\xc8\0\0\0\x11loaded model tiny\xff\xff\xff\xff";
+    const ONE: &[u8] = b"\0\0\0\xc8\0\0\0\x12Prediction success\
+        \0\0\0\x24f043ec09-d650-4c73-8e29-cab71d5c951f\0\0\0\0\0\0\0\xc8\0\0\0\0\0\0\0\0\0\0\0\x03xxx\xff\xff\xff\xff";
+
+    fn reply(code: i32, message: &str, answers: &[Answer]) -> Reply {
+        Reply {
+            code,
+            message: Some(message.into()),
+            answers: answers.to_vec(),
+            whole: true,
+        }
+    }
+
+    fn answer(id: &str, status: u16, stream_next: Option<bool>) -> Answer {
+        Answer {
+            id: Some(id.into()),
+            http_status: Some(status),
+            stream_next,
+        }
+    }
+
+    fn answer_bytes(id: &str, status: i32, headers: &[(&str, &str)], body: &[u8]) -> Vec<u8> {
+        let mut bytes = [text(id), text("text/plain")].concat();
+        bytes.extend(status.to_be_bytes());
+        bytes.extend(text("as asked"));
+        bytes.extend(u32::try_from(headers.len()).unwrap().to_be_bytes());
+        for (name, value) in headers {
+            bytes.extend([text(name), text(value)].concat());
+        }
+        bytes.extend(u32::try_from(body.len()).unwrap().to_be_bytes());
+        bytes.extend(body);
+        bytes
+    }
+
+    fn reply_bytes(code: i32, message: &str, answers: &[Vec<u8>]) -> Vec<u8> {
+        let code = code.to_be_bytes();
+        [&code, &text(message)[..], &answers.concat(), &END].concat()
+    }
+
+    #[test]
+    fn a_load_is_answered_with_a_message_alone() {
+        assert_read_however_cut::<Replies>(LOADED, &[reply(200, "loaded model tiny", &[])]);
+    }
+
+    #[test]
+    fn a_prediction_names_its_request() {
+        let id = "f043ec09-d650-4c73-8e29-cab71d5c951f";
+        let expected = reply(200, "Prediction success", &[answer(id, 200, None)]);
+        assert_read_however_cut::<Replies>(ONE, &[expected]);
+    }
+
+    #[test]
+    fn each_request_of_a_batch_has_its_own_status() {
+        let bytes = reply_bytes(
+            200,
+            "Prediction success",
+            &[
+                answer_bytes("a", 200, &[("x", "y")], b"\xff\xff\xff\xff"),
+                answer_bytes("b", 503, &[("x", ""), ("z", "true")], b""),
+            ],
+        );
+        let answers = [answer("a", 200, None), answer("b", 503, None)];
+        assert_read_however_cut::<Replies>(&bytes, &[reply(200, "Prediction success", &answers)]);
+    }
+
+    #[test]
+    fn a_streamed_answer_comes_in_several_frames() {
+        let part = |next: &str| {
+            let answer = answer_bytes("a", 200, &[("ts_stream_next", next)], b"part");
+            reply_bytes(200, "Prediction success", &[answer])
+        };
+        let bytes = [part("true"), part("true"), part("false")].concat();
+        let frames = [true, true, false].map(|next| {
+            let answers = [answer("a", 200, Some(next))];
+            reply(200, "Prediction success", &answers)
+        });
+        assert_read_however_cut::<Replies>(&bytes, &frames);
+    }
+
+    #[test]
+    fn a_failed_batch_tells_its_code_and_why() {
+        let failed = answer_bytes("a", 507, &[], b"error");
+        let bytes = reply_bytes(507, "Out of resources", &[failed]);
+        let expected = reply(507, "Out of resources", &[answer("a", 507, None)]);
+        assert_read_however_cut::<Replies>(&bytes, &[expected]);
+    }
+
+    #[test]
+    fn a_big_answer_need_not_be_captured() {
+        let mut reader = ReplyReader::default();
+        let mut out = Vec::new();
+        let bytes = reply_bytes(
+            200,
+            "ok",
+            &[
+                answer_bytes("a", 200, &[], &[b'#'; 500_000]),
+                answer_bytes("b", 201, &[], &[]),
+            ],
+        );
+        let body = bytes.iter().position(|byte| *byte == b'#').unwrap();
+        let (seen, missing) = (body + 10, 400_000);
+        reader.feed(&bytes[..seen], &mut out).unwrap();
+        reader.skip(missing as u64, &mut out).unwrap();
+        reader.feed(&bytes[seen + missing..], &mut out).unwrap();
+        let answers = [answer("a", 200, None), answer("b", 201, None)];
+        assert_eq!(out, [reply(200, "ok", &answers)]);
+    }
+
+    #[test]
+    fn a_frame_cut_off_gives_what_was_known() {
+        let mut reader = ReplyReader::default();
+        let mut out = Vec::new();
+        assert_eq!(reader.end(), None);
+        reader.feed(&ONE[..70], &mut out).unwrap();
+        let cut = reader.end().unwrap();
+        assert_eq!((cut.code, cut.whole), (200, false));
+        assert_eq!(cut.answers[0].http_status, None);
+        assert!(cut.answers[0].id.is_some());
+        reader.feed(LOADED, &mut out).unwrap();
+        assert_eq!(out.len(), 1);
+    }
+
+    #[test]
+    fn hostile_numbers_are_a_fault_or_are_waited_for() {
+        let head = b"\0\0\0\xc8\0\0\0\0\0\0\0\x01a\0\0\0\0\0\0\0\xc8\0\0\0\0";
+        let with_headers =
+            |count: i32, rest: &[u8]| [head, &count.to_be_bytes()[..], rest].concat();
+        let cases: [(&[u8], Result<(), Fault>, usize); 6] = [
+            (b"\0\0\0\xc8\xff\xff\xff\xff", Err(Fault::BadLength(-1)), 0),
+            (b"\0\0\0\xc8\x80\0\0\0", Err(Fault::BadLength(i32::MIN)), 0),
+            (b"\0\0\0\xc8\x7f\xff\xff\xffabc", Ok(()), 0),
+            (&with_headers(i32::MAX, &[0; 1000]), Ok(()), 0),
+            (&with_headers(1, &END), Err(Fault::BadLength(-1)), 0),
+            (&with_headers(-5, b"\0\0\0\0\xff\xff\xff\xff"), Ok(()), 1),
+        ];
+        for (bytes, expected, count) in cases {
+            let (frames, outcome) = read::<Replies>(bytes);
+            assert_eq!((outcome, frames.len()), (expected, count), "{bytes:?}");
+        }
+        let answers = vec![answer_bytes("", 200, &[], b""); MAX_BATCH + 1];
+        let (_, outcome) = read::<Replies>(&reply_bytes(200, "", &answers));
+        assert_eq!(outcome, Err(Fault::LongBatch));
+    }
+
+    #[test]
+    fn a_status_that_is_none_is_unknown() {
+        let bytes = reply_bytes(200, "", &[answer_bytes("a", -1, &[], b"")]);
+        let (frames, _) = read::<Replies>(&bytes);
+        assert_eq!(frames[0].answers[0].http_status, None);
+    }
+}

@@ -1,0 +1,383 @@
+//! TorchServe's management API, as far as scaling needs it: describe a model, scale it.
+//!
+//! Each error is one line with the address, TorchServe's own words and the remedy. Nothing is decided here.
+
+pub mod http_client;
+pub mod model_lookup;
+pub mod url;
+
+use std::{path::PathBuf, time::Duration};
+
+use anyhow::{Context as _, Result, anyhow, bail};
+use hyper::{Method, StatusCode, header::HeaderValue};
+use serde::Deserialize;
+
+use crate::torchserve::management::{
+    http_client::{Answer, FetchError, Limits},
+    url::HttpUrl,
+};
+
+/// Content of an answer that is read.
+const MAX_BODY_BYTES: usize = 1 << 20;
+/// Models that are asked for at once.
+const MAX_MODELS: usize = 1000;
+/// Characters of TorchServe's words that are repeated.
+const MAX_MESSAGE_CHARS: usize = 500;
+/// The type of refusal that TorchServe gives to a wrong or missing key, with status 400.
+const INVALID_KEY: &str = "InvalidKeyException";
+
+/// A model as TorchServe registers it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Model {
+    /// Its name.
+    pub name: String,
+    /// One version of it; `None` is the one that TorchServe serves by default.
+    pub version: Option<String>,
+}
+
+/// How TorchServe runs a model at this moment.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Description {
+    /// Workers that take requests.
+    pub ready: u32,
+    /// Workers that there are or soon will be.
+    pub desired: u32,
+    /// Requests in the model's queue.
+    pub pending: u64,
+}
+
+/// A scaling that TorchServe took on.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Scaled {
+    /// TorchServe's sentence.
+    pub status: String,
+    /// TorchServe answered before it was done, though it was asked to wait.
+    pub partial: bool,
+}
+
+/// A worker process, and the model that it runs.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Running {
+    /// The worker, by the process ids of TorchServe's own namespace.
+    pub pid: u32,
+    /// Name that its model is registered under.
+    pub model: String,
+    /// Version of its model.
+    pub version: String,
+}
+
+/// A TorchServe's management API.
+#[derive(Debug, Clone)]
+pub struct Management {
+    address: HttpUrl,
+    /// Read anew for each call: its keys expire, and TorchServe replaces them.
+    token_file: Option<PathBuf>,
+    time_limit: Duration,
+}
+
+impl Management {
+    /// The API at `address`; `token_file` is TorchServe's key_file.json where it asks for a key.
+    pub fn new(address: HttpUrl, token_file: Option<PathBuf>, time_limit: Duration) -> Self {
+        Self {
+            address,
+            token_file,
+            time_limit,
+        }
+    }
+
+    /// How `model` runs.
+    pub async fn describe(&self, model: &Model) -> Result<Description> {
+        let url = self.model_url(model);
+        let answer = self.call(Method::GET, &url).await?;
+        description(&answer.body).map_err(|err| self.not_torchserve("GET", &url, &err))
+    }
+
+    /// Has TorchServe run `min` to `max` workers of `model`: it starts some below the one, and ends some above the other.
+    pub async fn scale(
+        &self,
+        model: &Model,
+        min: u32,
+        max: u32,
+        synchronous: bool,
+    ) -> Result<Scaled> {
+        let url = self
+            .model_url(model)
+            .with_pair("min_worker", &min.to_string())
+            .with_pair("max_worker", &max.to_string())
+            .with_pair("synchronous", &synchronous.to_string());
+        let answer = self.call(Method::PUT, &url).await?;
+        let status: StatusText = serde_json::from_slice(&answer.body)
+            .map_err(|err| self.not_torchserve("PUT", &url, &err.to_string()))?;
+        Ok(Scaled {
+            status: one_line(&status.status),
+            partial: answer.status == StatusCode::PARTIAL_CONTENT,
+        })
+    }
+
+    /// Every worker that runs.
+    pub async fn running(&self) -> Result<Vec<Running>> {
+        let url = self
+            .address
+            .join(&["models"])
+            .with_pair("limit", &MAX_MODELS.to_string());
+        let answer = self.call(Method::GET, &url).await?;
+        let listed: RawList = serde_json::from_slice(&answer.body)
+            .map_err(|err| self.not_torchserve("GET", &url, &err.to_string()))?;
+        let mut running = Vec::new();
+        for model in listed.models {
+            let url = self.address.join(&["models", &model.model_name, "all"]);
+            let answer = self.call(Method::GET, &url).await?;
+            let versions: Vec<RawVersion> = serde_json::from_slice(&answer.body)
+                .map_err(|err| self.not_torchserve("GET", &url, &err.to_string()))?;
+            running.extend(versions.into_iter().flat_map(RawVersion::running));
+        }
+        Ok(running)
+    }
+
+    fn model_url(&self, model: &Model) -> HttpUrl {
+        let mut segments = vec!["models", &model.name];
+        segments.extend(model.version.as_deref());
+        self.address.join(&segments)
+    }
+
+    /// An answer of the 2xx class.
+    async fn call(&self, method: Method, url: &HttpUrl) -> Result<Answer> {
+        let limits = Limits {
+            time: self.time_limit,
+            body_bytes: MAX_BODY_BYTES,
+        };
+        let name = method.clone();
+        let answer = http_client::fetch(method, url, self.bearer()?, limits).await;
+        match answer {
+            Ok(answer) if answer.status.is_success() => Ok(answer),
+            Ok(answer) => {
+                let refusal = Refusal::of(&answer);
+                let remedy = self.remedy(&answer, &refusal);
+                bail!("{name} {url}: TorchServe refused: {refusal}; {remedy}")
+            }
+            Err(err) => {
+                let remedy = match err {
+                    FetchError::Timeout(_) => {
+                        "TorchServe may still do what was asked; give it longer (scale --timeout), or see its log"
+                    }
+                    FetchError::Connect(_) => {
+                        "start TorchServe, or give its management_address as --management"
+                    }
+                    FetchError::Protocol(_) | FetchError::TooLarge(_) => {
+                        "give TorchServe's management_address as --management"
+                    }
+                };
+                bail!("{name} {url}: {err}; {remedy}")
+            }
+        }
+    }
+
+    fn remedy(&self, answer: &Answer, refusal: &Refusal) -> String {
+        let is_key = matches!(
+            answer.status,
+            StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN
+        ) || refusal.kind == INVALID_KEY;
+        match (answer.status, &self.token_file) {
+            _ if answer.status.is_redirection() => format!(
+                "it leads to {}, and redirects are not followed: give TorchServe's own address as --management",
+                answer
+                    .location
+                    .as_deref()
+                    .map_or_else(|| "nowhere".to_owned(), one_line)
+            ),
+            (_, None) if is_key => {
+                "it asks for a key: give --token-file with the key_file.json that it wrote where it was started"
+                    .to_owned()
+            }
+            (_, Some(path)) if is_key => format!(
+                "the management key in {} is wrong or has expired: give the key_file.json of this TorchServe, or have it make a new key",
+                path.display()
+            ),
+            (StatusCode::NOT_FOUND, _) if refusal.kind.starts_with("Model") => {
+                format!("GET {} lists its models", self.address.join(&["models"]))
+            }
+            (StatusCode::NOT_FOUND | StatusCode::METHOD_NOT_ALLOWED, _) => {
+                "give TorchServe's management_address as --management".to_owned()
+            }
+            _ => "TorchServe's log (logs/ts_log.log where it was started) says more".to_owned(),
+        }
+    }
+
+    fn not_torchserve(&self, method: &str, url: &HttpUrl, detail: &str) -> anyhow::Error {
+        let detail = one_line(detail);
+        anyhow!(
+            "{method} {url}: not an answer of TorchServe: {detail}; give TorchServe's management_address as --management"
+        )
+    }
+
+    /// The `Authorization` value of the token file.
+    fn bearer(&self) -> Result<Option<HeaderValue>> {
+        let Some(path) = &self.token_file else {
+            return Ok(None);
+        };
+        let bearer = || -> Result<HeaderValue> {
+            let text = std::fs::read(path)?;
+            let keys: KeyFile = serde_json::from_slice(&text)?;
+            let mut bearer = HeaderValue::from_str(&format!("Bearer {}", keys.management.key))?;
+            bearer.set_sensitive(true);
+            Ok(bearer)
+        };
+        let bearer = bearer().with_context(|| {
+            format!(
+                "--token-file {}: give the key_file.json that TorchServe wrote where it was started",
+                path.display()
+            )
+        });
+        bearer.map(Some)
+    }
+}
+
+#[derive(Debug, Deserialize)]
+struct KeyFile {
+    management: Key,
+}
+
+#[derive(Debug, Deserialize)]
+struct Key {
+    key: String,
+}
+
+#[derive(Debug, Deserialize)]
+struct StatusText {
+    status: String,
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct RawDescription {
+    min_workers: u32,
+    max_workers: u32,
+    workers: Vec<RawWorker>,
+    job_queue_status: RawQueue,
+}
+
+#[derive(Debug, Deserialize)]
+struct RawList {
+    models: Vec<RawModel>,
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct RawModel {
+    model_name: String,
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct RawVersion {
+    model_name: String,
+    model_version: String,
+    workers: Vec<RawProcess>,
+}
+
+#[derive(Debug, Deserialize)]
+struct RawProcess {
+    /// -1 while it is being started.
+    pid: i64,
+}
+
+impl RawVersion {
+    fn running(self) -> Vec<Running> {
+        let pids = self
+            .workers
+            .iter()
+            .filter_map(|worker| u32::try_from(worker.pid).ok());
+        let running = pids.map(|pid| Running {
+            pid,
+            model: self.model_name.clone(),
+            version: self.model_version.clone(),
+        });
+        running.collect()
+    }
+}
+
+#[derive(Debug, Deserialize)]
+struct RawWorker {
+    status: String,
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct RawQueue {
+    pending_requests: u64,
+}
+
+fn description(body: &[u8]) -> Result<Description, String> {
+    let models: Vec<RawDescription> =
+        serde_json::from_slice(body).map_err(|err| err.to_string())?;
+    let [model] = models.as_slice() else {
+        return Err(format!("it describes {} models, not one", models.len()));
+    };
+    if model.min_workers > model.max_workers {
+        return Err("it has minWorkers over maxWorkers".into());
+    }
+    let ready = model.workers.iter().filter(|one| one.status == "READY");
+    let ready = u32::try_from(ready.count()).unwrap_or(u32::MAX);
+    let listed = u32::try_from(model.workers.len()).unwrap_or(u32::MAX);
+    Ok(Description {
+        ready,
+        // TorchServe keeps what lies between its bounds, and lists a worker from the moment that it is asked for.
+        desired: listed.clamp(model.min_workers, model.max_workers),
+        pending: model.job_queue_status.pending_requests,
+    })
+}
+
+/// What TorchServe says when it refuses.
+#[derive(Debug)]
+struct Refusal {
+    status: StatusCode,
+    kind: String,
+    message: String,
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(default)]
+struct RawRefusal {
+    r#type: String,
+    message: String,
+}
+
+impl Refusal {
+    fn of(answer: &Answer) -> Self {
+        let raw = serde_json::from_slice(&answer.body).unwrap_or_else(|_| RawRefusal {
+            r#type: String::new(),
+            message: String::from_utf8_lossy(&answer.body).into_owned(),
+        });
+        Self {
+            status: answer.status,
+            kind: one_line(&raw.r#type),
+            message: one_line(&raw.message).trim_end_matches('.').to_owned(),
+        }
+    }
+}
+
+impl std::fmt::Display for Refusal {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{}", self.status.as_u16())?;
+        for part in [&self.kind, &self.message] {
+            if !part.is_empty() {
+                write!(f, " {part}")?;
+            }
+        }
+        Ok(())
+    }
+}
+
+/// What a server said, fit for a line of ours: no control characters, no end of lines, not too long.
+fn one_line(text: &str) -> String {
+    let words = text.split(|c: char| c.is_whitespace() || c.is_control());
+    let words: Vec<_> = words.filter(|word| !word.is_empty()).collect();
+    let line = words.join(" ");
+    match line.char_indices().nth(MAX_MESSAGE_CHARS) {
+        None => line,
+        Some((end, _)) => format!("{}…", &line[..end]),
+    }
+}
+
+#[cfg(test)]
+mod tests;

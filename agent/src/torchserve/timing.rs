@@ -1,0 +1,197 @@
+//! What a frontend's worker adds to what is known of a request.
+
+use crate::{
+    exchange::Exchange,
+    torchserve::{exchange::WorkerExchange, frames::reply::Reply},
+};
+
+/// What a frontend's worker did for a request, in the terms of TorchServe. Durations in ns of CLOCK_MONOTONIC.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct WorkerHop {
+    /// Last request byte read by the frontend to when its thread for the worker handed the request on, or, where that
+    /// cannot be seen, to the first byte sent to the worker: `QueueTime`. `None`: neither was seen.
+    pub inner_queue_ns: Option<u64>,
+    /// Last byte read by the worker to first reply byte written: `PredictionTime`. `None`: only bounded, by a long send.
+    pub worker_ns: Option<u64>,
+    /// Last request byte read by the frontend to last reply byte read by it, or, where that cannot be seen, written by
+    /// the worker: `ts_inference_latency`.
+    pub latency_ns: u64,
+    /// From there to the first answer byte written by the frontend: its share of `WorkerThreadTime`. `None`: only
+    /// bounded.
+    pub relay_ns: Option<u64>,
+    /// How the worker's work ended.
+    pub end: WorkEnd,
+}
+
+/// How a worker's work on a batch ended: TorchServe counts times by it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum WorkEnd {
+    /// With answers, of whatever status.
+    Predicted,
+    /// With something that TorchServe refused to take for answers: the handler's own time counts all the same.
+    Refused,
+    /// With an exception.
+    Failed,
+}
+
+/// Replies of a worker whose handler came to its end, with nothing that could be used (ts/service.py of 0.12.0, `predict`).
+const REFUSALS: [&str; 2] = [
+    "Invalid model predict output",
+    "number of batch response mismatched",
+];
+
+impl WorkerHop {
+    /// What `worked` adds to what the frontend's own exchange tells.
+    pub fn new(exchange: &Exchange, worked: &WorkerExchange) -> Self {
+        let answer = &exchange.answer;
+        let relay_ns = || answer.first_write_ns.saturating_sub(worked.replied_ns());
+        Self {
+            relay_ns: (!answer.first_write_bounded).then(relay_ns),
+            ..Self::of_abandoned(exchange.request.last_read_ns, worked)
+        }
+    }
+
+    /// What `worked` tells of a request that the frontend had read at `last_read_ns`, and had nobody to answer.
+    pub fn of_abandoned(last_read_ns: u64, worked: &WorkerExchange) -> Self {
+        let since = |from_ns: u64, to_ns: u64| to_ns.saturating_sub(from_ns);
+        let refused = || {
+            let message = worked.reply.message.as_deref();
+            message.is_some_and(|message| REFUSALS.contains(&message))
+        };
+        Self {
+            inner_queue_ns: worked
+                .handed_ns
+                .filter(|handed_ns| *handed_ns >= last_read_ns)
+                .or(worked.arrival_ns)
+                .map(|taken_ns| since(last_read_ns, taken_ns)),
+            worker_ns: worked
+                .first_write_ns
+                .map(|first_ns| since(worked.last_read_ns, first_ns)),
+            latency_ns: since(last_read_ns, worked.replied_ns()),
+            relay_ns: None,
+            end: match worked.reply.code {
+                200 => WorkEnd::Predicted,
+                _ if refused() => WorkEnd::Refused,
+                _ => WorkEnd::Failed,
+            },
+        }
+    }
+}
+
+/// HTTP status that TorchServe answers request `id` of a batch with, that its worker replied to with `reply`; `None` where
+/// the reply does not tell (frontend/server RestJob.java of 0.12.0).
+pub fn torchserve_status(reply: &Reply, id: &str) -> Option<u16> {
+    match reply.code {
+        200 => {
+            let mut answers = reply.answers.iter();
+            let own = answers.find(|answer| answer.id.as_deref() == Some(id))?;
+            own.http_status
+        }
+        // Its own limit on what is uploaded, told as the server's fault.
+        413 => Some(507),
+        code => u16::try_from(code).ok(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::exchange::fixtures::exchange;
+    use crate::torchserve::frames::{command::Command, reply::Answer};
+
+    fn worked(code: i32, message: &str) -> WorkerExchange {
+        let Exchange { peer, .. } = exchange();
+        WorkerExchange {
+            peer,
+            command: Command::Predict {
+                requests: Vec::new(),
+                whole: true,
+            },
+            idle_since_ns: None,
+            handed_ns: None,
+            arrival_ns: Some(1_031),
+            last_read_ns: 1_041,
+            reply: Reply {
+                code,
+                message: Some(message.into()),
+                answers: Vec::new(),
+                whole: true,
+            },
+            first_write_ns: Some(1_301),
+            last_write_ns: 1_309,
+            taken_ns: Some(1_311),
+        }
+    }
+
+    #[test]
+    fn the_worker_splits_the_time_between_question_and_answer() {
+        let hop = WorkerHop::new(&exchange(), &worked(200, "Prediction success"));
+        let expected = WorkerHop {
+            inner_queue_ns: Some(10),
+            worker_ns: Some(260),
+            latency_ns: 290,
+            relay_ns: Some(10),
+            end: WorkEnd::Predicted,
+        };
+        assert_eq!(hop, expected);
+    }
+
+    #[test]
+    fn the_queue_ends_when_the_request_is_handed_on() {
+        let mut worked = worked(200, "Prediction success");
+        for (handed_ns, expected_ns) in [(Some(1_025), 4), (Some(1_020), 10), (None, 10)] {
+            worked.handed_ns = handed_ns;
+            let hop = WorkerHop::new(&exchange(), &worked);
+            assert_eq!(hop.inner_queue_ns, Some(expected_ns), "{handed_ns:?}");
+        }
+    }
+
+    #[test]
+    fn times_of_the_worker_that_were_not_seen_are_unknown() {
+        let mut exchange = exchange();
+        exchange.answer.first_write_bounded = true;
+        let mut worked = worked(200, "Prediction success");
+        (worked.arrival_ns, worked.first_write_ns) = (None, None);
+        let hop = WorkerHop::new(&exchange, &worked);
+        let known = (hop.inner_queue_ns, hop.worker_ns, hop.relay_ns);
+        assert_eq!(known, (None, None, None));
+        assert_eq!(hop.latency_ns, 290);
+    }
+
+    #[test]
+    fn a_worker_ends_as_torchserve_says() {
+        for (code, message, expected) in [
+            (200, "Prediction success", WorkEnd::Predicted),
+            (503, "Invalid model predict output", WorkEnd::Refused),
+            (503, "Prediction failed", WorkEnd::Failed),
+            (507, "Out of resources", WorkEnd::Failed),
+        ] {
+            let hop = WorkerHop::new(&exchange(), &worked(code, message));
+            assert_eq!(hop.end, expected, "{code} {message}");
+        }
+    }
+
+    #[test]
+    fn a_reply_tells_the_status_of_each_request() {
+        let answer = Answer {
+            id: Some("a".into()),
+            http_status: Some(400),
+            stream_next: None,
+        };
+        for (code, id, expected) in [
+            (200, "a", Some(400)),
+            (200, "b", None),
+            (413, "b", Some(507)),
+            (503, "b", Some(503)),
+            (-1, "b", None),
+        ] {
+            let reply = Reply {
+                code,
+                message: None,
+                answers: vec![answer.clone()],
+                whole: true,
+            };
+            assert_eq!(torchserve_status(&reply, id), expected, "{code} {id}");
+        }
+    }
+}
