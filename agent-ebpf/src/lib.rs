@@ -13,4 +13,5 @@ pub mod frame;
 pub mod host;
 pub mod segment;
 pub mod turn;
+pub mod view;
 pub mod walk;

@@ -5,8 +5,11 @@ use std::{
     cell::Cell,
 };
 
-use inferprobe::{bpf::maps::RecordView, exchange::event::Outcome, pipeline::connections::Table};
-use inferprobe_ebpf::abi::{Record, flag, kind, mode};
+use inferprobe::{exchange::event::Outcome, pipeline::connections::Table};
+use inferprobe_ebpf::{
+    abi::{Record, flag, kind, mode},
+    view::RecordView,
+};
 use proptest::{collection::vec, prelude::*};
 
 /// Counts the bytes that a thread holds.

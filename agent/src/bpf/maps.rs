@@ -5,44 +5,9 @@ use aya::{
     Ebpf,
     maps::{Array, HashMap, MapData, MapError, RingBuf},
 };
-use inferprobe_ebpf::abi::{
-    DROP_CPUS, DropReason, PROGRESS_SLOTS, ProcessEvent, ProgressSlot, Record,
-};
+use inferprobe_ebpf::abi::{DROP_CPUS, DropReason, PROGRESS_SLOTS, ProcessEvent, ProgressSlot};
 
 use crate::bpf::mmap_array::Window;
-
-/// Most bytes that a record may count: no connection carries as many, and no sum of such counts overflows.
-const COUNT_CAP_BYTES: u64 = 1 << 48;
-
-/// A record and its payload, borrowed from the ring.
-#[derive(Debug, Clone, Copy)]
-pub struct RecordView<'a> {
-    /// The record.
-    pub record: Record,
-    /// First bytes of the read segment.
-    pub request: &'a [u8],
-    /// First bytes of the write, or of the part of it that belongs to the answer's beginning.
-    pub answer: &'a [u8],
-}
-
-impl<'a> RecordView<'a> {
-    /// Reads an entry of the ring; `None` when it is shorter than it says, or counts bytes that no connection carries.
-    pub fn parse(entry: &'a [u8]) -> Option<Self> {
-        let (head, payload) = entry.split_at_checked(size_of::<Record>())?;
-        let record: Record = bytemuck::pod_read_unaligned(head);
-        let counts = [record.read_bytes, record.written_bytes, record.total_bytes];
-        if counts.iter().any(|bytes| *bytes > COUNT_CAP_BYTES) {
-            return None;
-        }
-        let (request, rest) = payload.split_at_checked(record.request_len.into())?;
-        let answer = rest.get(..record.answer_len.into())?;
-        Some(Self {
-            record,
-            request,
-            answer,
-        })
-    }
-}
 
 /// The maps that userspace reads and writes while the programs run.
 pub struct Rings {
@@ -128,50 +93,4 @@ pub fn parse_process_event(entry: &[u8]) -> Option<ProcessEvent> {
     Some(bytemuck::pod_read_unaligned(
         entry.get(..size_of::<ProcessEvent>())?,
     ))
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn entry() -> Vec<u8> {
-        let record = Record {
-            cookie: 9,
-            request_len: 3,
-            answer_len: 2,
-            ..Record::default()
-        };
-        let mut entry = bytemuck::bytes_of(&record).to_vec();
-        entry.extend(b"GETHT\0\0\0");
-        entry
-    }
-
-    #[test]
-    fn payload_is_split_where_the_record_says() {
-        let entry = entry();
-        let view = RecordView::parse(&entry).unwrap();
-        assert_eq!(view.record.cookie, 9);
-        assert_eq!((view.request, view.answer), (&b"GET"[..], &b"HT"[..]));
-    }
-
-    #[test]
-    fn counts_that_would_overflow_are_refused() {
-        let entry = |bytes: u64| {
-            let record = Record {
-                total_bytes: bytes,
-                ..Record::default()
-            };
-            bytemuck::bytes_of(&record).to_vec()
-        };
-        assert!(RecordView::parse(&entry(COUNT_CAP_BYTES)).is_some());
-        assert!(RecordView::parse(&entry(COUNT_CAP_BYTES + 1)).is_none());
-    }
-
-    #[test]
-    fn short_entries_are_refused() {
-        let entry = entry();
-        for len in 0..size_of::<Record>() + 5 {
-            assert!(RecordView::parse(&entry[..len]).is_none(), "{len}");
-        }
-    }
 }

@@ -7,12 +7,12 @@ use std::{
 };
 
 use anyhow::{Context as _, Result, bail, ensure};
-use inferprobe_ebpf::abi::{Record, flag, kind};
-
-use crate::bpf::{
-    maps::{RecordView, Rings},
-    options::Wanted,
+use inferprobe_ebpf::{
+    abi::{Record, flag, kind},
+    view::RecordView,
 };
+
+use crate::bpf::{maps::Rings, options::Wanted};
 
 const REQUEST: &[u8] = b"GET /inferprobe-self-test HTTP/1.1\r\n\r\n";
 const ANSWER: &[u8] = b"HTTP/1.1 204 No Content\r\n\r\n";

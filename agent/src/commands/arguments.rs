@@ -2,12 +2,12 @@
 
 use std::time::Duration;
 
-use crate::torchserve::management::{
-    Management, Model,
-    url::{HttpUrl, UrlError},
-};
 use crate::{
     cli::ModelArgs,
+    torchserve::management::{
+        Management, Model,
+        url::{HttpUrl, UrlError},
+    },
     usage::{UsageError, invalid},
 };
 

@@ -4,11 +4,9 @@ use anyhow::Result;
 
 use crate::{
     cli::ScaleArgs,
-    usage::{UsageError, invalid},
-};
-use crate::{
     commands::arguments::{check_model, check_seconds, check_workers, management},
     torchserve::management::{Management, Model},
+    usage::{UsageError, invalid},
 };
 
 /// Time for an answer that does not wait for workers, seconds.

@@ -4,8 +4,10 @@
 
 use std::net::{IpAddr, SocketAddr};
 
-use crate::torchserve::properties::{TorchServeFile, address::Address};
-use crate::usage::{UsageError, invalid};
+use crate::{
+    torchserve::properties::{TorchServeFile, address::Address},
+    usage::{UsageError, invalid},
+};
 
 /// Where the endpoint listens unless told otherwise: TorchServe's own metrics address.
 const DEFAULT: &str = "127.0.0.1:8082";

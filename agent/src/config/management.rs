@@ -1,10 +1,12 @@
 //! Where a TorchServe is asked about its workers: the address in its own file, else TorchServe's default.
 
-use crate::torchserve::{
-    management::url::{HttpUrl, UrlError},
-    properties::TorchServeFile,
+use crate::{
+    torchserve::{
+        management::url::{HttpUrl, UrlError},
+        properties::TorchServeFile,
+    },
+    usage::{UsageError, invalid},
 };
-use crate::usage::{UsageError, invalid};
 
 /// Where TorchServe's management API listens unless told otherwise.
 const DEFAULT: &str = "http://127.0.0.1:8081";

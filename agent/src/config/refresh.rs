@@ -3,8 +3,10 @@
 
 use std::{ops::RangeInclusive, time::Duration};
 
-use crate::torchserve::properties::TorchServeFile;
-use crate::usage::{UsageError, invalid};
+use crate::{
+    torchserve::properties::TorchServeFile,
+    usage::{UsageError, invalid},
+};
 
 const DEFAULT_S: u64 = 5;
 const RANGE_S: RangeInclusive<u64> = 1..=3600;

@@ -2,12 +2,12 @@
 //!
 //! Does not know how hooks are attached.
 
-use crate::doctor::finding::{Loss, Weight, remedy};
 use crate::{
     bpf::{
         attach_mode::{HookReport, Kind, Rung},
         preemption::Preemption,
     },
+    doctor::finding::{Loss, Weight, remedy},
     metrics::families,
 };
 

@@ -2,18 +2,20 @@
 
 use std::fmt::Write as _;
 
-use crate::bpf::{
-    capabilities::{Capabilities, Capability},
-    report::{self, kind_name},
-};
-use crate::doctor::{
-    facts::{
-        gpus::Nvml,
-        host::{Host, RingBuffer},
-        probing::SelfTest,
+use crate::{
+    bpf::{
+        capabilities::{Capabilities, Capability},
+        report::{self, kind_name},
     },
-    finding::Weight,
-    report::Report,
+    doctor::{
+        facts::{
+            gpus::Nvml,
+            host::{Host, RingBuffer},
+            probing::SelfTest,
+        },
+        finding::Weight,
+        report::Report,
+    },
 };
 
 const WIDTH: usize = 100;

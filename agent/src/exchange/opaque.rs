@@ -2,20 +2,20 @@
 //!
 //! Requests that were read before the one before was answered cannot be told from it: they count as one.
 
-use inferprobe_ebpf::abi::{ProgressSlot, Record, kind};
+use inferprobe_ebpf::{
+    abi::{ProgressSlot, Record, kind},
+    view::RecordView,
+};
 
-use crate::{
-    bpf::maps::RecordView,
-    exchange::{
-        Answer, Exchange, Peer, Request,
-        event::{Loss, Outcome, Unfinished},
-        http1::{
-            QUIET_NS,
-            responses::{NOT_BEGUN, Writes},
-        },
-        reads::Reads,
-        record_stream::Sequence,
+use crate::exchange::{
+    Answer, Exchange, Peer, Request,
+    event::{Loss, Outcome, Unfinished},
+    http1::{
+        QUIET_NS,
+        responses::{NOT_BEGUN, Writes},
     },
+    reads::Reads,
+    record_stream::Sequence,
 };
 
 /// What is known of one connection.

@@ -2,9 +2,10 @@
 //!
 //! Knows no protocol.
 
-use inferprobe_ebpf::abi::{ArrivalStep, Record, STEPS, flag};
-
-use crate::bpf::maps::RecordView;
+use inferprobe_ebpf::{
+    abi::{ArrivalStep, Record, STEPS, flag},
+    view::RecordView,
+};
 
 /// A read, or several that were told together.
 #[derive(Debug, Clone, Copy)]

@@ -1,11 +1,11 @@
 //! What every kind of connection keeps of its records: whose they are, whether one is missing, and what was told before.
 
-use inferprobe_ebpf::abi::{ProgressSlot, Record, kind};
-
-use crate::{
-    bpf::maps::RecordView,
-    exchange::{Peer, http1::responses::Writes},
+use inferprobe_ebpf::{
+    abi::{ProgressSlot, Record, kind},
+    view::RecordView,
 };
+
+use crate::exchange::{Peer, http1::responses::Writes};
 
 /// The records of one connection, as far as they were taken in.
 #[derive(Debug)]

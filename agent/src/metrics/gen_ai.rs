@@ -5,13 +5,13 @@
 
 use std::collections::BTreeMap;
 
-use crate::metrics::{
-    encode::Samples,
-    families,
-    histogram::{GEN_AI_DURATION, GEN_AI_FIRST_TOKEN, GEN_AI_OUTPUT_TOKEN, Histogram},
-};
 use crate::{
     identity::Identity,
+    metrics::{
+        encode::Samples,
+        families,
+        histogram::{GEN_AI_DURATION, GEN_AI_FIRST_TOKEN, GEN_AI_OUTPUT_TOKEN, Histogram},
+    },
     observation::{Observation, Stream},
     protocol::genai::Operation,
 };

@@ -24,13 +24,16 @@ pub use encode::{Format, Selection};
 pub use gauges::{DiskSample, GpuMemory, GpuSample, MemorySample, ProcessSample};
 pub use torchserve::LiveWorker;
 
-use crate::metrics::{
-    encode::{Samples, Value},
-    gauges::{Expiring, Figures},
-    requests::Requests,
-    torchserve::Workers,
+use crate::{
+    exchange::byte_accounting::Tally,
+    metrics::{
+        encode::{Samples, Value},
+        gauges::{Expiring, Figures},
+        requests::Requests,
+        torchserve::Workers,
+    },
+    observation::Observation,
 };
-use crate::{exchange::byte_accounting::Tally, observation::Observation};
 
 /// The state of every family. Each call holds a lock for a moment; [`Metrics::encode`] holds it only
 /// while it copies the numbers.

@@ -2,12 +2,15 @@
 //!
 //! A chunk is a piece that a server sent by itself. What it means to a language model is `gen_ai`'s.
 
-use crate::metrics::{
-    encode::{Samples, Value},
-    families,
-    histogram::{CHUNKS, Histogram},
+use crate::{
+    identity::Identity,
+    metrics::{
+        encode::{Samples, Value},
+        families,
+        histogram::{CHUNKS, Histogram},
+    },
+    observation::Stream,
 };
-use crate::{identity::Identity, observation::Stream};
 
 /// Streamed answers of one model and server.
 #[derive(Debug)]

@@ -5,13 +5,13 @@
 
 use std::collections::BTreeMap;
 
-use crate::metrics::{
-    encode::{Samples, Value},
-    families,
-    histogram::Histogram,
-};
 use crate::{
     identity::Identity,
+    metrics::{
+        encode::{Samples, Value},
+        families,
+        histogram::Histogram,
+    },
     observation::{GRPC_INTERNAL, Inner, Observation, Protocol},
     torchserve::timing::{WorkEnd, WorkerHop},
 };

@@ -2,10 +2,12 @@
 
 use std::collections::{HashMap, HashSet};
 
-use inferprobe_ebpf::abi::{ProgressSlot, Record, flag, kind, mode};
+use inferprobe_ebpf::{
+    abi::{ProgressSlot, Record, flag, kind, mode},
+    view::RecordView,
+};
 
 use crate::{
-    bpf::maps::RecordView,
     exchange::{
         Peer,
         byte_accounting::{Account, Coverage, Place, Tally},

@@ -4,10 +4,12 @@
 
 use std::collections::VecDeque;
 
-use inferprobe_ebpf::abi::{Record, flag, kind};
+use inferprobe_ebpf::{
+    abi::{Record, flag, kind},
+    view::RecordView,
+};
 
 use crate::{
-    bpf::maps::RecordView,
     exchange::{
         Peer,
         event::{Loss, Outcome},

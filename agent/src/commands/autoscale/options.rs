@@ -2,10 +2,12 @@
 
 use std::{net::SocketAddr, time::Duration};
 
-use crate::commands::autoscale::{decision::Policy, queue};
 use crate::{
     cli::AutoscaleArgs,
-    commands::arguments::{check_model, check_seconds, check_url, check_workers, management},
+    commands::{
+        arguments::{check_model, check_seconds, check_url, check_workers, management},
+        autoscale::{decision::Policy, queue},
+    },
     config::listen,
     torchserve::management::{Management, Model, url::HttpUrl},
     usage::{UsageError, invalid},

@@ -1,7 +1,10 @@
 //! How long requests waited in one interval, from two scrapes of the agent. Pure: pages are its callers'.
 
-use crate::commands::autoscale::page::{self, Sample};
-use crate::{metrics::families, torchserve::management::Model};
+use crate::{
+    commands::autoscale::page::{self, Sample},
+    metrics::families,
+    torchserve::management::Model,
+};
 
 /// Value of label `server` of what TorchServe answers.
 const TORCHSERVE: &str = "torchserve";

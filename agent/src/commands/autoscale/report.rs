@@ -2,8 +2,10 @@
 
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-use crate::commands::autoscale::{decision::Decision, queue::Queue};
-use crate::torchserve::management::Description;
+use crate::{
+    commands::autoscale::{decision::Decision, queue::Queue},
+    torchserve::management::Description,
+};
 
 /// What one interval brought; a figure that is missing is written `-`.
 pub fn line(

@@ -17,13 +17,13 @@ use tokio::{
 };
 use tracing::{info, warn};
 
-use crate::commands::autoscale::{
-    decision::{Scaler, Verdict},
-    options::Options,
-    queue::Reading,
-    report,
-};
 use crate::{
+    commands::autoscale::{
+        decision::{Scaler, Verdict},
+        options::Options,
+        queue::Reading,
+        report,
+    },
     exporter::{self, source::Pages},
     metrics::{AutoscaleMetrics, Format, Selection},
     torchserve::management::http_client::{self, Limits},

@@ -7,15 +7,17 @@ use std::{fs, io, path::Path};
 use aya::{maps::MapType, sys::is_map_supported};
 use serde::Serialize;
 
-use crate::bpf::{
-    capabilities::{Capabilities, Capability},
-    preemption::Preemption,
-    preflight::BTF_PATH,
-};
-use crate::doctor::facts::{
-    filesystems::{Cgroups, Tracefs},
-    processes::{self, PidNamespace, UserNamespace},
-    security::{self, Jit, Lockdown, Unprivileged},
+use crate::{
+    bpf::{
+        capabilities::{Capabilities, Capability},
+        preemption::Preemption,
+        preflight::BTF_PATH,
+    },
+    doctor::facts::{
+        filesystems::{Cgroups, Tracefs},
+        processes::{self, PidNamespace, UserNamespace},
+        security::{self, Jit, Lockdown, Unprivileged},
+    },
 };
 
 /// Folders that a tracefs may be mounted on.

@@ -4,10 +4,12 @@ pub mod body;
 pub mod requests;
 pub mod responses;
 
-use inferprobe_ebpf::abi::{ProgressSlot, Record, flag, kind};
+use inferprobe_ebpf::{
+    abi::{ProgressSlot, Record, flag, kind},
+    view::RecordView,
+};
 
 use crate::{
-    bpf::maps::RecordView,
     exchange::{
         Answer, Peer, Request,
         event::{Loss, Outcome, Unfinished, pair},

@@ -10,11 +10,11 @@ mod tests;
 
 use inferprobe_ebpf::{
     abi::{flag, kind},
+    view::RecordView,
     walk::{ANSWER_DATA_KEPT, REQUEST_DATA_KEPT, Walk},
 };
 
 use crate::{
-    bpf::maps::RecordView,
     exchange::{
         Peer, Request,
         event::{Loss, Outcome, Unfinished},

@@ -4,19 +4,19 @@
 
 use std::{collections::BTreeMap, sync::Arc};
 
-use crate::exchange::byte_accounting::Tally;
-use crate::metrics::{
-    cardinality::{Bounds, OTHER},
-    encode::{Samples, Value},
-    families,
-    gen_ai::GenAi,
-    histogram::Histogram,
-    streams::{self, Streams},
-    torchserve::{self, LastTimes},
-};
 use crate::{
     catalogue::route::Purpose,
+    exchange::byte_accounting::Tally,
     identity::Identity,
+    metrics::{
+        cardinality::{Bounds, OTHER},
+        encode::{Samples, Value},
+        families,
+        gen_ai::GenAi,
+        histogram::Histogram,
+        streams::{self, Streams},
+        torchserve::{self, LastTimes},
+    },
     observation::{Inner, Observation, Protocol, Stream},
 };
 

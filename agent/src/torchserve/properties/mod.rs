@@ -12,8 +12,7 @@ use std::{
 
 use java_properties::{LineContent, PropertiesIter};
 
-use crate::torchserve::properties::address::Address;
-use crate::usage::UsageError;
+use crate::{torchserve::properties::address::Address, usage::UsageError};
 
 /// What TorchServe was told, TorchServe's defaults included.
 #[derive(Debug, Clone, PartialEq, Eq)]

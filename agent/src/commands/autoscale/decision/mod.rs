@@ -2,8 +2,7 @@
 
 use std::time::{Duration, Instant};
 
-use crate::commands::autoscale::queue::Queue;
-use crate::torchserve::management::Description;
+use crate::{commands::autoscale::queue::Queue, torchserve::management::Description};
 
 /// A queue of less than this share of the target is low.
 const LOW_SHARE: f64 = 0.25;

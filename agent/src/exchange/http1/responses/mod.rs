@@ -1,9 +1,8 @@
 //! The answers in the bytes that a server writes to one connection.
 
-use inferprobe_ebpf::abi::flag;
+use inferprobe_ebpf::{abi::flag, view::RecordView};
 
 use crate::{
-    bpf::maps::RecordView,
     exchange::{
         Answer, Request,
         chunks::{Chunks, Framing},
