@@ -11,8 +11,8 @@ pub const REQUEST_HEAD_CAP: usize = 1024;
 pub const ANSWER_HEAD_CAP: usize = 1024;
 /// Payload of the largest record; a power of two.
 pub const PAYLOAD_CAP: usize = REQUEST_HEAD_CAP + ANSWER_HEAD_CAP;
-/// Steps that a record tells apart in the arrival of one read.
-pub const STEPS: usize = crate::arrival::ENTRIES;
+/// Steps that a record distinguishes in the arrival of one read: the entries of the arrival log. A power of two.
+pub const STEPS: usize = 8;
 /// Bytes that are copied at once at most.
 pub const COPY_CAP: usize = 1024;
 

@@ -3,10 +3,7 @@
 //! A short log of (stream position, time) pairs: the producer is the kernel's readable hook, the consumer the read hook.
 //! They run at once on two CPUs, so each field has one writer: the producer.
 
-use crate::abi::ArrivalStep;
-
-/// Entries of the log; a power of two. More unread packets than this are merged.
-pub const ENTRIES: usize = 8;
+use crate::abi::{ArrivalStep, STEPS};
 
 /// One step of the receive queue.
 #[repr(C)]
@@ -20,13 +17,13 @@ pub struct Entry {
     pub merged: u32,
 }
 
-/// The latest steps of one receive queue.
+/// The latest steps of one receive queue, [`STEPS`] of them. More unread packets are merged into the newest.
 ///
 /// Positions wrap: TCP sequence numbers, or a count of buffers for AF_UNIX.
 #[repr(C)]
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct ArrivalLog {
-    entries: [Entry; ENTRIES],
+    entries: [Entry; STEPS],
     next: u32,
     reserved: u32,
 }
@@ -45,7 +42,7 @@ impl ArrivalLog {
                 ns: 0,
                 end: 0,
                 merged: 0,
-            }; ENTRIES],
+            }; STEPS],
             next: 0,
             reserved: 0,
         }
@@ -54,14 +51,14 @@ impl ArrivalLog {
     /// Notes that the queue reaches to `end` at `now_ns`, while its reader has taken all before `consumed`.
     #[inline(always)]
     pub fn on_readable(&mut self, end: u32, consumed: u32, now_ns: u64) {
-        let newest = self.next.wrapping_sub(1) as usize & (ENTRIES - 1);
+        let newest = self.next.wrapping_sub(1) as usize & (STEPS - 1);
         let Some(last) = self.entries.get_mut(newest) else {
             return;
         };
         if last.ns != 0 && ahead(last.end, end) <= 0 {
             return;
         }
-        let Some(oldest) = self.entries.get(self.next as usize & (ENTRIES - 1)) else {
+        let Some(oldest) = self.entries.get(self.next as usize & (STEPS - 1)) else {
             return;
         };
         if oldest.ns != 0 && ahead(consumed, oldest.end) > 0 {
@@ -71,7 +68,7 @@ impl ArrivalLog {
             }
             return;
         }
-        if let Some(slot) = self.entries.get_mut(self.next as usize & (ENTRIES - 1)) {
+        if let Some(slot) = self.entries.get_mut(self.next as usize & (STEPS - 1)) {
             *slot = Entry {
                 ns: now_ns,
                 end,
@@ -95,10 +92,10 @@ impl ArrivalLog {
 
     /// The steps in which the bytes from `first` on came, against `since_ns`.
     #[inline(always)]
-    pub fn steps(&self, first: u32, since_ns: u64) -> [ArrivalStep; ENTRIES] {
-        let mut steps = [ArrivalStep::NONE; ENTRIES];
+    pub fn steps(&self, first: u32, since_ns: u64) -> [ArrivalStep; STEPS] {
+        let mut steps = [ArrivalStep::NONE; STEPS];
         let mut index = 0;
-        while index < ENTRIES {
+        while index < STEPS {
             if let (Some(entry), Some(step)) = (self.entries.get(index), steps.get_mut(index)) {
                 let distance = ahead(first, entry.end);
                 if entry.ns != 0 && distance > 0 {
@@ -123,7 +120,7 @@ impl ArrivalLog {
         let mut reach = position;
         let mut best_ahead = i32::MAX;
         let mut index = 0;
-        while index < ENTRIES {
+        while index < STEPS {
             if let Some(entry) = self.entries.get(index) {
                 let distance = ahead(position, entry.end);
                 if entry.ns != 0 && distance > 0 && distance < best_ahead {
