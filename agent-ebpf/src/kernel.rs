@@ -8,7 +8,7 @@ use core::{ffi::c_void, marker::PhantomData};
 use aya_ebpf::helpers::{
     bpf_get_current_task, bpf_ktime_get_ns, bpf_probe_read_kernel, bpf_sock_from_file,
 };
-use inferprobe_ebpf::host::{Host, Offsets, SyscallAbi};
+use inferprobe_ebpf::globals::{Features, Offsets, SyscallAbi};
 
 use crate::{
     flavour::{Flavour, Plain, Typed},
@@ -35,7 +35,7 @@ static OFFSETS: Offsets = Offsets::NONE;
 static SYSCALLS: SyscallAbi = SyscallAbi::NONE;
 
 #[unsafe(no_mangle)]
-static HOST: Host = Host::NONE;
+static FEATURES: Features = Features::NONE;
 
 /// A constant that the loader set; a volatile read, since the compiler sees its zero.
 #[inline(always)]
@@ -47,25 +47,25 @@ fn constant(global: &'static u32) -> u32 {
 /// Whether the agent wants the bytes that servers read and write, beside their times.
 #[inline(always)]
 pub(crate) fn reads_payload() -> bool {
-    constant(&HOST.payload) != 0
+    constant(&FEATURES.payload) != 0
 }
 
 /// Whether the agent wants to know when connections were accepted.
 #[inline(always)]
 pub(crate) fn tells_accepts() -> bool {
-    constant(&HOST.accept_wait) != 0
+    constant(&FEATURES.accept_wait) != 0
 }
 
 /// Whether the vectors of a transfer are the kernel's own copy, not the user's.
 #[inline(always)]
 pub(crate) fn has_vectors() -> bool {
-    constant(&HOST.kernel_vectors) != 0
+    constant(&FEATURES.kernel_vectors) != 0
 }
 
 /// Whether a second copy of a program is on its hook.
 #[inline(always)]
 pub(crate) fn runs_twice() -> bool {
-    constant(&HOST.twice) != 0
+    constant(&FEATURES.twice) != 0
 }
 
 /// Monotonic time, nanoseconds.
@@ -393,15 +393,15 @@ pub(crate) fn message(message: *const c_void) -> Option<Buffer> {
     // SAFETY: fields of `struct iov_iter`; the kind is one byte from 5.14 on, and the low byte of a u32 before.
     unsafe {
         let kind = Plain::field::<u8>(iter, constant(&OFFSETS.iter_kind)) as u32
-            & constant(&HOST.iter_kind_mask);
-        if kind == constant(&HOST.iter_is_buffer) {
+            & constant(&FEATURES.iter_kind_mask);
+        if kind == constant(&FEATURES.iter_is_buffer) {
             let start: u64 = Plain::field(iter, constant(&OFFSETS.iter_buffer));
             let offset: u64 = Plain::field(iter, constant(&OFFSETS.iter_offset));
             return Some(Buffer::Flat {
                 start: start + offset,
             });
         }
-        if kind != constant(&HOST.iter_is_vectors) {
+        if kind != constant(&FEATURES.iter_is_vectors) {
             return None;
         }
         let start: u64 = Plain::field(iter, constant(&OFFSETS.iter_vectors));

@@ -9,9 +9,9 @@ extern crate std;
 
 pub mod abi;
 pub mod arrival;
-pub mod frame;
-pub mod host;
+pub mod duplicate;
+pub mod globals;
+pub mod http2_frames;
 pub mod segment;
-pub mod turn;
+pub mod sniff;
 pub mod view;
-pub mod walk;

@@ -6,7 +6,7 @@
 use crate::{
     abi::{ANSWER_HEAD_CAP, COPY_CAP, PAYLOAD_CAP, REQUEST_HEAD_CAP, Record, flag, kind, mode},
     arrival::{Arrival, ArrivalLog},
-    walk::{Cursor, Walk},
+    http2_frames::{Cursor, FrameCursor},
 };
 
 /// Bytes that are carried of a run of reads: heads, requests that one read brings together, and what names a model.
@@ -49,9 +49,9 @@ pub struct Conn {
     /// When the receive queue's bytes came.
     pub arrivals: ArrivalLog,
     /// Where the requests' direction stands: in the frames of HTTP/2; of messages, how much is to be carried.
-    pub request_walk: Walk,
+    pub request_walk: FrameCursor,
     /// HTTP/2: where the answers' direction stands.
-    pub answer_walk: Walk,
+    pub answer_walk: FrameCursor,
     /// Start of the send under way; 0: not seen.
     pub send_start_ns: u64,
     /// When the latest record went up.
@@ -90,7 +90,7 @@ pub struct Conn {
     /// 1 while a hook fills the record in: [`crate::abi::DropReason::Contended`].
     pub busy: u32,
     /// Who was last told of an arrival, a read, a write and, of a worker, of its reply that was taken:
-    /// [`crate::turn::Turn`].
+    /// [`crate::duplicate::Turn`].
     pub told: Told,
     reserved: u32,
     /// Where the walk of the latest transfer stands.
@@ -162,8 +162,8 @@ impl Conn {
             record: Record::NONE,
             payload: [0; PAYLOAD_CAP + COPY_CAP],
             arrivals: ArrivalLog::new(),
-            request_walk: Walk::START,
-            answer_walk: Walk::START,
+            request_walk: FrameCursor::START,
+            answer_walk: FrameCursor::START,
             send_start_ns: 0,
             emitted_ns: 0,
             unix_produced: 0,
@@ -262,7 +262,7 @@ impl Conn {
             } else {
                 kept
             };
-            self.request_walk = Walk::carrying(kept);
+            self.request_walk = FrameCursor::carrying(kept);
             self.last_read_bytes = bytes;
         }
         if plan.begins {
@@ -435,7 +435,7 @@ impl Conn {
     pub fn set_mode(&mut self, spoken: u8) {
         self.record.mode = spoken;
         if spoken == mode::STREAMS {
-            self.request_walk = Walk::BEFORE_PREFACE;
+            self.request_walk = FrameCursor::BEFORE_PREFACE;
         }
     }
 
@@ -484,7 +484,7 @@ impl Conn {
 
     /// Where one direction of a shared connection stands.
     #[inline(always)]
-    pub fn walk(&mut self, answers: bool) -> &mut Walk {
+    pub fn walk(&mut self, answers: bool) -> &mut FrameCursor {
         if answers {
             &mut self.answer_walk
         } else {

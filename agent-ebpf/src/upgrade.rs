@@ -7,9 +7,9 @@ use core::{ffi::c_void, mem::offset_of};
 
 use inferprobe_ebpf::{
     abi::{ANSWER_HEAD_CAP, PAYLOAD_CAP},
-    frame::{FRAME_HEAD_LEN, FrameHead, PEEK},
+    http2_frames::FrameCursor,
     segment::Conn,
-    walk::Walk,
+    sniff::{FRAME_HEAD_LEN, FrameHead, PEEK},
 };
 
 use crate::{
@@ -88,7 +88,7 @@ pub(crate) fn switches<F: Flavour>(conn: &mut Conn, bytes: u32) -> bool {
     }
     let head = FrameHead::new(first, byte(conn, start + PEEK as u32));
     if head.is_first_settings() {
-        conn.answer_walk = Walk::behind(search.seen);
+        conn.answer_walk = FrameCursor::behind(search.seen);
         return true;
     }
     false

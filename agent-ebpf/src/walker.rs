@@ -7,8 +7,8 @@ use core::ffi::c_void;
 
 use inferprobe_ebpf::{
     abi::{kind, mode},
+    http2_frames::{ANSWER_DATA_KEPT, Cursor, FrameCursor, REQUEST_DATA_KEPT},
     segment::{Conn, READ_END_CAP},
-    walk::{ANSWER_DATA_KEPT, Cursor, REQUEST_DATA_KEPT, Walk},
 };
 
 use crate::{
@@ -104,7 +104,7 @@ unsafe extern "C" fn step(_round: u32, walked: *mut c_void) -> i64 {
         if conn.cursor.end > 0 {
             if conn.cursor.left <= conn.cursor.end {
                 send_up(conn);
-                conn.request_walk = Walk::carrying(conn.cursor.left);
+                conn.request_walk = FrameCursor::carrying(conn.cursor.left);
                 conn.cursor.end = 0;
                 return GO_ON;
             }

@@ -18,8 +18,8 @@ use inferprobe_ebpf::{
         DROP_CPUS, DropReason, PAYLOAD_CAP, PROGRESS_SLOTS, ProcessEvent, ProgressSlot, Record,
         kind, mode,
     },
+    duplicate::Turn,
     segment::Conn,
-    turn::Turn,
 };
 
 use crate::{

@@ -1,6 +1,6 @@
 //! A call on a socket whose entry and return are seen apart: by kprobes, or as a system call.
 
-use inferprobe_ebpf::{abi::DropReason, turn::Turn};
+use inferprobe_ebpf::{abi::DropReason, duplicate::Turn};
 
 use crate::{
     flavour::{Flavour, Plain},

@@ -11,7 +11,7 @@ use aya_ebpf::{
     programs::{FEntryContext, FExitContext},
 };
 
-use inferprobe_ebpf::turn::Turn;
+use inferprobe_ebpf::duplicate::Turn;
 
 use crate::{
     flavour::Typed,

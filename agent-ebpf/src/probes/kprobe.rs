@@ -8,7 +8,7 @@ use aya_ebpf::{
     macros::{kprobe, kretprobe},
     programs::{ProbeContext, RetProbeContext},
 };
-use inferprobe_ebpf::{abi::DropReason, turn::Turn};
+use inferprobe_ebpf::{abi::DropReason, duplicate::Turn};
 
 use crate::{
     flavour::{Flavour, Plain},

@@ -24,13 +24,13 @@ macro_rules! twice {
     )*) => {$(
         $(#[$attribute])*
         fn $first($ctx: $context) -> i32 {
-            let $turn = inferprobe_ebpf::turn::Turn::First;
+            let $turn = inferprobe_ebpf::duplicate::Turn::First;
             $body
         }
 
         $(#[$attribute])*
         fn $second($ctx: $context) -> i32 {
-            let $turn = inferprobe_ebpf::turn::Turn::Second;
+            let $turn = inferprobe_ebpf::duplicate::Turn::Second;
             $body
         }
     )*};

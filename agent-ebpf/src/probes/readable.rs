@@ -1,7 +1,7 @@
 //! `sk_data_ready`: bytes, or a connection, became readable. Runs in softirq, or in the sender for AF_UNIX.
 
 use aya_ebpf::{macros::btf_tracepoint, programs::BtfTracePointContext};
-use inferprobe_ebpf::{abi::DropReason, turn::Turn};
+use inferprobe_ebpf::{abi::DropReason, duplicate::Turn};
 
 use crate::{
     flavour::{Flavour, Typed},

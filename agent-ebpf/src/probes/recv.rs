@@ -6,9 +6,9 @@ use aya_ebpf::{macros::btf_tracepoint, programs::BtfTracePointContext};
 use inferprobe_ebpf::{
     abi::{DropReason, flag, kind, mode},
     arrival::Arrival,
-    frame::{PEEK, begins_frame, looks_like_request, mode_of},
+    duplicate::Turn,
     segment::{Conn, phase},
-    turn::Turn,
+    sniff::{PEEK, begins_frame, looks_like_request, mode_of},
 };
 
 use crate::{

@@ -3,9 +3,9 @@
 use aya_ebpf::{macros::btf_tracepoint, programs::BtfTracePointContext};
 use inferprobe_ebpf::{
     abi::{DropReason, kind, mode},
-    frame::{looks_like_answer, looks_like_chunk},
+    duplicate::Turn,
     segment::{Conn, Looks, phase},
-    turn::Turn,
+    sniff::{looks_like_answer, looks_like_chunk},
 };
 
 use crate::{

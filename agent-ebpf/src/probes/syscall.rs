@@ -10,7 +10,7 @@ use aya_ebpf::{
     macros::{raw_tracepoint, tracepoint},
     programs::{RawTracePointContext, TracePointContext},
 };
-use inferprobe_ebpf::{abi::DropReason, host::SyscallAbi};
+use inferprobe_ebpf::{abi::DropReason, globals::SyscallAbi};
 
 use crate::{
     flavour::Plain,

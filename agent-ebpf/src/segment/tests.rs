@@ -44,7 +44,7 @@ impl Player {
             if self.conn.request_walk.keeps() == 0 && left <= end {
                 self.emit(kind::READ, now_ns);
                 self.conn.on_split();
-                self.conn.request_walk = Walk::carrying(left);
+                self.conn.request_walk = FrameCursor::carrying(left);
                 end = 0;
             }
             let kept = self.conn.request_walk.keeps().min(left).min(512);
@@ -467,7 +467,7 @@ fn a_write_taken_back_leaves_the_reads_and_is_the_answers() {
     player.conn.send_start_ns = 18;
     let first = player.conn.on_send(20, 80, Looks::default()).unwrap();
     player.conn.captured_answer(first.capture, 80);
-    player.conn.answer_walk = Walk::behind(60);
+    player.conn.answer_walk = FrameCursor::behind(60);
     player.conn.take_back_write(80);
     player.emit(kind::READ, 20);
     player.conn.switch();

@@ -12,7 +12,7 @@ use aya::{
     Btf, Ebpf, EbpfLoader, Endianness, include_bytes_aligned,
     programs::{Iter, ProgramFd},
 };
-use inferprobe_ebpf::host::{Host, Offsets, SyscallAbi};
+use inferprobe_ebpf::globals::{Features, Offsets, SyscallAbi};
 use rustix::{
     io::Errno,
     process::{Resource, Rlimit, setrlimit},
@@ -218,11 +218,11 @@ impl Probes {
         let loading = Loading {
             kernel,
             offsets: offsets::resolve(&types).context("resolve kernel field offsets")?,
-            host: Host {
+            features: Features {
                 payload: wanted.payload.into(),
                 accept_wait: wanted.accept_wait.into(),
                 twice: preemption.reaches_programs().into(),
-                ..offsets::host(&types)
+                ..offsets::features(&types)
             },
             preemption,
             wanted,
@@ -380,7 +380,7 @@ impl Reasons {
 struct Loading<'a> {
     kernel: Kernel<'a>,
     offsets: Offsets,
-    host: Host,
+    features: Features,
     preemption: Preemption,
     wanted: Wanted,
 }
@@ -499,9 +499,9 @@ impl Loading<'_> {
     /// Loads the object, with the maps that the flavour needs.
     fn load(&self, attempt: Attempt) -> Result<Ebpf, LoadError> {
         let Attempt { flavour, rungs, .. } = attempt;
-        let host = Host {
+        let features = Features {
             kernel_vectors: rungs.contains(&Rung::Kprobe).into(),
-            ..self.host
+            ..self.features
         };
         let syscalls = match self.wanted.payload || flavour == Flavour::Plain {
             true => offsets::SYSCALLS,
@@ -526,7 +526,7 @@ impl Loading<'_> {
             .btf(Some(self.kernel.btf))
             .override_global("OFFSETS", bytemuck::bytes_of(&self.offsets), true)
             .override_global("SYSCALLS", bytemuck::bytes_of(&syscalls), true)
-            .override_global("HOST", bytemuck::bytes_of(&host), true)
+            .override_global("FEATURES", bytemuck::bytes_of(&features), true)
             .load(OBJECT)
             .map_err(|err| {
                 let err = anyhow::Error::new(err);

@@ -1,6 +1,6 @@
 //! What the kernel half needs to know of the running kernel: field offsets, and the system call layout.
 
-use inferprobe_ebpf::host::{Host, Offsets, SyscallAbi};
+use inferprobe_ebpf::globals::{Features, Offsets, SyscallAbi};
 
 use crate::bpf::btf::{BtfError, Types};
 
@@ -45,10 +45,10 @@ pub fn resolve(types: &Types<'_>) -> Result<Offsets, BtfError> {
 }
 
 /// What the kernel can do, with nothing wanted of it.
-pub fn host(types: &Types<'_>) -> Host {
+pub fn features(types: &Types<'_>) -> Features {
     // Up to 5.13 the kind is a bit of a word, whose lowest bit is the direction.
     let is_word = types.offset("iov_iter", "iter_type").is_err();
-    Host {
+    Features {
         payload: 0,
         accept_wait: 0,
         twice: 0,

@@ -2,7 +2,7 @@
 //!
 //! Sees the first bytes of each frame alone. Knows no times.
 
-use inferprobe_ebpf::walk::ANSWER_DATA_KEPT;
+use inferprobe_ebpf::http2_frames::ANSWER_DATA_KEPT;
 
 use crate::protocol::grpc::{self, PREFIX_LEN};
 

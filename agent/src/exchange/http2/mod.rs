@@ -10,8 +10,8 @@ mod tests;
 
 use inferprobe_ebpf::{
     abi::{flag, kind},
+    http2_frames::{ANSWER_DATA_KEPT, FrameCursor, REQUEST_DATA_KEPT},
     view::RecordView,
-    walk::{ANSWER_DATA_KEPT, REQUEST_DATA_KEPT, Walk},
 };
 
 use crate::{
@@ -60,12 +60,12 @@ impl Http2Connection {
             frames: Some(Frames {
                 requests: Direction {
                     frames: FrameReader::client(),
-                    walk: Walk::BEFORE_PREFACE,
+                    walk: FrameCursor::BEFORE_PREFACE,
                     data_kept: REQUEST_DATA_KEPT,
                 },
                 answers: Direction {
                     frames: FrameReader::server(),
-                    walk: Walk::START,
+                    walk: FrameCursor::START,
                     data_kept: ANSWER_DATA_KEPT,
                 },
             }),
@@ -139,7 +139,7 @@ impl Http2Connection {
             return;
         };
         if requests.frames.awaits_preface() && reads.visible.first() != Some(&PREFACE[0]) {
-            requests.walk = Walk::START;
+            requests.walk = FrameCursor::START;
         }
         let (peer, streams) = (self.peer, &mut self.streams);
         self.missed_bytes += streams.take_missed_bytes();
@@ -219,7 +219,7 @@ impl Http2Connection {
 #[derive(Debug)]
 struct Direction {
     frames: FrameReader,
-    walk: Walk,
+    walk: FrameCursor,
     data_kept: u32,
 }
 

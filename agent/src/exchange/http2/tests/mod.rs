@@ -33,13 +33,13 @@ const MESSAGE: &[u8] = b"\0\0\0\0\x06\x0a\x04tiny";
 struct Run {
     connection: Http2Connection,
     /// The kernel half's walks.
-    walks: [Walk; 2],
+    walks: [FrameCursor; 2],
     now_ns: u64,
     out: Vec<Outcome>,
 }
 
 /// What the kernel half carries up of a transfer of `bytes` bytes that begins with `known`, as far as those go.
-fn carried(walk: &mut Walk, known: &[u8], bytes: u64, data_kept: u32) -> Vec<u8> {
+fn carried(walk: &mut FrameCursor, known: &[u8], bytes: u64, data_kept: u32) -> Vec<u8> {
     let mut carried = Vec::new();
     let (mut at, mut left) = (0, bytes as usize);
     while left > 0 {
@@ -74,7 +74,7 @@ impl Run {
     fn new() -> Self {
         Self {
             connection: Http2Connection::new(PEER),
-            walks: [Walk::BEFORE_PREFACE, Walk::START],
+            walks: [FrameCursor::BEFORE_PREFACE, FrameCursor::START],
             now_ns: 0,
             out: Vec::new(),
         }
@@ -83,7 +83,7 @@ impl Run {
     /// Nothing came yet of a connection whose beginning was missed.
     fn joined() -> Self {
         Self {
-            walks: [Walk::START; 2],
+            walks: [FrameCursor::START; 2],
             ..Self::new()
         }
     }

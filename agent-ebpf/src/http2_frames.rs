@@ -60,7 +60,7 @@ impl Cursor {
 /// Where one direction of a connection stands.
 #[repr(C)]
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub struct Walk {
+pub struct FrameCursor {
     /// Bytes of the payload to come; 0: in a header.
     left: u32,
     /// Of these, how many from here on are carried.
@@ -72,7 +72,7 @@ pub struct Walk {
     reserved: [u8; 3],
 }
 
-impl Walk {
+impl FrameCursor {
     /// Before the first frame: what a server sends begins so.
     pub const START: Self = Self {
         left: 0,
@@ -110,7 +110,7 @@ impl Walk {
         self.left == 0
     }
 
-    /// Bytes from here on that are carried; 0: [`Walk::skips`] tells how many are not.
+    /// Bytes from here on that are carried; 0: [`FrameCursor::skips`] tells how many are not.
     #[inline(always)]
     pub const fn keeps(&self) -> u32 {
         if self.left == 0 {
@@ -160,7 +160,7 @@ impl Walk {
         self.head = 0;
     }
 
-    /// Takes `bytes` of a payload, at most [`Walk::keeps`] of them, or [`Walk::skips`].
+    /// Takes `bytes` of a payload, at most [`FrameCursor::keeps`] of them, or [`FrameCursor::skips`].
     #[inline(always)]
     pub const fn on_payload(&mut self, bytes: u32) {
         self.left = self.left.saturating_sub(bytes);
@@ -182,7 +182,7 @@ mod tests {
     }
 
     /// What is carried of `bytes`, in transfers of `step` bytes.
-    fn carried(mut walk: Walk, bytes: &[u8], step: usize) -> Vec<u8> {
+    fn carried(mut walk: FrameCursor, bytes: &[u8], step: usize) -> Vec<u8> {
         let mut carried = vec![];
         for transfer in bytes.chunks(step) {
             let mut rest = transfer;
@@ -232,7 +232,7 @@ mod tests {
         ]
         .concat();
         for step in [1, 2, 8, 9, 10, 100, 4_096, frames.len()] {
-            let found = carried(Walk::BEFORE_PREFACE, &frames, step);
+            let found = carried(FrameCursor::BEFORE_PREFACE, &frames, step);
             assert!(found == expected, "in transfers of {step}");
         }
     }
@@ -240,6 +240,6 @@ mod tests {
     #[test]
     fn a_server_begins_with_a_frame() {
         let frames = [frame(4, &[1; 6]), frame(1, &[2; 5])].concat();
-        assert_eq!(carried(Walk::START, &frames, 3), frames);
+        assert_eq!(carried(FrameCursor::START, &frames, 3), frames);
     }
 }

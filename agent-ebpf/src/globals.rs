@@ -174,7 +174,7 @@ impl SyscallAbi {
 /// What the kernel can do, and what the agent wants: 1 or 0 each, but for the kinds of `struct iov_iter`.
 #[repr(C)]
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Pod, Zeroable)]
-pub struct Host {
+pub struct Features {
     /// Whether the bytes of transfers are read.
     pub payload: u32,
     /// Whether accepts are told.
@@ -191,7 +191,7 @@ pub struct Host {
     pub twice: u32,
 }
 
-impl Host {
+impl Features {
     /// What stands in the object until the loader fills it in.
     pub const NONE: Self = Self {
         payload: 0,
