@@ -8,7 +8,7 @@ use aya_ebpf::helpers::{
     bpf_get_current_task_btf, bpf_get_socket_cookie, bpf_probe_read_kernel, bpf_skc_to_tcp_sock,
     bpf_skc_to_unix_sock, bpf_task_pt_regs,
 };
-use inferprobe_ebpf::{abi::DropReason, segment::Conn};
+use inferprobe_ebpf::{abi::DropReason, conn::Conn};
 
 use crate::{
     kernel::{self, Family, Sock},

@@ -16,47 +16,6 @@ pub const REQUEST_DATA_KEPT: u32 = 256;
 /// As [`REQUEST_DATA_KEPT`], in the answers' direction: where messages of gRPC begin that are sent in one frame.
 pub const ANSWER_DATA_KEPT: u32 = 64;
 
-/// Where the walk of one transfer stands in the user's buffers.
-///
-/// It lies with the connection, not on a program's stack: of what lies there the verifier follows every value apart.
-#[repr(C)]
-#[derive(Debug, Clone, Copy)]
-pub struct Cursor {
-    /// Address of the next byte.
-    pub start: u64,
-    /// Address of the next vector.
-    pub next: u64,
-    /// When the transfer returned.
-    pub now_ns: u64,
-    /// Bytes to come in the buffer at hand.
-    pub here: u32,
-    /// Vectors to come.
-    pub vectors: u32,
-    /// Bytes to come in the transfer.
-    pub left: u32,
-    /// 1: answers; 0: requests.
-    pub answers: u32,
-    /// Bytes at the end of the transfer that are carried whatever the walk says; 0: none, or they are at hand.
-    pub end: u32,
-    /// Zero.
-    pub reserved: u32,
-}
-
-impl Cursor {
-    /// Before the first transfer.
-    pub const NONE: Self = Self {
-        start: 0,
-        next: 0,
-        now_ns: 0,
-        here: 0,
-        vectors: 0,
-        left: 0,
-        answers: 0,
-        end: 0,
-        reserved: 0,
-    };
-}
-
 /// Where one direction of a connection stands.
 #[repr(C)]
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]

@@ -9,6 +9,7 @@ extern crate std;
 
 pub mod abi;
 pub mod arrival;
+pub mod conn;
 pub mod duplicate;
 pub mod globals;
 pub mod http2_frames;

@@ -5,7 +5,8 @@ use core::{ffi::c_void, mem::offset_of};
 use aya_ebpf::helpers::{bpf_probe_read_kernel, generated::bpf_probe_read_user};
 use inferprobe_ebpf::{
     abi::{COPY_CAP, PAYLOAD_CAP},
-    segment::{Capture, Conn},
+    conn::Conn,
+    segment::Capture,
     sniff::{FRAME_HEAD_LEN, FrameHead, PEEK},
 };
 

@@ -5,8 +5,9 @@
 
 use crate::{
     abi::{ANSWER_HEAD_CAP, COPY_CAP, PAYLOAD_CAP, REQUEST_HEAD_CAP, Record, flag, kind, mode},
-    arrival::{Arrival, ArrivalLog},
-    http2_frames::{Cursor, FrameCursor},
+    arrival::Arrival,
+    conn::{Conn, phase},
+    http2_frames::FrameCursor,
 };
 
 /// Bytes that are carried of a run of reads: heads, requests that one read brings together, and what names a model.
@@ -24,96 +25,6 @@ pub const CHUNK_HEAD: u16 = 64;
 pub const COALESCE_NS: u64 = 200_000;
 /// Longest read of a frame that is carried: names and lengths are shorter, and a longer value tells nothing.
 pub const FRAME_READ_CAP: u32 = 256;
-
-/// Direction of the latest transfer.
-pub mod phase {
-    /// Nothing yet.
-    pub const IDLE: u8 = 0;
-    /// The latest transfer was a read.
-    pub const READING: u8 = 1;
-    /// The latest transfer was a write.
-    pub const WRITING: u8 = 2;
-}
-
-/// State of one watched socket, kept in its SK_STORAGE.
-///
-/// `arrivals` and the two `unix_` counters of the producer are written by the readable hook alone, all else by the
-/// read, write and close hooks.
-#[repr(C)]
-#[derive(Debug, Clone, Copy)]
-pub struct Conn {
-    /// The record being filled.
-    pub record: Record,
-    /// Its payload, and behind it the room that a copy to its last byte could take.
-    pub payload: [u8; PAYLOAD_CAP + COPY_CAP],
-    /// When the receive queue's bytes came.
-    pub arrivals: ArrivalLog,
-    /// Where the requests' direction stands: in the frames of HTTP/2; of messages, how much is to be carried.
-    pub request_walk: FrameCursor,
-    /// HTTP/2: where the answers' direction stands.
-    pub answer_walk: FrameCursor,
-    /// Start of the send under way; 0: not seen.
-    pub send_start_ns: u64,
-    /// When the latest record went up.
-    pub emitted_ns: u64,
-    /// AF_UNIX: buffers that came; the producer's.
-    pub unix_produced: u32,
-    /// AF_UNIX: buffers that were surely taken when the latest came; the producer's.
-    pub unix_floor: u32,
-    /// Position up to which the reader has taken the bytes: TCP sequence number, or buffers for AF_UNIX. The first value
-    /// on TCP is the producer's, every later one the read hook's.
-    pub consumed: u32,
-    /// Bytes of the latest read, of messages.
-    pub last_read_bytes: u32,
-    /// Answer bytes that may still be carried up.
-    pub answer_budget: u16,
-    /// One of [`phase`].
-    pub phase: u8,
-    /// 1 once every byte yet to come has its arrival noted.
-    pub tracked: u8,
-    /// 1 while a write has not gone up.
-    pub pending: u8,
-    /// 1 once the server can write no more.
-    pub closed: u8,
-    /// 1 once `consumed` holds.
-    pub positioned: u8,
-    /// 1 in an answer of which a chunk was seen.
-    pub chunked: u8,
-    /// HTTP/2: 1 once it was joined in the middle, until the answers were met at the beginning of a frame.
-    pub joined: u8,
-    /// 1 once the server agreed to speak something else, until its next write or the next read tells whether that is HTTP/2.
-    pub switching: u8,
-    /// 1 once a transfer was left out, until the next record is numbered so that it shows.
-    pub missed: u8,
-    /// 1 once the server could write no more while a hook filled the record in, which then tells of it.
-    pub ended: u8,
-    /// 1 while a hook fills the record in: [`crate::abi::DropReason::Contended`].
-    pub busy: u32,
-    /// Who was last told of an arrival, a read, a write and, of a worker, of its reply that was taken:
-    /// [`crate::duplicate::Turn`].
-    pub told: Told,
-    reserved: u32,
-    /// Where the walk of the latest transfer stands.
-    pub cursor: Cursor,
-    /// Where a program puts numbers down to take them up again.
-    pub scratch: [u64; 4],
-}
-
-const _: () = assert!(size_of::<Conn>() == 176 + 3072 + 136 + 32 + 72 + 32 + 48);
-
-/// Marks of the events on a socket, by their kind.
-#[repr(C)]
-#[derive(Debug, Clone, Copy)]
-pub struct Told {
-    /// Bytes became readable.
-    pub arrival: u32,
-    /// A read returned.
-    pub read: u32,
-    /// A write returned.
-    pub write: u32,
-    /// The other end read what this worker wrote.
-    pub taken: u32,
-}
 
 /// Bytes of the user's buffer to copy: `len` of them, to `payload[at..]`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -156,44 +67,6 @@ pub struct SendPlan {
 }
 
 impl Conn {
-    /// The state of a socket of which nothing is known: zeros, as the kernel makes it.
-    pub const fn new() -> Self {
-        Self {
-            record: Record::NONE,
-            payload: [0; PAYLOAD_CAP + COPY_CAP],
-            arrivals: ArrivalLog::new(),
-            request_walk: FrameCursor::START,
-            answer_walk: FrameCursor::START,
-            send_start_ns: 0,
-            emitted_ns: 0,
-            unix_produced: 0,
-            unix_floor: 0,
-            consumed: 0,
-            answer_budget: 0,
-            phase: phase::IDLE,
-            tracked: 0,
-            pending: 0,
-            closed: 0,
-            positioned: 0,
-            chunked: 0,
-            last_read_bytes: 0,
-            joined: 0,
-            switching: 0,
-            missed: 0,
-            ended: 0,
-            busy: 0,
-            told: Told {
-                arrival: 0,
-                read: 0,
-                write: 0,
-                taken: 0,
-            },
-            reserved: 0,
-            cursor: Cursor::NONE,
-            scratch: [0; 4],
-        }
-    }
-
     /// What a read of `bytes` brings about before it is taken in.
     #[inline(always)]
     pub fn plan_recv(&self, bytes: u32, request_like: bool) -> RecvPlan {
@@ -430,35 +303,11 @@ impl Conn {
         self.phase = phase::WRITING;
     }
 
-    /// How a connection that may be an HTTP/2 client's begins.
-    #[inline(always)]
-    pub fn set_mode(&mut self, spoken: u8) {
-        self.record.mode = spoken;
-        if spoken == mode::STREAMS {
-            self.request_walk = FrameCursor::BEFORE_PREFACE;
-        }
-    }
-
-    /// Takes the connection, of which nothing was seen, for an HTTP/2 one that was joined in the middle: before a frame of
-    /// the client.
-    #[inline(always)]
-    pub fn join(&mut self) {
-        self.record.mode = mode::STREAMS;
-        self.joined = 1;
-    }
-
     /// Passes over a write of `bytes` on a connection that was joined in the middle: no frame begins with it.
     #[inline(always)]
     pub fn pass_over_send(&mut self, bytes: u32) {
         self.send_start_ns = 0;
         self.record.total_bytes += u64::from(bytes);
-    }
-
-    /// Takes the connection to speak HTTP/2 from here on: before the client's preface.
-    #[inline(always)]
-    pub fn switch(&mut self) {
-        self.switching = 0;
-        self.set_mode(mode::STREAMS);
     }
 
     /// Takes back a write of `bytes`, the first after a read segment, which was taken in as an HTTP/1 answer: the segment
@@ -474,33 +323,6 @@ impl Conn {
         self.record.written_bytes = 0;
         self.record.writes = 0;
         self.record.answer_len = 0;
-    }
-
-    /// Whether reads and writes fill the same record in; on HTTP/2 each side has its own, and need not wait for the other.
-    #[inline(always)]
-    pub fn fills_one_record(&self) -> bool {
-        self.record.mode != mode::STREAMS
-    }
-
-    /// Where one direction of a shared connection stands.
-    #[inline(always)]
-    pub fn walk(&mut self, answers: bool) -> &mut FrameCursor {
-        if answers {
-            &mut self.answer_walk
-        } else {
-            &mut self.request_walk
-        }
-    }
-
-    /// Bytes that a record has left to carry of one direction.
-    #[inline(always)]
-    pub fn room(&self, answers: bool) -> u32 {
-        let (cap, len) = if answers {
-            (ANSWER_HEAD_CAP as u32, self.record.answer_len)
-        } else {
-            (REQUEST_HEAD_CAP as u32, self.record.request_len)
-        };
-        cap.saturating_sub(u32::from(len))
     }
 
     /// Notes that the walk took `bytes` of one direction, and carries them if `carried`.
@@ -582,12 +404,6 @@ impl Conn {
     pub fn sent(&mut self) {
         self.record.request_len = 0;
         self.record.answer_len = 0;
-    }
-}
-
-impl Default for Conn {
-    fn default() -> Self {
-        Self::new()
     }
 }
 

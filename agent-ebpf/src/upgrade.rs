@@ -7,8 +7,8 @@ use core::{ffi::c_void, mem::offset_of};
 
 use inferprobe_ebpf::{
     abi::{ANSWER_HEAD_CAP, PAYLOAD_CAP},
+    conn::Conn,
     http2_frames::FrameCursor,
-    segment::Conn,
     sniff::{FRAME_HEAD_LEN, FrameHead, PEEK},
 };
 

@@ -7,8 +7,9 @@ use core::ffi::c_void;
 
 use inferprobe_ebpf::{
     abi::{kind, mode},
-    http2_frames::{ANSWER_DATA_KEPT, Cursor, FrameCursor, REQUEST_DATA_KEPT},
-    segment::{Conn, READ_END_CAP},
+    conn::{Conn, CopyCursor},
+    http2_frames::{ANSWER_DATA_KEPT, FrameCursor, REQUEST_DATA_KEPT},
+    segment::READ_END_CAP,
 };
 
 use crate::{
@@ -61,7 +62,7 @@ pub(crate) fn walk<F: Flavour>(
         Some(user) => (0, user.start, 0, user.vectors),
         None => (0, 0, 0, 0),
     };
-    conn.cursor = Cursor {
+    conn.cursor = CopyCursor {
         start,
         next,
         now_ns,
@@ -157,7 +158,7 @@ unsafe extern "C" fn step(_round: u32, walked: *mut c_void) -> i64 {
 }
 
 #[inline(always)]
-fn next_vector(cursor: &mut Cursor) -> i64 {
+fn next_vector(cursor: &mut CopyCursor) -> i64 {
     if cursor.vectors == 0 {
         return STOP;
     }

@@ -18,8 +18,8 @@ use inferprobe_ebpf::{
         DROP_CPUS, DropReason, PAYLOAD_CAP, PROGRESS_SLOTS, ProcessEvent, ProgressSlot, Record,
         kind, mode,
     },
+    conn::Conn,
     duplicate::Turn,
-    segment::Conn,
 };
 
 use crate::{
@@ -50,7 +50,7 @@ pub(crate) struct Accept {
 pub(crate) struct Worker {
     /// Cookie of its socket.
     pub(crate) cookie: u64,
-    /// [`inferprobe_ebpf::segment::Told::taken`].
+    /// [`inferprobe_ebpf::conn::Told::taken`].
     pub(crate) taken: u32,
     reserved: u32,
 }

@@ -10,7 +10,7 @@ use aya_ebpf::{
     helpers::{bpf_get_smp_processor_id, bpf_sk_storage_get},
     macros::btf_map,
 };
-use inferprobe_ebpf::{abi::DropReason, segment::Conn};
+use inferprobe_ebpf::{abi::DropReason, conn::Conn};
 
 use crate::{
     flavour::{Plain, Typed},

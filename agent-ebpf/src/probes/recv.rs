@@ -6,8 +6,8 @@ use aya_ebpf::{macros::btf_tracepoint, programs::BtfTracePointContext};
 use inferprobe_ebpf::{
     abi::{DropReason, flag, kind, mode},
     arrival::Arrival,
+    conn::{Conn, phase},
     duplicate::Turn,
-    segment::{Conn, phase},
     sniff::{PEEK, begins_frame, looks_like_request, mode_of},
 };
 

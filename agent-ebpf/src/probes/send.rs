@@ -3,8 +3,9 @@
 use aya_ebpf::{macros::btf_tracepoint, programs::BtfTracePointContext};
 use inferprobe_ebpf::{
     abi::{DropReason, kind, mode},
+    conn::{Conn, phase},
     duplicate::Turn,
-    segment::{Conn, Looks, phase},
+    segment::Looks,
     sniff::{looks_like_answer, looks_like_chunk},
 };
 
