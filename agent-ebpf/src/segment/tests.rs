@@ -1,6 +1,7 @@
 use std::{vec, vec::Vec};
 
 use super::*;
+use crate::abi::Record;
 
 /// Plays transfers against a socket's state as the hooks do, and keeps the records that went up.
 struct Player {

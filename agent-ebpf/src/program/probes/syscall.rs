@@ -13,13 +13,13 @@ use aya_ebpf::{
 use inferprobe_ebpf::{abi::DropReason, globals::SyscallAbi};
 
 use crate::{
-    flavour::Plain,
-    kernel::{Buffer, Family, Sock, is_call, register, syscalls},
+    backend::Plain,
     maps::{calls::direction, sockets},
     probes::{
         call::{begin, ended, is_of_interest},
         done,
     },
+    sock::{Buffer, Family, Sock, is_call, register, syscalls},
 };
 
 /// `sys_enter(struct pt_regs *regs, long id)` (include/trace/events/syscalls.h)

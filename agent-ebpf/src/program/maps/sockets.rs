@@ -13,8 +13,8 @@ use aya_ebpf::{
 use inferprobe_ebpf::{abi::DropReason, conn::Conn};
 
 use crate::{
-    flavour::{Plain, Typed},
-    kernel::{Family, Sock, now_ns},
+    backend::{Plain, Typed},
+    sock::{Family, Sock, now_ns},
 };
 
 /// A socket storage map; `FLAGS` beside the one that the kernel asks for.

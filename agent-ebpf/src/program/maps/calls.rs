@@ -5,7 +5,7 @@ use aya_ebpf::{
 };
 use inferprobe_ebpf::abi::DropReason;
 
-use crate::kernel::Buffer;
+use crate::sock::Buffer;
 
 /// A call that has begun.
 #[repr(C)]

@@ -4,7 +4,7 @@
 //! `frame`'s hints: whether a request is complete, and whose answer it is, is userspace's to say.
 
 use crate::{
-    abi::{ANSWER_HEAD_CAP, COPY_CAP, PAYLOAD_CAP, REQUEST_HEAD_CAP, Record, flag, kind, mode},
+    abi::{ANSWER_HEAD_CAP, REQUEST_HEAD_CAP, flag, kind, mode},
     arrival::Arrival,
     conn::{Conn, phase},
     http2_frames::FrameCursor,

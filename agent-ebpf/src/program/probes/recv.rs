@@ -12,12 +12,11 @@ use inferprobe_ebpf::{
 };
 
 use crate::{
-    flavour::{Flavour, Typed},
-    kernel::{Family, Sock, now_ns, reads_payload, tells_accepts},
-    maps,
-    payload::{self, Bytes},
+    backend::{Flavour, Typed},
+    http2_copy, maps,
     probes::{done, twice},
-    walker,
+    sock::{Family, Sock, now_ns, reads_payload, tells_accepts},
+    user_buffer::{self, Bytes},
 };
 
 /// A read that leaves the bytes where they are (include/linux/socket.h).
@@ -99,7 +98,7 @@ fn has_moved<F: Flavour>(conn: &Conn, sk: Sock<F>) -> bool {
 #[inline(always)]
 fn take_read<F: Flavour>(conn: &mut Conn, sk: Sock<F>, bytes: u32) {
     introduce(conn, sk);
-    let user = payload::of_current::<F>(bytes)
+    let user = user_buffer::of_current::<F>(bytes)
         .unwrap_or(Bytes::UNKNOWN)
         .settled(conn);
     let user = Some(user);
@@ -137,7 +136,7 @@ fn take_read<F: Flavour>(conn: &mut Conn, sk: Sock<F>, bytes: u32) {
         conn.on_steps(conn.consumed.wrapping_sub(bytes));
     }
     if conn.is_walked(bytes) {
-        walker::walk::<F>(conn, user, bytes, walker::Side::Requests, now_ns);
+        http2_copy::walk::<F>(conn, user, bytes, http2_copy::Side::Requests, now_ns);
         if conn.record.mode == mode::STREAMS {
             maps::emit(conn, kind::READ, now_ns);
             conn.on_stream_read();
@@ -312,7 +311,7 @@ fn sign_of_a_watched<F: Flavour>(sk: Sock<F>, bytes: u32) -> Sign {
     if F::KEEPS_BY_ADDRESS && F::is_marked(sk) {
         return Sign::Request;
     }
-    let user = payload::of_current::<F>(bytes);
+    let user = user_buffer::of_current::<F>(bytes);
     match peek(user) {
         Some((first, len))
             if looks_like_request(first, len) || (by_process && begins_frame(first, bytes)) =>

@@ -11,12 +11,12 @@ use aya_ebpf::helpers::{
 use inferprobe_ebpf::{abi::DropReason, conn::Conn};
 
 use crate::{
-    kernel::{self, Family, Sock},
     maps::{
         calls,
         sockets::{self, Keyed},
     },
-    payload::Bytes,
+    sock::{self, Family, Sock},
+    user_buffer::Bytes,
 };
 
 /// How a program reaches what it works on.
@@ -149,7 +149,7 @@ impl Flavour for Typed {
     fn transfer(total: u32) -> Option<Bytes> {
         // SAFETY: both helpers return typed, non-null pointers in tracing programs (5.11, 5.15).
         let regs = unsafe { bpf_task_pt_regs(bpf_get_current_task_btf()) };
-        Bytes::of(kernel::syscall((regs as *const c_void).cast())?, total)
+        Bytes::of(sock::syscall((regs as *const c_void).cast())?, total)
     }
 }
 

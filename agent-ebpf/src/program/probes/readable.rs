@@ -4,10 +4,10 @@ use aya_ebpf::{macros::btf_tracepoint, programs::BtfTracePointContext};
 use inferprobe_ebpf::{abi::DropReason, duplicate::Turn};
 
 use crate::{
-    flavour::{Flavour, Typed},
-    kernel::{Family, Sock, now_ns},
+    backend::{Flavour, Typed},
     maps,
     probes::{done, twice},
+    sock::{Family, Sock, now_ns},
 };
 
 twice! {

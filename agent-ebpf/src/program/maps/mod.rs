@@ -23,8 +23,8 @@ use inferprobe_ebpf::{
 };
 
 use crate::{
-    flavour::Flavour,
-    kernel::{Family, Sock, now_ns, runs_twice},
+    backend::Flavour,
+    sock::{Family, Sock, now_ns, runs_twice},
 };
 
 /// Bytes waiting in the ring from which a record wakes the agent up; below, the agent's own timer does.

@@ -14,8 +14,7 @@ use aya_ebpf::{
 use inferprobe_ebpf::duplicate::Turn;
 
 use crate::{
-    flavour::Typed,
-    kernel::Sock,
+    backend::Typed,
     probes::{
         done,
         readable::try_sk_data_ready,
@@ -23,6 +22,7 @@ use crate::{
         send::{try_sock_send_length, try_tcp_sendmsg_locked},
         twice,
     },
+    sock::Sock,
 };
 
 twice! {

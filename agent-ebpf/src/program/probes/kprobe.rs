@@ -11,14 +11,14 @@ use aya_ebpf::{
 use inferprobe_ebpf::{abi::DropReason, duplicate::Turn};
 
 use crate::{
-    flavour::{Flavour, Plain},
-    kernel::{Sock, message},
+    backend::{Flavour, Plain},
     maps::calls::direction,
     probes::{
         call::{begin, ended},
         done,
         readable::try_sk_data_ready,
     },
+    sock::{Sock, message},
 };
 
 #[kprobe]

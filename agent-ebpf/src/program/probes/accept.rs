@@ -6,9 +6,9 @@
 use aya_ebpf::{macros::tracepoint, programs::TracePointContext};
 
 use crate::{
-    flavour::Plain,
-    kernel::{Sock, now_ns},
+    backend::Plain,
     maps,
+    sock::{Sock, now_ns},
 };
 
 /// Offset of the return value behind the event's head and the call's number, the same on all 64-bit architectures

@@ -5,10 +5,10 @@ use core::ffi::c_void;
 use inferprobe_ebpf::abi::DropReason;
 
 use crate::{
-    flavour::{Flavour, Plain, Typed},
-    kernel::{self, Family, Sock},
+    backend::{Flavour, Plain, Typed},
     maps,
     probes::done,
+    sock::{self, Family, Sock},
 };
 
 /// `struct bpf_iter__task_file` (kernel/bpf/task_iter.c, 5.8): the verifier knows its fields by their place.
@@ -57,7 +57,7 @@ fn try_scan_listener<F: Flavour>(task: *mut c_void, sk: Sock<F>) -> Result<(), D
     if !sk.listens() {
         return Ok(());
     }
-    let by_process = maps::watches(kernel::task_ids(task).0);
+    let by_process = maps::watches(sock::task_ids(task).0);
     let by_port = family == Family::Inet && maps::watches_port(sk.local_port());
     if !by_process && !by_port {
         return Ok(());

@@ -3,13 +3,13 @@
 use inferprobe_ebpf::{abi::DropReason, duplicate::Turn};
 
 use crate::{
-    flavour::{Flavour, Plain},
-    kernel::{Buffer, Family, Sock, now_ns, reads_payload},
+    backend::{Flavour, Plain},
     maps::{
         self,
         calls::{self, Call, direction},
     },
     probes::{recv::try_sock_recv_length, send::try_sock_send_length},
+    sock::{Buffer, Family, Sock, now_ns, reads_payload},
 };
 
 /// Takes in that the running thread begins a call on `sk`, whose bytes lie where `buffer` says.

@@ -7,7 +7,7 @@ use core::ffi::c_void;
 
 use aya_ebpf::helpers::generated::bpf_loop;
 
-use crate::flavour::Flavour;
+use crate::backend::Flavour;
 
 /// What a step returns.
 pub(crate) const GO_ON: i64 = 0;

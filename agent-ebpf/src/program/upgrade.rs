@@ -13,9 +13,9 @@ use inferprobe_ebpf::{
 };
 
 use crate::{
-    flavour::Flavour,
-    payload::{forget, opaque},
-    repeat::{GO_ON, STOP, repeat},
+    backend::Flavour,
+    bounded_loop::{GO_ON, STOP, repeat},
+    user_buffer::{forget, opaque},
 };
 
 /// The end of a head.

@@ -11,8 +11,8 @@ use inferprobe_ebpf::{
 };
 
 use crate::{
-    flavour::Flavour,
-    kernel::{self, Buffer},
+    backend::Flavour,
+    sock::{self, Buffer},
 };
 
 /// Vectors of a scattered transfer that are looked at for its last bytes.
@@ -43,7 +43,7 @@ pub(crate) struct Vector {
 /// The `total` bytes that the running call has transferred; `None` when its buffer cannot be known.
 #[inline(always)]
 pub(crate) fn of_current<F: Flavour>(total: u32) -> Option<Bytes> {
-    if kernel::reads_payload() {
+    if sock::reads_payload() {
         F::transfer(total)
     } else {
         None
@@ -74,7 +74,7 @@ pub(crate) fn read<T: Copy + Default>(address: u64) -> Option<T> {
 /// Reads a vector; `None` if it is not there.
 #[inline(always)]
 pub(crate) fn vector(address: u64) -> Option<Vector> {
-    if !kernel::has_vectors() {
+    if !sock::has_vectors() {
         return read(address);
     }
     // SAFETY: the helper checks the address.

@@ -13,10 +13,10 @@ use inferprobe_ebpf::{
 };
 
 use crate::{
-    flavour::Flavour,
+    backend::Flavour,
+    bounded_loop::{GO_ON, STOP, repeat},
     maps,
-    payload::{Bytes, Vector, copy_flat, read, vector},
-    repeat::{GO_ON, STOP, repeat},
+    user_buffer::{Bytes, Vector, copy_flat, read, vector},
 };
 
 /// Steps of one transfer: each passes a frame's header, a payload, or a vector. What lies behind is not carried, which

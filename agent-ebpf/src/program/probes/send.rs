@@ -10,12 +10,12 @@ use inferprobe_ebpf::{
 };
 
 use crate::{
-    flavour::{Flavour, Typed},
-    kernel::{Family, Sock, now_ns, reads_payload},
-    maps,
-    payload::{self, Bytes},
+    backend::{Flavour, Typed},
+    http2_copy, maps,
     probes::{done, twice},
-    upgrade, walker,
+    sock::{Family, Sock, now_ns, reads_payload},
+    upgrade,
+    user_buffer::{self, Bytes},
 };
 
 twice! {
@@ -74,7 +74,7 @@ pub(crate) fn try_sock_send_length<F: Flavour>(
         return Err(DropReason::Contended);
     }
     let bytes = ret as u32;
-    let user = payload::of_current::<F>(bytes).unwrap_or(Bytes::UNKNOWN);
+    let user = user_buffer::of_current::<F>(bytes).unwrap_or(Bytes::UNKNOWN);
     let user = Some(user.settled(conn));
     let now_ns = now_ns();
     let is_walked =
@@ -88,7 +88,7 @@ pub(crate) fn try_sock_send_length<F: Flavour>(
     // SAFETY: a map value, non-null by `answers_or_new`; writers of one HTTP/2 connection take turns.
     let answers = unsafe { &mut *F::answers_or_new(sk)? };
     answers.on_stream_send(conn, now_ns, bytes);
-    walker::walk::<F>(answers, user, bytes, walker::Side::Answers, now_ns);
+    http2_copy::walk::<F>(answers, user, bytes, http2_copy::Side::Answers, now_ns);
     Ok(())
 }
 
@@ -176,7 +176,7 @@ fn take_message<F: Flavour>(conn: &mut Conn, user: Option<Bytes>, bytes: u32, no
 fn answers_an_earlier_request<F: Flavour>(sk: Sock<F>, bytes: u32) -> bool {
     let watched = maps::watches(maps::current().0)
         || (sk.family() == Some(Family::Inet) && maps::watches_port(sk.local_port()));
-    watched && looks(payload::of_current::<F>(bytes), bytes).answer_like
+    watched && looks(user_buffer::of_current::<F>(bytes), bytes).answer_like
 }
 
 #[inline(always)]

@@ -11,8 +11,8 @@ use aya_ebpf::helpers::{
 use inferprobe_ebpf::globals::{Features, Offsets, SyscallAbi};
 
 use crate::{
-    flavour::{Flavour, Plain, Typed},
-    payload::vector,
+    backend::{Flavour, Plain, Typed},
+    user_buffer::vector,
 };
 
 /// `AF_UNIX`

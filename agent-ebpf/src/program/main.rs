@@ -2,14 +2,14 @@
 #![no_std]
 #![no_main]
 
-mod flavour;
-mod kernel;
+mod backend;
+mod bounded_loop;
+mod http2_copy;
 mod maps;
-mod payload;
 mod probes;
-mod repeat;
+mod sock;
 mod upgrade;
-mod walker;
+mod user_buffer;
 
 #[cfg(not(test))]
 #[panic_handler]

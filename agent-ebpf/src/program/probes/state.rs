@@ -4,10 +4,10 @@ use aya_ebpf::{macros::btf_tracepoint, programs::BtfTracePointContext};
 use inferprobe_ebpf::abi::{DropReason, ProcessEvent, process};
 
 use crate::{
-    flavour::{Flavour, Plain, Typed},
-    kernel::{CLOSED, LISTEN, Sock, now_ns, tells_accepts},
+    backend::{Flavour, Plain, Typed},
     maps,
     probes::{done, twice},
+    sock::{CLOSED, LISTEN, Sock, now_ns, tells_accepts},
 };
 
 /// `TCP_ESTABLISHED` (include/net/tcp_states.h).

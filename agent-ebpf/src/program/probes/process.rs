@@ -7,7 +7,7 @@ use aya_ebpf::{
 };
 use inferprobe_ebpf::abi::{DropReason, ProcessEvent, WORKER_THREAD, process};
 
-use crate::{kernel, maps, probes::done};
+use crate::{maps, probes::done, sock};
 
 #[btf_tracepoint(function = "sched_process_exec")]
 fn sched_process_exec(_ctx: BtfTracePointContext) -> i32 {
@@ -29,7 +29,7 @@ fn sched_process_exit(ctx: BtfTracePointContext) -> i32 {
 #[inline(always)]
 fn try_sched_process_exit(task: *const c_void) -> Result<(), DropReason> {
     let (tgid, _) = maps::current();
-    if !kernel::is_last_thread(task) || !maps::unwatch(tgid) {
+    if !sock::is_last_thread(task) || !maps::unwatch(tgid) {
         return Ok(());
     }
     maps::emit_process(ProcessEvent {
@@ -46,8 +46,8 @@ fn sched_process_fork(ctx: BtfTracePointContext) -> i32 {
 
 #[inline(always)]
 fn try_sched_process_fork(parent: *const c_void, child: *const c_void) -> Result<(), DropReason> {
-    let (tgid, pid) = kernel::task_ids(child);
-    let (parent, _) = kernel::task_ids(parent);
+    let (tgid, pid) = sock::task_ids(child);
+    let (parent, _) = sock::task_ids(parent);
     if !maps::watches(parent) {
         return Ok(());
     }
@@ -75,7 +75,7 @@ fn note_thread(tgid: u32) -> Result<(), DropReason> {
     maps::emit_thread(ProcessEvent {
         kind: process::THREAD,
         tgid,
-        at_ns: kernel::now_ns(),
+        at_ns: sock::now_ns(),
         name,
         ..ProcessEvent::NONE
     })
