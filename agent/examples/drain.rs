@@ -12,7 +12,7 @@ use inferprobe::{
         watch::{Target, Watch},
     },
     metrics::{Format, Metrics, Selection},
-    pipeline::{Ledger, connections::Table},
+    pipeline::{Pipeline, connections::ConnectionTable},
 };
 use inferprobe_ebpf::abi::{Record, flag, kind, mode};
 use rustix::time::{ClockId, clock_gettime};
@@ -124,7 +124,13 @@ fn drain(tape: &Tape) -> Result<(u64, f64)> {
     let catalogue = Catalogue::new(Vec::new()).context("read the catalogue")?;
     let registry = Registry::new(vec![watch], Arc::new(catalogue), Some(std::process::id()));
     let metrics = Arc::new(Metrics::new("bench"));
-    let mut ledger = Ledger::new(registry, Table::new(true), metrics.clone(), None, 0);
+    let mut ledger = Pipeline::new(
+        registry,
+        ConnectionTable::new(true),
+        metrics.clone(),
+        None,
+        0,
+    );
     let before_s = core_s();
     let mut start = 0;
     for (index, &end) in tape.ends.iter().enumerate() {

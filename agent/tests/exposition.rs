@@ -15,7 +15,7 @@ use inferprobe::{
     },
     observation::{Inner, Observation, Protocol, Stages, Stream},
     protocol::genai::Operation,
-    torchserve::timing::{WorkEnd, WorkerHop},
+    torchserve::timing::{WorkEnd, WorkerTiming},
 };
 
 #[test]
@@ -95,7 +95,7 @@ fn busy() -> Metrics {
             ..observation("llama", "default", "vllm", status, known)
         });
     }
-    let hop = WorkerHop {
+    let hop = WorkerTiming {
         inner_queue_ns: Some(7_125_000),
         worker_ns: Some(21_500_000),
         latency_ns: 29_000_000,

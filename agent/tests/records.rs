@@ -5,7 +5,7 @@ use std::{
     cell::Cell,
 };
 
-use inferprobe::{exchange::event::Outcome, pipeline::connections::Table};
+use inferprobe::{exchange::event::Event, pipeline::connections::ConnectionTable};
 use inferprobe_ebpf::{
     abi::{Record, flag, kind, mode},
     view::RecordView,
@@ -56,8 +56,8 @@ fn entry(record: Record, request: &[u8], answer: &[u8]) -> Vec<u8> {
 
 /// A connection's records as the kernel half numbers them, none of its times told apart.
 struct Conversation {
-    table: Table,
-    out: Vec<Outcome>,
+    table: ConnectionTable,
+    out: Vec<Event>,
     record: Record,
 }
 
@@ -70,7 +70,7 @@ impl Conversation {
             ..Record::default()
         };
         Self {
-            table: Table::new(true),
+            table: ConnectionTable::new(true),
             out: Vec::new(),
             record,
         }
@@ -133,9 +133,9 @@ fn with_body(start: &str, body: &Option<(bool, Vec<u8>)>) -> Vec<u8> {
 }
 
 /// Method, target, status and bytes of each exchange; anything else as it is.
-fn exchanges(out: &[Outcome]) -> Vec<(String, String, u16, u64, u64)> {
-    let exchange = |outcome: &Outcome| match outcome {
-        Outcome::Finished(exchange) => (
+fn exchanges(out: &[Event]) -> Vec<(String, String, u16, u64, u64)> {
+    let exchange = |outcome: &Event| match outcome {
+        Event::Finished(exchange) => (
             exchange.request.method.clone(),
             exchange.request.target.clone(),
             exchange.answer.status,
@@ -195,7 +195,7 @@ proptest! {
     fn an_entry_is_read_or_refused(bytes in vec(any::<u8>(), 0..300)) {
         let read = RecordView::parse(&bytes).map(|view| view.request.len() + view.answer.len() + size_of::<Record>());
         prop_assert!(read.is_none_or(|read| read <= bytes.len()));
-        Table::new(true).take(&bytes, &mut Vec::new());
+        ConnectionTable::new(true).take(&bytes, &mut Vec::new());
     }
 
     #[test]
@@ -203,7 +203,7 @@ proptest! {
         records in vec((0_u8..7, 0_u8..4, any::<u8>(), 0_u64..3, 0_u32..3, any::<u32>(), vec(any::<u8>(), 0..40)), 0..60),
         reads_payload in any::<bool>(),
     ) {
-        let mut table = Table::new(reads_payload);
+        let mut table = ConnectionTable::new(reads_payload);
         let mut out = Vec::new();
         let mut seq = 0;
         for (at, (kind, mode, flags, cookie, gap, unseen, bytes)) in records.into_iter().enumerate() {

@@ -39,7 +39,7 @@ use crate::{
     doctor,
     exporter::{self, Endpoint, ProbeHealth},
     metrics::Metrics,
-    pipeline::{connections::Table, event_loop::Watcher},
+    pipeline::{connections::ConnectionTable, event_loop::EventLoop},
     request_log::RequestLog,
     torchserve::properties::TorchServeFile,
 };
@@ -59,7 +59,7 @@ pub async fn run(config: Config) -> Result<()> {
     let log = open_log(&config)?;
     metrics.collector_up(PROBES, false);
     let mut watching = match config.probes {
-        true => Some(Watching::start(&config, &metrics, log)?),
+        true => Some(RunningProbes::start(&config, &metrics, log)?),
         false => {
             privileges::give_up()?;
             None
@@ -164,7 +164,7 @@ fn open_log(config: &Config) -> Result<Option<RequestLog>> {
 }
 
 /// The watching thread, and what ends with it.
-struct Watching {
+struct RunningProbes {
     /// Closed to end the thread.
     stop: OwnedFd,
     thread: JoinHandle<()>,
@@ -173,7 +173,7 @@ struct Watching {
     demo: Option<Child>,
 }
 
-impl Watching {
+impl RunningProbes {
     fn start(config: &Config, metrics: &Arc<Metrics>, log: Option<RequestLog>) -> Result<Self> {
         preflight::check(config.accept_wait)?;
         privileges::warn_of_losses();
@@ -189,8 +189,8 @@ impl Watching {
         }
         let hooks = report::line(probes.hooks());
         let registry = Registry::new(config.watches.clone(), config.catalogue.clone(), own_pid);
-        let table = Table::new(config.payload);
-        let mut watcher = Watcher::new(probes, rings, registry, table, metrics.clone(), log)?;
+        let table = ConnectionTable::new(config.payload);
+        let mut watcher = EventLoop::new(probes, rings, registry, table, metrics.clone(), log)?;
         let found = watcher.discover()?;
         give_back_memory();
         info!(processes = found, hooks, "probes attached");
@@ -235,7 +235,7 @@ impl Watching {
     }
 }
 
-fn start_demo(watcher: &mut Watcher) -> Result<Child> {
+fn start_demo(watcher: &mut EventLoop) -> Result<Child> {
     let program = std::env::current_exe().context("find the agent's own program")?;
     let (child, port) = demo_server::spawn(&program).context("start the example server")?;
     let watch = Watch {

@@ -7,25 +7,25 @@ use std::{collections::HashMap, ops::AddAssign};
 use inferprobe_ebpf::abi::{Record, kind};
 
 /// Who serves: the process, and its port; `None` for AF_UNIX.
-pub type Place = (u32, Option<u16>);
+pub type ServingSocket = (u32, Option<u16>);
 
 /// Bytes read and written by one server.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub struct Tally {
+pub struct ByteCounts {
     /// All that the kernel saw.
     pub seen_bytes: u64,
     /// Those that belong to no request that was counted, as answered or as unfinished.
     pub missed_bytes: u64,
 }
 
-impl AddAssign for Tally {
+impl AddAssign for ByteCounts {
     fn add_assign(&mut self, other: Self) {
         self.seen_bytes += other.seen_bytes;
         self.missed_bytes += other.missed_bytes;
     }
 }
 
-impl Tally {
+impl ByteCounts {
     /// Share of the bytes that belong to requests, 0 to 1; `None` where nothing was seen.
     pub fn covered_ratio(&self) -> Option<f64> {
         let covered_bytes = self.seen_bytes.saturating_sub(self.missed_bytes);
@@ -35,7 +35,7 @@ impl Tally {
 
 /// Bytes of one connection.
 #[derive(Debug, Default)]
-pub struct Account {
+pub struct ByteAccount {
     /// Bytes of the connection, by the kernel's count.
     total_bytes: u64,
     /// Bytes that records told of.
@@ -46,9 +46,9 @@ pub struct Account {
     lost_bytes: u64,
 }
 
-impl Account {
+impl ByteAccount {
     /// Takes note of a record; `is_settled` says that all bytes so far were told, but those of lost records.
-    pub fn take(&mut self, record: &Record, is_settled: bool) -> Tally {
+    pub fn take(&mut self, record: &Record, is_settled: bool) -> ByteCounts {
         let read_bytes = match record.kind {
             kind::READ | kind::EXCHANGE => record.read_bytes,
             _ => 0,
@@ -70,7 +70,7 @@ impl Account {
             missed_bytes = lost.saturating_sub(self.lost_bytes);
             self.lost_bytes = self.lost_bytes.max(lost);
         }
-        Tally {
+        ByteCounts {
             seen_bytes,
             missed_bytes,
         }
@@ -80,17 +80,17 @@ impl Account {
 /// Bytes by server, until they are taken.
 #[derive(Debug, Default)]
 pub struct Coverage {
-    tallies: HashMap<Place, Tally>,
+    tallies: HashMap<ServingSocket, ByteCounts>,
 }
 
 impl Coverage {
     /// Adds what went over a connection to `place`.
-    pub fn add(&mut self, place: Place, tally: Tally) {
+    pub fn add(&mut self, place: ServingSocket, tally: ByteCounts) {
         *self.tallies.entry(place).or_default() += tally;
     }
 
     /// What came together since the last call.
-    pub fn take(&mut self) -> impl Iterator<Item = (Place, Tally)> + '_ {
+    pub fn take(&mut self) -> impl Iterator<Item = (ServingSocket, ByteCounts)> + '_ {
         self.tallies.drain()
     }
 }
@@ -111,7 +111,7 @@ mod tests {
 
     #[test]
     fn what_every_record_told_of_is_not_missed() {
-        let mut account = Account::default();
+        let mut account = ByteAccount::default();
         let mut seen = 0;
         for (record, is_settled) in [
             // The first piece of a read of 3,000 bytes.
@@ -131,22 +131,22 @@ mod tests {
 
     #[test]
     fn the_bytes_of_a_lost_record_are_missed_once() {
-        let mut account = Account::default();
+        let mut account = ByteAccount::default();
         account.take(&record(kind::EXCHANGE, 100, 50, 150), true);
         let after = account.take(&record(kind::EXCHANGE, 100, 50, 600), true);
-        let expected = Tally {
+        let expected = ByteCounts {
             seen_bytes: 450,
             missed_bytes: 300,
         };
         assert_eq!(after, expected);
         let next = account.take(&record(kind::CLOSE, 100, 50, 600), true);
-        assert_eq!(next, Tally::default());
+        assert_eq!(next, ByteCounts::default());
     }
 
     #[test]
     fn servers_are_told_apart() {
         let mut coverage = Coverage::default();
-        let tally = Tally {
+        let tally = ByteCounts {
             seen_bytes: 10,
             missed_bytes: 2,
         };
@@ -155,13 +155,13 @@ mod tests {
         coverage.add((2, Some(80)), tally);
         let mut taken: Vec<_> = coverage.take().collect();
         taken.sort_unstable_by_key(|(place, _)| *place);
-        let both = Tally {
+        let both = ByteCounts {
             seen_bytes: 20,
             missed_bytes: 4,
         };
         assert_eq!(taken, [((1, Some(80)), both), ((2, Some(80)), tally)]);
         assert_eq!(coverage.take().count(), 0);
         assert_eq!(both.covered_ratio(), Some(0.8));
-        assert_eq!(Tally::default().covered_ratio(), None);
+        assert_eq!(ByteCounts::default().covered_ratio(), None);
     }
 }

@@ -9,7 +9,7 @@ use crate::{
 
 /// Something that a record, a tick or a close brought about.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Outcome {
+pub enum Event {
     /// A request was answered.
     Finished(Exchange),
     /// A worker of a frontend did what it was asked.
@@ -128,14 +128,14 @@ impl Loss {
 }
 
 /// What a request and its answer come to.
-pub(crate) fn pair(peer: Peer, request: Option<Request>, answer: Answer) -> Outcome {
+pub(crate) fn pair(peer: Peer, request: Option<Request>, answer: Answer) -> Event {
     match request {
-        Some(request) if answer.status != 0 => Outcome::Finished(Exchange {
+        Some(request) if answer.status != 0 => Event::Finished(Exchange {
             peer,
             request,
             answer,
         }),
-        Some(_) => Outcome::Lost(Loss::HeadUnseen),
-        None => Outcome::Lost(Loss::AnswerWithoutRequest),
+        Some(_) => Event::Lost(Loss::HeadUnseen),
+        None => Event::Lost(Loss::AnswerWithoutRequest),
     }
 }

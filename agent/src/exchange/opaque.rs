@@ -9,7 +9,7 @@ use inferprobe_ebpf::{
 
 use crate::exchange::{
     Answer, Exchange, Peer, Request,
-    event::{Loss, Outcome, Unfinished},
+    event::{Event, Loss, Unfinished},
     http1::{
         QUIET_NS,
         responses::{NOT_BEGUN, Writes},
@@ -20,7 +20,7 @@ use crate::exchange::{
 
 /// What is known of one connection.
 #[derive(Debug)]
-pub struct TurnConnection {
+pub struct OpaqueConnection {
     /// Its records.
     pub sequence: Sequence,
     next_index: u32,
@@ -29,7 +29,7 @@ pub struct TurnConnection {
     missed_bytes: u64,
 }
 
-impl TurnConnection {
+impl OpaqueConnection {
     /// A connection of which `record` is the first sign.
     pub fn new(record: &Record, peer: Peer) -> Self {
         Self {
@@ -42,12 +42,12 @@ impl TurnConnection {
     }
 
     /// Takes in a record; returns whether the connection goes on.
-    pub fn take(&mut self, view: &RecordView<'_>, out: &mut Vec<Outcome>) -> bool {
+    pub fn take(&mut self, view: &RecordView<'_>, out: &mut Vec<Event>) -> bool {
         if !self.sequence.follows(&view.record) {
-            out.push(Outcome::Lost(Loss::Resynchronised));
+            out.push(Event::Lost(Loss::Resynchronised));
             self.answer = None;
             if self.request.take().is_some() {
-                out.push(Outcome::Unfinished(Unfinished::LostRecords));
+                out.push(Event::Unfinished(Unfinished::LostRecords));
             }
         }
         match view.record.kind {
@@ -91,7 +91,7 @@ impl TurnConnection {
     }
 
     /// Takes an answer that has been silent for [`QUIET_NS`] for finished. More of it may come: its end is unknown.
-    pub fn end_if_quiet(&mut self, now_ns: u64, out: &mut Vec<Outcome>) {
+    pub fn end_if_quiet(&mut self, now_ns: u64, out: &mut Vec<Event>) {
         if now_ns.saturating_sub(self.sequence.latest_ns) < QUIET_NS {
             return;
         }
@@ -102,14 +102,14 @@ impl TurnConnection {
     }
 
     /// Ends the connection: the answer that was under way ended with it, a request without one is unfinished.
-    pub fn close(&mut self, reason: Unfinished, out: &mut Vec<Outcome>) {
+    pub fn close(&mut self, reason: Unfinished, out: &mut Vec<Event>) {
         self.finish(out);
         if self.request.take().is_some() {
-            out.push(Outcome::Unfinished(reason));
+            out.push(Event::Unfinished(reason));
         }
     }
 
-    fn read(&mut self, reads: &Reads<'_>, out: &mut Vec<Outcome>) {
+    fn read(&mut self, reads: &Reads<'_>, out: &mut Vec<Event>) {
         self.finish(out);
         let next_index = self.next_index;
         let request = self.request.get_or_insert_with(|| Request {
@@ -143,11 +143,11 @@ impl TurnConnection {
     }
 
     /// Tells the answer that was under way, if there is one.
-    fn finish(&mut self, out: &mut Vec<Outcome>) {
+    fn finish(&mut self, out: &mut Vec<Event>) {
         if let Some(answer) = self.answer.take()
             && let Some(request) = self.request.take()
         {
-            out.push(Outcome::Finished(Exchange {
+            out.push(Event::Finished(Exchange {
                 peer: self.sequence.peer,
                 request,
                 answer,
@@ -183,8 +183,8 @@ mod tests {
         }
     }
 
-    fn played(records: &[Record]) -> (TurnConnection, Vec<Outcome>) {
-        let mut connection = TurnConnection::new(&records[0], PEER);
+    fn played(records: &[Record]) -> (OpaqueConnection, Vec<Event>) {
+        let mut connection = OpaqueConnection::new(&records[0], PEER);
         let mut out = Vec::new();
         for record in records {
             let view = RecordView {
@@ -197,9 +197,9 @@ mod tests {
         (connection, out)
     }
 
-    fn finished(out: &[Outcome]) -> Vec<(u32, u64, u64, Option<u64>)> {
-        let told = |outcome: &Outcome| match outcome {
-            Outcome::Finished(exchange) => Some((
+    fn finished(out: &[Event]) -> Vec<(u32, u64, u64, Option<u64>)> {
+        let told = |outcome: &Event| match outcome {
+            Event::Finished(exchange) => Some((
                 exchange.request.index,
                 exchange.request.bytes,
                 exchange.answer.bytes,
@@ -243,7 +243,7 @@ mod tests {
             record(1, kind::READ, 100, 50, 0),
             record(2, kind::CLOSE, 200, 50, 0),
         ]);
-        assert_eq!(out, [Outcome::Unfinished(Unfinished::Unanswered)]);
+        assert_eq!(out, [Event::Unfinished(Unfinished::Unanswered)]);
         let (_, out) = played(&[
             record(1, kind::READ, 100, 50, 0),
             record(3, kind::EXCHANGE, 200, 50, 5),
@@ -252,8 +252,8 @@ mod tests {
         assert_eq!(
             out[..2],
             [
-                Outcome::Lost(Loss::Resynchronised),
-                Outcome::Unfinished(Unfinished::LostRecords)
+                Event::Lost(Loss::Resynchronised),
+                Event::Unfinished(Unfinished::LostRecords)
             ]
         );
         assert_eq!(finished(&out), [(1, 50, 5, Some(220))]);

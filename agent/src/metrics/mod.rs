@@ -25,7 +25,7 @@ pub use gauges::{DiskSample, GpuMemory, GpuSample, MemorySample, ProcessSample};
 pub use torchserve::LiveWorker;
 
 use crate::{
-    exchange::byte_accounting::Tally,
+    exchange::byte_accounting::ByteCounts,
     metrics::{
         encode::{Samples, Value},
         gauges::{Expiring, Figures},
@@ -141,7 +141,7 @@ impl Metrics {
     }
 
     /// Adds bytes that went over watched sockets of `server`.
-    pub fn carried(&self, server: &Arc<str>, tally: Tally) {
+    pub fn carried(&self, server: &Arc<str>, tally: ByteCounts) {
         self.state().requests.carried(server, tally);
     }
 

@@ -13,7 +13,7 @@ use crate::{
         histogram::Histogram,
     },
     observation::{GRPC_INTERNAL, Inner, Observation, Protocol},
-    torchserve::timing::{WorkEnd, WorkerHop},
+    torchserve::timing::{WorkEnd, WorkerTiming},
 };
 
 /// What TorchServe counts of one model and version.
@@ -97,7 +97,7 @@ impl Share {
         }
     }
 
-    fn of_worker(hop: &WorkerHop) -> Self {
+    fn of_worker(hop: &WorkerTiming) -> Self {
         match hop.end {
             WorkEnd::Predicted => Self {
                 counts: true,
@@ -317,7 +317,7 @@ mod tests {
         catalogue::route::Purpose,
         metrics::encode::{Format, Selection},
         observation::Stages,
-        torchserve::timing::WorkerHop,
+        torchserve::timing::WorkerTiming,
     };
 
     const STAGES: Stages = Stages {
@@ -329,7 +329,7 @@ mod tests {
     };
 
     fn hop(end: WorkEnd) -> Inner {
-        Inner::Worker(WorkerHop {
+        Inner::Worker(WorkerTiming {
             inner_queue_ns: Some(5_900_000),
             worker_ns: Some(20_006_000),
             latency_ns: 26_000_000,

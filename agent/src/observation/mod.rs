@@ -9,7 +9,7 @@ use crate::{
     exchange::Exchange,
     identity::{Identity, Server},
     protocol::genai::{self, Operation},
-    torchserve::timing::WorkerHop,
+    torchserve::timing::WorkerTiming,
 };
 
 pub use stream::Stream;
@@ -85,7 +85,7 @@ pub enum Inner {
     /// It hands requests on, and no worker was seen with this one: most answers to bad requests are of its own making.
     Unseen,
     /// What a worker did for it.
-    Worker(WorkerHop),
+    Worker(WorkerTiming),
 }
 
 /// How a request came.

@@ -10,11 +10,11 @@ use inferprobe_ebpf::{
 use crate::{
     exchange::{
         Peer,
-        byte_accounting::{Account, Coverage, Place, Tally},
-        event::{Loss, Outcome, Unfinished},
-        http1::Connection,
+        byte_accounting::{ByteAccount, ByteCounts, Coverage, ServingSocket},
+        event::{Event, Loss, Unfinished},
+        http1::Http1Connection,
         http2::Http2Connection,
-        opaque::TurnConnection,
+        opaque::OpaqueConnection,
     },
     protocol::zmtp,
     torchserve::connection::WorkerConnection,
@@ -32,10 +32,10 @@ const LAST_RECORDS_NS: u64 = 1_000_000_000;
 
 /// The connections.
 #[derive(Debug, Default)]
-pub struct Table {
+pub struct ConnectionTable {
     /// Whether no byte of messages comes up from the kernel.
     unread: bool,
-    connections: HashMap<u64, Known>,
+    connections: HashMap<u64, Tracked>,
     /// Bytes by server, until they are exported.
     pub coverage: Coverage,
     answering: HashSet<u64>,
@@ -49,17 +49,17 @@ pub struct Table {
 
 /// A connection, and its bytes.
 #[derive(Debug)]
-struct Known {
+struct Tracked {
     speaker: Speaker,
     /// Of all but [`flag::ANSWERS`], and of these.
-    accounts: [Account; 2],
+    accounts: [ByteAccount; 2],
 }
 
 /// A connection, by what it speaks.
 #[derive(Debug)]
 enum Speaker {
-    Http(Box<Connection>),
-    Unread(Box<TurnConnection>),
+    Http(Box<Http1Connection>),
+    Unread(Box<OpaqueConnection>),
     Http2(Box<Http2Connection>),
     Worker(Box<WorkerConnection>),
     /// Between processes of one server, and of no interest.
@@ -69,7 +69,7 @@ enum Speaker {
     },
 }
 
-impl Known {
+impl Tracked {
     fn new(view: &RecordView<'_>, unread: bool, accepted_ns: Option<u64>) -> Self {
         let record = &view.record;
         let peer = Peer {
@@ -83,7 +83,7 @@ impl Known {
     }
 
     /// What a record that was taken in came to in bytes; `None` on a connection of workers, which no requests come on.
-    fn tally(&mut self, record: &Record, alive: bool) -> Option<Tally> {
+    fn tally(&mut self, record: &Record, alive: bool) -> Option<ByteCounts> {
         let missed_bytes = self.speaker.take_missed_bytes()?;
         let is_settled = !alive || self.speaker.is_idle();
         let side = usize::from(record.flags & flag::ANSWERS != 0);
@@ -97,17 +97,17 @@ impl Speaker {
     fn new(view: &RecordView<'_>, unread: bool, peer: Peer) -> Self {
         let record = &view.record;
         match record.mode {
-            _ if unread => Self::Unread(Box::new(TurnConnection::new(record, peer))),
+            _ if unread => Self::Unread(Box::new(OpaqueConnection::new(record, peer))),
             mode::FRAMES => Self::Worker(Box::new(WorkerConnection::new(record, peer))),
             mode::STREAMS => Self::Http2(Box::new(Http2Connection::new(peer))),
             _ if zmtp::begins(view.request) || zmtp::begins(view.answer) => {
                 Self::Inner { latest_ns: 0 }
             }
-            _ => Self::Http(Box::new(Connection::new(record, peer))),
+            _ => Self::Http(Box::new(Http1Connection::new(record, peer))),
         }
     }
 
-    fn take(&mut self, view: &RecordView<'_>, out: &mut Vec<Outcome>) -> bool {
+    fn take(&mut self, view: &RecordView<'_>, out: &mut Vec<Event>) -> bool {
         match self {
             Self::Http(connection) => connection.take(view, out),
             Self::Unread(connection) => connection.take(view, out),
@@ -115,7 +115,7 @@ impl Speaker {
             Self::Worker(connection) => connection.take(view, out),
             Self::Inner { latest_ns } => {
                 if *latest_ns == 0 {
-                    out.push(Outcome::Lost(Loss::InnerProtocol));
+                    out.push(Event::Lost(Loss::InnerProtocol));
                 }
                 *latest_ns = view.record.last_write_ns.max(view.record.last_read_ns);
                 view.record.kind != kind::CLOSE
@@ -162,7 +162,7 @@ impl Speaker {
         }
     }
 
-    fn evict(&mut self, out: &mut Vec<Outcome>) {
+    fn evict(&mut self, out: &mut Vec<Event>) {
         match self {
             Self::Http(connection) => connection.close(Unfinished::Evicted, out),
             Self::Unread(connection) => connection.close(Unfinished::Evicted, out),
@@ -174,7 +174,7 @@ impl Speaker {
 }
 
 /// Who serves the connection of a record.
-fn place_of(record: &Record) -> Place {
+fn place_of(record: &Record) -> ServingSocket {
     let is_unix = record.flags & flag::UNIX != 0;
     (record.tgid, (!is_unix).then_some(record.local_port))
 }
@@ -192,7 +192,7 @@ fn peer_of(record: &Record) -> Peer {
     }
 }
 
-impl Table {
+impl ConnectionTable {
     /// No connections yet; of messages, `reads_payload` says whether their bytes come up from the kernel.
     pub fn new(reads_payload: bool) -> Self {
         Self {
@@ -202,9 +202,9 @@ impl Table {
     }
 
     /// Takes in an entry of the record ring.
-    pub fn take(&mut self, entry: &[u8], out: &mut Vec<Outcome>) {
+    pub fn take(&mut self, entry: &[u8], out: &mut Vec<Event>) {
         let Some(mut view) = RecordView::parse(entry) else {
-            out.push(Outcome::Lost(Loss::Malformed));
+            out.push(Event::Lost(Loss::Malformed));
             return;
         };
         let record = view.record;
@@ -224,7 +224,7 @@ impl Table {
         let known = self
             .connections
             .entry(cookie)
-            .or_insert_with(|| Known::new(&view, self.unread, accepted_ns));
+            .or_insert_with(|| Tracked::new(&view, self.unread, accepted_ns));
         if record.mode == mode::STREAMS
             && let Speaker::Http(http) = &mut known.speaker
         {
@@ -250,7 +250,7 @@ impl Table {
 
     /// Takes in when a connection was accepted, of which all else is told later. Those of a frontend to its workers do not
     /// count: no request comes on them.
-    fn accepted(&mut self, record: &Record, out: &mut Vec<Outcome>) {
+    fn accepted(&mut self, record: &Record, out: &mut Vec<Event>) {
         if record.mode == mode::FRAMES {
             return;
         }
@@ -261,7 +261,7 @@ impl Table {
         let accepted_ns = record.first_read_ns;
         self.accepted.insert(record.cookie, accepted_ns);
         let wait_ns = accepted_ns.saturating_sub(record.arrival_ns);
-        out.push(Outcome::Accepted(peer_of(record), wait_ns));
+        out.push(Event::Accepted(peer_of(record), wait_ns));
     }
 
     /// Looks after answers that are under way: `progress` gives what the kernel holds back of a connection.
@@ -269,7 +269,7 @@ impl Table {
         &mut self,
         now_ns: u64,
         mut progress: impl FnMut(u64, u32) -> Option<ProgressSlot>,
-        out: &mut Vec<Outcome>,
+        out: &mut Vec<Event>,
     ) {
         self.ticked_ns = now_ns;
         self.close_ended(now_ns, out);
@@ -308,7 +308,7 @@ impl Table {
         self.ended.push((self.ticked_ns, tgid));
     }
 
-    fn close_ended(&mut self, now_ns: u64, out: &mut Vec<Outcome>) {
+    fn close_ended(&mut self, now_ns: u64, out: &mut Vec<Event>) {
         let due = self
             .ended
             .iter()
@@ -329,7 +329,7 @@ impl Table {
     }
 
     /// Forgets connections silent for `silence_ns`: the idle ones, then, if that makes no room, all of them.
-    fn forget_silent(&mut self, now_ns: u64, silence_ns: u64, out: &mut Vec<Outcome>) {
+    fn forget_silent(&mut self, now_ns: u64, silence_ns: u64, out: &mut Vec<Event>) {
         let silent = |speaker: &Speaker| now_ns.saturating_sub(speaker.latest_ns()) >= silence_ns;
         self.connections
             .retain(|_, known| !(known.speaker.is_idle() && silent(&known.speaker)));
@@ -381,7 +381,7 @@ mod tests {
 
     #[test]
     fn a_flood_of_connections_is_bounded_and_counted() {
-        let mut table = Table::default();
+        let mut table = ConnectionTable::default();
         let mut out = Vec::new();
         let flood = CONNECTION_CAP as u64 + 100;
         for cookie in 1..=flood {
@@ -392,7 +392,7 @@ mod tests {
         assert_eq!(out.len() + kept, usize::try_from(flood).unwrap());
         assert!(
             out.iter()
-                .all(|outcome| *outcome == Outcome::Unfinished(Unfinished::Evicted))
+                .all(|outcome| *outcome == Event::Unfinished(Unfinished::Evicted))
         );
     }
 
@@ -400,7 +400,7 @@ mod tests {
     fn a_connection_of_zeromq_counts_once() {
         const GREETING: &[u8] = b"\xff\0\0\0\0\0\0\0\x01\x7f";
         for (request, answer) in [(GREETING, &b""[..]), (b"", GREETING)] {
-            let mut table = Table::default();
+            let mut table = ConnectionTable::default();
             let mut out = Vec::new();
             for (seq, bytes) in [(1, GREETING), (2, b"\x04\x19frame")] {
                 let record = Record {
@@ -416,14 +416,14 @@ mod tests {
                 };
                 table.take(&entry(record, sides.0, sides.1), &mut out);
             }
-            assert_eq!(out, [Outcome::Lost(Loss::InnerProtocol)]);
+            assert_eq!(out, [Event::Lost(Loss::InnerProtocol)]);
             assert_eq!(table.connections[&1].speaker.latest_ns(), 2);
         }
     }
 
     #[test]
     fn a_silent_connection_with_an_open_request_is_kept() {
-        let mut table = Table::default();
+        let mut table = ConnectionTable::default();
         table.take(&request_of(1, 1), &mut Vec::new());
         table.tick(FORGET_NS * 2, |_, _| None, &mut Vec::new());
         assert_eq!(table.connections.len(), 1);
@@ -431,7 +431,7 @@ mod tests {
 
     #[test]
     fn a_unix_answer_without_a_length_is_finished_when_quiet() {
-        let mut table = Table::default();
+        let mut table = ConnectionTable::default();
         let record = Record {
             cookie: 1,
             seq: 1,
@@ -452,7 +452,7 @@ mod tests {
         table.tick(2_000, |_, _| None, &mut out);
         assert!(out.is_empty());
         table.tick(1_000_000_000, |_, _| None, &mut out);
-        let [Outcome::Finished(exchange)] = &out[..] else {
+        let [Event::Finished(exchange)] = &out[..] else {
             panic!("{out:?}")
         };
         assert_eq!(
@@ -463,7 +463,7 @@ mod tests {
 
     #[test]
     fn the_connections_of_a_worker_end_with_it() {
-        let mut table = Table::default();
+        let mut table = ConnectionTable::default();
         let record = Record {
             cookie: 1,
             seq: 1,
@@ -480,13 +480,13 @@ mod tests {
         table.tick(2_000, |_, _| None, &mut out);
         assert!(out.is_empty());
         table.tick(1_000 + LAST_RECORDS_NS, |_, _| None, &mut out);
-        assert_eq!(out, [Outcome::Lost(Loss::WorkerUnanswered)]);
+        assert_eq!(out, [Event::Lost(Loss::WorkerUnanswered)]);
         assert!(table.connections.is_empty());
     }
 
     #[test]
     fn an_accept_is_told_once_and_goes_with_every_request_of_its_connection() {
-        let mut table = Table::default();
+        let mut table = ConnectionTable::default();
         let mut out = Vec::new();
         let accepted = |mode| Record {
             cookie: 1,
@@ -509,7 +509,7 @@ mod tests {
             accepted_ns: None,
         };
         table.take(&entry(accepted(mode::MESSAGES), b"", b""), &mut out);
-        assert_eq!(out, [Outcome::Accepted(peer, 60)]);
+        assert_eq!(out, [Event::Accepted(peer, 60)]);
         for (cookie, seq, accepted_ns) in [(1, 1, Some(100)), (2, 1, None), (1, 2, Some(100))] {
             let record = Record {
                 cookie,
@@ -520,7 +520,7 @@ mod tests {
             let answer = b"HTTP/1.1 204 No Content\r\n\r\n";
             out.clear();
             table.take(&entry(record, b"GET / HTTP/1.1\r\n\r\n", answer), &mut out);
-            let [Outcome::Finished(exchange)] = &out[..] else {
+            let [Event::Finished(exchange)] = &out[..] else {
                 panic!("{out:?}")
             };
             assert_eq!(exchange.peer.accepted_ns, accepted_ns);
@@ -531,7 +531,7 @@ mod tests {
     #[test]
     fn short_entries_are_counted() {
         let mut out = Vec::new();
-        Table::default().take(b"short", &mut out);
-        assert_eq!(out, [Outcome::Lost(Loss::Malformed)]);
+        ConnectionTable::default().take(b"short", &mut out);
+        assert_eq!(out, [Event::Lost(Loss::Malformed)]);
     }
 }

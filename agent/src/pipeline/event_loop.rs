@@ -27,11 +27,11 @@ use crate::{
     discovery::{procfs::children_of, registry::Registry, watch::Watch},
     exchange::event::Loss,
     metrics::Metrics,
-    pipeline::{Ledger, connections::Table},
+    pipeline::{Pipeline, connections::ConnectionTable},
     request_log::RequestLog,
     torchserve::{
         management::{Running, model_lookup, url::HttpUrl},
-        worker::{self, Slot},
+        worker::{self, WorkerId},
     },
 };
 
@@ -57,10 +57,10 @@ const PROCESS_PROGRAMS: [&str; 3] = [
 ];
 
 /// Everything that the thread owns.
-pub struct Watcher {
+pub struct EventLoop {
     probes: Probes,
     rings: Rings,
-    ledger: Ledger,
+    ledger: Pipeline,
     /// Workers of TorchServe that procfs does not name.
     unnamed: BTreeSet<u32>,
     /// What TorchServe says of workers that nothing else names.
@@ -70,13 +70,13 @@ pub struct Watcher {
     metrics: Arc<Metrics>,
 }
 
-impl Watcher {
+impl EventLoop {
     /// Begins to watch what `registry` asks for.
     pub fn new(
         probes: Probes,
         rings: Rings,
         registry: Registry,
-        table: Table,
+        table: ConnectionTable,
         metrics: Arc<Metrics>,
         log: Option<RequestLog>,
     ) -> Result<Self> {
@@ -84,7 +84,7 @@ impl Watcher {
         let mut this = Self {
             probes,
             rings,
-            ledger: Ledger::new(registry, table, metrics.clone(), log, monotonic_ns()),
+            ledger: Pipeline::new(registry, table, metrics.clone(), log, monotonic_ns()),
             unnamed: BTreeSet::new(),
             looked_up: None,
             untold: 0,
@@ -237,7 +237,7 @@ impl Watcher {
             process::EXIT => self.ledger.exited(event.tgid),
             process::THREAD => {
                 let name = event.name.split(|&byte| byte == 0).next();
-                if let Some(slot) = Slot::of_thread(event.tgid, name.unwrap_or_default()) {
+                if let Some(slot) = WorkerId::of_thread(event.tgid, name.unwrap_or_default()) {
                     self.ledger.handed_on(slot, event.at_ns);
                 }
             }

@@ -18,18 +18,18 @@ use crate::{
     discovery::registry::Registry,
     exchange::{
         Exchange, Peer, Request,
-        event::{Loss, Outcome, Unfinished},
+        event::{Event, Loss, Unfinished},
     },
     identity::{Identity, Server},
     metrics::{LiveWorker, Metrics},
     observation::{Inner, Observation},
-    pipeline::connections::Table,
+    pipeline::connections::ConnectionTable,
     request_log::RequestLog,
     torchserve::{
         exchange::WorkerExchange,
         frames::command::Command,
-        join::{Answered, Frontends, Settled},
-        worker::{self, Slot, Worker},
+        join::{Answered, HopJoiner, Settled},
+        worker::{self, Worker, WorkerId},
     },
 };
 
@@ -37,24 +37,24 @@ use crate::{
 const TORCHSERVE: &str = "torchserve";
 
 /// What is known between two records, and what comes of it.
-pub struct Ledger {
+pub struct Pipeline {
     /// Who is watched.
     pub registry: Registry,
-    table: Table,
-    frontends: Frontends,
+    table: ConnectionTable,
+    frontends: HopJoiner,
     /// When the latest turn began: what is told in between is no older.
     now_ns: u64,
     metrics: Arc<Metrics>,
     log: Option<RequestLog>,
-    outcomes: Vec<Outcome>,
+    outcomes: Vec<Event>,
     settled: Vec<Settled>,
 }
 
-impl Ledger {
+impl Pipeline {
     /// Nothing was told yet, at `now_ns`.
     pub fn new(
         registry: Registry,
-        table: Table,
+        table: ConnectionTable,
         metrics: Arc<Metrics>,
         log: Option<RequestLog>,
         now_ns: u64,
@@ -64,7 +64,7 @@ impl Ledger {
         Self {
             registry,
             table,
-            frontends: Frontends::default(),
+            frontends: HopJoiner::default(),
             now_ns,
             metrics,
             log,
@@ -121,7 +121,7 @@ impl Ledger {
     }
 
     /// Notes that a frontend's thread handed a frame on at `at_ns`.
-    pub fn handed_on(&mut self, slot: Slot, at_ns: u64) {
+    pub fn handed_on(&mut self, slot: WorkerId, at_ns: u64) {
         self.frontends.handovers.note(slot, at_ns);
     }
 
@@ -149,12 +149,12 @@ impl Ledger {
         let mut outcomes = std::mem::take(&mut self.outcomes);
         for outcome in outcomes.drain(..) {
             match outcome {
-                Outcome::Finished(exchange) => self.answered(exchange),
-                Outcome::Worked(worked) => self.worked(worked),
-                Outcome::Abandoned(peer, request) => self.abandoned(peer, &request),
-                Outcome::Accepted(peer, wait_ns) => self.accepted(peer, wait_ns),
-                Outcome::Unfinished(reason) => self.metrics.unfinished(reason.name()),
-                Outcome::Lost(loss) => self.metrics.lost(loss.name(), 1),
+                Event::Finished(exchange) => self.answered(exchange),
+                Event::Worked(worked) => self.worked(worked),
+                Event::Abandoned(peer, request) => self.abandoned(peer, &request),
+                Event::Accepted(peer, wait_ns) => self.accepted(peer, wait_ns),
+                Event::Unfinished(reason) => self.metrics.unfinished(reason.name()),
+                Event::Lost(loss) => self.metrics.lost(loss.name(), 1),
             }
         }
         // What was lost on the way came in between.

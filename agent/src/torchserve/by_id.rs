@@ -10,7 +10,7 @@ use std::{
 use uuid::Uuid;
 
 use crate::{
-    exchange::event::{Loss, Outcome},
+    exchange::event::{Event, Loss},
     torchserve::{
         exchange::WorkerExchange,
         frames::command::{Command, Purpose},
@@ -37,14 +37,14 @@ pub struct Joined<A> {
 
 /// What waits for its other half; `A` is what the caller knows of an answer.
 #[derive(Debug)]
-pub struct Hops<A> {
+pub struct JoinById<A> {
     answers: Waiting<A>,
     replies: Waiting<Arc<WorkerExchange>>,
     /// Replies that are not overdue yet, and when each came.
     timely: VecDeque<(u64, Uuid)>,
 }
 
-impl<A> Default for Hops<A> {
+impl<A> Default for JoinById<A> {
     fn default() -> Self {
         Self {
             answers: Waiting::default(),
@@ -54,13 +54,13 @@ impl<A> Default for Hops<A> {
     }
 }
 
-impl<A> Hops<A> {
+impl<A> JoinById<A> {
     /// Takes in a worker's exchange at `now_ns`; returns the answers that waited for it.
     pub fn worked(
         &mut self,
         worked: &Arc<WorkerExchange>,
         now_ns: u64,
-        lost: &mut Vec<Outcome>,
+        lost: &mut Vec<Event>,
     ) -> Vec<Joined<A>> {
         let Command::Predict { requests, .. } = &worked.command else {
             return Vec::new();
@@ -72,7 +72,7 @@ impl<A> Hops<A> {
         for asked in over_http {
             let id = asked.id.as_ref().and_then(|id| Uuid::try_parse(id).ok());
             let Some(id) = id else {
-                lost.push(Outcome::Lost(Loss::ReplyUnpaired));
+                lost.push(Event::Lost(Loss::ReplyUnpaired));
                 continue;
             };
             match self.answers.take(&id) {
@@ -83,7 +83,7 @@ impl<A> Hops<A> {
                 None => {
                     self.timely.push_back((now_ns, id));
                     let evicted = self.replies.insert(id, worked.clone(), now_ns);
-                    lost.extend(evicted.map(|_| Outcome::Lost(Loss::ReplyUnpaired)));
+                    lost.extend(evicted.map(|_| Event::Lost(Loss::ReplyUnpaired)));
                 }
             }
         }
@@ -124,9 +124,9 @@ impl<A> Hops<A> {
     }
 
     /// Gives up what has waited too long: answers go without a worker, replies are lost.
-    pub fn tick(&mut self, now_ns: u64, lost: &mut Vec<Outcome>) -> Vec<Joined<A>> {
+    pub fn tick(&mut self, now_ns: u64, lost: &mut Vec<Event>) -> Vec<Joined<A>> {
         let replies = self.replies.expired(now_ns, REPLY_WAIT_NS);
-        lost.extend(replies.map(|_| Outcome::Lost(Loss::ReplyUnpaired)));
+        lost.extend(replies.map(|_| Event::Lost(Loss::ReplyUnpaired)));
         let answers = self.answers.expired(now_ns, ANSWER_WAIT_NS);
         let joined = answers.map(|answer| Joined {
             answer,
@@ -240,7 +240,7 @@ mod tests {
 
     #[test]
     fn either_half_may_come_first() {
-        let mut hops = Hops::<char>::default();
+        let mut hops = JoinById::<char>::default();
         let mut lost = Vec::new();
         assert!(hops.worked(&worked(&[7]), 0, &mut lost).is_empty());
         let joined = hops.answered(Uuid::from_u128(7), 'a', 1).unwrap();
@@ -253,7 +253,7 @@ mod tests {
 
     #[test]
     fn every_request_of_a_batch_gets_the_workers_half() {
-        let mut hops = Hops::<char>::default();
+        let mut hops = JoinById::<char>::default();
         assert!(hops.answered(Uuid::from_u128(2), 'a', 0).is_none());
         let joined = hops.worked(&worked(&[1, 2, 3]), 1, &mut Vec::new());
         assert_eq!(joined.len(), 1);
@@ -265,7 +265,7 @@ mod tests {
 
     #[test]
     fn an_answer_that_no_worker_gave_goes_on_alone() {
-        let mut hops = Hops::<char>::default();
+        let mut hops = JoinById::<char>::default();
         let mut lost = Vec::new();
         assert!(hops.answered(Uuid::from_u128(1), 'a', 10).is_none());
         assert!(hops.tick(ANSWER_WAIT_NS, &mut lost).is_empty());
@@ -276,16 +276,16 @@ mod tests {
 
     #[test]
     fn a_reply_whose_client_left_is_counted() {
-        let mut hops = Hops::<char>::default();
+        let mut hops = JoinById::<char>::default();
         let mut lost = Vec::new();
         hops.worked(&worked(&[1]), 0, &mut lost);
         hops.tick(REPLY_WAIT_NS, &mut lost);
-        assert_eq!(lost, [Outcome::Lost(Loss::ReplyUnpaired)]);
+        assert_eq!(lost, [Event::Lost(Loss::ReplyUnpaired)]);
     }
 
     #[test]
     fn an_overdue_reply_is_offered_once() {
-        let mut hops = Hops::<char>::default();
+        let mut hops = JoinById::<char>::default();
         let mut lost = Vec::new();
         hops.worked(&worked(&[1, 2, 3]), 0, &mut lost);
         hops.answered(Uuid::from_u128(2), 'a', 1).unwrap();
@@ -306,7 +306,7 @@ mod tests {
 
     #[test]
     fn a_flood_is_bounded_and_counted() {
-        let mut hops = Hops::<char>::default();
+        let mut hops = JoinById::<char>::default();
         let mut lost = Vec::new();
         for id in 0..WAIT_CAP as u128 + 5 {
             hops.worked(&worked(&[id]), 0, &mut lost);
@@ -316,7 +316,7 @@ mod tests {
 
     #[test]
     fn a_description_is_no_inference() {
-        let mut hops = Hops::<char>::default();
+        let mut hops = JoinById::<char>::default();
         let mut described = Arc::unwrap_or_clone(worked(&[1]));
         if let Command::Predict { requests, .. } = &mut described.command {
             requests[0].purpose = Purpose::Describe;

@@ -44,7 +44,7 @@ impl<A> Waiting<A> {
 
 /// What waits, by model.
 #[derive(Debug)]
-pub struct Lines<A> {
+pub struct JoinByOrder<A> {
     by_model: HashMap<Arc<str>, Line<A>>,
 }
 
@@ -54,7 +54,7 @@ struct Line<A> {
     replies: VecDeque<(u64, Arc<WorkerExchange>)>,
 }
 
-impl<A> Default for Lines<A> {
+impl<A> Default for JoinByOrder<A> {
     fn default() -> Self {
         Self {
             by_model: HashMap::new(),
@@ -62,7 +62,7 @@ impl<A> Default for Lines<A> {
     }
 }
 
-impl<A> Lines<A> {
+impl<A> JoinByOrder<A> {
     /// Takes in a request at `now_ns`; returns one that cannot wait, be it this or the oldest.
     pub fn ask(&mut self, model: &Arc<str>, request: Waiting<A>, now_ns: u64) -> Option<A> {
         if self.by_model.len() >= MODEL_CAP && !self.by_model.contains_key(model) {
@@ -230,7 +230,7 @@ mod tests {
 
     #[test]
     fn requests_of_a_model_take_its_replies_in_order() {
-        let mut lines = Lines::default();
+        let mut lines = JoinByOrder::default();
         let tiny: Arc<str> = "tiny".into();
         assert!(lines.ask(&tiny, request('a', 10, Some(100)), 0).is_none());
         assert!(lines.ask(&tiny, request('b', 11, Some(200)), 0).is_none());
@@ -240,7 +240,7 @@ mod tests {
         assert_eq!(lines.claim("twin", &worked(20, 90)), None);
     }
 
-    fn paired(lines: &mut Lines<char>, now_ns: u64) -> Vec<(char, Option<u64>)> {
+    fn paired(lines: &mut JoinByOrder<char>, now_ns: u64) -> Vec<(char, Option<u64>)> {
         let paired = lines.pair(now_ns, 100).into_iter();
         let arrivals = paired.map(|(request, worked)| {
             let arrival_ns = worked.and_then(|worked| worked.arrival_ns);
@@ -251,7 +251,7 @@ mod tests {
 
     #[test]
     fn requests_take_the_oldest_replies_that_leave_the_others_theirs() {
-        let mut lines = Lines::default();
+        let mut lines = JoinByOrder::default();
         let tiny: Arc<str> = "tiny".into();
         // The second was read later, handed on first, and answered long before.
         assert!(lines.ask(&tiny, request('a', 10, Some(250)), 0).is_none());
@@ -268,7 +268,7 @@ mod tests {
 
     #[test]
     fn a_failure_is_not_the_reply_of_a_success() {
-        let mut lines = Lines::default();
+        let mut lines = JoinByOrder::default();
         let tiny: Arc<str> = "tiny".into();
         assert!(!lines.keep(&tiny, worked(20, 90), 0));
         let failed = Waiting {
@@ -282,7 +282,7 @@ mod tests {
 
     #[test]
     fn what_waits_too_long_is_given_up() {
-        let mut lines = Lines::default();
+        let mut lines = JoinByOrder::default();
         let tiny: Arc<str> = "tiny".into();
         assert!(lines.ask(&tiny, request('a', 10, None), 0).is_none());
         assert!(!lines.keep(&tiny, worked(5, 50), 5));
@@ -295,7 +295,7 @@ mod tests {
 
     #[test]
     fn a_flood_is_bounded() {
-        let mut lines = Lines::default();
+        let mut lines = JoinByOrder::default();
         let tiny: Arc<str> = "tiny".into();
         let mut back = 0;
         for _ in 0..LINE_CAP + 5 {

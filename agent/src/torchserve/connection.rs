@@ -12,7 +12,7 @@ use inferprobe_ebpf::{
 use crate::{
     exchange::{
         Peer,
-        event::{Loss, Outcome},
+        event::{Event, Loss},
         record_stream::Sequence,
     },
     torchserve::{
@@ -91,7 +91,7 @@ impl WorkerConnection {
     }
 
     /// Takes in a record; returns whether the connection goes on.
-    pub fn take(&mut self, view: &RecordView<'_>, out: &mut Vec<Outcome>) -> bool {
+    pub fn take(&mut self, view: &RecordView<'_>, out: &mut Vec<Event>) -> bool {
         let record = &view.record;
         if record.kind == kind::TAKEN {
             self.taken.bytes += record.read_bytes;
@@ -100,7 +100,7 @@ impl WorkerConnection {
             return true;
         }
         if !self.sequence.follows(record) {
-            out.push(Outcome::Lost(Loss::Resynchronised));
+            out.push(Event::Lost(Loss::Resynchronised));
             self.give_up_waiting(out);
             *self = Self::new(record, self.sequence.peer);
             self.sequence.follows(record);
@@ -132,21 +132,21 @@ impl WorkerConnection {
     }
 
     /// Gives up waiting for the frontend's read of a reply that was written long ago.
-    pub fn end_if_quiet(&mut self, now_ns: u64, out: &mut Vec<Outcome>) {
+    pub fn end_if_quiet(&mut self, now_ns: u64, out: &mut Vec<Event>) {
         if now_ns.saturating_sub(self.sequence.latest_ns) >= TAKEN_WAIT_NS {
             self.give_up_waiting(out);
         }
     }
 
     /// Ends the connection, and what is open with it.
-    pub fn close(&mut self, out: &mut Vec<Outcome>) {
+    pub fn close(&mut self, out: &mut Vec<Event>) {
         self.give_up_waiting(out);
         let unanswered = self.open.len() + usize::from(self.reading.take().is_some());
         self.open.clear();
-        out.extend((0..unanswered).map(|_| Outcome::Lost(Loss::WorkerUnanswered)));
+        out.extend((0..unanswered).map(|_| Event::Lost(Loss::WorkerUnanswered)));
     }
 
-    fn read(&mut self, view: &RecordView<'_>, out: &mut Vec<Outcome>) {
+    fn read(&mut self, view: &RecordView<'_>, out: &mut Vec<Event>) {
         let record = &view.record;
         // The frontend sends no frame before it has read the last reply.
         self.give_up_waiting(out);
@@ -171,21 +171,21 @@ impl WorkerConnection {
     }
 
     /// A reply begins: what the worker answers was read, however much of it was captured.
-    fn end_of_reads(&mut self, out: &mut Vec<Outcome>) {
+    fn end_of_reads(&mut self, out: &mut Vec<Event>) {
         let cut = self.commands.end();
         let Some(times) = self.reading.take() else {
             return;
         };
         match cut {
             Some(command) => self.begin(command, times, out),
-            None => out.push(Outcome::Lost(Loss::NotFramed)),
+            None => out.push(Event::Lost(Loss::NotFramed)),
         }
     }
 
-    fn begin(&mut self, command: Command, times: ReadTimes, out: &mut Vec<Outcome>) {
+    fn begin(&mut self, command: Command, times: ReadTimes, out: &mut Vec<Event>) {
         if self.open.len() >= OPEN_CAP {
             self.open.pop_front();
-            out.push(Outcome::Lost(Loss::WorkerUnanswered));
+            out.push(Event::Lost(Loss::WorkerUnanswered));
         }
         self.open.push_back(Open {
             command,
@@ -196,11 +196,11 @@ impl WorkerConnection {
         });
     }
 
-    fn write(&mut self, view: &RecordView<'_>, out: &mut Vec<Outcome>) {
+    fn write(&mut self, view: &RecordView<'_>, out: &mut Vec<Event>) {
         let record = &view.record;
         let writes = self.sequence.writes(view);
         let Some(open) = self.open.front_mut() else {
-            out.push(Outcome::Lost(Loss::AnswerWithoutRequest));
+            out.push(Event::Lost(Loss::AnswerWithoutRequest));
             return;
         };
         open.reply_bytes += writes.bytes;
@@ -234,12 +234,12 @@ impl WorkerConnection {
                     open.cut = Some(reply);
                 }
             }
-            None => out.push(Outcome::Lost(Loss::NotFramed)),
+            None => out.push(Event::Lost(Loss::NotFramed)),
         }
     }
 
     /// Takes in a reply, of which the last byte went out with `record`.
-    fn answered(&mut self, reply: Reply, record: &Record, out: &mut Vec<Outcome>) {
+    fn answered(&mut self, reply: Reply, record: &Record, out: &mut Vec<Event>) {
         let streams = reply
             .answers
             .iter()
@@ -248,7 +248,7 @@ impl WorkerConnection {
             return;
         }
         let Some(open) = self.open.pop_front() else {
-            out.push(Outcome::Lost(Loss::AnswerWithoutRequest));
+            out.push(Event::Lost(Loss::AnswerWithoutRequest));
             return;
         };
         let exchange = WorkerExchange {
@@ -268,24 +268,24 @@ impl WorkerConnection {
     }
 
     /// Lets the reply go that the frontend has read.
-    fn settle(&mut self, out: &mut Vec<Outcome>) {
+    fn settle(&mut self, out: &mut Vec<Event>) {
         let Taken { bytes, at_ns } = self.taken;
         if let Some((exchange, _)) = self
             .replied
             .take_if(|(_, reply_bytes)| bytes >= *reply_bytes)
         {
             self.taken = Taken::default();
-            out.push(Outcome::Worked(WorkerExchange {
+            out.push(Event::Worked(WorkerExchange {
                 taken_ns: Some(at_ns),
                 ..exchange
             }));
         }
     }
 
-    fn give_up_waiting(&mut self, out: &mut Vec<Outcome>) {
+    fn give_up_waiting(&mut self, out: &mut Vec<Event>) {
         if let Some((exchange, _)) = self.replied.take() {
             self.taken = Taken::default();
-            out.push(Outcome::Worked(exchange));
+            out.push(Event::Worked(exchange));
         }
     }
 }
@@ -329,7 +329,7 @@ mod tests {
         seq: u32,
         written: u64,
         now_ns: u64,
-        out: Vec<Outcome>,
+        out: Vec<Event>,
         /// Whether the frontend reads each reply as soon as it is written.
         prompt_reader: bool,
     }
@@ -421,7 +421,7 @@ mod tests {
 
         fn worked(&self) -> Vec<&WorkerExchange> {
             let worked = self.out.iter().map(|outcome| match outcome {
-                Outcome::Worked(exchange) => exchange,
+                Event::Worked(exchange) => exchange,
                 other => panic!("{other:?}"),
             });
             worked.collect()
@@ -549,8 +549,8 @@ mod tests {
         assert_eq!(
             wire.out,
             [
-                Outcome::Lost(Loss::NotFramed),
-                Outcome::Lost(Loss::AnswerWithoutRequest)
+                Event::Lost(Loss::NotFramed),
+                Event::Lost(Loss::AnswerWithoutRequest)
             ]
         );
         wire.out.clear();
@@ -564,7 +564,7 @@ mod tests {
         wire.record(kind::READ, (&predict(10)[..20], 20), (b"", 0));
         wire.seq += 1;
         wire.exchange(&predict(10), &reply(10, None));
-        assert_eq!(wire.out.remove(0), Outcome::Lost(Loss::Resynchronised));
+        assert_eq!(wire.out.remove(0), Event::Lost(Loss::Resynchronised));
         assert_eq!(wire.worked().len(), 1);
     }
 
@@ -576,6 +576,6 @@ mod tests {
         let connection = wire.connection.as_mut().unwrap();
         assert!(!connection.is_idle());
         connection.close(&mut wire.out);
-        assert_eq!(wire.out, [Outcome::Lost(Loss::WorkerUnanswered)]);
+        assert_eq!(wire.out, [Event::Lost(Loss::WorkerUnanswered)]);
     }
 }

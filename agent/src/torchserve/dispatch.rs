@@ -6,21 +6,21 @@
 
 use std::collections::{HashMap, VecDeque};
 
-use crate::torchserve::worker::Slot;
+use crate::torchserve::worker::WorkerId;
 
 /// Times that are kept of one worker: its frames come one at a time, and are asked for within a fraction of a second.
 const KEPT: usize = 64;
 
 /// The latest hand-overs, by worker process.
 #[derive(Debug, Default)]
-pub struct Handovers {
-    slots: HashMap<u32, Slot>,
-    times_ns: HashMap<Slot, VecDeque<u64>>,
+pub struct DispatchTimes {
+    slots: HashMap<u32, WorkerId>,
+    times_ns: HashMap<WorkerId, VecDeque<u64>>,
 }
 
-impl Handovers {
+impl DispatchTimes {
     /// Notes that the process `pid` is the worker of `slot`.
-    pub fn introduce(&mut self, pid: u32, slot: Slot) {
+    pub fn introduce(&mut self, pid: u32, slot: WorkerId) {
         self.slots.insert(pid, slot);
         self.times_ns.entry(slot).or_default();
     }
@@ -33,7 +33,7 @@ impl Handovers {
     }
 
     /// Notes that the thread for `slot` started another at `at_ns`; of a slot without a worker, nothing is kept.
-    pub fn note(&mut self, slot: Slot, at_ns: u64) {
+    pub fn note(&mut self, slot: WorkerId, at_ns: u64) {
         let Some(times_ns) = self.times_ns.get_mut(&slot) else {
             return;
         };
@@ -60,14 +60,14 @@ impl Handovers {
 mod tests {
     use super::*;
 
-    const SLOT: Slot = Slot {
+    const SLOT: WorkerId = WorkerId {
         frontend: 7,
         number: 9000,
     };
 
     #[test]
     fn a_frame_finds_its_own_handover() {
-        let mut handovers = Handovers::default();
+        let mut handovers = DispatchTimes::default();
         handovers.note(SLOT, 50);
         handovers.introduce(8, SLOT);
         for at_ns in [100, 200, 300] {
@@ -86,7 +86,7 @@ mod tests {
 
     #[test]
     fn few_times_are_kept() {
-        let mut handovers = Handovers::default();
+        let mut handovers = DispatchTimes::default();
         handovers.introduce(8, SLOT);
         for at_ns in 0..1_000 {
             handovers.note(SLOT, at_ns);

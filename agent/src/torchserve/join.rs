@@ -11,19 +11,19 @@ use crate::{
     catalogue::route::{Purpose, Route},
     exchange::{
         Exchange,
-        event::{Loss, Outcome},
+        event::{Event, Loss},
     },
     identity::{Identity, Server},
     observation::{
         GRPC_CANCELLED, GRPC_INTERNAL, Inner, Observation, Protocol, Stages, http_status_of,
     },
     torchserve::{
-        by_id::{Hops, Joined},
-        by_order::{Lines, Waiting},
-        dispatch::Handovers,
+        by_id::{JoinById, Joined},
+        by_order::{JoinByOrder, Waiting},
+        dispatch::DispatchTimes,
         exchange::WorkerExchange,
         frames::command::{Command, Purpose as Asked},
-        timing::{WorkerHop, torchserve_status},
+        timing::{WorkerTiming, torchserve_status},
     },
 };
 
@@ -54,17 +54,17 @@ pub enum Settled {
 
 /// What waits for its other half, of every frontend.
 #[derive(Debug, Default)]
-pub struct Frontends {
-    hops: Hops<Answered>,
+pub struct HopJoiner {
+    hops: JoinById<Answered>,
     /// Calls of gRPC, whose answers do not tell their number.
-    calls: Lines<Answered>,
+    calls: JoinByOrder<Answered>,
     /// Requests whose clients left before the answer.
-    abandoned: Lines<(Identity, u64)>,
+    abandoned: JoinByOrder<(Identity, u64)>,
     /// When frames were handed on.
-    pub handovers: Handovers,
+    pub handovers: DispatchTimes,
 }
 
-impl Frontends {
+impl HopJoiner {
     /// Takes in an answer at `now_ns`: it goes on at once unless its worker's half is to come.
     pub fn answered(&mut self, answered: Answered, now_ns: u64, out: &mut Vec<Settled>) {
         if !answered.server.hands_on || answered.route.purpose != Purpose::Inference {
@@ -131,7 +131,7 @@ impl Frontends {
         model: Option<&Arc<str>>,
         now_ns: u64,
         out: &mut Vec<Settled>,
-        lost: &mut Vec<Outcome>,
+        lost: &mut Vec<Event>,
     ) {
         // Where nobody tells of arrivals, the worker has the frame when it has read it.
         let reached_ns = worked.arrival_ns.unwrap_or(worked.last_read_ns);
@@ -147,7 +147,7 @@ impl Frontends {
         for _ in 0..calls_in(&worked.command) {
             let is_lost = model.is_none_or(|model| self.calls.keep(model, worked.clone(), now_ns));
             if is_lost {
-                lost.push(Outcome::Lost(Loss::ReplyUnpaired));
+                lost.push(Event::Lost(Loss::ReplyUnpaired));
             }
         }
     }
@@ -158,7 +158,7 @@ impl Frontends {
         now_ns: u64,
         model_of: impl Fn(u32) -> Option<Arc<str>>,
         out: &mut Vec<Settled>,
-        lost: &mut Vec<Outcome>,
+        lost: &mut Vec<Event>,
     ) {
         let abandoned = &mut self.abandoned;
         self.hops.offer_overdue(now_ns, |id, worked| {
@@ -180,7 +180,7 @@ impl Frontends {
                 .map(|(answer, worker)| settled(answer, worker)),
         );
         let replies = self.calls.expire(now_ns, REPLY_WAIT_NS);
-        lost.extend((0..replies).map(|_| Outcome::Lost(Loss::ReplyUnpaired)));
+        lost.extend((0..replies).map(|_| Event::Lost(Loss::ReplyUnpaired)));
         self.abandoned.expire(now_ns, REPLY_WAIT_NS);
     }
 
@@ -210,7 +210,7 @@ impl From<Joined<Answered>> for Settled {
 fn settled(answer: Answered, worker: Option<Arc<WorkerExchange>>) -> Settled {
     let worker = worker.filter(|worked| !contradicts(&answer.exchange, worked));
     let inner = match &worker {
-        Some(worked) => Inner::Worker(WorkerHop::new(&answer.exchange, worked)),
+        Some(worked) => Inner::Worker(WorkerTiming::new(&answer.exchange, worked)),
         None => Inner::Unseen,
     };
     Settled::Answer(answer, inner, worker)
@@ -239,7 +239,7 @@ fn of_abandoned(
         protocol: Protocol::Http,
         status,
         stages: Stages::UNSEEN,
-        inner: Inner::Worker(WorkerHop::of_abandoned(last_read_ns, worked)),
+        inner: Inner::Worker(WorkerTiming::of_abandoned(last_read_ns, worked)),
         stream: None,
         operation: None,
     })
@@ -255,7 +255,7 @@ mod tests {
                 reply::{self, Reply},
             },
             timing::WorkEnd,
-            worker::Slot,
+            worker::WorkerId,
         },
     };
 
@@ -359,7 +359,7 @@ mod tests {
 
     #[test]
     fn questions_about_the_server_do_not_wait() {
-        let mut frontends = Frontends::default();
+        let mut frontends = HopJoiner::default();
         let mut out = Vec::new();
         frontends.answered(answered(Purpose::Admin, Some(ID), None), 0, &mut out);
         assert_eq!(inner_of(&out), [Inner::None]);
@@ -368,7 +368,7 @@ mod tests {
     #[test]
     fn a_request_is_joined_by_its_number_and_a_call_by_its_order() {
         for grpc_status in [None, Some(0)] {
-            let mut frontends = Frontends::default();
+            let mut frontends = HopJoiner::default();
             let (mut out, mut lost) = (Vec::new(), Vec::new());
             let id = grpc_status.is_none().then_some(ID);
             frontends.answered(answered(Purpose::Inference, id, grpc_status), 0, &mut out);
@@ -386,12 +386,12 @@ mod tests {
 
     #[test]
     fn where_arrivals_are_unknown_a_handover_tells_the_queue_time() {
-        let slot = Slot {
+        let slot = WorkerId {
             frontend: 1,
             number: 9000,
         };
         for (handed_ns, expected_ns) in [(Some(150), Some(50)), (None, None)] {
-            let mut frontends = Frontends::default();
+            let mut frontends = HopJoiner::default();
             let (mut out, mut lost) = (Vec::new(), Vec::new());
             frontends.handovers.introduce(PEER.tgid, slot);
             if let Some(at_ns) = handed_ns {
@@ -413,7 +413,7 @@ mod tests {
 
     #[test]
     fn a_worker_that_was_not_seen_is_not_waited_for_long() {
-        let mut frontends = Frontends::default();
+        let mut frontends = HopJoiner::default();
         let (mut out, mut lost) = (Vec::new(), Vec::new());
         frontends.answered(answered(Purpose::Inference, Some(ID), None), 0, &mut out);
         frontends.answered(answered(Purpose::Inference, None, Some(14)), 0, &mut out);
@@ -424,7 +424,7 @@ mod tests {
 
     #[test]
     fn an_answer_other_than_the_workers_is_the_frontends_own() {
-        let mut frontends = Frontends::default();
+        let mut frontends = HopJoiner::default();
         let (mut out, mut lost) = (Vec::new(), Vec::new());
         let mut timed_out = answered(Purpose::Inference, Some(ID), None);
         timed_out.exchange.answer.status = 503;
@@ -441,7 +441,7 @@ mod tests {
             server: "torchserve".into(),
         };
         let mut out = Vec::new();
-        Frontends::default().abandoned_call(identity, &mut out);
+        HopJoiner::default().abandoned_call(identity, &mut out);
         let [Settled::Abandoned(observation)] = &out[..] else {
             panic!("{out:?}")
         };
@@ -453,7 +453,7 @@ mod tests {
 
     #[test]
     fn what_was_done_for_a_client_that_left_is_told_with_its_status() {
-        let mut frontends = Frontends::default();
+        let mut frontends = HopJoiner::default();
         let (mut out, mut lost) = (Vec::new(), Vec::new());
         let identity = Identity {
             model: tiny(),

@@ -7,7 +7,7 @@ use crate::{
 
 /// What a frontend's worker did for a request, in the terms of TorchServe. Durations in ns of CLOCK_MONOTONIC.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct WorkerHop {
+pub struct WorkerTiming {
     /// Last request byte read by the frontend to when its thread for the worker handed the request on, or, where that
     /// cannot be seen, to the first byte sent to the worker: `QueueTime`. `None`: neither was seen.
     pub inner_queue_ns: Option<u64>,
@@ -40,7 +40,7 @@ const REFUSALS: [&str; 2] = [
     "number of batch response mismatched",
 ];
 
-impl WorkerHop {
+impl WorkerTiming {
     /// What `worked` adds to what the frontend's own exchange tells.
     pub fn new(exchange: &Exchange, worked: &WorkerExchange) -> Self {
         let answer = &exchange.answer;
@@ -125,8 +125,8 @@ mod tests {
 
     #[test]
     fn the_worker_splits_the_time_between_question_and_answer() {
-        let hop = WorkerHop::new(&exchange(), &worked(200, "Prediction success"));
-        let expected = WorkerHop {
+        let hop = WorkerTiming::new(&exchange(), &worked(200, "Prediction success"));
+        let expected = WorkerTiming {
             inner_queue_ns: Some(10),
             worker_ns: Some(260),
             latency_ns: 290,
@@ -141,7 +141,7 @@ mod tests {
         let mut worked = worked(200, "Prediction success");
         for (handed_ns, expected_ns) in [(Some(1_025), 4), (Some(1_020), 10), (None, 10)] {
             worked.handed_ns = handed_ns;
-            let hop = WorkerHop::new(&exchange(), &worked);
+            let hop = WorkerTiming::new(&exchange(), &worked);
             assert_eq!(hop.inner_queue_ns, Some(expected_ns), "{handed_ns:?}");
         }
     }
@@ -152,7 +152,7 @@ mod tests {
         exchange.answer.first_write_bounded = true;
         let mut worked = worked(200, "Prediction success");
         (worked.arrival_ns, worked.first_write_ns) = (None, None);
-        let hop = WorkerHop::new(&exchange, &worked);
+        let hop = WorkerTiming::new(&exchange, &worked);
         let known = (hop.inner_queue_ns, hop.worker_ns, hop.relay_ns);
         assert_eq!(known, (None, None, None));
         assert_eq!(hop.latency_ns, 290);
@@ -166,7 +166,7 @@ mod tests {
             (503, "Prediction failed", WorkEnd::Failed),
             (507, "Out of resources", WorkEnd::Failed),
         ] {
-            let hop = WorkerHop::new(&exchange(), &worked(code, message));
+            let hop = WorkerTiming::new(&exchange(), &worked(code, message));
             assert_eq!(hop.end, expected, "{code} {message}");
         }
     }

@@ -27,21 +27,21 @@ pub struct Worker {
     /// Version of its model.
     pub version: String,
     /// The frontend's process, and the worker's number there.
-    pub slot: Slot,
+    pub slot: WorkerId,
     /// Start of its process, ns of CLOCK_MONOTONIC, in steps of the kernel's clock tick; `None` if it is gone.
     pub started_ns: Option<u64>,
 }
 
 /// A frontend's process, and the number of one of its workers: 9000 and up.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub struct Slot {
+pub struct WorkerId {
     /// The frontend.
     pub frontend: u32,
     /// The worker.
     pub number: u32,
 }
 
-impl Slot {
+impl WorkerId {
     /// The slot that the thread `name` of process `frontend` looks after; `None` if it looks after none.
     pub fn of_thread(frontend: u32, name: &[u8]) -> Option<Self> {
         let name = std::str::from_utf8(name).ok()?.strip_prefix("W-")?;
@@ -74,7 +74,7 @@ pub fn identify_as(pid: u32, model: String, version: String) -> Option<Worker> {
 }
 
 impl Worker {
-    fn new(pid: u32, slot: Slot, model: String, version: String) -> Self {
+    fn new(pid: u32, slot: WorkerId, model: String, version: String) -> Self {
         Self {
             name: format!("W-{}-{model}_{version}", slot.number),
             model,
@@ -90,9 +90,9 @@ fn folder_of(pid: u32) -> PathBuf {
 }
 
 /// The slot of worker `pid`, by its command line and its parent.
-fn slot_of(pid: u32) -> Option<Slot> {
+fn slot_of(pid: u32) -> Option<WorkerId> {
     let command_line = fs::read(folder_of(pid).join("cmdline")).ok()?;
-    Some(Slot {
+    Some(WorkerId {
         number: worker_number(&command_line)?,
         frontend: procfs::parent_of(pid)?,
     })
@@ -211,7 +211,7 @@ mod tests {
 
     #[test]
     fn a_thread_tells_its_slot() {
-        let slot = Slot {
+        let slot = WorkerId {
             frontend: 7,
             number: 9000,
         };
@@ -223,7 +223,7 @@ mod tests {
             (b"\xff", None),
             (b"", None),
         ] {
-            assert_eq!(Slot::of_thread(7, name), expected, "{name:?}");
+            assert_eq!(WorkerId::of_thread(7, name), expected, "{name:?}");
         }
     }
 

@@ -1,6 +1,6 @@
 //! Records as the kernel half sends them up, and as it never would: through every kind of connection.
 
-use inferprobe::{exchange::event::Outcome, pipeline::connections::Table};
+use inferprobe::{exchange::event::Event, pipeline::connections::ConnectionTable};
 use inferprobe_ebpf::abi::{ArrivalStep, PAYLOAD_CAP, ProgressSlot, Record, flag, kind};
 
 /// Bytes that describe a step; the payload of a record follows them.
@@ -22,7 +22,7 @@ pub fn records(data: &[u8]) {
         }
         run.finish();
     }
-    let mut table = Table::new(true);
+    let mut table = ConnectionTable::new(true);
     for entry in data.chunks(RAW_LEN) {
         table.take(entry, &mut Vec::new());
     }
@@ -30,8 +30,8 @@ pub fn records(data: &[u8]) {
 
 /// Records up to now.
 struct Run {
-    table: Table,
-    out: Vec<Outcome>,
+    table: ConnectionTable,
+    out: Vec<Event>,
     now_ns: u64,
     /// Number of the latest record, and bytes of the present run of writes: of records without and with `flag::ANSWERS`.
     seqs: [[u32; 2]; COOKIES],
@@ -41,7 +41,7 @@ struct Run {
 impl Run {
     fn new(reads_payload: bool) -> Self {
         Self {
-            table: Table::new(reads_payload),
+            table: ConnectionTable::new(reads_payload),
             out: Vec::new(),
             now_ns: 1 << 32,
             seqs: [[0; 2]; COOKIES],
@@ -164,7 +164,7 @@ impl Run {
             self.step(end, &[]);
         }
         for outcome in &self.out {
-            if let Outcome::Finished(exchange) = outcome {
+            if let Event::Finished(exchange) = outcome {
                 assert!(exchange.answer.status != 0 || exchange.request.method.is_empty());
                 assert!(exchange.request.target.len() <= 3 * 1024);
             }

@@ -12,7 +12,7 @@ use inferprobe_ebpf::{
 use crate::{
     exchange::{
         Answer, Peer, Request,
-        event::{Loss, Outcome, Unfinished, pair},
+        event::{Event, Loss, Unfinished, pair},
         http1::{
             requests::RequestStream,
             responses::{AnswerStream, Step, Writes},
@@ -31,7 +31,7 @@ const PENDING_CAP: usize = 1024;
 
 /// What is known of one connection.
 #[derive(Debug)]
-pub struct Connection {
+pub struct Http1Connection {
     /// Its records.
     pub sequence: Sequence,
     is_unix: bool,
@@ -44,7 +44,7 @@ pub struct Connection {
     switching: Option<Request>,
 }
 
-impl Connection {
+impl Http1Connection {
     /// A connection to `peer` of which `record` is the first sign.
     pub fn new(record: &Record, peer: Peer) -> Self {
         Self {
@@ -62,7 +62,7 @@ impl Connection {
     pub fn upgrade<'a>(
         &mut self,
         mut view: RecordView<'a>,
-        out: &mut Vec<Outcome>,
+        out: &mut Vec<Event>,
     ) -> (Http2Connection, RecordView<'a>) {
         let mut told_bytes = 0;
         let agreed = match http1::parse_answer(view.answer) {
@@ -88,14 +88,14 @@ impl Connection {
     }
 
     /// Takes in a record; returns whether the connection goes on.
-    pub fn take(&mut self, view: &RecordView<'_>, out: &mut Vec<Outcome>) -> bool {
+    pub fn take(&mut self, view: &RecordView<'_>, out: &mut Vec<Event>) -> bool {
         if !self.sequence.follows(&view.record) {
             self.resynchronise(out);
         }
         if view.record.read_bytes > 0 && self.switching.take().is_some() {
             // What was read is HTTP/2, and the kernel half did not see it begin.
-            out.push(Outcome::Lost(Loss::Http2Unfollowed));
-            out.push(Outcome::Unfinished(Unfinished::LostRecords));
+            out.push(Event::Lost(Loss::Http2Unfollowed));
+            out.push(Event::Unfinished(Unfinished::LostRecords));
         }
         match view.record.kind {
             kind::READ => self.take_reads(view, out),
@@ -117,7 +117,7 @@ impl Connection {
     }
 
     /// Takes in what the kernel holds back of an answer.
-    pub fn take_progress(&mut self, slot: &ProgressSlot, out: &mut Vec<Outcome>) {
+    pub fn take_progress(&mut self, slot: &ProgressSlot, out: &mut Vec<Event>) {
         let writes = self.sequence.held_back(slot);
         self.write(&writes, out);
     }
@@ -138,7 +138,7 @@ impl Connection {
     }
 
     /// Ends an answer that has been silent for [`QUIET_NS`] and whose end nothing will tell.
-    pub fn end_if_quiet(&mut self, now_ns: u64, out: &mut Vec<Outcome>) {
+    pub fn end_if_quiet(&mut self, now_ns: u64, out: &mut Vec<Event>) {
         let quiet = now_ns.saturating_sub(self.answers.latest_ns()) >= QUIET_NS;
         if quiet && self.answers.ends_unseen(!self.is_unix) {
             let answer = self.answers.give_up();
@@ -147,7 +147,7 @@ impl Connection {
     }
 
     /// Ends the connection: the open answer with it, and the requests that have none.
-    pub fn close(&mut self, complete_reason: Unfinished, out: &mut Vec<Outcome>) {
+    pub fn close(&mut self, complete_reason: Unfinished, out: &mut Vec<Event>) {
         if let Some(answer) = self.answers.close() {
             self.finish(answer, out);
         }
@@ -157,50 +157,50 @@ impl Connection {
             .chain(std::mem::take(&mut self.requests.pending))
         {
             if !request.complete {
-                out.push(Outcome::Unfinished(Unfinished::Incomplete));
+                out.push(Event::Unfinished(Unfinished::Incomplete));
                 continue;
             }
-            out.push(Outcome::Unfinished(complete_reason));
+            out.push(Event::Unfinished(complete_reason));
             if complete_reason == Unfinished::Unanswered {
-                out.push(Outcome::Abandoned(self.sequence.peer, request));
+                out.push(Event::Abandoned(self.sequence.peer, request));
             }
         }
     }
 
-    fn finish(&mut self, answer: Answer, out: &mut Vec<Outcome>) {
+    fn finish(&mut self, answer: Answer, out: &mut Vec<Event>) {
         let request = self.answering.take();
         self.missed_bytes += unpaired_bytes(request.as_ref(), &answer);
         out.push(pair(self.sequence.peer, request, answer));
     }
 
-    fn resynchronise(&mut self, out: &mut Vec<Outcome>) {
-        out.push(Outcome::Lost(Loss::Resynchronised));
+    fn resynchronise(&mut self, out: &mut Vec<Event>) {
+        out.push(Event::Lost(Loss::Resynchronised));
         for _ in self
             .answering
             .take()
             .into_iter()
             .chain(self.switching.take())
         {
-            out.push(Outcome::Unfinished(Unfinished::LostRecords));
+            out.push(Event::Unfinished(Unfinished::LostRecords));
         }
         for _ in 0..self.requests.pending.len() {
-            out.push(Outcome::Unfinished(Unfinished::LostRecords));
+            out.push(Event::Unfinished(Unfinished::LostRecords));
         }
         self.requests = self.requests.restart();
         self.answers = AnswerStream::default();
     }
 
-    fn take_reads(&mut self, view: &RecordView<'_>, out: &mut Vec<Outcome>) {
+    fn take_reads(&mut self, view: &RecordView<'_>, out: &mut Vec<Event>) {
         let reads = Reads::of(view);
         self.requests
-            .feed(&reads, |loss| out.push(Outcome::Lost(loss)));
+            .feed(&reads, |loss| out.push(Event::Lost(loss)));
         while self.requests.pending.len() > PENDING_CAP {
             self.requests.pending.pop_front();
-            out.push(Outcome::Unfinished(Unfinished::Evicted));
+            out.push(Event::Unfinished(Unfinished::Evicted));
         }
     }
 
-    fn write(&mut self, writes: &Writes<'_>, out: &mut Vec<Outcome>) {
+    fn write(&mut self, writes: &Writes<'_>, out: &mut Vec<Event>) {
         let Self {
             sequence,
             requests,
@@ -248,11 +248,11 @@ mod tests {
 
     /// Builds the records of one connection as the kernel half would.
     struct Wire {
-        connection: Option<Connection>,
+        connection: Option<Http1Connection>,
         seq: u32,
         written: u64,
         now_ns: u64,
-        out: Vec<Outcome>,
+        out: Vec<Event>,
         alive: bool,
     }
 
@@ -312,7 +312,7 @@ mod tests {
             };
             let connection = self
                 .connection
-                .get_or_insert_with(|| Connection::new(&record, PEER));
+                .get_or_insert_with(|| Http1Connection::new(&record, PEER));
             self.alive = connection.take(&view, &mut self.out);
         }
 
@@ -320,7 +320,7 @@ mod tests {
             self.out
                 .iter()
                 .filter_map(|outcome| match outcome {
-                    Outcome::Finished(exchange) => Some((
+                    Event::Finished(exchange) => Some((
                         exchange.request.index,
                         exchange.request.target.as_str(),
                         exchange.answer.status,
@@ -330,10 +330,10 @@ mod tests {
                 .collect()
         }
 
-        fn others(&self) -> Vec<&Outcome> {
+        fn others(&self) -> Vec<&Event> {
             self.out
                 .iter()
-                .filter(|outcome| !matches!(outcome, Outcome::Finished(_)))
+                .filter(|outcome| !matches!(outcome, Event::Finished(_)))
                 .collect()
         }
     }
@@ -352,7 +352,7 @@ mod tests {
             [(0, "/a", 200), (1, "/a", 200), (2, "/a", 200)]
         );
         assert!(wire.others().is_empty());
-        let Outcome::Finished(exchange) = &wire.out[1] else {
+        let Event::Finished(exchange) = &wire.out[1] else {
             panic!("{:?}", wire.out[1])
         };
         assert_eq!(exchange.request.arrival_ns, Some(3_000));
@@ -375,7 +375,7 @@ mod tests {
             b"HTTP/1.1 100 Continue\r\n\r\n",
         );
         wire.record(kind::EXCHANGE, b"body", OK);
-        let Outcome::Finished(exchange) = &wire.out[0] else {
+        let Event::Finished(exchange) = &wire.out[0] else {
             panic!("{:?}", wire.out)
         };
         assert_eq!(
@@ -436,9 +436,9 @@ mod tests {
         wire.record(kind::CLOSE, b"", b"");
         assert!(!wire.alive);
         let [
-            Outcome::Unfinished(Unfinished::Unanswered),
-            Outcome::Abandoned(_, request),
-            Outcome::Unfinished(Unfinished::Incomplete),
+            Event::Unfinished(Unfinished::Unanswered),
+            Event::Abandoned(_, request),
+            Event::Unfinished(Unfinished::Incomplete),
         ] = &wire.out[..]
         else {
             panic!("{:?}", wire.out)
@@ -452,7 +452,7 @@ mod tests {
         wire.record(kind::EXCHANGE, GET, b"HTTP/1.0 200 OK\r\n\r\nbody");
         assert!(wire.out.is_empty());
         wire.record(kind::CLOSE, b"", b"");
-        let Outcome::Finished(exchange) = &wire.out[0] else {
+        let Event::Finished(exchange) = &wire.out[0] else {
             panic!("{:?}", wire.out)
         };
         assert_eq!(exchange.answer.last_write_ns, Some(2_400));
@@ -468,8 +468,8 @@ mod tests {
         assert_eq!(
             wire.others(),
             [
-                &Outcome::Lost(Loss::Resynchronised),
-                &Outcome::Unfinished(Unfinished::LostRecords)
+                &Event::Lost(Loss::Resynchronised),
+                &Event::Unfinished(Unfinished::LostRecords)
             ]
         );
     }
@@ -479,7 +479,7 @@ mod tests {
         let mut wire = Wire::new();
         wire.seq = 3;
         wire.record(kind::PROGRESS, b"", OK);
-        assert_eq!(wire.out, [Outcome::Lost(Loss::AnswerWithoutRequest)]);
+        assert_eq!(wire.out, [Event::Lost(Loss::AnswerWithoutRequest)]);
     }
 
     #[test]
@@ -499,7 +499,7 @@ mod tests {
             .as_mut()
             .unwrap()
             .take_progress(&slot, &mut out);
-        let [Outcome::Finished(exchange)] = &out[..] else {
+        let [Event::Finished(exchange)] = &out[..] else {
             panic!("{out:?}")
         };
         assert_eq!(exchange.answer.last_write_ns, Some(9_000));

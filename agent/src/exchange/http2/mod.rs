@@ -17,7 +17,7 @@ use inferprobe_ebpf::{
 use crate::{
     exchange::{
         Peer, Request,
-        event::{Loss, Outcome, Unfinished},
+        event::{Event, Loss, Unfinished},
         http1::responses::Writes,
         http2::streams::Streams,
         reads::Reads,
@@ -91,7 +91,7 @@ impl Http2Connection {
     }
 
     /// Takes in a record; returns whether the connection goes on.
-    pub fn take(&mut self, view: &RecordView<'_>, out: &mut Vec<Outcome>) -> bool {
+    pub fn take(&mut self, view: &RecordView<'_>, out: &mut Vec<Event>) -> bool {
         let record = &view.record;
         let side = usize::from(record.flags & flag::ANSWERS != 0);
         let follows = match self.seqs[side] {
@@ -100,7 +100,7 @@ impl Http2Connection {
             None => record.seq == 1 || self.is_joined() || side == 0,
         };
         if !follows {
-            out.push(Outcome::Lost(Loss::Resynchronised));
+            out.push(Event::Lost(Loss::Resynchronised));
             self.lose(out);
         }
         self.seqs[side] = Some(record.seq);
@@ -129,13 +129,13 @@ impl Http2Connection {
     }
 
     /// Takes in a read.
-    fn reads(&mut self, reads: &Reads<'_>, out: &mut Vec<Outcome>) {
+    fn reads(&mut self, reads: &Reads<'_>, out: &mut Vec<Event>) {
         if reads.bytes == 0 {
             return;
         }
         let Some(Frames { requests, answers }) = &mut self.frames else {
             self.missed_bytes += reads.bytes;
-            out.push(Outcome::Lost(Loss::Http2Unfollowed));
+            out.push(Event::Lost(Loss::Http2Unfollowed));
             return;
         };
         if requests.frames.awaits_preface() && reads.visible.first() != Some(&PREFACE[0]) {
@@ -159,7 +159,7 @@ impl Http2Connection {
     }
 
     /// Takes in a write.
-    fn writes(&mut self, writes: &Writes<'_>, out: &mut Vec<Outcome>) {
+    fn writes(&mut self, writes: &Writes<'_>, out: &mut Vec<Event>) {
         let Some(Frames { requests, answers }) = &mut self.frames else {
             self.missed_bytes += writes.bytes;
             return;
@@ -182,15 +182,15 @@ impl Http2Connection {
     }
 
     /// Gives the connection up, since records of it are missing.
-    fn lose(&mut self, out: &mut Vec<Outcome>) {
+    fn lose(&mut self, out: &mut Vec<Event>) {
         if self.frames.take().is_some() {
-            out.push(Outcome::Lost(Loss::Http2Unfollowed));
+            out.push(Event::Lost(Loss::Http2Unfollowed));
         }
         self.streams.lose(out);
     }
 
     /// Ends the connection, and the requests that are open: complete ones for `complete_reason`.
-    pub fn close(&mut self, complete_reason: Unfinished, out: &mut Vec<Outcome>) {
+    pub fn close(&mut self, complete_reason: Unfinished, out: &mut Vec<Event>) {
         self.streams.close(complete_reason, self.peer, out);
     }
 
@@ -205,7 +205,7 @@ impl Http2Connection {
     }
 
     /// Gives the connection up at a transfer of `bytes` that cannot be followed.
-    fn check(&mut self, followed: Result<(), Fault>, bytes: u64, out: &mut Vec<Outcome>) {
+    fn check(&mut self, followed: Result<(), Fault>, bytes: u64, out: &mut Vec<Event>) {
         if followed.is_err() {
             // Its frames that could be followed are among them.
             self.streams.take_missed_bytes();

@@ -8,7 +8,7 @@ use crate::{
     exchange::{
         Answer, Peer, Request,
         chunks::{Chunks, Framing},
-        event::{Loss, Outcome, Unfinished, pair},
+        event::{Event, Loss, Unfinished, pair},
         http1::responses::Writes,
         http2::messages::Messages,
         reads::Reads,
@@ -77,21 +77,16 @@ impl Streams {
     }
 
     /// Ends all requests: complete ones for `complete_reason`.
-    pub(super) fn close(
-        &mut self,
-        complete_reason: Unfinished,
-        peer: Peer,
-        out: &mut Vec<Outcome>,
-    ) {
+    pub(super) fn close(&mut self, complete_reason: Unfinished, peer: Peer, out: &mut Vec<Event>) {
         for stream in std::mem::take(&mut self.open).into_values() {
             stream.give_up(complete_reason, peer, out);
         }
     }
 
     /// Ends all requests, since what came of them cannot be known any more.
-    pub(super) fn lose(&mut self, out: &mut Vec<Outcome>) {
+    pub(super) fn lose(&mut self, out: &mut Vec<Event>) {
         for _ in std::mem::take(&mut self.open) {
-            out.push(Outcome::Unfinished(Unfinished::LostRecords));
+            out.push(Event::Unfinished(Unfinished::LostRecords));
         }
     }
 
@@ -107,7 +102,7 @@ impl Streams {
         at: u64,
         reads: &Reads<'_>,
         peer: Peer,
-        out: &mut Vec<Outcome>,
+        out: &mut Vec<Event>,
     ) {
         match part {
             Part::Began => {
@@ -146,14 +141,14 @@ impl Streams {
     }
 
     /// Begins a request, if that is what the fields are: not trailers, nor what follows a request that was given up.
-    fn begin(&mut self, stream: u32, fields: Fields, out: &mut Vec<Outcome>) {
+    fn begin(&mut self, stream: u32, fields: Fields, out: &mut Vec<Event>) {
         let follows = self.seen.is_none_or(|(_, newest)| stream > newest);
         let asks = fields.method.is_some() || fields.unknown;
         if !follows || !asks || stream.is_multiple_of(2) {
             return;
         }
         if fields.path.is_none() && fields.unknown {
-            out.push(Outcome::Lost(Loss::HeadUnseen));
+            out.push(Event::Lost(Loss::HeadUnseen));
         }
         let (arrival_ns, first_read_ns) = self.read_began;
         let request = Request {
@@ -170,7 +165,7 @@ impl Streams {
         self.next_index = self.next_index.wrapping_add(1);
         self.open(stream, request);
         if self.open.len() > OPEN_CAP && self.open.pop_first().is_some() {
-            out.push(Outcome::Unfinished(Unfinished::Evicted));
+            out.push(Event::Unfinished(Unfinished::Evicted));
         }
     }
 
@@ -209,7 +204,7 @@ impl Streams {
         part: Part<'_>,
         writes: &Writes<'_>,
         peer: Peer,
-        out: &mut Vec<Outcome>,
+        out: &mut Vec<Event>,
     ) {
         let (stream, bytes, ends) = match part {
             Part::Began => {
@@ -248,7 +243,7 @@ impl Streams {
                 let refused = self
                     .open
                     .split_off(&last.unwrap_or(u32::MAX).saturating_add(1));
-                let reset = Outcome::Unfinished(Unfinished::Reset);
+                let reset = Event::Unfinished(Unfinished::Reset);
                 out.extend(refused.iter().map(|_| reset.clone()));
                 return;
             }
@@ -262,7 +257,7 @@ impl Streams {
             let unseen = self.seen.is_none_or(|(oldest, _)| stream < oldest);
             let pushed = stream.is_multiple_of(2);
             if ends && unseen && !pushed {
-                out.push(Outcome::Lost(Loss::AnswerWithoutRequest));
+                out.push(Event::Lost(Loss::AnswerWithoutRequest));
             }
             return;
         };
@@ -276,7 +271,7 @@ impl Streams {
     }
 
     /// Takes in the head or the trailers of an answer, which `ends` with them or not.
-    fn answer(&mut self, stream: u32, fields: &Fields, ends: bool, out: &mut Vec<Outcome>) {
+    fn answer(&mut self, stream: u32, fields: &Fields, ends: bool, out: &mut Vec<Event>) {
         let (first_write_ns, first_write_bounded) = self.write_began;
         let Some(open) = self.open.get_mut(&stream) else {
             return;
@@ -295,7 +290,7 @@ impl Streams {
         });
         answer.grpc_status = fields.grpc_status.or(answer.grpc_status);
         if ends && is_call && fields.unknown && answer.grpc_status.is_none() {
-            out.push(Outcome::Lost(Loss::StatusUnseen));
+            out.push(Event::Lost(Loss::StatusUnseen));
         }
     }
 
@@ -318,13 +313,13 @@ impl Streams {
         }
     }
 
-    fn finish(&mut self, stream: u32, peer: Peer) -> Option<Outcome> {
+    fn finish(&mut self, stream: u32, peer: Peer) -> Option<Event> {
         let (request, answer) = self.open.remove(&stream)?.named();
         Some(pair(peer, Some(request), answer?))
     }
 
     /// Ends a stream that one of the two sides reset.
-    fn give_up(&mut self, stream: u32, peer: Peer, out: &mut Vec<Outcome>) {
+    fn give_up(&mut self, stream: u32, peer: Peer, out: &mut Vec<Event>) {
         if let Some(stream) = self.open.remove(&stream) {
             stream.give_up(Unfinished::Reset, peer, out);
         }
@@ -363,15 +358,15 @@ impl Stream {
     }
 
     /// Tells that nobody will see the answer's end: of a request that was read whole, for `complete_reason`.
-    fn give_up(self, complete_reason: Unfinished, peer: Peer, out: &mut Vec<Outcome>) {
+    fn give_up(self, complete_reason: Unfinished, peer: Peer, out: &mut Vec<Event>) {
         if !self.request.complete {
-            out.push(Outcome::Unfinished(Unfinished::Incomplete));
+            out.push(Event::Unfinished(Unfinished::Incomplete));
             return;
         }
-        out.push(Outcome::Unfinished(complete_reason));
+        out.push(Event::Unfinished(complete_reason));
         if matches!(complete_reason, Unfinished::Reset | Unfinished::Unanswered) {
             let (request, _) = self.named();
-            out.push(Outcome::Abandoned(peer, request));
+            out.push(Event::Abandoned(peer, request));
         }
     }
 

@@ -6,7 +6,7 @@ use std::{collections::BTreeMap, sync::Arc};
 
 use crate::{
     catalogue::route::Purpose,
-    exchange::byte_accounting::Tally,
+    exchange::byte_accounting::ByteCounts,
     identity::Identity,
     metrics::{
         cardinality::{Bounds, OTHER},
@@ -29,7 +29,7 @@ pub(crate) struct Requests {
     bounds: Bounds,
     by_identity: BTreeMap<Identity, Served>,
     admin: BTreeMap<Arc<str>, Codes>,
-    carried: BTreeMap<Arc<str>, Tally>,
+    carried: BTreeMap<Arc<str>, ByteCounts>,
     accept_wait: BTreeMap<Arc<str>, Histogram>,
     inner: BTreeMap<Arc<str>, u64>,
     last_times: LastTimes,
@@ -144,7 +144,7 @@ impl Requests {
     }
 
     /// Adds bytes that went over watched sockets of `server`.
-    pub(crate) fn carried(&mut self, server: &Arc<str>, tally: Tally) {
+    pub(crate) fn carried(&mut self, server: &Arc<str>, tally: ByteCounts) {
         let server = self.bounds.admit_server(server);
         *self.carried.entry(server).or_default() += tally;
     }

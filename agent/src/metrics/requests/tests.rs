@@ -3,7 +3,7 @@ use crate::{
     metrics::encode::{Format, Selection},
     observation::Stages,
     protocol::genai::Operation,
-    torchserve::timing::{WorkEnd, WorkerHop},
+    torchserve::timing::{WorkEnd, WorkerTiming},
 };
 
 const KNOWN: Stages = Stages {
@@ -125,7 +125,7 @@ fn an_unknown_queue_is_counted_and_guesses_nothing() {
 
 #[test]
 fn the_inner_hop_has_histograms_of_its_own_and_counts_what_is_unknown() {
-    let hop = WorkerHop {
+    let hop = WorkerTiming {
         inner_queue_ns: Some(5_000_000),
         worker_ns: None,
         latency_ns: 9,

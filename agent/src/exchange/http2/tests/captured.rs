@@ -174,7 +174,7 @@ fn a_real_connection_joined_in_the_middle_says_what_it_cannot_know() {
             (("POST", "", Some("tiny")), 200, None)
         ]
     );
-    let lost = [Loss::HeadUnseen, Loss::HeadUnseen, Loss::StatusUnseen].map(Outcome::Lost);
+    let lost = [Loss::HeadUnseen, Loss::HeadUnseen, Loss::StatusUnseen].map(Event::Lost);
     assert_eq!(run.others(), lost.iter().collect::<Vec<_>>());
     let all: Vec<_> = run.finished().into_iter().map(times).collect();
     let at = [

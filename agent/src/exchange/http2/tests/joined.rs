@@ -10,8 +10,8 @@ fn indexed(stream: u32, fields: &[u8], ends: bool) -> Vec<u8> {
 /// `:method: POST`, and a field that nobody knows.
 const ASK_UNSEEN: &[u8] = &[0x83, 0xc5];
 
-fn head_unseen() -> Outcome {
-    Outcome::Lost(Loss::HeadUnseen)
+fn head_unseen() -> Event {
+    Event::Lost(Loss::HeadUnseen)
 }
 
 #[test]
@@ -43,7 +43,7 @@ fn a_call_that_names_nothing_is_of_an_unknown_model_and_status() {
     );
     assert_eq!(
         run.others(),
-        [&head_unseen(), &Outcome::Lost(Loss::StatusUnseen)]
+        [&head_unseen(), &Event::Lost(Loss::StatusUnseen)]
     );
 }
 
@@ -69,7 +69,7 @@ fn answers_to_what_was_asked_before_are_nobodys() {
     run.read(&[ask(7), data(3, b"rest", true)].concat());
     run.write(&[answer(5), data(3, b"more", false), answer(7)].concat());
     assert_eq!(run.finished().len(), 1);
-    assert_eq!(run.others(), [&Outcome::Lost(Loss::AnswerWithoutRequest)]);
+    assert_eq!(run.others(), [&Event::Lost(Loss::AnswerWithoutRequest)]);
     let missed = data(3, b"rest", true).len() * 2 + answer(5).len();
     assert_eq!(run.connection.take_missed_bytes(), missed as u64);
     assert_eq!(run.connection.take_missed_bytes(), 0);
@@ -91,7 +91,7 @@ fn the_client_of_a_connection_is_no_server() {
     run.write(&ask(7));
     run.read(&answer(7));
     assert!(run.finished().is_empty());
-    let unfollowed = Outcome::Lost(Loss::Http2Unfollowed);
+    let unfollowed = Event::Lost(Loss::Http2Unfollowed);
     assert_eq!(run.others(), [&unfollowed, &unfollowed]);
     let all = answer(5).len() + ask(7).len() + answer(7).len();
     assert_eq!(run.connection.take_missed_bytes(), all as u64);

@@ -35,7 +35,7 @@ struct Run {
     /// The kernel half's walks.
     walks: [FrameCursor; 2],
     now_ns: u64,
-    out: Vec<Outcome>,
+    out: Vec<Event>,
 }
 
 /// What the kernel half carries up of a transfer of `bytes` bytes that begins with `known`, as far as those go.
@@ -143,19 +143,19 @@ impl Run {
         self.out
             .iter()
             .filter_map(|outcome| match outcome {
-                Outcome::Finished(exchange) => Some(exchange),
+                Event::Finished(exchange) => Some(exchange),
                 _ => None,
             })
             .collect()
     }
 
-    fn others(&self) -> Vec<&Outcome> {
-        let others = |outcome: &&Outcome| !matches!(outcome, Outcome::Finished(_));
+    fn others(&self) -> Vec<&Event> {
+        let others = |outcome: &&Event| !matches!(outcome, Event::Finished(_));
         self.out.iter().filter(others).collect()
     }
 
     /// What came since the last call.
-    fn taken(&mut self) -> Vec<Outcome> {
+    fn taken(&mut self) -> Vec<Event> {
         std::mem::take(&mut self.out)
     }
 }
@@ -187,8 +187,8 @@ fn answer(stream: u32) -> Vec<u8> {
     .concat()
 }
 
-fn unfinished(reason: Unfinished) -> Outcome {
-    Outcome::Unfinished(reason)
+fn unfinished(reason: Unfinished) -> Event {
+    Event::Unfinished(reason)
 }
 
 #[test]
@@ -326,7 +326,7 @@ fn a_stream_reset_by_either_side_is_unfinished() {
     run.write(&[headers(3, OK, false), reset(3)].concat());
     run.read(&reset(1));
     run.write(&answer(1));
-    let [reset, abandoned, other_reset, Outcome::Abandoned(..)] = &run.out[..] else {
+    let [reset, abandoned, other_reset, Event::Abandoned(..)] = &run.out[..] else {
         panic!("{:?}", run.out)
     };
     assert_eq!(
@@ -336,7 +336,7 @@ fn a_stream_reset_by_either_side_is_unfinished() {
             &unfinished(Unfinished::Reset)
         ]
     );
-    let Outcome::Abandoned(PEER, request) = abandoned else {
+    let Event::Abandoned(PEER, request) = abandoned else {
         panic!("{abandoned:?}")
     };
     assert_eq!(request.named.as_ref().unwrap().model, "tiny");
@@ -361,7 +361,7 @@ fn what_is_open_when_the_connection_ends_is_told() {
     run.write(&headers(1, OK, false));
     assert!(!run.connection.is_idle());
     run.connection.close(Unfinished::Unanswered, &mut run.out);
-    let [unanswered, Outcome::Abandoned(..), incomplete] = &run.out[..] else {
+    let [unanswered, Event::Abandoned(..), incomplete] = &run.out[..] else {
         panic!("{:?}", run.out)
     };
     assert_eq!(*unanswered, unfinished(Unfinished::Unanswered));
@@ -377,7 +377,7 @@ fn a_connection_that_cannot_be_followed_is_given_up_for_good() {
     assert_eq!(
         run.taken(),
         [
-            Outcome::Lost(Loss::Http2Unfollowed),
+            Event::Lost(Loss::Http2Unfollowed),
             unfinished(Unfinished::LostRecords),
             unfinished(Unfinished::LostRecords)
         ]
@@ -385,7 +385,7 @@ fn a_connection_that_cannot_be_followed_is_given_up_for_good() {
     run.read(&[ask(5), ask(7)].concat());
     run.write(&answer(5));
     run.read_of(b"", 0);
-    assert_eq!(run.taken(), [Outcome::Lost(Loss::Http2Unfollowed)]);
+    assert_eq!(run.taken(), [Event::Lost(Loss::Http2Unfollowed)]);
 }
 
 #[test]
@@ -396,7 +396,7 @@ fn a_write_that_cannot_be_followed_gives_the_connection_up() {
     assert_eq!(
         run.out,
         [
-            Outcome::Lost(Loss::Http2Unfollowed),
+            Event::Lost(Loss::Http2Unfollowed),
             unfinished(Unfinished::LostRecords)
         ]
     );
@@ -411,7 +411,7 @@ fn missing_records_give_the_connection_up() {
     assert_eq!(
         run.out,
         [
-            Outcome::Lost(Loss::Http2Unfollowed),
+            Event::Lost(Loss::Http2Unfollowed),
             unfinished(Unfinished::LostRecords)
         ]
     );

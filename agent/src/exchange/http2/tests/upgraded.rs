@@ -3,7 +3,7 @@
 use inferprobe_ebpf::abi::{Record, mode};
 
 use super::*;
-use crate::pipeline::connections::Table;
+use crate::pipeline::connections::ConnectionTable;
 
 const ASK_H2C: &[u8] = b"GET /slow HTTP/1.1\r\nConnection: Upgrade, HTTP2-Settings\r\nUpgrade: h2c\r\nHTTP2-Settings: AAAA\r\n\r\n";
 const AGREED: &[u8] = b"HTTP/1.1 101 \r\nconnection: upgrade\r\nupgrade: h2c\r\n\r\n";
@@ -11,12 +11,12 @@ const AGREED: &[u8] = b"HTTP/1.1 101 \r\nconnection: upgrade\r\nupgrade: h2c\r\n
 /// Records of one connection, 1000 ns apart, and what came of them.
 #[derive(Default)]
 struct Records {
-    table: Table,
+    table: ConnectionTable,
     /// Numbers of the latest record of either side.
     seqs: [u32; 2],
     now_ns: u64,
     written_bytes: u64,
-    out: Vec<Outcome>,
+    out: Vec<Event>,
 }
 
 impl Records {
@@ -74,7 +74,7 @@ impl Records {
 
     /// The one request that was answered, and nothing else: its path, status and times.
     fn told(&self) -> (&str, u16, [Option<u64>; 5]) {
-        let [Outcome::Finished(exchange)] = &self.out[..] else {
+        let [Event::Finished(exchange)] = &self.out[..] else {
             panic!("{:?}", self.out)
         };
         let target = exchange.request.target.as_str();
@@ -149,9 +149,7 @@ fn later_requests_of_an_upgraded_connection_count_on() {
         .out
         .iter()
         .map(|outcome| match outcome {
-            Outcome::Finished(exchange) => {
-                (exchange.request.index, exchange.request.target.as_str())
-            }
+            Event::Finished(exchange) => (exchange.request.index, exchange.request.target.as_str()),
             other => panic!("{other:?}"),
         })
         .collect();
@@ -172,7 +170,7 @@ fn an_upgrade_that_ends_without_an_answer_is_unfinished() {
             ..Record::default()
         };
         records.record(record, b"", b"");
-        let [ended, Outcome::Abandoned(..)] = &records.out[..] else {
+        let [ended, Event::Abandoned(..)] = &records.out[..] else {
             panic!("{:?}", records.out)
         };
         assert_eq!(*ended, unfinished(Unfinished::Unanswered));
@@ -187,7 +185,7 @@ fn an_upgrade_that_cannot_be_followed_is_counted() {
     assert_eq!(
         records.out,
         [
-            Outcome::Lost(Loss::Http2Unfollowed),
+            Event::Lost(Loss::Http2Unfollowed),
             unfinished(Unfinished::LostRecords)
         ]
     );
@@ -203,8 +201,8 @@ fn a_missing_record_of_either_side_gives_the_connection_up() {
         records.read(STREAMS, &ask(3));
         records.write(&answer(1));
         let expected = [
-            Outcome::Lost(Loss::Resynchronised),
-            Outcome::Lost(Loss::Http2Unfollowed),
+            Event::Lost(Loss::Resynchronised),
+            Event::Lost(Loss::Http2Unfollowed),
             unfinished(Unfinished::LostRecords),
         ];
         assert_eq!(records.out[..3], expected, "side {side}");
