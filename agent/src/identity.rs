@@ -19,9 +19,9 @@ pub struct Server {
     /// Whether `model` is the configuration's: then a request's body has no say.
     pub model_is_set: bool,
     /// Whether it hands requests on to workers that are watched too.
-    pub hands_on: bool,
+    pub is_frontend: bool,
     /// Whether other processes of the same server alone ask it.
-    pub is_inner: bool,
+    pub is_internal: bool,
     /// Its entry in the catalogue.
     pub entry: Option<Arc<Entry>>,
 }

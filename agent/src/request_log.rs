@@ -107,7 +107,7 @@ impl RequestLog {
             purpose: match observation.purpose {
                 Purpose::Inference => "inference",
                 Purpose::Admin => "admin",
-                Purpose::Inner => "inner",
+                Purpose::Internal => "inner",
             },
             method: &request.method,
             status: answer.status,

@@ -13,7 +13,7 @@ use inferprobe::{
         DiskSample, Format, GpuMemory, GpuSample, LiveWorker, MemorySample, Metrics, ProcessSample,
         Selection,
     },
-    observation::{Inner, Observation, Protocol, Stages, Stream},
+    observation::{Observation, Protocol, Stages, Stream, WorkerSide},
     protocol::genai::Operation,
     torchserve::timing::{WorkEnd, WorkerTiming},
 };
@@ -103,7 +103,7 @@ fn busy() -> Metrics {
         end: WorkEnd::Predicted,
     };
     metrics.observe(&Observation {
-        inner: Inner::Worker(hop),
+        inner: WorkerSide::Observed(hop),
         ..observation("two-hop", "default", "torchserve", 200, known)
     });
     let identity = observation("two-hop", "1.0", "torchserve", 200, known).identity;
@@ -123,7 +123,7 @@ fn busy() -> Metrics {
         });
     }
     metrics.observe(&Observation {
-        purpose: Purpose::Inner,
+        purpose: Purpose::Internal,
         ..observation("", "", "bentoml", 200, known)
     });
     for wait_ns in [80_000, 2_000_000_000] {
@@ -154,7 +154,7 @@ fn observation(
         protocol: Protocol::Http,
         status,
         stages,
-        inner: Inner::None,
+        inner: WorkerSide::NoWorker,
         stream: None,
         operation: None,
     }

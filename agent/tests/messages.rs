@@ -6,8 +6,8 @@ use std::sync::LazyLock;
 
 use inferprobe::{
     catalogue::{
-        Catalogue, Question,
-        path::{Asked, PathPattern},
+        Catalogue, RequestInfo,
+        path::{PathPattern, PathQuery},
     },
     exporter::query,
     metrics::Selection,
@@ -331,14 +331,14 @@ proptest! {
         let target = format!("{}/v2/models/{}/infer?a=b", host.unwrap_or_default(), escaped(&model, &places));
         let pattern = PathPattern::parse("POST /v2/models/{model}/infer").unwrap();
         let segments = segments_of(&target);
-        let found = pattern.find(Asked { method: "POST", segments: &segments, target: &target });
+        let found = pattern.find(PathQuery { method: "POST", segments: &segments, target: &target });
         prop_assert_eq!(found.and_then(|found| found.model), Some(model));
     }
 
     #[test]
     fn any_path_is_for_something(method in "[A-Z]{0,9}", target in any::<String>(), is_grpc in any::<bool>()) {
         static CATALOGUE: LazyLock<Catalogue> = LazyLock::new(|| Catalogue::new(Vec::new()).unwrap());
-        let asked = Question { method: &method, target: &target, is_grpc, on_unix: false, named: None };
+        let asked = RequestInfo { method: &method, target: &target, is_grpc, on_unix: false, named: None };
         let route = CATALOGUE.route(None, asked);
         prop_assert!(route.model.is_none_or(|model| !model.is_empty()));
     }

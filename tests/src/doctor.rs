@@ -74,7 +74,7 @@ pub struct SelfTest {
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
 pub struct Loss {
     /// `everything`, `some` or `option`.
-    pub weight: String,
+    pub severity: String,
     /// What.
     pub what: String,
     /// Why.

@@ -15,7 +15,7 @@ fn without_privilege_each_missing_capability_is_named_with_exit_code_2() {
         let mut losses = report.missing.iter().filter(|loss| loss.why == why);
         let loss = losses.next();
         let loss = loss.unwrap_or_else(|| panic!("no {why}: {report:#?}"));
-        assert_eq!(loss.weight, "everything");
+        assert_eq!(loss.severity, "everything");
         assert!(loss.remedy.contains(capability), "{loss:?}");
     }
 }

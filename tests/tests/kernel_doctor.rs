@@ -41,7 +41,7 @@ fn as_nobody_with(capabilities: &str) -> Report {
 /// Asserts that all is lost, for want of `capability` and nothing else.
 fn assert_lacks(report: &Report, capability: &str) {
     let all = report.missing.iter();
-    let all = all.filter(|loss| loss.weight == "everything");
+    let all = all.filter(|loss| loss.severity == "everything");
     let why: Vec<&str> = all.map(|loss| &*loss.why).collect();
     assert_eq!(why, [format!("{capability} is missing")], "{report:#?}");
     let refusal = report.probes.refusal.as_deref().unwrap_or_default();
@@ -170,7 +170,7 @@ fn another_user_needs_two_capabilities_and_two_more_for_other_users_models() {
         assert_eq!(report.probes.self_test.state, "passed", "{held}");
         assert_eq!(report.outcome, "some", "{held}");
         let mut losses = report.missing.iter();
-        let named = losses.any(|loss| loss.weight == "some" && loss.why == lacking);
+        let named = losses.any(|loss| loss.severity == "some" && loss.why == lacking);
         assert!(named, "{held}: {report:#?}");
     }
     let whole = as_nobody_with("+bpf,+perfmon,+sys_ptrace,+dac_read_search");
@@ -209,6 +209,6 @@ fn nested_namespaces_are_told() {
     let [first, ..] = &report.missing[..] else {
         panic!("{report:#?}");
     };
-    assert_eq!(first.weight, "everything");
+    assert_eq!(first.severity, "everything");
     assert!(first.why.contains("user namespace"), "{first:?}");
 }

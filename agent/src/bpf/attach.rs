@@ -13,9 +13,9 @@ use rustix::io::Errno;
 use tracing::debug;
 
 use crate::bpf::{
-    attach_mode::{Kind, Refused},
+    attach_mode::{ProgramType, Refused},
     btf::Types,
-    hooks::{Part, Way},
+    hooks::{Candidate, ProgramSpec},
     kretprobe::Kretprobe,
 };
 
@@ -33,7 +33,7 @@ pub struct Kernel<'a> {
 pub fn attach(
     ebpf: &mut Ebpf,
     kernel: Kernel<'_>,
-    way: &Way,
+    way: &Candidate,
     twice: bool,
 ) -> Result<Vec<Kretprobe>, Refused> {
     let mut loaded = Vec::new();
@@ -63,11 +63,11 @@ pub fn attach(
 }
 
 /// The programs of `way` in the order in which they are attached, so that second copies run behind the first ones.
-fn copies(way: &Way, twice: bool) -> Vec<(String, &Part)> {
+fn copies(way: &Candidate, twice: bool) -> Vec<(String, &ProgramSpec)> {
     let firsts = way.parts.iter().map(|part| (part.program.to_owned(), part));
     let seconds = way.parts.iter().filter(|part| twice && part.twice);
     let seconds = seconds.map(|part| (part.second(), part));
-    if way.kind == Kind::Fentry {
+    if way.kind == ProgramType::Fentry {
         // A trampoline calls the latest one first (kernel/bpf/trampoline.c, `__bpf_trampoline_link_prog`).
         seconds.chain(firsts).collect()
     } else {
@@ -80,12 +80,12 @@ fn copies(way: &Way, twice: bool) -> Vec<(String, &Part)> {
 fn attach_part(
     ebpf: &mut Ebpf,
     kernel: Kernel<'_>,
-    kind: Kind,
+    kind: ProgramType,
     name: &str,
-    part: &Part,
+    part: &ProgramSpec,
     kept: &mut Vec<Kretprobe>,
 ) -> Result<bool, String> {
-    let is_on_function = matches!(kind, Kind::Fentry | Kind::Kprobe);
+    let is_on_function = matches!(kind, ProgramType::Fentry | ProgramType::Kprobe);
     if is_on_function && !kernel.types.has_function(part.target) {
         return Err("this kernel has no such function".into());
     }
@@ -93,18 +93,18 @@ fn attach_part(
         .program_mut(name)
         .ok_or_else(|| format!("this build has no program {name}"))?;
     let outcome = match kind {
-        Kind::TpBtf => tp_btf(program, kernel.btf, part.target),
-        Kind::Fentry if part.at_return => fexit(program, kernel.btf, part.target),
-        Kind::Fentry => fentry(program, kernel.btf, part.target),
-        Kind::Kprobe if part.at_return => {
+        ProgramType::TpBtf => tp_btf(program, kernel.btf, part.target),
+        ProgramType::Fentry if part.at_return => fexit(program, kernel.btf, part.target),
+        ProgramType::Fentry => fentry(program, kernel.btf, part.target),
+        ProgramType::Kprobe if part.at_return => {
             let (is_first, probe) = kretprobe(program, part)?;
             kept.push(probe);
             Ok(is_first)
         }
-        Kind::Kprobe => kprobe(program, part.target),
-        Kind::RawTp => raw_tp(program, part.target),
-        Kind::Tracepoint => tracepoint(program, part.target),
-        Kind::Iter => iter(program, kernel.btf, part.target),
+        ProgramType::Kprobe => kprobe(program, part.target),
+        ProgramType::RawTp => raw_tp(program, part.target),
+        ProgramType::Tracepoint => tracepoint(program, part.target),
+        ProgramType::Iter => iter(program, kernel.btf, part.target),
     };
     if let Ok(info) = program.info() {
         debug!(program = name, steps = ?info.verified_instruction_count(), "verified");
@@ -140,7 +140,7 @@ fn kprobe(program: &mut Program, target: &str) -> Result<bool, ProgramError> {
     Ok(is_first)
 }
 
-fn kretprobe(program: &mut Program, part: &Part) -> Result<(bool, Kretprobe), String> {
+fn kretprobe(program: &mut Program, part: &ProgramSpec) -> Result<(bool, Kretprobe), String> {
     let loaded = (|| {
         let program: &mut KProbe = program.try_into()?;
         let is_first = load_kprobe(program)?;
@@ -200,7 +200,7 @@ fn unload(ebpf: &mut Ebpf, name: &str) {
 }
 
 /// Why a program is not where it should be, as a line. The verifier's log, of thousands, goes to the debug log.
-fn reason(part: &Part, err: ProgramError) -> String {
+fn reason(part: &ProgramSpec, err: ProgramError) -> String {
     let program = part.program;
     match err {
         ProgramError::Btf(_) => "this kernel has no such tracepoint or function".into(),

@@ -7,7 +7,7 @@ use std::{fmt, str::FromStr};
 
 /// Kinds of program that watch sockets, best first.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-pub enum Rung {
+pub enum AttachMode {
     /// Typed tracepoints of sockets: Linux 6.3 and later.
     Tracepoint,
     /// The entry and the return of kernel functions, through a trampoline.
@@ -18,7 +18,7 @@ pub enum Rung {
     Syscall,
 }
 
-impl Rung {
+impl AttachMode {
     /// All of them, best first.
     pub const ALL: [Self; 4] = [Self::Tracepoint, Self::Fentry, Self::Kprobe, Self::Syscall];
 
@@ -33,31 +33,31 @@ impl Rung {
     }
 }
 
-impl fmt::Display for Rung {
+impl fmt::Display for AttachMode {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(self.name())
     }
 }
 
-impl FromStr for Rung {
-    type Err = UnknownRung;
+impl FromStr for AttachMode {
+    type Err = UnknownAttachMode;
 
-    fn from_str(name: &str) -> Result<Self, UnknownRung> {
+    fn from_str(name: &str) -> Result<Self, UnknownAttachMode> {
         Self::ALL
             .into_iter()
             .find(|rung| rung.name() == name)
-            .ok_or(UnknownRung)
+            .ok_or(UnknownAttachMode)
     }
 }
 
 /// No rung has that name.
 #[derive(Debug, thiserror::Error, PartialEq, Eq)]
 #[error("give tracepoint, fentry, kprobe or syscall")]
-pub struct UnknownRung;
+pub struct UnknownAttachMode;
 
-/// Kind of program, by the kernel's name for it.
+/// ProgramType of program, by the kernel's name for it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Kind {
+pub enum ProgramType {
     /// A typed tracepoint.
     TpBtf,
     /// Entry or return of a function, through a trampoline.
@@ -72,7 +72,7 @@ pub enum Kind {
     Iter,
 }
 
-impl Kind {
+impl ProgramType {
     /// Value of the label `kind`.
     pub const fn name(self) -> &'static str {
         match self {
@@ -92,7 +92,7 @@ pub struct HookReport {
     /// Its name, and the value of the label `hook`.
     pub hook: &'static str,
     /// What it is on; `None`: on nothing, so that what it tells is lost.
-    pub kind: Option<Kind>,
+    pub kind: Option<ProgramType>,
     /// What was tried before, best first.
     pub refused: Vec<Refused>,
 }
@@ -101,7 +101,7 @@ pub struct HookReport {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Refused {
     /// The kind.
-    pub kind: Kind,
+    pub kind: ProgramType,
     /// Function or tracepoint that it was to be on.
     pub target: &'static str,
     /// What stood in the way, as one line.
@@ -114,14 +114,14 @@ mod tests {
 
     #[test]
     fn a_rung_is_known_by_its_name_alone() {
-        for rung in Rung::ALL {
+        for rung in AttachMode::ALL {
             assert_eq!(rung.name().parse(), Ok(rung));
         }
-        assert_eq!("kprobes".parse::<Rung>(), Err(UnknownRung));
+        assert_eq!("kprobes".parse::<AttachMode>(), Err(UnknownAttachMode));
     }
 
     #[test]
     fn rungs_stand_best_first() {
-        assert!(Rung::ALL.is_sorted());
+        assert!(AttachMode::ALL.is_sorted());
     }
 }

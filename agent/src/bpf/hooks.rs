@@ -2,7 +2,7 @@
 //!
 //! Knows no kernel: what is to be had of these is the loader's to find out.
 
-use crate::bpf::attach_mode::{Kind, Rung};
+use crate::bpf::attach_mode::{AttachMode, ProgramType};
 
 /// How programs keep the state of sockets. All programs of one run do it the same way.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -15,7 +15,7 @@ pub enum Flavour {
 
 /// One program, and what it is to be on.
 #[derive(Debug, Clone, Copy)]
-pub struct Part {
+pub struct ProgramSpec {
     /// Name in the object.
     pub program: &'static str,
     /// Function or tracepoint, of events with its group.
@@ -28,7 +28,7 @@ pub struct Part {
     pub twice: bool,
 }
 
-impl Part {
+impl ProgramSpec {
     /// Name of the second copy of the program in the object.
     pub fn second(&self) -> String {
         format!("{}_second", self.program)
@@ -37,15 +37,15 @@ impl Part {
 
 /// One way to be told something: all of its programs together.
 #[derive(Debug, Clone, Copy)]
-pub struct Way {
+pub struct Candidate {
     /// Where on the ladder it stands; `None`: it is the same on all rungs.
-    pub rung: Option<Rung>,
+    pub rung: Option<AttachMode>,
     /// Flavour that it is for.
     pub flavour: Flavour,
-    /// Kind of its programs.
-    pub kind: Kind,
+    /// ProgramType of its programs.
+    pub kind: ProgramType,
     /// The programs; none: it comes with those of the hook `send`.
-    pub parts: &'static [Part],
+    pub parts: &'static [ProgramSpec],
 }
 
 /// One thing that the agent wants to be told.
@@ -58,7 +58,7 @@ pub struct Hook {
     /// Function without which the kernel tells this through the hook `send`.
     pub unless: Option<&'static str>,
     /// The ways, best first.
-    pub ways: &'static [Way],
+    pub ways: &'static [Candidate],
 }
 
 impl Hook {
@@ -68,8 +68,8 @@ impl Hook {
     }
 }
 
-const fn part(program: &'static str, target: &'static str) -> Part {
-    Part {
+const fn part(program: &'static str, target: &'static str) -> ProgramSpec {
+    ProgramSpec {
         program,
         target,
         at_return: false,
@@ -78,29 +78,34 @@ const fn part(program: &'static str, target: &'static str) -> Part {
     }
 }
 
-const fn returns(program: &'static str, target: &'static str) -> Part {
-    Part {
+const fn returns(program: &'static str, target: &'static str) -> ProgramSpec {
+    ProgramSpec {
         at_return: true,
         ..part(program, target)
     }
 }
 
-const fn optional(part: Part) -> Part {
-    Part {
+const fn optional(part: ProgramSpec) -> ProgramSpec {
+    ProgramSpec {
         optional: true,
         ..part
     }
 }
 
-const fn twice(part: Part) -> Part {
-    Part {
+const fn twice(part: ProgramSpec) -> ProgramSpec {
+    ProgramSpec {
         twice: true,
         ..part
     }
 }
 
-const fn way(rung: Rung, flavour: Flavour, kind: Kind, parts: &'static [Part]) -> Way {
-    Way {
+const fn way(
+    rung: AttachMode,
+    flavour: Flavour,
+    kind: ProgramType,
+    parts: &'static [ProgramSpec],
+) -> Candidate {
+    Candidate {
         rung: Some(rung),
         flavour,
         kind,
@@ -108,8 +113,8 @@ const fn way(rung: Rung, flavour: Flavour, kind: Kind, parts: &'static [Part]) -
     }
 }
 
-const fn on_all(flavour: Flavour, kind: Kind, parts: &'static [Part]) -> Way {
-    Way {
+const fn on_all(flavour: Flavour, kind: ProgramType, parts: &'static [ProgramSpec]) -> Candidate {
+    Candidate {
         rung: None,
         flavour,
         kind,
@@ -117,32 +122,57 @@ const fn on_all(flavour: Flavour, kind: Kind, parts: &'static [Part]) -> Way {
     }
 }
 
-const fn tracepoint(parts: &'static [Part]) -> Way {
-    way(Rung::Tracepoint, Flavour::Typed, Kind::TpBtf, parts)
+const fn tracepoint(parts: &'static [ProgramSpec]) -> Candidate {
+    way(
+        AttachMode::Tracepoint,
+        Flavour::Typed,
+        ProgramType::TpBtf,
+        parts,
+    )
 }
 
-const fn fentry(parts: &'static [Part]) -> Way {
-    way(Rung::Fentry, Flavour::Typed, Kind::Fentry, parts)
+const fn fentry(parts: &'static [ProgramSpec]) -> Candidate {
+    way(
+        AttachMode::Fentry,
+        Flavour::Typed,
+        ProgramType::Fentry,
+        parts,
+    )
 }
 
-const fn kprobe(parts: &'static [Part]) -> Way {
-    way(Rung::Kprobe, Flavour::Plain, Kind::Kprobe, parts)
+const fn kprobe(parts: &'static [ProgramSpec]) -> Candidate {
+    way(
+        AttachMode::Kprobe,
+        Flavour::Plain,
+        ProgramType::Kprobe,
+        parts,
+    )
 }
 
-const fn syscall(parts: &'static [Part]) -> Way {
-    way(Rung::Syscall, Flavour::Plain, Kind::RawTp, parts)
+const fn syscall(parts: &'static [ProgramSpec]) -> Candidate {
+    way(
+        AttachMode::Syscall,
+        Flavour::Plain,
+        ProgramType::RawTp,
+        parts,
+    )
 }
 
 /// As [`syscall`], by programs during which a task keeps its CPU.
-const fn event(parts: &'static [Part]) -> Way {
-    way(Rung::Syscall, Flavour::Plain, Kind::Tracepoint, parts)
+const fn event(parts: &'static [ProgramSpec]) -> Candidate {
+    way(
+        AttachMode::Syscall,
+        Flavour::Plain,
+        ProgramType::Tracepoint,
+        parts,
+    )
 }
 
 /// A hook that is a typed tracepoint in both flavours.
-const fn typed(parts: &'static [Part]) -> [Way; 2] {
+const fn typed(parts: &'static [ProgramSpec]) -> [Candidate; 2] {
     [
-        on_all(Flavour::Typed, Kind::TpBtf, parts),
-        on_all(Flavour::Plain, Kind::TpBtf, parts),
+        on_all(Flavour::Typed, ProgramType::TpBtf, parts),
+        on_all(Flavour::Plain, ProgramType::TpBtf, parts),
     ]
 }
 
@@ -266,12 +296,12 @@ const STATE: Hook = Hook {
     ways: &[
         on_all(
             Flavour::Typed,
-            Kind::TpBtf,
+            ProgramType::TpBtf,
             &[twice(part("inet_sock_set_state", "inet_sock_set_state"))],
         ),
         on_all(
             Flavour::Plain,
-            Kind::TpBtf,
+            ProgramType::TpBtf,
             &[twice(part(
                 "inet_sock_set_state_plain",
                 "inet_sock_set_state",
@@ -301,12 +331,12 @@ const LISTENERS: Hook = Hook {
     ways: &[
         on_all(
             Flavour::Typed,
-            Kind::Iter,
+            ProgramType::Iter,
             &[part("scan_listeners", "task_file")],
         ),
         on_all(
             Flavour::Plain,
-            Kind::Iter,
+            ProgramType::Iter,
             &[part("scan_listeners_plain", "task_file")],
         ),
     ],
@@ -351,13 +381,13 @@ pub const ACCEPT: Hook = Hook {
     ways: &typed_accept(),
 };
 
-const fn typed_accept() -> [Way; 2] {
-    const PARTS: &[Part] = &[
+const fn typed_accept() -> [Candidate; 2] {
+    const PARTS: &[ProgramSpec] = &[
         part("sys_exit_accept", "syscalls/sys_exit_accept"),
         part("sys_exit_accept4", "syscalls/sys_exit_accept4"),
     ];
     [
-        on_all(Flavour::Typed, Kind::Tracepoint, PARTS),
-        on_all(Flavour::Plain, Kind::Tracepoint, PARTS),
+        on_all(Flavour::Typed, ProgramType::Tracepoint, PARTS),
+        on_all(Flavour::Plain, ProgramType::Tracepoint, PARTS),
     ]
 }

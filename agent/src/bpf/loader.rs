@@ -21,11 +21,11 @@ use tracing::{debug, warn};
 
 use crate::bpf::{
     attach::{self, Kernel, NOT_PERMITTED},
-    attach_mode::{HookReport, Kind, Refused, Rung},
+    attach_mode::{AttachMode, HookReport, ProgramType, Refused},
     btf::Types,
-    hooks::{ACCEPT, Flavour, HOOKS, Hook, Way},
+    hooks::{ACCEPT, Candidate, Flavour, HOOKS, Hook},
     kretprobe::Kretprobe,
-    maps::Rings,
+    maps::Maps,
     offsets,
     options::Wanted,
     preemption::Preemption,
@@ -57,7 +57,7 @@ pub enum LoadError {
     )]
     NoRung {
         /// The kind.
-        rung: Rung,
+        rung: AttachMode,
         /// What stood in the way.
         reason: String,
     },
@@ -88,7 +88,7 @@ fn why(report: &HookReport) -> String {
 #[derive(Debug, Clone, Copy)]
 struct Attempt {
     flavour: Flavour,
-    rungs: &'static [Rung],
+    rungs: &'static [AttachMode],
     /// Whether it is only worth while if arrivals are seen.
     sees_arrivals: bool,
     /// Whether system calls are told of by events of perf, which cost more than raw tracepoints, and during whose programs
@@ -99,19 +99,19 @@ struct Attempt {
 /// On typed tracepoints and through trampolines, each hook on the better one.
 const TYPED: Attempt = Attempt {
     flavour: Flavour::Typed,
-    rungs: &[Rung::Tracepoint, Rung::Fentry],
+    rungs: &[AttachMode::Tracepoint, AttachMode::Fentry],
     sees_arrivals: true,
     by_events: false,
 };
 /// On kprobes.
 const KPROBES: Attempt = Attempt {
     flavour: Flavour::Plain,
-    rungs: &[Rung::Kprobe],
+    rungs: &[AttachMode::Kprobe],
     ..TYPED
 };
 /// On raw tracepoints of system calls.
 const SYSCALLS: Attempt = Attempt {
-    rungs: &[Rung::Syscall],
+    rungs: &[AttachMode::Syscall],
     sees_arrivals: false,
     ..KPROBES
 };
@@ -123,7 +123,7 @@ const EVENTS: Attempt = Attempt {
 
 impl Attempt {
     /// The attempts, best first; with `rung`, those that hold to it.
-    fn all(rung: Option<Rung>, preemption: Preemption) -> Vec<Self> {
+    fn all(rung: Option<AttachMode>, preemption: Preemption) -> Vec<Self> {
         let events = preemption.reaches_programs().then_some(EVENTS);
         match rung {
             None => [TYPED, KPROBES]
@@ -131,27 +131,27 @@ impl Attempt {
                 .chain(events)
                 .chain([SYSCALLS])
                 .collect(),
-            Some(Rung::Tracepoint) => vec![Self {
-                rungs: &[Rung::Tracepoint],
+            Some(AttachMode::Tracepoint) => vec![Self {
+                rungs: &[AttachMode::Tracepoint],
                 ..TYPED
             }],
-            Some(Rung::Fentry) => vec![Self {
-                rungs: &[Rung::Fentry],
+            Some(AttachMode::Fentry) => vec![Self {
+                rungs: &[AttachMode::Fentry],
                 ..TYPED
             }],
-            Some(Rung::Kprobe) => vec![KPROBES],
-            Some(Rung::Syscall) => events.into_iter().chain([SYSCALLS]).collect(),
+            Some(AttachMode::Kprobe) => vec![KPROBES],
+            Some(AttachMode::Syscall) => events.into_iter().chain([SYSCALLS]).collect(),
         }
     }
 
     /// The ways to have a hook, best first.
-    fn ways(self, hook: &Hook) -> impl Iterator<Item = &Way> {
+    fn ways(self, hook: &Hook) -> impl Iterator<Item = &Candidate> {
         hook.ways.iter().filter(move |way| {
             let is_allowed = match way.rung {
                 None => true,
-                Some(Rung::Syscall) => {
-                    self.rungs.contains(&Rung::Syscall)
-                        && self.by_events == (way.kind == Kind::Tracepoint)
+                Some(AttachMode::Syscall) => {
+                    self.rungs.contains(&AttachMode::Syscall)
+                        && self.by_events == (way.kind == ProgramType::Tracepoint)
                 }
                 Some(rung) => self.rungs.contains(&rung),
             };
@@ -205,7 +205,7 @@ impl LoadError {
 
 impl Probes {
     /// Loads and attaches the best programs that this kernel takes for what is `wanted`, and has them prove themselves.
-    pub fn attach(wanted: Wanted) -> Result<(Self, Rings), LoadError> {
+    pub fn attach(wanted: Wanted) -> Result<(Self, Maps), LoadError> {
         let raw = fs::read(BTF_PATH).with_context(|| format!("read {BTF_PATH}"))?;
         let types = Types::parse(&raw).context("index the kernel's BTF")?;
         let btf = Btf::parse(&raw, Endianness::default()).context("parse the kernel's BTF")?;
@@ -325,7 +325,7 @@ fn copies(ebpf: &Ebpf) -> io::Result<BTreeMap<&'static str, Vec<ProgramFd>>> {
 }
 
 /// What the hook called `name` is on.
-fn kind_of(hooks: &[HookReport], name: &str) -> Option<Kind> {
+fn kind_of(hooks: &[HookReport], name: &str) -> Option<ProgramType> {
     hooks.iter().find(|report| report.hook == name)?.kind
 }
 
@@ -366,7 +366,7 @@ impl Reasons {
         }
     }
 
-    fn report(&self, hook: &'static str, kind: Option<Kind>) -> HookReport {
+    fn report(&self, hook: &'static str, kind: Option<ProgramType>) -> HookReport {
         let of_hook = self.0.iter().filter(|(name, _)| *name == hook);
         HookReport {
             hook,
@@ -390,7 +390,7 @@ impl Loading<'_> {
         &self,
         attempt: Attempt,
         refused: &mut Reasons,
-    ) -> Result<(Probes, Rings), LoadError> {
+    ) -> Result<(Probes, Maps), LoadError> {
         if attempt.flavour == Flavour::Typed && !self.kernel.types.has_function(LOOP) {
             let reason = "needs bpf_loop, which this kernel lacks (Linux 5.17)";
             refused.give_up(&HOOKS, attempt, reason);
@@ -439,7 +439,7 @@ impl Loading<'_> {
             }
             hooks.push(report);
         }
-        let mut rings = Rings::take(&mut ebpf)?;
+        let mut rings = Maps::take(&mut ebpf)?;
         let probes = Probes {
             copies: copies(&ebpf).context("keep the programs at hand")?,
             ebpf,
@@ -483,7 +483,7 @@ impl Loading<'_> {
         hook: &Hook,
         attempt: Attempt,
         refused: &mut Reasons,
-    ) -> Option<Kind> {
+    ) -> Option<ProgramType> {
         for way in attempt.ways(hook) {
             match attach::attach(ebpf, self.kernel, way, self.preemption.reaches_programs()) {
                 Ok(probes) => {
@@ -500,7 +500,7 @@ impl Loading<'_> {
     fn load(&self, attempt: Attempt) -> Result<Ebpf, LoadError> {
         let Attempt { flavour, rungs, .. } = attempt;
         let features = Features {
-            kernel_vectors: rungs.contains(&Rung::Kprobe).into(),
+            kernel_vectors: rungs.contains(&AttachMode::Kprobe).into(),
             ..self.features
         };
         let syscalls = match self.wanted.payload || flavour == Flavour::Plain {

@@ -7,21 +7,21 @@ use aya::{
 };
 use inferprobe_ebpf::abi::{DROP_CPUS, DropReason, PROGRESS_SLOTS, ProcessEvent, ProgressSlot};
 
-use crate::bpf::mmap_array::Window;
+use crate::bpf::mmap_array::MmapArray;
 
 /// The maps that userspace reads and writes while the programs run.
-pub struct Rings {
+pub struct Maps {
     /// Records of exchanges.
     pub records: RingBuf<MapData>,
     /// Process events.
     pub processes: RingBuf<MapData>,
-    progresses: Window<[u64; 8]>,
-    drops: Window<u64>,
+    progresses: MmapArray<[u64; 8]>,
+    drops: MmapArray<u64>,
     watched: HashMap<MapData, u32, u8>,
     ports: Array<MapData, u64>,
 }
 
-impl Rings {
+impl Maps {
     /// Takes the maps out of a loaded object.
     pub fn take(ebpf: &mut Ebpf) -> Result<Self> {
         let mut map = |name: &str| {
@@ -31,9 +31,9 @@ impl Rings {
         Ok(Self {
             records: map("RECORDS")?.try_into().context("open map RECORDS")?,
             processes: map("PROCESSES")?.try_into().context("open map PROCESSES")?,
-            progresses: Window::open(map("PROGRESSES")?, PROGRESS_SLOTS)
+            progresses: MmapArray::open(map("PROGRESSES")?, PROGRESS_SLOTS)
                 .context("open map PROGRESSES")?,
-            drops: Window::open(map("DROPS")?, DROP_CPUS * DropReason::ALL.len())
+            drops: MmapArray::open(map("DROPS")?, DROP_CPUS * DropReason::ALL.len())
                 .context("open map DROPS")?,
             watched: map("WATCHED")?.try_into().context("open map WATCHED")?,
             ports: map("PORTS")?.try_into().context("open map PORTS")?,

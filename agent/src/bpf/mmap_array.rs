@@ -17,13 +17,13 @@ use memmap2::{MmapOptions, MmapRaw};
 
 /// The entries of an array map (`BPF_F_MMAPABLE`, 5.5), each a `T`; the kernel half writes them meanwhile.
 #[derive(Debug)]
-pub struct Window<T> {
+pub struct MmapArray<T> {
     memory: MmapRaw,
     entries: usize,
     _entry: PhantomData<T>,
 }
 
-impl<T: AnyBitPattern> Window<T> {
+impl<T: AnyBitPattern> MmapArray<T> {
     /// Maps the `entries` of an array map, whose values are as long as a `T`, in whole words.
     pub fn open(map: Map, entries: usize) -> Result<Self> {
         let Map::Array(map) = map else {

@@ -2,7 +2,7 @@
 //!
 //! The loader and its self-test both follow these. Does not depend on: the loader.
 
-use crate::bpf::attach_mode::Rung;
+use crate::bpf::attach_mode::AttachMode;
 
 /// What the programs are to tell beside the times of requests.
 #[derive(Debug, Clone, Copy)]
@@ -12,5 +12,5 @@ pub struct Wanted {
     /// When connections were accepted.
     pub accept_wait: bool,
     /// The one kind of hook that may be used; `None`: the best that works, each.
-    pub rung: Option<Rung>,
+    pub rung: Option<AttachMode>,
 }

@@ -4,11 +4,11 @@
 
 use std::collections::BTreeMap;
 
-use crate::bpf::attach_mode::{HookReport, Kind};
+use crate::bpf::attach_mode::{HookReport, ProgramType};
 
 /// Value of the label `kind`.
-pub fn kind_name(kind: Option<Kind>) -> &'static str {
-    kind.map_or("none", Kind::name)
+pub fn kind_name(kind: Option<ProgramType>) -> &'static str {
+    kind.map_or("none", ProgramType::name)
 }
 
 /// One line: `readable,recv: tp_btf; send_start: none (tp_btf tcp_sendmsg_locked: no such tracepoint)`.
@@ -59,7 +59,11 @@ mod tests {
     use super::*;
     use crate::bpf::attach_mode::Refused;
 
-    fn report(hook: &'static str, kind: Option<Kind>, refused: &[(Kind, &str)]) -> HookReport {
+    fn report(
+        hook: &'static str,
+        kind: Option<ProgramType>,
+        refused: &[(ProgramType, &str)],
+    ) -> HookReport {
         HookReport {
             hook,
             kind,
@@ -77,9 +81,13 @@ mod tests {
     #[test]
     fn hooks_on_one_kind_stand_together() {
         let hooks = [
-            report("readable", Some(Kind::TpBtf), &[]),
-            report("recv", Some(Kind::Fentry), &[(Kind::TpBtf, "absent")]),
-            report("send", Some(Kind::TpBtf), &[]),
+            report("readable", Some(ProgramType::TpBtf), &[]),
+            report(
+                "recv",
+                Some(ProgramType::Fentry),
+                &[(ProgramType::TpBtf, "absent")],
+            ),
+            report("send", Some(ProgramType::TpBtf), &[]),
         ];
         assert_eq!(line(&hooks), "readable,send: tp_btf; recv: fentry");
         assert_eq!(line(&[]), "");
@@ -88,7 +96,7 @@ mod tests {
     #[test]
     fn a_lost_hook_says_why() {
         let lost = [
-            report("send_start", None, &[(Kind::TpBtf, "absent")]),
+            report("send_start", None, &[(ProgramType::TpBtf, "absent")]),
             report("sendfile", None, &[]),
         ];
         assert_eq!(
@@ -100,9 +108,9 @@ mod tests {
     #[test]
     fn targets_with_one_reason_are_named_once() {
         let refused = [
-            (Kind::TpBtf, "absent"),
-            (Kind::Fentry, "EPERM"),
-            (Kind::Fentry, "EPERM"),
+            (ProgramType::TpBtf, "absent"),
+            (ProgramType::Fentry, "EPERM"),
+            (ProgramType::Fentry, "EPERM"),
         ];
         assert_eq!(
             why(&report("recv", None, &refused)),

@@ -12,7 +12,7 @@ use inferprobe_ebpf::{
     view::RecordView,
 };
 
-use crate::bpf::{maps::Rings, options::Wanted};
+use crate::bpf::{maps::Maps, options::Wanted};
 
 const REQUEST: &[u8] = b"GET /inferprobe-self-test HTTP/1.1\r\n\r\n";
 const ANSWER: &[u8] = b"HTTP/1.1 204 No Content\r\n\r\n";
@@ -29,7 +29,7 @@ pub struct Seen {
 
 /// Exchanges a request with itself and requires its true record back, with all that is `wanted`; this process's id, as
 /// the kernel's records have it.
-pub fn run(rings: &mut Rings, seen: Seen, wanted: Wanted) -> Result<u32> {
+pub fn run(rings: &mut Maps, seen: Seen, wanted: Wanted) -> Result<u32> {
     // The port is known to the listener before it is watched, so a second, watched listener takes the exchange.
     let port = TcpListener::bind(("127.0.0.1", 0))
         .and_then(|free| free.local_addr())
@@ -63,7 +63,7 @@ fn exchange(port: u16) -> Result<u16> {
     Ok(peer.port())
 }
 
-fn await_record(rings: &mut Rings, port: u16) -> Result<Found> {
+fn await_record(rings: &mut Maps, port: u16) -> Result<Found> {
     let end = Instant::now() + DEADLINE;
     let mut accepted = None;
     while Instant::now() < end {
@@ -144,7 +144,7 @@ fn check(found: &Found, peer_port: u16, seen: Seen, wanted: Wanted) -> Result<()
     Ok(())
 }
 
-fn drain(rings: &mut Rings) {
+fn drain(rings: &mut Maps) {
     while rings.records.next().is_some() {}
     while rings.processes.next().is_some() {}
 }

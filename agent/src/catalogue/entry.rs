@@ -32,7 +32,7 @@ pub struct FileServer {
     model_options: Option<Vec<String>>,
     model_pattern: Option<String>,
     decodes_first: Option<bool>,
-    rest: Option<Rest>,
+    rest: Option<Fallback>,
     inference: Option<Vec<String>>,
     inference_by_body: Option<Vec<String>>,
     admin: Option<Vec<String>>,
@@ -66,7 +66,7 @@ pub struct FileGuess {
 /// What a request is for that no pattern of the entry fits.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "lowercase")]
-pub enum Rest {
+pub enum Fallback {
     /// About the server.
     Admin,
     /// What the rules for unknown servers say.
@@ -82,7 +82,7 @@ pub enum Role {
     /// It does the work for a server of TorchServe's kind, which hands requests on to it in frames.
     Worker,
     /// It takes requests from other processes of the server alone.
-    Inner,
+    Internal,
 }
 
 /// A server that can be recognised.
@@ -91,7 +91,7 @@ pub struct Entry {
     /// Label `server`.
     pub name: String,
     /// Whether it hands requests on to workers that are recognised too.
-    pub hands_on: bool,
+    pub is_frontend: bool,
     /// Whether all that its processes start serves itself alone.
     pub inner_children: bool,
     /// Whether it is asked on unix sockets by itself alone.
@@ -101,7 +101,7 @@ pub struct Entry {
     /// Whether it decodes a path before it splits it, as TorchServe does.
     pub decodes_first: bool,
     /// What is for what no rule says.
-    pub rest: Rest,
+    pub rest: Fallback,
     /// What its paths are for.
     pub rules: Rules,
     /// Patterns of its processes, by what they do; the first that fits counts.
@@ -172,7 +172,7 @@ impl FileServer {
         let mut processes = Vec::new();
         for (key, role, patterns) in [
             ("server.worker_process", Role::Worker, &self.worker_process),
-            ("server.inner_process", Role::Inner, &self.inner_process),
+            ("server.inner_process", Role::Internal, &self.inner_process),
             ("server.process", Role::Server, &self.process),
         ] {
             if let Some(patterns) = patterns {
@@ -197,7 +197,7 @@ impl FileServer {
         };
         let mut rules = Rules::default();
         for (key, purpose, by_body, patterns) in [
-            ("server.inner", Purpose::Inner, false, &self.inner),
+            ("server.inner", Purpose::Internal, false, &self.inner),
             ("server.admin", Purpose::Admin, false, &self.admin),
             (
                 "server.inference_by_body",
@@ -220,7 +220,7 @@ impl FileServer {
             )?;
         }
         for (key, purpose, patterns) in [
-            ("server.grpc_inner", Purpose::Inner, &self.grpc_inner),
+            ("server.grpc_inner", Purpose::Internal, &self.grpc_inner),
             (
                 "server.grpc_inference",
                 Purpose::Inference,
@@ -232,7 +232,7 @@ impl FileServer {
         }
         Ok(Entry {
             name: self.name,
-            hands_on: self.worker_process.is_some(),
+            is_frontend: self.worker_process.is_some(),
             inner_children: self.inner_children.unwrap_or_default(),
             inner_unix: self.inner_unix.unwrap_or_default(),
             spawned: self.spawned.unwrap_or_default(),
@@ -263,7 +263,7 @@ impl FileGuess {
             false,
             &self.inference,
         )?;
-        rules.add_calls("guess.grpc_inner", Purpose::Inner, &self.grpc_inner)?;
+        rules.add_calls("guess.grpc_inner", Purpose::Internal, &self.grpc_inner)?;
         rules.add_calls("guess.grpc_admin", Purpose::Admin, &self.grpc_admin)?;
         Ok(rules.in_order())
     }
@@ -423,7 +423,7 @@ mod tests {
     #[test]
     fn an_entry_takes_from_its_like_what_it_does_not_say() {
         let entry = read("name = \"a\"\nprocess = [\"a\"]\nlike = \"base\"").unwrap();
-        assert_eq!((entry.name.as_str(), entry.rest), ("a", Rest::Admin));
+        assert_eq!((entry.name.as_str(), entry.rest), ("a", Fallback::Admin));
         assert_eq!(entry.rules.paths.len(), 1);
         let entry =
             read("name = \"a\"\nprocess = [\"a\"]\nlike = \"base\"\ninference = []").unwrap();

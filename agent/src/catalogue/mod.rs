@@ -15,8 +15,8 @@ use std::sync::Arc;
 use crate::{
     catalogue::{
         command::CommandLine,
-        entry::{Entry, FileCatalogue, FileServer, Rest, Role, Rules},
-        path::Asked,
+        entry::{Entry, Fallback, FileCatalogue, FileServer, Role, Rules},
+        path::PathQuery,
         route::{Purpose, Route},
     },
     protocol::{
@@ -39,7 +39,7 @@ pub struct Catalogue {
 
 /// A request, as far as its purpose depends on it.
 #[derive(Debug, Clone, Copy)]
-pub struct Question<'a> {
+pub struct RequestInfo<'a> {
     /// Method of HTTP.
     pub method: &'a str,
     /// Request target; of gRPC, the path of the call.
@@ -83,9 +83,9 @@ impl Catalogue {
     }
 
     /// What a request is for, and the model that it names; `entry` is the server's, where it was recognised.
-    pub fn route(&self, entry: Option<&Entry>, asked: Question<'_>) -> Route {
+    pub fn route(&self, entry: Option<&Entry>, asked: RequestInfo<'_>) -> Route {
         if asked.on_unix && entry.is_some_and(|entry| entry.inner_unix) {
-            return Route::of(Purpose::Inner);
+            return Route::of(Purpose::Internal);
         }
         let call = match asked.target {
             // Of a connection that is older than the watch: it may be an inference.
@@ -104,12 +104,12 @@ impl Catalogue {
                 }
             }
             // A call that was cut off before anything else of it told that it is one.
-            Some(Purpose::Inner) => Route::of(Purpose::Inner),
+            Some(Purpose::Internal) => Route::of(Purpose::Internal),
             _ => self.route_of_path(entry, asked),
         }
     }
 
-    fn route_of_path(&self, entry: Option<&Entry>, asked: Question<'_>) -> Route {
+    fn route_of_path(&self, entry: Option<&Entry>, asked: RequestInfo<'_>) -> Route {
         let decodes_first = entry.is_some_and(|entry| entry.decodes_first);
         let is_never = match decodes_first {
             true => asked.method == "OPTIONS",
@@ -125,7 +125,7 @@ impl Catalogue {
         let Some(segments) = segments else {
             return Route::of(Purpose::Admin);
         };
-        let request = Asked {
+        let request = PathQuery {
             method: asked.method,
             segments: &segments,
             target: asked.target,
@@ -134,7 +134,7 @@ impl Catalogue {
         if let Some(route) = by_entry {
             return route;
         }
-        if entry.is_some_and(|entry| entry.rest == Rest::Admin) {
+        if entry.is_some_and(|entry| entry.rest == Fallback::Admin) {
             return Route::of(Purpose::Admin);
         }
         self.guess
@@ -150,7 +150,7 @@ impl Catalogue {
                 let mut calls = self.entries.iter().flat_map(|entry| &entry.rules.calls);
                 calls.any(|(purpose, pattern)| *purpose == wanted && pattern.fits(path))
             };
-            [Purpose::Inner, Purpose::Inference, Purpose::Admin]
+            [Purpose::Internal, Purpose::Inference, Purpose::Admin]
                 .into_iter()
                 .find(|wanted| found(*wanted))
         };
@@ -158,15 +158,15 @@ impl Catalogue {
             .or_else(of_any)
             .or_else(|| self.guess.purpose_of_call(path))
             .unwrap_or(match entry.map(|entry| entry.rest) {
-                Some(Rest::Admin) => Purpose::Admin,
-                Some(Rest::Guess) | None => Purpose::Inference,
+                Some(Fallback::Admin) => Purpose::Admin,
+                Some(Fallback::Guess) | None => Purpose::Inference,
             })
     }
 }
 
 impl Rules {
     /// What the first pattern that fits says.
-    fn route(&self, request: Asked<'_>, named: Option<&ModelName>) -> Option<Route> {
+    fn route(&self, request: PathQuery<'_>, named: Option<&ModelName>) -> Option<Route> {
         self.paths.iter().find_map(|rule| {
             let found = rule.pattern.find(request)?;
             let in_body = || {

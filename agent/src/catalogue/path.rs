@@ -45,7 +45,7 @@ pub struct Found {
 
 /// A request as patterns see it.
 #[derive(Debug, Clone, Copy)]
-pub struct Asked<'a> {
+pub struct PathQuery<'a> {
     /// Method.
     pub method: &'a str,
     /// Decoded segments of the path.
@@ -115,7 +115,7 @@ impl PathPattern {
     }
 
     /// What it finds in a request; `None` if it does not fit.
-    pub fn find(&self, asked: Asked<'_>) -> Option<Found> {
+    pub fn find(&self, asked: PathQuery<'_>) -> Option<Found> {
         // Most patterns do not fit, and most of those by their length.
         if self.rest.is_none() && self.segments.len() != asked.segments.len() {
             return None;
@@ -238,7 +238,7 @@ mod tests {
         target: &str,
     ) -> Option<(Option<String>, Option<String>)> {
         let segments = crate::protocol::target::segments_of(target);
-        let asked = Asked {
+        let asked = PathQuery {
             method,
             segments: &segments,
             target,

@@ -30,5 +30,5 @@ pub enum Purpose {
     /// Health, metrics, management: counts in `Requests2XX` and its like, and apart from inference.
     Admin,
     /// Between processes of one server: a request of its own counts it already.
-    Inner,
+    Internal,
 }

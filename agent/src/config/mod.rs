@@ -18,7 +18,7 @@ use std::{
 use serde::Deserialize;
 
 use crate::{
-    bpf::attach_mode::{Rung, UnknownRung},
+    bpf::attach_mode::{AttachMode, UnknownAttachMode},
     catalogue::{Catalogue, entry::FileServer},
     cli::ServeArgs,
     discovery::watch::{Target, Watch},
@@ -48,7 +48,7 @@ pub struct Config {
     /// Whether to measure how long connections wait to be accepted.
     pub accept_wait: bool,
     /// The one kind of hook that the probes are held to.
-    pub rung: Option<Rung>,
+    pub rung: Option<AttachMode>,
     /// File that takes one JSON line per finished request.
     pub request_log: Option<PathBuf>,
     /// Whether to start the example server when nothing else is there.
@@ -195,10 +195,10 @@ fn join(
 }
 
 /// Checks the value of `--rung`.
-pub(crate) fn parse_rung(value: &str) -> Result<Rung, UsageError> {
+pub(crate) fn parse_rung(value: &str) -> Result<AttachMode, UsageError> {
     value
         .parse()
-        .map_err(|err: UnknownRung| UsageError::Invalid {
+        .map_err(|err: UnknownAttachMode| UsageError::Invalid {
             name: "--rung".into(),
             value: value.into(),
             reason: err.to_string(),

@@ -4,10 +4,10 @@
 
 use crate::{
     bpf::{
-        attach_mode::{HookReport, Kind, Rung},
+        attach_mode::{AttachMode, HookReport, ProgramType},
         preemption::Preemption,
     },
-    doctor::finding::{Loss, Weight, remedy},
+    doctor::finding::{Finding, Severity, remedy},
     metrics::families,
 };
 
@@ -15,25 +15,25 @@ use crate::{
 pub(crate) fn findings(
     hooks: &[HookReport],
     preemption: Preemption,
-    rung: Option<Rung>,
-) -> Vec<Loss> {
+    rung: Option<AttachMode>,
+) -> Vec<Finding> {
     let recv = hooks.iter().find(|report| report.hook == "recv");
     let kind = recv.and_then(|report| report.kind);
-    let by_kprobes = kind == Some(Kind::Kprobe);
-    if !by_kprobes && !matches!(kind, Some(Kind::RawTp | Kind::Tracepoint)) {
+    let by_kprobes = kind == Some(ProgramType::Kprobe);
+    if !by_kprobes && !matches!(kind, Some(ProgramType::RawTp | ProgramType::Tracepoint)) {
         return Vec::new();
     }
     let better = |otherwise: &str| remedy(rung, || otherwise.to_owned());
     let newer = "run on Linux 5.17 or later, x86-64, or 6.12 or later, arm64";
-    let mut losses = vec![Loss {
-        weight: Weight::Some,
+    let mut losses = vec![Finding {
+        severity: Severity::Some,
         what: "requests on watched connections beyond 4096 at a time".into(),
         why: "without typed programs the state of connections lies in a table".into(),
         remedy: better(newer),
     }];
     if by_kprobes {
-        losses.push(Loss {
-            weight: Weight::Some,
+        losses.push(Finding {
+            severity: Severity::Some,
             what: format!(
                 "{} of a request that arrives while another kprobe runs on the same CPU: unknown, or that of its next \
                  segment",
@@ -45,11 +45,11 @@ pub(crate) fn findings(
     }
     if preemption.reaches_programs() {
         let within = match kind {
-            Some(Kind::RawTp) => "such a program",
+            Some(ProgramType::RawTp) => "such a program",
             _ => "a call of bpf(2)",
         };
-        losses.push(Loss {
-            weight: Weight::Some,
+        losses.push(Finding {
+            severity: Severity::Some,
             what: format!(
                 "now and then a request: {} counts what it comes from",
                 families::HOOK_SKIPPED.name
@@ -68,7 +68,7 @@ pub(crate) fn findings(
 mod tests {
     use super::*;
 
-    fn on(kind: Kind) -> [HookReport; 1] {
+    fn on(kind: ProgramType) -> [HookReport; 1] {
         [HookReport {
             hook: "recv",
             kind: Some(kind),
@@ -78,22 +78,26 @@ mod tests {
 
     #[test]
     fn typed_programs_keep_everything() {
-        for kind in [Kind::TpBtf, Kind::Fentry] {
+        for kind in [ProgramType::TpBtf, ProgramType::Fentry] {
             assert_eq!(findings(&on(kind), Preemption::Full, None), []);
         }
     }
 
     #[test]
     fn kprobes_lose_more_where_a_task_may_lose_its_cpu() {
-        let count = |preemption| findings(&on(Kind::Kprobe), preemption, None).len();
+        let count = |preemption| findings(&on(ProgramType::Kprobe), preemption, None).len();
         assert_eq!((count(Preemption::None), count(Preemption::Lazy)), (2, 3));
-        let why = &findings(&on(Kind::RawTp), Preemption::Lazy, None)[1].why;
+        let why = &findings(&on(ProgramType::RawTp), Preemption::Lazy, None)[1].why;
         assert!(why.ends_with("within such a program"), "{why}");
     }
 
     #[test]
     fn what_a_forced_rung_loses_comes_back_without_it() {
-        let losses = findings(&on(Kind::Kprobe), Preemption::Lazy, Some(Rung::Kprobe));
+        let losses = findings(
+            &on(ProgramType::Kprobe),
+            Preemption::Lazy,
+            Some(AttachMode::Kprobe),
+        );
         assert!(losses.iter().all(|loss| loss.remedy == "leave --rung out"));
     }
 }

@@ -15,14 +15,14 @@ use crate::{
             processes::{PidNamespace, UserNamespace},
             security::Lockdown,
         },
-        finding::{Loss, OLDER_LISTENERS, Weight},
+        finding::{Finding, OLDER_LISTENERS, Severity},
         missing_hooks,
     },
     metrics::families,
 };
 
 /// Every loss that follows from `facts`, the heaviest first.
-pub(crate) fn findings(facts: &Facts) -> Vec<Loss> {
+pub(crate) fn findings(facts: &Facts) -> Vec<Finding> {
     let Facts {
         rung,
         host,
@@ -32,7 +32,10 @@ pub(crate) fn findings(facts: &Facts) -> Vec<Loss> {
     let mut losses = of_probes(host, probing);
     losses.extend(of_capabilities(host));
     losses.extend(of_processes(host));
-    if losses.iter().all(|loss| loss.weight != Weight::Everything) {
+    if losses
+        .iter()
+        .all(|loss| loss.severity != Severity::Everything)
+    {
         losses.extend(missing_hooks::findings(&probing.hooks, *rung));
         losses.extend(degraded_hooks::findings(
             &probing.hooks,
@@ -42,14 +45,14 @@ pub(crate) fn findings(facts: &Facts) -> Vec<Loss> {
     }
     losses.extend(of_gpus(gpus));
     losses.extend(of_tracefs(host.tracefs));
-    losses.sort_by_key(|loss| loss.weight);
+    losses.sort_by_key(|loss| loss.severity);
     losses
 }
 
 /// Each thing that keeps the probes from being attached; nothing if they are, and tell the truth.
-fn of_probes(host: &Host, probing: &Probing) -> Vec<Loss> {
-    let every_request = |why: String, remedy: &str| Loss {
-        weight: Weight::Everything,
+fn of_probes(host: &Host, probing: &Probing) -> Vec<Finding> {
+    let every_request = |why: String, remedy: &str| Finding {
+        severity: Severity::Everything,
         what: "every figure of requests, models and workers; those of host and GPUs stay".into(),
         why,
         remedy: remedy.into(),
@@ -62,7 +65,7 @@ fn of_probes(host: &Host, probing: &Probing) -> Vec<Loss> {
     let Some(refusal) = &probing.refusal else {
         return Vec::new();
     };
-    let mut losses: Vec<Loss> = missing(
+    let mut losses: Vec<Finding> = missing(
         host.capabilities,
         &[Capability::BPF, Capability::PERFMON],
         Capability::SYS_ADMIN,
@@ -123,7 +126,7 @@ fn missing(held: Capabilities, wanted: &[Capability], instead: Capability) -> Ve
 }
 
 /// What procfs keeps back of other users' processes.
-fn of_capabilities(host: &Host) -> Option<Loss> {
+fn of_capabilities(host: &Host) -> Option<Finding> {
     let held = host.capabilities;
     let mut lacking = missing(held, &[Capability::SYS_PTRACE], Capability::SYS_PTRACE);
     lacking.extend(missing(
@@ -151,14 +154,14 @@ fn of_capabilities(host: &Host) -> Option<Loss> {
         names.join(" and ")
     );
     Some(match hides {
-        None => Loss {
-            weight: Weight::Some,
+        None => Finding {
+            severity: Severity::Some,
             what: models,
             why,
             remedy,
         },
-        Some(hidepid) => Loss {
-            weight: Weight::Some,
+        Some(hidepid) => Finding {
+            severity: Severity::Some,
             what: "every server of other users that is not watched by its port: it is not found"
                 .into(),
             why: format!("{why}, and /proc is mounted with hidepid={hidepid}"),
@@ -167,7 +170,7 @@ fn of_capabilities(host: &Host) -> Option<Loss> {
     })
 }
 
-fn of_processes(host: &Host) -> Option<Loss> {
+fn of_processes(host: &Host) -> Option<Finding> {
     let what = match host.pid_namespace {
         PidNamespace::Host => return None,
         PidNamespace::NestedWithOuterProc => OLDER_LISTENERS,
@@ -185,15 +188,15 @@ fn of_processes(host: &Host) -> Option<Loss> {
         PidNamespace::Unknown => "mount procfs on /proc",
         _ => "run in the host's pid namespace (docker run --pid=host; Kubernetes: hostPID: true)",
     };
-    Some(Loss {
-        weight: Weight::Some,
+    Some(Finding {
+        severity: Severity::Some,
         what: what.into(),
         why: why.into(),
         remedy: remedy.into(),
     })
 }
 
-fn of_gpus(gpus: &Gpus) -> Option<Loss> {
+fn of_gpus(gpus: &Gpus) -> Option<Finding> {
     let all = [
         families::GPU_UTILIZATION.name,
         families::GPU_MEMORY_UTILIZATION.name,
@@ -201,8 +204,8 @@ fn of_gpus(gpus: &Gpus) -> Option<Loss> {
     ]
     .join(", ");
     match &gpus.nvml {
-        Nvml::Unusable { reason } if gpus.present || gpus.expected => Some(Loss {
-            weight: Weight::Some,
+        Nvml::Unusable { reason } if gpus.present || gpus.expected => Some(Finding {
+            severity: Severity::Some,
             what: all,
             why: format!("NVML cannot be used: {reason}"),
             remedy: match gpus.expected {
@@ -214,8 +217,8 @@ fn of_gpus(gpus: &Gpus) -> Option<Loss> {
             }
             .into(),
         }),
-        Nvml::Loaded { refused, .. } if !refused.is_empty() => Some(Loss {
-            weight: Weight::Some,
+        Nvml::Loaded { refused, .. } if !refused.is_empty() => Some(Finding {
+            severity: Severity::Some,
             what: format!("{all} of some GPUs"),
             why: refused.join(", "),
             remedy: "see what nvidia-smi says of them".into(),
@@ -224,7 +227,7 @@ fn of_gpus(gpus: &Gpus) -> Option<Loss> {
     }
 }
 
-fn of_tracefs(tracefs: Tracefs) -> Option<Loss> {
+fn of_tracefs(tracefs: Tracefs) -> Option<Finding> {
     let (why, remedy) = match tracefs {
         Tracefs::Usable => return None,
         Tracefs::Forbidden => (
@@ -240,8 +243,8 @@ fn of_tracefs(tracefs: Tracefs) -> Option<Loss> {
             "mount -t tracefs tracefs /sys/kernel/tracing",
         ),
     };
-    Some(Loss {
-        weight: Weight::Option,
+    Some(Finding {
+        severity: Severity::Option,
         what: format!(
             "{}: --accept-wait cannot be given",
             families::ACCEPT_WAIT.name

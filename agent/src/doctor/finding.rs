@@ -4,13 +4,13 @@
 
 use serde::Serialize;
 
-use crate::bpf::attach_mode::Rung;
+use crate::bpf::attach_mode::AttachMode;
 
 /// Something that will be missing.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
-pub struct Loss {
+pub struct Finding {
     /// How much it is.
-    pub weight: Weight,
+    pub severity: Severity,
     /// What it is, in terms of the metrics.
     pub what: String,
     /// What is in the way.
@@ -22,7 +22,7 @@ pub struct Loss {
 /// How much is lost.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize)]
 #[serde(rename_all = "snake_case")]
-pub enum Weight {
+pub enum Severity {
     /// Every request.
     Everything,
     /// Some figures, or those of some servers.
@@ -36,7 +36,7 @@ pub(super) const OLDER_LISTENERS: &str = "queue and duration of the first reques
                                           is older than the agent, and HTTP/2 connections of such a listener";
 
 /// What brings back what a rung loses: to leave the option out that holds the hooks to it, or else what `otherwise` says.
-pub(super) fn remedy(rung: Option<Rung>, otherwise: impl FnOnce() -> String) -> String {
+pub(super) fn remedy(rung: Option<AttachMode>, otherwise: impl FnOnce() -> String) -> String {
     match rung {
         Some(_) => "leave --rung out".into(),
         None => otherwise(),

@@ -5,19 +5,19 @@
 use crate::{
     bpf::{
         attach::NOT_PERMITTED,
-        attach_mode::{HookReport, Kind, Rung},
+        attach_mode::{AttachMode, HookReport, ProgramType},
     },
-    doctor::finding::{Loss, OLDER_LISTENERS, Weight, remedy},
+    doctor::finding::{Finding, OLDER_LISTENERS, Severity, remedy},
     metrics::families,
 };
 
 /// A loss for each hook that is on nothing; `rung` is the one kind that they were held to.
-pub(crate) fn findings(hooks: &[HookReport], rung: Option<Rung>) -> Vec<Loss> {
+pub(crate) fn findings(hooks: &[HookReport], rung: Option<AttachMode>) -> Vec<Finding> {
     let lost = hooks.iter().filter(|report| report.kind.is_none());
     lost.map(|report| {
         let (what, since) = told_by(report.hook);
-        Loss {
-            weight: Weight::Some,
+        Finding {
+            severity: Severity::Some,
             what,
             why: format!("hook {} is on nothing", report.hook),
             remedy: remedy(rung, || match since {
@@ -37,7 +37,7 @@ fn is_forbidden(report: &HookReport) -> bool {
     let kprobes = report
         .refused
         .iter()
-        .filter(|refused| refused.kind == Kind::Kprobe);
+        .filter(|refused| refused.kind == ProgramType::Kprobe);
     kprobes.map(|refused| &refused.reason).any(|reason| {
         reason == NOT_PERMITTED || reason.contains("run as root") || reason.contains("cannot write")
     })
@@ -133,7 +133,7 @@ mod tests {
             hook,
             kind: None,
             refused: vec![Refused {
-                kind: Kind::TpBtf,
+                kind: ProgramType::TpBtf,
                 target: "somewhere",
                 reason: "no such tracepoint".into(),
             }],
@@ -143,14 +143,14 @@ mod tests {
     #[test]
     fn only_hooks_on_nothing_are_losses() {
         let attached = HookReport {
-            kind: Some(Kind::Fentry),
+            kind: Some(ProgramType::Fentry),
             ..lost("recv")
         };
         let losses = findings(&[attached, lost("readable")], None);
         let [loss] = &losses[..] else {
             panic!("{losses:?}");
         };
-        assert_eq!(loss.weight, Weight::Some);
+        assert_eq!(loss.severity, Severity::Some);
         assert!(loss.what.contains("inferprobe_request_queue_seconds"));
         assert_eq!(loss.why, "hook readable is on nothing");
         assert_eq!(loss.remedy, "run on Linux 6.3 or later");
@@ -160,7 +160,7 @@ mod tests {
     fn a_kprobe_that_only_root_may_have_is_a_remedy() {
         let mut report = lost("readable");
         report.refused.push(Refused {
-            kind: Kind::Kprobe,
+            kind: ProgramType::Kprobe,
             target: "sock_def_readable",
             reason: NOT_PERMITTED.into(),
         });
@@ -173,7 +173,7 @@ mod tests {
 
     #[test]
     fn what_a_forced_rung_loses_comes_back_without_it() {
-        let losses = findings(&[lost("send_start")], Some(Rung::Syscall));
+        let losses = findings(&[lost("send_start")], Some(AttachMode::Syscall));
         assert_eq!(losses[0].remedy, "leave --rung out");
     }
 

@@ -13,7 +13,7 @@ pub mod report;
 use std::path::PathBuf;
 
 use crate::{
-    bpf::attach_mode::Rung,
+    bpf::attach_mode::AttachMode,
     cli::DoctorArgs,
     config::parse_rung,
     doctor::{
@@ -28,7 +28,7 @@ use crate::{
 pub struct Options {
     json: bool,
     nvml_library: Option<PathBuf>,
-    rung: Option<Rung>,
+    rung: Option<AttachMode>,
 }
 
 impl Options {

@@ -13,7 +13,7 @@ use crate::{
             host::{Host, RingBuffer},
             probing::SelfTest,
         },
-        finding::Weight,
+        finding::Severity,
         report::Report,
     },
 };
@@ -77,10 +77,10 @@ pub(crate) fn table(report: &Report) -> String {
         row(&mut text, "nothing", VALUE, "");
     }
     for loss in &report.missing {
-        let label = match loss.weight {
-            Weight::Everything => "all",
-            Weight::Some => "some",
-            Weight::Option => "option",
+        let label = match loss.severity {
+            Severity::Everything => "all",
+            Severity::Some => "some",
+            Severity::Option => "option",
         };
         row(&mut text, label, LOSS, &loss.what);
         row(&mut text, "  why", LOSS, &loss.why);

@@ -9,7 +9,7 @@ use serde::Serialize;
 use crate::doctor::{
     diagnosis,
     facts::Facts,
-    finding::{Loss, Weight},
+    finding::{Finding, Severity},
 };
 
 /// Facts and what follows from them.
@@ -21,7 +21,7 @@ pub struct Report {
     #[serde(flatten)]
     pub facts: Facts,
     /// What will be missing from the metrics, the heaviest first.
-    pub missing: Vec<Loss>,
+    pub missing: Vec<Finding>,
     /// What it comes to.
     pub outcome: Outcome,
 }
@@ -39,11 +39,11 @@ pub enum Outcome {
 }
 
 impl Outcome {
-    fn of(losses: &[Loss]) -> Self {
-        match losses.iter().map(|loss| loss.weight).min() {
-            Some(Weight::Everything) => Self::Nothing,
-            Some(Weight::Some) => Self::Some,
-            Some(Weight::Option) | None => Self::All,
+    fn of(losses: &[Finding]) -> Self {
+        match losses.iter().map(|loss| loss.severity).min() {
+            Some(Severity::Everything) => Self::Nothing,
+            Some(Severity::Some) => Self::Some,
+            Some(Severity::Option) | None => Self::All,
         }
     }
 

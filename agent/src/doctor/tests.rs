@@ -3,7 +3,7 @@
 use super::*;
 use crate::{
     bpf::{
-        attach_mode::{HookReport, Kind, Refused},
+        attach_mode::{HookReport, ProgramType, Refused},
         capabilities::{Capabilities, Capability},
         preemption::Preemption,
     },
@@ -17,7 +17,7 @@ use crate::{
             processes::{PidNamespace, UserNamespace},
             security::{Jit, Lockdown, Unprivileged},
         },
-        finding::Weight,
+        finding::Severity,
         report::{Outcome, Report},
     },
 };
@@ -57,7 +57,7 @@ fn sound() -> Facts {
             refusal: None,
             hooks: vec![HookReport {
                 hook: "readable",
-                kind: Some(Kind::TpBtf),
+                kind: Some(ProgramType::TpBtf),
                 refused: Vec::new(),
             }],
             self_test: SelfTest::Passed,
@@ -86,11 +86,15 @@ fn report(spoil: impl FnOnce(&mut Facts)) -> Report {
     Report::conclude(facts)
 }
 
-fn assert_loss(report: &Report, outcome: Outcome, weight: Weight, parts: [&str; 3]) {
+fn assert_loss(report: &Report, outcome: Outcome, severity: Severity, parts: [&str; 3]) {
     let [loss] = &report.missing[..] else {
         panic!("{:#?}", report.missing);
     };
-    assert_eq!((report.outcome, loss.weight), (outcome, weight), "{loss:?}");
+    assert_eq!(
+        (report.outcome, loss.severity),
+        (outcome, severity),
+        "{loss:?}"
+    );
     for (text, part) in [&loss.what, &loss.why, &loss.remedy].into_iter().zip(parts) {
         assert!(text.contains(part), "{text:?} lacks {part:?}");
     }
@@ -128,7 +132,7 @@ fn each_missing_capability_is_named_by_itself() {
 fn what_keeps_the_probes_away_is_named() {
     let everything = |report: &Report, why: &str, remedy: &str| {
         let parts = ["every figure of requests", why, remedy];
-        assert_loss(report, Outcome::Nothing, Weight::Everything, parts);
+        assert_loss(report, Outcome::Nothing, Severity::Everything, parts);
     };
     let locked = report(|facts| {
         facts.host.lockdown = Some(Lockdown::Confidentiality);
@@ -169,7 +173,7 @@ fn a_lost_hook_is_some_loss() {
             hook: "send_start",
             kind: None,
             refused: vec![Refused {
-                kind: Kind::TpBtf,
+                kind: ProgramType::TpBtf,
                 target: "tcp_sendmsg_locked",
                 reason: "absent".into(),
             }],
@@ -180,7 +184,7 @@ fn a_lost_hook_is_some_loss() {
         "send_start",
         "Linux 6.16",
     ];
-    assert_loss(&report, Outcome::Some, Weight::Some, parts);
+    assert_loss(&report, Outcome::Some, Severity::Some, parts);
     assert_eq!(report.outcome.exit_code(), 1);
 }
 
@@ -210,7 +214,7 @@ fn processes_of_other_users_may_be_out_of_sight() {
         "CAP_SYS_PTRACE and CAP_DAC_READ_SEARCH are missing",
         "CAP_SYS_PTRACE and CAP_DAC_READ_SEARCH",
     ];
-    assert_loss(&unlooked, Outcome::Some, Weight::Some, parts);
+    assert_loss(&unlooked, Outcome::Some, Severity::Some, parts);
     let hidden = report(|facts| {
         facts.host.capabilities = without(&[ptrace]);
         facts.host.hidepid = Some("invisible".into());
@@ -220,7 +224,7 @@ fn processes_of_other_users_may_be_out_of_sight() {
         "hidepid=invisible",
         "hidepid",
     ];
-    assert_loss(&hidden, Outcome::Some, Weight::Some, parts);
+    assert_loss(&hidden, Outcome::Some, Severity::Some, parts);
     let seen = report(|facts| {
         facts.host.capabilities = without(&[read]);
         facts.host.hidepid = Some("invisible".into());
@@ -236,7 +240,7 @@ fn a_nested_pid_namespace_hides_servers() {
     ] {
         let report = report(|facts| facts.host.pid_namespace = namespace);
         let parts = [what, "pid namespace", "--pid=host"];
-        assert_loss(&report, Outcome::Some, Weight::Some, parts);
+        assert_loss(&report, Outcome::Some, Severity::Some, parts);
     }
 }
 
@@ -251,7 +255,7 @@ fn gpus_count_only_where_there_should_be_some() {
             facts.gpus.expected = expected;
         });
         let parts = ["GPUUtilization", "no library", remedy];
-        assert_loss(&report, Outcome::Some, Weight::Some, parts);
+        assert_loss(&report, Outcome::Some, Severity::Some, parts);
     }
     let read = report(|facts| {
         facts.gpus.present = true;
@@ -268,7 +272,7 @@ fn gpus_count_only_where_there_should_be_some() {
         };
     });
     let parts = ["of some GPUs", "device 3: lost", "nvidia-smi"];
-    assert_loss(&refused, Outcome::Some, Weight::Some, parts);
+    assert_loss(&refused, Outcome::Some, Severity::Some, parts);
 }
 
 #[test]
@@ -280,7 +284,7 @@ fn what_only_an_option_needs_is_no_failure() {
     ] {
         let report = report(|facts| facts.host.tracefs = tracefs);
         let parts = ["--accept-wait", "trace", remedy];
-        assert_loss(&report, Outcome::All, Weight::Option, parts);
+        assert_loss(&report, Outcome::All, Severity::Option, parts);
         assert_eq!(report.outcome.exit_code(), 0);
     }
 }
@@ -292,8 +296,11 @@ fn the_heaviest_loss_stands_first() {
         facts.gpus.present = true;
         facts.probing = refused("no; yes");
     });
-    let weights: Vec<Weight> = report.missing.iter().map(|loss| loss.weight).collect();
-    assert_eq!(weights, [Weight::Everything, Weight::Some, Weight::Option]);
+    let severities: Vec<Severity> = report.missing.iter().map(|loss| loss.severity).collect();
+    assert_eq!(
+        severities,
+        [Severity::Everything, Severity::Some, Severity::Option]
+    );
 }
 
 #[test]
@@ -305,7 +312,7 @@ fn the_table_is_aligned_and_100_columns_wide() {
             hook: "send_start",
             kind: None,
             refused: vec![Refused {
-                kind: Kind::TpBtf,
+                kind: ProgramType::TpBtf,
                 target: "tcp_sendmsg_locked",
                 reason: "a reason with many words ".repeat(9),
             }],
@@ -333,7 +340,7 @@ fn the_table_is_aligned_and_100_columns_wide() {
 
 #[test]
 fn the_json_keys_are_stable() {
-    let report = report(|facts| facts.rung = Some(Rung::Tracepoint));
+    let report = report(|facts| facts.rung = Some(AttachMode::Tracepoint));
     let json = serde_json::to_value(&report).unwrap();
     let keys = |value: &serde_json::Value| -> Vec<String> {
         let object = value.as_object().unwrap();

@@ -27,7 +27,7 @@ use tracing::{debug, warn};
 
 use crate::{
     collectors::process::ProcessReader,
-    exporter::source::Pages,
+    exporter::source::MetricsSource,
     metrics::{Format, Metrics, Selection},
 };
 
@@ -77,7 +77,7 @@ impl Endpoint {
     }
 }
 
-impl Pages for Endpoint {
+impl MetricsSource for Endpoint {
     fn metrics(&self, selection: &Selection, format: Format) -> String {
         if let Some(process) = self.process.read() {
             self.metrics.set_process(process);
@@ -96,7 +96,7 @@ impl Pages for Endpoint {
 }
 
 /// Serves until `shutdown` completes, then finishes the answers under way and returns.
-pub async fn serve(listener: TcpListener, pages: Arc<impl Pages>, shutdown: impl Future) {
+pub async fn serve(listener: TcpListener, pages: Arc<impl MetricsSource>, shutdown: impl Future) {
     let mut connections = JoinSet::new();
     let mut by_age: VecDeque<AbortHandle> = VecDeque::new();
     let (closing, _) = watch::channel(());
@@ -136,7 +136,7 @@ pub async fn serve(listener: TcpListener, pages: Arc<impl Pages>, shutdown: impl
 /// Serves one connection until it ends; its errors are its own.
 async fn serve_connection(
     stream: TcpStream,
-    pages: Arc<impl Pages>,
+    pages: Arc<impl MetricsSource>,
     mut closing: watch::Receiver<()>,
 ) {
     let service = service_fn(move |request| {

@@ -13,13 +13,13 @@ use hyper::{
     },
 };
 
-use crate::exporter::{negotiate, query, source::Pages};
+use crate::exporter::{negotiate, query, source::MetricsSource};
 
 /// An answer with its body whole, so that hyper sets its length.
 pub(crate) type Answer = Response<Full<Bytes>>;
 
 /// The answer to a request; its body is not looked at.
-pub(crate) fn respond<B>(pages: &impl Pages, request: &Request<B>) -> Answer {
+pub(crate) fn respond<B>(pages: &impl MetricsSource, request: &Request<B>) -> Answer {
     let serve = match request.uri().path() {
         "/metrics" | "/metrics/" => metrics,
         "/healthz" => health,
@@ -48,7 +48,7 @@ pub(crate) fn respond<B>(pages: &impl Pages, request: &Request<B>) -> Answer {
     )
 }
 
-fn metrics(pages: &impl Pages, query: &str, headers: &HeaderMap) -> Answer {
+fn metrics(pages: &impl MetricsSource, query: &str, headers: &HeaderMap) -> Answer {
     let selection = match query::selection(query.as_bytes()) {
         Ok(selection) => selection,
         // TorchServe says 403 here, not 400.
@@ -73,7 +73,7 @@ fn metrics(pages: &impl Pages, query: &str, headers: &HeaderMap) -> Answer {
     answer
 }
 
-fn health(pages: &impl Pages, _query: &str, _headers: &HeaderMap) -> Answer {
+fn health(pages: &impl MetricsSource, _query: &str, _headers: &HeaderMap) -> Answer {
     let (status, text) = match pages.health() {
         Ok(text) => (StatusCode::OK, text),
         Err(text) => (StatusCode::SERVICE_UNAVAILABLE, text),

@@ -5,7 +5,7 @@
 use crate::metrics::{Format, Selection};
 
 /// What an endpoint serves under its two paths.
-pub trait Pages: Send + Sync + 'static {
+pub trait MetricsSource: Send + Sync + 'static {
     /// The text of `/metrics`.
     fn metrics(&self, selection: &Selection, format: Format) -> String;
 

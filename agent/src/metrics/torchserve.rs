@@ -12,7 +12,7 @@ use crate::{
         families,
         histogram::Histogram,
     },
-    observation::{GRPC_INTERNAL, Inner, Observation, Protocol},
+    observation::{GRPC_INTERNAL, Observation, Protocol, WorkerSide},
     torchserve::timing::{WorkEnd, WorkerTiming},
 };
 
@@ -63,16 +63,18 @@ impl Share {
         // Nothing is handed on to a worker without a model: a 404 of the frontend's own is no inference, and over gRPC
         // it is an INTERNAL (GRPCInferenceHandler.java).
         let names_no_model = match (inner, protocol) {
-            (Inner::Unseen, Protocol::Grpc(Some(grpc_status))) => *grpc_status == GRPC_INTERNAL,
+            (WorkerSide::NotObserved, Protocol::Grpc(Some(grpc_status))) => {
+                *grpc_status == GRPC_INTERNAL
+            }
             _ => *status == 404,
         };
         let share = match inner {
-            Inner::Worker(hop) => Self::of_worker(hop),
+            WorkerSide::Observed(hop) => Self::of_worker(hop),
             _ if !(200..=299).contains(status) => Self {
                 counts: !names_no_model,
                 ..Self::default()
             },
-            Inner::None => Self {
+            WorkerSide::NoWorker => Self {
                 counts: true,
                 latency_ns: stages.total_ns(),
                 queue_ns: stages.queue_ns,
@@ -80,7 +82,7 @@ impl Share {
                 handler_ns: stages.handler_ns,
                 prediction_ns: stages.handler_ns,
             },
-            Inner::Unseen => Self {
+            WorkerSide::NotObserved => Self {
                 counts: true,
                 latency_ns: stages.handler_ns,
                 ..Self::default()
@@ -88,7 +90,7 @@ impl Share {
         };
         match (inner, protocol) {
             // TorchServe adds no sums for gRPC (GRPCJob.java).
-            (Inner::Worker(_) | Inner::Unseen, Protocol::Grpc(_)) => Self {
+            (WorkerSide::Observed(_) | WorkerSide::NotObserved, Protocol::Grpc(_)) => Self {
                 latency_ns: None,
                 queue_ns: None,
                 ..share
@@ -152,7 +154,7 @@ impl LastTimes {
     /// Takes in one inference request.
     pub(super) fn add(&mut self, observation: &Observation) {
         self.queue_ns = Share::of(observation).last_queue_ns.or(self.queue_ns);
-        if let Inner::Worker(hop) = observation.inner {
+        if let WorkerSide::Observed(hop) = observation.inner {
             self.worker_thread_ns = hop.relay_ns.or(self.worker_thread_ns);
         }
     }
@@ -328,8 +330,8 @@ mod tests {
         unsplit_ns: None,
     };
 
-    fn hop(end: WorkEnd) -> Inner {
-        Inner::Worker(WorkerTiming {
+    fn hop(end: WorkEnd) -> WorkerSide {
+        WorkerSide::Observed(WorkerTiming {
             inner_queue_ns: Some(5_900_000),
             worker_ns: Some(20_006_000),
             latency_ns: 26_000_000,
@@ -338,7 +340,7 @@ mod tests {
         })
     }
 
-    fn observation(status: u16, inner: Inner) -> Observation {
+    fn observation(status: u16, inner: WorkerSide) -> Observation {
         Observation {
             identity: identity("tiny"),
             purpose: Purpose::Inference,
@@ -405,7 +407,7 @@ mod tests {
     #[test]
     fn a_server_without_workers_is_timed_at_its_socket() {
         assert_eq!(
-            after(&[observation(200, Inner::None)]),
+            after(&[observation(200, WorkerSide::NoWorker)]),
             [
                 format!("HandlerTime{MODEL} 36.02"),
                 format!("PredictionTime{MODEL} 36.02"),
@@ -419,7 +421,7 @@ mod tests {
 
     #[test]
     fn each_way_to_end_counts_as_torchserve_counts_it() {
-        let cases: [(u16, Inner, &[&str]); 8] = [
+        let cases: [(u16, WorkerSide, &[&str]); 8] = [
             // A status that the handler set changes nothing.
             (
                 404,
@@ -428,11 +430,11 @@ mod tests {
             ),
             (503, hop(WorkEnd::Refused), &["requests", "handler"]),
             (404, hop(WorkEnd::Failed), &["requests"]),
-            (503, Inner::Unseen, &["requests"]),
-            (404, Inner::Unseen, &[]),
-            (404, Inner::None, &[]),
-            (302, Inner::None, &["requests"]),
-            (200, Inner::Unseen, &["requests", "latency"]),
+            (503, WorkerSide::NotObserved, &["requests"]),
+            (404, WorkerSide::NotObserved, &[]),
+            (404, WorkerSide::NoWorker, &[]),
+            (302, WorkerSide::NoWorker, &["requests"]),
+            (200, WorkerSide::NotObserved, &["requests", "latency"]),
         ];
         for (status, inner, expected) in cases {
             let mut served = Served::default();
@@ -458,7 +460,7 @@ mod tests {
             protocol: Protocol::Grpc(Some(grpc_status)),
             ..observation(status, inner)
         };
-        let internal = call(GRPC_INTERNAL, 500, Inner::Unseen);
+        let internal = call(GRPC_INTERNAL, 500, WorkerSide::NotObserved);
         let missing = call(5, 404, hop(WorkEnd::Failed));
         assert_eq!(
             after(&[internal, missing, call(0, 200, hop(WorkEnd::Predicted))]),

@@ -79,13 +79,13 @@ impl From<&Exchange> for Stages {
 
 /// What is known of the hop behind the one that answered.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Inner {
+pub enum WorkerSide {
     /// The server is not known to hand requests on.
-    None,
+    NoWorker,
     /// It hands requests on, and no worker was seen with this one: most answers to bad requests are of its own making.
-    Unseen,
+    NotObserved,
     /// What a worker did for it.
-    Worker(WorkerTiming),
+    Observed(WorkerTiming),
 }
 
 /// How a request came.
@@ -136,7 +136,7 @@ pub struct Observation {
     /// How long each stage took.
     pub stages: Stages,
     /// What lies behind the handler stage.
-    pub inner: Inner,
+    pub inner: WorkerSide,
     /// The answer as a stream; `None` where it is none.
     pub stream: Option<Box<Stream>>,
     /// What it asks of a language model; `None` where its path is not known to ask one.
@@ -145,7 +145,7 @@ pub struct Observation {
 
 impl Observation {
     /// What there is to count of an exchange that `server` answered, whose path says `route`, and what lay behind it.
-    pub fn new(exchange: &Exchange, server: Server, route: Route, inner: Inner) -> Self {
+    pub fn new(exchange: &Exchange, server: Server, route: Route, inner: WorkerSide) -> Self {
         let answer = &exchange.answer;
         Self {
             purpose: route.purpose,
@@ -176,8 +176,8 @@ mod tests {
             model: "d".into(),
             version: "default".into(),
             model_is_set: false,
-            hands_on: false,
-            is_inner: false,
+            is_frontend: false,
+            is_internal: false,
             entry: None,
         }
     }
@@ -232,7 +232,7 @@ mod tests {
             model: Some("m".into()),
             version: None,
         };
-        let observation = Observation::new(&exchange(), server(), named, Inner::None);
+        let observation = Observation::new(&exchange(), server(), named, WorkerSide::NoWorker);
         assert_eq!(
             (&*observation.identity.model, &*observation.identity.version),
             ("m", "default")
@@ -242,7 +242,7 @@ mod tests {
             model: None,
             version: Some("2".into()),
         };
-        let observation = Observation::new(&exchange(), server(), unnamed, Inner::None);
+        let observation = Observation::new(&exchange(), server(), unnamed, WorkerSide::NoWorker);
         assert_eq!(
             (&*observation.identity.model, &*observation.identity.version),
             ("d", "2")
@@ -259,7 +259,7 @@ mod tests {
                 model: None,
                 version: None,
             };
-            let observation = Observation::new(&exchange, server(), route, Inner::None);
+            let observation = Observation::new(&exchange, server(), route, WorkerSide::NoWorker);
             assert_eq!(observation.status, expected);
             assert_eq!(observation.protocol, Protocol::Grpc(Some(grpc_status)));
         }

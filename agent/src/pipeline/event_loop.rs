@@ -22,7 +22,7 @@ use tracing::{info, warn};
 use crate::{
     bpf::{
         loader::Probes,
-        maps::{Rings, parse_process_event},
+        maps::{Maps, parse_process_event},
     },
     discovery::{procfs::children_of, registry::Registry, watch::Watch},
     exchange::event::Loss,
@@ -59,7 +59,7 @@ const PROCESS_PROGRAMS: [&str; 3] = [
 /// Everything that the thread owns.
 pub struct EventLoop {
     probes: Probes,
-    rings: Rings,
+    rings: Maps,
     ledger: Pipeline,
     /// Workers of TorchServe that procfs does not name.
     unnamed: BTreeSet<u32>,
@@ -74,7 +74,7 @@ impl EventLoop {
     /// Begins to watch what `registry` asks for.
     pub fn new(
         probes: Probes,
-        rings: Rings,
+        rings: Maps,
         registry: Registry,
         table: ConnectionTable,
         metrics: Arc<Metrics>,

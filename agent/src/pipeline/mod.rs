@@ -12,7 +12,7 @@ use tracing::warn;
 
 use crate::{
     catalogue::{
-        Question,
+        RequestInfo,
         route::{Purpose, Route},
     },
     discovery::registry::Registry,
@@ -22,7 +22,7 @@ use crate::{
     },
     identity::{Identity, Server},
     metrics::{LiveWorker, Metrics},
-    observation::{Inner, Observation},
+    observation::{Observation, WorkerSide},
     pipeline::connections::ConnectionTable,
     request_log::RequestLog,
     torchserve::{
@@ -186,14 +186,14 @@ impl Pipeline {
 
     fn accepted(&mut self, peer: Peer, wait_ns: u64) {
         let server = self.registry.server(peer.tgid, peer.local_port);
-        if !server.is_inner {
+        if !server.is_internal {
             self.metrics.accepted(&server.name, wait_ns);
         }
     }
 
     fn abandoned(&mut self, peer: Peer, request: &Request) {
         let (server, route) = self.classify(peer, request, request.is_call());
-        if !server.hands_on || route.purpose != Purpose::Inference {
+        if !server.is_frontend || route.purpose != Purpose::Inference {
             return;
         }
         let identity = Identity::new(server, route);
@@ -211,12 +211,12 @@ impl Pipeline {
         if request.method.is_empty() && !is_grpc {
             // Nothing tells what it was for, but that workers are asked by their frontends alone.
             let purpose = match self.registry.is_worker(peer.tgid) {
-                true => Purpose::Inner,
+                true => Purpose::Internal,
                 false => Purpose::Inference,
             };
             return (server, Route::of(purpose));
         }
-        let asked = Question {
+        let asked = RequestInfo {
             method: &request.method,
             target: &request.target,
             is_grpc,
@@ -257,7 +257,7 @@ impl Pipeline {
         }
     }
 
-    fn count(&mut self, answered: Answered, inner: Inner, worker: Option<&WorkerExchange>) {
+    fn count(&mut self, answered: Answered, inner: WorkerSide, worker: Option<&WorkerExchange>) {
         let Answered {
             exchange,
             server,
@@ -265,7 +265,7 @@ impl Pipeline {
         } = answered;
         let observation = Observation::new(&exchange, server, route, inner);
         self.metrics.observe(&observation);
-        if observation.purpose == Purpose::Inner {
+        if observation.purpose == Purpose::Internal {
             return;
         }
         if let Some(log) = &mut self.log

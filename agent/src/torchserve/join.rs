@@ -15,7 +15,7 @@ use crate::{
     },
     identity::{Identity, Server},
     observation::{
-        GRPC_CANCELLED, GRPC_INTERNAL, Inner, Observation, Protocol, Stages, http_status_of,
+        GRPC_CANCELLED, GRPC_INTERNAL, Observation, Protocol, Stages, WorkerSide, http_status_of,
     },
     torchserve::{
         by_id::{JoinById, Joined},
@@ -47,7 +47,7 @@ pub struct Answered {
 #[derive(Debug)]
 pub enum Settled {
     /// An answer, and what lay behind it.
-    Answer(Answered, Inner, Option<Arc<WorkerExchange>>),
+    Answer(Answered, WorkerSide, Option<Arc<WorkerExchange>>),
     /// What a worker did for a client that had left.
     Abandoned(Observation),
 }
@@ -67,8 +67,8 @@ pub struct HopJoiner {
 impl HopJoiner {
     /// Takes in an answer at `now_ns`: it goes on at once unless its worker's half is to come.
     pub fn answered(&mut self, answered: Answered, now_ns: u64, out: &mut Vec<Settled>) {
-        if !answered.server.hands_on || answered.route.purpose != Purpose::Inference {
-            out.push(Settled::Answer(answered, Inner::None, None));
+        if !answered.server.is_frontend || answered.route.purpose != Purpose::Inference {
+            out.push(Settled::Answer(answered, WorkerSide::NoWorker, None));
             return;
         }
         let Exchange {
@@ -94,7 +94,7 @@ impl HopJoiner {
             out.extend(evicted.map(|answer| settled(answer, None)));
             return;
         }
-        out.push(Settled::Answer(answered, Inner::Unseen, None));
+        out.push(Settled::Answer(answered, WorkerSide::NotObserved, None));
     }
 
     /// Takes in a request of a frontend, read at `last_read_ns`, whose client left: its worker may not know.
@@ -118,7 +118,7 @@ impl HopJoiner {
             protocol: Protocol::Grpc(Some(GRPC_CANCELLED)),
             status: http_status_of(GRPC_CANCELLED),
             stages: Stages::UNSEEN,
-            inner: Inner::Unseen,
+            inner: WorkerSide::NotObserved,
             stream: None,
             operation: None,
         }));
@@ -210,8 +210,8 @@ impl From<Joined<Answered>> for Settled {
 fn settled(answer: Answered, worker: Option<Arc<WorkerExchange>>) -> Settled {
     let worker = worker.filter(|worked| !contradicts(&answer.exchange, worked));
     let inner = match &worker {
-        Some(worked) => Inner::Worker(WorkerTiming::new(&answer.exchange, worked)),
-        None => Inner::Unseen,
+        Some(worked) => WorkerSide::Observed(WorkerTiming::new(&answer.exchange, worked)),
+        None => WorkerSide::NotObserved,
     };
     Settled::Answer(answer, inner, worker)
 }
@@ -239,7 +239,7 @@ fn of_abandoned(
         protocol: Protocol::Http,
         status,
         stages: Stages::UNSEEN,
-        inner: Inner::Worker(WorkerTiming::of_abandoned(last_read_ns, worked)),
+        inner: WorkerSide::Observed(WorkerTiming::of_abandoned(last_read_ns, worked)),
         stream: None,
         operation: None,
     })
@@ -301,8 +301,8 @@ mod tests {
                 model: "java".into(),
                 version: "default".into(),
                 model_is_set: false,
-                hands_on: true,
-                is_inner: false,
+                is_frontend: true,
+                is_internal: false,
                 entry: None,
             },
             route: Route {
@@ -349,7 +349,7 @@ mod tests {
         "tiny".into()
     }
 
-    fn inner_of(settled: &[Settled]) -> Vec<Inner> {
+    fn inner_of(settled: &[Settled]) -> Vec<WorkerSide> {
         let inner = settled.iter().map(|settled| match settled {
             Settled::Answer(_, inner, _) => *inner,
             Settled::Abandoned(observation) => observation.inner,
@@ -362,7 +362,7 @@ mod tests {
         let mut frontends = HopJoiner::default();
         let mut out = Vec::new();
         frontends.answered(answered(Purpose::Admin, Some(ID), None), 0, &mut out);
-        assert_eq!(inner_of(&out), [Inner::None]);
+        assert_eq!(inner_of(&out), [WorkerSide::NoWorker]);
     }
 
     #[test]
@@ -376,7 +376,7 @@ mod tests {
             let worked = worked(grpc_status.is_none());
             frontends.worked(worked, Some(&tiny()), 1, &mut out, &mut lost);
             frontends.tick(CALL_WAIT_NS, |_| None, &mut out, &mut lost);
-            let [Inner::Worker(hop)] = inner_of(&out)[..] else {
+            let [WorkerSide::Observed(hop)] = inner_of(&out)[..] else {
                 panic!("{out:?}")
             };
             assert_eq!((hop.inner_queue_ns, hop.latency_ns), (Some(100), 310));
@@ -404,7 +404,7 @@ mod tests {
                 ..worked(true)
             };
             frontends.worked(worked, Some(&tiny()), 1, &mut out, &mut lost);
-            let [Inner::Worker(hop)] = inner_of(&out)[..] else {
+            let [WorkerSide::Observed(hop)] = inner_of(&out)[..] else {
                 panic!("{out:?}")
             };
             assert_eq!(hop.inner_queue_ns, expected_ns);
@@ -418,7 +418,10 @@ mod tests {
         frontends.answered(answered(Purpose::Inference, Some(ID), None), 0, &mut out);
         frontends.answered(answered(Purpose::Inference, None, Some(14)), 0, &mut out);
         frontends.tick(1_000_000_000, |_| None, &mut out, &mut lost);
-        assert_eq!(inner_of(&out), [Inner::Unseen, Inner::Unseen]);
+        assert_eq!(
+            inner_of(&out),
+            [WorkerSide::NotObserved, WorkerSide::NotObserved]
+        );
         assert!(lost.is_empty());
     }
 
@@ -430,7 +433,7 @@ mod tests {
         timed_out.exchange.answer.status = 503;
         frontends.answered(timed_out, 0, &mut out);
         frontends.worked(worked(true), Some(&tiny()), 1, &mut out, &mut lost);
-        assert_eq!(inner_of(&out), [Inner::Unseen]);
+        assert_eq!(inner_of(&out), [WorkerSide::NotObserved]);
     }
 
     #[test]
@@ -447,7 +450,7 @@ mod tests {
         };
         assert_eq!(
             (observation.status, observation.inner),
-            (499, Inner::Unseen)
+            (499, WorkerSide::NotObserved)
         );
     }
 
@@ -470,7 +473,7 @@ mod tests {
         };
         assert_eq!(observation.identity, identity);
         assert_eq!(observation.status, 400);
-        let Inner::Worker(hop) = observation.inner else {
+        let WorkerSide::Observed(hop) = observation.inner else {
             panic!("{observation:?}")
         };
         assert_eq!((hop.latency_ns, hop.end), (310, WorkEnd::Predicted));

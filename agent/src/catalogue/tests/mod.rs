@@ -41,8 +41,8 @@ fn entry<'a>(catalogue: &'a Catalogue, name: &str) -> Option<&'a Entry> {
         .map(|entry| &**entry)
 }
 
-fn asked<'a>(method: &'a str, target: &'a str) -> Question<'a> {
-    Question {
+fn asked<'a>(method: &'a str, target: &'a str) -> RequestInfo<'a> {
+    RequestInfo {
         method,
         target,
         is_grpc: false,
@@ -330,13 +330,13 @@ fn a_body_names_the_model_where_the_entry_says_so() {
         ("triton", "/v2/models/m/infer", Some("m")),
         ("tgi", "/generate", None),
     ] {
-        let question = Question {
+        let question = RequestInfo {
             named: Some(&body),
             ..asked("POST", target)
         };
         let route = catalogue.route(entry(&catalogue, server), question);
         assert_eq!(route.model.as_deref(), expected, "{server} {target}");
-        let question = Question {
+        let question = RequestInfo {
             named: Some(&message),
             ..question
         };
@@ -352,7 +352,7 @@ fn methods_of_grpc_tell_inference_from_the_rest() {
     let catalogue = catalogue();
     let name = named(NamedBy::Message, "m");
     let route = |server: &str, path: &str| {
-        let question = Question {
+        let question = RequestInfo {
             is_grpc: true,
             named: Some(&name),
             ..asked("POST", path)
@@ -389,7 +389,7 @@ fn methods_of_grpc_tell_inference_from_the_rest() {
         ),
         (
             "",
-            Purpose::Inner,
+            Purpose::Internal,
             &[
                 "/ray.rpc.CoreWorkerService/PushTask",
                 "/generate.v3.TextGenerationService/Decode",
@@ -422,7 +422,7 @@ fn methods_of_grpc_tell_inference_from_the_rest() {
         ),
         (
             "ray-serve",
-            Purpose::Inner,
+            Purpose::Internal,
             &["/ray.rpc.CoreWorkerService/PushTask"],
         ),
         ("uvicorn", Purpose::Inference, &["/my.own.Service/Run"]),
@@ -435,7 +435,7 @@ fn methods_of_grpc_tell_inference_from_the_rest() {
         }
     }
     let over_http = catalogue.route(None, asked("POST", "/ray.rpc.CoreWorkerService/PushTask"));
-    assert_eq!(over_http.purpose, Purpose::Inner);
+    assert_eq!(over_http.purpose, Purpose::Internal);
     // A path that looks like a call's and is none.
     assert_eq!(
         catalogue.route(None, asked("POST", "/v1.0/chat")).purpose,
@@ -446,12 +446,12 @@ fn methods_of_grpc_tell_inference_from_the_rest() {
 #[test]
 fn what_comes_on_a_unix_socket_is_inner_where_the_entry_says_so() {
     let catalogue = catalogue();
-    let question = Question {
+    let question = RequestInfo {
         on_unix: true,
         ..asked("POST", "/encode")
     };
     for (server, purpose) in [
-        ("bentoml", Purpose::Inner),
+        ("bentoml", Purpose::Internal),
         ("uvicorn", Purpose::Inference),
         ("", Purpose::Inference),
     ] {
@@ -491,14 +491,14 @@ fn a_users_entries_come_before_the_built_in_ones() {
     );
     let shop = entry(&catalogue, "shop");
     let body = named(NamedBy::Body, "m");
-    let rank = Question {
+    let rank = RequestInfo {
         named: Some(&body),
         ..asked("POST", "/rank")
     };
     assert_eq!(catalogue.route(shop, rank).model.as_deref(), Some("m"));
     for (target, purpose) in [
         ("/warm-up", Purpose::Admin),
-        ("/gossip/a/b", Purpose::Inner),
+        ("/gossip/a/b", Purpose::Internal),
         ("/other", Purpose::Inference),
         ("/health", Purpose::Admin),
     ] {

@@ -4,7 +4,7 @@ use super::*;
 
 #[test]
 fn processes_of_servers_are_recognised() {
-    use Role::{Inner, Server, Worker};
+    use Role::{Internal, Server, Worker};
 
     let catalogue = catalogue();
     for row in [
@@ -23,7 +23,7 @@ fn processes_of_servers_are_recognised() {
         "text-generation-launcher --model-id org/m -> tgi of org/m",
         "/usr/local/bin/text-embeddings-router --model-id org/e -> tei of org/e",
         "/usr/local/bin/ollama serve -> ollama",
-        "/usr/local/bin/ollama runner --ollama-engine --model /b/sha --port 41234 -> ollama Inner",
+        "/usr/local/bin/ollama runner --ollama-engine --model /b/sha --port 41234 -> ollama Internal",
         "/usr/bin/llama-server -m /m/q.gguf --port 8080 -> llama-server of /m/q.gguf",
         "llama-server -m /m/q.gguf --alias q -> llama-server of q",
         "python3 -m llama_cpp.server --model m.gguf --model_alias q -> llama-cpp-python of q",
@@ -36,7 +36,7 @@ fn processes_of_servers_are_recognised() {
         "/v/bin/python -m _bentoml_impl.worker.service service:S --fd 3 --service-name summarizer \
              --worker-id 1 -> bentoml of summarizer",
         "python -m bentoml_cli.worker.http_api_server svc --fd 3 -> bentoml",
-        "python -m bentoml_cli.worker.runner svc --fd 3 -> bentoml Inner",
+        "python -m bentoml_cli.worker.runner svc --fd 3 -> bentoml Internal",
         "python /v/bin/litserve serve server.py -> litserve",
         "/venv/bin/python /venv/bin/uvicorn main:app -> uvicorn of main:app",
         "python3 -m uvicorn --host 127.0.0.1 --port 8000 a.b:make_app --factory -> uvicorn of a.b:make_app",
@@ -54,7 +54,7 @@ fn processes_of_servers_are_recognised() {
         };
         let (name, role) = match server.split_once(' ') {
             Some((name, "Worker")) => (name, Worker),
-            Some((name, _)) => (name, Inner),
+            Some((name, _)) => (name, Internal),
             None => (server, Server),
         };
         let expected = Some((name, role, model));

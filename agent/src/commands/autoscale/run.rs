@@ -24,7 +24,7 @@ use crate::{
         queue::Reading,
         report,
     },
-    exporter::{self, source::Pages},
+    exporter::{self, source::MetricsSource},
     metrics::{AutoscaleMetrics, Format, Selection},
     torchserve::management::http_client::{self, Limits},
 };
@@ -80,7 +80,7 @@ struct Shown {
     missing: Mutex<Option<String>>,
 }
 
-impl Pages for Shown {
+impl MetricsSource for Shown {
     fn metrics(&self, selection: &Selection, format: Format) -> String {
         self.metrics.encode(selection, format)
     }

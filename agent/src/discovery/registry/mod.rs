@@ -13,7 +13,7 @@ use std::{
 
 use crate::{
     catalogue::{
-        Catalogue, Question,
+        Catalogue, RequestInfo,
         command::CommandLine,
         entry::{Entry, Role},
         route::{Purpose, Route},
@@ -245,25 +245,25 @@ impl Registry {
                 .or_else(|| known.as_ref().and_then(by_nature))
                 .unwrap_or(process_name),
             version: set(|watch| watch.version.as_ref()).unwrap_or_else(|| DEFAULT_VERSION.into()),
-            hands_on: known
+            is_frontend: known
                 .as_ref()
-                .is_some_and(|known| known.entry.hands_on && known.role == Role::Server),
-            is_inner: known
+                .is_some_and(|known| known.entry.is_frontend && known.role == Role::Server),
+            is_internal: known
                 .as_ref()
-                .is_some_and(|known| known.role == Role::Inner),
+                .is_some_and(|known| known.role == Role::Internal),
             entry: known.map(|known| known.entry),
         }
     }
 
     /// What a request to `server` is for, and the model that it names.
-    pub fn route(&self, server: &Server, asked: Question<'_>) -> Route {
-        if server.is_inner {
-            return Route::of(Purpose::Inner);
+    pub fn route(&self, server: &Server, asked: RequestInfo<'_>) -> Route {
+        if server.is_internal {
+            return Route::of(Purpose::Internal);
         }
         let named = asked
             .named
             .filter(|named| !(server.model_is_set && named.by == NamedBy::Body));
-        let asked = Question { named, ..asked };
+        let asked = RequestInfo { named, ..asked };
         self.catalogue.route(server.entry.as_deref(), asked)
     }
 
@@ -334,7 +334,7 @@ impl Registry {
             Some((entry, parent))
         });
         let (entry, role) = match starter {
-            Some((starter, _)) if starter.inner_children => (starter, Role::Inner),
+            Some((starter, _)) if starter.inner_children => (starter, Role::Internal),
             _ => (entry, role),
         };
         let by_parent = || {

@@ -52,7 +52,7 @@ fn exe(pattern: &str) -> Target {
     Target::Exe(Regex::new(pattern).unwrap())
 }
 
-const POST_CHAT: Question<'_> = Question {
+const POST_CHAT: RequestInfo<'_> = RequestInfo {
     method: "POST",
     target: "/v1/chat/completions",
     is_grpc: false,
@@ -128,7 +128,7 @@ fn a_known_server_with_a_watch_of_its_own_is_both() {
         b"/usr/bin/java\0-Xmx1g\0org.pytorch.serve.ModelServer\0",
     );
     assert_eq!((&*server.name, &*server.model), ("srv", "m"));
-    assert!(server.hands_on && server.model_is_set);
+    assert!(server.is_frontend && server.model_is_set);
     assert_eq!(server.entry.unwrap().name, "torchserve");
 }
 
@@ -137,13 +137,13 @@ fn a_known_server_is_named_by_its_command_line() {
     let mut registry = registry(vec![]);
     let server = server_of(&mut registry, b"vllm\0serve\0org/m\0");
     assert_eq!((&*server.name, &*server.model), ("vllm", "org/m"));
-    assert!(!server.hands_on && !server.model_is_set && !server.is_inner);
+    assert!(!server.is_frontend && !server.model_is_set && !server.is_internal);
     let server = server_of(&mut registry, b"tritonserver\0");
     assert_eq!((&*server.name, &*server.model), ("triton", "proc"));
     let server = server_of(&mut registry, b"ollama\0runner\0");
-    assert!(server.is_inner);
+    assert!(server.is_internal);
     let route = registry.route(&server, POST_CHAT);
-    assert_eq!(route.purpose, Purpose::Inner);
+    assert_eq!(route.purpose, Purpose::Internal);
 }
 
 /// A process with the command line `line`, and a child that runs `child` in its shell; both end with it.
@@ -228,7 +228,7 @@ fn what_a_server_starts_for_itself_is_inner() {
     let family = Family::start("ollama", "serve", "exec -a llama-server sleep 600");
     let server = family.server(&mut registry(vec![]), "llama-server");
     assert_eq!(&*server.name, "ollama");
-    assert!(server.is_inner);
+    assert!(server.is_internal);
 }
 
 #[test]
@@ -245,7 +245,7 @@ fn a_configured_model_stands_before_a_bodys() {
         model: "from-body".into(),
         version: None,
     };
-    let asked = Question {
+    let asked = RequestInfo {
         named: Some(&named),
         ..POST_CHAT
     };

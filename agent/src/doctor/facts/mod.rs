@@ -12,7 +12,7 @@ pub mod security;
 use serde::Serialize;
 
 use crate::{
-    bpf::attach_mode::Rung,
+    bpf::attach_mode::AttachMode,
     doctor::facts::{gpus::Gpus, host::Host, probing::Probing},
 };
 
@@ -21,7 +21,7 @@ use crate::{
 pub struct Facts {
     /// The one kind of hook that the probes were held to.
     #[serde(serialize_with = "rung_name")]
-    pub rung: Option<Rung>,
+    pub rung: Option<AttachMode>,
     /// The host, and the agent's place in it.
     pub host: Host,
     /// NVIDIA GPUs.
@@ -31,6 +31,9 @@ pub struct Facts {
     pub probing: Probing,
 }
 
-fn rung_name<S: serde::Serializer>(rung: &Option<Rung>, serializer: S) -> Result<S::Ok, S::Error> {
-    rung.map(Rung::name).serialize(serializer)
+fn rung_name<S: serde::Serializer>(
+    rung: &Option<AttachMode>,
+    serializer: S,
+) -> Result<S::Ok, S::Error> {
+    rung.map(AttachMode::name).serialize(serializer)
 }

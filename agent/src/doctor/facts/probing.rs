@@ -5,7 +5,7 @@
 use serde::{Serialize, Serializer};
 
 use crate::bpf::{
-    attach_mode::{HookReport, Refused, Rung},
+    attach_mode::{AttachMode, HookReport, Refused},
     loader::{Probes, SELF_TEST},
     options::Wanted,
     preflight,
@@ -40,7 +40,7 @@ pub enum SelfTest {
 }
 
 /// Attaches the probes as the agent would, exchanges a request with itself, and detaches them.
-pub(crate) fn attempt(rung: Option<Rung>) -> Probing {
+pub(crate) fn attempt(rung: Option<AttachMode>) -> Probing {
     let wanted = Wanted {
         payload: true,
         accept_wait: false,

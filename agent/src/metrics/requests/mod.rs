@@ -17,7 +17,7 @@ use crate::{
         streams::{self, Streams},
         torchserve::{self, LastTimes},
     },
-    observation::{Inner, Observation, Protocol, Stream},
+    observation::{Observation, Protocol, Stream, WorkerSide},
 };
 
 /// Distinct status codes of one model or server.
@@ -101,7 +101,7 @@ impl Requests {
 
     /// Adds one finished request.
     pub(crate) fn observe(&mut self, observation: &Observation) {
-        if observation.purpose != Purpose::Inner {
+        if observation.purpose != Purpose::Internal {
             self.seen += 1;
             if observation.protocol == Protocol::Http {
                 self.answers.add(observation.status);
@@ -114,7 +114,7 @@ impl Requests {
                 count_code(codes, observation.status, &mut self.bounds);
             }
             Purpose::Inference => self.observe_inference(observation),
-            Purpose::Inner => {
+            Purpose::Internal => {
                 let server = self.bounds.admit_server(&observation.identity.server);
                 *self.inner.entry(server).or_default() += 1;
             }
@@ -283,7 +283,7 @@ impl Served {
                 histogram.observe_ns(ns);
             }
         }
-        if let Inner::Worker(hop) = &observation.inner {
+        if let WorkerSide::Observed(hop) = &observation.inner {
             for (histogram, ns) in [
                 (&mut self.inner_queue, hop.inner_queue_ns),
                 (&mut self.worker, hop.worker_ns),
@@ -323,10 +323,10 @@ impl Unknown {
         self.handler += u64::from(stages.handler_ns.is_none());
         self.stream += u64::from(stages.stream_ns.is_none());
         let (inner_queue_unknown, worker_unknown) = match inner {
-            Inner::None => (false, false),
+            WorkerSide::NoWorker => (false, false),
             // An answer that only a worker can have given.
-            Inner::Unseen => ((200..=299).contains(status), (200..=299).contains(status)),
-            Inner::Worker(hop) => (hop.inner_queue_ns.is_none(), hop.worker_ns.is_none()),
+            WorkerSide::NotObserved => ((200..=299).contains(status), (200..=299).contains(status)),
+            WorkerSide::Observed(hop) => (hop.inner_queue_ns.is_none(), hop.worker_ns.is_none()),
         };
         self.inner_queue += u64::from(inner_queue_unknown);
         self.worker += u64::from(worker_unknown);

@@ -25,7 +25,7 @@ fn observation(model: &str, status: u16) -> Observation {
         status,
         protocol: Protocol::Http,
         stages: KNOWN,
-        inner: Inner::None,
+        inner: WorkerSide::NoWorker,
         stream: None,
         operation: None,
     }
@@ -71,7 +71,7 @@ fn every_answer_counts_in_its_class_and_the_rest_is_5xx() {
 #[test]
 fn inner_requests_count_nowhere_else() {
     let inner = Observation {
-        purpose: Purpose::Inner,
+        purpose: Purpose::Internal,
         ..observation("tiny", 200)
     };
     let requests = after(&[inner.clone(), inner]);
@@ -137,9 +137,9 @@ fn the_inner_hop_has_histograms_of_its_own_and_counts_what_is_unknown() {
         ..observation("tiny", status)
     };
     let requests = after(&[
-        with(200, Inner::Worker(hop)),
-        with(200, Inner::Unseen),
-        with(503, Inner::Unseen),
+        with(200, WorkerSide::Observed(hop)),
+        with(200, WorkerSide::NotObserved),
+        with(503, WorkerSide::NotObserved),
     ]);
     let sum = lines(&requests, "inferprobe_request_inner_queue_seconds");
     assert!(sum.iter().any(|line| line.ends_with("} 0.005")), "{sum:?}");
