@@ -17,7 +17,7 @@ pub struct RecordView<'a> {
     /// First bytes of the read segment.
     pub request: &'a [u8],
     /// First bytes of the write, or of the part of it that belongs to the answer's beginning.
-    pub answer: &'a [u8],
+    pub response: &'a [u8],
 }
 
 impl<'a> RecordView<'a> {
@@ -30,11 +30,11 @@ impl<'a> RecordView<'a> {
             return None;
         }
         let (request, rest) = payload.split_at_checked(record.request_len.into())?;
-        let answer = rest.get(..record.answer_len.into())?;
+        let response = rest.get(..record.answer_len.into())?;
         Some(Self {
             record,
             request,
-            answer,
+            response,
         })
     }
 }
@@ -62,7 +62,7 @@ mod tests {
         let entry = entry();
         let view = RecordView::parse(&entry).unwrap();
         assert_eq!(view.record.cookie, 9);
-        assert_eq!((view.request, view.answer), (&b"GET"[..], &b"HT"[..]));
+        assert_eq!((view.request, view.response), (&b"GET"[..], &b"HT"[..]));
     }
 
     #[test]

@@ -35,7 +35,7 @@ const BODY: &[u8] = br#"{"inputs": [0.25, 0.5, 0.75, 1.0, 1.25, 1.5, 1.75], "id"
 fn main() -> Result<()> {
     let kinds: [(&str, Teller); 3] = [
         ("requests over kept connections", kept_connections),
-        ("answers in chunks", chunked_answers),
+        ("answers in chunks", chunked_responses),
         ("calls over gRPC", calls),
     ];
     for (traffic, tell) in kinds {
@@ -72,7 +72,7 @@ struct Tape {
 }
 
 impl Tape {
-    fn tell(&mut self, connection: u32, mode: u8, kind: u8, request: &[u8], answer: &[u8]) {
+    fn tell(&mut self, connection: u32, mode: u8, kind: u8, request: &[u8], response: &[u8]) {
         self.now_ns += STEP_NS;
         let side = match (mode, kind) {
             (mode::STREAMS, kind::PROGRESS) => flag::ANSWERS,
@@ -83,8 +83,8 @@ impl Tape {
         if kind != kind::PROGRESS {
             *written_bytes = 0;
         }
-        *written_bytes += answer.len() as u64;
-        let last = answer.iter().rev().take(8).rev();
+        *written_bytes += response.len() as u64;
+        let last = response.iter().rev().take(8).rev();
         let record = Record {
             cookie: u64::from(connection) + 1,
             arrival_ns: self.now_ns - 4_000,
@@ -98,7 +98,7 @@ impl Tape {
             seq: *seq,
             tgid: std::process::id(),
             request_len: u16::try_from(request.len()).expect("it fits a record"),
-            answer_len: u16::try_from(answer.len()).expect("it fits a record"),
+            answer_len: u16::try_from(response.len()).expect("it fits a record"),
             local_port: PORT,
             peer_port: 40_000,
             kind,
@@ -108,7 +108,7 @@ impl Tape {
         };
         self.bytes.extend(bytemuck::bytes_of(&record));
         self.bytes.extend(request);
-        self.bytes.extend(answer);
+        self.bytes.extend(response);
         self.ends.push(self.bytes.len());
     }
 }
@@ -166,21 +166,21 @@ fn kept_connections(tape: &mut Tape) {
          Content-Type: application/json\r\ncontent-length: {}\r\nconnection: keep-alive\r\n\r\n",
         BODY.len()
     );
-    let answer = [head.as_bytes(), BODY].concat();
+    let response = [head.as_bytes(), BODY].concat();
     for index in 0..REQUESTS {
         tape.tell(
             index % CONNECTIONS,
             mode::MESSAGES,
             kind::EXCHANGE,
             &request,
-            &answer,
+            &response,
         );
     }
     tape.requests = REQUESTS;
 }
 
 /// A record for the request, and one for each chunk.
-fn chunked_answers(tape: &mut Tape) {
+fn chunked_responses(tape: &mut Tape) {
     let request = post(
         "/v1/chat/completions",
         br#"{"model": "tiny-7b", "messages": [{"role": "user", "content": "Say this is a test."}], "stream": true}"#,
@@ -240,7 +240,7 @@ fn calls(tape: &mut Tape) {
             ),
             frame(0, 1, stream, &message),
         ];
-        let answer = [
+        let response = [
             frame(
                 1,
                 4,
@@ -263,7 +263,7 @@ fn calls(tape: &mut Tape) {
             mode::STREAMS,
             kind::PROGRESS,
             b"",
-            &answer.concat(),
+            &response.concat(),
         );
     }
     tape.requests = REQUESTS;

@@ -92,7 +92,7 @@ impl RequestLog {
         let Exchange {
             peer,
             request,
-            answer,
+            response,
         } = exchange;
         let identity = &observation.identity;
         let line = Line {
@@ -110,14 +110,14 @@ impl RequestLog {
                 Purpose::Internal => "inner",
             },
             method: &request.method,
-            status: answer.status,
+            status: response.status,
             arrival_ns: request.arrival_ns,
             first_read_ns: request.first_read_ns,
             last_read_ns: request.last_read_ns,
-            first_write_ns: (!answer.first_write_bounded).then_some(answer.first_write_ns),
-            last_write_ns: answer.last_write_ns,
+            first_write_ns: (!response.first_write_bounded).then_some(response.first_write_ns),
+            last_write_ns: response.last_write_ns,
             request_bytes: request.bytes,
-            response_bytes: answer.bytes,
+            response_bytes: response.bytes,
             accepted_ns: peer.accepted_ns.filter(|_| request.index == 0),
             worker: worker.map(|worked| WorkerLine {
                 pid: worked.peer.tgid,

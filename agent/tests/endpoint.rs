@@ -65,14 +65,14 @@ impl Server {
     }
 
     /// Sends one request on a connection of its own.
-    fn ask(&self, request_line: &str, headers: &str) -> Answer {
+    fn ask(&self, request_line: &str, headers: &str) -> Response {
         let mut stream = self.connect();
         send(&mut stream, request_line, headers);
         let has_body = !request_line.starts_with("HEAD ");
-        read_answer(&mut BufReader::new(stream), has_body)
+        read_response(&mut BufReader::new(stream), has_body)
     }
 
-    fn get(&self, target: &str) -> Answer {
+    fn get(&self, target: &str) -> Response {
         self.ask(&format!("GET {target} HTTP/1.1"), "")
     }
 
@@ -90,13 +90,13 @@ impl Drop for Server {
     }
 }
 
-struct Answer {
+struct Response {
     status: u16,
     headers: Vec<(String, String)>,
     body: Vec<u8>,
 }
 
-impl Answer {
+impl Response {
     fn header(&self, name: &str) -> Option<&str> {
         let found = self.headers.iter().find(|(key, _)| key == name);
         found.map(|(_, value)| value.as_str())
@@ -111,7 +111,7 @@ fn send(stream: &mut TcpStream, request_line: &str, headers: &str) {
     write!(stream, "{request_line}\r\nHost: x\r\n{headers}\r\n").unwrap();
 }
 
-fn read_answer(stream: &mut impl BufRead, has_body: bool) -> Answer {
+fn read_response(stream: &mut impl BufRead, has_body: bool) -> Response {
     let mut status_line = String::new();
     stream.read_line(&mut status_line).unwrap();
     let status = status_line.split(' ').nth(1).expect("a status line");
@@ -124,61 +124,61 @@ fn read_answer(stream: &mut impl BufRead, has_body: bool) -> Answer {
         };
         headers.push((name.to_ascii_lowercase(), value.to_owned()));
     }
-    let mut answer = Answer {
+    let mut response = Response {
         status: status.parse().unwrap(),
         headers,
         body: Vec::new(),
     };
     if has_body {
-        let length = answer.header("content-length").expect("a length").parse();
-        answer.body = vec![0; length.unwrap()];
-        stream.read_exact(&mut answer.body).unwrap();
+        let length = response.header("content-length").expect("a length").parse();
+        response.body = vec![0; length.unwrap()];
+        stream.read_exact(&mut response.body).unwrap();
     }
-    answer
+    response
 }
 
 #[test]
 fn metrics_are_plain_text_by_default() {
     let server = Server::start(ProbeHealth::Off);
     for target in ["/metrics", "/metrics/", "/metrics?x=y"] {
-        let answer = server.get(target);
-        assert_eq!(answer.status, 200, "{target}");
+        let response = server.get(target);
+        assert_eq!(response.status, 200, "{target}");
         assert_eq!(
-            answer.header("content-type"),
+            response.header("content-type"),
             Some("text/plain; version=0.0.4; charset=utf-8")
         );
-        assert_eq!(answer.header("vary"), Some("accept, accept-encoding"));
-        assert_eq!(answer.header("content-encoding"), None);
-        assert!(answer.text().starts_with("# HELP CPUUtilization "));
-        assert!(answer.text().contains("\nprocess_open_fds "));
-        assert!(answer.text().ends_with('\n'));
+        assert_eq!(response.header("vary"), Some("accept, accept-encoding"));
+        assert_eq!(response.header("content-encoding"), None);
+        assert!(response.text().starts_with("# HELP CPUUtilization "));
+        assert!(response.text().contains("\nprocess_open_fds "));
+        assert!(response.text().ends_with('\n'));
     }
 }
 
 #[test]
 fn openmetrics_is_served_on_request() {
     let server = Server::start(ProbeHealth::Off);
-    let answer = server.ask(
+    let response = server.ask(
         "GET /metrics HTTP/1.1",
         "Accept: application/openmetrics-text;version=1.0.0,text/plain;q=0.5\r\n",
     );
     assert_eq!(
-        answer.header("content-type"),
+        response.header("content-type"),
         Some("application/openmetrics-text; version=1.0.0; charset=utf-8")
     );
-    assert!(answer.text().ends_with("\n# EOF\n"));
+    assert!(response.text().ends_with("\n# EOF\n"));
 }
 
 #[test]
 fn gzip_holds_the_same_text() {
     let server = Server::start(ProbeHealth::Off);
-    let answer = server.ask(
+    let response = server.ask(
         "GET /metrics?name[]=inferprobe_build_info HTTP/1.1",
         "Accept-Encoding: gzip\r\n",
     );
-    assert_eq!(answer.header("content-encoding"), Some("gzip"));
+    assert_eq!(response.header("content-encoding"), Some("gzip"));
     let mut text = String::new();
-    let mut decoder = GzDecoder::new(&answer.body[..]);
+    let mut decoder = GzDecoder::new(&response.body[..]);
     decoder.read_to_string(&mut text).unwrap();
     let selection = Selection::named(["inferprobe_build_info"]);
     assert_eq!(text, server.metrics.encode(&selection, Format::Text));
@@ -196,20 +196,20 @@ fn a_filter_reaches_the_exposition() {
         ("name[]=NoSuch", ""),
         ("name[]=GPUUtilization", ""),
     ] {
-        let answer = server.get(&format!("/metrics?{query}"));
-        assert_eq!(answer.status, 200, "{query}");
-        assert_eq!(answer.text(), expected, "{query}");
+        let response = server.get(&format!("/metrics?{query}"));
+        assert_eq!(response.status, 200, "{query}");
+        assert_eq!(response.text(), expected, "{query}");
     }
 }
 
 #[test]
 fn a_bad_escape_is_refused_as_torchserve_refuses_it() {
     let server = Server::start(ProbeHealth::Off);
-    let answer = server.get("/metrics?name[]=%zz");
-    assert_eq!(answer.status, 403);
-    assert_eq!(answer.header("content-type"), Some("application/json"));
+    let response = server.get("/metrics?name[]=%zz");
+    assert_eq!(response.status, 403);
+    assert_eq!(response.header("content-type"), Some("application/json"));
     assert_eq!(
-        answer.text(),
+        response.text(),
         "{\n  \"code\": 403,\n  \"type\": \"IllegalArgumentException\",\n  \"message\": \"bad percent escape at \
          byte 7 of the query; write a literal % as %25\"\n}\n"
     );
@@ -226,11 +226,11 @@ fn other_paths_are_not_found() {
         "//metrics",
         "/ping",
     ] {
-        let answer = server.get(target);
-        assert_eq!(answer.status, 404, "{target}");
-        assert_eq!(answer.header("connection"), Some("close"), "{target}");
+        let response = server.get(target);
+        assert_eq!(response.status, 404, "{target}");
+        assert_eq!(response.header("connection"), Some("close"), "{target}");
         let kind = "\"type\": \"ResourceNotFoundException\"";
-        assert!(answer.text().contains(kind), "{target}");
+        assert!(response.text().contains(kind), "{target}");
     }
 }
 
@@ -239,9 +239,9 @@ fn only_get_and_head_are_allowed() {
     let server = Server::start(ProbeHealth::Attached);
     for target in ["/metrics", "/healthz"] {
         for method in ["POST", "PUT", "DELETE", "PATCH", "OPTIONS", "FOO"] {
-            let answer = server.ask(&format!("{method} {target} HTTP/1.1"), "");
-            assert_eq!(answer.status, 405, "{method} {target}");
-            assert_eq!(answer.header("allow"), Some("GET, HEAD"), "{method}");
+            let response = server.ask(&format!("{method} {target} HTTP/1.1"), "");
+            assert_eq!(response.status, 405, "{method} {target}");
+            assert_eq!(response.header("allow"), Some("GET, HEAD"), "{method}");
         }
     }
 }
@@ -255,11 +255,11 @@ fn head_tells_the_length_and_sends_no_body() {
     send(&mut stream, &format!("HEAD {target} HTTP/1.1"), "");
     send(&mut stream, "GET /healthz HTTP/1.1", "");
     let mut stream = BufReader::new(stream);
-    let head = read_answer(&mut stream, false);
+    let head = read_response(&mut stream, false);
     assert_eq!(head.status, 200);
     assert_eq!(head.header("content-length"), Some(length.as_str()));
     assert_eq!(
-        read_answer(&mut stream, true).text(),
+        read_response(&mut stream, true).text(),
         "ok: probes are switched off\n"
     );
 }
@@ -267,17 +267,17 @@ fn head_tells_the_length_and_sends_no_body() {
 #[test]
 fn healthz_tells_of_the_probes() {
     let server = Server::start(ProbeHealth::Failed("no BTF in this kernel".into()));
-    let answer = server.get("/healthz");
-    assert_eq!(answer.status, 503);
+    let response = server.get("/healthz");
+    assert_eq!(response.status, 503);
     let expected = "probes are not attached: no BTF in this kernel\n";
-    assert_eq!(answer.text(), expected);
+    assert_eq!(response.text(), expected);
     for (health, expected) in [
         (ProbeHealth::Attached, "ok: probes are attached\n"),
         (ProbeHealth::Off, "ok: probes are switched off\n"),
     ] {
         server.endpoint.set_health(health);
-        let answer = server.get("/healthz");
-        assert_eq!((answer.status, answer.text()), (200, expected));
+        let response = server.get("/healthz");
+        assert_eq!((response.status, response.text()), (200, expected));
     }
 }
 
@@ -329,7 +329,7 @@ fn shutdown_closes_idle_connections_within_a_second() {
     let mut server = Server::start(ProbeHealth::Off);
     let mut idle = BufReader::new(server.connect());
     send(idle.get_mut(), "GET /healthz HTTP/1.1", "");
-    assert_eq!(read_answer(&mut idle, true).status, 200);
+    assert_eq!(read_response(&mut idle, true).status, 200);
     let asked = Instant::now();
     server.stop();
     assert!(asked.elapsed() < Duration::from_secs(1));

@@ -147,14 +147,14 @@ proptest! {
     }
 
     #[test]
-    fn an_answer_head_says_what_was_answered(status in 100_u16..1000, reason in "[ -~]{0,20}", length in any::<u64>()) {
+    fn an_response_head_says_what_was_answered(status in 100_u16..1000, reason in "[ -~]{0,20}", length in any::<u64>()) {
         let head = format!("HTTP/1.1 {status} {reason}\r\ncontent-length:{length}\r\n\r\n");
-        let Parse::Complete(found, len) = http1::parse_answer(head.as_bytes()) else {
+        let Parse::Complete(found, len) = http1::parse_response(head.as_bytes()) else {
             panic!("not complete")
         };
         prop_assert_eq!((found.status, found.body, len), (status, Body::Length(length), head.len()));
         for end in 0..head.len() {
-            prop_assert_eq!(http1::parse_answer(&head.as_bytes()[..end]), Parse::Partial);
+            prop_assert_eq!(http1::parse_response(&head.as_bytes()[..end]), Parse::Partial);
         }
     }
 
@@ -296,7 +296,7 @@ proptest! {
         let expected = reply::Reply {
             code: 200,
             message: Some("done".into()),
-            answers: requests.iter().map(|(id, _, _, status)| reply::Answer {
+            responses: requests.iter().map(|(id, _, _, status)| reply::Response {
                 id: Some(id.clone()),
                 http_status: Some(*status),
                 stream_next: None,

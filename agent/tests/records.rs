@@ -45,13 +45,13 @@ static ALLOCATOR: Counting = Counting;
 const CONNECTION_CAP_BYTES: isize = 2 << 20;
 
 /// A ring's entry.
-fn entry(record: Record, request: &[u8], answer: &[u8]) -> Vec<u8> {
+fn entry(record: Record, request: &[u8], response: &[u8]) -> Vec<u8> {
     let record = Record {
         request_len: u16::try_from(request.len()).expect("it is short"),
-        answer_len: u16::try_from(answer.len()).expect("it is short"),
+        answer_len: u16::try_from(response.len()).expect("it is short"),
         ..record
     };
-    [bytemuck::bytes_of(&record), request, answer].concat()
+    [bytemuck::bytes_of(&record), request, response].concat()
 }
 
 /// A connection's records as the kernel half numbers them, none of its times told apart.
@@ -76,7 +76,7 @@ impl Conversation {
         }
     }
 
-    fn tell(&mut self, kind: u8, request: &[u8], answer: &[u8]) {
+    fn tell(&mut self, kind: u8, request: &[u8], response: &[u8]) {
         let before = match kind {
             kind::PROGRESS => self.record.written_bytes,
             _ => 0,
@@ -85,21 +85,21 @@ impl Conversation {
             kind,
             seq: self.record.seq + 1,
             read_bytes: request.len() as u64,
-            written_bytes: before + answer.len() as u64,
+            written_bytes: before + response.len() as u64,
             ..self.record
         };
-        let told = entry(self.record, request, answer);
+        let told = entry(self.record, request, response);
         self.table.take(&told, &mut self.out);
     }
 
     /// Reads `request`, then writes `answer`, both in pieces of these lengths.
-    fn exchange(&mut self, request: &[u8], answer: &[u8], read_len: usize, write_len: usize) {
+    fn exchange(&mut self, request: &[u8], response: &[u8], read_len: usize, write_len: usize) {
         let mut reads = request.chunks(read_len);
         let last = reads.next_back().unwrap_or_default();
         for read in reads {
             self.tell(kind::READ, read, b"");
         }
-        let mut writes = answer.chunks(write_len);
+        let mut writes = response.chunks(write_len);
         self.tell(kind::EXCHANGE, last, writes.next().unwrap_or_default());
         for write in writes {
             self.tell(kind::PROGRESS, b"", write);
@@ -138,9 +138,9 @@ fn exchanges(out: &[Event]) -> Vec<(String, String, u16, u64, u64)> {
         Event::Finished(exchange) => (
             exchange.request.method.clone(),
             exchange.request.target.clone(),
-            exchange.answer.status,
+            exchange.response.status,
             exchange.request.bytes,
-            exchange.answer.bytes,
+            exchange.response.bytes,
         ),
         other => panic!("{other:?}"),
     };
@@ -169,9 +169,9 @@ proptest! {
             // These have no body.
             let answered = if matches!(status, 204 | 304) { None } else { answered };
             let request = with_body(&format!("{method} {target} HTTP/1.1"), &asked);
-            let answer = with_body(&format!("HTTP/1.1 {status} x"), &answered);
-            run.exchange(&request, &answer, read_len, write_len);
-            expected.push((method, target, status, request.len() as u64, answer.len() as u64));
+            let response = with_body(&format!("HTTP/1.1 {status} x"), &answered);
+            run.exchange(&request, &response, read_len, write_len);
+            expected.push((method, target, status, request.len() as u64, response.len() as u64));
         }
         prop_assert_eq!(exchanges(&run.out), expected);
     }
@@ -183,9 +183,9 @@ proptest! {
         write_len in 1_usize..1000,
     ) {
         let requests: Vec<u8> = targets.iter().flat_map(|target| with_body(&format!("GET {target} HTTP/1.1"), &None)).collect();
-        let answers: Vec<u8> = (0..targets.len()).flat_map(|index| with_body(&format!("HTTP/1.1 {} x", 210 + index), &None)).collect();
+        let responses: Vec<u8> = (0..targets.len()).flat_map(|index| with_body(&format!("HTTP/1.1 {} x", 210 + index), &None)).collect();
         let mut run = Conversation::new(mode::MESSAGES, 0);
-        run.exchange(&requests, &answers, read_len, write_len);
+        run.exchange(&requests, &responses, read_len, write_len);
         let found: Vec<(String, u16)> = exchanges(&run.out).into_iter().map(|(_, target, status, ..)| (target, status)).collect();
         let expected: Vec<(String, u16)> = targets.into_iter().zip(210..).collect();
         prop_assert_eq!(found, expected);
@@ -193,7 +193,7 @@ proptest! {
 
     #[test]
     fn an_entry_is_read_or_refused(bytes in vec(any::<u8>(), 0..300)) {
-        let read = RecordView::parse(&bytes).map(|view| view.request.len() + view.answer.len() + size_of::<Record>());
+        let read = RecordView::parse(&bytes).map(|view| view.request.len() + view.response.len() + size_of::<Record>());
         prop_assert!(read.is_none_or(|read| read <= bytes.len()));
         ConnectionTable::new(true).take(&bytes, &mut Vec::new());
     }
@@ -208,7 +208,7 @@ proptest! {
         let mut seq = 0;
         for (at, (kind, mode, flags, cookie, gap, unseen, bytes)) in records.into_iter().enumerate() {
             seq += gap;
-            let (request, answer) = bytes.split_at(bytes.len() / 2);
+            let (request, response) = bytes.split_at(bytes.len() / 2);
             let record = Record {
                 cookie,
                 kind,
@@ -216,11 +216,11 @@ proptest! {
                 flags,
                 seq,
                 read_bytes: request.len() as u64 + u64::from(unseen),
-                written_bytes: answer.len() as u64 + u64::from(unseen),
+                written_bytes: response.len() as u64 + u64::from(unseen),
                 last_write_ns: u64::from(unseen),
                 ..Record::default()
             };
-            table.take(&entry(record, request, answer), &mut out);
+            table.take(&entry(record, request, response), &mut out);
             table.tick(at as u64 * 100_000_000, |_, _| None, &mut out);
         }
     }
@@ -231,9 +231,9 @@ fn flood(what: &str, mode: u8, rounds: u32, mut told: impl FnMut(u32) -> (u8, Ve
     let mut run = Conversation::new(mode, 0);
     let before = HELD_BYTES.get();
     for round in 0..rounds {
-        let (kind, request, answer) = told(round);
-        run.tell(kind, &request, &answer);
-        drop((request, answer));
+        let (kind, request, response) = told(round);
+        run.tell(kind, &request, &response);
+        drop((request, response));
         run.out = Vec::new();
         let held = HELD_BYTES.get() - before;
         assert!(

@@ -15,7 +15,7 @@ use inferprobe_ebpf::{
 use crate::bpf::{maps::Maps, options::Wanted};
 
 const REQUEST: &[u8] = b"GET /inferprobe-self-test HTTP/1.1\r\n\r\n";
-const ANSWER: &[u8] = b"HTTP/1.1 204 No Content\r\n\r\n";
+const RESPONSE: &[u8] = b"HTTP/1.1 204 No Content\r\n\r\n";
 const DEADLINE: Duration = Duration::from_secs(2);
 
 /// What of an exchange can be seen with the hooks at hand.
@@ -56,9 +56,9 @@ fn exchange(port: u16) -> Result<u16> {
     server
         .read_exact(&mut [0; REQUEST.len()])
         .context("read over loopback")?;
-    server.write_all(ANSWER).context("answer over loopback")?;
+    server.write_all(RESPONSE).context("answer over loopback")?;
     client
-        .read_exact(&mut [0; ANSWER.len()])
+        .read_exact(&mut [0; RESPONSE.len()])
         .context("read the answer over loopback")?;
     Ok(peer.port())
 }
@@ -78,7 +78,7 @@ fn await_record(rings: &mut Maps, port: u16) -> Result<Found> {
                             accepted,
                             record: view.record,
                             request: view.request.to_vec(),
-                            answer: view.answer.to_vec(),
+                            response: view.response.to_vec(),
                         });
                     }
                     _ => {}
@@ -94,7 +94,7 @@ struct Found {
     accepted: Option<Record>,
     record: Record,
     request: Vec<u8>,
-    answer: Vec<u8>,
+    response: Vec<u8>,
 }
 
 fn check(found: &Found, peer_port: u16, seen: Seen, wanted: Wanted) -> Result<()> {
@@ -117,15 +117,15 @@ fn check(found: &Found, peer_port: u16, seen: Seen, wanted: Wanted) -> Result<()
         "self-test: times out of order; this kernel is not supported"
     );
     ensure!(
-        record.read_bytes == REQUEST.len() as u64 && record.written_bytes == ANSWER.len() as u64,
+        record.read_bytes == REQUEST.len() as u64 && record.written_bytes == RESPONSE.len() as u64,
         "self-test: wrong byte counts; this kernel is not supported"
     );
-    let (request, answer) = match wanted.payload {
-        true => (REQUEST, ANSWER),
+    let (request, response) = match wanted.payload {
+        true => (REQUEST, RESPONSE),
         false => (&b""[..], &b""[..]),
     };
     ensure!(
-        found.request == request && found.answer == answer,
+        found.request == request && found.response == response,
         "self-test: wrong payload; this kernel is not supported"
     );
     let accept_in_order = found.accepted.map(|accepted| {

@@ -44,7 +44,7 @@ struct Model {
     /// Time between two of the requests that the server sends to itself.
     period: Duration,
     question: &'static str,
-    answer: &'static str,
+    response: &'static str,
 }
 
 /// Together they get five requests a second.
@@ -54,14 +54,14 @@ static MODELS: [Model; 2] = [
         typical: Duration::from_millis(5),
         period: Duration::from_millis(250),
         question: r#"{"text":"a fine day"}"#,
-        answer: r#"{"label":"positive","score":0.98}"#,
+        response: r#"{"label":"positive","score":0.98}"#,
     },
     Model {
         path: "/v2/models/resnet/versions/2/infer",
         typical: Duration::from_millis(40),
         period: Duration::from_millis(1000),
         question: r#"{"inputs":[{"name":"x","datatype":"FP32","shape":[1,4],"data":[0,1,2,3]}]}"#,
-        answer: r#"{"model_name":"resnet","model_version":"2","outputs":[{"name":"class","datatype":"INT64","shape":[1],"data":[281]}]}"#,
+        response: r#"{"model_name":"resnet","model_version":"2","outputs":[{"name":"class","datatype":"INT64","shape":[1],"data":[281]}]}"#,
     },
 ];
 
@@ -115,7 +115,7 @@ async fn serve(listener: &TcpListener) -> anyhow::Result<()> {
         let requests = Arc::clone(&requests);
         let service = service_fn(move |request| {
             let number = requests.fetch_add(1, Ordering::Relaxed);
-            async move { Ok::<_, Infallible>(answer(request, number).await) }
+            async move { Ok::<_, Infallible>(response(request, number).await) }
         });
         tokio::spawn(async move {
             // A client that goes away midway is its own affair.
@@ -128,7 +128,7 @@ async fn serve(listener: &TcpListener) -> anyhow::Result<()> {
 }
 
 /// Answers the `number`th request, after the time that its model takes.
-async fn answer(request: Request<Incoming>, number: u64) -> Response<Full<Bytes>> {
+async fn response(request: Request<Incoming>, number: u64) -> Response<Full<Bytes>> {
     if request.method() == Method::GET && request.uri().path() == "/ping" {
         return json(StatusCode::OK, r#"{"status":"Healthy"}"#);
     }
@@ -148,7 +148,7 @@ async fn answer(request: Request<Incoming>, number: u64) -> Response<Full<Bytes>
     if number % FAILURE_PERIOD == FAILURE_PERIOD - 1 {
         return json(StatusCode::SERVICE_UNAVAILABLE, r#"{"error":"no worker"}"#);
     }
-    json(StatusCode::OK, model.answer)
+    json(StatusCode::OK, model.response)
 }
 
 fn json(status: StatusCode, body: &'static str) -> Response<Full<Bytes>> {
@@ -229,13 +229,13 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn both_models_answer_json_on_one_connection() {
+    async fn both_models_response_json_on_one_connection() {
         let address = started().await;
         let mut sender = connect(address).await.unwrap();
         for model in &MODELS {
             let (status, body) = ask(&mut sender, address, model).await.unwrap();
             assert_eq!(status, StatusCode::OK);
-            assert_eq!(body, model.answer);
+            assert_eq!(body, model.response);
             serde_json::from_slice::<serde_json::Value>(&body).unwrap();
         }
     }

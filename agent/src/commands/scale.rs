@@ -10,7 +10,7 @@ use crate::{
 };
 
 /// Time for an answer that does not wait for workers, seconds.
-const ANSWER_LIMIT_S: u64 = 10;
+const RESPONSE_LIMIT_S: u64 = 10;
 /// Time for an answer that does: TorchServe gives a worker 120 s to start unless it is told otherwise.
 const SYNCHRONOUS_LIMIT_S: u64 = 150;
 
@@ -41,7 +41,7 @@ impl Scale {
         }
         let limit_s = args.timeout.unwrap_or(match args.synchronous {
             true => SYNCHRONOUS_LIMIT_S,
-            false => ANSWER_LIMIT_S,
+            false => RESPONSE_LIMIT_S,
         });
         Ok(Self {
             management: management(&args.torchserve, check_seconds("--timeout", limit_s)?)?,

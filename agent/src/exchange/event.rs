@@ -3,7 +3,7 @@
 //! Every kind of connection emits these events. Does not depend on: the connections.
 
 use crate::{
-    exchange::{Answer, Exchange, Peer, Request},
+    exchange::{Exchange, Peer, Request, Response},
     torchserve::exchange::WorkerExchange,
 };
 
@@ -69,7 +69,7 @@ pub enum Loss {
     /// Bytes on a watched socket that are no HTTP/1 request.
     NotHttp,
     /// An answer to a request that was not seen.
-    AnswerWithoutRequest,
+    ResponseWithoutRequest,
     /// A request whose head lay behind other bytes of one read, where it is not copied, or spoke of what went by before
     /// the agent: it counts without its path.
     HeadUnseen,
@@ -97,7 +97,7 @@ impl Loss {
         Self::Resynchronised,
         Self::NotHttp,
         Self::InnerProtocol,
-        Self::AnswerWithoutRequest,
+        Self::ResponseWithoutRequest,
         Self::HeadUnseen,
         Self::StatusUnseen,
         Self::Http2Unfollowed,
@@ -114,7 +114,7 @@ impl Loss {
             Self::Resynchronised => "resynchronised",
             Self::NotHttp => "not_http",
             Self::InnerProtocol => "inner_protocol",
-            Self::AnswerWithoutRequest => "answer_without_request",
+            Self::ResponseWithoutRequest => "answer_without_request",
             Self::HeadUnseen => "head_unseen",
             Self::StatusUnseen => "status_unseen",
             Self::Http2Unfollowed => "http2_unfollowed",
@@ -128,14 +128,14 @@ impl Loss {
 }
 
 /// What a request and its answer come to.
-pub(crate) fn pair(peer: Peer, request: Option<Request>, answer: Answer) -> Event {
+pub(crate) fn pair(peer: Peer, request: Option<Request>, response: Response) -> Event {
     match request {
-        Some(request) if answer.status != 0 => Event::Finished(Exchange {
+        Some(request) if response.status != 0 => Event::Finished(Exchange {
             peer,
             request,
-            answer,
+            response,
         }),
         Some(_) => Event::Lost(Loss::HeadUnseen),
-        None => Event::Lost(Loss::AnswerWithoutRequest),
+        None => Event::Lost(Loss::ResponseWithoutRequest),
     }
 }

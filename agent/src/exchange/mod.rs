@@ -47,7 +47,7 @@ pub struct Request {
 
 /// One answer as far as it was written.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Answer {
+pub struct Response {
     /// Status code.
     pub status: u16,
     /// First byte handed to the kernel, ns.
@@ -89,13 +89,13 @@ pub struct Exchange {
     /// What was asked.
     pub request: Request,
     /// What was answered.
-    pub answer: Answer,
+    pub response: Response,
 }
 
 impl Exchange {
     /// Whether it was a call of gRPC, as far as that was seen.
     pub fn is_grpc(&self) -> bool {
-        self.answer.grpc_status.is_some() || self.request.is_call()
+        self.response.grpc_status.is_some() || self.request.is_call()
     }
 }
 
@@ -132,7 +132,7 @@ pub(crate) mod fixtures {
                 complete: true,
                 named: None,
             },
-            answer: Answer {
+            response: Response {
                 status: 200,
                 first_write_ns: 1_321,
                 first_write_bounded: false,

@@ -8,7 +8,7 @@ use inferprobe_ebpf::{
 };
 
 use crate::exchange::{
-    Answer, Exchange, Peer, Request,
+    Exchange, Peer, Request, Response,
     event::{Event, Loss, Unfinished},
     http1::{
         QUIET_NS,
@@ -25,7 +25,7 @@ pub struct OpaqueConnection {
     pub sequence: Sequence,
     next_index: u32,
     request: Option<Request>,
-    answer: Option<Answer>,
+    response: Option<Response>,
     missed_bytes: u64,
 }
 
@@ -36,7 +36,7 @@ impl OpaqueConnection {
             sequence: Sequence::new(record, peer),
             next_index: 0,
             request: None,
-            answer: None,
+            response: None,
             missed_bytes: 0,
         }
     }
@@ -45,7 +45,7 @@ impl OpaqueConnection {
     pub fn take(&mut self, view: &RecordView<'_>, out: &mut Vec<Event>) -> bool {
         if !self.sequence.follows(&view.record) {
             out.push(Event::Lost(Loss::Resynchronised));
-            self.answer = None;
+            self.response = None;
             if self.request.take().is_some() {
                 out.push(Event::Unfinished(Unfinished::LostRecords));
             }
@@ -82,7 +82,7 @@ impl OpaqueConnection {
 
     /// Whether an answer is under way, as far as that can be told.
     pub fn is_answering(&self) -> bool {
-        self.answer.is_some()
+        self.response.is_some()
     }
 
     /// Whether nothing is under way.
@@ -95,8 +95,8 @@ impl OpaqueConnection {
         if now_ns.saturating_sub(self.sequence.latest_ns) < QUIET_NS {
             return;
         }
-        if let Some(answer) = &mut self.answer {
-            answer.last_write_ns = None;
+        if let Some(response) = &mut self.response {
+            response.last_write_ns = None;
             self.finish(out);
         }
     }
@@ -133,24 +133,24 @@ impl OpaqueConnection {
             self.missed_bytes += writes.bytes;
             return;
         }
-        let answer = self.answer.get_or_insert(Answer {
+        let response = self.response.get_or_insert(Response {
             first_write_ns: writes.start_ns,
             first_write_bounded: writes.start_bounded,
             ..NOT_BEGUN
         });
-        answer.bytes += writes.bytes;
-        answer.last_write_ns = Some(writes.end_ns);
+        response.bytes += writes.bytes;
+        response.last_write_ns = Some(writes.end_ns);
     }
 
     /// Tells the answer that was under way, if there is one.
     fn finish(&mut self, out: &mut Vec<Event>) {
-        if let Some(answer) = self.answer.take()
+        if let Some(response) = self.response.take()
             && let Some(request) = self.request.take()
         {
             out.push(Event::Finished(Exchange {
                 peer: self.sequence.peer,
                 request,
-                answer,
+                response,
             }));
         }
     }
@@ -190,7 +190,7 @@ mod tests {
             let view = RecordView {
                 record: *record,
                 request: &[],
-                answer: &[],
+                response: &[],
             };
             connection.take(&view, &mut out);
         }
@@ -202,8 +202,8 @@ mod tests {
             Event::Finished(exchange) => Some((
                 exchange.request.index,
                 exchange.request.bytes,
-                exchange.answer.bytes,
-                exchange.answer.last_write_ns,
+                exchange.response.bytes,
+                exchange.response.last_write_ns,
             )),
             _ => None,
         };
@@ -211,7 +211,7 @@ mod tests {
     }
 
     #[test]
-    fn turns_of_reads_and_writes_are_requests_and_answers() {
+    fn turns_of_reads_and_writes_are_requests_and_responses() {
         let (connection, out) = played(&[
             record(1, kind::READ, 100, 50, 0),
             record(2, kind::EXCHANGE, 200, 60, 5),
@@ -228,7 +228,7 @@ mod tests {
     }
 
     #[test]
-    fn an_answer_that_falls_silent_is_told_without_its_end() {
+    fn an_response_that_falls_silent_is_told_without_its_end() {
         let (mut connection, mut out) = played(&[record(1, kind::EXCHANGE, 100, 50, 5)]);
         connection.end_if_quiet(1_000, &mut out);
         assert!(out.is_empty());
@@ -238,7 +238,7 @@ mod tests {
     }
 
     #[test]
-    fn what_has_no_answer_is_unfinished() {
+    fn what_has_no_response_is_unfinished() {
         let (_, out) = played(&[
             record(1, kind::READ, 100, 50, 0),
             record(2, kind::CLOSE, 200, 50, 0),

@@ -140,8 +140,8 @@ async fn serve_connection(
     mut closing: watch::Receiver<()>,
 ) {
     let service = service_fn(move |request| {
-        let answer = respond::respond(&*pages, &request);
-        async move { Ok::<_, Infallible>(answer) }
+        let response = respond::respond(&*pages, &request);
+        async move { Ok::<_, Infallible>(response) }
     });
     // An answer goes out in several writes; without this the last one waits for the client's delayed acknowledgement.
     if let Err(err) = stream.set_nodelay(true) {

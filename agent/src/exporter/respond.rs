@@ -16,10 +16,10 @@ use hyper::{
 use crate::exporter::{negotiate, query, source::MetricsSource};
 
 /// An answer with its body whole, so that hyper sets its length.
-pub(crate) type Answer = Response<Full<Bytes>>;
+pub(crate) type TextResponse = Response<Full<Bytes>>;
 
 /// The answer to a request; its body is not looked at.
-pub(crate) fn respond<B>(pages: &impl MetricsSource, request: &Request<B>) -> Answer {
+pub(crate) fn respond<B>(pages: &impl MetricsSource, request: &Request<B>) -> TextResponse {
     let serve = match request.uri().path() {
         "/metrics" | "/metrics/" => metrics,
         "/healthz" => health,
@@ -48,7 +48,7 @@ pub(crate) fn respond<B>(pages: &impl MetricsSource, request: &Request<B>) -> An
     )
 }
 
-fn metrics(pages: &impl MetricsSource, query: &str, headers: &HeaderMap) -> Answer {
+fn metrics(pages: &impl MetricsSource, query: &str, headers: &HeaderMap) -> TextResponse {
     let selection = match query::selection(query.as_bytes()) {
         Ok(selection) => selection,
         // TorchServe says 403 here, not 400.
@@ -73,7 +73,7 @@ fn metrics(pages: &impl MetricsSource, query: &str, headers: &HeaderMap) -> Answ
     answer
 }
 
-fn health(pages: &impl MetricsSource, _query: &str, _headers: &HeaderMap) -> Answer {
+fn health(pages: &impl MetricsSource, _query: &str, _headers: &HeaderMap) -> TextResponse {
     let (status, text) = match pages.health() {
         Ok(text) => (StatusCode::OK, text),
         Err(text) => (StatusCode::SERVICE_UNAVAILABLE, text),
@@ -96,7 +96,7 @@ fn compress(text: &str) -> Bytes {
     compressed.expect("writing to a Vec succeeds").into()
 }
 
-fn text_answer(status: StatusCode, content_type: &'static str, body: Bytes) -> Answer {
+fn text_answer(status: StatusCode, content_type: &'static str, body: Bytes) -> TextResponse {
     let mut answer = Response::new(Full::new(body));
     *answer.status_mut() = status;
     let content_type = HeaderValue::from_static(content_type);
@@ -105,7 +105,7 @@ fn text_answer(status: StatusCode, content_type: &'static str, body: Bytes) -> A
 }
 
 /// A refusal in TorchServe's shape, after which the connection closes as TorchServe closes it.
-fn refusal(status: StatusCode, kind: &str, message: &str) -> Answer {
+fn refusal(status: StatusCode, kind: &str, message: &str) -> TextResponse {
     let code = status.as_u16();
     let body = format!(
         "{{\n  \"code\": {code},\n  \"type\": \"{kind}\",\n  \"message\": \"{message}\"\n}}\n"

@@ -55,7 +55,7 @@ impl Selection {
         let mut selected = BTreeSet::new();
         for name in names {
             let families = FAMILIES.iter().chain(AUTOSCALE_FAMILIES);
-            let meant = families.filter(|family| family.answers_to(name));
+            let meant = families.filter(|family| family.responses_to(name));
             selected.extend(meant.map(|family| family.name));
         }
         Self(Some(selected))

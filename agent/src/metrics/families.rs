@@ -93,7 +93,7 @@ impl Family {
     }
 
     /// Whether a scrape that asks for `name` means this family: by its name, or by one of its samples' names.
-    pub fn answers_to(&self, name: &str) -> bool {
+    pub fn responses_to(&self, name: &str) -> bool {
         if name == self.name || name == self.openmetrics_name() {
             return true;
         }
@@ -110,7 +110,7 @@ const WORKER: &[&str] = &["WorkerName", "Level", "Hostname"];
 const MODEL: &[&str] = &["ModelName", "Level", "Hostname"];
 const SERVED: &[&str] = &["model_name", "model_version", "hostname"];
 const REQUEST: &[&str] = &["model", "version", "server"];
-const ANSWER: &[&str] = &["model", "version", "server", "code"];
+const RESPONSE: &[&str] = &["model", "version", "server", "code"];
 const SERVER: &[&str] = &["server"];
 const FIGURE: &[&str] = &["figure"];
 const GEN_AI: &[&str] = &[
@@ -179,7 +179,7 @@ families! {
     TS_INFERENCE_LATENCY: torchserve("ts_inference_latency_microseconds", Counter, "Microseconds", SERVED);
     TS_QUEUE_LATENCY: torchserve("ts_queue_latency_microseconds", Counter, "Microseconds", SERVED);
 
-    REQUESTS: own("inferprobe_requests_total", Counter, "", ANSWER,
+    REQUESTS: own("inferprobe_requests_total", Counter, "", RESPONSE,
         "Inference requests answered, by status code of the answer.");
     ACCEPT_WAIT: own("inferprobe_accept_wait_seconds", Histogram, "seconds", SERVER,
         "Connection established to connection accepted by the server, of connections that it read from; with --accept-wait alone.");
@@ -302,7 +302,7 @@ mod tests {
     }
 
     #[test]
-    fn a_family_answers_to_its_own_and_its_samples_names() {
+    fn a_family_responses_to_its_own_and_its_samples_names() {
         for (family, name, expected) in [
             (&QUEUE_TIME, "QueueTime", true),
             (&QUEUE_TIME, "queuetime", false),
@@ -330,7 +330,7 @@ mod tests {
             ),
             (&REQUEST_QUEUE, "", false),
         ] {
-            assert_eq!(family.answers_to(name), expected, "{name:?}");
+            assert_eq!(family.responses_to(name), expected, "{name:?}");
         }
     }
 }

@@ -388,7 +388,7 @@ mod tests {
     const HOST: &str = r#"{Level="Host",Hostname="vm"}"#;
 
     #[test]
-    fn a_workers_answer_has_torchserves_times_units_and_rounding() {
+    fn a_workers_response_has_torchserves_times_units_and_rounding() {
         let observation = observation(200, hop(WorkEnd::Predicted));
         assert_eq!(
             after(&[observation.clone(), observation]),

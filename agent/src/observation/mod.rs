@@ -55,14 +55,14 @@ impl Stages {
 impl From<&Exchange> for Stages {
     fn from(exchange: &Exchange) -> Self {
         let Exchange {
-            request, answer, ..
+            request, response, ..
         } = exchange;
         let since = |from_ns: u64, to_ns: u64| to_ns.saturating_sub(from_ns);
-        let split = !answer.first_write_bounded;
-        let stream_ns = answer
+        let split = !response.first_write_bounded;
+        let stream_ns = response
             .last_write_ns
-            .map(|last_ns| since(answer.first_write_ns, last_ns));
-        let unsplit_ns = answer
+            .map(|last_ns| since(response.first_write_ns, last_ns));
+        let unsplit_ns = response
             .last_write_ns
             .map(|last_ns| since(request.last_read_ns, last_ns));
         Self {
@@ -70,7 +70,7 @@ impl From<&Exchange> for Stages {
                 .arrival_ns
                 .map(|arrival_ns| since(arrival_ns, request.first_read_ns)),
             receive_ns: since(request.first_read_ns, request.last_read_ns),
-            handler_ns: split.then(|| since(request.last_read_ns, answer.first_write_ns)),
+            handler_ns: split.then(|| since(request.last_read_ns, response.first_write_ns)),
             stream_ns: stream_ns.filter(|_| split),
             unsplit_ns: unsplit_ns.filter(|_| !split),
         }
@@ -146,16 +146,16 @@ pub struct Observation {
 impl Observation {
     /// What there is to count of an exchange that `server` answered, whose path says `route`, and what lay behind it.
     pub fn new(exchange: &Exchange, server: Server, route: Route, inner: WorkerSide) -> Self {
-        let answer = &exchange.answer;
+        let response = &exchange.response;
         Self {
             purpose: route.purpose,
             identity: Identity::new(server, route),
             protocol: match exchange.is_grpc() {
-                true => Protocol::Grpc(answer.grpc_status),
-                false if answer.status == 0 => Protocol::Unread,
+                true => Protocol::Grpc(response.grpc_status),
+                false if response.status == 0 => Protocol::Unread,
                 false => Protocol::Http,
             },
-            status: answer.grpc_status.map_or(answer.status, http_status_of),
+            status: response.grpc_status.map_or(response.status, http_status_of),
             stages: Stages::from(exchange),
             inner,
             stream: Stream::of(exchange).map(Box::new),
@@ -202,8 +202,8 @@ mod tests {
     fn what_was_not_seen_is_unknown() {
         let mut exchange = exchange();
         exchange.request.arrival_ns = None;
-        exchange.answer.first_write_bounded = true;
-        exchange.answer.last_write_ns = None;
+        exchange.response.first_write_bounded = true;
+        exchange.response.last_write_ns = None;
         assert_eq!(
             Stages::from(&exchange),
             Stages {
@@ -219,7 +219,7 @@ mod tests {
     #[test]
     fn the_total_is_known_where_the_first_write_is_only_bounded() {
         let mut exchange = exchange();
-        exchange.answer.first_write_bounded = true;
+        exchange.response.first_write_bounded = true;
         let stages = Stages::from(&exchange);
         assert_eq!((stages.handler_ns, stages.stream_ns), (None, None));
         assert_eq!(stages.total_ns(), Some(5_321 - 1_000));
@@ -253,7 +253,7 @@ mod tests {
     fn a_call_of_grpc_has_the_status_that_stands_for_its_own() {
         let mut exchange = exchange();
         for (grpc_status, expected) in [(0, 200), (5, 404), (13, 500), (14, 503), (99, 500)] {
-            exchange.answer.grpc_status = Some(grpc_status);
+            exchange.response.grpc_status = Some(grpc_status);
             let route = Route {
                 purpose: Purpose::Inference,
                 model: None,

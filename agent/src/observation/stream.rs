@@ -29,18 +29,18 @@ impl Stream {
     /// The stream that `exchange` ended in; `None` where its answer is none.
     pub fn of(exchange: &Exchange) -> Option<Self> {
         let Exchange {
-            request, answer, ..
+            request, response, ..
         } = exchange;
-        let chunks = answer
+        let chunks = response
             .chunks
             .as_deref()
             .filter(|chunks| chunks.is_stream())?;
         let since_arrival = |ns: u64| Some(ns.saturating_sub(request.arrival_ns?));
-        let first_write_ns = (!answer.first_write_bounded).then_some(answer.first_write_ns);
+        let first_write_ns = (!response.first_write_bounded).then_some(response.first_write_ns);
         Some(Self {
             first_byte_ns: first_write_ns.and_then(since_arrival),
             first_chunk_ns: chunks.first_ns().and_then(since_arrival),
-            duration_ns: answer.last_write_ns.and_then(since_arrival),
+            duration_ns: response.last_write_ns.and_then(since_arrival),
             chunks: chunks.is_counted().then(|| chunks.count()),
             gaps_ns: chunks.gaps_ns().to_vec(),
             gaps_unknown: chunks.gaps_unknown(),
@@ -67,7 +67,7 @@ mod tests {
             chunks.note(*at_ns);
         }
         let mut exchange = exchange();
-        exchange.answer.chunks = Some(Box::new(chunks));
+        exchange.response.chunks = Some(Box::new(chunks));
         exchange
     }
 
@@ -90,9 +90,9 @@ mod tests {
     #[test]
     fn what_was_not_seen_is_unknown() {
         let mut exchange = streamed(Framing::Chunks, &[2_000]);
-        exchange.answer.first_write_bounded = true;
-        exchange.answer.last_write_ns = None;
-        exchange.answer.chunks.as_mut().unwrap().lose_count();
+        exchange.response.first_write_bounded = true;
+        exchange.response.last_write_ns = None;
+        exchange.response.chunks.as_mut().unwrap().lose_count();
         let stream = Stream::of(&exchange).unwrap();
         assert_eq!((stream.first_byte_ns, stream.duration_ns), (None, None));
         assert_eq!((stream.first_chunk_ns, stream.chunks), (Some(1_000), None));
@@ -101,7 +101,7 @@ mod tests {
     }
 
     #[test]
-    fn an_answer_in_one_piece_is_no_stream_or_not_surely_one() {
+    fn an_response_in_one_piece_is_no_stream_or_not_surely_one() {
         assert_eq!(Stream::of(&exchange()), None);
         assert_eq!(Stream::of(&streamed(Framing::Unsaid, &[2_000])), None);
         for (framing, at_ns, expected) in [

@@ -100,7 +100,7 @@ impl Speaker {
             _ if unread => Self::Unread(Box::new(OpaqueConnection::new(record, peer))),
             mode::FRAMES => Self::Worker(Box::new(WorkerConnection::new(record, peer))),
             mode::STREAMS => Self::Http2(Box::new(Http2Connection::new(peer))),
-            _ if zmtp::begins(view.request) || zmtp::begins(view.answer) => {
+            _ if zmtp::begins(view.request) || zmtp::begins(view.response) => {
                 Self::Inner { latest_ns: 0 }
             }
             _ => Self::Http(Box::new(Http1Connection::new(record, peer))),
@@ -354,17 +354,17 @@ impl ConnectionTable {
 mod tests {
     use super::*;
 
-    fn entry(record: Record, request: &[u8], answer: &[u8]) -> Vec<u8> {
+    fn entry(record: Record, request: &[u8], response: &[u8]) -> Vec<u8> {
         let record = Record {
             request_len: u16::try_from(request.len()).unwrap(),
-            answer_len: u16::try_from(answer.len()).unwrap(),
+            answer_len: u16::try_from(response.len()).unwrap(),
             read_bytes: request.len() as u64,
-            written_bytes: answer.len() as u64,
+            written_bytes: response.len() as u64,
             ..record
         };
         let mut entry = bytemuck::bytes_of(&record).to_vec();
         entry.extend(request);
-        entry.extend(answer);
+        entry.extend(response);
         entry
     }
 
@@ -399,7 +399,7 @@ mod tests {
     #[test]
     fn a_connection_of_zeromq_counts_once() {
         const GREETING: &[u8] = b"\xff\0\0\0\0\0\0\0\x01\x7f";
-        for (request, answer) in [(GREETING, &b""[..]), (b"", GREETING)] {
+        for (request, response) in [(GREETING, &b""[..]), (b"", GREETING)] {
             let mut table = ConnectionTable::default();
             let mut out = Vec::new();
             for (seq, bytes) in [(1, GREETING), (2, b"\x04\x19frame")] {
@@ -411,7 +411,7 @@ mod tests {
                     ..Record::default()
                 };
                 let sides = match seq {
-                    1 => (request, answer),
+                    1 => (request, response),
                     _ => (bytes, bytes),
                 };
                 table.take(&entry(record, sides.0, sides.1), &mut out);
@@ -430,7 +430,7 @@ mod tests {
     }
 
     #[test]
-    fn a_unix_answer_without_a_length_is_finished_when_quiet() {
+    fn a_unix_response_without_a_length_is_finished_when_quiet() {
         let mut table = ConnectionTable::default();
         let record = Record {
             cookie: 1,
@@ -456,7 +456,7 @@ mod tests {
             panic!("{out:?}")
         };
         assert_eq!(
-            (exchange.answer.status, exchange.answer.last_write_ns),
+            (exchange.response.status, exchange.response.last_write_ns),
             (200, None)
         );
     }
@@ -517,9 +517,12 @@ mod tests {
                 kind: kind::EXCHANGE,
                 ..Record::default()
             };
-            let answer = b"HTTP/1.1 204 No Content\r\n\r\n";
+            let response = b"HTTP/1.1 204 No Content\r\n\r\n";
             out.clear();
-            table.take(&entry(record, b"GET / HTTP/1.1\r\n\r\n", answer), &mut out);
+            table.take(
+                &entry(record, b"GET / HTTP/1.1\r\n\r\n", response),
+                &mut out,
+            );
             let [Event::Finished(exchange)] = &out[..] else {
                 panic!("{out:?}")
             };

@@ -163,7 +163,7 @@ impl Pipeline {
         let mut settled = std::mem::take(&mut self.settled);
         for settled in settled.drain(..) {
             match settled {
-                Settled::Answer(answered, inner, worker) => {
+                Settled::Response(answered, inner, worker) => {
                     self.count(answered, inner, worker.as_deref());
                 }
                 Settled::Abandoned(observation) => self.metrics.observe_abandoned(&observation),

@@ -18,7 +18,7 @@ use crate::{
 };
 
 /// How long an answer waits for its worker's reply, which was written before it, ns.
-const ANSWER_WAIT_NS: u64 = 300_000_000;
+const RESPONSE_WAIT_NS: u64 = 300_000_000;
 /// How long after a reply its answer must have begun, ns: later, its client is taken to have left.
 const OVERDUE_NS: u64 = 2_000_000_000;
 /// How long a reply waits for the end of its answer, ns: a slow client may take long to read it.
@@ -30,7 +30,7 @@ const WAIT_CAP: usize = 65_536;
 #[derive(Debug)]
 pub struct Joined<A> {
     /// What the frontend was asked and answered.
-    pub answer: A,
+    pub response: A,
     /// What its worker did; shared by all requests of a batch.
     pub worker: Option<Arc<WorkerExchange>>,
 }
@@ -38,7 +38,7 @@ pub struct Joined<A> {
 /// What waits for its other half; `A` is what the caller knows of an answer.
 #[derive(Debug)]
 pub struct JoinById<A> {
-    answers: Waiting<A>,
+    responses: Waiting<A>,
     replies: Waiting<Arc<WorkerExchange>>,
     /// Replies that are not overdue yet, and when each came.
     timely: VecDeque<(u64, Uuid)>,
@@ -47,7 +47,7 @@ pub struct JoinById<A> {
 impl<A> Default for JoinById<A> {
     fn default() -> Self {
         Self {
-            answers: Waiting::default(),
+            responses: Waiting::default(),
             replies: Waiting::default(),
             timely: VecDeque::new(),
         }
@@ -75,9 +75,9 @@ impl<A> JoinById<A> {
                 lost.push(Event::Lost(Loss::ReplyUnpaired));
                 continue;
             };
-            match self.answers.take(&id) {
-                Some(answer) => joined.push(Joined {
-                    answer,
+            match self.responses.take(&id) {
+                Some(response) => joined.push(Joined {
+                    response,
                     worker: Some(worked.clone()),
                 }),
                 None => {
@@ -91,16 +91,16 @@ impl<A> JoinById<A> {
     }
 
     /// Takes in the answer to request `id` at `now_ns`; returns it if it need not wait, or one that it pushed out.
-    pub fn answered(&mut self, id: Uuid, answer: A, now_ns: u64) -> Option<Joined<A>> {
+    pub fn answered(&mut self, id: Uuid, response: A, now_ns: u64) -> Option<Joined<A>> {
         if let Some(worked) = self.replies.take(&id) {
             return Some(Joined {
-                answer,
+                response,
                 worker: Some(worked),
             });
         }
-        let answer = self.answers.insert(id, answer, now_ns)?;
+        let response = self.responses.insert(id, response, now_ns)?;
         Some(Joined {
-            answer,
+            response,
             worker: None,
         })
     }
@@ -127,9 +127,9 @@ impl<A> JoinById<A> {
     pub fn tick(&mut self, now_ns: u64, lost: &mut Vec<Event>) -> Vec<Joined<A>> {
         let replies = self.replies.expired(now_ns, REPLY_WAIT_NS);
         lost.extend(replies.map(|_| Event::Lost(Loss::ReplyUnpaired)));
-        let answers = self.answers.expired(now_ns, ANSWER_WAIT_NS);
-        let joined = answers.map(|answer| Joined {
-            answer,
+        let responses = self.responses.expired(now_ns, RESPONSE_WAIT_NS);
+        let joined = responses.map(|response| Joined {
+            response,
             worker: None,
         });
         joined.collect()
@@ -229,7 +229,7 @@ mod tests {
             reply: Reply {
                 code: 200,
                 message: None,
-                answers: Vec::new(),
+                responses: Vec::new(),
                 whole: true,
             },
             first_write_ns: None,
@@ -247,7 +247,7 @@ mod tests {
         assert!(joined.worker.is_some());
         assert!(hops.answered(Uuid::from_u128(8), 'b', 2).is_none());
         let joined = hops.worked(&worked(&[8]), 3, &mut lost);
-        assert!(joined[0].answer == 'b' && joined[0].worker.is_some());
+        assert!(joined[0].response == 'b' && joined[0].worker.is_some());
         assert!(hops.finish().is_empty() && lost.is_empty());
     }
 
@@ -264,12 +264,12 @@ mod tests {
     }
 
     #[test]
-    fn an_answer_that_no_worker_gave_goes_on_alone() {
+    fn an_response_that_no_worker_gave_goes_on_alone() {
         let mut hops = JoinById::<char>::default();
         let mut lost = Vec::new();
         assert!(hops.answered(Uuid::from_u128(1), 'a', 10).is_none());
-        assert!(hops.tick(ANSWER_WAIT_NS, &mut lost).is_empty());
-        let joined = hops.tick(ANSWER_WAIT_NS + 10, &mut lost);
+        assert!(hops.tick(RESPONSE_WAIT_NS, &mut lost).is_empty());
+        let joined = hops.tick(RESPONSE_WAIT_NS + 10, &mut lost);
         assert!(joined[0].worker.is_none());
         assert!(lost.is_empty());
     }

@@ -219,7 +219,7 @@ mod tests {
             reply: Reply {
                 code: 200,
                 message: None,
-                answers: Vec::new(),
+                responses: Vec::new(),
                 whole: true,
             },
             first_write_ns: None,

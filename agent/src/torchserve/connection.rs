@@ -200,7 +200,7 @@ impl WorkerConnection {
         let record = &view.record;
         let writes = self.sequence.writes(view);
         let Some(open) = self.open.front_mut() else {
-            out.push(Event::Lost(Loss::AnswerWithoutRequest));
+            out.push(Event::Lost(Loss::ResponseWithoutRequest));
             return;
         };
         open.reply_bytes += writes.bytes;
@@ -216,10 +216,10 @@ impl WorkerConnection {
             return;
         }
         let mut replies = Vec::new();
-        let rest = writes.bytes.saturating_sub(view.answer.len() as u64);
+        let rest = writes.bytes.saturating_sub(view.response.len() as u64);
         let followed = self
             .replies
-            .feed(view.answer, &mut replies)
+            .feed(view.response, &mut replies)
             .and_then(|()| self.replies.skip(rest, &mut replies));
         for reply in replies {
             self.answered(reply, record, out);
@@ -241,14 +241,14 @@ impl WorkerConnection {
     /// Takes in a reply, of which the last byte went out with `record`.
     fn answered(&mut self, reply: Reply, record: &Record, out: &mut Vec<Event>) {
         let streams = reply
-            .answers
+            .responses
             .iter()
-            .any(|answer| answer.stream_next == Some(true));
+            .any(|response| response.stream_next == Some(true));
         if streams {
             return;
         }
         let Some(open) = self.open.pop_front() else {
-            out.push(Event::Lost(Loss::AnswerWithoutRequest));
+            out.push(Event::Lost(Loss::ResponseWithoutRequest));
             return;
         };
         let exchange = WorkerExchange {
@@ -350,14 +350,14 @@ mod tests {
             &mut self,
             record_kind: u8,
             (request, read_bytes): (&[u8], usize),
-            (answer, answer_bytes): (&[u8], usize),
+            (response, response_bytes): (&[u8], usize),
         ) {
             self.seq += 1;
             self.now_ns += 1_000;
             if record_kind == kind::EXCHANGE {
                 self.written = 0;
             }
-            self.written += answer_bytes as u64;
+            self.written += response_bytes as u64;
             let record = Record {
                 cookie: 5,
                 arrival_ns: self.now_ns,
@@ -384,21 +384,21 @@ mod tests {
             let view = RecordView {
                 record,
                 request,
-                answer,
+                response,
             };
             self.connection
                 .get_or_insert_with(|| WorkerConnection::new(&record, peer))
                 .take(&view, &mut self.out);
-            if self.prompt_reader && answer_bytes > 0 {
-                self.taken(answer_bytes as u64, self.now_ns + 410);
+            if self.prompt_reader && response_bytes > 0 {
+                self.taken(response_bytes as u64, self.now_ns + 410);
             }
         }
 
-        fn exchange(&mut self, request: &[u8], answer: &[u8]) {
+        fn exchange(&mut self, request: &[u8], response: &[u8]) {
             self.record(
                 kind::EXCHANGE,
                 (request, request.len()),
-                (answer, answer.len()),
+                (response, response.len()),
             );
         }
 
@@ -413,7 +413,7 @@ mod tests {
             let view = RecordView {
                 record,
                 request: b"",
-                answer: b"",
+                response: b"",
             };
             let connection = self.connection.as_mut().unwrap();
             connection.take(&view, &mut self.out);
@@ -467,11 +467,11 @@ mod tests {
             (&bytes[44..value], value - 44 + 300_000),
             (b"", 0),
         );
-        let answer = reply(10, None);
+        let response = reply(10, None);
         wire.record(
             kind::EXCHANGE,
             (&bytes[value + 300_000..], 12),
-            (&answer, answer.len()),
+            (&response, response.len()),
         );
         let worked = wire.worked();
         assert_eq!(ids(&worked[0].command), [Some(ID)]);
@@ -484,11 +484,11 @@ mod tests {
     #[test]
     fn a_big_reply_ends_with_its_last_write_and_its_start_is_only_bounded() {
         let mut wire = Wire::new();
-        let (request, answer) = (predict(10), reply(500_000, None));
+        let (request, response) = (predict(10), reply(500_000, None));
         wire.record(
             kind::EXCHANGE,
             (&request, request.len()),
-            (&answer[..1_024], answer.len()),
+            (&response[..1_024], response.len()),
         );
         wire.exchange(&request, &reply(10, None));
         let worked = wire.worked();
@@ -521,9 +521,9 @@ mod tests {
     fn a_reply_goes_on_once_it_is_read() {
         let mut wire = Wire::new();
         wire.prompt_reader = false;
-        let answer = reply(10, None);
-        let bytes = answer.len() as u64;
-        wire.exchange(&predict(10), &answer);
+        let response = reply(10, None);
+        let bytes = response.len() as u64;
+        wire.exchange(&predict(10), &response);
         wire.taken(bytes - 1, 2_500);
         assert!(wire.out.is_empty());
         wire.taken(1, 2_600);
@@ -531,10 +531,10 @@ mod tests {
         let request = predict(10);
         wire.record(kind::READ, (&request[..9], 9), (b"", 0));
         wire.taken(bytes, 4_350);
-        wire.exchange(&request[9..], &answer);
+        wire.exchange(&request[9..], &response);
         // A read that was not seen is not waited for.
-        wire.exchange(&predict(10), &answer);
-        wire.exchange(&predict(10), &answer);
+        wire.exchange(&predict(10), &response);
+        wire.exchange(&predict(10), &response);
         let connection = wire.connection.as_mut().unwrap();
         assert!(connection.awaits_reader());
         connection.end_if_quiet(wire.now_ns + 400 + TAKEN_WAIT_NS, &mut wire.out);
@@ -550,7 +550,7 @@ mod tests {
             wire.out,
             [
                 Event::Lost(Loss::NotFramed),
-                Event::Lost(Loss::AnswerWithoutRequest)
+                Event::Lost(Loss::ResponseWithoutRequest)
             ]
         );
         wire.out.clear();

@@ -47,7 +47,7 @@ pub struct Answered {
 #[derive(Debug)]
 pub enum Settled {
     /// An answer, and what lay behind it.
-    Answer(Answered, WorkerSide, Option<Arc<WorkerExchange>>),
+    Response(Answered, WorkerSide, Option<Arc<WorkerExchange>>),
     /// What a worker did for a client that had left.
     Abandoned(Observation),
 }
@@ -68,33 +68,33 @@ impl HopJoiner {
     /// Takes in an answer at `now_ns`: it goes on at once unless its worker's half is to come.
     pub fn answered(&mut self, answered: Answered, now_ns: u64, out: &mut Vec<Settled>) {
         if !answered.server.is_frontend || answered.route.purpose != Purpose::Inference {
-            out.push(Settled::Answer(answered, WorkerSide::NoWorker, None));
+            out.push(Settled::Response(answered, WorkerSide::NoWorker, None));
             return;
         }
         let Exchange {
-            request, answer, ..
+            request, response, ..
         } = &answered.exchange;
-        if let Some(id) = answer.request_id {
+        if let Some(id) = response.request_id {
             let joined = self.hops.answered(id, answered, now_ns);
             out.extend(joined.map(Settled::from));
             return;
         }
         // An INTERNAL is the frontend's own: no worker has such a model, or its worker died.
         if answered.exchange.is_grpc()
-            && answer.grpc_status != Some(GRPC_INTERNAL)
+            && response.grpc_status != Some(GRPC_INTERNAL)
             && let Some(model) = answered.route.model.as_deref().map(Arc::from)
         {
             let waiting = Waiting {
                 last_read_ns: request.last_read_ns,
-                answered_ns: Some(answer.last_write_ns.unwrap_or(answer.first_write_ns)),
-                succeeded: answer.grpc_status.map(|status| status == 0),
+                answered_ns: Some(response.last_write_ns.unwrap_or(response.first_write_ns)),
+                succeeded: response.grpc_status.map(|status| status == 0),
                 request: answered,
             };
             let evicted = self.calls.ask(&model, waiting, now_ns);
-            out.extend(evicted.map(|answer| settled(answer, None)));
+            out.extend(evicted.map(|response| settled(response, None)));
             return;
         }
-        out.push(Settled::Answer(answered, WorkerSide::NotObserved, None));
+        out.push(Settled::Response(answered, WorkerSide::NotObserved, None));
     }
 
     /// Takes in a request of a frontend, read at `last_read_ns`, whose client left: its worker may not know.
@@ -177,7 +177,7 @@ impl HopJoiner {
         out.extend(
             calls
                 .into_iter()
-                .map(|(answer, worker)| settled(answer, worker)),
+                .map(|(response, worker)| settled(response, worker)),
         );
         let replies = self.calls.expire(now_ns, REPLY_WAIT_NS);
         lost.extend((0..replies).map(|_| Event::Lost(Loss::ReplyUnpaired)));
@@ -202,27 +202,27 @@ fn calls_in(command: &Command) -> usize {
 }
 
 impl From<Joined<Answered>> for Settled {
-    fn from(Joined { answer, worker }: Joined<Answered>) -> Self {
-        settled(answer, worker)
+    fn from(Joined { response, worker }: Joined<Answered>) -> Self {
+        settled(response, worker)
     }
 }
 
-fn settled(answer: Answered, worker: Option<Arc<WorkerExchange>>) -> Settled {
-    let worker = worker.filter(|worked| !contradicts(&answer.exchange, worked));
+fn settled(response: Answered, worker: Option<Arc<WorkerExchange>>) -> Settled {
+    let worker = worker.filter(|worked| !contradicts(&response.exchange, worked));
     let inner = match &worker {
-        Some(worked) => WorkerSide::Observed(WorkerTiming::new(&answer.exchange, worked)),
+        Some(worked) => WorkerSide::Observed(WorkerTiming::new(&response.exchange, worked)),
         None => WorkerSide::NotObserved,
     };
-    Settled::Answer(answer, inner, worker)
+    Settled::Response(response, inner, worker)
 }
 
 /// Whether the frontend answered otherwise than the worker had replied: it gave up waiting for that, and counts no times.
 fn contradicts(exchange: &Exchange, worked: &WorkerExchange) -> bool {
-    let answer = &exchange.answer;
-    let replied = answer
+    let response = &exchange.response;
+    let replied = response
         .request_id
         .and_then(|id| torchserve_status(&worked.reply, &id.to_string()));
-    replied.is_some_and(|status| status != answer.status)
+    replied.is_some_and(|status| status != response.status)
 }
 
 /// What TorchServe counts of a request whose client had left; `None` where the reply does not tell its status.
@@ -248,7 +248,7 @@ fn of_abandoned(
 #[cfg(test)]
 mod tests {
     use crate::{
-        exchange::{Answer, Peer, Request},
+        exchange::{Peer, Request, Response},
         torchserve::{
             frames::{
                 command,
@@ -285,7 +285,7 @@ mod tests {
                     complete: true,
                     named: None,
                 },
-                answer: Answer {
+                response: Response {
                     status: 400,
                     first_write_ns: 500,
                     first_write_bounded: false,
@@ -332,7 +332,7 @@ mod tests {
             reply: Reply {
                 code: 200,
                 message: None,
-                answers: vec![reply::Answer {
+                responses: vec![reply::Response {
                     id,
                     http_status: Some(400),
                     stream_next: None,
@@ -351,7 +351,7 @@ mod tests {
 
     fn inner_of(settled: &[Settled]) -> Vec<WorkerSide> {
         let inner = settled.iter().map(|settled| match settled {
-            Settled::Answer(_, inner, _) => *inner,
+            Settled::Response(_, inner, _) => *inner,
             Settled::Abandoned(observation) => observation.inner,
         });
         inner.collect()
@@ -426,11 +426,11 @@ mod tests {
     }
 
     #[test]
-    fn an_answer_other_than_the_workers_is_the_frontends_own() {
+    fn an_response_other_than_the_workers_is_the_frontends_own() {
         let mut frontends = HopJoiner::default();
         let (mut out, mut lost) = (Vec::new(), Vec::new());
         let mut timed_out = answered(Purpose::Inference, Some(ID), None);
-        timed_out.exchange.answer.status = 503;
+        timed_out.exchange.response.status = 503;
         frontends.answered(timed_out, 0, &mut out);
         frontends.worked(worked(true), Some(&tiny()), 1, &mut out, &mut lost);
         assert_eq!(inner_of(&out), [WorkerSide::NotObserved]);

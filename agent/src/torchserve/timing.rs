@@ -43,10 +43,10 @@ const REFUSALS: [&str; 2] = [
 impl WorkerTiming {
     /// What `worked` adds to what the frontend's own exchange tells.
     pub fn new(exchange: &Exchange, worked: &WorkerExchange) -> Self {
-        let answer = &exchange.answer;
-        let relay_ns = || answer.first_write_ns.saturating_sub(worked.replied_ns());
+        let response = &exchange.response;
+        let relay_ns = || response.first_write_ns.saturating_sub(worked.replied_ns());
         Self {
-            relay_ns: (!answer.first_write_bounded).then(relay_ns),
+            relay_ns: (!response.first_write_bounded).then(relay_ns),
             ..Self::of_abandoned(exchange.request.last_read_ns, worked)
         }
     }
@@ -83,8 +83,8 @@ impl WorkerTiming {
 pub fn torchserve_status(reply: &Reply, id: &str) -> Option<u16> {
     match reply.code {
         200 => {
-            let mut answers = reply.answers.iter();
-            let own = answers.find(|answer| answer.id.as_deref() == Some(id))?;
+            let mut responses = reply.responses.iter();
+            let own = responses.find(|response| response.id.as_deref() == Some(id))?;
             own.http_status
         }
         // Its own limit on what is uploaded, told as the server's fault.
@@ -97,7 +97,7 @@ pub fn torchserve_status(reply: &Reply, id: &str) -> Option<u16> {
 mod tests {
     use super::*;
     use crate::exchange::fixtures::exchange;
-    use crate::torchserve::frames::{command::Command, reply::Answer};
+    use crate::torchserve::frames::{command::Command, reply::Response};
 
     fn worked(code: i32, message: &str) -> WorkerExchange {
         let Exchange { peer, .. } = exchange();
@@ -114,7 +114,7 @@ mod tests {
             reply: Reply {
                 code,
                 message: Some(message.into()),
-                answers: Vec::new(),
+                responses: Vec::new(),
                 whole: true,
             },
             first_write_ns: Some(1_301),
@@ -124,7 +124,7 @@ mod tests {
     }
 
     #[test]
-    fn the_worker_splits_the_time_between_question_and_answer() {
+    fn the_worker_splits_the_time_between_question_and_response() {
         let hop = WorkerTiming::new(&exchange(), &worked(200, "Prediction success"));
         let expected = WorkerTiming {
             inner_queue_ns: Some(10),
@@ -149,7 +149,7 @@ mod tests {
     #[test]
     fn times_of_the_worker_that_were_not_seen_are_unknown() {
         let mut exchange = exchange();
-        exchange.answer.first_write_bounded = true;
+        exchange.response.first_write_bounded = true;
         let mut worked = worked(200, "Prediction success");
         (worked.arrival_ns, worked.first_write_ns) = (None, None);
         let hop = WorkerTiming::new(&exchange, &worked);
@@ -173,7 +173,7 @@ mod tests {
 
     #[test]
     fn a_reply_tells_the_status_of_each_request() {
-        let answer = Answer {
+        let response = Response {
             id: Some("a".into()),
             http_status: Some(400),
             stream_next: None,
@@ -188,7 +188,7 @@ mod tests {
             let reply = Reply {
                 code,
                 message: None,
-                answers: vec![answer.clone()],
+                responses: vec![response.clone()],
                 whole: true,
             };
             assert_eq!(torchserve_status(&reply, id), expected, "{code} {id}");

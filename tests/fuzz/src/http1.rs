@@ -23,14 +23,14 @@ pub fn request_head(data: &[u8]) {
 
 /// An answer's head reads the same however much follows it, and is partial wherever it is cut.
 pub fn response_head(data: &[u8]) {
-    let whole = http1::parse_answer(data);
+    let whole = http1::parse_response(data);
     if let Parse::Complete(head, len) = &whole {
         assert!((1..=data.len()).contains(len));
         assert!((100..1000).contains(&head.status));
-        assert_eq!(http1::parse_answer(&data[..*len]), whole);
+        assert_eq!(http1::parse_response(&data[..*len]), whole);
         assert_eq!(http1::status_of(&data[..12]), Some(head.status));
     }
-    cuts(data, &whole, http1::parse_answer);
+    cuts(data, &whole, http1::parse_response);
 }
 
 /// What is invalid stays so whatever follows, and what is complete was partial before.

@@ -165,7 +165,7 @@ impl Run {
         }
         for outcome in &self.out {
             if let Event::Finished(exchange) = outcome {
-                assert!(exchange.answer.status != 0 || exchange.request.method.is_empty());
+                assert!(exchange.response.status != 0 || exchange.request.method.is_empty());
                 assert!(exchange.request.target.len() <= 3 * 1024);
             }
         }

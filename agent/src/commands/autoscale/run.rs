@@ -166,21 +166,21 @@ async fn step(
 /// What the agent says of the model.
 async fn scrape(options: &Options) -> Result<Reading> {
     let url = &options.metrics;
-    let answer = http_client::fetch(Method::GET, url, None, SCRAPE_LIMITS).await;
-    let answer = answer.map_err(|err| {
+    let response = http_client::fetch(Method::GET, url, None, SCRAPE_LIMITS).await;
+    let response = response.map_err(|err| {
         anyhow!(
             "agent not reached at http://{}: {err}; start it, or give its endpoint as --metrics",
             url.authority()
         )
     })?;
-    if answer.status != StatusCode::OK {
+    if response.status != StatusCode::OK {
         return Err(anyhow!(
             "agent at http://{} answered {}; give its endpoint as --metrics",
             url.authority(),
-            answer.status.as_u16()
+            response.status.as_u16()
         ));
     }
-    let page = String::from_utf8_lossy(&answer.body);
+    let page = String::from_utf8_lossy(&response.body);
     Ok(Reading::of(&page, &options.model)?)
 }
 

@@ -11,11 +11,11 @@ use inferprobe_ebpf::{
 
 use crate::{
     exchange::{
-        Answer, Peer, Request,
+        Peer, Request, Response,
         event::{Event, Loss, Unfinished, pair},
         http1::{
             requests::RequestStream,
-            responses::{AnswerStream, Step, Writes},
+            responses::{ResponseStream, Step, Writes},
         },
         http2::Http2Connection,
         reads::Reads,
@@ -36,7 +36,7 @@ pub struct Http1Connection {
     pub sequence: Sequence,
     is_unix: bool,
     requests: RequestStream,
-    answers: AnswerStream,
+    responses: ResponseStream,
     /// The request whose answer is being written.
     answering: Option<Request>,
     missed_bytes: u64,
@@ -51,7 +51,7 @@ impl Http1Connection {
             sequence: Sequence::new(record, peer),
             is_unix: record.flags & flag::UNIX != 0,
             requests: RequestStream::default(),
-            answers: AnswerStream::default(),
+            responses: ResponseStream::default(),
             answering: None,
             missed_bytes: 0,
             switching: None,
@@ -65,14 +65,14 @@ impl Http1Connection {
         out: &mut Vec<Event>,
     ) -> (Http2Connection, RecordView<'a>) {
         let mut told_bytes = 0;
-        let agreed = match http1::parse_answer(view.answer) {
+        let agreed = match http1::parse_response(view.response) {
             Parse::Complete(head, len) => (head.status == 101).then_some(len),
             _ => None,
         };
         if let Some(len) = agreed {
             // The agreement and the first frames are one write.
             self.switching = self.requests.pending.pop_front();
-            view.answer = &view.answer[len..];
+            view.response = &view.response[len..];
             told_bytes = len as u64;
         }
         let switched = self.switching.take();
@@ -129,27 +129,27 @@ impl Http1Connection {
 
     /// Whether an answer is under way.
     pub fn is_answering(&self) -> bool {
-        self.answers.is_open()
+        self.responses.is_open()
     }
 
     /// Whether nothing is under way at all.
     pub fn is_idle(&self) -> bool {
-        self.requests.pending.is_empty() && !self.answers.is_open() && self.switching.is_none()
+        self.requests.pending.is_empty() && !self.responses.is_open() && self.switching.is_none()
     }
 
     /// Ends an answer that has been silent for [`QUIET_NS`] and whose end nothing will tell.
     pub fn end_if_quiet(&mut self, now_ns: u64, out: &mut Vec<Event>) {
-        let quiet = now_ns.saturating_sub(self.answers.latest_ns()) >= QUIET_NS;
-        if quiet && self.answers.ends_unseen(!self.is_unix) {
-            let answer = self.answers.give_up();
-            self.finish(answer, out);
+        let quiet = now_ns.saturating_sub(self.responses.latest_ns()) >= QUIET_NS;
+        if quiet && self.responses.ends_unseen(!self.is_unix) {
+            let response = self.responses.give_up();
+            self.finish(response, out);
         }
     }
 
     /// Ends the connection: the open answer with it, and the requests that have none.
     pub fn close(&mut self, complete_reason: Unfinished, out: &mut Vec<Event>) {
-        if let Some(answer) = self.answers.close() {
-            self.finish(answer, out);
+        if let Some(response) = self.responses.close() {
+            self.finish(response, out);
         }
         let switching = self.switching.take();
         for request in switching
@@ -167,10 +167,10 @@ impl Http1Connection {
         }
     }
 
-    fn finish(&mut self, answer: Answer, out: &mut Vec<Event>) {
+    fn finish(&mut self, response: Response, out: &mut Vec<Event>) {
         let request = self.answering.take();
-        self.missed_bytes += unpaired_bytes(request.as_ref(), &answer);
-        out.push(pair(self.sequence.peer, request, answer));
+        self.missed_bytes += unpaired_bytes(request.as_ref(), &response);
+        out.push(pair(self.sequence.peer, request, response));
     }
 
     fn resynchronise(&mut self, out: &mut Vec<Event>) {
@@ -187,7 +187,7 @@ impl Http1Connection {
             out.push(Event::Unfinished(Unfinished::LostRecords));
         }
         self.requests = self.requests.restart();
-        self.answers = AnswerStream::default();
+        self.responses = ResponseStream::default();
     }
 
     fn take_reads(&mut self, view: &RecordView<'_>, out: &mut Vec<Event>) {
@@ -204,7 +204,7 @@ impl Http1Connection {
         let Self {
             sequence,
             requests,
-            answers,
+            responses,
             answering,
             missed_bytes,
             switching,
@@ -212,16 +212,16 @@ impl Http1Connection {
         } = self;
         let mut upgraded = false;
         let pending = &mut requests.pending;
-        answers.feed(
+        responses.feed(
             writes,
             || pending.pop_front(),
             |step, request| {
                 upgraded |= matches!(step, Step::Upgraded(_) | Step::Switched);
                 match step {
                     Step::Began => *answering = request,
-                    Step::Ended(answer) | Step::Upgraded(answer) => {
-                        *missed_bytes += unpaired_bytes(answering.as_ref(), &answer);
-                        out.push(pair(sequence.peer, answering.take(), answer));
+                    Step::Ended(response) | Step::Upgraded(response) => {
+                        *missed_bytes += unpaired_bytes(answering.as_ref(), &response);
+                        out.push(pair(sequence.peer, answering.take(), response));
                     }
                     Step::Switched => *switching = answering.take(),
                 }
@@ -234,11 +234,11 @@ impl Http1Connection {
 }
 
 /// Bytes of a request and an answer that do not make an exchange.
-fn unpaired_bytes(request: Option<&Request>, answer: &Answer) -> u64 {
+fn unpaired_bytes(request: Option<&Request>, response: &Response) -> u64 {
     match request {
-        Some(_) if answer.status != 0 => 0,
-        Some(request) => request.bytes + answer.bytes,
-        None => answer.bytes,
+        Some(_) if response.status != 0 => 0,
+        Some(request) => request.bytes + response.bytes,
+        None => response.bytes,
     }
 }
 
@@ -276,17 +276,17 @@ mod tests {
             }
         }
 
-        fn record(&mut self, record_kind: u8, request: &[u8], answer: &[u8]) {
+        fn record(&mut self, record_kind: u8, request: &[u8], response: &[u8]) {
             self.seq += 1;
             self.now_ns += 1_000;
             let now_ns = self.now_ns;
             if record_kind == kind::EXCHANGE {
                 self.written = 0;
             }
-            self.written += answer.len() as u64;
+            self.written += response.len() as u64;
             let mut last = [0; 8];
-            let kept = answer.len().min(8);
-            last[8 - kept..].copy_from_slice(&answer[answer.len() - kept..]);
+            let kept = response.len().min(8);
+            last[8 - kept..].copy_from_slice(&response[response.len() - kept..]);
             let record = Record {
                 cookie: 5,
                 arrival_ns: now_ns,
@@ -308,7 +308,7 @@ mod tests {
             let view = RecordView {
                 record,
                 request,
-                answer,
+                response,
             };
             let connection = self
                 .connection
@@ -323,7 +323,7 @@ mod tests {
                     Event::Finished(exchange) => Some((
                         exchange.request.index,
                         exchange.request.target.as_str(),
-                        exchange.answer.status,
+                        exchange.response.status,
                     )),
                     _ => None,
                 })
@@ -359,15 +359,15 @@ mod tests {
         assert_eq!(exchange.request.last_read_ns, 3_020);
         assert_eq!(
             (
-                exchange.answer.first_write_ns,
-                exchange.answer.last_write_ns
+                exchange.response.first_write_ns,
+                exchange.response.last_write_ns
             ),
             (3_300, Some(3_400))
         );
     }
 
     #[test]
-    fn a_continue_is_not_the_answer() {
+    fn a_continue_is_not_the_response() {
         let mut wire = Wire::new();
         wire.record(
             kind::EXCHANGE,
@@ -385,12 +385,12 @@ mod tests {
             ),
             (2_010, 3_020)
         );
-        assert_eq!(exchange.answer.first_write_ns, 3_300);
+        assert_eq!(exchange.response.first_write_ns, 3_300);
         assert_eq!(wire.out.len(), 1);
     }
 
     #[test]
-    fn an_answer_before_the_body_is_read_keeps_its_own_times() {
+    fn an_response_before_the_body_is_read_keeps_its_own_times() {
         let mut wire = Wire::new();
         wire.record(
             kind::EXCHANGE,
@@ -404,7 +404,7 @@ mod tests {
     }
 
     #[test]
-    fn requests_read_ahead_wait_for_their_answers() {
+    fn requests_read_ahead_wait_for_their_responses() {
         let mut wire = Wire::new();
         wire.record(kind::READ, b"GET /1 HTTP/1.1\r\n\r\n", b"");
         wire.record(kind::EXCHANGE, b"GET /2 HTTP/1.1\r\n\r\n", OK);
@@ -413,7 +413,7 @@ mod tests {
     }
 
     #[test]
-    fn an_answer_to_head_has_no_body() {
+    fn an_response_to_head_has_no_body() {
         let mut wire = Wire::new();
         wire.record(
             kind::EXCHANGE,
@@ -425,7 +425,7 @@ mod tests {
     }
 
     #[test]
-    fn what_has_no_answer_when_the_connection_ends_is_told() {
+    fn what_has_no_response_when_the_connection_ends_is_told() {
         let mut wire = Wire::new();
         wire.record(kind::READ, GET, b"");
         wire.record(
@@ -447,7 +447,7 @@ mod tests {
     }
 
     #[test]
-    fn an_answer_that_ends_with_the_connection_ends_at_its_last_write() {
+    fn an_response_that_ends_with_the_connection_ends_at_its_last_write() {
         let mut wire = Wire::new();
         wire.record(kind::EXCHANGE, GET, b"HTTP/1.0 200 OK\r\n\r\nbody");
         assert!(wire.out.is_empty());
@@ -455,7 +455,7 @@ mod tests {
         let Event::Finished(exchange) = &wire.out[0] else {
             panic!("{:?}", wire.out)
         };
-        assert_eq!(exchange.answer.last_write_ns, Some(2_400));
+        assert_eq!(exchange.response.last_write_ns, Some(2_400));
     }
 
     #[test]
@@ -475,15 +475,15 @@ mod tests {
     }
 
     #[test]
-    fn an_answer_whose_request_was_not_seen_is_not_paired() {
+    fn an_response_whose_request_was_not_seen_is_not_paired() {
         let mut wire = Wire::new();
         wire.seq = 3;
         wire.record(kind::PROGRESS, b"", OK);
-        assert_eq!(wire.out, [Event::Lost(Loss::AnswerWithoutRequest)]);
+        assert_eq!(wire.out, [Event::Lost(Loss::ResponseWithoutRequest)]);
     }
 
     #[test]
-    fn held_back_progress_ends_a_long_answer() {
+    fn held_back_progress_ends_a_long_response() {
         let mut wire = Wire::new();
         let head = b"HTTP/1.1 200 OK\r\nContent-Length: 100\r\n\r\n";
         wire.record(kind::EXCHANGE, GET, head);
@@ -502,6 +502,6 @@ mod tests {
         let [Event::Finished(exchange)] = &out[..] else {
             panic!("{out:?}")
         };
-        assert_eq!(exchange.answer.last_write_ns, Some(9_000));
+        assert_eq!(exchange.response.last_write_ns, Some(9_000));
     }
 }

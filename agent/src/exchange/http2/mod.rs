@@ -45,7 +45,7 @@ pub struct Http2Connection {
 #[derive(Debug)]
 struct Frames {
     requests: Direction,
-    answers: Direction,
+    responses: Direction,
 }
 
 impl Http2Connection {
@@ -63,7 +63,7 @@ impl Http2Connection {
                     walk: FrameCursor::BEFORE_PREFACE,
                     data_kept: REQUEST_DATA_KEPT,
                 },
-                answers: Direction {
+                responses: Direction {
                     frames: FrameReader::server(),
                     walk: FrameCursor::START,
                     data_kept: ANSWER_DATA_KEPT,
@@ -85,7 +85,7 @@ impl Http2Connection {
         }
         if let Some(frames) = &mut this.frames {
             // What the client's SETTINGS allow stood in its request.
-            frames.answers.frames.allow_table(u32::MAX);
+            frames.responses.frames.allow_table(u32::MAX);
         }
         this
     }
@@ -133,7 +133,11 @@ impl Http2Connection {
         if reads.bytes == 0 {
             return;
         }
-        let Some(Frames { requests, answers }) = &mut self.frames else {
+        let Some(Frames {
+            requests,
+            responses,
+        }) = &mut self.frames
+        else {
             self.missed_bytes += reads.bytes;
             out.push(Event::Lost(Loss::Http2Unfollowed));
             return;
@@ -149,10 +153,10 @@ impl Http2Connection {
             part => streams.read(part, at, reads, peer, out),
         });
         if let Some(bytes) = allowed {
-            answers.frames.allow_table(bytes);
+            responses.frames.allow_table(bytes);
         }
         if requests.frames.is_joined() {
-            answers.frames.join();
+            responses.frames.join();
         }
         let followed = followed.and_then(|()| streams.check_side());
         self.check(followed, reads.bytes, out);
@@ -160,18 +164,22 @@ impl Http2Connection {
 
     /// Takes in a write.
     fn writes(&mut self, writes: &Writes<'_>, out: &mut Vec<Event>) {
-        let Some(Frames { requests, answers }) = &mut self.frames else {
+        let Some(Frames {
+            requests,
+            responses,
+        }) = &mut self.frames
+        else {
             self.missed_bytes += writes.bytes;
             return;
         };
         let (peer, streams) = (self.peer, &mut self.streams);
         self.missed_bytes += streams.take_missed_bytes();
         let mut allowed = None;
-        let followed = answers.follow(writes.visible, writes.bytes, |part, _| match part {
+        let followed = responses.follow(writes.visible, writes.bytes, |part, _| match part {
             Part::TableSize(bytes) => allowed = Some(bytes),
             part => streams.write(part, writes, peer, out),
         });
-        if answers.frames.is_joined() {
+        if responses.frames.is_joined() {
             // Its SETTINGS were not seen.
             allowed = Some(u32::MAX);
         }

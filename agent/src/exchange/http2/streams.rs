@@ -6,7 +6,7 @@ use std::collections::BTreeMap;
 
 use crate::{
     exchange::{
-        Answer, Peer, Request,
+        Peer, Request, Response,
         chunks::{Chunks, Framing},
         event::{Event, Loss, Unfinished, pair},
         http1::responses::Writes,
@@ -29,7 +29,7 @@ const UPGRADED: u32 = 1;
 #[derive(Debug)]
 pub(super) struct Stream {
     request: Request,
-    answer: Option<Answer>,
+    response: Option<Response>,
     /// First bytes of the request's content.
     pub(super) content: Vec<u8>,
     /// Whether `content` ends before a hole.
@@ -173,7 +173,7 @@ impl Streams {
         self.seen = Some((self.seen.map_or(stream, |(oldest, _)| oldest), stream));
         let opened = Stream {
             request,
-            answer: None,
+            response: None,
             content: Vec::new(),
             cut: false,
             messages: Messages::default(),
@@ -220,7 +220,7 @@ impl Streams {
                 if !ends && fields.status.is_some_and(|status| status < 200) {
                     return;
                 }
-                self.answer(stream, &fields, ends, out);
+                self.response(stream, &fields, ends, out);
                 (stream, bytes, ends)
             }
             Part::Data { stream, content } => {
@@ -257,13 +257,13 @@ impl Streams {
             let unseen = self.seen.is_none_or(|(oldest, _)| stream < oldest);
             let pushed = stream.is_multiple_of(2);
             if ends && unseen && !pushed {
-                out.push(Event::Lost(Loss::AnswerWithoutRequest));
+                out.push(Event::Lost(Loss::ResponseWithoutRequest));
             }
             return;
         };
-        if let Some(answer) = &mut open.answer {
-            answer.bytes += bytes;
-            answer.last_write_ns = ends.then_some(writes.end_ns);
+        if let Some(response) = &mut open.response {
+            response.bytes += bytes;
+            response.last_write_ns = ends.then_some(writes.end_ns);
             if ends {
                 out.extend(self.finish(stream, peer));
             }
@@ -271,14 +271,14 @@ impl Streams {
     }
 
     /// Takes in the head or the trailers of an answer, which `ends` with them or not.
-    fn answer(&mut self, stream: u32, fields: &Fields, ends: bool, out: &mut Vec<Event>) {
+    fn response(&mut self, stream: u32, fields: &Fields, ends: bool, out: &mut Vec<Event>) {
         let (first_write_ns, first_write_bounded) = self.write_began;
         let Some(open) = self.open.get_mut(&stream) else {
             return;
         };
         let is_call = open.is_call() || fields.content == Some(Content::Grpc);
         open.messages.framed |= is_call;
-        let answer = open.answer.get_or_insert_with(|| Answer {
+        let response = open.response.get_or_insert_with(|| Response {
             status: fields.status.unwrap_or(0),
             first_write_ns,
             first_write_bounded,
@@ -288,8 +288,8 @@ impl Streams {
             grpc_status: None,
             chunks: framing_of(fields, is_call).map(|framing| Box::new(Chunks::new(framing))),
         });
-        answer.grpc_status = fields.grpc_status.or(answer.grpc_status);
-        if ends && is_call && fields.unknown && answer.grpc_status.is_none() {
+        response.grpc_status = fields.grpc_status.or(response.grpc_status);
+        if ends && is_call && fields.unknown && response.grpc_status.is_none() {
             out.push(Event::Lost(Loss::StatusUnseen));
         }
     }
@@ -300,9 +300,9 @@ impl Streams {
         if let Some(open) = self.open.get_mut(&stream) {
             let begun = open.messages.end_frame(content_bytes);
             if let Some(chunks) = open
-                .answer
+                .response
                 .as_mut()
-                .and_then(|answer| answer.chunks.as_mut())
+                .and_then(|response| response.chunks.as_mut())
             {
                 let at_ns = if bounded { writes.end_ns } else { began_ns };
                 chunks.note_together(begun, at_ns);
@@ -314,8 +314,8 @@ impl Streams {
     }
 
     fn finish(&mut self, stream: u32, peer: Peer) -> Option<Event> {
-        let (request, answer) = self.open.remove(&stream)?.named();
-        Some(pair(peer, Some(request), answer?))
+        let (request, response) = self.open.remove(&stream)?.named();
+        Some(pair(peer, Some(request), response?))
     }
 
     /// Ends a stream that one of the two sides reset.
@@ -345,7 +345,7 @@ impl Stream {
     }
 
     /// The request, with the model that its content names, and the answer so far.
-    fn named(self) -> (Request, Option<Answer>) {
+    fn named(self) -> (Request, Option<Response>) {
         let named = match self.is_call() {
             true => grpc::model_of(&self.request.target, &self.content),
             false => named_in_body(&self.content),
@@ -354,7 +354,7 @@ impl Stream {
             named: named.map(Box::new),
             ..self.request
         };
-        (request, self.answer)
+        (request, self.response)
     }
 
     /// Tells that nobody will see the answer's end: of a request that was read whole, for `complete_reason`.

@@ -35,7 +35,7 @@ pub(crate) struct Requests {
     last_times: LastTimes,
     /// Requests of every purpose.
     seen: u64,
-    answers: Answers,
+    responses: Responses,
     unknown: Unknown,
     unknown_of_streams: streams::Unknown,
 }
@@ -66,7 +66,7 @@ type Codes = BTreeMap<Option<u16>, u64>;
 
 /// Answers over HTTP of every purpose by class, as TorchServe sorts them: what is neither 2xx nor 4xx is 5xx.
 #[derive(Debug, Default)]
-struct Answers {
+struct Responses {
     success: u64,
     client_error: u64,
     server_error: u64,
@@ -93,7 +93,7 @@ impl Requests {
             inner: BTreeMap::new(),
             last_times: LastTimes::default(),
             seen: 0,
-            answers: Answers::default(),
+            responses: Responses::default(),
             unknown: Unknown::default(),
             unknown_of_streams: streams::Unknown::default(),
         }
@@ -104,7 +104,7 @@ impl Requests {
         if observation.purpose != Purpose::Internal {
             self.seen += 1;
             if observation.protocol == Protocol::Http {
-                self.answers.add(observation.status);
+                self.responses.add(observation.status);
             }
         }
         match observation.purpose {
@@ -126,7 +126,7 @@ impl Requests {
     pub(crate) fn observe_abandoned(&mut self, observation: &Observation) {
         self.seen += 1;
         if observation.protocol == Protocol::Http {
-            self.answers.add(observation.status);
+            self.responses.add(observation.status);
         }
         self.last_times.add(observation);
         let identity = self.bounds.admit(&observation.identity, true);
@@ -253,9 +253,9 @@ impl Requests {
     fn collect_torchserve(&self, hostname: &str, samples: &mut Samples) {
         let host = ["Host", hostname];
         for (family, count) in [
-            (&families::REQUESTS_2XX, self.answers.success),
-            (&families::REQUESTS_4XX, self.answers.client_error),
-            (&families::REQUESTS_5XX, self.answers.server_error),
+            (&families::REQUESTS_2XX, self.responses.success),
+            (&families::REQUESTS_4XX, self.responses.client_error),
+            (&families::REQUESTS_5XX, self.responses.server_error),
         ] {
             if count > 0 {
                 samples.push(family, &host, Value::Float(count as f64));
@@ -333,7 +333,7 @@ impl Unknown {
     }
 }
 
-impl Answers {
+impl Responses {
     fn add(&mut self, status: u16) {
         match status {
             200..=299 => self.success += 1,

@@ -49,7 +49,7 @@ fn after(observations: &[Observation]) -> Requests {
 }
 
 #[test]
-fn every_answer_counts_in_its_class_and_the_rest_is_5xx() {
+fn every_response_counts_in_its_class_and_the_rest_is_5xx() {
     let admin = Observation {
         purpose: Purpose::Admin,
         ..observation("", 200)

@@ -55,10 +55,10 @@ fn requests_of_the_standard_are_read_with_their_table() {
 }
 
 #[test]
-fn answers_of_the_standard_evict_the_oldest() {
+fn responses_of_the_standard_evict_the_oldest() {
     // RFC 7541, C.6, with the table of 256 bytes that it takes for granted.
     let mut decoder = Decoder::default();
-    let answers = [
+    let responses = [
         (
             "3fe101 488264025885aec3771a4b6196d07abe941054d444a8200595040b8166e082a62d1bff6e919d29ad171863c78f0b97c8e9ae82ae43d3",
             "302",
@@ -71,7 +71,7 @@ fn answers_of_the_standard_evict_the_oldest() {
             215,
         ),
     ];
-    for (block, status, size) in answers {
+    for (block, status, size) in responses {
         let fields = told(&[(Name::Status, status)]);
         assert_eq!(read(&mut decoder, &hex(block)), fields, "{status}");
         assert_eq!(decoder.size, size, "{status}");

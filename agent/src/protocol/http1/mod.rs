@@ -43,7 +43,7 @@ pub struct RequestHead {
 
 /// An answer's head.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct AnswerHead {
+pub struct ResponseHead {
     /// Status code, 100 to 999.
     pub status: u16,
     /// Where the body ends.
@@ -104,7 +104,7 @@ pub fn parse_cut_request(bytes: &[u8]) -> Option<(String, String)> {
 }
 
 /// Reads an answer's head.
-pub fn parse_answer(bytes: &[u8]) -> Parse<AnswerHead> {
+pub fn parse_response(bytes: &[u8]) -> Parse<ResponseHead> {
     const START: &[u8] = b"HTTP/1.";
     let seen = bytes.len().min(START.len());
     if bytes[..seen] != START[..seen] {
@@ -122,7 +122,7 @@ pub fn parse_answer(bytes: &[u8]) -> Parse<AnswerHead> {
     };
     match fields(bytes, line.len()) {
         Parse::Complete(fields, len) => {
-            let head = AnswerHead {
+            let head = ResponseHead {
                 status,
                 body: fields.body,
                 is_event_stream: fields.is_event_stream,
@@ -274,15 +274,15 @@ mod tests {
     }
 
     #[test]
-    fn an_answer_head_gives_status_and_length_also_without_a_reason() {
-        let expected = AnswerHead {
+    fn an_response_head_gives_status_and_length_also_without_a_reason() {
+        let expected = ResponseHead {
             status: 200,
             body: Body::Length(5),
             is_event_stream: false,
             upgrades_to_http2: false,
             request_id: None,
         };
-        assert_eq!(parse_answer(OK), Parse::Complete(expected, OK.len() - 5));
+        assert_eq!(parse_response(OK), Parse::Complete(expected, OK.len() - 5));
     }
 
     #[test]
@@ -294,7 +294,7 @@ mod tests {
             ("application/json", false),
         ] {
             let head = format!("HTTP/1.1 200 OK\r\ncontent-type:{kind}\r\n\r\n");
-            let Parse::Complete(head, _) = parse_answer(head.as_bytes()) else {
+            let Parse::Complete(head, _) = parse_response(head.as_bytes()) else {
                 panic!("{kind}: not complete")
             };
             assert_eq!(head.is_event_stream, expected, "{kind}");
@@ -307,7 +307,7 @@ mod tests {
             assert_eq!(parse_request(&POST[..len]), Parse::Partial, "{len}");
         }
         for len in 0..OK.len() - 5 {
-            assert_eq!(parse_answer(&OK[..len]), Parse::Partial, "{len}");
+            assert_eq!(parse_response(&OK[..len]), Parse::Partial, "{len}");
         }
     }
 
@@ -353,7 +353,7 @@ mod tests {
             b"data: 1\n\n",
         ] {
             assert_eq!(
-                parse_answer(bytes),
+                parse_response(bytes),
                 Parse::Invalid,
                 "{:?}",
                 String::from_utf8_lossy(bytes)

@@ -373,14 +373,14 @@ fn a_connection_joined_in_the_middle_is_followed_from_a_frame() {
 
 #[test]
 fn a_server_that_does_not_begin_with_settings_is_joined() {
-    let answer = headers(1, &[(":status", "200"), ("grpc-status", "5")], true);
+    let response = headers(1, &[(":status", "200"), ("grpc-status", "5")], true);
     for (first, joined) in [
         (settings(), false),
         (frame(kind::SETTINGS, flag::ACK, 0, &[]), true),
-        (answer.clone(), true),
+        (response.clone(), true),
     ] {
         let mut reader = FrameReader::server();
-        let (parts, followed) = read(&mut reader, &[Ok(&first), Ok(&answer)]);
+        let (parts, followed) = read(&mut reader, &[Ok(&first), Ok(&response)]);
         assert_eq!((reader.is_joined(), followed), (joined, Ok(())));
         let Some(Seen::Other(Part::Headers { fields, .. })) = parts.last() else {
             panic!("{parts:?}")
@@ -393,11 +393,11 @@ fn a_server_that_does_not_begin_with_settings_is_joined() {
 fn a_promised_push_feeds_the_table_and_is_passed_over() {
     // The promise puts a path into the table, which the answer's trailers are then behind.
     let promise = [&[0, 0, 0, 2][..], b"\x44\x02/x"].concat();
-    let answer = [&[0x88][..], b"\x40\x0bgrpc-status\x010", &[0xbf]].concat();
+    let response = [&[0x88][..], b"\x40\x0bgrpc-status\x010", &[0xbf]].concat();
     let bytes = [
         settings(),
         frame(kind::PUSH_PROMISE, flag::END_HEADERS, 1, &promise),
-        frame(kind::HEADERS, flag::END_HEADERS, 1, &answer),
+        frame(kind::HEADERS, flag::END_HEADERS, 1, &response),
     ]
     .concat();
     let (parts, followed) = read(&mut FrameReader::server(), &[Ok(&bytes)]);

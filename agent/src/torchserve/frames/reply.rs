@@ -17,14 +17,14 @@ pub struct Reply {
     /// Why, in words; `None` when it was not captured or is long.
     pub message: Option<String>,
     /// One for each request of the batch; none when a model was loaded.
-    pub answers: Vec<Answer>,
+    pub responses: Vec<Response>,
     /// Whether the frame came to its end; else there may be more answers.
     pub whole: bool,
 }
 
 /// The answer to one request of a batch.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct Answer {
+pub struct Response {
     /// The request's UUID; `None` when it was not captured.
     pub id: Option<String>,
     /// Status code that the client will see; `None` when the frame was cut off before it, or it is none.
@@ -91,7 +91,7 @@ impl Grammar for Replies {
                 self.reply = Some(Reply {
                     code,
                     message: None,
-                    answers: Vec::new(),
+                    responses: Vec::new(),
                     whole: false,
                 });
                 At::Message
@@ -103,14 +103,14 @@ impl Grammar for Replies {
                 At::Id
             }
             (At::Id, Item::Text(id)) => {
-                self.begin_answer(id)?;
+                self.begin_response(id)?;
                 At::ContentType
             }
             (At::Id, Item::End) => return Ok(Step::Done),
             (At::ContentType, Item::Text(_)) => At::Status,
             (At::Status, Item::Int(status)) => {
-                if let Some(answer) = self.answer() {
-                    answer.http_status = u16::try_from(status).ok();
+                if let Some(response) = self.response() {
+                    response.http_status = u16::try_from(status).ok();
                 }
                 At::Reason
             }
@@ -121,8 +121,8 @@ impl Grammar for Replies {
                 At::HeaderValue { left, streams }
             }
             (At::HeaderValue { left, streams }, Item::Text(value)) => {
-                if streams && let Some(answer) = self.answer() {
-                    answer.stream_next = value.map(|value| value == b"true");
+                if streams && let Some(response) = self.response() {
+                    response.stream_next = value.map(|value| value == b"true");
                 }
                 headers(left - 1)
             }
@@ -140,18 +140,18 @@ impl Grammar for Replies {
 }
 
 impl Replies {
-    fn answer(&mut self) -> Option<&mut Answer> {
-        self.reply.as_mut()?.answers.last_mut()
+    fn response(&mut self) -> Option<&mut Response> {
+        self.reply.as_mut()?.responses.last_mut()
     }
 
-    fn begin_answer(&mut self, id: Option<&[u8]>) -> Result<(), Fault> {
+    fn begin_response(&mut self, id: Option<&[u8]>) -> Result<(), Fault> {
         if let Some(reply) = &mut self.reply {
-            if reply.answers.len() >= MAX_BATCH {
+            if reply.responses.len() >= MAX_BATCH {
                 return Err(Fault::LongBatch);
             }
-            reply.answers.push(Answer {
+            reply.responses.push(Response {
                 id: text_of(id),
-                ..Answer::default()
+                ..Response::default()
             });
         }
         Ok(())
@@ -169,24 +169,24 @@ mod tests {
     const ONE: &[u8] = b"\0\0\0\xc8\0\0\0\x12Prediction success\
         \0\0\0\x24f043ec09-d650-4c73-8e29-cab71d5c951f\0\0\0\0\0\0\0\xc8\0\0\0\0\0\0\0\0\0\0\0\x03xxx\xff\xff\xff\xff";
 
-    fn reply(code: i32, message: &str, answers: &[Answer]) -> Reply {
+    fn reply(code: i32, message: &str, responses: &[Response]) -> Reply {
         Reply {
             code,
             message: Some(message.into()),
-            answers: answers.to_vec(),
+            responses: responses.to_vec(),
             whole: true,
         }
     }
 
-    fn answer(id: &str, status: u16, stream_next: Option<bool>) -> Answer {
-        Answer {
+    fn response(id: &str, status: u16, stream_next: Option<bool>) -> Response {
+        Response {
             id: Some(id.into()),
             http_status: Some(status),
             stream_next,
         }
     }
 
-    fn answer_bytes(id: &str, status: i32, headers: &[(&str, &str)], body: &[u8]) -> Vec<u8> {
+    fn response_bytes(id: &str, status: i32, headers: &[(&str, &str)], body: &[u8]) -> Vec<u8> {
         let mut bytes = [text(id), text("text/plain")].concat();
         bytes.extend(status.to_be_bytes());
         bytes.extend(text("as asked"));
@@ -199,9 +199,9 @@ mod tests {
         bytes
     }
 
-    fn reply_bytes(code: i32, message: &str, answers: &[Vec<u8>]) -> Vec<u8> {
+    fn reply_bytes(code: i32, message: &str, responses: &[Vec<u8>]) -> Vec<u8> {
         let code = code.to_be_bytes();
-        [&code, &text(message)[..], &answers.concat(), &END].concat()
+        [&code, &text(message)[..], &responses.concat(), &END].concat()
     }
 
     #[test]
@@ -212,7 +212,7 @@ mod tests {
     #[test]
     fn a_prediction_names_its_request() {
         let id = "f043ec09-d650-4c73-8e29-cab71d5c951f";
-        let expected = reply(200, "Prediction success", &[answer(id, 200, None)]);
+        let expected = reply(200, "Prediction success", &[response(id, 200, None)]);
         assert_read_however_cut::<Replies>(ONE, &[expected]);
     }
 
@@ -222,46 +222,46 @@ mod tests {
             200,
             "Prediction success",
             &[
-                answer_bytes("a", 200, &[("x", "y")], b"\xff\xff\xff\xff"),
-                answer_bytes("b", 503, &[("x", ""), ("z", "true")], b""),
+                response_bytes("a", 200, &[("x", "y")], b"\xff\xff\xff\xff"),
+                response_bytes("b", 503, &[("x", ""), ("z", "true")], b""),
             ],
         );
-        let answers = [answer("a", 200, None), answer("b", 503, None)];
-        assert_read_however_cut::<Replies>(&bytes, &[reply(200, "Prediction success", &answers)]);
+        let responses = [response("a", 200, None), response("b", 503, None)];
+        assert_read_however_cut::<Replies>(&bytes, &[reply(200, "Prediction success", &responses)]);
     }
 
     #[test]
-    fn a_streamed_answer_comes_in_several_frames() {
+    fn a_streamed_response_comes_in_several_frames() {
         let part = |next: &str| {
-            let answer = answer_bytes("a", 200, &[("ts_stream_next", next)], b"part");
-            reply_bytes(200, "Prediction success", &[answer])
+            let response = response_bytes("a", 200, &[("ts_stream_next", next)], b"part");
+            reply_bytes(200, "Prediction success", &[response])
         };
         let bytes = [part("true"), part("true"), part("false")].concat();
         let frames = [true, true, false].map(|next| {
-            let answers = [answer("a", 200, Some(next))];
-            reply(200, "Prediction success", &answers)
+            let responses = [response("a", 200, Some(next))];
+            reply(200, "Prediction success", &responses)
         });
         assert_read_however_cut::<Replies>(&bytes, &frames);
     }
 
     #[test]
     fn a_failed_batch_tells_its_code_and_why() {
-        let failed = answer_bytes("a", 507, &[], b"error");
+        let failed = response_bytes("a", 507, &[], b"error");
         let bytes = reply_bytes(507, "Out of resources", &[failed]);
-        let expected = reply(507, "Out of resources", &[answer("a", 507, None)]);
+        let expected = reply(507, "Out of resources", &[response("a", 507, None)]);
         assert_read_however_cut::<Replies>(&bytes, &[expected]);
     }
 
     #[test]
-    fn a_big_answer_need_not_be_captured() {
+    fn a_big_response_need_not_be_captured() {
         let mut reader = ReplyReader::default();
         let mut out = Vec::new();
         let bytes = reply_bytes(
             200,
             "ok",
             &[
-                answer_bytes("a", 200, &[], &[b'#'; 500_000]),
-                answer_bytes("b", 201, &[], &[]),
+                response_bytes("a", 200, &[], &[b'#'; 500_000]),
+                response_bytes("b", 201, &[], &[]),
             ],
         );
         let body = bytes.iter().position(|byte| *byte == b'#').unwrap();
@@ -269,8 +269,8 @@ mod tests {
         reader.feed(&bytes[..seen], &mut out).unwrap();
         reader.skip(missing as u64, &mut out).unwrap();
         reader.feed(&bytes[seen + missing..], &mut out).unwrap();
-        let answers = [answer("a", 200, None), answer("b", 201, None)];
-        assert_eq!(out, [reply(200, "ok", &answers)]);
+        let responses = [response("a", 200, None), response("b", 201, None)];
+        assert_eq!(out, [reply(200, "ok", &responses)]);
     }
 
     #[test]
@@ -281,8 +281,8 @@ mod tests {
         reader.feed(&ONE[..70], &mut out).unwrap();
         let cut = reader.end().unwrap();
         assert_eq!((cut.code, cut.whole), (200, false));
-        assert_eq!(cut.answers[0].http_status, None);
-        assert!(cut.answers[0].id.is_some());
+        assert_eq!(cut.responses[0].http_status, None);
+        assert!(cut.responses[0].id.is_some());
         reader.feed(LOADED, &mut out).unwrap();
         assert_eq!(out.len(), 1);
     }
@@ -304,15 +304,15 @@ mod tests {
             let (frames, outcome) = read::<Replies>(bytes);
             assert_eq!((outcome, frames.len()), (expected, count), "{bytes:?}");
         }
-        let answers = vec![answer_bytes("", 200, &[], b""); MAX_BATCH + 1];
-        let (_, outcome) = read::<Replies>(&reply_bytes(200, "", &answers));
+        let responses = vec![response_bytes("", 200, &[], b""); MAX_BATCH + 1];
+        let (_, outcome) = read::<Replies>(&reply_bytes(200, "", &responses));
         assert_eq!(outcome, Err(Fault::LongBatch));
     }
 
     #[test]
     fn a_status_that_is_none_is_unknown() {
-        let bytes = reply_bytes(200, "", &[answer_bytes("a", -1, &[], b"")]);
+        let bytes = reply_bytes(200, "", &[response_bytes("a", -1, &[], b"")]);
         let (frames, _) = read::<Replies>(&bytes);
-        assert_eq!(frames[0].answers[0].http_status, None);
+        assert_eq!(frames[0].responses[0].http_status, None);
     }
 }

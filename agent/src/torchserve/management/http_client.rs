@@ -30,7 +30,7 @@ pub struct Limits {
 
 /// An answer that came whole.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Answer {
+pub struct Response {
     /// Status code.
     pub status: StatusCode,
     /// Where a redirection leads.
@@ -62,7 +62,7 @@ pub async fn fetch(
     url: &HttpUrl,
     bearer: Option<HeaderValue>,
     limits: Limits,
-) -> Result<Answer, FetchError> {
+) -> Result<Response, FetchError> {
     let exchanged = tokio::time::timeout(limits.time, exchange(method, url, bearer, limits));
     exchanged
         .await
@@ -74,7 +74,7 @@ async fn exchange(
     url: &HttpUrl,
     bearer: Option<HeaderValue>,
     limits: Limits,
-) -> Result<Answer, FetchError> {
+) -> Result<Response, FetchError> {
     let stream = TcpStream::connect((url.host(), url.port())).await?;
     let (mut sender, connection) = http1::Builder::new()
         .max_buf_size(MAX_HEAD_BYTES)
@@ -104,7 +104,7 @@ async fn exchange(
                 FetchError::TooLarge(limits.body_bytes)
             }
         })?;
-        Ok(Answer {
+        Ok(Response {
             status: head.status,
             location: location.map(str::to_owned),
             body: body.to_bytes(),
@@ -112,7 +112,7 @@ async fn exchange(
     };
     let mut answered = std::pin::pin!(answered);
     tokio::select! {
-        answer = &mut answered => answer,
+        response = &mut answered => response,
         // What the connection has to say of its end, the request has heard as well.
         _ = connection => answered.await,
     }
@@ -164,15 +164,15 @@ mod tests {
         let (url, served) = server("HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\nok", "").await;
         let url = url.join(&["models", "a b"]).with_pair("min_worker", "1");
         let bearer = HeaderValue::from_static("Bearer key");
-        let answer = fetch(Method::PUT, &url, Some(bearer), LIMITS)
+        let response = fetch(Method::PUT, &url, Some(bearer), LIMITS)
             .await
             .unwrap();
-        let expected = Answer {
+        let expected = Response {
             status: StatusCode::OK,
             location: None,
             body: "ok".into(),
         };
-        assert_eq!(answer, expected);
+        assert_eq!(response, expected);
         let expected = format!(
             "PUT /models/a%20b?min_worker=1 HTTP/1.1\r\nhost: {}\r\nconnection: close\r\nauthorization: Bearer key\r\n",
             url.authority()
@@ -188,9 +188,9 @@ mod tests {
             "",
         )
         .await;
-        let answer = fetch(Method::GET, &url, None, LIMITS).await.unwrap();
-        assert_eq!(answer.status, StatusCode::FOUND);
-        assert_eq!(answer.location.as_deref(), Some("http://127.0.0.1:1/"));
+        let response = fetch(Method::GET, &url, None, LIMITS).await.unwrap();
+        assert_eq!(response.status, StatusCode::FOUND);
+        assert_eq!(response.location.as_deref(), Some("http://127.0.0.1:1/"));
     }
 
     #[tokio::test]
@@ -224,7 +224,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn what_is_not_http_or_ends_early_is_no_answer() {
+    async fn what_is_not_http_or_ends_early_is_no_response() {
         for bytes in [
             "SSH-2.0-OpenSSH\r\n",
             "",

@@ -13,7 +13,7 @@ use hyper::{Method, StatusCode, header::HeaderValue};
 use serde::Deserialize;
 
 use crate::torchserve::management::{
-    http_client::{Answer, FetchError, Limits},
+    http_client::{FetchError, Limits, Response},
     url::HttpUrl,
 };
 
@@ -88,8 +88,8 @@ impl Management {
     /// How `model` runs.
     pub async fn describe(&self, model: &Model) -> Result<Description> {
         let url = self.model_url(model);
-        let answer = self.call(Method::GET, &url).await?;
-        description(&answer.body).map_err(|err| self.not_torchserve("GET", &url, &err))
+        let response = self.call(Method::GET, &url).await?;
+        description(&response.body).map_err(|err| self.not_torchserve("GET", &url, &err))
     }
 
     /// Has TorchServe run `min` to `max` workers of `model`: it starts some below the one, and ends some above the other.
@@ -105,12 +105,12 @@ impl Management {
             .with_pair("min_worker", &min.to_string())
             .with_pair("max_worker", &max.to_string())
             .with_pair("synchronous", &synchronous.to_string());
-        let answer = self.call(Method::PUT, &url).await?;
-        let status: StatusText = serde_json::from_slice(&answer.body)
+        let response = self.call(Method::PUT, &url).await?;
+        let status: StatusText = serde_json::from_slice(&response.body)
             .map_err(|err| self.not_torchserve("PUT", &url, &err.to_string()))?;
         Ok(Scaled {
             status: one_line(&status.status),
-            partial: answer.status == StatusCode::PARTIAL_CONTENT,
+            partial: response.status == StatusCode::PARTIAL_CONTENT,
         })
     }
 
@@ -120,14 +120,14 @@ impl Management {
             .address
             .join(&["models"])
             .with_pair("limit", &MAX_MODELS.to_string());
-        let answer = self.call(Method::GET, &url).await?;
-        let listed: RawList = serde_json::from_slice(&answer.body)
+        let response = self.call(Method::GET, &url).await?;
+        let listed: RawList = serde_json::from_slice(&response.body)
             .map_err(|err| self.not_torchserve("GET", &url, &err.to_string()))?;
         let mut running = Vec::new();
         for model in listed.models {
             let url = self.address.join(&["models", &model.model_name, "all"]);
-            let answer = self.call(Method::GET, &url).await?;
-            let versions: Vec<RawVersion> = serde_json::from_slice(&answer.body)
+            let response = self.call(Method::GET, &url).await?;
+            let versions: Vec<RawVersion> = serde_json::from_slice(&response.body)
                 .map_err(|err| self.not_torchserve("GET", &url, &err.to_string()))?;
             running.extend(versions.into_iter().flat_map(RawVersion::running));
         }
@@ -141,18 +141,18 @@ impl Management {
     }
 
     /// An answer of the 2xx class.
-    async fn call(&self, method: Method, url: &HttpUrl) -> Result<Answer> {
+    async fn call(&self, method: Method, url: &HttpUrl) -> Result<Response> {
         let limits = Limits {
             time: self.time_limit,
             body_bytes: MAX_BODY_BYTES,
         };
         let name = method.clone();
-        let answer = http_client::fetch(method, url, self.bearer()?, limits).await;
-        match answer {
-            Ok(answer) if answer.status.is_success() => Ok(answer),
-            Ok(answer) => {
-                let refusal = Refusal::of(&answer);
-                let remedy = self.remedy(&answer, &refusal);
+        let response = http_client::fetch(method, url, self.bearer()?, limits).await;
+        match response {
+            Ok(response) if response.status.is_success() => Ok(response),
+            Ok(response) => {
+                let refusal = Refusal::of(&response);
+                let remedy = self.remedy(&response, &refusal);
                 bail!("{name} {url}: TorchServe refused: {refusal}; {remedy}")
             }
             Err(err) => {
@@ -172,15 +172,15 @@ impl Management {
         }
     }
 
-    fn remedy(&self, answer: &Answer, refusal: &Refusal) -> String {
+    fn remedy(&self, response: &Response, refusal: &Refusal) -> String {
         let is_key = matches!(
-            answer.status,
+            response.status,
             StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN
         ) || refusal.kind == INVALID_KEY;
-        match (answer.status, &self.token_file) {
-            _ if answer.status.is_redirection() => format!(
+        match (response.status, &self.token_file) {
+            _ if response.status.is_redirection() => format!(
                 "it leads to {}, and redirects are not followed: give TorchServe's own address as --management",
-                answer
+                response
                     .location
                     .as_deref()
                     .map_or_else(|| "nowhere".to_owned(), one_line)
@@ -343,13 +343,13 @@ struct RawRefusal {
 }
 
 impl Refusal {
-    fn of(answer: &Answer) -> Self {
-        let raw = serde_json::from_slice(&answer.body).unwrap_or_else(|_| RawRefusal {
+    fn of(response: &Response) -> Self {
+        let raw = serde_json::from_slice(&response.body).unwrap_or_else(|_| RawRefusal {
             r#type: String::new(),
-            message: String::from_utf8_lossy(&answer.body).into_owned(),
+            message: String::from_utf8_lossy(&response.body).into_owned(),
         });
         Self {
-            status: answer.status,
+            status: response.status,
             kind: one_line(&raw.r#type),
             message: one_line(&raw.message).trim_end_matches('.').to_owned(),
         }

@@ -10,7 +10,7 @@ use tracing::warn;
 use crate::torchserve::management::{Management, Running, url::HttpUrl};
 
 /// Longest time for one answer.
-const ANSWER_LIMIT: Duration = Duration::from_secs(5);
+const RESPONSE_LIMIT: Duration = Duration::from_secs(5);
 
 /// Asks the management API at `address` about the worker processes `pids`, and gives what it says of them.
 pub fn spawn(address: HttpUrl, pids: BTreeSet<u32>) -> io::Result<mpsc::Receiver<Running>> {
@@ -37,5 +37,5 @@ fn look_up(address: HttpUrl) -> Result<Vec<Running>> {
         .enable_all()
         .build()
         .context("prepare to ask TorchServe")?;
-    runtime.block_on(Management::new(address, None, ANSWER_LIMIT).running())
+    runtime.block_on(Management::new(address, None, RESPONSE_LIMIT).running())
 }

@@ -32,7 +32,7 @@ fn model() -> Model {
     }
 }
 
-fn answer(status: &str, body: &str) -> String {
+fn response(status: &str, body: &str) -> String {
     format!(
         "HTTP/1.1 {status}\r\ncontent-length: {}\r\nconnection: close\r\n\r\n{body}",
         body.len()
@@ -41,7 +41,7 @@ fn answer(status: &str, body: &str) -> String {
 
 /// Does `call` against a server that gives one `answer`; its outcome, the request's head and the server's address.
 async fn against<T, F>(
-    answer: String,
+    response: String,
     token_file: Option<&Path>,
     call: impl FnOnce(Management) -> F,
 ) -> (Result<T>, String, String)
@@ -56,7 +56,7 @@ where
         while !read.ends_with(b"\r\n\r\n") {
             read.push(stream.read_u8().await.unwrap());
         }
-        stream.write_all(answer.as_bytes()).await.unwrap();
+        stream.write_all(response.as_bytes()).await.unwrap();
         String::from_utf8(read).unwrap()
     });
     let management = Management::new(
@@ -68,10 +68,10 @@ where
     (outcome, served.await.unwrap(), address)
 }
 
-async fn scale_error(answer: String, token_file: Option<&Path>) -> (String, String) {
+async fn scale_error(response: String, token_file: Option<&Path>) -> (String, String) {
     let scale =
         |management: Management| async move { management.scale(&model(), 1, 2, false).await };
-    let (outcome, _, address) = against(answer, token_file, scale).await;
+    let (outcome, _, address) = against(response, token_file, scale).await;
     (format!("{:#}", outcome.unwrap_err()), address)
 }
 
@@ -82,7 +82,7 @@ async fn a_scaling_names_bounds_and_whether_to_wait() {
         version: Some("1.0".into()),
         ..model()
     };
-    let (outcome, request, _) = against(answer("200 ", body), None, |management| async move {
+    let (outcome, request, _) = against(response("200 ", body), None, |management| async move {
         management.scale(&versioned, 2, 3, true).await
     })
     .await;
@@ -97,10 +97,10 @@ async fn a_scaling_names_bounds_and_whether_to_wait() {
 }
 
 #[tokio::test]
-async fn an_answer_before_the_end_is_partial() {
+async fn an_response_before_the_end_is_partial() {
     let body = r#"{"status": "Workers scaling in progress..."}"#;
-    let answer = answer("206 Partial Content", body);
-    let (outcome, _, _) = against(answer, None, |management| async move {
+    let response = response("206 Partial Content", body);
+    let (outcome, _, _) = against(response, None, |management| async move {
         management.scale(&model(), 2, 2, true).await
     })
     .await;
@@ -109,11 +109,12 @@ async fn an_answer_before_the_end_is_partial() {
 
 #[tokio::test]
 async fn a_description_counts_ready_and_desired_workers_and_pending_requests() {
-    let (outcome, request, _) =
-        against(answer("200 OK", DESCRIBED), None, |management| async move {
-            management.describe(&model()).await
-        })
-        .await;
+    let (outcome, request, _) = against(
+        response("200 OK", DESCRIBED),
+        None,
+        |management| async move { management.describe(&model()).await },
+    )
+    .await;
     let expected = Description {
         ready: 1,
         desired: 2,
@@ -208,7 +209,7 @@ async fn a_refusal_is_one_line_with_torchserves_words_and_the_remedy() {
              give TorchServe's own address as --management",
         ),
     ] {
-        let (err, address) = scale_error(answer(status, &body), None).await;
+        let (err, address) = scale_error(response(status, &body), None).await;
         let expected = expected.replace("ADDRESS", &address);
         let request = "models/tiny?min_worker=1&max_worker=2&synchronous=false";
         assert_eq!(
@@ -220,14 +221,14 @@ async fn a_refusal_is_one_line_with_torchserves_words_and_the_remedy() {
 
 #[tokio::test]
 async fn a_long_message_is_cut() {
-    let (err, _) = scale_error(answer("500 Oops", &"ä".repeat(100_000)), None).await;
+    let (err, _) = scale_error(response("500 Oops", &"ä".repeat(100_000)), None).await;
     assert!(err.chars().count() < MAX_MESSAGE_CHARS + 300, "{err}");
 }
 
 #[tokio::test]
-async fn an_answer_of_another_server_is_said_to_be_one() {
+async fn an_response_of_another_server_is_said_to_be_one() {
     for body in ["", "hello", "{}", r#"{"status": 5}"#, "[]"] {
-        let (err, address) = scale_error(answer("200 OK", body), None).await;
+        let (err, address) = scale_error(response("200 OK", body), None).await;
         assert!(
             err.starts_with(&format!("PUT {address}/models/tiny?")),
             "{err}"
@@ -264,12 +265,12 @@ async fn the_management_key_is_sent_and_a_refused_one_names_its_file() {
         r#"{"management": {"key": "m4n", "expiration time": "2026"}, "inference": {"key": "inf"}}"#;
     file.write_all(keys.as_bytes()).unwrap();
     let describe = |management: Management| async move { management.describe(&model()).await };
-    let (_, request, _) = against(answer("200 OK", "[]"), Some(file.path()), describe).await;
+    let (_, request, _) = against(response("200 OK", "[]"), Some(file.path()), describe).await;
     assert!(
         request.contains("\r\nauthorization: Bearer m4n\r\n"),
         "{request}"
     );
-    let refused = answer("400 Bad Request", r#"{"type": "InvalidKeyException"}"#);
+    let refused = response("400 Bad Request", r#"{"type": "InvalidKeyException"}"#);
     let (err, _) = scale_error(refused, Some(file.path())).await;
     let expected = format!(
         "the management key in {} is wrong or has expired",
@@ -317,7 +318,7 @@ fn workers_that_have_started_are_told_with_their_model() {
 
 #[tokio::test]
 async fn no_models_are_no_workers() {
-    let listed = answer("200 OK", r#"{"models": []}"#);
+    let listed = response("200 OK", r#"{"models": []}"#);
     let running = |management: Management| async move { management.running().await };
     let (running, asked, _) = against(listed, None, running).await;
     assert_eq!(running.unwrap(), []);

@@ -4,11 +4,11 @@ use inferprobe_ebpf::{abi::flag, view::RecordView};
 
 use crate::{
     exchange::{
-        Answer, Request,
+        Request, Response,
         chunks::{Chunks, Framing},
     },
     protocol::http1::{
-        self, AnswerHead, Body, Parse,
+        self, Body, Parse, ResponseHead,
         chunked::{self, ChunkWalk, Place},
     },
 };
@@ -51,7 +51,7 @@ impl<'a> Writes<'a> {
             end_ns: record.last_write_ns,
             sends: 1,
             bytes,
-            visible: view.answer,
+            visible: view.response,
             tail: record.tail,
         }
     }
@@ -63,9 +63,9 @@ pub enum Step {
     /// A final answer began: it belongs to the oldest request that has none.
     Began,
     /// The answer that began last is over.
-    Ended(Answer),
+    Ended(Response),
     /// The connection speaks something else from here on; the answer to the upgrade is over.
-    Upgraded(Answer),
+    Upgraded(Response),
     /// The connection speaks HTTP/2 from here on, and the request that asked for it is answered there.
     Switched,
 }
@@ -93,9 +93,9 @@ enum State {
 
 /// Where the stream of answers stands.
 #[derive(Debug)]
-pub struct AnswerStream {
+pub struct ResponseStream {
     state: State,
-    open: Answer,
+    open: Response,
     /// Last bytes of the latest write, as [`Writes::tail`].
     tail: u64,
     /// Time that counts for what the present writes carry, ns: their start, where it is known, else their end.
@@ -104,7 +104,7 @@ pub struct AnswerStream {
     sent_ns: u64,
 }
 
-impl Default for AnswerStream {
+impl Default for ResponseStream {
     fn default() -> Self {
         Self {
             state: State::Between,
@@ -117,7 +117,7 @@ impl Default for AnswerStream {
 }
 
 /// An answer before its first byte.
-pub(crate) const NOT_BEGUN: Answer = Answer {
+pub(crate) const NOT_BEGUN: Response = Response {
     status: 0,
     first_write_ns: 0,
     first_write_bounded: false,
@@ -128,7 +128,7 @@ pub(crate) const NOT_BEGUN: Answer = Answer {
     chunks: None,
 };
 
-impl AnswerStream {
+impl ResponseStream {
     /// Takes in writes, and tells `on_step` what they bring about, in order.
     ///
     /// `asked` gives the request that an answer which begins belongs to: an answer to HEAD has no body.
@@ -191,9 +191,9 @@ impl AnswerStream {
     }
 
     /// Gives up waiting for the end of the open answer: it is left unknown.
-    pub fn give_up(&mut self) -> Answer {
+    pub fn give_up(&mut self) -> Response {
         self.state = State::Rest;
-        Answer {
+        Response {
             last_write_ns: None,
             ..std::mem::replace(&mut self.open, NOT_BEGUN)
         }
@@ -205,14 +205,14 @@ impl AnswerStream {
     }
 
     /// Ends the open answer, since the connection ended; `None` if no final answer is open.
-    pub fn close(&mut self) -> Option<Answer> {
+    pub fn close(&mut self) -> Option<Response> {
         let state = std::mem::replace(&mut self.state, State::Between);
-        let answer = std::mem::replace(&mut self.open, NOT_BEGUN);
+        let response = std::mem::replace(&mut self.open, NOT_BEGUN);
         match state {
-            State::UntilClose => Some(answer),
-            State::Body(_) | State::Chunked { .. } | State::Hidden => Some(Answer {
+            State::UntilClose => Some(response),
+            State::Body(_) | State::Chunked { .. } | State::Hidden => Some(Response {
                 last_write_ns: None,
-                ..answer
+                ..response
             }),
             State::Between | State::Head(_) | State::Rest | State::Tunnel => None,
         }
@@ -228,7 +228,7 @@ impl AnswerStream {
     ) -> u64 {
         match &mut self.state {
             State::Between => {
-                self.open = Answer {
+                self.open = Response {
                     first_write_ns: writes.start_ns,
                     first_write_bounded: writes.start_bounded,
                     ..NOT_BEGUN
@@ -240,7 +240,7 @@ impl AnswerStream {
                 let before = gathered.len();
                 gathered.extend_from_slice(visible);
                 let seen = std::mem::take(gathered);
-                match http1::parse_answer(&seen) {
+                match http1::parse_response(&seen) {
                     Parse::Complete(head, len)
                         if (100..200).contains(&head.status) && head.status != 101 =>
                     {
@@ -321,7 +321,7 @@ impl AnswerStream {
     fn begin(
         &mut self,
         writes: &Writes<'_>,
-        head: AnswerHead,
+        head: ResponseHead,
         taken: u64,
         request: Option<Request>,
         on_step: &mut impl FnMut(Step, Option<Request>),
@@ -335,11 +335,11 @@ impl AnswerStream {
         let bodiless = to_head || matches!(head.status, 204 | 304);
         on_step(Step::Began, request);
         if head.status == 101 {
-            let answer = self.end();
+            let response = self.end();
             self.state = State::Tunnel;
             let step = match head.upgrades_to_http2 {
                 true => Step::Switched,
-                false => Step::Upgraded(answer),
+                false => Step::Upgraded(response),
             };
             on_step(step, None);
             return;
@@ -388,7 +388,7 @@ impl AnswerStream {
         }
     }
 
-    fn end(&mut self) -> Answer {
+    fn end(&mut self) -> Response {
         self.state = State::Between;
         std::mem::replace(&mut self.open, NOT_BEGUN)
     }

@@ -3,7 +3,7 @@
 use super::*;
 
 struct Run {
-    stream: AnswerStream,
+    stream: ResponseStream,
     steps: Vec<Step>,
     now_ns: u64,
 }
@@ -11,7 +11,7 @@ struct Run {
 impl Run {
     fn new() -> Self {
         Self {
-            stream: AnswerStream::default(),
+            stream: ResponseStream::default(),
             steps: Vec::new(),
             now_ns: 0,
         }
@@ -65,11 +65,11 @@ impl Run {
 
     fn ended(&self) -> Vec<(u16, u64, u64, Option<u64>)> {
         let told = |step: &Step| match step {
-            Step::Ended(answer) => Some((
-                answer.status,
-                answer.bytes,
-                answer.first_write_ns,
-                answer.last_write_ns,
+            Step::Ended(response) => Some((
+                response.status,
+                response.bytes,
+                response.first_write_ns,
+                response.last_write_ns,
             )),
             _ => None,
         };
@@ -78,7 +78,7 @@ impl Run {
 }
 
 #[test]
-fn an_answer_ends_at_its_length() {
+fn an_response_ends_at_its_length() {
     let head = b"HTTP/1.1 200 OK\r\nContent-Length: 3000000\r\n\r\n";
     let mut run = Run::new();
     run.write(head, head.len() as u64 + 1_000_000);
@@ -106,7 +106,7 @@ fn head_and_body_in_separate_writes_at_any_cut() {
 }
 
 #[test]
-fn interim_answers_are_not_the_answer() {
+fn interim_responses_are_not_the_response() {
     let mut run = Run::new();
     run.all(b"HTTP/1.1 100 Continue\r\n\r\n");
     assert_eq!(run.steps, []);
@@ -117,7 +117,7 @@ fn interim_answers_are_not_the_answer() {
 }
 
 #[test]
-fn chunked_answers_end_at_the_last_chunk() {
+fn chunked_responses_end_at_the_last_chunk() {
     let mut run = Run::new();
     run.all(b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n");
     run.all(b"5\r\nhello\r\n");
@@ -130,7 +130,7 @@ fn chunked_answers_end_at_the_last_chunk() {
 }
 
 #[test]
-fn a_chunked_answer_whose_end_was_not_seen_ends_before_the_next() {
+fn a_chunked_response_whose_end_was_not_seen_ends_before_the_next() {
     let mut run = Run::new();
     run.all(b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n");
     run.write(b"", 5_000);
@@ -145,20 +145,20 @@ fn a_chunked_answer_whose_end_was_not_seen_ends_before_the_next() {
 }
 
 #[test]
-fn an_answer_without_a_length_ends_with_the_connection() {
+fn an_response_without_a_length_ends_with_the_connection() {
     let mut run = Run::new();
     run.all(b"HTTP/1.0 200 OK\r\n\r\nsome");
     run.all(b"more");
     assert!(run.stream.is_open() && !run.stream.ends_unseen(true) && run.stream.ends_unseen(false));
-    let answer = run.stream.close().unwrap();
+    let response = run.stream.close().unwrap();
     assert_eq!(
-        (answer.status, answer.bytes, answer.last_write_ns),
+        (response.status, response.bytes, response.last_write_ns),
         (200, 27, Some(21))
     );
 }
 
 #[test]
-fn an_answer_cut_short_has_no_end() {
+fn an_response_cut_short_has_no_end() {
     let mut run = Run::new();
     run.all(b"HTTP/1.1 200 OK\r\nContent-Length: 50\r\n\r\nshort");
     assert_eq!(run.stream.close().unwrap().last_write_ns, None);
@@ -175,14 +175,14 @@ fn bodiless_statuses_end_with_their_head() {
 }
 
 #[test]
-fn pipelined_answers_in_one_write_are_told_apart() {
+fn pipelined_responses_in_one_write_are_told_apart() {
     let mut run = Run::new();
     run.all(&b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nhi".repeat(3));
     assert_eq!(run.ended().len(), 3);
 }
 
 #[test]
-fn an_upgrade_to_http2_is_no_answer() {
+fn an_upgrade_to_http2_is_no_response() {
     let mut run = Run::new();
     run.all(b"HTTP/1.1 101 \r\nconnection: upgrade\r\nupgrade: h2c\r\n\r\n");
     assert_eq!(run.steps, [Step::Began, Step::Switched]);
@@ -198,7 +198,7 @@ fn an_upgrade_ends_http() {
 }
 
 #[test]
-fn an_answer_given_up_takes_its_rest_with_it() {
+fn an_response_given_up_takes_its_rest_with_it() {
     let mut run = Run::new();
     run.write(b"HTTP/1.1 200 OK\r\nX-Long: aaa", 9_000);
     assert_eq!(run.stream.give_up().last_write_ns, None);
@@ -212,7 +212,7 @@ fn an_answer_given_up_takes_its_rest_with_it() {
 }
 
 #[test]
-fn a_chunked_answer_with_trailers_may_have_ended() {
+fn a_chunked_response_with_trailers_may_have_ended() {
     let mut run = Run::new();
     run.all(b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n");
     run.write(b"", 5_000);
@@ -224,7 +224,7 @@ fn a_chunked_answer_with_trailers_may_have_ended() {
 /// The pieces of the answers that ended: how many, the first's time, the times between them.
 fn pieces(run: &Run) -> Vec<(u32, Option<u64>, Vec<u64>)> {
     let told = |step: &Step| match step {
-        Step::Ended(Answer {
+        Step::Ended(Response {
             chunks: Some(chunks),
             ..
         }) => Some((chunks.count(), chunks.first_ns(), chunks.gaps_ns().to_vec())),
@@ -275,7 +275,7 @@ fn chunks_are_the_pieces_however_they_are_written() {
 }
 
 #[test]
-fn a_chunked_answer_is_the_same_at_any_cut() {
+fn a_chunked_response_is_the_same_at_any_cut() {
     let whole = [CHUNKED, b"5\r\nhello\r\n3\r\nyou\r\n0\r\nX-Sum: 1\r\n\r\n"].concat();
     for cut in 1..whole.len() {
         let mut run = Run::new();
@@ -300,7 +300,7 @@ fn data_that_looks_like_an_end_or_a_head_is_data() {
 }
 
 #[test]
-fn pipelined_chunked_answers_in_one_write_are_told_apart() {
+fn pipelined_chunked_responses_in_one_write_are_told_apart() {
     let mut run = Run::new();
     run.all(&[CHUNKED, b"1\r\na\r\n0\r\n\r\n"].concat().repeat(2));
     assert_eq!(pieces(&run).len(), 2);
@@ -314,10 +314,10 @@ fn a_walk_that_lost_its_place_goes_on_at_the_next_chunk_and_says_so() {
     run.all(b"4\r\nabcd\r\n");
     run.all(b"1\r\na\r\n0\r\n\r\n");
     assert_eq!(pieces(&run), [(3, Some(20), vec![10, 10])]);
-    let Some(Step::Ended(answer)) = run.steps.last() else {
+    let Some(Step::Ended(response)) = run.steps.last() else {
         panic!("not ended")
     };
-    assert!(!answer.chunks.as_ref().unwrap().is_counted());
+    assert!(!response.chunks.as_ref().unwrap().is_counted());
 }
 
 #[test]
@@ -327,10 +327,10 @@ fn an_end_that_was_not_carried_is_told_by_the_tail() {
     let tail = u64::from_be_bytes(*b"x\r\n0\r\n\r\n");
     run.write_to(tail, b"1388\r\nxxxx", 6 + 5_000 + 2 + 5);
     assert_eq!(pieces(&run), [(1, Some(20), vec![])]);
-    let Some(Step::Ended(answer)) = run.steps.last() else {
+    let Some(Step::Ended(response)) = run.steps.last() else {
         panic!("not ended")
     };
-    assert!(answer.chunks.as_ref().unwrap().is_counted());
+    assert!(response.chunks.as_ref().unwrap().is_counted());
 }
 
 #[test]
@@ -357,7 +357,7 @@ fn writes_that_are_told_together_are_as_many_pieces() {
 }
 
 #[test]
-fn an_answer_of_known_length_is_a_stream_of_events_or_none() {
+fn an_response_of_known_length_is_a_stream_of_events_or_none() {
     for (kind, expected) in [("text/event-stream", Some(2)), ("text/plain", None)] {
         let mut run = Run::new();
         let head = format!("HTTP/1.1 200 OK\r\nContent-Length: 4\r\nContent-Type: {kind}\r\n\r\n");

@@ -86,14 +86,14 @@ fn a_real_connection_gives_its_four_calls() {
         .into_iter()
         .map(|exchange| {
             let Exchange {
-                request, answer, ..
+                request, response, ..
             } = exchange;
             let (_, method) = request.target.rsplit_once('/').unwrap();
             (
                 method,
                 *request.named.clone().unwrap(),
-                (answer.status, answer.grpc_status),
-                (request.bytes, answer.bytes),
+                (response.status, response.grpc_status),
+                (request.bytes, response.bytes),
             )
         })
         .collect();
@@ -136,7 +136,7 @@ fn a_real_connection_cut_anywhere_is_the_same() {
             .map(|exchange| {
                 let request = &exchange.request;
                 let named = (request.target.clone(), request.named.clone());
-                (named, request.bytes, exchange.answer.grpc_status)
+                (named, request.bytes, exchange.response.grpc_status)
             })
             .collect()
     };
@@ -163,7 +163,11 @@ fn a_real_connection_joined_in_the_middle_says_what_it_cannot_know() {
             let request = &exchange.request;
             let model = request.named.as_ref().map(|named| named.model.as_str());
             let head = (request.method.as_str(), request.target.as_str(), model);
-            (head, exchange.answer.status, exchange.answer.grpc_status)
+            (
+                head,
+                exchange.response.status,
+                exchange.response.grpc_status,
+            )
         })
         .collect();
     // The last `grpc-status` is an index of the first call's.

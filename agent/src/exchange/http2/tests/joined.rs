@@ -25,7 +25,7 @@ fn a_call_without_a_path_is_measured_under_the_model_of_its_message() {
     };
     assert!(exchange.is_grpc());
     assert_eq!(exchange.request.named.as_ref().unwrap().model, "tiny");
-    assert_eq!(exchange.answer.grpc_status, Some(0));
+    assert_eq!(exchange.response.grpc_status, Some(0));
     assert_eq!(times(exchange), [1001, 1002, 1002, 2003, 2004].map(Some));
     assert_eq!(run.others(), [&head_unseen()]);
 }
@@ -38,7 +38,7 @@ fn a_call_that_names_nothing_is_of_an_unknown_model_and_status() {
     let exchange = run.finished()[0];
     assert_eq!(exchange.request.named.as_ref().unwrap().model, "unknown");
     assert_eq!(
-        (exchange.answer.status, exchange.answer.grpc_status),
+        (exchange.response.status, exchange.response.grpc_status),
         (200, None)
     );
     assert_eq!(
@@ -53,7 +53,7 @@ fn fields_that_come_after_the_join_are_known_from_then_on() {
     // `:path: /a.B/C` as a literal that goes into the table, and then its index.
     let literal = [&[0x83, 0x44, 6][..], b"/a.B/C"].concat();
     run.read(&[indexed(9, &literal, true), indexed(11, &[0x83, 0xbe], true)].concat());
-    run.write(&[answer(9), answer(11)].concat());
+    run.write(&[response(9), response(11)].concat());
     let paths: Vec<_> = run
         .finished()
         .iter()
@@ -64,13 +64,13 @@ fn fields_that_come_after_the_join_are_known_from_then_on() {
 }
 
 #[test]
-fn answers_to_what_was_asked_before_are_nobodys() {
+fn responses_to_what_was_asked_before_are_nobodys() {
     let mut run = Run::joined();
     run.read(&[ask(7), data(3, b"rest", true)].concat());
-    run.write(&[answer(5), data(3, b"more", false), answer(7)].concat());
+    run.write(&[response(5), data(3, b"more", false), response(7)].concat());
     assert_eq!(run.finished().len(), 1);
-    assert_eq!(run.others(), [&Event::Lost(Loss::AnswerWithoutRequest)]);
-    let missed = data(3, b"rest", true).len() * 2 + answer(5).len();
+    assert_eq!(run.others(), [&Event::Lost(Loss::ResponseWithoutRequest)]);
+    let missed = data(3, b"rest", true).len() * 2 + response(5).len();
     assert_eq!(run.connection.take_missed_bytes(), missed as u64);
     assert_eq!(run.connection.take_missed_bytes(), 0);
 }
@@ -80,19 +80,19 @@ fn a_join_at_a_ping_finds_the_next_request() {
     let mut run = Run::joined();
     run.read(&[frame(6, 1, 0, &[0; 8]), frame(8, 0, 0, &[0; 4])].concat());
     run.read(&ask(21));
-    run.write(&answer(21));
+    run.write(&response(21));
     assert_eq!((run.finished().len(), run.others().len()), (1, 0));
 }
 
 #[test]
 fn the_client_of_a_connection_is_no_server() {
     let mut run = Run::joined();
-    run.read(&answer(5));
+    run.read(&response(5));
     run.write(&ask(7));
-    run.read(&answer(7));
+    run.read(&response(7));
     assert!(run.finished().is_empty());
     let unfollowed = Event::Lost(Loss::Http2Unfollowed);
     assert_eq!(run.others(), [&unfollowed, &unfollowed]);
-    let all = answer(5).len() + ask(7).len() + answer(7).len();
+    let all = response(5).len() + ask(7).len() + response(7).len();
     assert_eq!(run.connection.take_missed_bytes(), all as u64);
 }

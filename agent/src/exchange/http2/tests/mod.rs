@@ -163,14 +163,14 @@ impl Run {
 /// Arrival, first and last read, first and last write.
 fn times(exchange: &Exchange) -> [Option<u64>; 5] {
     let Exchange {
-        request, answer, ..
+        request, response, ..
     } = exchange;
     [
         request.arrival_ns,
         Some(request.first_read_ns),
         Some(request.last_read_ns),
-        Some(answer.first_write_ns),
-        answer.last_write_ns,
+        Some(response.first_write_ns),
+        response.last_write_ns,
     ]
 }
 
@@ -178,7 +178,7 @@ fn ask(stream: u32) -> Vec<u8> {
     [headers(stream, ASK, false), data(stream, MESSAGE, true)].concat()
 }
 
-fn answer(stream: u32) -> Vec<u8> {
+fn response(stream: u32) -> Vec<u8> {
     [
         headers(stream, OK, false),
         data(stream, b"\0\0\0\0\0", false),
@@ -196,7 +196,7 @@ fn requests_of_one_read_are_told_apart() {
     let mut run = Run::open();
     let noise = frame(6, 0, 0, &[0; 8]);
     run.read(&[noise, ask(1), ask(3)].concat());
-    run.write(&[answer(3), answer(1)].concat());
+    run.write(&[response(3), response(1)].concat());
     let told: Vec<_> = run
         .finished()
         .into_iter()
@@ -245,7 +245,7 @@ fn streams_that_run_through_each_other_keep_their_own_times() {
 #[test]
 fn a_frame_over_several_reads_begins_and_ends_with_its_own_bytes() {
     let mut run = Run::open();
-    let (asked, answered) = (ask(1), answer(1));
+    let (asked, answered) = (ask(1), response(1));
     for piece in asked.chunks(5) {
         run.read(piece);
     }
@@ -267,7 +267,7 @@ fn content_that_was_not_captured_counts_by_its_frame() {
     let bytes = asked.len() as u64;
     run.read(&asked[..1_000]);
     run.read_of(b"", bytes - 1_000);
-    run.write(&answer(1));
+    run.write(&response(1));
     let exchange = run.finished()[0];
     assert_eq!(exchange.request.bytes, bytes);
     assert_eq!(exchange.request.last_read_ns, 4002);
@@ -275,32 +275,32 @@ fn content_that_was_not_captured_counts_by_its_frame() {
 }
 
 #[test]
-fn an_answer_before_the_requests_end_finishes_it() {
+fn an_response_before_the_requests_end_finishes_it() {
     let mut run = Run::open();
     run.read(&headers(1, ASK, false));
     let refused = &[(":status", "200"), ("grpc-status", "8")];
     run.write(&[headers(1, refused, true), reset(1)].concat());
     run.read(&data(1, MESSAGE, true));
     run.read(&ask(3));
-    run.write(&answer(3));
+    run.write(&response(3));
     assert!(run.others().is_empty());
     let told: Vec<_> = run
         .finished()
         .into_iter()
-        .map(|exchange| (exchange.request.complete, exchange.answer.grpc_status))
+        .map(|exchange| (exchange.request.complete, exchange.response.grpc_status))
         .collect();
     assert_eq!(told, [(false, Some(8)), (true, Some(0))]);
 }
 
 #[test]
-fn interim_answers_are_not_the_answer() {
+fn interim_responses_are_not_the_response() {
     let mut run = Run::open();
     run.read(&ask(1));
     run.write(&headers(1, &[(":status", "103")], false));
-    run.write(&answer(1));
+    run.write(&response(1));
     let exchange = run.finished()[0];
-    assert_eq!(exchange.answer.status, 200);
-    assert_eq!(exchange.answer.first_write_ns, 5003);
+    assert_eq!(exchange.response.status, 200);
+    assert_eq!(exchange.response.first_write_ns, 5003);
 }
 
 #[test]
@@ -308,7 +308,7 @@ fn trailers_of_a_request_end_it() {
     let mut run = Run::open();
     run.read(&[headers(1, ASK, false), data(1, MESSAGE, false)].concat());
     run.read(&headers(1, &[("x-sum", "1")], true));
-    run.write(&answer(1));
+    run.write(&response(1));
     let [exchange] = run.finished()[..] else {
         panic!("{:?}", run.out)
     };
@@ -325,7 +325,7 @@ fn a_stream_reset_by_either_side_is_unfinished() {
     run.read(&reset(1));
     run.write(&[headers(3, OK, false), reset(3)].concat());
     run.read(&reset(1));
-    run.write(&answer(1));
+    run.write(&response(1));
     let [reset, abandoned, other_reset, Event::Abandoned(..)] = &run.out[..] else {
         panic!("{:?}", run.out)
     };
@@ -349,7 +349,7 @@ fn a_goaway_refuses_the_streams_behind_its_last() {
     run.write(&go_away(0x7fff_ffff));
     assert_eq!(run.out, []);
     run.write(&go_away(1));
-    run.write(&answer(1));
+    run.write(&response(1));
     assert_eq!(run.others(), [&unfinished(Unfinished::Reset); 2]);
     assert_eq!(run.finished().len(), 1);
 }
@@ -383,7 +383,7 @@ fn a_connection_that_cannot_be_followed_is_given_up_for_good() {
         ]
     );
     run.read(&[ask(5), ask(7)].concat());
-    run.write(&answer(5));
+    run.write(&response(5));
     run.read_of(b"", 0);
     assert_eq!(run.taken(), [Event::Lost(Loss::Http2Unfollowed)]);
 }
@@ -425,8 +425,8 @@ fn a_flood_of_streams_is_bounded_and_counted() {
         run.read(&headers(stream * 2 + 1, ASK, false));
     }
     assert_eq!(run.taken(), vec![unfinished(Unfinished::Evicted); 10]);
-    run.write(&answer(1));
-    run.write(&answer(21));
+    run.write(&response(1));
+    run.write(&response(21));
     assert_eq!(run.finished().len(), 1);
     assert_eq!(run.connection.streams.open.len(), OPEN_CAP - 1);
 }
@@ -443,7 +443,7 @@ fn what_no_client_may_begin_is_passed_over() {
         .concat(),
     );
     run.read(&data(9, MESSAGE, true));
-    run.write(&[answer(2), answer(9), data(5, b"x", true), answer(5)].concat());
+    run.write(&[response(2), response(9), data(5, b"x", true), response(5)].concat());
     assert_eq!(run.finished().len(), 1);
     assert!(run.others().is_empty());
 }

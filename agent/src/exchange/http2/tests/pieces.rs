@@ -9,7 +9,7 @@ fn message(content: &[u8]) -> Vec<u8> {
 }
 
 fn pieces(exchange: &Exchange) -> Option<(Option<u64>, u32, Vec<u64>, bool)> {
-    let chunks = exchange.answer.chunks.as_ref()?;
+    let chunks = exchange.response.chunks.as_ref()?;
     let gaps_ns = chunks.gaps_ns().to_vec();
     Some((
         chunks.first_ns(),
@@ -37,17 +37,17 @@ fn messages_of_a_call_are_its_pieces() {
     let exchange = run.finished()[0];
     let expected = (Some(5003), 4, vec![1000, 1000, 0], true);
     assert_eq!(pieces(exchange), Some(expected));
-    assert!(exchange.answer.chunks.as_ref().unwrap().is_stream());
+    assert!(exchange.response.chunks.as_ref().unwrap().is_stream());
 }
 
 #[test]
 fn a_call_with_one_message_is_no_stream() {
     let mut run = Run::open();
     run.read(&ask(1));
-    run.write(&answer(1));
+    run.write(&response(1));
     let exchange = run.finished()[0];
     assert_eq!(pieces(exchange), Some((Some(4003), 1, vec![], true)));
-    assert!(!exchange.answer.chunks.as_ref().unwrap().is_stream());
+    assert!(!exchange.response.chunks.as_ref().unwrap().is_stream());
 }
 
 #[test]
@@ -71,11 +71,11 @@ fn frames_are_the_pieces_of_what_is_no_call() {
         run.write(&data(1, b"data: 2", false)); // 6000
         run.write(&data(1, b"", true)); // 7000
         let exchange = run.finished()[0];
-        let found = exchange.answer.chunks.as_ref();
+        let found = exchange.response.chunks.as_ref();
         assert_eq!(found.map(|chunks| chunks.framing()), framing);
         let expected = framing.map(|_| (Some(5003), 2, vec![1000], true));
         assert_eq!(pieces(exchange), expected);
-        assert_eq!(exchange.answer.last_write_ns, Some(7004));
+        assert_eq!(exchange.response.last_write_ns, Some(7004));
     }
 }
 

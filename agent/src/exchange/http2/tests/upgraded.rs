@@ -78,7 +78,7 @@ impl Records {
             panic!("{:?}", self.out)
         };
         let target = exchange.request.target.as_str();
-        (target, exchange.answer.status, times(exchange))
+        (target, exchange.response.status, times(exchange))
     }
 }
 
@@ -105,7 +105,7 @@ fn the_first_frames_behind_the_agreement_are_followed() {
 }
 
 #[test]
-fn the_answer_may_be_in_the_write_of_the_agreement() {
+fn the_response_may_be_in_the_write_of_the_agreement() {
     let mut records = Records::default();
     records.read(MESSAGES, ASK_H2C);
     records.write(&[AGREED, &settings(), &answered()].concat());
@@ -157,7 +157,7 @@ fn later_requests_of_an_upgraded_connection_count_on() {
 }
 
 #[test]
-fn an_upgrade_that_ends_without_an_answer_is_unfinished() {
+fn an_upgrade_that_ends_without_an_response_is_unfinished() {
     for spoken in [MESSAGES, STREAMS] {
         let mut records = Records::default();
         records.exchange(ASK_H2C, AGREED);
@@ -199,7 +199,7 @@ fn a_missing_record_of_either_side_gives_the_connection_up() {
         records.seqs[side] += 1;
         records.write(&settings());
         records.read(STREAMS, &ask(3));
-        records.write(&answer(1));
+        records.write(&response(1));
         let expected = [
             Event::Lost(Loss::Resynchronised),
             Event::Lost(Loss::Http2Unfollowed),
