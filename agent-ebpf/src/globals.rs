@@ -188,7 +188,7 @@ pub struct Features {
     /// `ITER_UBUF` (6.0); `u32::MAX`: there is none.
     pub iter_is_buffer: u32,
     /// Whether programs are attached twice, where one may be passed over.
-    pub twice: u32,
+    pub attached_twice: u32,
 }
 
 impl Features {
@@ -200,6 +200,6 @@ impl Features {
         iter_kind_mask: 0,
         iter_is_vectors: 0,
         iter_is_buffer: 0,
-        twice: 0,
+        attached_twice: 0,
     };
 }

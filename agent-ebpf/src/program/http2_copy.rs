@@ -1,7 +1,8 @@
-//! Walks the bytes of a transfer in the user's buffers, and copies what `walk` says is carried up: the frames of HTTP/2,
-//! and reads of messages that do not fit one record.
+//! Copies a transfer piece by piece: the parts of HTTP/2 frames that the agent needs, and reads that do not fit one record.
 //!
-//! A transfer may hold thousands of frames, or one of megabytes.
+//! `http2_frames` says which bytes are copied and which are skipped. A transfer may contain thousands of frames, or one of
+//! megabytes, so the work is done in a bounded loop.
+//! Does not depend on: hooks, what frames mean.
 
 use core::ffi::c_void;
 
@@ -13,18 +14,18 @@ use inferprobe_ebpf::{
 };
 
 use crate::{
-    backend::Flavour,
-    bounded_loop::{GO_ON, STOP, repeat},
-    maps,
-    user_buffer::{Bytes, Vector, copy_flat, read, vector},
+    backend::Backend,
+    bounded_loop::{GO_ON, STOP, bounded_loop},
+    maps::records,
+    user_buffer::{Bytes, Vector, copy_flat, read, read_vector},
 };
 
-/// Steps of one transfer: each passes a frame's header, a payload, or a vector. What lies behind is not carried, which
-/// the agent finds out.
+/// Most steps of one transfer. Each handles a frame's header, a payload, or a vector. Bytes after the last step are not
+/// copied, and the agent notices that by their count.
 const STEPS: u32 = 8192;
-/// Steps of programs that the kernel runs no loops for: as many as the verifier follows.
+/// Most steps in programs for which the kernel runs no loops: as many as the verifier follows.
 const FEW_STEPS: u32 = 32;
-/// Bytes that one step copies at most.
+/// Most bytes that one step copies.
 const STEP_CAP: u32 = 512;
 /// Bytes of a frame's header.
 const HEAD_LEN: u32 = 9;
@@ -38,10 +39,10 @@ pub(crate) enum Side {
     Answers,
 }
 
-/// Takes in the `bytes` bytes of a transfer that lie in `user`, and sends up what does not fit one record. The requests'
-/// last record stays in `conn`; the answers' goes up.
+/// Copies from the `bytes` bytes of a transfer in `user`, and emits a record whenever one is full. The last record of
+/// requests stays in `conn`; that of answers is emitted.
 #[inline(always)]
-pub(crate) fn walk<F: Flavour>(
+pub(crate) fn copy_transfer<B: Backend>(
     conn: &mut Conn,
     user: Option<Bytes>,
     bytes: u32,
@@ -73,24 +74,24 @@ pub(crate) fn walk<F: Flavour>(
         end,
         reserved: 0,
     };
-    let mut walked: *mut Conn = conn;
-    // SAFETY: `step` takes a pointer to a connection, which outlives the loop.
-    unsafe { repeat::<F>(STEPS, FEW_STEPS, step, (&raw mut walked).cast()) };
+    let mut state: *mut Conn = conn;
+    // SAFETY: `step` expects a pointer to a connection, which outlives the loop.
+    unsafe { bounded_loop::<B>(STEPS, FEW_STEPS, step, (&raw mut state).cast()) };
     // SAFETY: the map value that `conn` was.
-    let conn = unsafe { &mut *walked };
+    let conn = unsafe { &mut *state };
     let lost = conn.cursor.left;
     if lost > 0 {
         conn.on_walked(answers != 0, lost, false);
     }
     if answers != 0 {
-        maps::emit(conn, kind::PROGRESS, now_ns);
+        records::emit(conn, kind::PROGRESS, now_ns);
     }
 }
 
-/// One step: a vector is taken up, or bytes are carried or skipped.
-unsafe extern "C" fn step(_round: u32, walked: *mut c_void) -> i64 {
-    // SAFETY: `repeat` hands over what `walk` gave it, and that points to a map value.
-    let conn = unsafe { &mut **walked.cast::<*mut Conn>() };
+/// One step: begins a vector, or copies or skips bytes.
+unsafe extern "C" fn step(_round: u32, state: *mut c_void) -> i64 {
+    // SAFETY: `bounded_loop` passes what `copy_transfer` gave it, and that points to a map value.
+    let conn = unsafe { &mut **state.cast::<*mut Conn>() };
     if conn.cursor.left == 0 {
         return STOP;
     }
@@ -98,13 +99,13 @@ unsafe extern "C" fn step(_round: u32, walked: *mut c_void) -> i64 {
         return next_vector(&mut conn.cursor);
     }
     let answers = conn.cursor.answers != 0;
-    let walk = *conn.walk(answers);
-    let kept = walk.keeps();
+    let frames = *conn.walk(answers);
+    let kept = frames.keeps();
     if kept == 0 {
-        let mut skipped = smaller(walk.skips(), conn.cursor.here);
+        let mut skipped = smaller(frames.skips(), conn.cursor.here);
         if conn.cursor.end > 0 {
             if conn.cursor.left <= conn.cursor.end {
-                send_up(conn);
+                emit_full(conn);
                 conn.request_walk = FrameCursor::carrying(conn.cursor.left);
                 conn.cursor.end = 0;
                 return GO_ON;
@@ -116,53 +117,54 @@ unsafe extern "C" fn step(_round: u32, walked: *mut c_void) -> i64 {
         return GO_ON;
     }
     let room = conn.room(answers);
-    // A header that lies whole is taken whole, any other byte by byte: the verifier follows each way.
-    let whole = walk.is_before_head() && conn.cursor.here >= HEAD_LEN && room >= HEAD_LEN;
-    let taken = if whole {
+    // A header within one buffer is copied whole, any other one byte by byte: the verifier follows both ways.
+    let whole = frames.is_before_head() && conn.cursor.here >= HEAD_LEN && room >= HEAD_LEN;
+    let copied = if whole {
         HEAD_LEN
-    } else if walk.is_in_head() {
+    } else if frames.is_in_head() {
         1
     } else {
         smaller(smaller(kept, conn.cursor.here), STEP_CAP)
     };
-    if room < taken {
-        send_up(conn);
+    if room < copied {
+        emit_full(conn);
         return GO_ON;
     }
     let at = conn.record.request_len + conn.record.answer_len;
-    if copy_flat(conn, at, conn.cursor.start, taken as u64).is_none() {
+    if copy_flat(conn, at, conn.cursor.start, copied as u64).is_none() {
         return STOP;
     }
-    let at_hand = conn.cursor.start;
-    let walk = conn.walk(answers);
+    let from = conn.cursor.start;
+    let frames = conn.walk(answers);
     let data_kept = if answers {
         ANSWER_DATA_KEPT
     } else {
         REQUEST_DATA_KEPT
     };
     if whole {
-        let Some(start) = read::<u32>(at_hand) else {
+        let Some(start) = read::<u32>(from) else {
             return STOP;
         };
-        walk.on_whole_head(u32::from_be(start), data_kept);
-    } else if walk.is_in_head() {
-        let Some(byte) = read::<u8>(at_hand) else {
+        frames.on_whole_head(u32::from_be(start), data_kept);
+    } else if frames.is_in_head() {
+        let Some(byte) = read::<u8>(from) else {
             return STOP;
         };
-        walk.on_head(byte, data_kept);
+        frames.on_head(byte, data_kept);
     } else {
-        walk.on_payload(taken);
+        frames.on_payload(copied);
     }
-    advance(conn, taken, true);
+    advance(conn, copied, true);
     GO_ON
 }
 
+/// Begins the next vector.
 #[inline(always)]
 fn next_vector(cursor: &mut CopyCursor) -> i64 {
     if cursor.vectors == 0 {
         return STOP;
     }
-    let Some(vector) = vector(cursor.next) else {
+    let Some(vector) = read_vector(cursor.next) else {
         return STOP;
     };
     cursor.next += size_of::<Vector>() as u64;
@@ -176,22 +178,23 @@ fn next_vector(cursor: &mut CopyCursor) -> i64 {
     GO_ON
 }
 
+/// Moves the cursor behind `bytes` bytes, which were copied or skipped.
 #[inline(always)]
-fn advance(conn: &mut Conn, bytes: u32, carried: bool) {
+fn advance(conn: &mut Conn, bytes: u32, copied: bool) {
     conn.cursor.start += bytes as u64;
     conn.cursor.here = conn.cursor.here.saturating_sub(bytes);
     conn.cursor.left = conn.cursor.left.saturating_sub(bytes);
-    conn.on_walked(conn.cursor.answers != 0, bytes, carried);
+    conn.on_walked(conn.cursor.answers != 0, bytes, copied);
 }
 
-/// Sends the record up that is full, and begins one that goes on with the same transfer.
+/// Emits the full record, and begins one that continues the same transfer.
 #[inline(always)]
-fn send_up(conn: &mut Conn) {
+fn emit_full(conn: &mut Conn) {
     if conn.cursor.answers == 0 {
-        maps::emit(conn, kind::READ, conn.cursor.now_ns);
+        records::emit(conn, kind::READ, conn.cursor.now_ns);
         conn.on_split();
     } else {
-        maps::emit(conn, kind::PROGRESS, conn.cursor.now_ns);
+        records::emit(conn, kind::PROGRESS, conn.cursor.now_ns);
     }
 }
 

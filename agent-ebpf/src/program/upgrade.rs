@@ -1,7 +1,7 @@
-//! Finds where an HTTP/1 connection goes on as HTTP/2: behind the head of a `101 Switching Protocols`.
+//! Finds where an HTTP/1 connection continues as HTTP/2: after the head of a `101 Switching Protocols`.
 //!
-//! Looks at bytes that were copied already. Knows no hook, and no other protocol that a server may switch to: of those,
-//! nothing changes.
+//! Works on bytes that were already copied. A switch to any other protocol changes nothing.
+//! Does not depend on: hooks, maps, user memory.
 
 use core::{ffi::c_void, mem::offset_of};
 
@@ -13,24 +13,24 @@ use inferprobe_ebpf::{
 };
 
 use crate::{
-    backend::Flavour,
-    bounded_loop::{GO_ON, STOP, repeat},
-    user_buffer::{forget, opaque},
+    backend::Backend,
+    bounded_loop::{GO_ON, STOP, bounded_loop},
+    verifier::{forget, opaque},
 };
 
 /// The end of a head.
 const BLANK_LINE: u32 = u32::from_be_bytes(*b"\r\n\r\n");
-/// Where the status stands in `HTTP/1.1 101`.
+/// Position of the status in `HTTP/1.1 101`.
 const STATUS_AT: u32 = 9;
 
-/// Where the search for a head's end stands.
+/// State of the search for a head's end.
 #[repr(C)]
 struct Search {
     conn: *mut Conn,
     /// Where in the payload the head begins.
     at: u32,
-    /// Bytes that were looked at.
-    seen: u32,
+    /// Bytes that were searched.
+    searched: u32,
     /// The latest four of them, the newest in the low byte.
     latest: u32,
     reserved: u32,
@@ -43,43 +43,42 @@ pub(crate) fn is_agreed(conn: &mut Conn, at: u16) -> bool {
     byte(conn, at) == b'1' && byte(conn, at + 1) == b'0' && byte(conn, at + 2) == b'1'
 }
 
-/// Whether the write of `bytes` bytes, whose first ones are the answer at the end of the payload, holds an agreement to
-/// speak something else and the beginning of HTTP/2: then the walk can begin. If it ends with the agreement, the next
-/// transfer will tell.
+/// Whether a write of `bytes` bytes contains a 101 and the beginning of HTTP/2, so that its frames can be followed. The
+/// write's first bytes are the answer at the end of the payload. If the write ends with the 101, the next transfer decides.
 ///
 /// A call of its own, which hardly any answer makes.
 #[inline(never)]
-pub(crate) fn switches<F: Flavour>(conn: &mut Conn, bytes: u32) -> bool {
+pub(crate) fn switches<B: Backend>(conn: &mut Conn, bytes: u32) -> bool {
     let at = forget(conn, conn.record.request_len as u64) as u32;
     let copied = forget(conn, conn.record.answer_len as u64) as u32;
     let bytes = forget(conn, bytes as u64) as u32;
     let mut search = Search {
         conn,
         at,
-        seen: 0,
+        searched: 0,
         latest: 0,
         reserved: 0,
     };
-    // SAFETY: `step` takes a search, which outlives the loop.
+    // SAFETY: `step` expects a search, which outlives the loop.
     unsafe {
-        repeat::<F>(
+        bounded_loop::<B>(
             ANSWER_HEAD_CAP as u32,
             ANSWER_HEAD_CAP as u32,
             step,
             (&raw mut search).cast(),
         );
     }
-    if search.latest != BLANK_LINE || search.seen > copied {
+    if search.latest != BLANK_LINE || search.searched > copied {
         return false;
     }
-    if search.seen == bytes {
+    if search.searched == bytes {
         conn.switching = 1;
         return false;
     }
-    if search.seen + FRAME_HEAD_LEN as u32 > copied {
+    if search.searched + FRAME_HEAD_LEN as u32 > copied {
         return false;
     }
-    let start = at + search.seen;
+    let start = at + search.searched;
     let mut first = [0; PEEK];
     let mut index = 0;
     while index < PEEK {
@@ -88,20 +87,20 @@ pub(crate) fn switches<F: Flavour>(conn: &mut Conn, bytes: u32) -> bool {
     }
     let head = FrameHead::new(first, byte(conn, start + PEEK as u32));
     if head.is_first_settings() {
-        conn.answer_walk = FrameCursor::behind(search.seen);
+        conn.answer_walk = FrameCursor::behind(search.searched);
         return true;
     }
     false
 }
 
-/// One step: the next byte is looked at.
+/// One step: searches the next byte.
 unsafe extern "C" fn step(_index: u32, search: *mut c_void) -> i64 {
-    // SAFETY: `repeat` hands over what `switches` gave it.
+    // SAFETY: `bounded_loop` passes what `switches` gave it.
     let search = unsafe { &mut *search.cast::<Search>() };
     // SAFETY: the map value that `switches` was given.
     let conn = unsafe { &mut *search.conn };
-    search.latest = search.latest << 8 | byte(conn, search.at + search.seen) as u32;
-    search.seen += 1;
+    search.latest = search.latest << 8 | byte(conn, search.at + search.searched) as u32;
+    search.searched += 1;
     if search.latest == BLANK_LINE {
         STOP
     } else {
@@ -109,7 +108,7 @@ unsafe extern "C" fn step(_index: u32, search: *mut c_void) -> i64 {
     }
 }
 
-/// `payload[at]`.
+/// Returns `payload[at]`.
 #[inline(always)]
 fn byte(conn: &mut Conn, at: u32) -> u8 {
     let at = opaque(at) & (PAYLOAD_CAP as u32 - 1);

@@ -1,4 +1,7 @@
-//! Copies the first and last bytes of a transfer out of the user's buffer. Reads user memory only, and only what was transferred.
+//! Copies the first and last bytes of a transfer from the user's buffer, and only bytes that were transferred.
+//!
+//! `syscall` finds the buffer, hooks say which bytes they want.
+//! Does not depend on: sockets, maps, what the bytes mean.
 
 use core::{ffi::c_void, mem::offset_of};
 
@@ -11,28 +14,50 @@ use inferprobe_ebpf::{
 };
 
 use crate::{
-    backend::Flavour,
-    sock::{self, Buffer},
+    globals::has_kernel_vectors,
+    verifier::{forget, opaque},
 };
 
-/// Vectors of a scattered transfer that are looked at for its last bytes.
-const VECTORS: u32 = 8;
+/// Vectors that are read to find a transfer's last bytes.
+const TAIL_VECTORS: u32 = 8;
 /// Vectors whose first bytes are copied: gRPC in Java writes an answer and its trailers as six.
 const COPIED_VECTORS: u32 = 8;
+
+/// User memory of a call.
+#[derive(Clone, Copy)]
+pub(crate) enum Buffer {
+    /// One buffer.
+    Flat {
+        /// Its address.
+        start: u64,
+    },
+    /// An array of `struct iovec`.
+    Vectors {
+        /// Its address.
+        start: u64,
+        /// Its length.
+        count: u64,
+    },
+    /// A `struct msghdr` that names such an array.
+    Message {
+        /// Its address.
+        start: u64,
+    },
+}
 
 /// Bytes of a transfer in user memory: one buffer, or vectors of them.
 #[derive(Clone, Copy)]
 pub(crate) struct Bytes {
     /// Address of the buffer, or of the first vector.
     pub(crate) start: u64,
-    /// Vectors; 0: one buffer.
+    /// Number of vectors; 0: one buffer.
     pub(crate) vectors: u32,
     total: u32,
 }
 
 /// `struct iovec`.
 #[repr(C)]
-#[derive(Clone, Copy)]
+#[derive(Clone, Copy, Default)]
 pub(crate) struct Vector {
     /// Address.
     pub(crate) start: u64,
@@ -40,23 +65,7 @@ pub(crate) struct Vector {
     pub(crate) len: u64,
 }
 
-/// The `total` bytes that the running call has transferred; `None` when its buffer cannot be known.
-#[inline(always)]
-pub(crate) fn of_current<F: Flavour>(total: u32) -> Option<Bytes> {
-    if sock::reads_payload() {
-        F::transfer(total)
-    } else {
-        None
-    }
-}
-
-#[inline(always)]
-fn clamp(count: u64) -> u32 {
-    // More than the kernel takes at once (UIO_MAXIOV, include/uapi/linux/uio.h).
-    if count > 1024 { 1024 } else { count as u32 }
-}
-
-/// Reads a `T` of user memory; `None` if it is not there.
+/// Reads a `T` from user memory; `None` if it cannot be read.
 #[inline(always)]
 pub(crate) fn read<T: Copy + Default>(address: u64) -> Option<T> {
     let mut value = T::default();
@@ -71,32 +80,25 @@ pub(crate) fn read<T: Copy + Default>(address: u64) -> Option<T> {
     if failed == 0 { Some(value) } else { None }
 }
 
-/// Reads a vector; `None` if it is not there.
+/// Reads a vector; `None` if it cannot be read.
 #[inline(always)]
-pub(crate) fn vector(address: u64) -> Option<Vector> {
-    if !sock::has_vectors() {
+pub(crate) fn read_vector(address: u64) -> Option<Vector> {
+    if !has_kernel_vectors() {
         return read(address);
     }
     // SAFETY: the helper checks the address.
     unsafe { bpf_probe_read_kernel(address as *const Vector) }.ok()
 }
 
-impl Default for Vector {
-    #[inline(always)]
-    fn default() -> Self {
-        Self { start: 0, len: 0 }
-    }
-}
-
 impl Bytes {
-    /// No bytes: reading them fails. Unlike `None` it has a value in each field, whichever of them the compiler looks at.
+    /// No bytes: reading them fails. Unlike `None`, it has a value in each field, whichever of them the compiler reads.
     pub(crate) const UNKNOWN: Self = Self {
         start: 0,
         vectors: 0,
         total: 0,
     };
 
-    /// `total` bytes of `buffer`; `None` when they cannot be found there.
+    /// Returns `total` bytes of `buffer`; `None` if the buffer's own header cannot be read.
     #[inline(always)]
     pub(crate) fn of(buffer: Buffer, total: u32) -> Option<Self> {
         match buffer {
@@ -123,9 +125,9 @@ impl Bytes {
         }
     }
 
-    /// The same, of which the verifier knows nothing any more.
+    /// Returns the same bytes, with [`forget`] applied to each number.
     #[inline(always)]
-    pub(crate) fn settled(self, conn: &mut Conn) -> Self {
+    pub(crate) fn forgotten(self, conn: &mut Conn) -> Self {
         Self {
             start: forget(conn, self.start),
             vectors: forget(conn, self.vectors as u64) as u32,
@@ -133,7 +135,7 @@ impl Bytes {
         }
     }
 
-    /// The first bytes and how many there are; `None` when they cannot be read.
+    /// Returns the first bytes and how many there are; `None` if they cannot be read.
     #[inline(always)]
     pub(crate) fn peek(self) -> Option<([u8; PEEK], usize)> {
         let (start, len) = self.first()?;
@@ -153,7 +155,7 @@ impl Bytes {
         }
     }
 
-    /// The first bytes, read as the header of an HTTP/2 frame; `None` when it does not lie whole, or cannot be read.
+    /// Reads the first bytes as the header of an HTTP/2 frame; `None` if the first buffer is shorter, or cannot be read.
     #[inline(always)]
     pub(crate) fn frame_head(self) -> Option<FrameHead> {
         let (start, len) = self.first()?;
@@ -165,17 +167,17 @@ impl Bytes {
         Some(FrameHead::new(first.to_ne_bytes(), last))
     }
 
-    /// The first buffer and its bytes.
+    /// Returns the address of the first buffer and its length.
     #[inline(always)]
     fn first(self) -> Option<(u64, u64)> {
         if self.vectors == 0 {
             return Some((self.start, self.total as u64));
         }
-        let first = vector(self.start)?;
+        let first = read_vector(self.start)?;
         Some((first.start, smaller(first.len, self.total as u64)))
     }
 
-    /// Copies what `capture` asks for into the payload; returns how many bytes came, `None` when memory was unreadable.
+    /// Copies what `capture` asks for to the payload; returns how many bytes were copied, `None` if memory was unreadable.
     #[inline(always)]
     pub(crate) fn copy(self, conn: &mut Conn, capture: Capture) -> Option<u16> {
         let capture = Capture {
@@ -195,7 +197,7 @@ impl Bytes {
             if index >= self.vectors || left == 0 {
                 break;
             }
-            let vector = vector(self.start + index as u64 * size_of::<Vector>() as u64)?;
+            let vector = read_vector(self.start + index as u64 * size_of::<Vector>() as u64)?;
             let len = smaller(vector.len, left);
             let came = copy_flat(conn, capture.at + copied as u16, vector.start, len)? as u32;
             copied = forget(conn, (copied + came) as u64) as u32;
@@ -207,7 +209,7 @@ impl Bytes {
         Some(copied as u16)
     }
 
-    /// The connection's tail with the transfer's last bytes shifted in; 0 when they are not known.
+    /// Returns the connection's tail with the transfer's last bytes shifted in; 0 if they are unknown.
     #[inline(always)]
     pub(crate) fn tail(self, conn: &mut Conn) -> u64 {
         if self.total == 0 {
@@ -220,11 +222,11 @@ impl Bytes {
         let mut tail = before;
         let mut left = self.total as u64;
         let mut index = 0_u32;
-        while index < VECTORS {
+        while index < TAIL_VECTORS {
             if index >= self.vectors || left == 0 {
                 break;
             }
-            let Some(vector) = vector(self.start + index as u64 * size_of::<Vector>() as u64)
+            let Some(vector) = read_vector(self.start + index as u64 * size_of::<Vector>() as u64)
             else {
                 return 0;
             };
@@ -237,38 +239,15 @@ impl Bytes {
     }
 }
 
-#[inline(always)]
-fn smaller(a: u64, b: u64) -> u64 {
-    if a < b { a } else { b }
-}
-
-/// `value`, of which the verifier knows nothing any more: else it would follow each way by which it came about apart.
-#[inline(always)]
-pub(crate) fn forget(conn: &mut Conn, value: u64) -> u64 {
-    let scratch: *mut u64 = (&raw mut conn.scratch).cast();
-    // SAFETY: a map value, whose content the verifier does not track.
-    unsafe {
-        scratch.write_volatile(value);
-        scratch.read_volatile()
-    }
-}
-
-/// `value`, which the compiler must not reason about: so that a mask behind it stays, for the verifier to see.
-#[inline(always)]
-pub(crate) fn opaque(value: u32) -> u32 {
-    // SAFETY: a reference is valid to read.
-    unsafe { core::ptr::read_volatile(&value) }
-}
-
-/// Copies up to `len` bytes to `payload[at..]`; returns how many.
+/// Copies up to `len` bytes to `payload[at..]`; returns how many, `None` if they cannot be read.
 ///
-/// The verifier bounds start and length apart, so their largest sum must end within the payload's room.
+/// The verifier bounds start and length separately, so their largest sum must end within the payload.
 #[inline(always)]
 pub(crate) fn copy_flat(conn: &mut Conn, at: u16, start: u64, len: u64) -> Option<u16> {
     let at = opaque(at as u32) & (PAYLOAD_CAP as u32 - 1);
     let len = smaller(len, COPY_CAP as u64);
     let conn: *mut Conn = conn;
-    // SAFETY: `at` is less than PAYLOAD_CAP, `len` at most COPY_CAP, and the room is as long as both.
+    // SAFETY: `at` is less than PAYLOAD_CAP, `len` at most COPY_CAP, and the payload is as long as both.
     unsafe {
         let to = conn
             .cast::<u8>()
@@ -282,6 +261,7 @@ pub(crate) fn copy_flat(conn: &mut Conn, at: u16, start: u64, len: u64) -> Optio
     }
 }
 
+/// Shifts the last bytes of a buffer into `tail`.
 #[inline(always)]
 fn shift_in(tail: u64, start: u64, len: u64) -> u64 {
     if len == 0 {
@@ -300,4 +280,15 @@ fn shift_in(tail: u64, start: u64, len: u64) -> u64 {
     }
     let bits = 8 * len;
     tail << bits | u64::from_be(last) >> (64 - bits)
+}
+
+#[inline(always)]
+fn clamp(count: u64) -> u32 {
+    // The kernel accepts no more in one call (UIO_MAXIOV, include/uapi/linux/uio.h).
+    if count > 1024 { 1024 } else { count as u32 }
+}
+
+#[inline(always)]
+fn smaller(a: u64, b: u64) -> u64 {
+    if a < b { a } else { b }
 }

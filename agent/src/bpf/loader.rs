@@ -221,7 +221,7 @@ impl Probes {
             features: Features {
                 payload: wanted.payload.into(),
                 accept_wait: wanted.accept_wait.into(),
-                twice: preemption.reaches_programs().into(),
+                attached_twice: preemption.reaches_programs().into(),
                 ..offsets::features(&types)
             },
             preemption,

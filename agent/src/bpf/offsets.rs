@@ -51,7 +51,7 @@ pub fn features(types: &Types<'_>) -> Features {
     Features {
         payload: 0,
         accept_wait: 0,
-        twice: 0,
+        attached_twice: 0,
         kernel_vectors: 0,
         iter_kind_mask: if is_word { 0xfe } else { 0xff },
         iter_is_vectors: types.enumerator("ITER_IOVEC").unwrap_or(u32::MAX),

@@ -1,11 +1,14 @@
-//! Calls on watched sockets that are under way, by thread: what a call's return does not say of its beginning.
+//! Keeps the running calls on watched sockets, by thread: what a call's return no longer says of its entry.
+//!
+//! Raw programs use it; BTF-typed ones find everything at the return.
+//! Does not depend on: sockets, hooks.
 
 use aya_ebpf::{
     bindings::BPF_ANY, btf_maps::HashMap, helpers::bpf_get_current_pid_tgid, macros::btf_map,
 };
 use inferprobe_ebpf::abi::DropReason;
 
-use crate::sock::Buffer;
+use crate::user_buffer::Buffer;
 
 /// A call that has begun.
 #[repr(C)]
@@ -24,7 +27,7 @@ pub(crate) struct Call {
     pub(crate) direction: u64,
 }
 
-/// Which way a call's bytes go.
+/// Direction of a call's bytes.
 pub(crate) mod direction {
     /// Out of the socket.
     pub(crate) const RECV: u64 = 0;
@@ -85,7 +88,7 @@ impl Call {
     }
 }
 
-/// As many threads may wait in a call at once.
+/// Its size is the number of threads that may be in a call at once.
 #[btf_map]
 static CALLS: HashMap<u64, Call, 16384> = HashMap::new();
 
@@ -93,7 +96,7 @@ static CALLS: HashMap<u64, Call, 16384> = HashMap::new();
 #[inline(always)]
 pub(crate) fn begin(call: &Call) -> Result<(), DropReason> {
     let thread = bpf_get_current_pid_tgid();
-    // No call begins within another: this one's return was passed over.
+    // No call begins within another, so the kernel skipped the return of the earlier one.
     let missed = CALLS.get_ptr(thread).is_some();
     CALLS
         .insert(thread, call, BPF_ANY.into())
@@ -105,17 +108,17 @@ pub(crate) fn begin(call: &Call) -> Result<(), DropReason> {
     }
 }
 
-/// The running thread's call.
+/// Returns the running thread's call.
 #[inline(always)]
 pub(crate) fn current() -> Option<&'static Call> {
     let call = CALLS.get_ptr(bpf_get_current_pid_tgid())?;
-    // SAFETY: a map value, which the running thread alone writes.
+    // SAFETY: a map value, which only the running thread writes.
     Some(unsafe { &*call })
 }
 
-/// Forgets the running thread's call.
+/// Removes the running thread's call.
 #[inline(always)]
 pub(crate) fn end() {
-    // There may be none: the thread began it before the watch.
+    // There is none if the thread began it before the watch.
     let _ = CALLS.remove(bpf_get_current_pid_tgid());
 }

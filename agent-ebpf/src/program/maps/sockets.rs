@@ -1,4 +1,7 @@
-//! State of sockets: in their own storage, for typed programs; in tables by address, for the others.
+//! Keeps the state of sockets: in socket storage, for BTF-typed programs; in hash maps by address, for raw ones.
+//!
+//! `backend` chooses between the two. The maps that are not in use have one entry.
+//! Does not depend on: hooks, what the state means.
 
 use core::{ffi::c_void, ptr};
 
@@ -13,11 +16,12 @@ use aya_ebpf::{
 use inferprobe_ebpf::{abi::DropReason, conn::Conn};
 
 use crate::{
-    backend::{Plain, Typed},
-    sock::{Family, Sock, now_ns},
+    access::{Btf, Raw},
+    clock::now_ns,
+    sock::{Family, Sock},
 };
 
-/// A socket storage map; `FLAGS` beside the one that the kernel asks for.
+/// A socket storage map, with the map flags `FLAGS`.
 #[repr(C)]
 pub(crate) struct SkStorage<T, const FLAGS: usize> {
     r#type: *const [i32; BPF_MAP_TYPE_SK_STORAGE as usize],
@@ -41,18 +45,18 @@ impl<T, const FLAGS: usize> SkStorage<T, FLAGS> {
         }
     }
 
-    /// The socket's entry; null if it has none.
+    /// Returns the socket's entry; null if it has none.
     #[inline(always)]
-    pub(crate) fn get(&'static self, sk: Sock<Typed>) -> *mut T {
+    pub(crate) fn get(&'static self, sk: Sock<Btf>) -> *mut T {
         // SAFETY: this is a socket storage map, and `sk` came from a hook's typed argument.
         unsafe { bpf_sk_storage_get(self.as_ptr(), sk.as_ptr(), ptr::null_mut(), 0) }.cast()
     }
 
-    /// The socket's entry, made of zeros if it had none.
+    /// Returns the socket's entry; makes one of zeros if it has none.
     #[inline(always)]
-    pub(crate) fn get_or_insert(&'static self, sk: Sock<Typed>) -> Result<*mut T, DropReason> {
+    pub(crate) fn get_or_insert(&'static self, sk: Sock<Btf>) -> Result<*mut T, DropReason> {
         let create = BPF_SK_STORAGE_GET_F_CREATE.into();
-        // SAFETY: as in `get`; without a first value the kernel makes one of zeros (kernel/bpf/bpf_local_storage.c).
+        // SAFETY: as in `get`; without an initial value the kernel makes one of zeros (kernel/bpf/bpf_local_storage.c).
         let entry =
             unsafe { bpf_sk_storage_get(self.as_ptr(), sk.as_ptr(), ptr::null_mut(), create) };
         if entry.is_null() {
@@ -68,7 +72,7 @@ impl<T, const FLAGS: usize> SkStorage<T, FLAGS> {
     }
 }
 
-/// `BPF_F_NO_PREALLOC`, which socket storage asks for.
+/// `BPF_F_NO_PREALLOC`, which socket storage requires.
 const NO_PREALLOC: usize = 1;
 /// `BPF_F_CLONE`: a connection gets a copy of its listener's entry before its first byte.
 const CLONE: usize = 1 << 9;
@@ -77,16 +81,16 @@ const CLONE: usize = 1 << 9;
 #[btf_map]
 pub(crate) static CONNS: SkStorage<Conn, NO_PREALLOC> = SkStorage::new();
 
-/// State of the answers of watched connections of HTTP/2: on these, one task may write while another reads.
+/// State of the answers of watched HTTP/2 connections: there, one task may write while another reads.
 #[btf_map]
 pub(crate) static ANSWERS: SkStorage<Conn, NO_PREALLOC> = SkStorage::new();
 
-/// Marks of watched listeners, which their connections inherit. One byte, so that accepting a connection costs the
-/// server next to nothing, and its state is only allocated by its own hooks, where a failure does it no harm.
+/// Marks of watched listeners, which their connections inherit. A mark is one byte, so that it adds little to an accept.
+/// The state is allocated later, by the hooks, where a failure does not harm the server.
 #[btf_map]
 pub(crate) static MARKS: SkStorage<u8, { NO_PREALLOC | CLONE }> = SkStorage::new();
 
-/// State of watched connections, by the address of their socket. The loader leaves one entry where it is not in use.
+/// State of watched connections, by the address of their socket.
 #[btf_map]
 static CONNS_BY_ADDRESS: HashMap<u64, Conn, 4096> = HashMap::new();
 
@@ -94,30 +98,30 @@ static CONNS_BY_ADDRESS: HashMap<u64, Conn, 4096> = HashMap::new();
 #[btf_map]
 static ANSWERS_BY_ADDRESS: HashMap<u64, Conn, 1024> = HashMap::new();
 
-/// Marks of watched listeners and of their connections: what [`MARKS`] is for the others.
+/// Marks of watched listeners and of their connections: what [`MARKS`] is for BTF-typed programs.
 #[btf_map]
-static MARKED: HashMap<Keyed, u8, 16384> = HashMap::new();
+static MARKED: HashMap<MarkKey, u8, 16384> = HashMap::new();
 
-/// Inodes of the AF_UNIX sockets that have state, where nothing tells of their end.
+/// Inodes of the AF_UNIX sockets that have state, for hooks that do not report their end.
 #[btf_map]
 static INODES: LruHashMap<u64, u64, 4096> = LruHashMap::new();
 
-/// What a connection is at first: zeros.
+/// The initial state of a connection: zeros.
 #[btf_map]
 static BLANK: Array<Conn, 1> = Array::new();
 
-/// What a mark is on: of TCP, a listener's network namespace and port; any other socket by its address.
+/// What carries a mark: a TCP listener by its network namespace and port, any other socket by its address.
 #[repr(C)]
 #[derive(Clone, Copy)]
-pub(crate) struct Keyed {
+pub(crate) struct MarkKey {
     place: u64,
     port: u64,
 }
 
-impl Keyed {
-    /// A socket that may be a listener.
+impl MarkKey {
+    /// Returns the key of a socket that may be a listener.
     #[inline(always)]
-    pub(crate) fn of(sk: Sock<Plain>) -> Self {
+    pub(crate) fn of(sk: Sock<Raw>) -> Self {
         if sk.listens() {
             Self::listener(sk)
         } else {
@@ -125,10 +129,10 @@ impl Keyed {
         }
     }
 
-    /// The listener that `sk` is, or begins to be, or, of TCP, that it was accepted by: listeners that share a port, and
-    /// those on other addresses, count as one.
+    /// Returns the key of the listener that `sk` is or becomes, or that a TCP connection was accepted by. Listeners that
+    /// share a port, even on different addresses, have one key.
     #[inline(always)]
-    pub(crate) fn listener(sk: Sock<Plain>) -> Self {
+    pub(crate) fn listener(sk: Sock<Raw>) -> Self {
         if sk.family() == Some(Family::Inet) {
             Self {
                 place: sk.namespace(),
@@ -149,20 +153,20 @@ impl Keyed {
 }
 
 #[inline(always)]
-pub(crate) fn mark_at(listener: Keyed) -> Result<(), DropReason> {
+pub(crate) fn mark_at(listener: MarkKey) -> Result<(), DropReason> {
     MARKED
         .insert(listener, 1, BPF_ANY.into())
         .map_err(|_| DropReason::MapFull)
 }
 
 #[inline(always)]
-pub(crate) fn unmark_at(listener: Keyed) {
-    // It was not marked in the first place, mostly.
+pub(crate) fn unmark_at(listener: MarkKey) {
+    // Mostly it was not marked before.
     let _ = MARKED.remove(listener);
 }
 
 #[inline(always)]
-pub(crate) fn is_marked_at(listener: Keyed) -> bool {
+pub(crate) fn is_marked_at(listener: MarkKey) -> bool {
     MARKED.get_ptr(listener).is_some()
 }
 
@@ -200,14 +204,14 @@ fn get_or_insert<const ENTRIES: usize>(
 }
 
 #[inline(always)]
-pub(crate) fn forget_at(address: u64) {
-    // Neither was made, mostly.
+pub(crate) fn remove_at(address: u64) {
+    // Mostly neither exists.
     let _ = CONNS_BY_ADDRESS.remove(address);
     let _ = ANSWERS_BY_ADDRESS.remove(address);
-    unmark_at(Keyed::at(address));
+    unmark_at(MarkKey::at(address));
 }
 
-/// Forgets what is known of an AF_UNIX socket's address if it is another socket's now.
+/// Removes the state at an AF_UNIX socket's address if the address now belongs to another socket.
 #[inline(always)]
 pub(crate) fn renew_at(address: u64, inode: u64) {
     if let Some(known) = INODES.get_ptr(address) {
@@ -215,18 +219,18 @@ pub(crate) fn renew_at(address: u64, inode: u64) {
         if unsafe { *known } == inode {
             return;
         }
-        forget_at(address);
+        remove_at(address);
     }
-    // Without room, the oldest one goes.
+    // Without room, the kernel removes the least recently used entry.
     let _ = INODES.insert(address, inode, BPF_ANY.into());
 }
 
-/// Bits of a cookie that are its time, of which they hold half a year; the CPU's number is above.
+/// Low bits of a cookie, which are its time: they wrap after half a year. The CPU's number is in the bits above.
 const TIME_BITS: u32 = 54;
 
-/// A number that no other socket of this run has; 0 never.
+/// Returns a number that no other socket of this run has; never 0.
 ///
-/// No count for each CPU: a task that loses its CPU between two steps of it would share its number with another.
+/// It is not a counter: a task that loses its CPU between reading and writing a counter would share its number with another.
 #[inline(always)]
 pub(crate) fn next_cookie() -> u64 {
     // SAFETY: no argument.

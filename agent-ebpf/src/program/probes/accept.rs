@@ -1,15 +1,12 @@
-//! `sys_exit_accept`, `sys_exit_accept4`: a connection was given to its server. Run in the server's system call, at its
-//! return, before any of its threads knows the descriptor; loaded only if the agent asks for accepts.
+//! `sys_exit_accept`, `sys_exit_accept4`: a server accepted a connection.
 //!
-//! No typed tracepoint tells of it.
+//! Runs in the server's system call, at its return, before any of its threads knows the descriptor. No BTF-typed
+//! tracepoint reports accepts. Loaded only if the agent asks for accepts.
+//! Does not depend on: the state of a connection.
 
 use aya_ebpf::{macros::tracepoint, programs::TracePointContext};
 
-use crate::{
-    backend::Plain,
-    maps,
-    sock::{Sock, now_ns},
-};
+use crate::{access::Raw, clock::now_ns, maps::accepts, sock::Sock};
 
 /// Offset of the return value behind the event's head and the call's number, the same on all 64-bit architectures
 /// (include/trace/syscall.h, `struct syscall_trace_exit`).
@@ -27,7 +24,7 @@ fn sys_exit_accept4(ctx: TracePointContext) -> u32 {
     0
 }
 
-/// Notes when a watched connection was accepted: every other one has no entry.
+/// Notes when a watched connection was accepted. Any other connection has no entry.
 #[inline(always)]
 fn on_accept(ctx: &TracePointContext) {
     // SAFETY: the event has an i64 there.
@@ -37,10 +34,10 @@ fn on_accept(ctx: &TracePointContext) {
     if ret < 0 {
         return;
     }
-    let Some(sk) = Sock::<Plain>::of_descriptor(ret as u32) else {
+    let Some(sk) = Sock::<Raw>::of_descriptor(ret as u32) else {
         return;
     };
-    if let Some(accept) = maps::accept_of(sk.address()) {
+    if let Some(accept) = accepts::get(sk.address()) {
         // SAFETY: a map value; a connection is accepted once.
         unsafe { (*accept).accepted_ns = now_ns() };
     }

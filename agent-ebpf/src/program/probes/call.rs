@@ -1,21 +1,29 @@
-//! A call on a socket whose entry and return are seen apart: by kprobes, or as a system call.
+//! A call on a socket whose entry and return are separate hooks: kprobes, or system calls.
+//!
+//! `kprobe` and `syscall` use it. It keeps the call from its entry to its return, where `recv` and `send` handle it.
+//! Does not depend on: how the entry was hooked.
 
 use inferprobe_ebpf::{abi::DropReason, duplicate::Turn};
 
 use crate::{
-    backend::{Flavour, Plain},
+    access::Raw,
+    backend::Backend,
+    clock::now_ns,
+    globals::reads_payload,
     maps::{
-        self,
         calls::{self, Call, direction},
+        watched,
     },
     probes::{recv::try_sock_recv_length, send::try_sock_send_length},
-    sock::{Buffer, Family, Sock, now_ns, reads_payload},
+    sock::{Family, Sock},
+    task,
+    user_buffer::Buffer,
 };
 
-/// Takes in that the running thread begins a call on `sk`, whose bytes lie where `buffer` says.
+/// Records that the running thread begins a call on `sk`, with the buffer that `buffer` returns.
 #[inline(always)]
 pub(crate) fn begin(
-    sk: Sock<Plain>,
+    sk: Sock<Raw>,
     direction: u64,
     flags: i32,
     buffer: impl FnOnce() -> Option<Buffer>,
@@ -33,16 +41,16 @@ pub(crate) fn begin(
     calls::begin(&call)
 }
 
-/// Takes in that the running thread's call returned `ret`.
+/// Handles that the running thread's call returned `ret`.
 #[inline(always)]
-pub(crate) fn ended(direction: u64, ret: i32) -> Result<(), DropReason> {
+pub(crate) fn end(direction: u64, ret: i32) -> Result<(), DropReason> {
     let Some(call) = calls::current() else {
         return Ok(());
     };
     if call.direction != direction {
         return Ok(());
     }
-    let sk = Sock::<Plain>::new(call.sk as *mut _);
+    let sk = Sock::<Raw>::new(call.sk as *mut _);
     let outcome = if direction == direction::RECV {
         try_sock_recv_length(Turn::First, sk, ret, call.flags)
     } else {
@@ -54,21 +62,20 @@ pub(crate) fn ended(direction: u64, ret: i32) -> Result<(), DropReason> {
 }
 
 #[inline(always)]
-fn note_send_start(sk: Sock<Plain>, start_ns: u64) {
-    let conn = Plain::conn(sk);
+fn note_send_start(sk: Sock<Raw>, start_ns: u64) {
+    let conn = Raw::conn(sk);
     if conn.is_null() {
         return;
     }
-    // SAFETY: a map value; the call on the socket is not over.
+    // SAFETY: a map value; the call on the socket still runs.
     unsafe { &mut *conn }.on_send_start(|| start_ns);
 }
 
-/// Whether the socket is watched, or may come to be by what is read from it.
+/// Whether the socket is watched, or may become watched by what is read from it.
 #[inline(always)]
-pub(crate) fn is_of_interest(sk: Sock<Plain>) -> bool {
-    if maps::watches(maps::current().0) || !Plain::conn(sk).is_null() {
+pub(crate) fn is_of_interest(sk: Sock<Raw>) -> bool {
+    if watched::has_process(task::current_tgid()) || !Raw::conn(sk).is_null() {
         return true;
     }
-    sk.family() == Some(Family::Inet)
-        && (maps::watches_port(sk.local_port()) || Plain::is_marked(sk))
+    sk.family() == Some(Family::Inet) && (watched::has_port(sk.local_port()) || Raw::is_marked(sk))
 }

@@ -1,8 +1,8 @@
 //! Entries and returns of the kernel's socket functions, through trampolines: for kernels without the tracepoints.
 //!
-//! The functions are those behind the sockets' tables of operations: they have stood since before 5.10 with the arguments
-//! that they have, and no compiler can inline them. `sock_recvmsg` and `sock_sendmsg`, which call them, go by other names
-//! in some kernels.
+//! The functions are in the sockets' tables of operations. They have had the same arguments since before 5.10, and no
+//! compiler can inline them. Their callers, `sock_recvmsg` and `sock_sendmsg`, have other names in some kernels.
+//! Does not depend on: what happens with a read or a write.
 
 use core::ffi::c_void;
 
@@ -10,17 +10,15 @@ use aya_ebpf::{
     macros::{fentry, fexit},
     programs::{FEntryContext, FExitContext},
 };
-
 use inferprobe_ebpf::duplicate::Turn;
 
 use crate::{
-    backend::Typed,
+    access::Btf,
     probes::{
-        done,
+        entry::{done, twice},
         readable::try_sk_data_ready,
         recv::try_sock_recv_length,
         send::{try_sock_send_length, try_tcp_sendmsg_locked},
-        twice,
     },
     sock::Sock,
 };
@@ -29,7 +27,7 @@ twice! {
     /// `void sock_def_readable(struct sock *sk)` (net/core/sock.c)
     #[fentry(function = "sock_def_readable")]
     fn fentry_readable, fentry_readable_second(ctx: FEntryContext, turn) {
-        done(try_sk_data_ready(turn, Sock::<Typed>::new(ctx.arg(0))))
+        done(try_sk_data_ready(turn, Sock::<Btf>::new(ctx.arg(0))))
     }
 
     /// `int inet_recvmsg(struct socket *sock, struct msghdr *msg, size_t size, int flags)` (net/ipv4/af_inet.c)
@@ -38,7 +36,7 @@ twice! {
         recv(turn, &ctx)
     }
 
-    /// The same of IPv6 (net/ipv6/af_inet6.c).
+    /// The same for IPv6 (net/ipv6/af_inet6.c).
     #[fexit(function = "inet6_recvmsg")]
     fn fexit_recv_inet6, fexit_recv_inet6_second(ctx: FExitContext, turn) {
         recv(turn, &ctx)
@@ -56,7 +54,7 @@ twice! {
         send(turn, &ctx, ctx.arg(3))
     }
 
-    /// The same of IPv6 (net/ipv6/af_inet6.c).
+    /// The same for IPv6 (net/ipv6/af_inet6.c).
     #[fexit(function = "inet6_sendmsg")]
     fn fexit_send_inet6, fexit_send_inet6_second(ctx: FExitContext, turn) {
         send(turn, &ctx, ctx.arg(3))
@@ -68,8 +66,8 @@ twice! {
         send(turn, &ctx, ctx.arg(3))
     }
 
-    /// `ssize_t inet_sendpage(struct socket *sock, struct page *page, int offset, size_t size, int flags)`, by which a file is
-    /// sent before 6.5 (net/ipv4/af_inet.c).
+    /// `ssize_t inet_sendpage(struct socket *sock, struct page *page, int offset, size_t size, int flags)`, which sends
+    /// files before 6.5 (net/ipv4/af_inet.c).
     #[fexit(function = "inet_sendpage")]
     fn fexit_sendpage_inet, fexit_sendpage_inet_second(ctx: FExitContext, turn) {
         send(turn, &ctx, ctx.arg(5))
@@ -84,13 +82,13 @@ twice! {
     /// `int tcp_sendmsg_locked(struct sock *sk, struct msghdr *msg, size_t size)` (net/ipv4/tcp.c)
     #[fentry(function = "tcp_sendmsg_locked")]
     fn fentry_send_start, fentry_send_start_second(ctx: FEntryContext, _turn) {
-        done(try_tcp_sendmsg_locked(Sock::<Typed>::new(ctx.arg(0))))
+        done(try_tcp_sendmsg_locked(Sock::<Btf>::new(ctx.arg(0))))
     }
 
     /// `ssize_t do_tcp_sendpages(struct sock *sk, ...)`, before 6.5 (net/ipv4/tcp.c).
     #[fentry(function = "do_tcp_sendpages")]
     fn fentry_sendpage_start, fentry_sendpage_start_second(ctx: FEntryContext, _turn) {
-        done(try_tcp_sendmsg_locked(Sock::<Typed>::new(ctx.arg(0))))
+        done(try_tcp_sendmsg_locked(Sock::<Btf>::new(ctx.arg(0))))
     }
 }
 
@@ -110,6 +108,6 @@ fn send(turn: Turn, ctx: &FExitContext, ret: i32) -> i32 {
 }
 
 #[inline(always)]
-fn socket(ctx: &FExitContext) -> Sock<Typed> {
+fn socket(ctx: &FExitContext) -> Sock<Btf> {
     Sock::of_socket(ctx.arg::<*const c_void>(0))
 }

@@ -1,6 +1,7 @@
 //! Entries and returns of the kernel's socket functions, through kprobes: for kernels without trampolines.
 //!
-//! One program is on several functions; `fentry.rs` has their arguments.
+//! One program is attached to several functions; `fentry.rs` lists their arguments.
+//! Does not depend on: what happens with a read or a write.
 
 use core::ffi::c_void;
 
@@ -11,20 +12,22 @@ use aya_ebpf::{
 use inferprobe_ebpf::{abi::DropReason, duplicate::Turn};
 
 use crate::{
-    backend::{Flavour, Plain},
+    access::Raw,
+    backend::Backend,
     maps::calls::direction,
     probes::{
-        call::{begin, ended},
-        done,
+        call::{begin, end},
+        entry::done,
         readable::try_sk_data_ready,
     },
-    sock::{Sock, message},
+    sock::Sock,
+    syscall::message_buffer,
 };
 
 #[kprobe]
 fn kprobe_readable(ctx: ProbeContext) -> u32 {
     let Some(sk) = ctx.arg(0) else { return 0 };
-    done(try_sk_data_ready(Turn::First, Sock::<Plain>::new(sk))) as u32
+    done(try_sk_data_ready(Turn::First, Sock::<Raw>::new(sk))) as u32
 }
 
 /// On `inet_recvmsg`, `inet6_recvmsg` and `unix_stream_recvmsg`.
@@ -36,7 +39,7 @@ fn kprobe_recv(ctx: ProbeContext) -> u32 {
 
 #[kretprobe]
 fn kretprobe_recv(ctx: RetProbeContext) -> u32 {
-    done(ended(direction::RECV, ctx.ret())) as u32
+    done(end(direction::RECV, ctx.ret())) as u32
 }
 
 /// On `inet_sendmsg`, `inet6_sendmsg` and `unix_stream_sendmsg`.
@@ -45,7 +48,7 @@ fn kprobe_send(ctx: ProbeContext) -> u32 {
     done(enter(&ctx, direction::SEND, 0)) as u32
 }
 
-/// On `inet_sendpage` and `unix_stream_sendpage`, whose bytes lie in no buffer of a process.
+/// On `inet_sendpage` and `unix_stream_sendpage`, whose bytes are in no buffer of a process.
 #[kprobe]
 fn kprobe_sendpage(ctx: ProbeContext) -> u32 {
     let Some(socket) = ctx.arg::<*const c_void>(0) else {
@@ -54,17 +57,17 @@ fn kprobe_sendpage(ctx: ProbeContext) -> u32 {
     done(begin(Sock::of_socket(socket), direction::SEND, 0, || None)) as u32
 }
 
-/// On the returns of all that sends.
+/// On the returns of every function that sends.
 #[kretprobe]
 fn kretprobe_send(ctx: RetProbeContext) -> u32 {
-    done(ended(direction::SEND, ctx.ret())) as u32
+    done(end(direction::SEND, ctx.ret())) as u32
 }
 
-/// `int unix_release(struct socket *sock)` (net/unix/af_unix.c): nothing else tells of the end of an AF_UNIX socket.
+/// `int unix_release(struct socket *sock)` (net/unix/af_unix.c): the only hook that reports the end of an AF_UNIX socket.
 #[kprobe]
 fn kprobe_unix_release(ctx: ProbeContext) -> u32 {
     if let Some(socket) = ctx.arg::<*const c_void>(0) {
-        Plain::forget(Sock::of_socket(socket));
+        Raw::remove(Sock::of_socket(socket));
     }
     0
 }
@@ -75,5 +78,7 @@ fn enter(ctx: &ProbeContext, direction: u64, flags: i32) -> Result<(), DropReaso
     else {
         return Ok(());
     };
-    begin(Sock::of_socket(socket), direction, flags, || message(msg))
+    begin(Sock::of_socket(socket), direction, flags, || {
+        message_buffer(msg)
+    })
 }

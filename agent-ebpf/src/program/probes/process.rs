@@ -1,4 +1,6 @@
-//! `sched_process_exec`, `sched_process_exit`, `sched_process_fork`: the life of processes, so that none is polled for.
+//! `sched_process_exec`, `sched_process_exit`, `sched_process_fork`: the life of processes, so that the agent need not poll.
+//!
+//! Does not depend on: sockets.
 
 use core::ffi::c_void;
 
@@ -7,14 +9,22 @@ use aya_ebpf::{
 };
 use inferprobe_ebpf::abi::{DropReason, ProcessEvent, WORKER_THREAD, process};
 
-use crate::{maps, probes::done, sock};
+use crate::{
+    clock::now_ns,
+    maps::{
+        processes::{emit_process, emit_thread},
+        watched,
+    },
+    probes::entry::done,
+    task,
+};
 
 #[btf_tracepoint(function = "sched_process_exec")]
 fn sched_process_exec(_ctx: BtfTracePointContext) -> i32 {
-    let (tgid, _) = maps::current();
-    // What the process was is gone; the agent looks at what it became.
-    maps::unwatch(tgid);
-    done(maps::emit_process(ProcessEvent {
+    let tgid = task::current_tgid();
+    // The process runs another program now; the agent decides whether to watch that one.
+    watched::remove_process(tgid);
+    done(emit_process(ProcessEvent {
         kind: process::EXEC,
         tgid,
         ..ProcessEvent::NONE
@@ -28,11 +38,11 @@ fn sched_process_exit(ctx: BtfTracePointContext) -> i32 {
 
 #[inline(always)]
 fn try_sched_process_exit(task: *const c_void) -> Result<(), DropReason> {
-    let (tgid, _) = maps::current();
-    if !sock::is_last_thread(task) || !maps::unwatch(tgid) {
+    let tgid = task::current_tgid();
+    if !task::is_last_thread(task) || !watched::remove_process(tgid) {
         return Ok(());
     }
-    maps::emit_process(ProcessEvent {
+    emit_process(ProcessEvent {
         kind: process::EXIT,
         tgid,
         ..ProcessEvent::NONE
@@ -46,16 +56,16 @@ fn sched_process_fork(ctx: BtfTracePointContext) -> i32 {
 
 #[inline(always)]
 fn try_sched_process_fork(parent: *const c_void, child: *const c_void) -> Result<(), DropReason> {
-    let (tgid, pid) = sock::task_ids(child);
-    let (parent, _) = sock::task_ids(parent);
-    if !maps::watches(parent) {
+    let (tgid, pid) = task::ids_of(child);
+    let (parent, _) = task::ids_of(parent);
+    if !watched::has_process(parent) {
         return Ok(());
     }
     if tgid != pid {
-        return note_thread(tgid);
+        return report_thread(tgid);
     }
-    maps::watch(tgid)?;
-    maps::emit_process(ProcessEvent {
+    watched::add_process(tgid)?;
+    emit_process(ProcessEvent {
         kind: process::FORK,
         tgid,
         parent,
@@ -63,19 +73,19 @@ fn try_sched_process_fork(parent: *const c_void, child: *const c_void) -> Result
     })
 }
 
-/// Tells of a thread that one of TorchServe's threads for its workers starts.
+/// Reports a thread that one of TorchServe's threads for its workers starts.
 #[inline(always)]
-fn note_thread(tgid: u32) -> Result<(), DropReason> {
+fn report_thread(tgid: u32) -> Result<(), DropReason> {
     let Ok(name) = bpf_get_current_comm() else {
         return Ok(());
     };
     if name[0] != WORKER_THREAD[0] || name[1] != WORKER_THREAD[1] {
         return Ok(());
     }
-    maps::emit_thread(ProcessEvent {
+    emit_thread(ProcessEvent {
         kind: process::THREAD,
         tgid,
-        at_ns: sock::now_ns(),
+        at_ns: now_ns(),
         name,
         ..ProcessEvent::NONE
     })

@@ -1,4 +1,7 @@
-//! `sock_recv_length`: bytes were taken out of a socket. Runs in the reader's system call, at its return.
+//! `sock_recv_length`: a read took bytes out of a socket. Runs in the reader's system call, at its return.
+//!
+//! Begins the watch of connections that were open before it, and reports a frontend's reads of its worker's replies.
+//! Does not depend on: when a record is due (`segment`), what bytes mean (`sniff`).
 
 use core::ptr;
 
@@ -12,31 +15,36 @@ use inferprobe_ebpf::{
 };
 
 use crate::{
-    backend::{Flavour, Typed},
-    http2_copy, maps,
-    probes::{done, twice},
-    sock::{Family, Sock, now_ns, reads_payload, tells_accepts},
-    user_buffer::{self, Bytes},
+    access::Btf,
+    backend::{Backend, of_current},
+    clock::now_ns,
+    globals::{reads_payload, reports_accepts},
+    http2_copy::{Side, copy_transfer},
+    maps::{accepts, drops, progress, records, watched, workers},
+    probes::entry::{done, is_told, twice},
+    sock::{Family, Sock},
+    task,
+    user_buffer::Bytes,
 };
 
-/// A read that leaves the bytes where they are (include/linux/socket.h).
+/// A read that leaves the bytes in the queue (include/linux/socket.h).
 const MSG_PEEK: i32 = 2;
-/// What a reader is told, once, whose peer ended with bytes unread (include/uapi/asm-generic/errno.h).
+/// What a read returns, once, if the peer ended with bytes unread (include/uapi/asm-generic/errno.h).
 const ECONNRESET: i32 = 104;
 
 twice! {
     #[btf_tracepoint(function = "sock_recv_length")]
     fn sock_recv_length, sock_recv_length_second(ctx: BtfTracePointContext, turn) {
-        let sk = Sock::<Typed>::new(ctx.arg(0));
+        let sk = Sock::<Btf>::new(ctx.arg(0));
         done(try_sock_recv_length(turn, sk, ctx.arg(1), ctx.arg(2)))
     }
 }
 
-/// Takes in that a read of `sk` returned `ret`.
+/// Handles that a read of `sk` returned `ret`.
 #[inline(always)]
-pub(crate) fn try_sock_recv_length<F: Flavour>(
+pub(crate) fn try_sock_recv_length<B: Backend>(
     turn: Turn,
-    sk: Sock<F>,
+    sk: Sock<B>,
     ret: i32,
     flags: i32,
 ) -> Result<(), DropReason> {
@@ -45,62 +53,62 @@ pub(crate) fn try_sock_recv_length<F: Flavour>(
     }
     if ret <= 0 {
         if ret == 0 || ret == -ECONNRESET {
-            note_end(sk);
+            note_worker_end(sk);
         }
         return Ok(());
     }
     let bytes = ret as u32;
-    let mut conn = F::conn(sk);
+    let mut conn = B::conn(sk);
     if conn.is_null() {
-        let sign = sign_of_a_watched(sk, bytes);
-        if sign == Sign::None {
+        let begins_with = first_bytes_of_watched(sk, bytes);
+        if begins_with == FirstBytes::Other {
             return note_taken(turn, sk, bytes);
         }
-        if F::KEEPS_BY_ADDRESS && sk.is_closed() {
-            // What is kept by address is given up at the close, and would not be again.
+        if B::KEEPS_BY_ADDRESS && sk.is_closed() {
+            // State by address is removed at the close, which is over.
             return Ok(());
         }
-        conn = F::conn_or_new(sk)?;
-        if sign == Sign::Frame {
+        conn = B::conn_or_new(sk)?;
+        if begins_with == FirstBytes::Http2Frame {
             // SAFETY: a map value, non-null by `conn_or_new`.
             unsafe { (*conn).join() };
         }
     }
-    // SAFETY: a map value, which stays valid for the program; `take` gives it to one hook at a time.
+    // SAFETY: a map value, which stays valid for the program; `acquire` gives it to one hook at a time.
     let conn = unsafe { &mut *conn };
-    if maps::is_told(turn, &mut conn.told.read) && !has_moved(conn, sk) {
+    if is_told(turn, &mut conn.told.read) && !has_moved(conn, sk) {
         return Ok(());
     }
     let shared = conn.fills_one_record();
-    if shared && !maps::take(conn) {
+    if shared && !records::acquire(conn) {
         return Err(DropReason::Contended);
     }
     if conn.closed == 0 {
-        take_read(conn, sk, bytes);
+        on_read(conn, sk, bytes);
     }
     if shared {
-        maps::give_back(conn);
+        records::release(conn);
     }
     Ok(())
 }
 
-/// Whether TCP bytes were taken since the latest read that was told of: the mark is then an earlier read's, whose second
-/// copy was passed over. Of AF_UNIX that cannot be known, since its sender is not waited for.
+/// Whether TCP bytes were read after the latest read that was handled. The mark is then an earlier read's, whose backup copy
+/// the kernel skipped. For AF_UNIX this is unknown, because its sender may be ahead of its reports.
 #[inline(always)]
-fn has_moved<F: Flavour>(conn: &Conn, sk: Sock<F>) -> bool {
+fn has_moved<B: Backend>(conn: &Conn, sk: Sock<B>) -> bool {
     match sk.tcp_positions() {
         Some((position, _)) => position != conn.consumed,
         None => false,
     }
 }
 
-/// Takes in a read of `bytes`.
+/// Adds a read of `bytes` to the connection's records.
 #[inline(always)]
-fn take_read<F: Flavour>(conn: &mut Conn, sk: Sock<F>, bytes: u32) {
-    introduce(conn, sk);
-    let user = user_buffer::of_current::<F>(bytes)
+fn on_read<B: Backend>(conn: &mut Conn, sk: Sock<B>, bytes: u32) {
+    identify(conn, sk);
+    let user = of_current::<B>(bytes)
         .unwrap_or(Bytes::UNKNOWN)
-        .settled(conn);
+        .forgotten(conn);
     let user = Some(user);
     let fresh = conn.phase == phase::IDLE && conn.joined == 0;
     let switching = conn.phase == phase::WRITING && conn.switching != 0;
@@ -111,10 +119,10 @@ fn take_read<F: Flavour>(conn: &mut Conn, sk: Sock<F>, bytes: u32) {
         if fresh {
             conn.set_mode(spoken);
             if spoken == mode::FRAMES && conn.record.flags & flag::UNIX == 0 {
-                maps::note_worker(&conn.record);
+                workers::note(&conn.record);
             }
-            if tells_accepts() && conn.record.flags & flag::UNIX == 0 {
-                maps::emit_accepted(conn, sk.address());
+            if reports_accepts() && conn.record.flags & flag::UNIX == 0 {
+                accepts::emit(conn, sk.address());
             }
         } else if spoken == mode::STREAMS {
             conn.switch();
@@ -125,10 +133,10 @@ fn take_read<F: Flavour>(conn: &mut Conn, sk: Sock<F>, bytes: u32) {
     let now_ns = now_ns();
     let plan = conn.plan_recv(bytes, request_like);
     if let Some(cut) = plan.cut {
-        maps::emit(conn, cut, now_ns);
+        records::emit(conn, cut, now_ns);
     }
     if conn.phase == phase::WRITING {
-        maps::free_progress(conn);
+        progress::free(conn);
     }
     let arrival = arrival(conn, sk, bytes, now_ns, plan.begins);
     let capture = conn.on_recv(now_ns, bytes, arrival, plan);
@@ -136,9 +144,9 @@ fn take_read<F: Flavour>(conn: &mut Conn, sk: Sock<F>, bytes: u32) {
         conn.on_steps(conn.consumed.wrapping_sub(bytes));
     }
     if conn.is_walked(bytes) {
-        http2_copy::walk::<F>(conn, user, bytes, http2_copy::Side::Requests, now_ns);
+        copy_transfer::<B>(conn, user, bytes, Side::Requests, now_ns);
         if conn.record.mode == mode::STREAMS {
-            maps::emit(conn, kind::READ, now_ns);
+            records::emit(conn, kind::READ, now_ns);
             conn.on_stream_read();
         }
         return;
@@ -152,19 +160,19 @@ fn take_read<F: Flavour>(conn: &mut Conn, sk: Sock<F>, bytes: u32) {
         None => {
             conn.captured_request(capture, 0);
             if capture.len > 0 && reads_payload() {
-                maps::count(DropReason::HeadUnreadable);
+                drops::count(DropReason::HeadUnreadable);
             }
         }
     }
 }
 
-/// Tells of a watched frontend's read of what its worker, at the other end of the connection, replied.
+/// Reports that a watched frontend read its worker's reply. The worker is at the other end of the connection.
 #[inline(always)]
-fn note_taken<F: Flavour>(turn: Turn, sk: Sock<F>, bytes: u32) -> Result<(), DropReason> {
-    if !maps::watches(maps::current().0) {
+fn note_taken<B: Backend>(turn: Turn, sk: Sock<B>, bytes: u32) -> Result<(), DropReason> {
+    if !watched::has_process(task::current_tgid()) {
         return Ok(());
     }
-    // SAFETY of both: map values; the cookies are written once, before the first reply, and the marks by this hook alone.
+    // SAFETY of both: map values; the cookies are written once, before the first reply, and the marks by this hook only.
     let (cookie, mark) = match sk.family() {
         Some(Family::Unix) => {
             let conn = unix_worker(sk);
@@ -174,42 +182,42 @@ fn note_taken<F: Flavour>(turn: Turn, sk: Sock<F>, bytes: u32) -> Result<(), Dro
             unsafe { ((*conn).record.cookie, &mut (*conn).told.taken) }
         }
         Some(Family::Inet) => {
-            let Some(worker) = maps::worker_of(sk.peer_port(), sk.local_port()) else {
+            let Some(worker) = workers::get(sk.peer_port(), sk.local_port()) else {
                 return Ok(());
             };
             unsafe { ((*worker).cookie, &mut (*worker).taken) }
         }
         None => return Ok(()),
     };
-    if cookie == 0 || maps::is_told(turn, mark) {
+    if cookie == 0 || is_told(turn, mark) {
         return Ok(());
     }
-    maps::emit_taken(cookie, bytes, now_ns())
+    records::emit_taken(cookie, bytes, now_ns())
 }
 
-/// Tells that a worker ended, where its watched frontend finds the end of an AF_UNIX connection: nothing else tells of the
-/// frame that it had read.
+/// Emits the end of a worker when its watched frontend reads the end of their AF_UNIX connection. No other hook reports the
+/// frame that the worker had read.
 ///
-/// A call of its own: inlined, it takes registers that the path of every read is in need of.
+/// A call of its own: inlined, it takes registers that the path of every read needs.
 #[inline(never)]
-fn note_end<F: Flavour>(sk: Sock<F>) {
-    if sk.family() != Some(Family::Unix) || !maps::watches(maps::current().0) {
+fn note_worker_end<B: Backend>(sk: Sock<B>) {
+    if sk.family() != Some(Family::Unix) || !watched::has_process(task::current_tgid()) {
         return;
     }
     let conn = unix_worker(sk);
     if !conn.is_null() {
-        // SAFETY: a map value, which the frontend's reference to its peer keeps; the worker uses it no more.
-        maps::close(unsafe { &mut *conn }, now_ns());
+        // SAFETY: a map value, which the frontend's reference to its peer keeps; the worker no longer uses it.
+        records::close(unsafe { &mut *conn }, now_ns());
     }
 }
 
-/// State of the worker's socket at the other end of an AF_UNIX connection; null if there is none.
+/// Returns the state of the worker's socket at the other end of an AF_UNIX connection; null if there is none.
 #[inline(always)]
-fn unix_worker<F: Flavour>(sk: Sock<F>) -> *mut Conn {
+fn unix_worker<B: Backend>(sk: Sock<B>) -> *mut Conn {
     let Some(worker) = sk.unix_peer() else {
         return ptr::null_mut();
     };
-    let conn = F::conn(worker);
+    let conn = B::conn(worker);
     // SAFETY: a map value; the mode is written once, before the first reply.
     if conn.is_null() || unsafe { (*conn).record.mode } != mode::FRAMES {
         return ptr::null_mut();
@@ -217,12 +225,12 @@ fn unix_worker<F: Flavour>(sk: Sock<F>) -> *mut Conn {
     conn
 }
 
-/// When the first of the bytes just read came, and whether the others came with it, if that is `wanted`; keeps the read
-/// position in any case.
+/// Returns when the first of the bytes just read arrived, and whether the others arrived with it, if that is `wanted`.
+/// Updates the read position in any case.
 #[inline(always)]
-fn arrival<F: Flavour>(
+fn arrival<B: Backend>(
     conn: &mut Conn,
-    sk: Sock<F>,
+    sk: Sock<B>,
     bytes: u32,
     now_ns: u64,
     wanted: bool,
@@ -234,7 +242,7 @@ fn arrival<F: Flavour>(
         if position == end {
             conn.tracked = 1;
         }
-        // Bytes that came before the watch are in no entry: a later one must not stand for them.
+        // Bytes that arrived before the watch are in no entry: a later entry must not stand for them.
         return if wanted && tracked {
             conn.arrivals.of(position.wrapping_sub(bytes), position)
         } else {
@@ -256,20 +264,20 @@ fn arrival<F: Flavour>(
         return (Arrival::Unseen, false);
     }
     match conn.arrivals.of(start, conn.consumed) {
-        // A reader that runs beside the sender may take the bytes before the sender has announced them.
-        (Arrival::Unseen, _) if tracked && F::SEES_EVERY_ARRIVAL => (Arrival::At(now_ns), false),
+        // A reader on another CPU than the sender may take the bytes before the sender has announced them.
+        (Arrival::Unseen, _) if tracked && B::REPORTS_EVERY_ARRIVAL => (Arrival::At(now_ns), false),
         arrival => arrival,
     }
 }
 
-/// Fills in who the socket is, once.
+/// Fills in the process, and once the identity of the socket.
 #[inline(always)]
-fn introduce<F: Flavour>(conn: &mut Conn, sk: Sock<F>) {
-    conn.record.tgid = maps::current().0;
+fn identify<B: Backend>(conn: &mut Conn, sk: Sock<B>) {
+    conn.record.tgid = task::current_tgid();
     if conn.record.cookie != 0 {
         return;
     }
-    conn.record.cookie = F::cookie(sk);
+    conn.record.cookie = B::cookie(sk);
     if sk.family() == Some(Family::Unix) {
         conn.record.flags = flag::UNIX;
     } else {
@@ -278,48 +286,49 @@ fn introduce<F: Flavour>(conn: &mut Conn, sk: Sock<F>) {
     }
 }
 
-/// What the first bytes of a read on an unknown socket are a sign of.
+/// What the first bytes of a read on an unknown socket look like.
 #[derive(Clone, Copy, PartialEq, Eq)]
-enum Sign {
+enum FirstBytes {
     /// Nothing that is watched.
-    None,
+    Other,
     /// A request, or a worker's frame.
     Request,
     /// A frame on an HTTP/2 connection.
-    Frame,
+    Http2Frame,
 }
 
-/// Whether an unknown socket is a server's side of a connection that is older than its watch.
+/// Returns whether an unknown socket is a server's side of a connection that was open before its watch, and how its bytes
+/// begin.
 ///
-/// Its first bytes must look like a request: a watched server is also a client of others. The frames of HTTP/2 look alike
-/// on both sides: there the port must be a server's.
+/// Its first bytes must look like a request, because a watched server is also a client of others. HTTP/2 frames look the
+/// same on both sides: for them the port must be a server's.
 #[inline(always)]
-fn sign_of_a_watched<F: Flavour>(sk: Sock<F>, bytes: u32) -> Sign {
-    let by_process = maps::watches(maps::current().0);
+fn first_bytes_of_watched<B: Backend>(sk: Sock<B>, bytes: u32) -> FirstBytes {
+    let by_process = watched::has_process(task::current_tgid());
     let serves = match sk.family() {
         Some(Family::Inet) => {
             let port = sk.local_port();
-            let by_port = maps::watches_port(port);
-            if !by_process && !by_port && !F::is_marked(sk) {
-                return Sign::None;
+            let by_port = watched::has_port(port);
+            if !by_process && !by_port && !B::is_marked(sk) {
+                return FirstBytes::Other;
             }
-            by_port || maps::serves_port(port)
+            by_port || watched::serves_port(port)
         }
         Some(Family::Unix) if by_process && sk.unix_address() != 0 => true,
-        _ => return Sign::None,
+        _ => return FirstBytes::Other,
     };
-    if F::KEEPS_BY_ADDRESS && F::is_marked(sk) {
-        return Sign::Request;
+    if B::KEEPS_BY_ADDRESS && B::is_marked(sk) {
+        return FirstBytes::Request;
     }
-    let user = user_buffer::of_current::<F>(bytes);
+    let user = of_current::<B>(bytes);
     match peek(user) {
         Some((first, len))
             if looks_like_request(first, len) || (by_process && begins_frame(first, bytes)) =>
         {
-            Sign::Request
+            FirstBytes::Request
         }
-        Some(_) if serves && is_client_sign(user) => Sign::Frame,
-        _ => Sign::None,
+        Some(_) if serves && is_client_sign(user) => FirstBytes::Http2Frame,
+        _ => FirstBytes::Other,
     }
 }
 

@@ -1,17 +1,21 @@
-//! `iter/task_file`: marks the watched listeners that were there before the watch. Runs when the agent asks.
+//! `iter/task_file`: marks the watched listeners that were open before the watch. Runs when the agent asks for it.
+//!
+//! Does not depend on: connections.
 
 use core::ffi::c_void;
 
 use inferprobe_ebpf::abi::DropReason;
 
 use crate::{
-    backend::{Flavour, Plain, Typed},
-    maps,
-    probes::done,
-    sock::{self, Family, Sock},
+    access::{Btf, Raw},
+    backend::{Backend, mark_listener},
+    maps::watched,
+    probes::entry::done,
+    sock::{Family, Sock},
+    task,
 };
 
-/// `struct bpf_iter__task_file` (kernel/bpf/task_iter.c, 5.8): the verifier knows its fields by their place.
+/// `struct bpf_iter__task_file` (kernel/bpf/task_iter.c, 5.8): the verifier knows its fields by their offset.
 #[repr(C)]
 struct TaskFile {
     meta: *mut c_void,
@@ -28,13 +32,13 @@ fn scan_listeners(ctx: *mut TaskFile) -> i32 {
     if task.is_null() || file.is_null() {
         return 0;
     }
-    done(match Sock::<Typed>::of_file(file) {
+    done(match Sock::<Btf>::of_file(file) {
         Some(sk) => try_scan_listener(task, sk),
         None => Ok(()),
     })
 }
 
-/// The same, where state lies in tables by address.
+/// The same, with state in hash maps by address.
 #[unsafe(no_mangle)]
 #[unsafe(link_section = "iter/task_file")]
 fn scan_listeners_plain(ctx: *mut TaskFile) -> i32 {
@@ -43,28 +47,28 @@ fn scan_listeners_plain(ctx: *mut TaskFile) -> i32 {
     if task.is_null() || file.is_null() {
         return 0;
     }
-    done(match Sock::<Plain>::of_file(file) {
+    done(match Sock::<Raw>::of_file(file) {
         Some(sk) => try_scan_listener(task, sk),
         None => Ok(()),
     })
 }
 
 #[inline(always)]
-fn try_scan_listener<F: Flavour>(task: *mut c_void, sk: Sock<F>) -> Result<(), DropReason> {
+fn try_scan_listener<B: Backend>(task: *mut c_void, sk: Sock<B>) -> Result<(), DropReason> {
     let Some(family) = sk.family() else {
         return Ok(());
     };
     if !sk.listens() {
         return Ok(());
     }
-    let by_process = maps::watches(sock::task_ids(task).0);
-    let by_port = family == Family::Inet && maps::watches_port(sk.local_port());
+    let by_process = watched::has_process(task::ids_of(task).0);
+    let by_port = family == Family::Inet && watched::has_port(sk.local_port());
     if !by_process && !by_port {
         return Ok(());
     }
-    maps::mark(sk)?;
+    mark_listener(sk)?;
     if family == Family::Unix {
-        maps::watch_address(sk.unix_address())?;
+        watched::add_address(sk.unix_address())?;
     }
     Ok(())
 }

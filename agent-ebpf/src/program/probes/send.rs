@@ -1,4 +1,7 @@
-//! `sock_send_length` and `tcp_sendmsg_locked`: bytes were given to a socket. Run in the writer's system call.
+//! `sock_send_length`, `tcp_sendmsg_locked`: a write gave bytes to a socket. Run in the writer's system call.
+//!
+//! Begins an HTTP/2 connection where a server switches to it.
+//! Does not depend on: when a record is due (`segment`), what bytes mean (`sniff`).
 
 use aya_ebpf::{macros::btf_tracepoint, programs::BtfTracePointContext};
 use inferprobe_ebpf::{
@@ -10,32 +13,36 @@ use inferprobe_ebpf::{
 };
 
 use crate::{
-    backend::{Flavour, Typed},
-    http2_copy, maps,
-    probes::{done, twice},
-    sock::{Family, Sock, now_ns, reads_payload},
-    upgrade,
-    user_buffer::{self, Bytes},
+    access::Btf,
+    backend::{Backend, of_current},
+    clock::now_ns,
+    globals::reads_payload,
+    http2_copy::{Side, copy_transfer},
+    maps::{drops, progress, records, watched},
+    probes::entry::{done, is_told, twice},
+    sock::{Family, Sock},
+    task, upgrade,
+    user_buffer::Bytes,
 };
 
 twice! {
     /// The start of a send; 6.16 and later (net/ipv4/tcp.c, `tcp_sendmsg_locked`).
     #[btf_tracepoint(function = "tcp_sendmsg_locked")]
     fn tcp_sendmsg_locked, tcp_sendmsg_locked_second(ctx: BtfTracePointContext, _turn) {
-        done(try_tcp_sendmsg_locked(Sock::<Typed>::new(ctx.arg(0))))
+        done(try_tcp_sendmsg_locked(Sock::<Btf>::new(ctx.arg(0))))
     }
 
     /// The return of a send.
     #[btf_tracepoint(function = "sock_send_length")]
     fn sock_send_length, sock_send_length_second(ctx: BtfTracePointContext, turn) {
-        done(try_sock_send_length(turn, Sock::<Typed>::new(ctx.arg(0)), ctx.arg(1)))
+        done(try_sock_send_length(turn, Sock::<Btf>::new(ctx.arg(0)), ctx.arg(1)))
     }
 }
 
-/// Notes that a write to `sk` begins, unless that is known.
+/// Notes that a write to `sk` begins, unless its start is known.
 #[inline(always)]
-pub(crate) fn try_tcp_sendmsg_locked<F: Flavour>(sk: Sock<F>) -> Result<(), DropReason> {
-    let conn = F::conn(sk);
+pub(crate) fn try_tcp_sendmsg_locked<B: Backend>(sk: Sock<B>) -> Result<(), DropReason> {
+    let conn = B::conn(sk);
     if conn.is_null() {
         return Ok(());
     }
@@ -44,14 +51,14 @@ pub(crate) fn try_tcp_sendmsg_locked<F: Flavour>(sk: Sock<F>) -> Result<(), Drop
     Ok(())
 }
 
-/// Takes in that a write to `sk` returned `ret`.
+/// Handles that a write to `sk` returned `ret`.
 #[inline(always)]
-pub(crate) fn try_sock_send_length<F: Flavour>(
+pub(crate) fn try_sock_send_length<B: Backend>(
     turn: Turn,
-    sk: Sock<F>,
+    sk: Sock<B>,
     ret: i32,
 ) -> Result<(), DropReason> {
-    let conn = F::conn(sk);
+    let conn = B::conn(sk);
     if conn.is_null() {
         return if ret > 0 && turn == Turn::First && answers_an_earlier_request(sk, ret as u32) {
             Err(DropReason::ReadBeforeWatch)
@@ -65,37 +72,37 @@ pub(crate) fn try_sock_send_length<F: Flavour>(
         conn.send_start_ns = 0;
         return Ok(());
     }
-    // With a start that nobody has taken in the mark is an earlier send's, whose second copy was passed over.
-    if maps::is_told(turn, &mut conn.told.write) && conn.send_start_ns == 0 {
+    // If a send's start was noted and not yet used, the mark is an earlier send's, whose backup copy the kernel skipped.
+    if is_told(turn, &mut conn.told.write) && conn.send_start_ns == 0 {
         return Ok(());
     }
     let shared = conn.fills_one_record();
-    if shared && !maps::take(conn) {
+    if shared && !records::acquire(conn) {
         return Err(DropReason::Contended);
     }
     let bytes = ret as u32;
-    let user = user_buffer::of_current::<F>(bytes).unwrap_or(Bytes::UNKNOWN);
-    let user = Some(user.settled(conn));
+    let user = of_current::<B>(bytes).unwrap_or(Bytes::UNKNOWN);
+    let user = Some(user.forgotten(conn));
     let now_ns = now_ns();
-    let is_walked =
-        conn.closed == 0 && conn.phase != phase::IDLE && take_write::<F>(conn, user, bytes, now_ns);
+    let is_http2 =
+        conn.closed == 0 && conn.phase != phase::IDLE && on_write::<B>(conn, user, bytes, now_ns);
     if shared {
-        maps::give_back(conn);
+        records::release(conn);
     }
-    if !is_walked {
+    if !is_http2 {
         return Ok(());
     }
-    // SAFETY: a map value, non-null by `answers_or_new`; writers of one HTTP/2 connection take turns.
-    let answers = unsafe { &mut *F::answers_or_new(sk)? };
+    // SAFETY: a map value, non-null by `answers_or_new`; writers of one HTTP/2 connection exclude each other.
+    let answers = unsafe { &mut *B::answers_or_new(sk)? };
     answers.on_stream_send(conn, now_ns, bytes);
-    http2_copy::walk::<F>(answers, user, bytes, http2_copy::Side::Answers, now_ns);
+    copy_transfer::<B>(answers, user, bytes, Side::Answers, now_ns);
     Ok(())
 }
 
-/// Takes in a write of `bytes`; `true`: they are to be walked.
+/// Adds a write of `bytes` to the connection's records; returns `true` if HTTP/2 frames are to be copied from it instead.
 #[inline(always)]
-fn take_write<F: Flavour>(conn: &mut Conn, user: Option<Bytes>, bytes: u32, now_ns: u64) -> bool {
-    conn.record.tgid = maps::current().0;
+fn on_write<B: Backend>(conn: &mut Conn, user: Option<Bytes>, bytes: u32, now_ns: u64) -> bool {
+    conn.record.tgid = task::current_tgid();
     if conn.switching != 0 {
         conn.switching = 0;
         if is_first_settings(user) {
@@ -103,7 +110,7 @@ fn take_write<F: Flavour>(conn: &mut Conn, user: Option<Bytes>, bytes: u32, now_
         }
     }
     if conn.record.mode != mode::STREAMS {
-        return take_message::<F>(conn, user, bytes, now_ns);
+        return on_message_write::<B>(conn, user, bytes, now_ns);
     }
     if conn.joined != 0 {
         if !is_server_sign(user) {
@@ -115,16 +122,21 @@ fn take_write<F: Flavour>(conn: &mut Conn, user: Option<Bytes>, bytes: u32, now_
     true
 }
 
-/// Takes in a write of bytes that are not walked; `true`: they are to be walked after all.
+/// Adds a write of a message; returns `true` if HTTP/2 begins in it, so that frames are to be copied from it instead.
 #[inline(always)]
-fn take_message<F: Flavour>(conn: &mut Conn, user: Option<Bytes>, bytes: u32, now_ns: u64) -> bool {
+fn on_message_write<B: Backend>(
+    conn: &mut Conn,
+    user: Option<Bytes>,
+    bytes: u32,
+    now_ns: u64,
+) -> bool {
     let looks = if conn.phase == phase::WRITING && conn.record.mode == mode::MESSAGES {
         looks(user, bytes)
     } else {
         Looks::default()
     };
     if conn.send_cuts(looks) {
-        maps::emit(conn, kind::PROGRESS, now_ns);
+        records::emit(conn, kind::PROGRESS, now_ns);
     }
     let Some(plan) = conn.on_send(now_ns, bytes, looks) else {
         return false;
@@ -144,39 +156,39 @@ fn take_message<F: Flavour>(conn: &mut Conn, user: Option<Bytes>, bytes: u32, no
         None => {
             conn.captured_answer(plan.capture, 0);
             if plan.emit == Some(kind::EXCHANGE) && reads_payload() {
-                maps::count(DropReason::HeadUnreadable);
+                drops::count(DropReason::HeadUnreadable);
             }
         }
     }
     if plan.emit == Some(kind::EXCHANGE)
         && conn.record.mode == mode::MESSAGES
         && upgrade::is_agreed(conn, plan.capture.at)
-        && upgrade::switches::<F>(conn, bytes)
+        && upgrade::switches::<B>(conn, bytes)
     {
         conn.take_back_write(bytes);
-        maps::emit(conn, kind::READ, now_ns);
+        records::emit(conn, kind::READ, now_ns);
         conn.switch();
         return true;
     }
     match plan.emit {
-        Some(record_kind) => maps::emit(conn, record_kind, now_ns),
+        Some(record_kind) => records::emit(conn, record_kind, now_ns),
         None => {
-            if maps::note_progress(conn) {
+            if progress::note(conn) {
                 conn.pending = 1;
             } else {
-                maps::emit(conn, kind::PROGRESS, now_ns);
+                records::emit(conn, kind::PROGRESS, now_ns);
             }
         }
     }
     false
 }
 
-/// Whether bytes that a socket without state was given are a watched server's answer: its request was read before.
+/// Whether bytes written to a socket without state are a watched server's answer, whose request was read before the watch.
 #[inline(always)]
-fn answers_an_earlier_request<F: Flavour>(sk: Sock<F>, bytes: u32) -> bool {
-    let watched = maps::watches(maps::current().0)
-        || (sk.family() == Some(Family::Inet) && maps::watches_port(sk.local_port()));
-    watched && looks(user_buffer::of_current::<F>(bytes), bytes).answer_like
+fn answers_an_earlier_request<B: Backend>(sk: Sock<B>, bytes: u32) -> bool {
+    let watched = watched::has_process(task::current_tgid())
+        || (sk.family() == Some(Family::Inet) && watched::has_port(sk.local_port()));
+    watched && looks(of_current::<B>(bytes), bytes).answer_like
 }
 
 #[inline(always)]

@@ -1,13 +1,19 @@
 //! `inet_sock_set_state`: a TCP socket begins to listen, is connected, or can be written to no more.
+//!
+//! Does not depend on: reads and writes.
 
 use aya_ebpf::{macros::btf_tracepoint, programs::BtfTracePointContext};
 use inferprobe_ebpf::abi::{DropReason, ProcessEvent, process};
 
 use crate::{
-    backend::{Flavour, Plain, Typed},
-    maps,
-    probes::{done, twice},
-    sock::{CLOSED, LISTEN, Sock, now_ns, tells_accepts},
+    access::{Btf, Raw},
+    backend::{Backend, mark_listener},
+    clock::now_ns,
+    globals::reports_accepts,
+    maps::{accepts, processes::emit_process, records, watched},
+    probes::entry::{done, twice},
+    sock::{CLOSED, LISTEN, Sock},
+    task,
 };
 
 /// `TCP_ESTABLISHED` (include/net/tcp_states.h).
@@ -20,28 +26,28 @@ const CLOSING: i32 = 11;
 twice! {
     #[btf_tracepoint(function = "inet_sock_set_state")]
     fn inet_sock_set_state, inet_sock_set_state_second(ctx: BtfTracePointContext, _turn) {
-        done(try_inet_sock_set_state(Sock::<Typed>::new(ctx.arg(0)), ctx.arg(2)))
+        done(try_inet_sock_set_state(Sock::<Btf>::new(ctx.arg(0)), ctx.arg(2)))
     }
 
-    /// The same, where state lies in tables by address.
+    /// The same, with state in hash maps by address.
     #[btf_tracepoint(function = "inet_sock_set_state")]
     fn inet_sock_set_state_plain, inet_sock_set_state_plain_second(
         ctx: BtfTracePointContext, _turn
     ) {
-        done(try_inet_sock_set_state(Sock::<Plain>::new(ctx.arg(0)), ctx.arg(2)))
+        done(try_inet_sock_set_state(Sock::<Raw>::new(ctx.arg(0)), ctx.arg(2)))
     }
 }
 
-/// Takes the state in; to do so twice changes nothing, but that a listener is told of again.
+/// Handles the new state. Doing so twice changes nothing, except that a listener is reported again.
 #[inline(always)]
-fn try_inet_sock_set_state<F: Flavour>(sk: Sock<F>, state: i32) -> Result<(), DropReason> {
+fn try_inet_sock_set_state<B: Backend>(sk: Sock<B>, state: i32) -> Result<(), DropReason> {
     match state {
         LISTEN => on_listen(sk),
         ESTABLISHED => on_established(sk),
         FIN_WAIT1 | CLOSED | LAST_ACK | CLOSING => {
             on_close(sk);
             if state == CLOSED {
-                F::forget(sk);
+                B::remove(sk);
             }
             Ok(())
         }
@@ -51,15 +57,15 @@ fn try_inet_sock_set_state<F: Flavour>(sk: Sock<F>, state: i32) -> Result<(), Dr
 
 /// Marks a watched listener: its connections inherit the mark. Runs in `listen`.
 #[inline(always)]
-fn on_listen<F: Flavour>(sk: Sock<F>) -> Result<(), DropReason> {
-    let (tgid, _) = maps::current();
+fn on_listen<B: Backend>(sk: Sock<B>) -> Result<(), DropReason> {
+    let tgid = task::current_tgid();
     let port = sk.local_port();
-    if maps::watches_port(port) || maps::watches(tgid) {
-        maps::mark(sk)?;
+    if watched::has_port(port) || watched::has_process(tgid) {
+        mark_listener(sk)?;
     } else {
-        F::unmark(sk);
+        B::unmark(sk);
     }
-    maps::emit_process(ProcessEvent {
+    emit_process(ProcessEvent {
         kind: process::LISTEN,
         tgid,
         port: port as u32,
@@ -67,24 +73,26 @@ fn on_listen<F: Flavour>(sk: Sock<F>) -> Result<(), DropReason> {
     })
 }
 
-/// Notes when a connection to a watched listener was established: it has the listener's mark before (net/core/sock.c,
-/// `sk_clone_lock`), and is not accepted before this hook is through, since `accept` takes the lock that is held here.
+/// Notes when a connection to a watched listener was established.
+///
+/// The connection has the listener's mark by then (net/core/sock.c, `sk_clone_lock`). It is not accepted before this hook
+/// ends, because `accept` takes the lock that the kernel holds here.
 #[inline(always)]
-fn on_established<F: Flavour>(sk: Sock<F>) -> Result<(), DropReason> {
-    F::inherit_mark(sk)?;
-    if !tells_accepts() || !F::is_marked(sk) {
+fn on_established<B: Backend>(sk: Sock<B>) -> Result<(), DropReason> {
+    B::inherit_mark(sk)?;
+    if !reports_accepts() || !B::is_marked(sk) {
         return Ok(());
     }
-    maps::note_established(sk.address(), now_ns())
+    accepts::note_established(sk.address(), now_ns())
 }
 
 #[inline(always)]
-fn on_close<F: Flavour>(sk: Sock<F>) {
-    let conn = F::conn(sk);
+fn on_close<B: Backend>(sk: Sock<B>) {
+    let conn = B::conn(sk);
     if conn.is_null() {
         return;
     }
     // SAFETY: a map value; the kernel changes a socket's state under its lock.
     let conn = unsafe { &mut *conn };
-    maps::close(conn, now_ns());
+    records::close(conn, now_ns());
 }

@@ -1,7 +1,8 @@
-//! Entries and returns of system calls: the last rung, where no function of the kernel can be watched.
+//! Entries and returns of system calls: the last attach mode, for kernels whose socket functions cannot be hooked.
 //!
-//! Nobody tells here when bytes arrive, so that what a request waited stays unknown. Calls that move several messages
-//! (`recvmmsg`, `sendmmsg`) and the work of io_uring are not seen.
+//! No hook reports here when bytes arrive, so the queue time of a request stays unknown. Calls that move several messages
+//! (`recvmmsg`, `sendmmsg`) and the work of io_uring are not observed.
+//! Does not depend on: what happens with a read or a write.
 
 use core::ffi::c_void;
 
@@ -10,29 +11,31 @@ use aya_ebpf::{
     macros::{raw_tracepoint, tracepoint},
     programs::{RawTracePointContext, TracePointContext},
 };
-use inferprobe_ebpf::{abi::DropReason, globals::SyscallAbi};
+use inferprobe_ebpf::abi::DropReason;
 
 use crate::{
-    backend::Plain,
+    access::Raw,
+    globals::SYSCALLS,
     maps::{calls::direction, sockets},
     probes::{
-        call::{begin, ended, is_of_interest},
-        done,
+        call::{begin, end, is_of_interest},
+        entry::done,
     },
-    sock::{Buffer, Family, Sock, is_call, register, syscalls},
+    sock::{Family, Sock},
+    syscall::{is_call, register},
+    user_buffer::Buffer,
 };
 
 /// `sys_enter(struct pt_regs *regs, long id)` (include/trace/events/syscalls.h)
 #[raw_tracepoint(tracepoint = "sys_enter")]
 fn syscall_enter(ctx: RawTracePointContext) -> i32 {
     let (regs, nr) = arguments(&ctx);
-    let abi = syscalls();
     let argument = |index| {
         let offset = match index {
-            0 => &abi.arg0,
-            1 => &abi.arg1,
-            2 => &abi.arg2,
-            _ => &abi.arg3,
+            0 => &SYSCALLS.arg0,
+            1 => &SYSCALLS.arg1,
+            2 => &SYSCALLS.arg2,
+            _ => &SYSCALLS.arg3,
         };
         register(regs as *const c_void, offset)
     };
@@ -42,17 +45,17 @@ fn syscall_enter(ctx: RawTracePointContext) -> i32 {
 /// `sys_exit(struct pt_regs *regs, long ret)`
 #[raw_tracepoint(tracepoint = "sys_exit")]
 fn syscall_exit_recv(ctx: RawTracePointContext) -> i32 {
-    read_ended(arguments(&ctx).1 as i32)
+    recv_returned(arguments(&ctx).1 as i32)
 }
 
-/// The same, for what sends: one program of both is more than the verifier follows.
+/// The same, for calls that send: one program for both is more than the verifier follows.
 #[raw_tracepoint(tracepoint = "sys_exit")]
 fn syscall_exit_send(ctx: RawTracePointContext) -> i32 {
-    write_ended(arguments(&ctx).1 as i32)
+    send_returned(arguments(&ctx).1 as i32)
 }
 
-/// The same as an event of perf, which keeps its CPU for as long as its programs run (include/trace/perf.h): for kernels
-/// that may take it from the others.
+/// The same as a perf event, for preemptible kernels: a perf event's programs run with preemption off
+/// (include/trace/perf.h).
 #[tracepoint(category = "raw_syscalls", name = "sys_enter")]
 fn event_enter(ctx: TracePointContext) -> u32 {
     let argument = |index: usize| word(&ctx, ARGUMENTS + index * size_of::<u64>());
@@ -61,12 +64,12 @@ fn event_enter(ctx: TracePointContext) -> u32 {
 
 #[tracepoint(category = "raw_syscalls", name = "sys_exit")]
 fn event_exit_recv(ctx: TracePointContext) -> u32 {
-    read_ended(word(&ctx, RETURNED) as i32) as u32
+    recv_returned(word(&ctx, RETURNED) as i32) as u32
 }
 
 #[tracepoint(category = "raw_syscalls", name = "sys_exit")]
 fn event_exit_send(ctx: TracePointContext) -> u32 {
-    write_ended(word(&ctx, RETURNED) as i32) as u32
+    send_returned(word(&ctx, RETURNED) as i32) as u32
 }
 
 /// Offsets in the events, bytes: behind their head, `long id`, and then `unsigned long args[6]` or `long ret`.
@@ -82,14 +85,14 @@ fn word(ctx: &TracePointContext, offset: usize) -> u64 {
 
 /// A call of its own, for two programs.
 #[inline(never)]
-fn read_ended(ret: i32) -> i32 {
-    done(ended(direction::RECV, ret))
+fn recv_returned(ret: i32) -> i32 {
+    done(end(direction::RECV, ret))
 }
 
-/// As [`read_ended`].
+/// As [`recv_returned`].
 #[inline(never)]
-fn write_ended(ret: i32) -> i32 {
-    done(ended(direction::SEND, ret))
+fn send_returned(ret: i32) -> i32 {
+    done(end(direction::SEND, ret))
 }
 
 #[inline(always)]
@@ -99,7 +102,7 @@ fn arguments(ctx: &RawTracePointContext) -> (u64, u64) {
     unsafe { (*args, *args.add(1)) }
 }
 
-/// Which way a call's bytes go, and the shape of its buffer.
+/// Shape of a call's buffer.
 #[derive(Clone, Copy)]
 enum Shape {
     Flat,
@@ -108,15 +111,14 @@ enum Shape {
     Unknown,
 }
 
-/// `argument` says what the call was given, by its place.
+/// Handles the entry of a system call. `argument` returns an argument by its index.
 #[inline(always)]
 fn enter(nr: u32, argument: impl Fn(usize) -> u64) -> Result<(), DropReason> {
-    let abi = syscalls();
-    let Some((direction, shape)) = kind_of(abi, nr) else {
+    let Some((direction, shape)) = shape_of(nr) else {
         return Ok(());
     };
     let fd = argument(0) as u32;
-    let Some(sk) = Sock::<Plain>::of_descriptor(fd) else {
+    let Some(sk) = Sock::<Raw>::of_descriptor(fd) else {
         return Ok(());
     };
     match sk.family() {
@@ -127,9 +129,9 @@ fn enter(nr: u32, argument: impl Fn(usize) -> u64) -> Result<(), DropReason> {
         Some(Family::Unix) => return Ok(()),
         None => return Ok(()),
     }
-    let flags = if is_call(nr, &abi.recvfrom) {
+    let flags = if is_call(nr, &SYSCALLS.recvfrom) {
         argument(3)
-    } else if is_call(nr, &abi.recvmsg) {
+    } else if is_call(nr, &SYSCALLS.recvmsg) {
         argument(2)
     } else {
         0
@@ -148,24 +150,25 @@ fn enter(nr: u32, argument: impl Fn(usize) -> u64) -> Result<(), DropReason> {
     })
 }
 
+/// Returns the direction of a call's bytes and the shape of its buffer; `None` if the call moves no socket bytes.
 #[inline(always)]
-fn kind_of(abi: &'static SyscallAbi, nr: u32) -> Option<(u64, Shape)> {
-    let kind = if is_call(nr, &abi.read) || is_call(nr, &abi.recvfrom) {
+fn shape_of(nr: u32) -> Option<(u64, Shape)> {
+    let shape = if is_call(nr, &SYSCALLS.read) || is_call(nr, &SYSCALLS.recvfrom) {
         (direction::RECV, Shape::Flat)
-    } else if is_call(nr, &abi.write) || is_call(nr, &abi.sendto) {
+    } else if is_call(nr, &SYSCALLS.write) || is_call(nr, &SYSCALLS.sendto) {
         (direction::SEND, Shape::Flat)
-    } else if is_call(nr, &abi.readv) {
+    } else if is_call(nr, &SYSCALLS.readv) {
         (direction::RECV, Shape::Vectors)
-    } else if is_call(nr, &abi.writev) {
+    } else if is_call(nr, &SYSCALLS.writev) {
         (direction::SEND, Shape::Vectors)
-    } else if is_call(nr, &abi.recvmsg) {
+    } else if is_call(nr, &SYSCALLS.recvmsg) {
         (direction::RECV, Shape::Message)
-    } else if is_call(nr, &abi.sendmsg) {
+    } else if is_call(nr, &SYSCALLS.sendmsg) {
         (direction::SEND, Shape::Message)
-    } else if is_call(nr, &abi.sendfile) {
+    } else if is_call(nr, &SYSCALLS.sendfile) {
         (direction::SEND, Shape::Unknown)
     } else {
         return None;
     };
-    Some(kind)
+    Some(shape)
 }

@@ -1,0 +1,138 @@
+//! Emits records to the agent, and lets one hook at a time fill the record of a connection.
+//!
+//! Does not depend on: hooks, when a record is due.
+
+use core::ffi::c_void;
+
+use aya_ebpf::{
+    bindings::{BPF_RB_AVAIL_DATA, BPF_RB_FORCE_WAKEUP, BPF_RB_NO_WAKEUP},
+    btf_maps::RingBuf,
+    helpers::{bpf_ringbuf_output, bpf_ringbuf_query},
+    macros::btf_map,
+};
+use inferprobe_ebpf::{
+    abi::{DropReason, PAYLOAD_CAP, Record, kind, mode},
+    conn::Conn,
+};
+
+use crate::{
+    clock::now_ns,
+    maps::{drops, progress},
+};
+
+/// Bytes waiting in the ring from which a record wakes the agent. Below that, the agent's own timer does.
+const WAKEUP_BYTES: u64 = 512 << 10;
+/// How often a hook checks whether another one has released the connection, before it gives up: some microseconds.
+const CONTENDED_CHECKS: u32 = 1024;
+
+#[btf_map]
+static RECORDS: RingBuf<Record, { 4 << 20 }> = RingBuf::new();
+
+/// Acquires the connection for a hook that fills its record; returns `false` if another hook holds it for too long.
+///
+/// The other hook is done within a microsecond, unless its task loses the CPU. Stable Rust has no atomic exchange for this
+/// target: two hooks that check within the same nanoseconds both continue.
+#[inline(never)]
+pub(crate) fn acquire(conn: &mut Conn) -> bool {
+    let busy: *mut u32 = &raw mut conn.busy;
+    let mut checks = 0;
+    while checks < CONTENDED_CHECKS {
+        // SAFETY: a map value, and aligned; the compiler must read it each time.
+        if unsafe { busy.read_volatile() } == 0 {
+            // SAFETY: as above.
+            unsafe { busy.write_volatile(1) };
+            return true;
+        }
+        checks += 1;
+    }
+    conn.missed = 1;
+    false
+}
+
+/// Releases what [`acquire`] acquired, and emits the end of the connection if it came meanwhile.
+#[inline(always)]
+pub(crate) fn release(conn: &mut Conn) {
+    let busy: *mut u32 = &raw mut conn.busy;
+    // SAFETY: as in `acquire`.
+    unsafe { busy.write_volatile(0) };
+    if conn.ended != 0 {
+        close(conn, now_ns());
+    }
+}
+
+/// Emits the record of `conn`, with its payload.
+#[inline(always)]
+pub(crate) fn emit(conn: &mut Conn, record_kind: u8, now_ns: u64) {
+    let payload_bytes = conn.seal(record_kind, now_ns) as u64;
+    let payload_bytes = if payload_bytes > PAYLOAD_CAP as u64 {
+        PAYLOAD_CAP as u64
+    } else {
+        payload_bytes
+    };
+    let ring: *mut c_void = (&raw const RECORDS).cast_mut().cast();
+    // SAFETY: RECORDS is a ring buffer.
+    let waiting = unsafe { bpf_ringbuf_query(ring, BPF_RB_AVAIL_DATA.into()) };
+    let wakeup = if waiting >= WAKEUP_BYTES {
+        BPF_RB_FORCE_WAKEUP
+    } else {
+        BPF_RB_NO_WAKEUP
+    };
+    // SAFETY: the payload follows the record in `Conn`, and `payload_bytes` ends within it.
+    let sent = unsafe {
+        bpf_ringbuf_output(
+            ring,
+            (&raw mut *conn).cast(),
+            size_of::<Record>() as u64 + payload_bytes,
+            wakeup.into(),
+        )
+    };
+    if sent < 0 {
+        drops::count(DropReason::RingFull);
+    }
+    conn.sent();
+}
+
+/// Emits what is left of `conn`, to which the server can write no more, and its end. Does so once, or leaves it to the hook
+/// that holds the connection, which this one may have interrupted.
+#[inline(never)]
+pub(crate) fn close(conn: &mut Conn, now_ns: u64) {
+    if conn.closed != 0 || conn.record.cookie == 0 {
+        return;
+    }
+    conn.ended = 1;
+    if conn.busy != 0 {
+        return;
+    }
+    conn.closed = 1;
+    if let Some(cut) = conn.close_cuts() {
+        emit(conn, cut, now_ns);
+    }
+    progress::free(conn);
+    emit(conn, kind::CLOSE, now_ns);
+}
+
+/// Emits that the other end of connection `cookie` read `bytes` of a reply.
+#[inline(always)]
+pub(crate) fn emit_taken(cookie: u64, bytes: u32, now_ns: u64) -> Result<(), DropReason> {
+    emit_without_payload(|record| {
+        record.cookie = cookie;
+        record.last_read_ns = now_ns;
+        record.read_bytes = bytes as u64;
+        record.kind = kind::TAKEN;
+        record.mode = mode::FRAMES;
+    })
+}
+
+/// Emits a record without payload. `fill` writes it in the ring, because a program's stack has no room for it.
+#[inline(always)]
+pub(crate) fn emit_without_payload(fill: impl FnOnce(&mut Record)) -> Result<(), DropReason> {
+    let mut entry = RECORDS.reserve(0).ok_or(DropReason::RingFull)?;
+    let record = entry.as_mut_ptr();
+    // SAFETY: the entry is as long as a record, for which zeros are a valid value.
+    fill(unsafe {
+        record.write_bytes(0, 1);
+        &mut *record
+    });
+    entry.submit(BPF_RB_NO_WAKEUP.into());
+    Ok(())
+}

@@ -1,0 +1,89 @@
+//! Knows what is watched: processes, TCP ports, AF_UNIX listeners.
+//!
+//! The agent writes processes and ports; the program adds forked processes and listeners.
+//! Does not depend on: the state of sockets, records.
+
+use aya_ebpf::{
+    bindings::BPF_ANY,
+    btf_maps::{Array, HashMap, LruHashMap},
+    macros::btf_map,
+};
+use inferprobe_ebpf::abi::DropReason;
+
+/// Watched processes.
+#[btf_map]
+static WATCHED: HashMap<u32, u8, 8192> = HashMap::new();
+
+/// Watched TCP ports, one bit each.
+#[btf_map]
+static PORTS: Array<u64, 1024> = Array::new();
+
+/// Addresses (kernel pointers) of watched AF_UNIX listeners: their connections share them.
+#[btf_map]
+static LISTENERS: LruHashMap<u64, u8, 1024> = LruHashMap::new();
+
+/// TCP ports that watched listeners have, or had: the server's side of a connection is the one with such a port.
+#[btf_map]
+static SERVED: LruHashMap<u32, u8, 1024> = LruHashMap::new();
+
+/// Whether the process is watched.
+#[inline(always)]
+pub(crate) fn has_process(tgid: u32) -> bool {
+    WATCHED.get_ptr(tgid).is_some()
+}
+
+/// Watches a process.
+#[inline(always)]
+pub(crate) fn add_process(tgid: u32) -> Result<(), DropReason> {
+    WATCHED
+        .insert(tgid, 1, BPF_ANY.into())
+        .map_err(|_| DropReason::MapFull)
+}
+
+/// Ends the watch of a process; returns `false` if it was not watched.
+#[inline(always)]
+pub(crate) fn remove_process(tgid: u32) -> bool {
+    WATCHED.remove(tgid).is_ok()
+}
+
+/// Whether the TCP port is watched.
+#[inline(always)]
+pub(crate) fn has_port(port: u16) -> bool {
+    PORTS
+        .get(port as u32 >> 6)
+        .is_some_and(|bits| bits >> (port & 63) & 1 == 1)
+}
+
+/// Notes that a watched listener has the TCP port.
+#[inline(always)]
+pub(crate) fn note_served_port(port: u16) {
+    // Without room, HTTP/2 connections that were open before the watch are not joined.
+    let _ = SERVED.insert(port as u32, 1, BPF_ANY.into());
+}
+
+/// Whether a watched listener has the TCP port, or had it.
+#[inline(always)]
+pub(crate) fn serves_port(port: u16) -> bool {
+    SERVED.get_ptr(port as u32).is_some()
+}
+
+/// Watches the connections of an AF_UNIX listener's address.
+#[inline(always)]
+pub(crate) fn add_address(address: u64) -> Result<(), DropReason> {
+    LISTENERS
+        .insert(address, 1, BPF_ANY.into())
+        .map_err(|_| DropReason::MapFull)
+}
+
+/// Ends the watch of an AF_UNIX address, which now belongs to another listener.
+#[inline(always)]
+pub(crate) fn remove_address(address: u64) {
+    // Mostly it was not watched before.
+    let _ = LISTENERS.remove(address);
+}
+
+/// Whether the AF_UNIX address is a watched listener's.
+#[inline(always)]
+pub(crate) fn has_address(address: u64) -> bool {
+    LISTENERS.get_ptr(address).is_some()
+}
