@@ -19,10 +19,9 @@ pub mod phase {
     pub const WRITING: u8 = 2;
 }
 
-/// State of one watched socket, kept in its SK_STORAGE.
+/// State of one watched socket.
 ///
-/// `arrivals` and the two `unix_` counters of the producer are written by the readable hook alone, all else by the
-/// read, write and close hooks.
+/// Each group says which hooks write it: several run at once on one socket.
 #[repr(C)]
 #[derive(Debug, Clone, Copy)]
 pub struct Conn {
@@ -30,72 +29,118 @@ pub struct Conn {
     pub record: Record,
     /// Its payload, and behind it the room that a copy to its last byte could take.
     pub payload: [u8; PAYLOAD_CAP + COPY_CAP],
-    /// When the receive queue's bytes came.
-    pub arrivals: ArrivalLog,
-    /// Where the requests' direction stands: in the frames of HTTP/2; of messages, how much is to be carried.
-    pub request_walk: FrameCursor,
-    /// HTTP/2: where the answers' direction stands.
-    pub answer_walk: FrameCursor,
-    /// Start of the send under way; 0: not seen.
-    pub send_start_ns: u64,
-    /// When the latest record went up.
-    pub emitted_ns: u64,
-    /// AF_UNIX: buffers that came; the producer's.
-    pub unix_produced: u32,
-    /// AF_UNIX: buffers that were surely taken when the latest came; the producer's.
-    pub unix_floor: u32,
-    /// Position up to which the reader has taken the bytes: TCP sequence number, or buffers for AF_UNIX. The first value
-    /// on TCP is the producer's, every later one the read hook's.
-    pub consumed: u32,
-    /// Bytes of the latest read, of messages.
-    pub last_read_bytes: u32,
-    /// Answer bytes that may still be carried up.
-    pub answer_budget: u16,
-    /// One of [`phase`].
-    pub phase: u8,
-    /// 1 once every byte yet to come has its arrival noted.
-    pub tracked: u8,
-    /// 1 while a write has not gone up.
-    pub pending: u8,
-    /// 1 once the server can write no more.
-    pub closed: u8,
-    /// 1 once `consumed` holds.
-    pub positioned: u8,
-    /// 1 in an answer of which a chunk was seen.
-    pub chunked: u8,
-    /// HTTP/2: 1 once it was joined in the middle, until the answers were met at the beginning of a frame.
-    pub joined: u8,
-    /// 1 once the server agreed to speak something else, until its next write or the next read tells whether that is HTTP/2.
-    pub switching: u8,
-    /// 1 once a transfer was left out, until the next record is numbered so that it shows.
-    pub missed: u8,
-    /// 1 once the server could write no more while a hook filled the record in, which then tells of it.
-    pub ended: u8,
-    /// 1 while a hook fills the record in: [`crate::abi::DropReason::Contended`].
-    pub busy: u32,
-    /// Who was last told of an arrival, a read, a write and, of a worker, of its reply that was taken:
-    /// [`crate::duplicate::Turn`].
-    pub told: Told,
-    reserved: u32,
-    /// Where the walk of the latest transfer stands.
-    pub cursor: CopyCursor,
-    /// Where a program puts numbers down to take them up again.
+    /// What is in the receive queue.
+    pub queue: Queue,
+    /// How far the current segment is.
+    pub progress: Progress,
+    /// Which bytes of each direction are copied.
+    pub cursors: Cursors,
+    /// What only HTTP/2 connections have.
+    pub h2: H2,
+    /// Which hook fills the record.
+    pub lock: HookLock,
+    /// Which events the primary copies of the programs handled.
+    pub handled: LastHandled,
+    /// Room for numbers that a program hides from the verifier.
     pub scratch: [u64; 4],
 }
 
-const _: () = assert!(size_of::<Conn>() == 176 + 3072 + 136 + 32 + 72 + 32 + 48);
+const _: () = assert!(size_of::<Conn>() == 176 + 3072 + 152 + 32 + 80 + 8 + 8 + 16 + 32);
 
-/// Marks of the events on a socket, by their kind.
+/// What is in the receive queue, and when it arrived.
+///
+/// The readable hook writes `arrivals`, `unix_produced` and `unix_floor`, and initial values of the others; the read hook
+/// writes the later values of `consumed`, `positioned` and `tracked`.
 #[repr(C)]
 #[derive(Debug, Clone, Copy)]
-pub struct Told {
+pub struct Queue {
+    /// When the bytes arrived.
+    pub arrivals: ArrivalLog,
+    /// AF_UNIX: buffers that arrived.
+    pub unix_produced: u32,
+    /// AF_UNIX: buffers that were surely read when the latest one arrived.
+    pub unix_floor: u32,
+    /// Position up to which the bytes were read: a TCP sequence number, or buffers for AF_UNIX.
+    pub consumed: u32,
+    /// 1 once `consumed` is valid.
+    pub positioned: u8,
+    /// 1 once every byte yet to be read has its arrival noted.
+    pub tracked: u8,
+    reserved: [u8; 2],
+}
+
+/// How far the current segment is. The read and write hooks write it.
+#[repr(C)]
+#[derive(Debug, Clone, Copy)]
+pub struct Progress {
+    /// Start of the running send; 0: unknown.
+    pub send_start_ns: u64,
+    /// When the latest record was emitted.
+    pub emitted_ns: u64,
+    /// Messages: bytes of the latest read.
+    pub last_read_bytes: u32,
+    /// Answer bytes that may still be copied.
+    pub answer_budget: u16,
+    /// One of [`phase`].
+    pub phase: u8,
+    /// 1 while a write was not emitted.
+    pub pending: u8,
+    /// 1 in an answer of which a chunk was seen.
+    pub chunked: u8,
+    reserved: [u8; 7],
+}
+
+/// Which bytes of each direction are copied. The read and write hooks write it.
+///
+/// It is in the map value, not on a program's stack, because the verifier follows every value on the stack separately.
+#[repr(C)]
+#[derive(Debug, Clone, Copy)]
+pub struct Cursors {
+    /// Requests: the position in HTTP/2 frames; for messages, how many bytes are still copied.
+    pub requests: FrameCursor,
+    /// HTTP/2: the position in the frames of the answers.
+    pub answers: FrameCursor,
+    /// The position in the user's buffers of the current transfer.
+    pub copy: CopyCursor,
+}
+
+/// How the connection came to speak HTTP/2. The read and write hooks write it.
+#[repr(C)]
+#[derive(Debug, Clone, Copy)]
+pub struct H2 {
+    /// 1 if the connection was joined midway, until a write begins with a frame.
+    pub joined: u8,
+    /// 1 after a 101, until the server's next write or the next read says whether HTTP/2 follows.
+    pub switching: u8,
+    reserved: [u8; 6],
+}
+
+/// Lets one hook at a time fill the record; HTTP/2 connections do without, because each direction has its own record.
+#[repr(C)]
+#[derive(Debug, Clone, Copy)]
+pub struct HookLock {
+    /// 1 while a hook fills the record.
+    pub busy: u32,
+    /// 1 once a transfer was dropped ([`crate::abi::DropReason::Contended`]), until the next record's number shows a gap.
+    pub missed: u8,
+    /// 1 once the server could write no more. The hook that fills the record then emits the end.
+    pub ended: u8,
+    /// 1 once the end was emitted.
+    pub closed: u8,
+    reserved: u8,
+}
+
+/// Marks of the events on a socket, by their kind: [`crate::duplicate::Turn`].
+#[repr(C)]
+#[derive(Debug, Clone, Copy)]
+pub struct LastHandled {
     /// Bytes became readable.
     pub arrival: u32,
     /// A read returned.
     pub read: u32,
     /// A write returned.
     pub write: u32,
-    /// The other end read what this worker wrote.
+    /// The other end read a reply of this worker.
     pub taken: u32,
 }
 
@@ -146,35 +191,48 @@ impl Conn {
         Self {
             record: Record::NONE,
             payload: [0; PAYLOAD_CAP + COPY_CAP],
-            arrivals: ArrivalLog::new(),
-            request_walk: FrameCursor::START,
-            answer_walk: FrameCursor::START,
-            send_start_ns: 0,
-            emitted_ns: 0,
-            unix_produced: 0,
-            unix_floor: 0,
-            consumed: 0,
-            answer_budget: 0,
-            phase: phase::IDLE,
-            tracked: 0,
-            pending: 0,
-            closed: 0,
-            positioned: 0,
-            chunked: 0,
-            last_read_bytes: 0,
-            joined: 0,
-            switching: 0,
-            missed: 0,
-            ended: 0,
-            busy: 0,
-            told: Told {
+            queue: Queue {
+                arrivals: ArrivalLog::new(),
+                unix_produced: 0,
+                unix_floor: 0,
+                consumed: 0,
+                positioned: 0,
+                tracked: 0,
+                reserved: [0; 2],
+            },
+            progress: Progress {
+                send_start_ns: 0,
+                emitted_ns: 0,
+                last_read_bytes: 0,
+                answer_budget: 0,
+                phase: phase::IDLE,
+                pending: 0,
+                chunked: 0,
+                reserved: [0; 7],
+            },
+            cursors: Cursors {
+                requests: FrameCursor::START,
+                answers: FrameCursor::START,
+                copy: CopyCursor::NONE,
+            },
+            h2: H2 {
+                joined: 0,
+                switching: 0,
+                reserved: [0; 6],
+            },
+            lock: HookLock {
+                busy: 0,
+                missed: 0,
+                ended: 0,
+                closed: 0,
+                reserved: 0,
+            },
+            handled: LastHandled {
                 arrival: 0,
                 read: 0,
                 write: 0,
                 taken: 0,
             },
-            reserved: 0,
-            cursor: CopyCursor::NONE,
             scratch: [0; 4],
         }
     }
@@ -184,7 +242,7 @@ impl Conn {
     pub fn set_mode(&mut self, spoken: u8) {
         self.record.mode = spoken;
         if spoken == mode::STREAMS {
-            self.request_walk = FrameCursor::BEFORE_PREFACE;
+            self.cursors.requests = FrameCursor::BEFORE_PREFACE;
         }
     }
 
@@ -193,13 +251,13 @@ impl Conn {
     #[inline(always)]
     pub fn join(&mut self) {
         self.record.mode = mode::STREAMS;
-        self.joined = 1;
+        self.h2.joined = 1;
     }
 
     /// Takes the connection to speak HTTP/2 from here on: before the client's preface.
     #[inline(always)]
     pub fn switch(&mut self) {
-        self.switching = 0;
+        self.h2.switching = 0;
         self.set_mode(mode::STREAMS);
     }
 
@@ -213,9 +271,9 @@ impl Conn {
     #[inline(always)]
     pub fn walk(&mut self, answers: bool) -> &mut FrameCursor {
         if answers {
-            &mut self.answer_walk
+            &mut self.cursors.answers
         } else {
-            &mut self.request_walk
+            &mut self.cursors.requests
         }
     }
 

@@ -63,7 +63,7 @@ pub(crate) fn copy_transfer<B: Backend>(
         Some(user) => (0, user.start, 0, user.vectors),
         None => (0, 0, 0, 0),
     };
-    conn.cursor = CopyCursor {
+    conn.cursors.copy = CopyCursor {
         start,
         next,
         now_ns,
@@ -79,7 +79,7 @@ pub(crate) fn copy_transfer<B: Backend>(
     unsafe { bounded_loop::<B>(STEPS, FEW_STEPS, step, (&raw mut state).cast()) };
     // SAFETY: the map value that `conn` was.
     let conn = unsafe { &mut *state };
-    let lost = conn.cursor.left;
+    let lost = conn.cursors.copy.left;
     if lost > 0 {
         conn.on_walked(answers != 0, lost, false);
     }
@@ -92,25 +92,25 @@ pub(crate) fn copy_transfer<B: Backend>(
 unsafe extern "C" fn step(_round: u32, state: *mut c_void) -> i64 {
     // SAFETY: `bounded_loop` passes what `copy_transfer` gave it, and that points to a map value.
     let conn = unsafe { &mut **state.cast::<*mut Conn>() };
-    if conn.cursor.left == 0 {
+    if conn.cursors.copy.left == 0 {
         return STOP;
     }
-    if conn.cursor.here == 0 {
-        return next_vector(&mut conn.cursor);
+    if conn.cursors.copy.here == 0 {
+        return next_vector(&mut conn.cursors.copy);
     }
-    let answers = conn.cursor.answers != 0;
+    let answers = conn.cursors.copy.answers != 0;
     let frames = *conn.walk(answers);
     let kept = frames.keeps();
     if kept == 0 {
-        let mut skipped = smaller(frames.skips(), conn.cursor.here);
-        if conn.cursor.end > 0 {
-            if conn.cursor.left <= conn.cursor.end {
+        let mut skipped = smaller(frames.skips(), conn.cursors.copy.here);
+        if conn.cursors.copy.end > 0 {
+            if conn.cursors.copy.left <= conn.cursors.copy.end {
                 emit_full(conn);
-                conn.request_walk = FrameCursor::carrying(conn.cursor.left);
-                conn.cursor.end = 0;
+                conn.cursors.requests = FrameCursor::carrying(conn.cursors.copy.left);
+                conn.cursors.copy.end = 0;
                 return GO_ON;
             }
-            skipped = smaller(skipped, conn.cursor.left - conn.cursor.end);
+            skipped = smaller(skipped, conn.cursors.copy.left - conn.cursors.copy.end);
         }
         conn.walk(answers).on_payload(skipped);
         advance(conn, skipped, false);
@@ -118,23 +118,23 @@ unsafe extern "C" fn step(_round: u32, state: *mut c_void) -> i64 {
     }
     let room = conn.room(answers);
     // A header within one buffer is copied whole, any other one byte by byte: the verifier follows both ways.
-    let whole = frames.is_before_head() && conn.cursor.here >= HEAD_LEN && room >= HEAD_LEN;
+    let whole = frames.is_before_head() && conn.cursors.copy.here >= HEAD_LEN && room >= HEAD_LEN;
     let copied = if whole {
         HEAD_LEN
     } else if frames.is_in_head() {
         1
     } else {
-        smaller(smaller(kept, conn.cursor.here), STEP_CAP)
+        smaller(smaller(kept, conn.cursors.copy.here), STEP_CAP)
     };
     if room < copied {
         emit_full(conn);
         return GO_ON;
     }
     let at = conn.record.request_len + conn.record.answer_len;
-    if copy_flat(conn, at, conn.cursor.start, copied as u64).is_none() {
+    if copy_flat(conn, at, conn.cursors.copy.start, copied as u64).is_none() {
         return STOP;
     }
-    let from = conn.cursor.start;
+    let from = conn.cursors.copy.start;
     let frames = conn.walk(answers);
     let data_kept = if answers {
         ANSWER_DATA_KEPT
@@ -181,20 +181,20 @@ fn next_vector(cursor: &mut CopyCursor) -> i64 {
 /// Moves the cursor behind `bytes` bytes, which were copied or skipped.
 #[inline(always)]
 fn advance(conn: &mut Conn, bytes: u32, copied: bool) {
-    conn.cursor.start += bytes as u64;
-    conn.cursor.here = conn.cursor.here.saturating_sub(bytes);
-    conn.cursor.left = conn.cursor.left.saturating_sub(bytes);
-    conn.on_walked(conn.cursor.answers != 0, bytes, copied);
+    conn.cursors.copy.start += bytes as u64;
+    conn.cursors.copy.here = conn.cursors.copy.here.saturating_sub(bytes);
+    conn.cursors.copy.left = conn.cursors.copy.left.saturating_sub(bytes);
+    conn.on_walked(conn.cursors.copy.answers != 0, bytes, copied);
 }
 
 /// Emits the full record, and begins one that continues the same transfer.
 #[inline(always)]
 fn emit_full(conn: &mut Conn) {
-    if conn.cursor.answers == 0 {
-        records::emit(conn, kind::READ, conn.cursor.now_ns);
+    if conn.cursors.copy.answers == 0 {
+        records::emit(conn, kind::READ, conn.cursors.copy.now_ns);
         conn.on_split();
     } else {
-        records::emit(conn, kind::PROGRESS, conn.cursor.now_ns);
+        records::emit(conn, kind::PROGRESS, conn.cursors.copy.now_ns);
     }
 }
 

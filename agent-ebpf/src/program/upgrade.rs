@@ -72,7 +72,7 @@ pub(crate) fn switches<B: Backend>(conn: &mut Conn, bytes: u32) -> bool {
         return false;
     }
     if search.searched == bytes {
-        conn.switching = 1;
+        conn.h2.switching = 1;
         return false;
     }
     if search.searched + FRAME_HEAD_LEN as u32 > copied {
@@ -87,7 +87,7 @@ pub(crate) fn switches<B: Backend>(conn: &mut Conn, bytes: u32) -> bool {
     }
     let head = FrameHead::new(first, byte(conn, start + PEEK as u32));
     if head.is_first_settings() {
-        conn.answer_walk = FrameCursor::behind(search.searched);
+        conn.cursors.answers = FrameCursor::behind(search.searched);
         return true;
     }
     false

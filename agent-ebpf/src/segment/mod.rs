@@ -70,9 +70,9 @@ impl Conn {
     /// What a read of `bytes` brings about before it is taken in.
     #[inline(always)]
     pub fn plan_recv(&self, bytes: u32, request_like: bool) -> RecvPlan {
-        let reading = self.phase == phase::READING;
+        let reading = self.progress.phase == phase::READING;
         let goes_on = reading && self.is_next_piece(bytes);
-        let cut = if self.pending != 0 {
+        let cut = if self.progress.pending != 0 {
             Some(kind::PROGRESS)
         } else if reading && (request_like || goes_on) {
             Some(kind::READ)
@@ -97,20 +97,20 @@ impl Conn {
                 bytes <= FRAME_READ_CAP && (behind_a_hole || at + bytes > REQUEST_HEAD_CAP as u32)
             }
             mode::STREAMS => true,
-            _ => bytes <= SMALL_READ || self.is_shorter(bytes) || self.request_walk.keeps() > 0,
+            _ => bytes <= SMALL_READ || self.is_shorter(bytes) || self.cursors.requests.keeps() > 0,
         }
     }
 
     /// Whether a read took less than the one before: it emptied the queue, and so may be the last of its request.
     #[inline(always)]
     fn is_shorter(&self, bytes: u32) -> bool {
-        self.record.mode == mode::MESSAGES && bytes < self.last_read_bytes
+        self.record.mode == mode::MESSAGES && bytes < self.progress.last_read_bytes
     }
 
     /// Whether what is pending must go up before a write whose bytes it would hide.
     #[inline(always)]
     pub fn send_cuts(&self, looks: Looks) -> bool {
-        self.pending != 0 && (looks.answer_like || looks.chunk_like)
+        self.progress.pending != 0 && (looks.answer_like || looks.chunk_like)
     }
 
     /// Takes in a read of `bytes` that returned at `now_ns`, and says which of its bytes to keep.
@@ -127,7 +127,7 @@ impl Conn {
     ) -> Capture {
         self.record.total_bytes += u64::from(bytes);
         if self.record.mode == mode::MESSAGES {
-            let kept = self.request_walk.keeps();
+            let kept = self.cursors.requests.keeps();
             let kept = if plan.fresh {
                 CARRIED_CAP
             } else if plan.shorter && kept < REQUEST_HEAD_CAP as u32 {
@@ -135,8 +135,8 @@ impl Conn {
             } else {
                 kept
             };
-            self.request_walk = FrameCursor::carrying(kept);
-            self.last_read_bytes = bytes;
+            self.cursors.requests = FrameCursor::carrying(kept);
+            self.progress.last_read_bytes = bytes;
         }
         if plan.begins {
             self.record.flags &= flag::UNIX;
@@ -158,7 +158,7 @@ impl Conn {
             self.record.written_bytes = 0;
             self.record.writes = 0;
             self.record.tail = 0;
-            self.phase = phase::READING;
+            self.progress.phase = phase::READING;
         } else {
             self.record.flags &= !flag::ONE_ARRIVAL;
         }
@@ -169,7 +169,7 @@ impl Conn {
         self.record.read_bytes += u64::from(bytes);
         let at = self.record.request_len;
         let passed_over = self.record.mode == mode::FRAMES && bytes > FRAME_READ_CAP;
-        let wanted = self.record.mode == mode::FRAMES || self.request_walk.keeps() > 0;
+        let wanted = self.record.mode == mode::FRAMES || self.cursors.requests.keeps() > 0;
         let room = if self.record.flags & flag::REQUEST_CUT == 0 && !passed_over && wanted {
             (REQUEST_HEAD_CAP as u16).saturating_sub(at)
         } else {
@@ -186,7 +186,7 @@ impl Conn {
     pub fn is_walked(&self, bytes: u32) -> bool {
         match self.record.mode {
             mode::STREAMS => true,
-            mode::MESSAGES => bytes > REQUEST_HEAD_CAP as u32 && self.request_walk.keeps() > 0,
+            mode::MESSAGES => bytes > REQUEST_HEAD_CAP as u32 && self.cursors.requests.keeps() > 0,
             _ => false,
         }
     }
@@ -202,7 +202,7 @@ impl Conn {
     #[inline(always)]
     pub fn on_steps(&mut self, first: u32) {
         if self.record.flags & (flag::ARRIVAL_KNOWN | flag::ONE_ARRIVAL) == flag::ARRIVAL_KNOWN {
-            self.record.steps = self.arrivals.steps(first, self.record.arrival_ns);
+            self.record.steps = self.queue.arrivals.steps(first, self.record.arrival_ns);
             self.record.flags |= flag::STEPS;
         }
     }
@@ -210,8 +210,8 @@ impl Conn {
     /// Notes that a write begins, at what `start_ns` says: unless nothing was read before it, or its start is known.
     #[inline(always)]
     pub fn on_send_start(&mut self, start_ns: impl FnOnce() -> u64) {
-        if self.phase != phase::IDLE && self.send_start_ns == 0 {
-            self.send_start_ns = start_ns();
+        if self.progress.phase != phase::IDLE && self.progress.send_start_ns == 0 {
+            self.progress.send_start_ns = start_ns();
         }
     }
 
@@ -220,19 +220,19 @@ impl Conn {
     /// `None`: nothing was read before it, so it answers nothing that was seen.
     #[inline(always)]
     pub fn on_send(&mut self, now_ns: u64, bytes: u32, looks: Looks) -> Option<SendPlan> {
-        let start_ns = self.send_start_ns;
-        self.send_start_ns = 0;
+        let start_ns = self.progress.send_start_ns;
+        self.progress.send_start_ns = 0;
         self.record.total_bytes += u64::from(bytes);
-        match self.phase {
+        match self.progress.phase {
             phase::READING => {
-                self.phase = phase::WRITING;
-                self.chunked = 0;
+                self.progress.phase = phase::WRITING;
+                self.progress.chunked = 0;
                 self.record.writes = 1;
                 self.note_first_write(start_ns, now_ns);
                 self.record.last_write_ns = now_ns;
                 self.record.written_bytes = u64::from(bytes);
-                self.answer_budget = ANSWER_HEAD_CAP as u16;
-                let len = smaller(bytes, self.answer_budget);
+                self.progress.answer_budget = ANSWER_HEAD_CAP as u16;
+                let len = smaller(bytes, self.progress.answer_budget);
                 Some(SendPlan {
                     emit: Some(kind::EXCHANGE),
                     capture: Capture {
@@ -246,24 +246,24 @@ impl Conn {
                 self.record.written_bytes += u64::from(bytes);
                 self.record.writes = self.record.writes.wrapping_add(1);
                 if looks.answer_like {
-                    self.chunked = 0;
+                    self.progress.chunked = 0;
                 } else if looks.chunk_like {
-                    self.chunked = 1;
+                    self.progress.chunked = 1;
                 }
-                if self.chunked != 0 {
-                    self.answer_budget = if bytes <= SMALL_CHUNK {
+                if self.progress.chunked != 0 {
+                    self.progress.answer_budget = if bytes <= SMALL_CHUNK {
                         ANSWER_HEAD_CAP as u16
                     } else {
                         CHUNK_HEAD
                     };
                     self.note_first_write(start_ns, now_ns);
                 } else if looks.answer_like || self.record.mode == mode::FRAMES {
-                    self.answer_budget = ANSWER_HEAD_CAP as u16;
+                    self.progress.answer_budget = ANSWER_HEAD_CAP as u16;
                     self.note_first_write(start_ns, now_ns);
                 }
-                let len = smaller(bytes, self.answer_budget);
-                let apart = now_ns.saturating_sub(self.emitted_ns) >= COALESCE_NS;
-                let emit = if len > 0 || apart || self.chunked != 0 {
+                let len = smaller(bytes, self.progress.answer_budget);
+                let apart = now_ns.saturating_sub(self.progress.emitted_ns) >= COALESCE_NS;
+                let emit = if len > 0 || apart || self.progress.chunked != 0 {
                     Some(kind::PROGRESS)
                 } else {
                     None
@@ -287,10 +287,10 @@ impl Conn {
             self.record.peer_port = conn.record.peer_port;
             self.record.flags = conn.record.flags & flag::UNIX | flag::ANSWERS;
             self.record.mode = mode::STREAMS;
-            self.answer_walk = conn.answer_walk;
+            self.cursors.answers = conn.cursors.answers;
         }
-        let start_ns = conn.send_start_ns;
-        conn.send_start_ns = 0;
+        let start_ns = conn.progress.send_start_ns;
+        conn.progress.send_start_ns = 0;
         self.record.tgid = conn.record.tgid;
         self.record.total_bytes += u64::from(bytes);
         self.note_first_write(start_ns, now_ns);
@@ -300,13 +300,13 @@ impl Conn {
     /// Notes that a read of a shared connection went up: it waits for no write.
     #[inline(always)]
     pub fn on_stream_read(&mut self) {
-        self.phase = phase::WRITING;
+        self.progress.phase = phase::WRITING;
     }
 
     /// Passes over a write of `bytes` on a connection that was joined in the middle: no frame begins with it.
     #[inline(always)]
     pub fn pass_over_send(&mut self, bytes: u32) {
-        self.send_start_ns = 0;
+        self.progress.send_start_ns = 0;
         self.record.total_bytes += u64::from(bytes);
     }
 
@@ -315,7 +315,7 @@ impl Conn {
     #[inline(always)]
     pub fn take_back_write(&mut self, bytes: u32) {
         if self.record.flags & flag::WRITE_AT_RETURN == 0 {
-            self.send_start_ns = self.record.first_write_ns;
+            self.progress.send_start_ns = self.record.first_write_ns;
         }
         self.record.total_bytes -= u64::from(bytes);
         self.record.first_write_ns = 0;
@@ -354,7 +354,7 @@ impl Conn {
     pub fn captured_request(&mut self, planned: Capture, len: u16) {
         self.record.request_len += len;
         if self.record.mode == mode::MESSAGES {
-            self.request_walk.on_payload(u32::from(len));
+            self.cursors.requests.on_payload(u32::from(len));
         }
         if len < planned.len {
             self.record.flags |= flag::REQUEST_CUT;
@@ -365,18 +365,18 @@ impl Conn {
     #[inline(always)]
     pub fn captured_answer(&mut self, planned: Capture, len: u16) {
         self.record.answer_len = len;
-        self.answer_budget = self.answer_budget.saturating_sub(len);
+        self.progress.answer_budget = self.progress.answer_budget.saturating_sub(len);
         if len < planned.len {
-            self.answer_budget = 0;
+            self.progress.answer_budget = 0;
         }
     }
 
     /// Records still to go up when the server can write no more: what was pending first, then the close itself.
     #[inline(always)]
     pub fn close_cuts(&self) -> Option<u8> {
-        if self.pending != 0 {
+        if self.progress.pending != 0 {
             Some(kind::PROGRESS)
-        } else if self.phase == phase::READING {
+        } else if self.progress.phase == phase::READING {
             Some(kind::READ)
         } else {
             None
@@ -386,11 +386,14 @@ impl Conn {
     /// Makes `record` ready to go up as `record_kind` at `now_ns`, and says how many payload bytes go with it.
     #[inline(always)]
     pub fn seal(&mut self, record_kind: u8, now_ns: u64) -> u16 {
-        self.record.seq = self.record.seq.wrapping_add(1 + u32::from(self.missed));
-        self.missed = 0;
+        self.record.seq = self
+            .record
+            .seq
+            .wrapping_add(1 + u32::from(self.lock.missed));
+        self.lock.missed = 0;
         self.record.kind = record_kind;
-        self.emitted_ns = now_ns;
-        self.pending = 0;
+        self.progress.emitted_ns = now_ns;
+        self.progress.pending = 0;
         if record_kind == kind::CLOSE {
             self.record.last_write_ns = now_ns;
         }

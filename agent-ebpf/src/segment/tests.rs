@@ -42,20 +42,20 @@ impl Player {
         let mut left = bytes;
         let mut end = READ_END_CAP;
         while left > 0 {
-            if self.conn.request_walk.keeps() == 0 && left <= end {
+            if self.conn.cursors.requests.keeps() == 0 && left <= end {
                 self.emit(kind::READ, now_ns);
                 self.conn.on_split();
-                self.conn.request_walk = FrameCursor::carrying(left);
+                self.conn.cursors.requests = FrameCursor::carrying(left);
                 end = 0;
             }
-            let kept = self.conn.request_walk.keeps().min(left).min(512);
+            let kept = self.conn.cursors.requests.keeps().min(left).min(512);
             if kept > self.conn.room(false) {
                 self.emit(kind::READ, now_ns);
                 self.conn.on_split();
                 continue;
             }
             let taken = if kept > 0 { kept } else { left - end };
-            self.conn.request_walk.on_payload(taken);
+            self.conn.cursors.requests.on_payload(taken);
             self.conn.on_walked(false, taken, kept > 0);
             left -= taken;
         }
@@ -73,14 +73,14 @@ impl Player {
         if self.conn.send_cuts(looks) {
             self.emit(kind::PROGRESS, now_ns);
         }
-        self.conn.send_start_ns = start_ns;
+        self.conn.progress.send_start_ns = start_ns;
         let Some(plan) = self.conn.on_send(now_ns, bytes, looks) else {
             return;
         };
         self.conn.captured_answer(plan.capture, plan.capture.len);
         match plan.emit {
             Some(record_kind) => self.emit(record_kind, now_ns),
-            None => self.conn.pending = 1,
+            None => self.conn.progress.pending = 1,
         }
     }
 }
@@ -238,7 +238,7 @@ fn writes_in_chunks_each_go_up_with_their_beginning() {
     player.recv(100, 100, Arrival::At(90), true);
     player.send(110, 111, 3_000, true);
     player.send(112, 113, 3_000, false);
-    assert_eq!(player.conn.pending, 1);
+    assert_eq!(player.conn.progress.pending, 1);
 }
 
 #[test]
@@ -310,7 +310,7 @@ fn long_answers_are_coalesced_and_their_end_is_never_lost() {
         player.send(step * 1_000, step * 1_000 + 10, 16_384, step == 1);
     }
     assert!(player.up.len() < 5, "{} records", player.up.len());
-    assert_eq!(player.conn.pending, 1);
+    assert_eq!(player.conn.progress.pending, 1);
     player.recv(9_000_000, 100, Arrival::At(8_000_000), true);
     let last = player.up.last().unwrap();
     assert_eq!(last.kind, kind::PROGRESS);
@@ -334,7 +334,7 @@ fn a_second_answer_in_one_run_of_writes_brings_its_head_and_start() {
     player.recv(10, 100, Arrival::At(1), true);
     player.send(20, 21, 2_000, true);
     player.send(22, 23, 2_000, false);
-    assert_eq!(player.conn.pending, 1);
+    assert_eq!(player.conn.progress.pending, 1);
     player.send(24, 25, 90, true);
     let [.., rest, second] = &player.up[..] else {
         panic!("{:?}", player.up)
@@ -402,7 +402,7 @@ fn each_transfer_of_shared_connections_goes_up_by_itself() {
         player.conn.on_stream_read();
     };
     let mut write = |player: &mut Player, start_ns, now_ns, bytes| {
-        player.conn.send_start_ns = start_ns;
+        player.conn.progress.send_start_ns = start_ns;
         answers.on_stream_send(&mut player.conn, now_ns, bytes);
         answers.on_walked(true, bytes, true);
         answers.seal(kind::PROGRESS, now_ns);
@@ -465,10 +465,10 @@ fn a_write_taken_back_leaves_the_reads_and_is_the_answers() {
     let mut player = Player::new();
     player.conn.record.cookie = 7;
     player.recv(10, 100, Arrival::At(1), true);
-    player.conn.send_start_ns = 18;
+    player.conn.progress.send_start_ns = 18;
     let first = player.conn.on_send(20, 80, Looks::default()).unwrap();
     player.conn.captured_answer(first.capture, 80);
-    player.conn.answer_walk = FrameCursor::behind(60);
+    player.conn.cursors.answers = FrameCursor::behind(60);
     player.conn.take_back_write(80);
     player.emit(kind::READ, 20);
     player.conn.switch();
@@ -501,7 +501,7 @@ fn a_joined_connection_passes_over_writes_that_begin_no_frame() {
     player.conn.join();
     player.recv(10, 100, Arrival::Unseen, false);
     assert!(player.conn.walk(false).is_before_head());
-    player.conn.send_start_ns = 15;
+    player.conn.progress.send_start_ns = 15;
     player.conn.pass_over_send(1_000);
     assert_eq!(player.conn.record.total_bytes, 1_100);
     let mut answers = Conn::new();

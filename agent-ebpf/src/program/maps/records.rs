@@ -34,7 +34,7 @@ static RECORDS: RingBuf<Record, { 4 << 20 }> = RingBuf::new();
 /// target: two hooks that check within the same nanoseconds both continue.
 #[inline(never)]
 pub(crate) fn acquire(conn: &mut Conn) -> bool {
-    let busy: *mut u32 = &raw mut conn.busy;
+    let busy: *mut u32 = &raw mut conn.lock.busy;
     let mut checks = 0;
     while checks < CONTENDED_CHECKS {
         // SAFETY: a map value, and aligned; the compiler must read it each time.
@@ -45,17 +45,17 @@ pub(crate) fn acquire(conn: &mut Conn) -> bool {
         }
         checks += 1;
     }
-    conn.missed = 1;
+    conn.lock.missed = 1;
     false
 }
 
 /// Releases what [`acquire`] acquired, and emits the end of the connection if it came meanwhile.
 #[inline(always)]
 pub(crate) fn release(conn: &mut Conn) {
-    let busy: *mut u32 = &raw mut conn.busy;
+    let busy: *mut u32 = &raw mut conn.lock.busy;
     // SAFETY: as in `acquire`.
     unsafe { busy.write_volatile(0) };
-    if conn.ended != 0 {
+    if conn.lock.ended != 0 {
         close(conn, now_ns());
     }
 }
@@ -96,14 +96,14 @@ pub(crate) fn emit(conn: &mut Conn, record_kind: u8, now_ns: u64) {
 /// that holds the connection, which this one may have interrupted.
 #[inline(never)]
 pub(crate) fn close(conn: &mut Conn, now_ns: u64) {
-    if conn.closed != 0 || conn.record.cookie == 0 {
+    if conn.lock.closed != 0 || conn.record.cookie == 0 {
         return;
     }
-    conn.ended = 1;
-    if conn.busy != 0 {
+    conn.lock.ended = 1;
+    if conn.lock.busy != 0 {
         return;
     }
-    conn.closed = 1;
+    conn.lock.closed = 1;
     if let Some(cut) = conn.close_cuts() {
         emit(conn, cut, now_ns);
     }

@@ -11,7 +11,7 @@ use inferprobe_ebpf::abi::Record;
 pub(crate) struct Worker {
     /// Cookie of its socket.
     pub(crate) cookie: u64,
-    /// [`inferprobe_ebpf::conn::Told::taken`].
+    /// [`inferprobe_ebpf::conn::LastHandled::taken`].
     pub(crate) taken: u32,
     reserved: u32,
 }

@@ -41,32 +41,34 @@ pub(crate) fn try_sk_data_ready<B: Backend>(turn: Turn, sk: Sock<B>) -> Result<(
         }
         conn = B::conn_or_new(sk)?;
         // SAFETY: a map value, non-null by `conn_or_new`.
-        unsafe { (*conn).tracked = 1 };
+        unsafe { (*conn).queue.tracked = 1 };
     }
     // SAFETY: a map value; only this hook writes the mark.
-    if is_told(turn, unsafe { &mut (*conn).told.arrival }) {
+    if is_told(turn, unsafe { &mut (*conn).handled.arrival }) {
         return Ok(());
     }
     // SAFETY: a map value; only this hook writes `arrivals`, `unix_produced` and `unix_floor`. TCP runs it under the
     // socket lock. AF_UNIX senders that share one socket may run it at once, and then miscount an arrival.
     unsafe {
         if let Some((read, end)) = sk.tcp_positions() {
-            if (*conn).positioned == 0 {
-                (*conn).consumed = read;
-                (*conn).positioned = 1;
+            if (*conn).queue.positioned == 0 {
+                (*conn).queue.consumed = read;
+                (*conn).queue.positioned = 1;
             }
             (*conn)
+                .queue
                 .arrivals
-                .on_readable(end, (*conn).consumed, now_ns());
+                .on_readable(end, (*conn).queue.consumed, now_ns());
         } else {
-            let produced = (*conn).unix_produced.wrapping_add(1);
-            (*conn).unix_produced = produced;
+            let produced = (*conn).queue.unix_produced.wrapping_add(1);
+            (*conn).queue.unix_produced = produced;
             if sk.queued() <= 1 {
-                (*conn).unix_floor = produced.wrapping_sub(1);
+                (*conn).queue.unix_floor = produced.wrapping_sub(1);
             }
             (*conn)
+                .queue
                 .arrivals
-                .on_readable(produced, (*conn).consumed, now_ns());
+                .on_readable(produced, (*conn).queue.consumed, now_ns());
         }
     }
     Ok(())

@@ -76,14 +76,14 @@ pub(crate) fn try_sock_recv_length<B: Backend>(
     }
     // SAFETY: a map value, which stays valid for the program; `acquire` gives it to one hook at a time.
     let conn = unsafe { &mut *conn };
-    if is_told(turn, &mut conn.told.read) && !has_moved(conn, sk) {
+    if is_told(turn, &mut conn.handled.read) && !has_moved(conn, sk) {
         return Ok(());
     }
     let shared = conn.fills_one_record();
     if shared && !records::acquire(conn) {
         return Err(DropReason::Contended);
     }
-    if conn.closed == 0 {
+    if conn.lock.closed == 0 {
         on_read(conn, sk, bytes);
     }
     if shared {
@@ -97,7 +97,7 @@ pub(crate) fn try_sock_recv_length<B: Backend>(
 #[inline(always)]
 fn has_moved<B: Backend>(conn: &Conn, sk: Sock<B>) -> bool {
     match sk.tcp_positions() {
-        Some((position, _)) => position != conn.consumed,
+        Some((position, _)) => position != conn.queue.consumed,
         None => false,
     }
 }
@@ -110,12 +110,12 @@ fn on_read<B: Backend>(conn: &mut Conn, sk: Sock<B>, bytes: u32) {
         .unwrap_or(Bytes::UNKNOWN)
         .forgotten(conn);
     let user = Some(user);
-    let fresh = conn.phase == phase::IDLE && conn.joined == 0;
-    let switching = conn.phase == phase::WRITING && conn.switching != 0;
+    let fresh = conn.progress.phase == phase::IDLE && conn.h2.joined == 0;
+    let switching = conn.progress.phase == phase::WRITING && conn.h2.switching != 0;
     let mut request_like = false;
     if fresh || switching {
         let spoken = mode_of_first_read(user, bytes);
-        conn.switching = 0;
+        conn.h2.switching = 0;
         if fresh {
             conn.set_mode(spoken);
             if spoken == mode::FRAMES && conn.record.flags & flag::UNIX == 0 {
@@ -127,7 +127,7 @@ fn on_read<B: Backend>(conn: &mut Conn, sk: Sock<B>, bytes: u32) {
         } else if spoken == mode::STREAMS {
             conn.switch();
         }
-    } else if conn.phase == phase::READING && conn.record.mode == mode::MESSAGES {
+    } else if conn.progress.phase == phase::READING && conn.record.mode == mode::MESSAGES {
         request_like = is_request_like(user);
     }
     let now_ns = now_ns();
@@ -135,13 +135,13 @@ fn on_read<B: Backend>(conn: &mut Conn, sk: Sock<B>, bytes: u32) {
     if let Some(cut) = plan.cut {
         records::emit(conn, cut, now_ns);
     }
-    if conn.phase == phase::WRITING {
+    if conn.progress.phase == phase::WRITING {
         progress::free(conn);
     }
     let arrival = arrival(conn, sk, bytes, now_ns, plan.begins);
     let capture = conn.on_recv(now_ns, bytes, arrival, plan);
     if plan.begins && conn.record.flags & flag::UNIX == 0 {
-        conn.on_steps(conn.consumed.wrapping_sub(bytes));
+        conn.on_steps(conn.queue.consumed.wrapping_sub(bytes));
     }
     if conn.is_walked(bytes) {
         copy_transfer::<B>(conn, user, bytes, Side::Requests, now_ns);
@@ -179,7 +179,7 @@ fn note_taken<B: Backend>(turn: Turn, sk: Sock<B>, bytes: u32) -> Result<(), Dro
             if conn.is_null() {
                 return Ok(());
             }
-            unsafe { ((*conn).record.cookie, &mut (*conn).told.taken) }
+            unsafe { ((*conn).record.cookie, &mut (*conn).handled.taken) }
         }
         Some(Family::Inet) => {
             let Some(worker) = workers::get(sk.peer_port(), sk.local_port()) else {
@@ -236,34 +236,36 @@ fn arrival<B: Backend>(
     wanted: bool,
 ) -> (Arrival, bool) {
     if let Some((position, end)) = sk.tcp_positions() {
-        let tracked = conn.tracked != 0;
-        conn.consumed = position;
-        conn.positioned = 1;
+        let tracked = conn.queue.tracked != 0;
+        conn.queue.consumed = position;
+        conn.queue.positioned = 1;
         if position == end {
-            conn.tracked = 1;
+            conn.queue.tracked = 1;
         }
         // Bytes that arrived before the watch are in no entry: a later entry must not stand for them.
         return if wanted && tracked {
-            conn.arrivals.of(position.wrapping_sub(bytes), position)
+            conn.queue
+                .arrivals
+                .of(position.wrapping_sub(bytes), position)
         } else {
             (Arrival::Unseen, false)
         };
     }
-    let floor = conn.unix_floor;
-    let mut start = conn.consumed;
+    let floor = conn.queue.unix_floor;
+    let mut start = conn.queue.consumed;
     if (floor.wrapping_sub(start) as i32) > 0 {
         start = floor;
     }
     let left = sk.queued();
-    conn.consumed = conn.unix_produced.wrapping_sub(left);
-    let tracked = conn.tracked != 0;
+    conn.queue.consumed = conn.queue.unix_produced.wrapping_sub(left);
+    let tracked = conn.queue.tracked != 0;
     if left == 0 {
-        conn.tracked = 1;
+        conn.queue.tracked = 1;
     }
     if !wanted {
         return (Arrival::Unseen, false);
     }
-    match conn.arrivals.of(start, conn.consumed) {
+    match conn.queue.arrivals.of(start, conn.queue.consumed) {
         // A reader on another CPU than the sender may take the bytes before the sender has announced them.
         (Arrival::Unseen, _) if tracked && B::REPORTS_EVERY_ARRIVAL => (Arrival::At(now_ns), false),
         arrival => arrival,

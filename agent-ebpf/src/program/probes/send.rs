@@ -69,11 +69,11 @@ pub(crate) fn try_sock_send_length<B: Backend>(
     // SAFETY: as in `recv.rs`.
     let conn = unsafe { &mut *conn };
     if ret <= 0 {
-        conn.send_start_ns = 0;
+        conn.progress.send_start_ns = 0;
         return Ok(());
     }
     // If a send's start was noted and not yet used, the mark is an earlier send's, whose backup copy the kernel skipped.
-    if is_told(turn, &mut conn.told.write) && conn.send_start_ns == 0 {
+    if is_told(turn, &mut conn.handled.write) && conn.progress.send_start_ns == 0 {
         return Ok(());
     }
     let shared = conn.fills_one_record();
@@ -84,8 +84,9 @@ pub(crate) fn try_sock_send_length<B: Backend>(
     let user = of_current::<B>(bytes).unwrap_or(Bytes::UNKNOWN);
     let user = Some(user.forgotten(conn));
     let now_ns = now_ns();
-    let is_http2 =
-        conn.closed == 0 && conn.phase != phase::IDLE && on_write::<B>(conn, user, bytes, now_ns);
+    let is_http2 = conn.lock.closed == 0
+        && conn.progress.phase != phase::IDLE
+        && on_write::<B>(conn, user, bytes, now_ns);
     if shared {
         records::release(conn);
     }
@@ -103,8 +104,8 @@ pub(crate) fn try_sock_send_length<B: Backend>(
 #[inline(always)]
 fn on_write<B: Backend>(conn: &mut Conn, user: Option<Bytes>, bytes: u32, now_ns: u64) -> bool {
     conn.record.tgid = task::current_tgid();
-    if conn.switching != 0 {
-        conn.switching = 0;
+    if conn.h2.switching != 0 {
+        conn.h2.switching = 0;
         if is_first_settings(user) {
             conn.switch();
         }
@@ -112,12 +113,12 @@ fn on_write<B: Backend>(conn: &mut Conn, user: Option<Bytes>, bytes: u32, now_ns
     if conn.record.mode != mode::STREAMS {
         return on_message_write::<B>(conn, user, bytes, now_ns);
     }
-    if conn.joined != 0 {
+    if conn.h2.joined != 0 {
         if !is_server_sign(user) {
             conn.pass_over_send(bytes);
             return false;
         }
-        conn.joined = 0;
+        conn.h2.joined = 0;
     }
     true
 }
@@ -130,7 +131,7 @@ fn on_message_write<B: Backend>(
     bytes: u32,
     now_ns: u64,
 ) -> bool {
-    let looks = if conn.phase == phase::WRITING && conn.record.mode == mode::MESSAGES {
+    let looks = if conn.progress.phase == phase::WRITING && conn.record.mode == mode::MESSAGES {
         looks(user, bytes)
     } else {
         Looks::default()
@@ -174,7 +175,7 @@ fn on_message_write<B: Backend>(
         Some(record_kind) => records::emit(conn, record_kind, now_ns),
         None => {
             if progress::note(conn) {
-                conn.pending = 1;
+                conn.progress.pending = 1;
             } else {
                 records::emit(conn, kind::PROGRESS, now_ns);
             }
