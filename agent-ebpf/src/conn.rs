@@ -104,7 +104,7 @@ pub struct Cursors {
     /// HTTP/2: the position in the frames of the answers.
     pub answers: FrameCursor,
     /// The position in the user's buffers of the current transfer.
-    pub copy: CopyCursor,
+    pub buffer: BufferCursor,
 }
 
 /// How the connection came to speak HTTP/2. The read and write hooks write it.
@@ -133,7 +133,7 @@ pub struct HookLock {
     reserved: u8,
 }
 
-/// Marks of the events on a socket, by their kind: [`crate::duplicate::Turn`].
+/// Marks of the events on a socket, by their kind: [`crate::duplicate::Attached`].
 #[repr(C)]
 #[derive(Debug, Clone, Copy)]
 pub struct LastHandled {
@@ -152,7 +152,7 @@ pub struct LastHandled {
 /// It lies with the connection, not on a program's stack: of what lies there the verifier follows every value apart.
 #[repr(C)]
 #[derive(Debug, Clone, Copy)]
-pub struct CopyCursor {
+pub struct BufferCursor {
     /// Address of the next byte.
     pub start: u64,
     /// Address of the next vector.
@@ -173,7 +173,7 @@ pub struct CopyCursor {
     pub reserved: u32,
 }
 
-impl CopyCursor {
+impl BufferCursor {
     /// Before the first transfer.
     pub const NONE: Self = Self {
         start: 0,
@@ -216,7 +216,7 @@ impl Conn {
             cursors: Cursors {
                 requests: FrameCursor::START,
                 answers: FrameCursor::START,
-                copy: CopyCursor::NONE,
+                buffer: BufferCursor::NONE,
             },
             h2: H2 {
                 joined: 0,

@@ -1,37 +1,39 @@
-//! Two copies of one program on one hook, and which of them takes an event in.
+//! Decides which of two copies of one program handles an event.
 //!
-//! The kernel does not run a program on a CPU on which it is running already (kernel/bpf/trampoline.c,
-//! `__bpf_prog_enter_recur`; kernel/trace/bpf_trace.c, `__bpf_trace_run`). Where a task can lose its CPU within a program,
-//! the event of the next task is passed over. A second copy runs behind the first, and takes in what that was not told of.
+//! The kernel does not run a program on a CPU on which it already runs (kernel/bpf/trampoline.c,
+//! `__bpf_prog_enter_recur`; kernel/trace/bpf_trace.c, `__bpf_trace_run`): a recursion miss. If a task can lose its CPU
+//! within a program, the kernel skips the event of the next task. A backup copy runs after the primary one, and handles what
+//! the kernel skipped for the primary.
+//! Does not depend on: hooks, what an event is.
 
-/// A copy of a program.
+/// A copy of a program, by its place in the order in which the kernel runs them.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Turn {
-    /// The one that the kernel runs first: it takes every event in that it is told of.
-    First,
-    /// The one behind it, where there is one: it takes in what the first was not told of.
-    Second,
+pub enum Attached {
+    /// The copy that the kernel runs first: it handles every event that it gets.
+    Primary,
+    /// The copy behind it, if there is one: it handles what the kernel skipped for the primary.
+    Backup,
 }
 
-impl Turn {
-    /// Whether the event of `thread` was taken in already, of those that `mark` is for; for the copy behind, `mark` keeps
-    /// that it is.
+impl Attached {
+    /// Returns whether the primary copy already handled this event of `thread`. The primary stores `thread` in `mark`; the
+    /// backup compares and clears it.
     ///
-    /// Of threads whose events on one mark run into each other one may be taken in twice: readers of one connection that
-    /// do not wait for each other, to whom nobody could say which bytes are whose.
+    /// If threads interleave on one mark, an event may be handled twice. Only readers of one connection that do not wait for
+    /// each other do so, and then it is unknown which bytes are whose.
     #[inline(always)]
-    pub fn is_told(self, mark: &mut u32, thread: u32) -> bool {
-        // The idle thread, in which packets may arrive, is number 0.
+    pub fn already_handled(self, mark: &mut u32, thread: u32) -> bool {
+        // The idle thread, in which packets may arrive, has the number 0.
         let by_thread = thread.wrapping_add(1);
         match self {
-            Self::First => {
+            Self::Primary => {
                 *mark = by_thread;
                 false
             }
-            Self::Second => {
-                let is_told = *mark == by_thread;
+            Self::Backup => {
+                let handled = *mark == by_thread;
                 *mark = 0;
-                is_told
+                handled
             }
         }
     }
@@ -41,15 +43,16 @@ impl Turn {
 mod tests {
     use super::*;
 
-    /// How often each of a thread's events is taken in; `passed_over`: per event, whether the kernel runs each copy.
-    fn times(passed_over: &[(bool, bool)]) -> std::vec::Vec<u32> {
+    /// Counts how often each of a thread's events is handled; `skipped`: per event, whether the kernel skips each copy.
+    fn times(skipped: &[(bool, bool)]) -> std::vec::Vec<u32> {
         let mut mark = 0;
-        passed_over
+        skipped
             .iter()
-            .map(|&(first, second)| {
+            .map(|&(primary, backup)| {
                 let mut times = 0;
-                for (turn, is_passed_over) in [(Turn::First, first), (Turn::Second, second)] {
-                    if !is_passed_over && !turn.is_told(&mut mark, 0) {
+                for (copy, is_skipped) in [(Attached::Primary, primary), (Attached::Backup, backup)]
+                {
+                    if !is_skipped && !copy.already_handled(&mut mark, 0) {
                         times += 1;
                     }
                 }
@@ -59,7 +62,7 @@ mod tests {
     }
 
     #[test]
-    fn an_event_is_taken_in_once_whichever_copy_is_passed_over() {
+    fn an_event_skipped_for_one_copy_is_handled_once() {
         assert_eq!(times(&[(false, false); 3]), [1, 1, 1]);
         assert_eq!(
             times(&[(true, false), (true, false), (false, false)]),
@@ -73,14 +76,14 @@ mod tests {
     }
 
     #[test]
-    fn an_event_that_both_are_passed_over_for_is_lost() {
+    fn an_event_skipped_for_both_copies_is_lost() {
         assert_eq!(times(&[(true, true), (false, false)]), [0, 1]);
     }
 
     #[test]
-    fn another_thread_is_not_taken_for_the_one_that_left_its_mark() {
+    fn another_threads_event_is_not_already_handled() {
         let mut mark = 0;
-        assert!(!Turn::First.is_told(&mut mark, 7));
-        assert!(!Turn::Second.is_told(&mut mark, 8));
+        assert!(!Attached::Primary.already_handled(&mut mark, 7));
+        assert!(!Attached::Backup.already_handled(&mut mark, 8));
     }
 }

@@ -8,7 +8,7 @@ use core::ffi::c_void;
 
 use inferprobe_ebpf::{
     abi::{kind, mode},
-    conn::{Conn, CopyCursor},
+    conn::{BufferCursor, Conn},
     http2_frames::{ANSWER_DATA_KEPT, FrameCursor, REQUEST_DATA_KEPT},
     segment::READ_END_CAP,
 };
@@ -63,7 +63,7 @@ pub(crate) fn copy_transfer<B: Backend>(
         Some(user) => (0, user.start, 0, user.vectors),
         None => (0, 0, 0, 0),
     };
-    conn.cursors.copy = CopyCursor {
+    conn.cursors.buffer = BufferCursor {
         start,
         next,
         now_ns,
@@ -79,7 +79,7 @@ pub(crate) fn copy_transfer<B: Backend>(
     unsafe { bounded_loop::<B>(STEPS, FEW_STEPS, step, (&raw mut state).cast()) };
     // SAFETY: the map value that `conn` was.
     let conn = unsafe { &mut *state };
-    let lost = conn.cursors.copy.left;
+    let lost = conn.cursors.buffer.left;
     if lost > 0 {
         conn.on_walked(answers != 0, lost, false);
     }
@@ -92,25 +92,25 @@ pub(crate) fn copy_transfer<B: Backend>(
 unsafe extern "C" fn step(_round: u32, state: *mut c_void) -> i64 {
     // SAFETY: `bounded_loop` passes what `copy_transfer` gave it, and that points to a map value.
     let conn = unsafe { &mut **state.cast::<*mut Conn>() };
-    if conn.cursors.copy.left == 0 {
+    if conn.cursors.buffer.left == 0 {
         return STOP;
     }
-    if conn.cursors.copy.here == 0 {
-        return next_vector(&mut conn.cursors.copy);
+    if conn.cursors.buffer.here == 0 {
+        return next_vector(&mut conn.cursors.buffer);
     }
-    let answers = conn.cursors.copy.answers != 0;
+    let answers = conn.cursors.buffer.answers != 0;
     let frames = *conn.walk(answers);
     let kept = frames.keeps();
     if kept == 0 {
-        let mut skipped = smaller(frames.skips(), conn.cursors.copy.here);
-        if conn.cursors.copy.end > 0 {
-            if conn.cursors.copy.left <= conn.cursors.copy.end {
+        let mut skipped = smaller(frames.skips(), conn.cursors.buffer.here);
+        if conn.cursors.buffer.end > 0 {
+            if conn.cursors.buffer.left <= conn.cursors.buffer.end {
                 emit_full(conn);
-                conn.cursors.requests = FrameCursor::carrying(conn.cursors.copy.left);
-                conn.cursors.copy.end = 0;
+                conn.cursors.requests = FrameCursor::carrying(conn.cursors.buffer.left);
+                conn.cursors.buffer.end = 0;
                 return GO_ON;
             }
-            skipped = smaller(skipped, conn.cursors.copy.left - conn.cursors.copy.end);
+            skipped = smaller(skipped, conn.cursors.buffer.left - conn.cursors.buffer.end);
         }
         conn.walk(answers).on_payload(skipped);
         advance(conn, skipped, false);
@@ -118,23 +118,23 @@ unsafe extern "C" fn step(_round: u32, state: *mut c_void) -> i64 {
     }
     let room = conn.room(answers);
     // A header within one buffer is copied whole, any other one byte by byte: the verifier follows both ways.
-    let whole = frames.is_before_head() && conn.cursors.copy.here >= HEAD_LEN && room >= HEAD_LEN;
+    let whole = frames.is_before_head() && conn.cursors.buffer.here >= HEAD_LEN && room >= HEAD_LEN;
     let copied = if whole {
         HEAD_LEN
     } else if frames.is_in_head() {
         1
     } else {
-        smaller(smaller(kept, conn.cursors.copy.here), STEP_CAP)
+        smaller(smaller(kept, conn.cursors.buffer.here), STEP_CAP)
     };
     if room < copied {
         emit_full(conn);
         return GO_ON;
     }
     let at = conn.record.request_len + conn.record.answer_len;
-    if copy_flat(conn, at, conn.cursors.copy.start, copied as u64).is_none() {
+    if copy_flat(conn, at, conn.cursors.buffer.start, copied as u64).is_none() {
         return STOP;
     }
-    let from = conn.cursors.copy.start;
+    let from = conn.cursors.buffer.start;
     let frames = conn.walk(answers);
     let data_kept = if answers {
         ANSWER_DATA_KEPT
@@ -160,7 +160,7 @@ unsafe extern "C" fn step(_round: u32, state: *mut c_void) -> i64 {
 
 /// Begins the next vector.
 #[inline(always)]
-fn next_vector(cursor: &mut CopyCursor) -> i64 {
+fn next_vector(cursor: &mut BufferCursor) -> i64 {
     if cursor.vectors == 0 {
         return STOP;
     }
@@ -181,20 +181,20 @@ fn next_vector(cursor: &mut CopyCursor) -> i64 {
 /// Moves the cursor behind `bytes` bytes, which were copied or skipped.
 #[inline(always)]
 fn advance(conn: &mut Conn, bytes: u32, copied: bool) {
-    conn.cursors.copy.start += bytes as u64;
-    conn.cursors.copy.here = conn.cursors.copy.here.saturating_sub(bytes);
-    conn.cursors.copy.left = conn.cursors.copy.left.saturating_sub(bytes);
-    conn.on_walked(conn.cursors.copy.answers != 0, bytes, copied);
+    conn.cursors.buffer.start += bytes as u64;
+    conn.cursors.buffer.here = conn.cursors.buffer.here.saturating_sub(bytes);
+    conn.cursors.buffer.left = conn.cursors.buffer.left.saturating_sub(bytes);
+    conn.on_walked(conn.cursors.buffer.answers != 0, bytes, copied);
 }
 
 /// Emits the full record, and begins one that continues the same transfer.
 #[inline(always)]
 fn emit_full(conn: &mut Conn) {
-    if conn.cursors.copy.answers == 0 {
-        records::emit(conn, kind::READ, conn.cursors.copy.now_ns);
+    if conn.cursors.buffer.answers == 0 {
+        records::emit(conn, kind::READ, conn.cursors.buffer.now_ns);
         conn.on_split();
     } else {
-        records::emit(conn, kind::PROGRESS, conn.cursors.copy.now_ns);
+        records::emit(conn, kind::PROGRESS, conn.cursors.buffer.now_ns);
     }
 }
 

@@ -3,7 +3,7 @@
 //! `kprobe` and `syscall` use it. It keeps the call from its entry to its return, where `recv` and `send` handle it.
 //! Does not depend on: how the entry was hooked.
 
-use inferprobe_ebpf::{abi::DropReason, duplicate::Turn};
+use inferprobe_ebpf::{abi::DropReason, duplicate::Attached};
 
 use crate::{
     access::Raw,
@@ -52,10 +52,10 @@ pub(crate) fn end(direction: u64, ret: i32) -> Result<(), DropReason> {
     }
     let sk = Sock::<Raw>::new(call.sk as *mut _);
     let outcome = if direction == direction::RECV {
-        try_sock_recv_length(Turn::First, sk, ret, call.flags)
+        try_sock_recv_length(Attached::Primary, sk, ret, call.flags)
     } else {
         note_send_start(sk, call.start_ns);
-        try_sock_send_length(Turn::First, sk, ret)
+        try_sock_send_length(Attached::Primary, sk, ret)
     };
     calls::end();
     outcome

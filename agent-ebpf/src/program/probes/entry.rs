@@ -2,30 +2,30 @@
 //!
 //! Does not depend on: any hook.
 
-use inferprobe_ebpf::{abi::DropReason, duplicate::Turn};
+use inferprobe_ebpf::{abi::DropReason, duplicate::Attached};
 
 use crate::{globals::is_attached_twice, maps::drops, task};
 
-/// Defines the primary and the backup copy of a program. `$turn` is the copy that runs.
-macro_rules! twice {
+/// Defines the primary and the backup copy of a program. `$attached` is the copy that runs.
+macro_rules! primary_and_backup {
     ($(
         $(#[$attribute:meta])*
-        fn $first:ident, $second:ident($ctx:ident: $context:ty, $turn:ident) $body:block
+        fn $primary:ident, $backup:ident($ctx:ident: $context:ty, $attached:ident) $body:block
     )*) => {$(
         $(#[$attribute])*
-        fn $first($ctx: $context) -> i32 {
-            let $turn = inferprobe_ebpf::duplicate::Turn::First;
+        fn $primary($ctx: $context) -> i32 {
+            let $attached = inferprobe_ebpf::duplicate::Attached::Primary;
             $body
         }
 
         $(#[$attribute])*
-        fn $second($ctx: $context) -> i32 {
-            let $turn = inferprobe_ebpf::duplicate::Turn::Second;
+        fn $backup($ctx: $context) -> i32 {
+            let $attached = inferprobe_ebpf::duplicate::Attached::Backup;
             $body
         }
     )*};
 }
-pub(crate) use twice;
+pub(crate) use primary_and_backup;
 
 /// Counts the loss, if there was one, and ends the program.
 #[inline(always)]
@@ -36,9 +36,10 @@ pub(crate) fn done(outcome: Result<(), DropReason>) -> i32 {
     0
 }
 
-/// Whether the primary copy already handled the running thread's event, of the kind that `mark` is for: see [`Turn`].
+/// Whether the primary copy already handled the running thread's event, of the kind that `mark` is for: see [`Attached`].
 #[inline(always)]
-pub(crate) fn is_told(turn: Turn, mark: &mut u32) -> bool {
+pub(crate) fn already_handled(attached: Attached, mark: &mut u32) -> bool {
     // Without a backup copy, no program reads the primary's marks.
-    (turn == Turn::Second || is_attached_twice()) && turn.is_told(mark, task::current_tid())
+    (attached == Attached::Backup || is_attached_twice())
+        && attached.already_handled(mark, task::current_tid())
 }

@@ -9,7 +9,7 @@ use aya_ebpf::{
     macros::{kprobe, kretprobe},
     programs::{ProbeContext, RetProbeContext},
 };
-use inferprobe_ebpf::{abi::DropReason, duplicate::Turn};
+use inferprobe_ebpf::{abi::DropReason, duplicate::Attached};
 
 use crate::{
     access::Raw,
@@ -27,7 +27,7 @@ use crate::{
 #[kprobe]
 fn kprobe_readable(ctx: ProbeContext) -> u32 {
     let Some(sk) = ctx.arg(0) else { return 0 };
-    done(try_sk_data_ready(Turn::First, Sock::<Raw>::new(sk))) as u32
+    done(try_sk_data_ready(Attached::Primary, Sock::<Raw>::new(sk))) as u32
 }
 
 /// On `inet_recvmsg`, `inet6_recvmsg` and `unix_stream_recvmsg`.

@@ -4,27 +4,30 @@
 //! Does not depend on: the bytes, records.
 
 use aya_ebpf::{macros::btf_tracepoint, programs::BtfTracePointContext};
-use inferprobe_ebpf::{abi::DropReason, duplicate::Turn};
+use inferprobe_ebpf::{abi::DropReason, duplicate::Attached};
 
 use crate::{
     access::Btf,
     backend::Backend,
     clock::now_ns,
     maps::watched,
-    probes::entry::{done, is_told, twice},
+    probes::entry::{already_handled, done, primary_and_backup},
     sock::{Family, Sock},
 };
 
-twice! {
+primary_and_backup! {
     #[btf_tracepoint(function = "sk_data_ready")]
-    fn sk_data_ready, sk_data_ready_second(ctx: BtfTracePointContext, turn) {
-        done(try_sk_data_ready(turn, Sock::<Btf>::new(ctx.arg(0))))
+    fn sk_data_ready, sk_data_ready_second(ctx: BtfTracePointContext, attached) {
+        done(try_sk_data_ready(attached, Sock::<Btf>::new(ctx.arg(0))))
     }
 }
 
 /// Records that bytes arrived at `sk`. Begins the watch of a new AF_UNIX connection.
 #[inline(always)]
-pub(crate) fn try_sk_data_ready<B: Backend>(turn: Turn, sk: Sock<B>) -> Result<(), DropReason> {
+pub(crate) fn try_sk_data_ready<B: Backend>(
+    attached: Attached,
+    sk: Sock<B>,
+) -> Result<(), DropReason> {
     let mut conn = B::conn(sk);
     if conn.is_null() {
         let marked = B::is_marked(sk);
@@ -44,7 +47,7 @@ pub(crate) fn try_sk_data_ready<B: Backend>(turn: Turn, sk: Sock<B>) -> Result<(
         unsafe { (*conn).queue.tracked = 1 };
     }
     // SAFETY: a map value; only this hook writes the mark.
-    if is_told(turn, unsafe { &mut (*conn).handled.arrival }) {
+    if already_handled(attached, unsafe { &mut (*conn).handled.arrival }) {
         return Ok(());
     }
     // SAFETY: a map value; only this hook writes `arrivals`, `unix_produced` and `unix_floor`. TCP runs it under the

@@ -10,7 +10,7 @@ use inferprobe_ebpf::{
     abi::{DropReason, flag, kind, mode},
     arrival::Arrival,
     conn::{Conn, phase},
-    duplicate::Turn,
+    duplicate::Attached,
     sniff::{PEEK, begins_frame, looks_like_request, mode_of},
 };
 
@@ -21,7 +21,7 @@ use crate::{
     globals::{reads_payload, reports_accepts},
     http2_copy::{Side, copy_transfer},
     maps::{accepts, drops, progress, records, watched, workers},
-    probes::entry::{done, is_told, twice},
+    probes::entry::{already_handled, done, primary_and_backup},
     sock::{Family, Sock},
     task,
     user_buffer::Bytes,
@@ -32,18 +32,18 @@ const MSG_PEEK: i32 = 2;
 /// What a read returns, once, if the peer ended with bytes unread (include/uapi/asm-generic/errno.h).
 const ECONNRESET: i32 = 104;
 
-twice! {
+primary_and_backup! {
     #[btf_tracepoint(function = "sock_recv_length")]
-    fn sock_recv_length, sock_recv_length_second(ctx: BtfTracePointContext, turn) {
+    fn sock_recv_length, sock_recv_length_second(ctx: BtfTracePointContext, attached) {
         let sk = Sock::<Btf>::new(ctx.arg(0));
-        done(try_sock_recv_length(turn, sk, ctx.arg(1), ctx.arg(2)))
+        done(try_sock_recv_length(attached, sk, ctx.arg(1), ctx.arg(2)))
     }
 }
 
 /// Handles that a read of `sk` returned `ret`.
 #[inline(always)]
 pub(crate) fn try_sock_recv_length<B: Backend>(
-    turn: Turn,
+    attached: Attached,
     sk: Sock<B>,
     ret: i32,
     flags: i32,
@@ -62,7 +62,7 @@ pub(crate) fn try_sock_recv_length<B: Backend>(
     if conn.is_null() {
         let begins_with = first_bytes_of_watched(sk, bytes);
         if begins_with == FirstBytes::Other {
-            return note_taken(turn, sk, bytes);
+            return note_taken(attached, sk, bytes);
         }
         if B::KEEPS_BY_ADDRESS && sk.is_closed() {
             // State by address is removed at the close, which is over.
@@ -76,7 +76,7 @@ pub(crate) fn try_sock_recv_length<B: Backend>(
     }
     // SAFETY: a map value, which stays valid for the program; `acquire` gives it to one hook at a time.
     let conn = unsafe { &mut *conn };
-    if is_told(turn, &mut conn.handled.read) && !has_moved(conn, sk) {
+    if already_handled(attached, &mut conn.handled.read) && !has_moved(conn, sk) {
         return Ok(());
     }
     let shared = conn.fills_one_record();
@@ -168,7 +168,7 @@ fn on_read<B: Backend>(conn: &mut Conn, sk: Sock<B>, bytes: u32) {
 
 /// Reports that a watched frontend read its worker's reply. The worker is at the other end of the connection.
 #[inline(always)]
-fn note_taken<B: Backend>(turn: Turn, sk: Sock<B>, bytes: u32) -> Result<(), DropReason> {
+fn note_taken<B: Backend>(attached: Attached, sk: Sock<B>, bytes: u32) -> Result<(), DropReason> {
     if !watched::has_process(task::current_tgid()) {
         return Ok(());
     }
@@ -189,7 +189,7 @@ fn note_taken<B: Backend>(turn: Turn, sk: Sock<B>, bytes: u32) -> Result<(), Dro
         }
         None => return Ok(()),
     };
-    if cookie == 0 || is_told(turn, mark) {
+    if cookie == 0 || already_handled(attached, mark) {
         return Ok(());
     }
     records::emit_taken(cookie, bytes, now_ns())

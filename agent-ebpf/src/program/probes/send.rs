@@ -7,7 +7,7 @@ use aya_ebpf::{macros::btf_tracepoint, programs::BtfTracePointContext};
 use inferprobe_ebpf::{
     abi::{DropReason, kind, mode},
     conn::{Conn, phase},
-    duplicate::Turn,
+    duplicate::Attached,
     segment::Looks,
     sniff::{looks_like_answer, looks_like_chunk},
 };
@@ -19,23 +19,23 @@ use crate::{
     globals::reads_payload,
     http2_copy::{Side, copy_transfer},
     maps::{drops, progress, records, watched},
-    probes::entry::{done, is_told, twice},
+    probes::entry::{already_handled, done, primary_and_backup},
     sock::{Family, Sock},
     task, upgrade,
     user_buffer::Bytes,
 };
 
-twice! {
+primary_and_backup! {
     /// The start of a send; 6.16 and later (net/ipv4/tcp.c, `tcp_sendmsg_locked`).
     #[btf_tracepoint(function = "tcp_sendmsg_locked")]
-    fn tcp_sendmsg_locked, tcp_sendmsg_locked_second(ctx: BtfTracePointContext, _turn) {
+    fn tcp_sendmsg_locked, tcp_sendmsg_locked_second(ctx: BtfTracePointContext, _attached) {
         done(try_tcp_sendmsg_locked(Sock::<Btf>::new(ctx.arg(0))))
     }
 
     /// The return of a send.
     #[btf_tracepoint(function = "sock_send_length")]
-    fn sock_send_length, sock_send_length_second(ctx: BtfTracePointContext, turn) {
-        done(try_sock_send_length(turn, Sock::<Btf>::new(ctx.arg(0)), ctx.arg(1)))
+    fn sock_send_length, sock_send_length_second(ctx: BtfTracePointContext, attached) {
+        done(try_sock_send_length(attached, Sock::<Btf>::new(ctx.arg(0)), ctx.arg(1)))
     }
 }
 
@@ -54,13 +54,16 @@ pub(crate) fn try_tcp_sendmsg_locked<B: Backend>(sk: Sock<B>) -> Result<(), Drop
 /// Handles that a write to `sk` returned `ret`.
 #[inline(always)]
 pub(crate) fn try_sock_send_length<B: Backend>(
-    turn: Turn,
+    attached: Attached,
     sk: Sock<B>,
     ret: i32,
 ) -> Result<(), DropReason> {
     let conn = B::conn(sk);
     if conn.is_null() {
-        return if ret > 0 && turn == Turn::First && answers_an_earlier_request(sk, ret as u32) {
+        return if ret > 0
+            && attached == Attached::Primary
+            && answers_an_earlier_request(sk, ret as u32)
+        {
             Err(DropReason::ReadBeforeWatch)
         } else {
             Ok(())
@@ -73,7 +76,7 @@ pub(crate) fn try_sock_send_length<B: Backend>(
         return Ok(());
     }
     // If a send's start was noted and not yet used, the mark is an earlier send's, whose backup copy the kernel skipped.
-    if is_told(turn, &mut conn.handled.write) && conn.progress.send_start_ns == 0 {
+    if already_handled(attached, &mut conn.handled.write) && conn.progress.send_start_ns == 0 {
         return Ok(());
     }
     let shared = conn.fills_one_record();

@@ -11,7 +11,7 @@ use crate::{
     clock::now_ns,
     globals::reports_accepts,
     maps::{accepts, processes::emit_process, records, watched},
-    probes::entry::{done, twice},
+    probes::entry::{done, primary_and_backup},
     sock::{CLOSED, LISTEN, Sock},
     task,
 };
@@ -23,22 +23,22 @@ const FIN_WAIT1: i32 = 4;
 const LAST_ACK: i32 = 9;
 const CLOSING: i32 = 11;
 
-twice! {
+primary_and_backup! {
     #[btf_tracepoint(function = "inet_sock_set_state")]
-    fn inet_sock_set_state, inet_sock_set_state_second(ctx: BtfTracePointContext, _turn) {
+    fn inet_sock_set_state, inet_sock_set_state_second(ctx: BtfTracePointContext, _attached) {
         done(try_inet_sock_set_state(Sock::<Btf>::new(ctx.arg(0)), ctx.arg(2)))
     }
 
     /// The same, with state in hash maps by address.
     #[btf_tracepoint(function = "inet_sock_set_state")]
     fn inet_sock_set_state_plain, inet_sock_set_state_plain_second(
-        ctx: BtfTracePointContext, _turn
+        ctx: BtfTracePointContext, _attached
     ) {
         done(try_inet_sock_set_state(Sock::<Raw>::new(ctx.arg(0)), ctx.arg(2)))
     }
 }
 
-/// Handles the new state. Doing so twice changes nothing, except that a listener is reported again.
+/// Handles the new state. Doing so primary_and_backup changes nothing, except that a listener is reported again.
 #[inline(always)]
 fn try_inet_sock_set_state<B: Backend>(sk: Sock<B>, state: i32) -> Result<(), DropReason> {
     match state {
