@@ -28,7 +28,7 @@ pub mod kind {
     pub const CLOSE: u8 = 4;
     /// The other end of a connection of frames took bytes of a reply: `read_bytes` of them, at `last_read_ns`. It comes
     /// from another process than all else of the connection, and has no `seq`.
-    pub const TAKEN: u8 = 5;
+    pub const REPLY_READ: u8 = 5;
     /// When the connection was established, `arrival_ns`, and when it was accepted, `first_read_ns`. It comes with the
     /// first read, before every other record of the connection, and has no `seq`.
     pub const ACCEPTED: u8 = 6;

@@ -144,7 +144,7 @@ pub struct LastHandled {
     /// A write returned.
     pub write: u32,
     /// The other end read a reply of this worker.
-    pub taken: u32,
+    pub reply_read: u32,
 }
 
 /// Where the walk of one transfer stands in the user's buffers.
@@ -234,7 +234,7 @@ impl Conn {
                 arrival: 0,
                 read: 0,
                 write: 0,
-                taken: 0,
+                reply_read: 0,
             },
             scratch: [0; 4],
         }
@@ -252,27 +252,27 @@ impl Conn {
     /// Takes the connection, of which nothing was seen, for an HTTP/2 one that was joined in the middle: before a frame of
     /// the client.
     #[inline(always)]
-    pub fn join(&mut self) {
+    pub fn join_midway(&mut self) {
         self.record.mode = mode::STREAMS;
         self.h2.joined = 1;
     }
 
     /// Takes the connection to speak HTTP/2 from here on: before the client's preface.
     #[inline(always)]
-    pub fn switch(&mut self) {
+    pub fn switch_to_http2(&mut self) {
         self.h2.switching = 0;
         self.set_mode(mode::STREAMS);
     }
 
     /// Whether reads and writes fill the same record in; on HTTP/2 each side has its own, and need not wait for the other.
     #[inline(always)]
-    pub fn fills_one_record(&self) -> bool {
+    pub fn shares_record(&self) -> bool {
         self.record.mode != mode::STREAMS
     }
 
     /// Where one direction of a shared connection stands.
     #[inline(always)]
-    pub fn walk(&mut self, answers: bool) -> &mut FrameCursor {
+    pub fn frames(&mut self, answers: bool) -> &mut FrameCursor {
         if answers {
             &mut self.cursors.answers
         } else {

@@ -55,7 +55,7 @@ impl FrameCursor {
     }
 
     /// In bytes that have no frames, of which the next `kept` are to be carried.
-    pub const fn carrying(kept: u32) -> Self {
+    pub const fn copying(kept: u32) -> Self {
         Self {
             left: u32::MAX,
             keep: kept,

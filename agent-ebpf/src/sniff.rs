@@ -115,7 +115,7 @@ impl FrameHead {
     /// Whether a read that starts so may start with a frame of a client: by these a connection is joined that is older
     /// than its watch. Such a one that every stretch of bytes may look like is none of them.
     #[inline(always)]
-    pub const fn is_client_sign(self) -> bool {
+    pub const fn may_be_client_frame(self) -> bool {
         match self.kind() {
             HEADERS => self.is_whole_block(),
             PING => self.is_ping(),
@@ -126,7 +126,7 @@ impl FrameHead {
 
     /// Whether a write that starts so may start with a frame of a server.
     #[inline(always)]
-    pub const fn is_server_sign(self) -> bool {
+    pub const fn may_be_server_frame(self) -> bool {
         match self.kind() {
             DATA => {
                 let len = self.len();
@@ -137,7 +137,7 @@ impl FrameHead {
             }
             RST_STREAM => self.is_of_client_stream() && self.len() == 4 && self.flags() == 0,
             SETTINGS => self.stream() == 0 && self.len() == 0 && self.flags() == ACK,
-            _ => self.is_client_sign(),
+            _ => self.may_be_client_frame(),
         }
     }
 
@@ -266,8 +266,8 @@ mod tests {
             *b"\0\0\x04\x08\0\0\0\0\0",
             *b"\0\0\x04\x08\0\0\0\0\x05",
         ] {
-            assert!(head(bytes).is_client_sign(), "{bytes:x?}");
-            assert!(head(bytes).is_server_sign(), "{bytes:x?}");
+            assert!(head(bytes).may_be_client_frame(), "{bytes:x?}");
+            assert!(head(bytes).may_be_server_frame(), "{bytes:x?}");
         }
     }
 
@@ -280,8 +280,8 @@ mod tests {
             *b"\0\0\x04\x03\0\0\0\0\x05",
             *b"\0\0\0\x04\x01\0\0\0\0",
         ] {
-            assert!(head(bytes).is_server_sign(), "{bytes:x?}");
-            assert!(!head(bytes).is_client_sign(), "{bytes:x?}");
+            assert!(head(bytes).may_be_server_frame(), "{bytes:x?}");
+            assert!(!head(bytes).may_be_client_frame(), "{bytes:x?}");
         }
     }
 
@@ -309,8 +309,8 @@ mod tests {
             *b"\0\0\0\0\0\0\0\0\x01",
             *b"\x01\0\0\0\0\0\0\0\x03",
         ] {
-            assert!(!head(bytes).is_client_sign(), "{bytes:x?}");
-            assert!(!head(bytes).is_server_sign(), "{bytes:x?}");
+            assert!(!head(bytes).may_be_client_frame(), "{bytes:x?}");
+            assert!(!head(bytes).may_be_server_frame(), "{bytes:x?}");
         }
     }
 

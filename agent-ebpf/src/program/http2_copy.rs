@@ -81,7 +81,7 @@ pub(crate) fn copy_transfer<B: Backend>(
     let conn = unsafe { &mut *state };
     let lost = conn.cursors.buffer.left;
     if lost > 0 {
-        conn.on_walked(answers != 0, lost, false);
+        conn.on_copied(answers != 0, lost, false);
     }
     if answers != 0 {
         records::emit(conn, kind::PROGRESS, now_ns);
@@ -99,20 +99,20 @@ unsafe extern "C" fn step(_round: u32, state: *mut c_void) -> i64 {
         return next_vector(&mut conn.cursors.buffer);
     }
     let answers = conn.cursors.buffer.answers != 0;
-    let frames = *conn.walk(answers);
+    let frames = *conn.frames(answers);
     let kept = frames.keeps();
     if kept == 0 {
         let mut skipped = smaller(frames.skips(), conn.cursors.buffer.here);
         if conn.cursors.buffer.end > 0 {
             if conn.cursors.buffer.left <= conn.cursors.buffer.end {
                 emit_full(conn);
-                conn.cursors.requests = FrameCursor::carrying(conn.cursors.buffer.left);
+                conn.cursors.requests = FrameCursor::copying(conn.cursors.buffer.left);
                 conn.cursors.buffer.end = 0;
                 return GO_ON;
             }
             skipped = smaller(skipped, conn.cursors.buffer.left - conn.cursors.buffer.end);
         }
-        conn.walk(answers).on_payload(skipped);
+        conn.frames(answers).on_payload(skipped);
         advance(conn, skipped, false);
         return GO_ON;
     }
@@ -135,7 +135,7 @@ unsafe extern "C" fn step(_round: u32, state: *mut c_void) -> i64 {
         return STOP;
     }
     let from = conn.cursors.buffer.start;
-    let frames = conn.walk(answers);
+    let frames = conn.frames(answers);
     let data_kept = if answers {
         ANSWER_DATA_KEPT
     } else {
@@ -184,7 +184,7 @@ fn advance(conn: &mut Conn, bytes: u32, copied: bool) {
     conn.cursors.buffer.start += bytes as u64;
     conn.cursors.buffer.here = conn.cursors.buffer.here.saturating_sub(bytes);
     conn.cursors.buffer.left = conn.cursors.buffer.left.saturating_sub(bytes);
-    conn.on_walked(conn.cursors.buffer.answers != 0, bytes, copied);
+    conn.on_copied(conn.cursors.buffer.answers != 0, bytes, copied);
 }
 
 /// Emits the full record, and begins one that continues the same transfer.
@@ -192,7 +192,7 @@ fn advance(conn: &mut Conn, bytes: u32, copied: bool) {
 fn emit_full(conn: &mut Conn) {
     if conn.cursors.buffer.answers == 0 {
         records::emit(conn, kind::READ, conn.cursors.buffer.now_ns);
-        conn.on_split();
+        conn.on_record_full();
     } else {
         records::emit(conn, kind::PROGRESS, conn.cursors.buffer.now_ns);
     }

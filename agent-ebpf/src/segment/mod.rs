@@ -50,7 +50,7 @@ pub struct RecvPlan {
 
 /// What a write looks like.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub struct Looks {
+pub struct WriteHint {
     /// An answer's head.
     pub answer_like: bool,
     /// A chunk's size.
@@ -109,14 +109,14 @@ impl Conn {
 
     /// Whether what is pending must go up before a write whose bytes it would hide.
     #[inline(always)]
-    pub fn send_cuts(&self, looks: Looks) -> bool {
-        self.progress.pending != 0 && (looks.answer_like || looks.chunk_like)
+    pub fn send_cuts(&self, hint: WriteHint) -> bool {
+        self.progress.pending != 0 && (hint.answer_like || hint.chunk_like)
     }
 
     /// Takes in a read of `bytes` that returned at `now_ns`, and says which of its bytes to keep.
     ///
     /// `arrival` is when its first byte came, and whether all others came with it; it is looked at only if the read
-    /// begins a record. What [`Conn::is_walked`] has nothing to keep: its walk does that.
+    /// begins a record. What [`Conn::is_copied_stepwise`] has nothing to keep: its walk does that.
     #[inline(always)]
     pub fn on_recv(
         &mut self,
@@ -135,7 +135,7 @@ impl Conn {
             } else {
                 kept
             };
-            self.cursors.requests = FrameCursor::carrying(kept);
+            self.cursors.requests = FrameCursor::copying(kept);
             self.progress.last_read_bytes = bytes;
         }
         if plan.begins {
@@ -163,7 +163,7 @@ impl Conn {
             self.record.flags &= !flag::ONE_ARRIVAL;
         }
         self.record.last_read_ns = now_ns;
-        if self.is_walked(bytes) {
+        if self.is_copied_stepwise(bytes) {
             return Capture { at: 0, len: 0 };
         }
         self.record.read_bytes += u64::from(bytes);
@@ -183,7 +183,7 @@ impl Conn {
 
     /// Whether the bytes of a read are taken in by a walk, which counts and copies them.
     #[inline(always)]
-    pub fn is_walked(&self, bytes: u32) -> bool {
+    pub fn is_copied_stepwise(&self, bytes: u32) -> bool {
         match self.record.mode {
             mode::STREAMS => true,
             mode::MESSAGES => bytes > REQUEST_HEAD_CAP as u32 && self.cursors.requests.keeps() > 0,
@@ -193,7 +193,7 @@ impl Conn {
 
     /// Notes that a record of a walk went up, and that the next one goes on with the same read.
     #[inline(always)]
-    pub fn on_split(&mut self) {
+    pub fn on_record_full(&mut self) {
         self.record.read_offset += self.record.read_bytes as u32;
         self.record.read_bytes = 0;
     }
@@ -219,7 +219,7 @@ impl Conn {
     ///
     /// `None`: nothing was read before it, so it answers nothing that was seen.
     #[inline(always)]
-    pub fn on_send(&mut self, now_ns: u64, bytes: u32, looks: Looks) -> Option<SendPlan> {
+    pub fn on_send(&mut self, now_ns: u64, bytes: u32, hint: WriteHint) -> Option<SendPlan> {
         let start_ns = self.progress.send_start_ns;
         self.progress.send_start_ns = 0;
         self.record.total_bytes += u64::from(bytes);
@@ -245,9 +245,9 @@ impl Conn {
                 self.record.last_write_ns = now_ns;
                 self.record.written_bytes += u64::from(bytes);
                 self.record.writes = self.record.writes.wrapping_add(1);
-                if looks.answer_like {
+                if hint.answer_like {
                     self.progress.chunked = 0;
-                } else if looks.chunk_like {
+                } else if hint.chunk_like {
                     self.progress.chunked = 1;
                 }
                 if self.progress.chunked != 0 {
@@ -257,7 +257,7 @@ impl Conn {
                         CHUNK_HEAD
                     };
                     self.note_first_write(start_ns, now_ns);
-                } else if looks.answer_like || self.record.mode == mode::FRAMES {
+                } else if hint.answer_like || self.record.mode == mode::FRAMES {
                     self.progress.answer_budget = ANSWER_HEAD_CAP as u16;
                     self.note_first_write(start_ns, now_ns);
                 }
@@ -305,7 +305,7 @@ impl Conn {
 
     /// Passes over a write of `bytes` on a connection that was joined in the middle: no frame begins with it.
     #[inline(always)]
-    pub fn pass_over_send(&mut self, bytes: u32) {
+    pub fn skip_send(&mut self, bytes: u32) {
         self.progress.send_start_ns = 0;
         self.record.total_bytes += u64::from(bytes);
     }
@@ -313,7 +313,7 @@ impl Conn {
     /// Takes back a write of `bytes`, the first after a read segment, which was taken in as an HTTP/1 answer: the segment
     /// is to go up without it.
     #[inline(always)]
-    pub fn take_back_write(&mut self, bytes: u32) {
+    pub fn undo_write(&mut self, bytes: u32) {
         if self.record.flags & flag::WRITE_AT_RETURN == 0 {
             self.progress.send_start_ns = self.record.first_write_ns;
         }
@@ -327,7 +327,7 @@ impl Conn {
 
     /// Notes that the walk took `bytes` of one direction, and carries them if `carried`.
     #[inline(always)]
-    pub fn on_walked(&mut self, answers: bool, bytes: u32, carried: bool) {
+    pub fn on_copied(&mut self, answers: bool, bytes: u32, carried: bool) {
         let carried = if carried { bytes as u16 } else { 0 };
         if answers {
             self.record.written_bytes += u64::from(bytes);
@@ -351,7 +351,7 @@ impl Conn {
 
     /// Notes that `len` request bytes of the `planned` were copied: none follow behind a hole.
     #[inline(always)]
-    pub fn captured_request(&mut self, planned: Capture, len: u16) {
+    pub fn on_request_captured(&mut self, planned: Capture, len: u16) {
         self.record.request_len += len;
         if self.record.mode == mode::MESSAGES {
             self.cursors.requests.on_payload(u32::from(len));
@@ -363,7 +363,7 @@ impl Conn {
 
     /// Notes that `len` answer bytes of the `planned` were copied: none follow behind a hole.
     #[inline(always)]
-    pub fn captured_answer(&mut self, planned: Capture, len: u16) {
+    pub fn on_answer_captured(&mut self, planned: Capture, len: u16) {
         self.record.answer_len = len;
         self.progress.answer_budget = self.progress.answer_budget.saturating_sub(len);
         if len < planned.len {
@@ -373,7 +373,7 @@ impl Conn {
 
     /// Records still to go up when the server can write no more: what was pending first, then the close itself.
     #[inline(always)]
-    pub fn close_cuts(&self) -> Option<u8> {
+    pub fn close_emits(&self) -> Option<u8> {
         if self.progress.pending != 0 {
             Some(kind::PROGRESS)
         } else if self.progress.phase == phase::READING {
@@ -404,7 +404,7 @@ impl Conn {
 
     /// Forgets the payload that went up.
     #[inline(always)]
-    pub fn sent(&mut self) {
+    pub fn on_emitted(&mut self) {
         self.record.request_len = 0;
         self.record.answer_len = 0;
     }

@@ -20,7 +20,7 @@ impl Player {
     fn emit(&mut self, record_kind: u8, now_ns: u64) {
         self.conn.seal(record_kind, now_ns);
         self.up.push(self.conn.record);
-        self.conn.sent();
+        self.conn.on_emitted();
     }
 
     fn recv(&mut self, now_ns: u64, bytes: u32, arrival: Arrival, request_like: bool) -> Capture {
@@ -30,54 +30,54 @@ impl Player {
         }
         let arrival = (arrival, false);
         let capture = self.conn.on_recv(now_ns, bytes, arrival, plan);
-        if self.conn.is_walked(bytes) && self.conn.record.mode == mode::MESSAGES {
-            self.walk(now_ns, bytes);
+        if self.conn.is_copied_stepwise(bytes) && self.conn.record.mode == mode::MESSAGES {
+            self.copy_stepwise(now_ns, bytes);
         }
-        self.conn.captured_request(capture, capture.len);
+        self.conn.on_request_captured(capture, capture.len);
         capture
     }
 
     /// Takes a read in as the walker does.
-    fn walk(&mut self, now_ns: u64, bytes: u32) {
+    fn copy_stepwise(&mut self, now_ns: u64, bytes: u32) {
         let mut left = bytes;
         let mut end = READ_END_CAP;
         while left > 0 {
             if self.conn.cursors.requests.keeps() == 0 && left <= end {
                 self.emit(kind::READ, now_ns);
-                self.conn.on_split();
-                self.conn.cursors.requests = FrameCursor::carrying(left);
+                self.conn.on_record_full();
+                self.conn.cursors.requests = FrameCursor::copying(left);
                 end = 0;
             }
             let kept = self.conn.cursors.requests.keeps().min(left).min(512);
             if kept > self.conn.room(false) {
                 self.emit(kind::READ, now_ns);
-                self.conn.on_split();
+                self.conn.on_record_full();
                 continue;
             }
             let taken = if kept > 0 { kept } else { left - end };
             self.conn.cursors.requests.on_payload(taken);
-            self.conn.on_walked(false, taken, kept > 0);
+            self.conn.on_copied(false, taken, kept > 0);
             left -= taken;
         }
     }
 
     fn send(&mut self, start_ns: u64, now_ns: u64, bytes: u32, answer_like: bool) {
-        let looks = Looks {
+        let hint = WriteHint {
             answer_like,
             chunk_like: false,
         };
-        self.send_looking(start_ns, now_ns, bytes, looks);
+        self.send_hinted(start_ns, now_ns, bytes, hint);
     }
 
-    fn send_looking(&mut self, start_ns: u64, now_ns: u64, bytes: u32, looks: Looks) {
-        if self.conn.send_cuts(looks) {
+    fn send_hinted(&mut self, start_ns: u64, now_ns: u64, bytes: u32, hint: WriteHint) {
+        if self.conn.send_cuts(hint) {
             self.emit(kind::PROGRESS, now_ns);
         }
         self.conn.progress.send_start_ns = start_ns;
-        let Some(plan) = self.conn.on_send(now_ns, bytes, looks) else {
+        let Some(plan) = self.conn.on_send(now_ns, bytes, hint) else {
             return;
         };
-        self.conn.captured_answer(plan.capture, plan.capture.len);
+        self.conn.on_answer_captured(plan.capture, plan.capture.len);
         match plan.emit {
             Some(record_kind) => self.emit(record_kind, now_ns),
             None => self.conn.progress.pending = 1,
@@ -207,11 +207,11 @@ fn writes_in_chunks_each_go_up_with_their_beginning() {
     let mut player = Player::new();
     player.recv(10, 100, Arrival::At(1), true);
     player.send(20, 21, 130, true);
-    let chunk = Looks {
+    let chunk = WriteHint {
         answer_like: false,
         chunk_like: true,
     };
-    player.send_looking(22, 23, 900, chunk);
+    player.send_hinted(22, 23, 900, chunk);
     player.send(24, 25, 900, false);
     player.send(26, 27, 20_000, false);
     let written: Vec<(u64, u64, u16, u32)> = player
@@ -247,7 +247,7 @@ fn no_bytes_follow_a_hole() {
     conn.record.mode = mode::FRAMES;
     let plan = conn.plan_recv(200, true);
     let first = conn.on_recv(10, 200, (Arrival::Unseen, false), plan);
-    conn.captured_request(first, 100);
+    conn.on_request_captured(first, 100);
     let plan = RecvPlan {
         cut: None,
         begins: false,
@@ -256,11 +256,11 @@ fn no_bytes_follow_a_hole() {
     };
     let next = conn.on_recv(20, 100, (Arrival::Unseen, false), plan);
     assert_eq!(next.len, 0);
-    let looks = Looks::default();
-    let next = conn.on_send(30, 100, looks).unwrap().capture;
-    conn.captured_answer(next, 0);
+    let hint = WriteHint::default();
+    let next = conn.on_send(30, 100, hint).unwrap().capture;
+    conn.on_answer_captured(next, 0);
     conn.record.mode = mode::MESSAGES;
-    assert_eq!(conn.on_send(40, 100, looks).unwrap().capture.len, 0);
+    assert_eq!(conn.on_send(40, 100, hint).unwrap().capture.len, 0);
 }
 
 #[test]
@@ -397,17 +397,17 @@ fn each_transfer_of_shared_connections_goes_up_by_itself() {
     let mut answers = Conn::new();
     let read = |player: &mut Player, now_ns, bytes, arrival| {
         player.recv(now_ns, bytes, arrival, false);
-        player.conn.on_walked(false, bytes, true);
+        player.conn.on_copied(false, bytes, true);
         player.emit(kind::READ, now_ns);
         player.conn.on_stream_read();
     };
     let mut write = |player: &mut Player, start_ns, now_ns, bytes| {
         player.conn.progress.send_start_ns = start_ns;
         answers.on_stream_send(&mut player.conn, now_ns, bytes);
-        answers.on_walked(true, bytes, true);
+        answers.on_copied(true, bytes, true);
         answers.seal(kind::PROGRESS, now_ns);
         player.up.push(answers.record);
-        answers.sent();
+        answers.on_emitted();
     };
     read(&mut player, 10, 100, Arrival::At(5));
     write(&mut player, 28, 30, 50);
@@ -441,7 +441,7 @@ fn each_transfer_of_shared_connections_goes_up_by_itself() {
         (player.up[0].request_len, player.up[1].answer_len),
         (100, 50)
     );
-    assert_eq!(player.conn.close_cuts(), None);
+    assert_eq!(player.conn.close_emits(), None);
 }
 
 #[test]
@@ -455,9 +455,9 @@ fn a_server_that_speaks_first_is_not_recorded() {
 fn an_unanswered_request_goes_up_at_the_close() {
     let mut player = Player::new();
     player.recv(10, 100, Arrival::At(1), true);
-    assert_eq!(player.conn.close_cuts(), Some(kind::READ));
+    assert_eq!(player.conn.close_emits(), Some(kind::READ));
     player.send(20, 21, 100, true);
-    assert_eq!(player.conn.close_cuts(), None);
+    assert_eq!(player.conn.close_emits(), None);
 }
 
 #[test]
@@ -466,12 +466,12 @@ fn a_write_taken_back_leaves_the_reads_and_is_the_answers() {
     player.conn.record.cookie = 7;
     player.recv(10, 100, Arrival::At(1), true);
     player.conn.progress.send_start_ns = 18;
-    let first = player.conn.on_send(20, 80, Looks::default()).unwrap();
-    player.conn.captured_answer(first.capture, 80);
+    let first = player.conn.on_send(20, 80, WriteHint::default()).unwrap();
+    player.conn.on_answer_captured(first.capture, 80);
     player.conn.cursors.answers = FrameCursor::behind(60);
-    player.conn.take_back_write(80);
+    player.conn.undo_write(80);
     player.emit(kind::READ, 20);
-    player.conn.switch();
+    player.conn.switch_to_http2();
     let told = player.up[0];
     assert_eq!(
         (
@@ -483,7 +483,7 @@ fn a_write_taken_back_leaves_the_reads_and_is_the_answers() {
         (mode::MESSAGES, 100, 100, 0)
     );
     assert_eq!((told.written_bytes, told.total_bytes), (0, 100));
-    assert_eq!(player.conn.walk(false).keeps(), 24);
+    assert_eq!(player.conn.frames(false).keeps(), 24);
     let mut answers = Conn::new();
     answers.on_stream_send(&mut player.conn, 20, 80);
     let told = answers.record;
@@ -492,17 +492,17 @@ fn a_write_taken_back_leaves_the_reads_and_is_the_answers() {
         (7, mode::STREAMS, flag::ANSWERS, 80)
     );
     assert_eq!((told.first_write_ns, told.last_write_ns), (18, 20));
-    assert_eq!(answers.walk(true).keeps(), 60);
+    assert_eq!(answers.frames(true).keeps(), 60);
 }
 
 #[test]
 fn a_joined_connection_passes_over_writes_that_begin_no_frame() {
     let mut player = Player::new();
-    player.conn.join();
+    player.conn.join_midway();
     player.recv(10, 100, Arrival::Unseen, false);
-    assert!(player.conn.walk(false).is_before_head());
+    assert!(player.conn.frames(false).is_before_head());
     player.conn.progress.send_start_ns = 15;
-    player.conn.pass_over_send(1_000);
+    player.conn.skip_send(1_000);
     assert_eq!(player.conn.record.total_bytes, 1_100);
     let mut answers = Conn::new();
     answers.on_stream_send(&mut player.conn, 30, 9);

@@ -214,7 +214,7 @@ impl ConnectionTable {
             return;
         }
         let accepted_ns = self.accepted.remove(&cookie);
-        let begins = !matches!(record.kind, kind::CLOSE | kind::TAKEN);
+        let begins = !matches!(record.kind, kind::CLOSE | kind::REPLY_READ);
         if !begins && !self.connections.contains_key(&cookie) {
             return;
         }
@@ -233,7 +233,7 @@ impl ConnectionTable {
             view = rest;
         }
         let alive = known.speaker.take(&view, out);
-        if record.kind != kind::TAKEN
+        if record.kind != kind::REPLY_READ
             && let Some(tally) = known.tally(&record, alive)
         {
             self.coverage.add(place_of(&record), tally);

@@ -93,7 +93,7 @@ impl WorkerConnection {
     /// Takes in a record; returns whether the connection goes on.
     pub fn take(&mut self, view: &RecordView<'_>, out: &mut Vec<Event>) -> bool {
         let record = &view.record;
-        if record.kind == kind::TAKEN {
+        if record.kind == kind::REPLY_READ {
             self.taken.bytes += record.read_bytes;
             self.taken.at_ns = record.last_read_ns;
             self.settle(out);
@@ -405,7 +405,7 @@ mod tests {
         fn taken(&mut self, read_bytes: u64, last_read_ns: u64) {
             let record = Record {
                 cookie: 5,
-                kind: kind::TAKEN,
+                kind: kind::REPLY_READ,
                 read_bytes,
                 last_read_ns,
                 ..Record::default()

@@ -82,14 +82,14 @@ impl Run {
             1 => kind::EXCHANGE,
             2 => kind::PROGRESS,
             3 => kind::CLOSE,
-            4 => kind::TAKEN,
+            4 => kind::REPLY_READ,
             _ => order,
         };
         let (request, rest) = take(rest, usize::from(request_len) * scale);
         let (answer, rest) = take(rest, usize::from(answer_len) * scale);
         let side = usize::from(flags & flag::ANSWERS != 0);
         let seq = &mut self.seqs[index][side];
-        if record_kind != kind::TAKEN {
+        if record_kind != kind::REPLY_READ {
             *seq = match order {
                 0xfe => *seq,
                 0xff => seq.wrapping_add(7),

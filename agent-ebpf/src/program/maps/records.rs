@@ -89,7 +89,7 @@ pub(crate) fn emit(conn: &mut Conn, record_kind: u8, now_ns: u64) {
     if sent < 0 {
         drops::count(DropReason::RingFull);
     }
-    conn.sent();
+    conn.on_emitted();
 }
 
 /// Emits what is left of `conn`, to which the server can write no more, and its end. Does so once, or leaves it to the hook
@@ -104,7 +104,7 @@ pub(crate) fn close(conn: &mut Conn, now_ns: u64) {
         return;
     }
     conn.lock.closed = 1;
-    if let Some(cut) = conn.close_cuts() {
+    if let Some(cut) = conn.close_emits() {
         emit(conn, cut, now_ns);
     }
     progress::free(conn);
@@ -113,12 +113,12 @@ pub(crate) fn close(conn: &mut Conn, now_ns: u64) {
 
 /// Emits that the other end of connection `cookie` read `bytes` of a reply.
 #[inline(always)]
-pub(crate) fn emit_taken(cookie: u64, bytes: u32, now_ns: u64) -> Result<(), DropReason> {
+pub(crate) fn emit_reply_read(cookie: u64, bytes: u32, now_ns: u64) -> Result<(), DropReason> {
     emit_without_payload(|record| {
         record.cookie = cookie;
         record.last_read_ns = now_ns;
         record.read_bytes = bytes as u64;
-        record.kind = kind::TAKEN;
+        record.kind = kind::REPLY_READ;
         record.mode = mode::FRAMES;
     })
 }

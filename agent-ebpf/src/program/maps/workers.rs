@@ -11,8 +11,8 @@ use inferprobe_ebpf::abi::Record;
 pub(crate) struct Worker {
     /// Cookie of its socket.
     pub(crate) cookie: u64,
-    /// [`inferprobe_ebpf::conn::LastHandled::taken`].
-    pub(crate) taken: u32,
+    /// [`inferprobe_ebpf::conn::LastHandled::reply_read`].
+    pub(crate) reply_read: u32,
     reserved: u32,
 }
 
@@ -26,7 +26,7 @@ pub(crate) fn note(record: &Record) {
     let ports = ports_of(record.local_port, record.peer_port);
     let worker = Worker {
         cookie: record.cookie,
-        taken: 0,
+        reply_read: 0,
         reserved: 0,
     };
     // Without room, the frontend's reads are not reported: the agent uses the end of the reply instead.

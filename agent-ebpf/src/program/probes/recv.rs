@@ -62,7 +62,7 @@ pub(crate) fn try_sock_recv_length<B: Backend>(
     if conn.is_null() {
         let begins_with = first_bytes_of_watched(sk, bytes);
         if begins_with == FirstBytes::Other {
-            return note_taken(attached, sk, bytes);
+            return note_reply_read(attached, sk, bytes);
         }
         if B::KEEPS_BY_ADDRESS && sk.is_closed() {
             // State by address is removed at the close, which is over.
@@ -71,7 +71,7 @@ pub(crate) fn try_sock_recv_length<B: Backend>(
         conn = B::conn_or_new(sk)?;
         if begins_with == FirstBytes::Http2Frame {
             // SAFETY: a map value, non-null by `conn_or_new`.
-            unsafe { (*conn).join() };
+            unsafe { (*conn).join_midway() };
         }
     }
     // SAFETY: a map value, which stays valid for the program; `acquire` gives it to one hook at a time.
@@ -79,7 +79,7 @@ pub(crate) fn try_sock_recv_length<B: Backend>(
     if already_handled(attached, &mut conn.handled.read) && !has_moved(conn, sk) {
         return Ok(());
     }
-    let shared = conn.fills_one_record();
+    let shared = conn.shares_record();
     if shared && !records::acquire(conn) {
         return Err(DropReason::Contended);
     }
@@ -125,7 +125,7 @@ fn on_read<B: Backend>(conn: &mut Conn, sk: Sock<B>, bytes: u32) {
                 accepts::emit(conn, sk.address());
             }
         } else if spoken == mode::STREAMS {
-            conn.switch();
+            conn.switch_to_http2();
         }
     } else if conn.progress.phase == phase::READING && conn.record.mode == mode::MESSAGES {
         request_like = is_request_like(user);
@@ -143,7 +143,7 @@ fn on_read<B: Backend>(conn: &mut Conn, sk: Sock<B>, bytes: u32) {
     if plan.begins && conn.record.flags & flag::UNIX == 0 {
         conn.on_steps(conn.queue.consumed.wrapping_sub(bytes));
     }
-    if conn.is_walked(bytes) {
+    if conn.is_copied_stepwise(bytes) {
         copy_transfer::<B>(conn, user, bytes, Side::Requests, now_ns);
         if conn.record.mode == mode::STREAMS {
             records::emit(conn, kind::READ, now_ns);
@@ -156,9 +156,9 @@ fn on_read<B: Backend>(conn: &mut Conn, sk: Sock<B>, bytes: u32) {
         None => None,
     };
     match copied {
-        Some(copied) => conn.captured_request(capture, copied),
+        Some(copied) => conn.on_request_captured(capture, copied),
         None => {
-            conn.captured_request(capture, 0);
+            conn.on_request_captured(capture, 0);
             if capture.len > 0 && reads_payload() {
                 drops::count(DropReason::HeadUnreadable);
             }
@@ -168,7 +168,11 @@ fn on_read<B: Backend>(conn: &mut Conn, sk: Sock<B>, bytes: u32) {
 
 /// Reports that a watched frontend read its worker's reply. The worker is at the other end of the connection.
 #[inline(always)]
-fn note_taken<B: Backend>(attached: Attached, sk: Sock<B>, bytes: u32) -> Result<(), DropReason> {
+fn note_reply_read<B: Backend>(
+    attached: Attached,
+    sk: Sock<B>,
+    bytes: u32,
+) -> Result<(), DropReason> {
     if !watched::has_process(task::current_tgid()) {
         return Ok(());
     }
@@ -179,20 +183,20 @@ fn note_taken<B: Backend>(attached: Attached, sk: Sock<B>, bytes: u32) -> Result
             if conn.is_null() {
                 return Ok(());
             }
-            unsafe { ((*conn).record.cookie, &mut (*conn).handled.taken) }
+            unsafe { ((*conn).record.cookie, &mut (*conn).handled.reply_read) }
         }
         Some(Family::Inet) => {
             let Some(worker) = workers::get(sk.peer_port(), sk.local_port()) else {
                 return Ok(());
             };
-            unsafe { ((*worker).cookie, &mut (*worker).taken) }
+            unsafe { ((*worker).cookie, &mut (*worker).reply_read) }
         }
         None => return Ok(()),
     };
     if cookie == 0 || already_handled(attached, mark) {
         return Ok(());
     }
-    records::emit_taken(cookie, bytes, now_ns())
+    records::emit_reply_read(cookie, bytes, now_ns())
 }
 
 /// Emits the end of a worker when its watched frontend reads the end of their AF_UNIX connection. No other hook reports the
@@ -329,16 +333,16 @@ fn first_bytes_of_watched<B: Backend>(sk: Sock<B>, bytes: u32) -> FirstBytes {
         {
             FirstBytes::Request
         }
-        Some(_) if serves && is_client_sign(user) => FirstBytes::Http2Frame,
+        Some(_) if serves && may_be_client_frame(user) => FirstBytes::Http2Frame,
         _ => FirstBytes::Other,
     }
 }
 
 #[inline(always)]
-fn is_client_sign(user: Option<Bytes>) -> bool {
+fn may_be_client_frame(user: Option<Bytes>) -> bool {
     match user {
         Some(user) => match user.frame_head() {
-            Some(head) => head.is_client_sign(),
+            Some(head) => head.may_be_client_frame(),
             None => false,
         },
         None => false,

@@ -8,7 +8,7 @@ use inferprobe_ebpf::{
     abi::{DropReason, kind, mode},
     conn::{Conn, phase},
     duplicate::Attached,
-    segment::Looks,
+    segment::WriteHint,
     sniff::{looks_like_answer, looks_like_chunk},
 };
 
@@ -79,7 +79,7 @@ pub(crate) fn try_sock_send_length<B: Backend>(
     if already_handled(attached, &mut conn.handled.write) && conn.progress.send_start_ns == 0 {
         return Ok(());
     }
-    let shared = conn.fills_one_record();
+    let shared = conn.shares_record();
     if shared && !records::acquire(conn) {
         return Err(DropReason::Contended);
     }
@@ -110,15 +110,15 @@ fn on_write<B: Backend>(conn: &mut Conn, user: Option<Bytes>, bytes: u32, now_ns
     if conn.h2.switching != 0 {
         conn.h2.switching = 0;
         if is_first_settings(user) {
-            conn.switch();
+            conn.switch_to_http2();
         }
     }
     if conn.record.mode != mode::STREAMS {
         return on_message_write::<B>(conn, user, bytes, now_ns);
     }
     if conn.h2.joined != 0 {
-        if !is_server_sign(user) {
-            conn.pass_over_send(bytes);
+        if !may_be_server_frame(user) {
+            conn.skip_send(bytes);
             return false;
         }
         conn.h2.joined = 0;
@@ -134,15 +134,15 @@ fn on_message_write<B: Backend>(
     bytes: u32,
     now_ns: u64,
 ) -> bool {
-    let looks = if conn.progress.phase == phase::WRITING && conn.record.mode == mode::MESSAGES {
-        looks(user, bytes)
+    let hint = if conn.progress.phase == phase::WRITING && conn.record.mode == mode::MESSAGES {
+        hint_of(user, bytes)
     } else {
-        Looks::default()
+        WriteHint::default()
     };
-    if conn.send_cuts(looks) {
+    if conn.send_cuts(hint) {
         records::emit(conn, kind::PROGRESS, now_ns);
     }
-    let Some(plan) = conn.on_send(now_ns, bytes, looks) else {
+    let Some(plan) = conn.on_send(now_ns, bytes, hint) else {
         return false;
     };
     let copied = match user {
@@ -156,9 +156,9 @@ fn on_message_write<B: Backend>(
         }
     };
     match copied {
-        Some(copied) => conn.captured_answer(plan.capture, copied),
+        Some(copied) => conn.on_answer_captured(plan.capture, copied),
         None => {
-            conn.captured_answer(plan.capture, 0);
+            conn.on_answer_captured(plan.capture, 0);
             if plan.emit == Some(kind::EXCHANGE) && reads_payload() {
                 drops::count(DropReason::HeadUnreadable);
             }
@@ -169,9 +169,9 @@ fn on_message_write<B: Backend>(
         && upgrade::is_agreed(conn, plan.capture.at)
         && upgrade::switches::<B>(conn, bytes)
     {
-        conn.take_back_write(bytes);
+        conn.undo_write(bytes);
         records::emit(conn, kind::READ, now_ns);
-        conn.switch();
+        conn.switch_to_http2();
         return true;
     }
     match plan.emit {
@@ -192,14 +192,14 @@ fn on_message_write<B: Backend>(
 fn answers_an_earlier_request<B: Backend>(sk: Sock<B>, bytes: u32) -> bool {
     let watched = watched::has_process(task::current_tgid())
         || (sk.family() == Some(Family::Inet) && watched::has_port(sk.local_port()));
-    watched && looks(of_current::<B>(bytes), bytes).answer_like
+    watched && hint_of(of_current::<B>(bytes), bytes).answer_like
 }
 
 #[inline(always)]
-fn is_server_sign(user: Option<Bytes>) -> bool {
+fn may_be_server_frame(user: Option<Bytes>) -> bool {
     match user {
         Some(user) => match user.frame_head() {
-            Some(head) => head.is_server_sign(),
+            Some(head) => head.may_be_server_frame(),
             None => false,
         },
         None => false,
@@ -218,15 +218,15 @@ fn is_first_settings(user: Option<Bytes>) -> bool {
 }
 
 #[inline(always)]
-fn looks(user: Option<Bytes>, bytes: u32) -> Looks {
+fn hint_of(user: Option<Bytes>, bytes: u32) -> WriteHint {
     let Some(user) = user else {
-        return Looks::default();
+        return WriteHint::default();
     };
     match user.peek() {
-        Some((first, len)) => Looks {
+        Some((first, len)) => WriteHint {
             answer_like: looks_like_answer(first, len),
             chunk_like: looks_like_chunk(first, len, bytes),
         },
-        None => Looks::default(),
+        None => WriteHint::default(),
     }
 }
