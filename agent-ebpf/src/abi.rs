@@ -1,76 +1,78 @@
-//! The layout of everything that crosses between the kernel and the agent: records, events, offsets, drop reasons.
+//! Defines the layout of everything that the program hands to the agent: records, events, progress slots, drop reasons.
 //!
-//! Every type is `repr(C)` with fixed-width integers and no padding that is not named, so that both halves agree and the
-//! verifier sees every byte written.
+//! Every type is `repr(C)` with fixed-width integers and named padding, so that both sides agree and the verifier sees
+//! every byte written.
+//! Does not depend on: anything else of the crate.
 
 use bytemuck::{Pod, Zeroable};
 
-/// Bytes of reads that a record carries at most.
+/// Most bytes of reads in one record.
 pub const REQUEST_HEAD_CAP: usize = 1024;
-/// Bytes of an answer's beginning that records carry at most, in all.
+/// Most bytes of an answer's beginning in all of its records.
 pub const ANSWER_HEAD_CAP: usize = 1024;
-/// Payload of the largest record; a power of two.
+/// Bytes of the largest record's payload; a power of two.
 pub const PAYLOAD_CAP: usize = REQUEST_HEAD_CAP + ANSWER_HEAD_CAP;
-/// Steps that a record distinguishes in the arrival of one read: the entries of the arrival log. A power of two.
+/// Steps that a record distinguishes in the arrival of one read: the entries of the arrival log; a power of two.
 pub const STEPS: usize = 8;
-/// Bytes that are copied at once at most.
+/// Most bytes of one copy.
 pub const COPY_CAP: usize = 1024;
 
 /// What a [`Record`] reports.
 pub mod kind {
-    /// A read, or several, that another one or the end of the connection followed before any write.
+    /// A read, or several, before another read or the end of the connection, without a write in between.
     pub const READ: u8 = 1;
     /// The last read before a write, and that write.
     pub const EXCHANGE: u8 = 2;
-    /// A later write of the same answer, or several that followed each other closely.
+    /// A later write of the same answer, or several in quick succession.
     pub const PROGRESS: u8 = 3;
     /// The server can write no more on this connection.
     pub const CLOSE: u8 = 4;
-    /// The other end of a connection of frames took bytes of a reply: `read_bytes` of them, at `last_read_ns`. It comes
-    /// from another process than all else of the connection, and has no `seq`.
+    /// The other end of a worker's connection read `read_bytes` of a reply, at `last_read_ns`. Another process than the
+    /// connection's own causes it, and it has no `seq`.
     pub const REPLY_READ: u8 = 5;
-    /// When the connection was established, `arrival_ns`, and when it was accepted, `first_read_ns`. It comes with the
-    /// first read, before every other record of the connection, and has no `seq`.
+    /// The connection was established at `arrival_ns` and accepted at `first_read_ns`. It is emitted at the first read,
+    /// before every other record of the connection, and has no `seq`.
     pub const ACCEPTED: u8 = 6;
 }
 
-/// How a connection's transfers are cut into records, decided by its first read.
+/// How a connection's transfers are cut into records. Its first read decides.
 pub mod mode {
-    /// Every read goes up, but those of a long body, and of writes what tells heads and chunks: messages with heads.
+    /// Messages with heads: one record for each read, except within a long body, and for writes that begin an answer or
+    /// a chunk.
     pub const MESSAGES: u8 = 0;
-    /// A run of reads goes up in pieces, so that each of its small reads is carried, and every write goes up: frames
-    /// that a TorchServe worker reads field by field.
+    /// Frames that a TorchServe worker reads field by field: a run of reads in pieces, with every small read, and one
+    /// record for each write.
     pub const FRAMES: u8 = 1;
-    /// Every read and every write goes up: requests that share a connection, as in HTTP/2.
+    /// Requests that share a connection, as in HTTP/2: at least one record for each read and each write.
     pub const STREAMS: u8 = 2;
 }
 
 /// Bits of [`Record::flags`].
 pub mod flag {
-    /// `arrival_ns` holds; without it the arrival was not seen.
+    /// `arrival_ns` is valid; otherwise the arrival is unknown.
     pub const ARRIVAL_KNOWN: u8 = 1;
     /// `first_write_ns` is the return of the send, an upper bound of its start.
     pub const WRITE_AT_RETURN: u8 = 1 << 1;
-    /// Request bytes from some point on were not copied (io_uring, a page that was gone, too many buffers).
+    /// Request bytes from some point on were not copied (io_uring, a page that was not in memory, too many buffers).
     pub const REQUEST_CUT: u8 = 1 << 2;
-    /// The connection is AF_UNIX: it has no ports, and its close is not seen.
+    /// The connection is AF_UNIX: it has no ports, and no hook reports its close.
     pub const UNIX: u8 = 1 << 3;
-    /// The record tells of the writes of a connection of [`super::mode::STREAMS`], which are numbered and counted apart from
-    /// its reads: both may be under way at once.
+    /// The record is about writes of a connection of [`super::mode::STREAMS`]. They have their own numbers and counts,
+    /// because reads and writes may run at once.
     pub const ANSWERS: u8 = 1 << 5;
-    /// The read's last byte came with its first: `arrival_ns` holds for each of its bytes.
+    /// The read's last byte arrived with its first: `arrival_ns` is valid for each of its bytes.
     pub const ONE_ARRIVAL: u8 = 1 << 4;
-    /// `steps` hold: the read's bytes came in several steps.
+    /// `steps` are valid: the read's bytes arrived in several steps.
     pub const STEPS: u8 = 1 << 6;
 }
 
-/// When bytes of a read came that did not come with its first.
+/// When bytes of a read arrived that did not arrive with its first one.
 #[repr(C)]
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Pod, Zeroable)]
 pub struct ArrivalStep {
-    /// Bytes from the read's first byte to behind the last that came with this step; 0: no step.
+    /// Bytes from the read's first byte up to the end of this step; 0: no step.
     pub end: u32,
-    /// Time after `arrival_ns`; `u32::MAX`: not known, or longer.
+    /// Time after `arrival_ns`; `u32::MAX`: unknown, or longer.
     pub later_ns: u32,
 }
 
@@ -82,7 +84,7 @@ impl ArrivalStep {
     };
 }
 
-/// Head of every record on the `RECORDS` ring; `request_len` then `answer_len` payload bytes follow it.
+/// The fixed part of every entry of the `RECORDS` ring; `request_len` then `answer_len` payload bytes follow it.
 ///
 /// All times are CLOCK_MONOTONIC nanoseconds.
 #[repr(C)]
@@ -90,30 +92,30 @@ impl ArrivalStep {
 pub struct Record {
     /// Socket cookie: unique for the life of the kernel.
     pub cookie: u64,
-    /// First byte readable; holds only with [`flag::ARRIVAL_KNOWN`].
+    /// First byte became readable; valid only with [`flag::ARRIVAL_KNOWN`].
     pub arrival_ns: u64,
-    /// First read of those told returned.
+    /// First reported read returned.
     pub first_read_ns: u64,
-    /// Last read of them returned.
+    /// Last reported read returned.
     pub last_read_ns: u64,
     /// Bytes of these reads.
     pub read_bytes: u64,
     /// First write after the segment began to run (returned, with [`flag::WRITE_AT_RETURN`]).
     pub first_write_ns: u64,
-    /// Latest write returned; of a CLOSE, the close.
+    /// Latest write returned; for a CLOSE, the time of the close.
     pub last_write_ns: u64,
     /// Bytes written since the segment's first write, this one included.
     pub written_bytes: u64,
-    /// The last bytes written, the newest in the low byte; 0 where they are not known.
+    /// The last eight bytes written, the newest in the low byte; 0: unknown.
     pub tail: u64,
-    /// Bytes read and written on the connection since it is watched, whether or not a record told of them; with
-    /// [`mode::STREAMS`], those of the record's direction.
+    /// Bytes read and written on the connection since its watch began, whether or not a record reported them; with
+    /// [`mode::STREAMS`], only those of the record's direction.
     pub total_bytes: u64,
     /// Number of this record on its connection, from 1: a gap is a loss. Records with [`flag::ANSWERS`] have their own.
     pub seq: u32,
-    /// Process that read or wrote last.
+    /// Process of the latest read or write.
     pub tgid: u32,
-    /// Bytes of the request's beginning in the payload.
+    /// Request bytes in the payload.
     pub request_len: u16,
     /// Answer bytes in the payload, after the request's.
     pub answer_len: u16,
@@ -131,9 +133,10 @@ pub struct Record {
     pub reserved: u8,
     /// Writes since the segment's first, this one included.
     pub writes: u32,
-    /// When the bytes of the read came that [`Record::arrival_ns`] is of, in no order; hold only with [`flag::STEPS`].
+    /// When the other bytes arrived of the read that [`Record::arrival_ns`] belongs to, in no order; valid only with
+    /// [`flag::STEPS`].
     pub steps: [ArrivalStep; STEPS],
-    /// Bytes of that read that earlier records told of.
+    /// Bytes of that read that earlier records reported.
     pub read_offset: u32,
     /// Zero.
     pub reserved_too: u32,
@@ -142,7 +145,7 @@ pub struct Record {
 const _: () = assert!(size_of::<Record>() == 104 + 8 * STEPS + 8);
 
 impl Record {
-    /// A record of nothing.
+    /// An empty record.
     pub const NONE: Self = Self {
         cookie: 0,
         arrival_ns: 0,
@@ -171,13 +174,13 @@ impl Record {
     };
 }
 
-/// Latest write of an answer whose small steps are not sent up one by one; an entry of `PROGRESSES`.
+/// Latest write of an answer whose writes are not emitted one by one; an entry of `PROGRESSES`.
 ///
-/// The agent reads it while the kernel writes: it holds only if [`ProgressSlot::is_whole`].
+/// The agent reads it while the kernel writes: it is valid only if [`ProgressSlot::is_whole`].
 #[repr(C)]
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Pod, Zeroable)]
 pub struct ProgressSlot {
-    /// Socket that the slot is taken by; 0: free.
+    /// Socket that holds the slot; 0: free.
     pub cookie: u64,
     /// As [`Record::last_write_ns`].
     pub last_write_ns: u64,
@@ -189,14 +192,14 @@ pub struct ProgressSlot {
     pub writes: u64,
     /// As [`Record::total_bytes`].
     pub total_bytes: u64,
-    /// Number of the last record that went up before.
+    /// Number of the last record that was emitted before.
     pub seq: u64,
     /// [`ProgressSlot::checksum`] of the fields above, written last.
     pub check: u64,
 }
 
 impl ProgressSlot {
-    /// Value that `check` has when the other fields were written together.
+    /// Returns the value of `check` for these fields.
     #[inline(always)]
     pub const fn checksum(&self) -> u64 {
         self.cookie
@@ -208,7 +211,7 @@ impl ProgressSlot {
             ^ self.total_bytes.rotate_left(5)
     }
 
-    /// Whether no write was under way while the slot was copied.
+    /// Whether no write ran while the slot was copied.
     pub const fn is_whole(&self) -> bool {
         self.cookie != 0 && self.check == self.checksum()
     }
@@ -217,12 +220,12 @@ impl ProgressSlot {
 /// Number of slots in `PROGRESSES`; a power of two.
 pub const PROGRESS_SLOTS: usize = 16_384;
 
-/// CPUs that count losses apart, each by [`DropReason`], in `DROPS`; others share their places.
+/// CPUs with counters of their own in `DROPS`, one for each [`DropReason`]; CPUs with higher numbers share them.
 pub const DROP_CPUS: usize = 512;
 
 /// What a [`ProcessEvent`] reports.
 pub mod process {
-    /// The process runs a new program.
+    /// The process began to run another program.
     pub const EXEC: u32 = 1;
     /// A watched process ended.
     pub const EXIT: u32 = 2;
@@ -230,8 +233,8 @@ pub mod process {
     pub const FORK: u32 = 3;
     /// The process began to listen on `port`.
     pub const LISTEN: u32 = 4;
-    /// A thread of a watched process, called `name`, started another: TorchServe's threads for its workers do so for
-    /// each frame, on two CPUs or fewer.
+    /// A thread of a watched process, called `name`, started another one. TorchServe's threads for its workers do so
+    /// for each frame, on two CPUs or fewer.
     pub const THREAD: u32 = 5;
 }
 
@@ -246,20 +249,20 @@ pub struct ProcessEvent {
     pub kind: u32,
     /// The process.
     pub tgid: u32,
-    /// Its parent, for a FORK.
+    /// Its parent; only for a FORK.
     pub parent: u32,
-    /// The port, for a LISTEN.
+    /// The port; only for a LISTEN.
     pub port: u32,
-    /// When it happened, CLOCK_MONOTONIC nanoseconds; for a THREAD alone.
+    /// When it happened, CLOCK_MONOTONIC nanoseconds; only for a THREAD.
     pub at_ns: u64,
-    /// Name of the thread that did it, NUL at its end; for a THREAD alone.
+    /// Name of the thread that did it, NUL at its end; only for a THREAD.
     pub name: [u8; 16],
 }
 
 const _: () = assert!(size_of::<ProcessEvent>() == 40);
 
 impl ProcessEvent {
-    /// An event that tells of nothing.
+    /// An empty event.
     pub const NONE: Self = Self {
         kind: 0,
         tgid: 0,
@@ -270,7 +273,7 @@ impl ProcessEvent {
     };
 }
 
-/// Ways in which the kernel half can lose something; each has one slot in `DROPS`.
+/// Why the program lost something; each reason has one counter in `DROPS`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[repr(u32)]
 pub enum DropReason {
@@ -284,11 +287,11 @@ pub enum DropReason {
     MapFull = 3,
     /// The first bytes of a request or an answer could not be read.
     HeadUnreadable = 4,
-    /// A watched server answered a request that it had read before it was watched.
+    /// A watched server answered a request that it had read before its watch began.
     ReadBeforeWatch = 5,
-    /// Two threads read and wrote one HTTP/1 connection at the same moment, and the second gave up waiting for the first.
+    /// Two threads used one HTTP/1 connection at the same moment, and the second stopped waiting for the first.
     Contended = 6,
-    /// The return of a call on a watched socket was passed over: too many threads were in such calls at once.
+    /// The kernel skipped the return of a call on a watched socket: too many threads were in such calls at once.
     ReturnMissed = 7,
 }
 
@@ -305,7 +308,7 @@ impl DropReason {
         Self::ReturnMissed,
     ];
 
-    /// The reason's name in metrics.
+    /// Returns the reason's name in metrics.
     pub const fn name(self) -> &'static str {
         match self {
             Self::RingFull => "ring_full",
@@ -319,7 +322,8 @@ impl DropReason {
         }
     }
 
-    /// What was lost and what the reader can do, as one sentence for the metrics page and the docs.
+    /// Returns what was lost and what the reader can do: one sentence of at most 120 characters, for the metrics page
+    /// and the docs.
     pub const fn help(self) -> &'static str {
         match self {
             Self::RingFull => {
@@ -355,14 +359,14 @@ mod tests {
     use super::*;
 
     #[test]
-    fn drop_reasons_stand_in_slot_order() {
+    fn drop_reasons_are_in_slot_order() {
         for (slot, reason) in DropReason::ALL.iter().enumerate() {
             assert_eq!(*reason as usize, slot);
         }
     }
 
     #[test]
-    fn each_reason_has_one_sentence_of_help() {
+    fn every_reason_has_one_sentence_of_help() {
         for reason in DropReason::ALL {
             let help = reason.help();
             assert!(help.ends_with('.'), "{help}");

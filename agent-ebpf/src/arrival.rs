@@ -1,7 +1,8 @@
-//! When the bytes of a socket's receive queue became readable.
+//! Keeps when the bytes of a socket's receive queue became readable, as a short log of (stream position, time) pairs.
 //!
-//! A short log of (stream position, time) pairs: the producer is the kernel's readable hook, the consumer the read hook.
-//! They run at once on two CPUs, so each field has one writer: the producer.
+//! The readable hook writes the log, and the read hook reads it. They may run at once on two CPUs, so each field has
+//! one writer.
+//! Does not depend on: sockets, the clock, what the bytes mean.
 
 use crate::abi::{ArrivalStep, STEPS};
 
@@ -9,11 +10,11 @@ use crate::abi::{ArrivalStep, STEPS};
 #[repr(C)]
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Entry {
-    /// CLOCK_MONOTONIC time of the step; 0: the entry was never used.
+    /// Time of the step, CLOCK_MONOTONIC nanoseconds; 0: the entry was never used.
     pub ns: u64,
-    /// Stream position just after the bytes that came with the step.
+    /// Stream position just after the step's bytes.
     pub end: u32,
-    /// 1 when later bytes were folded in, so that `ns` holds for the first of them only.
+    /// 1 if later bytes were merged in, so that `ns` is valid only for the first ones.
     pub merged: u32,
 }
 
@@ -28,14 +29,14 @@ pub struct ArrivalLog {
     reserved: u32,
 }
 
-/// Distance from `from` forward to `to` on the wrapping line of positions; negative when `to` lies behind.
+/// Returns the distance from `from` forward to `to`, for positions that wrap; negative if `to` is behind `from`.
 #[inline(always)]
 const fn ahead(from: u32, to: u32) -> i32 {
     to.wrapping_sub(from).cast_signed()
 }
 
 impl ArrivalLog {
-    /// An empty log.
+    /// Returns an empty log.
     pub const fn new() -> Self {
         Self {
             entries: [Entry {
@@ -48,7 +49,7 @@ impl ArrivalLog {
         }
     }
 
-    /// Notes that the queue reaches to `end` at `now_ns`, while its reader has taken all before `consumed`.
+    /// Records that the queue reaches to `end` at `now_ns`, while its reader has read everything before `consumed`.
     #[inline(always)]
     pub fn on_readable(&mut self, end: u32, consumed: u32, now_ns: u64) {
         let newest = self.next.wrapping_sub(1) as usize & (STEPS - 1);
@@ -78,19 +79,19 @@ impl ArrivalLog {
         self.next = self.next.wrapping_add(1);
     }
 
-    /// When the byte at `position` became readable.
+    /// Returns when the byte at `position` became readable.
     pub fn at(&self, position: u32) -> Arrival {
         self.step_of(position).0
     }
 
-    /// When the byte at `first` became readable, and whether all bytes before `end` came with it.
+    /// Returns when the byte at `first` became readable, and whether all bytes before `end` arrived with it.
     #[inline(always)]
     pub fn of(&self, first: u32, end: u32) -> (Arrival, bool) {
         let (arrival, reach) = self.step_of(first);
         (arrival, ahead(end, reach) >= 0)
     }
 
-    /// The steps in which the bytes from `first` on came, against `since_ns`.
+    /// Returns the steps in which the bytes from `first` on arrived, with times after `since_ns`.
     #[inline(always)]
     pub fn steps(&self, first: u32, since_ns: u64) -> [ArrivalStep; STEPS] {
         let mut steps = [ArrivalStep::NONE; STEPS];
@@ -113,7 +114,7 @@ impl ArrivalLog {
         steps
     }
 
-    /// When the byte at `position` became readable, and how far the step goes that brought it.
+    /// Returns when the byte at `position` became readable, and where the step ends that brought it.
     #[inline(always)]
     fn step_of(&self, position: u32) -> (Arrival, u32) {
         let mut best = Arrival::Unseen;
@@ -139,14 +140,14 @@ impl ArrivalLog {
     }
 }
 
-/// What the log knows of one position.
+/// When the byte at one position became readable.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Arrival {
-    /// The byte became readable at this time.
+    /// At this time, CLOCK_MONOTONIC nanoseconds.
     At(u64),
-    /// The log had run full: the byte came at some time after an older one.
+    /// Unknown, because the log was full: some time after an older byte.
     Merged,
-    /// No step covers the byte.
+    /// Unknown, because no step covers the byte.
     Unseen,
 }
 
@@ -157,7 +158,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_first_byte_came_with_the_step_that_covers_it() {
+    fn a_byte_arrives_with_the_step_that_covers_it() {
         let mut log = ArrivalLog::new();
         log.on_readable(100, 0, 1_000);
         log.on_readable(250, 0, 2_000);
@@ -171,22 +172,22 @@ mod tests {
     }
 
     #[test]
-    fn the_steps_of_a_read_are_told_apart() {
+    fn the_steps_of_a_read_are_distinguished() {
         let mut log = ArrivalLog::new();
         for (end, ns) in [(100, 1_000), (250, 2_000), (300, 9_000_000_000)] {
             log.on_readable(end, 0, ns);
         }
         let steps = log.steps(40, 1_000);
-        let told: Vec<(u32, u32)> = steps
+        let found: Vec<(u32, u32)> = steps
             .iter()
             .filter(|step| step.end > 0)
             .map(|step| (step.end, step.later_ns))
             .collect();
-        assert_eq!(told, [(60, 0), (210, 1_000), (260, u32::MAX)]);
+        assert_eq!(found, [(60, 0), (210, 1_000), (260, u32::MAX)]);
     }
 
     #[test]
-    fn a_step_that_brings_nothing_is_left_out() {
+    fn a_step_without_bytes_is_not_noted() {
         let mut log = ArrivalLog::new();
         log.on_readable(100, 0, 1_000);
         log.on_readable(100, 100, 5_000);
@@ -195,7 +196,7 @@ mod tests {
     }
 
     #[test]
-    fn a_full_log_keeps_the_oldest_unread_and_owns_up_to_the_rest() {
+    fn a_full_log_keeps_the_oldest_unread_steps_and_merges_the_rest() {
         let mut log = ArrivalLog::new();
         for step in 1..=20_u32 {
             log.on_readable(step * 10, 0, u64::from(step));
@@ -226,7 +227,7 @@ mod tests {
     }
 
     #[test]
-    fn an_entry_survives_its_reader_being_late_to_look() {
+    fn an_entry_survives_a_late_reader() {
         let mut log = ArrivalLog::new();
         log.on_readable(100, 0, 1_000);
         log.on_readable(200, 100, 2_000);

@@ -1,4 +1,4 @@
-//! Holds the state of one watched socket, between its hooks.
+//! Holds the state of one watched socket from one hook to the next.
 //!
 //! The hooks find it by the socket; `segment` decides with it when a record is emitted.
 //! Does not depend on: maps, helpers, the clock, protocols.
@@ -23,14 +23,14 @@ pub mod phase {
 ///
 /// Each group says which hooks write it: several run at once on one socket.
 ///
-/// A yes or no is a `u8`, 1 or 0. With `bool`, the compiler merges branches differently, and the verifier takes up to 35 %
-/// more steps for the programs that send (6.18).
+/// A yes or no is a `u8`, 1 or 0. With `bool`, the compiler merges branches differently, and the verifier takes up to
+/// 35 % more steps for the programs that send (6.18).
 #[repr(C)]
 #[derive(Debug, Clone, Copy)]
 pub struct Conn {
     /// The record being filled.
     pub record: Record,
-    /// Its payload, and behind it the room that a copy to its last byte could take.
+    /// Its payload, followed by the room that a copy to its last byte may need.
     pub payload: [u8; PAYLOAD_CAP + COPY_CAP],
     /// What is in the receive queue.
     pub queue: Queue,
@@ -52,8 +52,8 @@ const _: () = assert!(size_of::<Conn>() == 176 + 3072 + 152 + 32 + 80 + 8 + 8 + 
 
 /// What is in the receive queue, and when it arrived.
 ///
-/// The readable hook writes `arrivals`, `unix_produced` and `unix_floor`, and initial values of the others; the read hook
-/// writes the later values of `consumed`, `positioned` and `tracked`.
+/// The readable hook writes `arrivals`, `unix_produced` and `unix_floor`, and initial values of the others; the read
+/// hook writes the later values of `consumed`, `positioned` and `tracked`.
 #[repr(C)]
 #[derive(Debug, Clone, Copy)]
 pub struct Queue {
@@ -107,7 +107,7 @@ pub struct Cursors {
     pub buffer: BufferCursor,
 }
 
-/// How the connection came to speak HTTP/2. The read and write hooks write it.
+/// How the connection's HTTP/2 began. The read and write hooks write it.
 #[repr(C)]
 #[derive(Debug, Clone, Copy)]
 pub struct H2 {
@@ -124,7 +124,8 @@ pub struct H2 {
 pub struct HookLock {
     /// 1 while a hook fills the record.
     pub busy: u32,
-    /// 1 once a transfer was dropped ([`crate::abi::DropReason::Contended`]), until the next record's number shows a gap.
+    /// 1 once a transfer was dropped ([`crate::abi::DropReason::Contended`]), until the next record's number shows a
+    /// gap.
     pub missed: u8,
     /// 1 once the server could write no more. The hook that fills the record then emits the end.
     pub ended: u8,
@@ -147,9 +148,7 @@ pub struct LastHandled {
     pub reply_read: u32,
 }
 
-/// Where the walk of one transfer stands in the user's buffers.
-///
-/// It lies with the connection, not on a program's stack: of what lies there the verifier follows every value apart.
+/// Position in the user's buffers of one transfer.
 #[repr(C)]
 #[derive(Debug, Clone, Copy)]
 pub struct BufferCursor {
@@ -159,15 +158,15 @@ pub struct BufferCursor {
     pub next: u64,
     /// When the transfer returned.
     pub now_ns: u64,
-    /// Bytes to come in the buffer at hand.
+    /// Bytes left in the current buffer.
     pub here: u32,
-    /// Vectors to come.
+    /// Vectors left.
     pub vectors: u32,
-    /// Bytes to come in the transfer.
+    /// Bytes left in the transfer.
     pub left: u32,
     /// 1: answers; 0: requests.
     pub answers: u32,
-    /// Bytes at the end of the transfer that are carried whatever the walk says; 0: none, or they are at hand.
+    /// Bytes at the transfer's end that are copied in any case; 0: none, or the cursor has reached them.
     pub end: u32,
     /// Zero.
     pub reserved: u32,
@@ -189,7 +188,7 @@ impl BufferCursor {
 }
 
 impl Conn {
-    /// The state of a socket of which nothing is known: zeros, as the kernel makes it.
+    /// Returns the state of an unknown socket: zeros, as the kernel makes it.
     pub const fn new() -> Self {
         Self {
             record: Record::NONE,
@@ -240,7 +239,7 @@ impl Conn {
         }
     }
 
-    /// How a connection that may be an HTTP/2 client's begins.
+    /// Sets the mode `spoken` of a connection before its first read.
     #[inline(always)]
     pub fn set_mode(&mut self, spoken: u8) {
         self.record.mode = spoken;
@@ -249,28 +248,28 @@ impl Conn {
         }
     }
 
-    /// Takes the connection, of which nothing was seen, for an HTTP/2 one that was joined in the middle: before a frame of
-    /// the client.
+    /// Sets the mode of an HTTP/2 connection that was open before its watch: its next read begins with a frame.
     #[inline(always)]
     pub fn join_midway(&mut self) {
         self.record.mode = mode::STREAMS;
         self.h2.joined = 1;
     }
 
-    /// Takes the connection to speak HTTP/2 from here on: before the client's preface.
+    /// Switches the connection to HTTP/2: its next read begins with the client's preface.
     #[inline(always)]
     pub fn switch_to_http2(&mut self) {
         self.h2.switching = 0;
         self.set_mode(mode::STREAMS);
     }
 
-    /// Whether reads and writes fill the same record in; on HTTP/2 each side has its own, and need not wait for the other.
+    /// Whether reads and writes fill the same record. On HTTP/2, each direction has its own and need not wait for the
+    /// other.
     #[inline(always)]
     pub fn shares_record(&self) -> bool {
         self.record.mode != mode::STREAMS
     }
 
-    /// Where one direction of a shared connection stands.
+    /// Returns the position in the frames of one direction.
     #[inline(always)]
     pub fn frames(&mut self, answers: bool) -> &mut FrameCursor {
         if answers {
@@ -280,7 +279,7 @@ impl Conn {
         }
     }
 
-    /// Bytes that a record has left to carry of one direction.
+    /// Returns how many more bytes of one direction fit in the record.
     #[inline(always)]
     pub fn room(&self, answers: bool) -> u32 {
         let (cap, len) = if answers {

@@ -2,8 +2,8 @@
 //!
 //! The kernel does not run a program on a CPU on which it already runs (kernel/bpf/trampoline.c,
 //! `__bpf_prog_enter_recur`; kernel/trace/bpf_trace.c, `__bpf_trace_run`): a recursion miss. If a task can lose its CPU
-//! within a program, the kernel skips the event of the next task. A backup copy runs after the primary one, and handles what
-//! the kernel skipped for the primary.
+//! within a program, the kernel skips the event of the next task. A backup copy runs after the primary one, and handles
+//! what the kernel skipped for the primary.
 //! Does not depend on: hooks, what an event is.
 
 /// A copy of a program, by its place in the order in which the kernel runs them.
@@ -11,16 +11,16 @@
 pub enum Attached {
     /// The copy that the kernel runs first: it handles every event that it gets.
     Primary,
-    /// The copy behind it, if there is one: it handles what the kernel skipped for the primary.
+    /// The copy that runs after it, if there is one: it handles what the kernel skipped for the primary.
     Backup,
 }
 
 impl Attached {
-    /// Returns whether the primary copy already handled this event of `thread`. The primary stores `thread` in `mark`; the
-    /// backup compares and clears it.
+    /// Returns whether the primary copy already handled this event of `thread`. The primary stores `thread` in `mark`;
+    /// the backup compares and clears it.
     ///
-    /// If threads interleave on one mark, an event may be handled twice. Only readers of one connection that do not wait for
-    /// each other do so, and then it is unknown which bytes are whose.
+    /// If threads interleave on one mark, an event may be handled twice. Only readers of one connection that do not
+    /// wait for each other do so, and then it is unknown which bytes are whose.
     #[inline(always)]
     pub fn already_handled(self, mark: &mut u32, thread: u32) -> bool {
         // The idle thread, in which packets may arrive, has the number 0.

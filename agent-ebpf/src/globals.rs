@@ -1,9 +1,12 @@
-//! What the loader tells the programs of the host: offsets of kernel fields, system calls, what the kernel can do, and what
-//! the agent wants.
+//! Defines the load-time constants: offsets of kernel fields, system call numbers, features of the kernel and the
+//! agent.
+//!
+//! The loader fills them in for the running kernel, before the programs are verified.
+//! Does not depend on: how a constant is found, or read.
 
 use bytemuck::{Pod, Zeroable};
 
-/// Field offsets of the running kernel, bytes, resolved from its BTF by the loader.
+/// Field offsets of the running kernel, bytes. The loader resolves them from the kernel's BTF.
 #[repr(C)]
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Pod, Zeroable)]
 pub struct Offsets {
@@ -76,7 +79,7 @@ pub struct Offsets {
 }
 
 impl Offsets {
-    /// What stands in the object until the loader fills it in.
+    /// The value in the object until the loader fills it in.
     pub const NONE: Self = Self {
         skc_family: 0,
         skc_state: 0,
@@ -114,16 +117,16 @@ impl Offsets {
     };
 }
 
-/// Where a system call keeps its number and arguments in `struct pt_regs`, and the numbers of the calls that move socket
-/// bytes.
+/// Where a system call keeps its number and arguments in `struct pt_regs`, and the numbers of the calls that move
+/// socket bytes.
 ///
-/// A number that the architecture does not have is `u32::MAX`. All are where no user memory is to be read.
+/// A number is `u32::MAX` if the architecture lacks the call, and every number is if no user memory is to be read.
 #[repr(C)]
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Pod, Zeroable)]
 pub struct SyscallAbi {
     /// Offset of the call number, bytes.
     pub nr: u32,
-    /// Offset of the first argument, as it is at the call's entry, bytes.
+    /// Offset of the first argument at the call's entry, bytes.
     pub arg0: u32,
     /// Offset of the second argument, bytes.
     pub arg1: u32,
@@ -152,7 +155,7 @@ pub struct SyscallAbi {
 }
 
 impl SyscallAbi {
-    /// No call is known, so that no byte of any is read.
+    /// No call is known, so no program reads user memory.
     pub const NONE: Self = Self {
         nr: 0,
         arg0: 0,
@@ -171,28 +174,28 @@ impl SyscallAbi {
     };
 }
 
-/// What the kernel can do, and what the agent wants: 1 or 0 each, but for the kinds of `struct iov_iter`.
+/// What the kernel can do, and what the agent wants. Each is 1 or 0, except the kinds of `struct iov_iter`.
 #[repr(C)]
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Pod, Zeroable)]
 pub struct Features {
-    /// Whether the bytes of transfers are read.
+    /// Whether the agent wants the bytes of transfers.
     pub payload: u32,
-    /// Whether accepts are told.
+    /// Whether the agent wants accepts.
     pub accept_wait: u32,
-    /// Whether the vectors of a transfer are read out of the kernel's own copy, not the user's.
+    /// Whether the vectors of a transfer are read from the kernel's copy, not from user memory.
     pub kernel_vectors: u32,
-    /// Bits of `iter_kind` that tell the kind.
+    /// Bits of `iter_kind` that are the kind.
     pub iter_kind_mask: u32,
     /// `ITER_IOVEC`.
     pub iter_is_vectors: u32,
-    /// `ITER_UBUF` (6.0); `u32::MAX`: there is none.
+    /// `ITER_UBUF` (6.0); `u32::MAX` if the kernel has none.
     pub iter_is_buffer: u32,
-    /// Whether programs are attached twice, where one may be passed over.
+    /// Whether each program has a backup copy attached, because the kernel may skip the primary.
     pub attached_twice: u32,
 }
 
 impl Features {
-    /// What stands in the object until the loader fills it in.
+    /// The value in the object until the loader fills it in.
     pub const NONE: Self = Self {
         payload: 0,
         accept_wait: 0,

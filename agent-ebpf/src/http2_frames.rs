@@ -1,38 +1,38 @@
-//! Where the frames of an HTTP/2 connection begin, and which of their bytes are carried up: the same walk in the kernel,
-//! which skips the rest, and in the agent, which so knows what was skipped.
+//! Follows the frames of an HTTP/2 connection, and decides which of their bytes are copied into records.
 //!
-//! Knows a frame's length and type, and nothing else of it (RFC 9113, section 4.1).
+//! The program skips the other bytes. The agent moves the same cursor over the records, and so knows what was skipped.
+//! Does not depend on: anything of a frame but its length and type (RFC 9113, section 4.1).
 
 /// Bytes of a frame's header.
 const HEAD_LEN: u8 = 9;
-/// Bytes of the preface that a client sends first.
+/// Bytes of the preface, which a client sends first.
 const PREFACE_LEN: u32 = 24;
 /// `DATA`
 const DATA: u8 = 0;
-/// `CONTINUATION`, the last type that the standard has.
+/// `CONTINUATION`, the highest type of the standard.
 const LAST_KIND: u8 = 9;
-/// Bytes of a DATA frame that are carried in the requests' direction: the message that names the model begins there.
+/// Bytes of a request's DATA frame that are copied: the message that names the model begins there.
 pub const REQUEST_DATA_KEPT: u32 = 256;
-/// As [`REQUEST_DATA_KEPT`], in the answers' direction: where messages of gRPC begin that are sent in one frame.
+/// As [`REQUEST_DATA_KEPT`], for answers: the headers of gRPC messages that are sent in one frame are there.
 pub const ANSWER_DATA_KEPT: u32 = 64;
 
-/// Where one direction of a connection stands.
+/// Position in the frames of one direction.
 #[repr(C)]
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct FrameCursor {
-    /// Bytes of the payload to come; 0: in a header.
+    /// Bytes left of the payload; 0: in a header.
     left: u32,
-    /// Of these, how many from here on are carried.
+    /// How many of them, from here on, are copied.
     keep: u32,
-    /// The header's first four bytes, length and type, as far as they came.
+    /// The header's first four bytes, length and type, as far as they are known.
     start: u32,
-    /// Bytes of the header that came.
+    /// Bytes of the header that are known.
     head: u8,
     reserved: [u8; 3],
 }
 
 impl FrameCursor {
-    /// Before the first frame: what a server sends begins so.
+    /// Before the first frame: a server's direction begins here.
     pub const START: Self = Self {
         left: 0,
         keep: 0,
@@ -41,12 +41,12 @@ impl FrameCursor {
         reserved: [0; 3],
     };
 
-    /// Before the preface of a client.
-    pub const BEFORE_PREFACE: Self = Self::behind(PREFACE_LEN);
+    /// Before the preface: a client's direction begins here.
+    pub const BEFORE_PREFACE: Self = Self::with_frames_after(PREFACE_LEN);
 
-    /// Before `bytes` bytes that are carried, and the first frame behind them.
+    /// Returns a cursor before `bytes` bytes that are copied, with the first frame after them.
     #[inline(always)]
-    pub const fn behind(bytes: u32) -> Self {
+    pub const fn with_frames_after(bytes: u32) -> Self {
         Self {
             left: bytes,
             keep: bytes,
@@ -54,7 +54,7 @@ impl FrameCursor {
         }
     }
 
-    /// In bytes that have no frames, of which the next `kept` are to be carried.
+    /// Returns a cursor in bytes without frames, the next `kept` of which are to be copied.
     pub const fn copying(kept: u32) -> Self {
         Self {
             left: u32::MAX,
@@ -63,13 +63,13 @@ impl FrameCursor {
         }
     }
 
-    /// Whether the next byte is one of a header.
+    /// Whether the next byte is part of a header.
     #[inline(always)]
     pub const fn is_in_head(&self) -> bool {
         self.left == 0
     }
 
-    /// Bytes from here on that are carried; 0: [`FrameCursor::skips`] tells how many are not.
+    /// Returns how many bytes from here on are copied; if 0, [`FrameCursor::skips`] says how many are not.
     #[inline(always)]
     pub const fn keeps(&self) -> u32 {
         if self.left == 0 {
@@ -79,22 +79,22 @@ impl FrameCursor {
         }
     }
 
-    /// Bytes from here on that are not carried.
+    /// Returns how many bytes from here on are not copied.
     #[inline(always)]
     pub const fn skips(&self) -> u32 {
         if self.keep == 0 { self.left } else { 0 }
     }
 
-    /// Whether a whole header comes next.
+    /// Whether the next byte is the first of a header.
     #[inline(always)]
     pub const fn is_before_head(&self) -> bool {
         self.left == 0 && self.head == 0
     }
 
-    /// Takes the next byte of a header; of DATA, `data_kept` bytes are to be carried.
+    /// Advances by one byte of a header; of DATA, `data_kept` bytes are to be copied.
     #[inline(always)]
     pub const fn on_head(&mut self, byte: u8, data_kept: u32) {
-        // Length, type, and the rest: the oldest of the first four bytes stands highest.
+        // Length and type are the first four bytes, the oldest of them highest.
         if self.head < 4 {
             self.start = self.start << 8 | byte as u32;
         }
@@ -104,7 +104,8 @@ impl FrameCursor {
         }
     }
 
-    /// Takes a header whose first four bytes are `start`, big-endian; of DATA, `data_kept` bytes are to be carried.
+    /// Advances by a header whose first four bytes are `start`, big-endian; of DATA, `data_kept` bytes are to be
+    /// copied.
     #[inline(always)]
     pub const fn on_whole_head(&mut self, start: u32, data_kept: u32) {
         let most = match start as u8 {
@@ -119,7 +120,7 @@ impl FrameCursor {
         self.head = 0;
     }
 
-    /// Takes `bytes` of a payload, at most [`FrameCursor::keeps`] of them, or [`FrameCursor::skips`].
+    /// Advances by `bytes` of a payload: at most [`FrameCursor::keeps`], or [`FrameCursor::skips`].
     #[inline(always)]
     pub const fn on_payload(&mut self, bytes: u32) {
         self.left = self.left.saturating_sub(bytes);
@@ -140,33 +141,33 @@ mod tests {
         frame
     }
 
-    /// What is carried of `bytes`, in transfers of `step` bytes.
-    fn carried(mut walk: FrameCursor, bytes: &[u8], step: usize) -> Vec<u8> {
-        let mut carried = vec![];
+    /// Returns what is copied of `bytes`, in transfers of `step` bytes.
+    fn copied(mut cursor: FrameCursor, bytes: &[u8], step: usize) -> Vec<u8> {
+        let mut copied = vec![];
         for transfer in bytes.chunks(step) {
             let mut rest = transfer;
             while !rest.is_empty() {
-                let kept = usize::try_from(walk.keeps()).unwrap().min(rest.len());
-                let taken = match kept {
-                    0 => usize::try_from(walk.skips()).unwrap().min(rest.len()),
+                let kept = usize::try_from(cursor.keeps()).unwrap().min(rest.len());
+                let advance = match kept {
+                    0 => usize::try_from(cursor.skips()).unwrap().min(rest.len()),
                     kept => kept,
                 };
-                carried.extend(&rest[..kept]);
-                if walk.is_in_head() {
+                copied.extend(&rest[..kept]);
+                if cursor.is_in_head() {
                     for &byte in &rest[..kept] {
-                        walk.on_head(byte, REQUEST_DATA_KEPT);
+                        cursor.on_head(byte, REQUEST_DATA_KEPT);
                     }
                 } else {
-                    walk.on_payload(u32::try_from(taken).unwrap());
+                    cursor.on_payload(u32::try_from(advance).unwrap());
                 }
-                rest = &rest[taken..];
+                rest = &rest[advance..];
             }
         }
-        carried
+        copied
     }
 
     #[test]
-    fn headers_are_carried_whole_and_of_data_the_beginning() {
+    fn headers_are_copied_whole_and_data_up_to_its_limit() {
         let preface = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
         let block = [7; 3_000];
         let data = [8; 20_000];
@@ -191,7 +192,7 @@ mod tests {
         ]
         .concat();
         for step in [1, 2, 8, 9, 10, 100, 4_096, frames.len()] {
-            let found = carried(FrameCursor::BEFORE_PREFACE, &frames, step);
+            let found = copied(FrameCursor::BEFORE_PREFACE, &frames, step);
             assert!(found == expected, "in transfers of {step}");
         }
     }
@@ -199,6 +200,6 @@ mod tests {
     #[test]
     fn a_server_begins_with_a_frame() {
         let frames = [frame(4, &[1; 6]), frame(1, &[2; 5])].concat();
-        assert_eq!(carried(FrameCursor::START, &frames, 3), frames);
+        assert_eq!(copied(FrameCursor::START, &frames, 3), frames);
     }
 }

@@ -1,7 +1,8 @@
-//! What both halves share: the records that cross the ring, and the decisions the kernel half takes.
+//! What the agent and the eBPF program share: the records that cross the ring, and the program's decisions.
 //!
-//! `no_std` and pure: no maps, no helpers, no clock. The eBPF program (`main.rs`) compiles these modules for the kernel,
-//! the agent reads the records with them, and the host runs their tests: the same code everywhere.
+//! The program (`program/main.rs`) compiles these modules for the kernel, the agent reads the records with them, and
+//! the host runs their tests. `no_std`.
+//! Does not depend on: maps, helpers, the clock.
 #![no_std]
 
 #[cfg(test)]

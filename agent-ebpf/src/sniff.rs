@@ -1,10 +1,11 @@
-//! What the first bytes of a read or a write look like: enough to cut segments, never more.
+//! Tells what the first bytes of a read or a write look like.
 //!
-//! A hint for the kernel half. What the bytes mean is decided in userspace.
+//! A hint for the program, enough to cut segments. The agent decides what the bytes mean.
+//! Does not depend on: sockets, earlier bytes of the connection.
 
 use crate::abi::mode;
 
-/// Bytes that are looked at.
+/// Bytes that are examined.
 pub const PEEK: usize = 8;
 /// Bytes of the header of an HTTP/2 frame.
 pub const FRAME_HEAD_LEN: usize = 9;
@@ -33,14 +34,14 @@ const END_STREAM: u8 = 0x1;
 const END_HEADERS: u8 = 0x4;
 const PADDED: u8 = 0x8;
 const PRIORITY: u8 = 0x20;
-/// Longest payload that nobody has to agree to, bytes (RFC 9113, 6.5.2).
+/// Longest payload that needs no agreement, bytes (RFC 9113, 6.5.2).
 const FRAME_CAP: u32 = 16_384;
-/// Longest SETTINGS that a server is taken to begin with, bytes: there are some ten settings, of six bytes each.
+/// Longest SETTINGS accepted as a server's first, bytes: about ten settings exist, of six bytes each.
 const SETTINGS_CAP: u32 = 192;
 
-/// How the connection is to be cut whose first read of `bytes` starts with these: one of [`mode`].
+/// Returns the [`mode`] of a connection whose first read of `bytes` starts with these.
 ///
-/// A TorchServe worker reads the command byte of a frame alone (ts/protocol/otf_message_handler.py of 0.12.0).
+/// A TorchServe worker reads the command byte of a frame by itself (ts/protocol/otf_message_handler.py of 0.12.0).
 #[inline(always)]
 pub fn mode_of(first: [u8; PEEK], len: usize, bytes: u32) -> u8 {
     if begins_frame(first, bytes) {
@@ -60,7 +61,7 @@ pub fn begins_frame(first: [u8; PEEK], bytes: u32) -> bool {
 
 /// Whether a read that starts with these bytes may start a request: an HTTP/1 method token, or the HTTP/2 preface.
 ///
-/// `len` is how many of the bytes hold; fewer than four never do.
+/// `len` is how many of the bytes are valid; fewer than four never suffice.
 #[inline(always)]
 pub fn looks_like_request(first: [u8; PEEK], len: usize) -> bool {
     if len < 4 {
@@ -72,8 +73,8 @@ pub fn looks_like_request(first: [u8; PEEK], len: usize) -> bool {
     )
 }
 
-/// The header of an HTTP/2 frame, as one number (RFC 9113, section 4.1): the payload's length and the type's byte stand
-/// highest, the stream lowest.
+/// The header of an HTTP/2 frame, as one number (RFC 9113, section 4.1): the payload's length is highest, then type,
+/// flags and stream.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct FrameHead {
     /// Length of the payload, type, flags and all of the stream but its last byte.
@@ -83,7 +84,7 @@ pub struct FrameHead {
 }
 
 impl FrameHead {
-    /// Reads a header.
+    /// Returns the header with these nine bytes.
     #[inline(always)]
     pub const fn new(first: [u8; PEEK], last: u8) -> Self {
         Self {
@@ -112,8 +113,8 @@ impl FrameHead {
         (self.first as u32) << 8 | self.last as u32
     }
 
-    /// Whether a read that starts so may start with a frame of a client: by these a connection is joined that is older
-    /// than its watch. Such a one that every stretch of bytes may look like is none of them.
+    /// Whether a read with these first bytes may begin with a client's frame. The program joins a connection that was
+    /// open before its watch at such a read, so frames that arbitrary bytes may look like do not count.
     #[inline(always)]
     pub const fn may_be_client_frame(self) -> bool {
         match self.kind() {
@@ -124,7 +125,7 @@ impl FrameHead {
         }
     }
 
-    /// Whether a write that starts so may start with a frame of a server.
+    /// Whether a write with these first bytes may begin with a server's frame.
     #[inline(always)]
     pub const fn may_be_server_frame(self) -> bool {
         match self.kind() {
@@ -141,7 +142,7 @@ impl FrameHead {
         }
     }
 
-    /// Whether it is the SETTINGS that either side begins with.
+    /// Whether it is the SETTINGS with which either side begins.
     #[inline(always)]
     pub const fn is_first_settings(self) -> bool {
         self.kind() == SETTINGS
@@ -178,8 +179,8 @@ pub fn looks_like_answer(first: [u8; PEEK], len: usize) -> bool {
     len >= 7 && u64::from_be_bytes(first) >> 8 == u64::from_be_bytes(*b"\0HTTP/1.")
 }
 
-/// Whether a write of `bytes` that starts with these may start a chunk: its size in hexadecimal digits, and a line end
-/// or `;` behind them where the write is longer (RFC 9112, section 7.1).
+/// Whether a write of `bytes` that starts with these may start a chunk: its size in hexadecimal digits, followed by a
+/// line end or `;` if the write is longer (RFC 9112, section 7.1).
 #[inline(always)]
 pub fn looks_like_chunk(first: [u8; PEEK], len: usize, bytes: u32) -> bool {
     let mut digits = 0;
@@ -192,7 +193,7 @@ pub fn looks_like_chunk(first: [u8; PEEK], len: usize, bytes: u32) -> bool {
     if digits < len {
         return first[digits] == b'\r' || first[digits] == b';';
     }
-    // All that is seen of it are digits: a size that is written by itself.
+    // All known bytes are digits: it is a size only if the write contains nothing else.
     bytes as usize == len
 }
 
@@ -219,7 +220,7 @@ mod tests {
     }
 
     #[test]
-    fn bodies_and_answers_do_not() {
+    fn bodies_and_answers_do_not_start_requests() {
         for head in [
             &b"{\"a\": 1}"[..],
             b"HTTP/1.1",
@@ -235,7 +236,7 @@ mod tests {
     }
 
     #[test]
-    fn the_first_read_tells_how_to_cut() {
+    fn the_first_read_decides_the_mode() {
         for (head, expected) in [
             (&b"I"[..], mode::FRAMES),
             (b"L", mode::FRAMES),
@@ -257,7 +258,7 @@ mod tests {
     }
 
     #[test]
-    fn frames_of_a_client_tell_a_connection_to_join() {
+    fn a_connection_is_joined_at_frames_of_a_client() {
         for bytes in [
             *b"\0\x01\x20\x01\x04\0\0\0\x01",
             *b"\0\0\x08\x01\x05\0\0\x01\x03",
@@ -272,7 +273,7 @@ mod tests {
     }
 
     #[test]
-    fn frames_of_a_server_tell_where_its_answers_go_on() {
+    fn answers_are_followed_from_frames_of_a_server() {
         for bytes in [
             *b"\0\0\x09\0\0\0\0\0\x01",
             *b"\0\0\0\0\x01\0\0\0\x03",
@@ -286,26 +287,26 @@ mod tests {
     }
 
     #[test]
-    fn other_bytes_are_no_frames() {
+    fn other_bytes_are_not_frames() {
         for bytes in [
             [0; FRAME_HEAD_LEN],
             [0xff; FRAME_HEAD_LEN],
             *b"HTTP/1.1 ",
             *b"PRI * HTT",
             *b"{\"inputs\"",
-            // A stream of the server's, none, and one that is too high.
+            // A server's stream, no stream, and one that is too high.
             *b"\0\0\x08\x01\x04\0\0\0\x02",
             *b"\0\0\x08\x01\x04\0\0\0\0",
             *b"\0\0\x08\x01\x04\x80\0\0\x01",
-            // No block, one too long, one that goes on, and unknown flags.
+            // No block, one too long, one that continues, and unknown flags.
             *b"\0\0\0\x01\x04\0\0\0\x01",
             *b"\0\x40\x01\x01\x04\0\0\0\x01",
             *b"\0\0\x08\x01\x01\0\0\0\x01",
             *b"\0\0\x08\x01\x44\0\0\0\x01",
-            // Of the wrong length.
+            // Wrong lengths.
             *b"\0\0\x09\x06\0\0\0\0\0",
             *b"\0\0\x08\x08\0\0\0\0\0",
-            // Content without an end or a byte, and small numbers in a tensor.
+            // Content without end or bytes, and small numbers in a tensor.
             *b"\0\0\0\0\0\0\0\0\x01",
             *b"\x01\0\0\0\0\0\0\0\x03",
         ] {

@@ -1,12 +1,11 @@
 //! Reads an entry of the `RECORDS` ring: a record and its payload, with their lengths checked.
 //!
-//! The agent makes one view for each entry; everything behind it works on the view.
+//! The agent makes one view for each entry, and all later stages work on it.
 //! Does not depend on: maps, the ring, the meaning of the payload.
 
 use crate::abi::Record;
 
-/// Largest count of bytes that a valid record contains: no connection carries as many, and sums of such counts do not
-/// overflow.
+/// Largest count of bytes in a valid record: no connection moves as many, and sums of such counts do not overflow.
 const COUNT_CAP_BYTES: u64 = 1 << 48;
 
 /// A record and its payload, borrowed from the ring.

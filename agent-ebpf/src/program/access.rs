@@ -17,15 +17,17 @@ pub(crate) trait Access: Copy {
     /// `object`.
     unsafe fn field<T: Copy>(object: *const c_void, offset: u32) -> T;
 
-    /// Returns the `struct sock` at `sk` as a `struct tcp_sock`; `None` if it is not one. `is_tcp` says so by its fields.
+    /// Returns the `struct sock` at `sk` as a `struct tcp_sock`; `None` if it is not one. `is_tcp` says so by its
+    /// fields.
     fn as_tcp(sk: *mut c_void, is_tcp: impl FnOnce() -> bool) -> Option<*const c_void>;
 
-    /// Returns the `struct sock` at `sk` as a `struct unix_sock`; `None` if it is not one. `is_unix` says so by its fields.
+    /// Returns the `struct sock` at `sk` as a `struct unix_sock`; `None` if it is not one. `is_unix` says so by its
+    /// fields.
     fn as_unix(sk: *mut c_void, is_unix: impl FnOnce() -> bool) -> Option<*const c_void>;
 }
 
-/// Programs whose arguments have BTF types: typed tracepoints, fentry and fexit, iterators. A field is read directly, and
-/// the verifier checks its offset against the type.
+/// Programs whose arguments have BTF types: typed tracepoints, fentry and fexit, iterators. A field is read directly,
+/// and the verifier checks its offset against the type.
 #[derive(Clone, Copy)]
 pub(crate) struct Btf;
 

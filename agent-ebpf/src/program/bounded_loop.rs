@@ -1,8 +1,8 @@
 //! Runs loops that may take many rounds: in the kernel (`bpf_loop`) for BTF-typed programs, otherwise as many rounds as
 //! the verifier follows.
 //!
-//! Kernels before 5.13 refuse an instruction that names a callback, even in code that is never reached. So raw programs,
-//! which must load there, contain none.
+//! Kernels before 5.13 refuse an instruction that names a callback, even in code that is never reached. So raw
+//! programs, which must load there, contain none.
 //! Does not depend on: maps, what is repeated.
 
 use core::ffi::c_void;

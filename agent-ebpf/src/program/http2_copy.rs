@@ -1,7 +1,8 @@
-//! Copies a transfer piece by piece: the parts of HTTP/2 frames that the agent needs, and reads that do not fit one record.
+//! Copies a transfer piece by piece: the parts of HTTP/2 frames that the agent needs, and reads that do not fit one
+//! record.
 //!
-//! `http2_frames` says which bytes are copied and which are skipped. A transfer may contain thousands of frames, or one of
-//! megabytes, so the work is done in a bounded loop.
+//! `http2_frames` says which bytes are copied and which are skipped. A transfer may contain thousands of frames, or one
+//! of megabytes, so the work is done in a bounded loop.
 //! Does not depend on: hooks, what frames mean.
 
 use core::ffi::c_void;
@@ -11,6 +12,7 @@ use inferprobe_ebpf::{
     conn::{BufferCursor, Conn},
     http2_frames::{ANSWER_DATA_KEPT, FrameCursor, REQUEST_DATA_KEPT},
     segment::READ_END_CAP,
+    sniff::FRAME_HEAD_LEN,
 };
 
 use crate::{
@@ -28,7 +30,7 @@ const FEW_STEPS: u32 = 32;
 /// Most bytes that one step copies.
 const STEP_CAP: u32 = 512;
 /// Bytes of a frame's header.
-const HEAD_LEN: u32 = 9;
+const HEAD_LEN: u32 = FRAME_HEAD_LEN as u32;
 
 /// Direction of a transfer.
 #[derive(Clone, Copy)]
@@ -178,7 +180,7 @@ fn next_vector(cursor: &mut BufferCursor) -> i64 {
     GO_ON
 }
 
-/// Moves the cursor behind `bytes` bytes, which were copied or skipped.
+/// Advances the cursor by `bytes` bytes, which were copied or skipped.
 #[inline(always)]
 fn advance(conn: &mut Conn, bytes: u32, copied: bool) {
     conn.cursors.buffer.start += bytes as u64;

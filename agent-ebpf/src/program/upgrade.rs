@@ -44,7 +44,8 @@ pub(crate) fn is_agreed(conn: &mut Conn, at: u16) -> bool {
 }
 
 /// Whether a write of `bytes` bytes contains a 101 and the beginning of HTTP/2, so that its frames can be followed. The
-/// write's first bytes are the answer at the end of the payload. If the write ends with the 101, the next transfer decides.
+/// write's first bytes are the answer at the end of the payload. If the write ends with the 101, the next transfer
+/// decides.
 ///
 /// A call of its own, which hardly any answer makes.
 #[inline(never)]
@@ -87,7 +88,7 @@ pub(crate) fn switches<B: Backend>(conn: &mut Conn, bytes: u32) -> bool {
     }
     let head = FrameHead::new(first, byte(conn, start + PEEK as u32));
     if head.is_first_settings() {
-        conn.cursors.answers = FrameCursor::behind(search.searched);
+        conn.cursors.answers = FrameCursor::with_frames_after(search.searched);
         return true;
     }
     false

@@ -155,7 +155,8 @@ impl Bytes {
         }
     }
 
-    /// Reads the first bytes as the header of an HTTP/2 frame; `None` if the first buffer is shorter, or cannot be read.
+    /// Reads the first bytes as the header of an HTTP/2 frame; `None` if the first buffer is shorter, or cannot be
+    /// read.
     #[inline(always)]
     pub(crate) fn frame_head(self) -> Option<FrameHead> {
         let (start, len) = self.first()?;
@@ -177,7 +178,8 @@ impl Bytes {
         Some((first.start, smaller(first.len, self.total as u64)))
     }
 
-    /// Copies what `capture` asks for to the payload; returns how many bytes were copied, `None` if memory was unreadable.
+    /// Copies what `capture` asks for to the payload; returns how many bytes were copied, `None` if memory was
+    /// unreadable.
     #[inline(always)]
     pub(crate) fn copy(self, conn: &mut Conn, capture: Capture) -> Option<u16> {
         let capture = Capture {
@@ -199,9 +201,9 @@ impl Bytes {
             }
             let vector = read_vector(self.start + index as u64 * size_of::<Vector>() as u64)?;
             let len = smaller(vector.len, left);
-            let came = copy_flat(conn, capture.at + copied as u16, vector.start, len)? as u32;
-            copied = forget(conn, (copied + came) as u64) as u32;
-            if (came as u64) < len {
+            let now_copied = copy_flat(conn, capture.at + copied as u16, vector.start, len)? as u32;
+            copied = forget(conn, (copied + now_copied) as u64) as u32;
+            if (now_copied as u64) < len {
                 break;
             }
             index += 1;

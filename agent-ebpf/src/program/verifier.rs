@@ -4,8 +4,8 @@
 
 use inferprobe_ebpf::conn::Conn;
 
-/// Returns `value`, about which the verifier knows nothing any more. Otherwise it would follow every origin of the value
-/// separately.
+/// Returns `value`, about which the verifier knows nothing any more. Otherwise it would follow every origin of the
+/// value separately.
 #[inline(always)]
 pub(crate) fn forget(conn: &mut Conn, value: u64) -> u64 {
     let scratch: *mut u64 = (&raw mut conn.scratch).cast();
@@ -16,7 +16,8 @@ pub(crate) fn forget(conn: &mut Conn, value: u64) -> u64 {
     }
 }
 
-/// Returns `value`, about which the compiler knows nothing any more. A mask behind it then stays for the verifier to see.
+/// Returns `value`, about which the compiler knows nothing any more. A mask applied to it then stays, for the verifier
+/// to see.
 #[inline(always)]
 pub(crate) fn opaque(value: u32) -> u32 {
     // SAFETY: a reference is valid to read.

@@ -1,7 +1,8 @@
-//! Per-socket segments: runs of reads and of writes, cut into records wherever a message may begin.
+//! Decides when a record is emitted, and which bytes it contains.
 //!
-//! Decides when a record goes up and which bytes it carries. Knows no map, helper or clock, and no protocol beyond
-//! `frame`'s hints: whether a request is complete, and whose answer it is, is userspace's to say.
+//! A segment is a run of reads or of writes. It is cut into records wherever a message may begin. Whether a request is
+//! complete, and which answer belongs to it, is decided in the agent.
+//! Does not depend on: maps, helpers, the clock, protocols beyond the hints of `sniff`.
 
 use crate::{
     abi::{ANSWER_HEAD_CAP, REQUEST_HEAD_CAP, flag, kind, mode},
@@ -10,113 +11,113 @@ use crate::{
     http2_frames::FrameCursor,
 };
 
-/// Bytes that are carried of a run of reads: heads, requests that one read brings together, and what names a model.
-pub const CARRIED_CAP: u32 = 4096;
-/// Bytes that are carried of the end of a read that is longer than what else is carried of it: behind the rest of a body,
-/// it may bring the next request.
+/// Most bytes that are copied of a run of reads: heads, several requests in one read, and what names a model.
+pub const COPIED_CAP: u32 = 4096;
+/// Bytes that are copied from the end of a read whose middle is not copied: after the rest of a body, the next request
+/// may begin there.
 pub const READ_END_CAP: u32 = 1024;
-/// Reads up to this size always go up: one may bring the first bytes of a request.
+/// Reads up to this size always have a record of their own, because one may contain the first bytes of a request.
 pub const SMALL_READ: u32 = 256;
-/// Writes up to this size are carried, of a body in chunks: they may bring several.
+/// Writes of a chunked body up to this size are copied, because they may contain several chunks.
 pub const SMALL_CHUNK: u32 = 4096;
-/// Bytes that are carried of larger ones: the size of the first chunk.
+/// Bytes that are copied of larger ones: the size of the first chunk is there.
 pub const CHUNK_HEAD: u16 = 64;
-/// Later writes that follow each other within this time are told together.
+/// Later writes of an answer that follow each other within this time share a record.
 pub const COALESCE_NS: u64 = 200_000;
-/// Longest read of a frame that is carried: names and lengths are shorter, and a longer value tells nothing.
+/// Longest read of a worker's frame that is copied: names and lengths are shorter, and longer values are not needed.
 pub const FRAME_READ_CAP: u32 = 256;
 
 /// Bytes of the user's buffer to copy: `len` of them, to `payload[at..]`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Capture {
-    /// Where in the payload.
+    /// Position in the payload.
     pub at: u16,
-    /// How many at most.
+    /// Most bytes to copy.
     pub len: u16,
 }
 
-/// What a read asks for before it is taken in.
+/// What a read requires before it is added.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct RecvPlan {
-    /// Record that must go up first: the rest of an answer, or reads that this one does not belong to.
+    /// Record to emit first: the rest of an answer, or reads that this one does not belong to.
     pub cut: Option<u8>,
     /// Whether the read begins a record, so that its arrival is wanted.
     pub begins: bool,
-    /// Whether it may begin a request, so that its bytes are carried.
+    /// Whether it may begin a request, so that its bytes are copied.
     pub fresh: bool,
-    /// Whether it may end one, behind which another begins, so that its end is carried.
+    /// Whether it may end one request and begin the next, so that its end is copied.
     pub shorter: bool,
 }
 
-/// What a write looks like.
+/// What a write looks like, by its first bytes.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct WriteHint {
-    /// An answer's head.
+    /// Whether it looks like an answer's head.
     pub answer_like: bool,
-    /// A chunk's size.
+    /// Whether it looks like the size of a chunk.
     pub chunk_like: bool,
 }
 
-/// What a write asks for.
+/// What a write requires.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct SendPlan {
-    /// Record to send up once the bytes are copied; `None`: the progress slot will do.
+    /// Record to emit once the bytes are copied; `None`: the progress slot is enough.
     pub emit: Option<u8>,
     /// Answer bytes to copy first.
     pub capture: Capture,
 }
 
 impl Conn {
-    /// What a read of `bytes` brings about before it is taken in.
+    /// Returns what a read of `bytes` requires before it is added.
     #[inline(always)]
     pub fn plan_recv(&self, bytes: u32, request_like: bool) -> RecvPlan {
         let reading = self.progress.phase == phase::READING;
-        let goes_on = reading && self.is_next_piece(bytes);
+        let is_next_piece = reading && self.is_next_piece(bytes);
         let cut = if self.progress.pending != 0 {
             Some(kind::PROGRESS)
-        } else if reading && (request_like || goes_on) {
+        } else if reading && (request_like || is_next_piece) {
             Some(kind::READ)
         } else {
             None
         };
         RecvPlan {
             cut,
-            begins: !reading || request_like || goes_on,
+            begins: !reading || request_like || is_next_piece,
             fresh: !reading || request_like || bytes <= SMALL_READ,
             shorter: self.is_shorter(bytes),
         }
     }
 
-    /// Whether a read within a run of reads goes into a record of its own.
+    /// Whether a read within a run of reads begins a record.
     #[inline(always)]
     fn is_next_piece(&self, bytes: u32) -> bool {
         match self.record.mode {
             mode::FRAMES => {
                 let at = u32::from(self.record.request_len);
-                let behind_a_hole = self.record.read_bytes != u64::from(at);
-                bytes <= FRAME_READ_CAP && (behind_a_hole || at + bytes > REQUEST_HEAD_CAP as u32)
+                let after_a_gap = self.record.read_bytes != u64::from(at);
+                bytes <= FRAME_READ_CAP && (after_a_gap || at + bytes > REQUEST_HEAD_CAP as u32)
             }
             mode::STREAMS => true,
             _ => bytes <= SMALL_READ || self.is_shorter(bytes) || self.cursors.requests.keeps() > 0,
         }
     }
 
-    /// Whether a read took less than the one before: it emptied the queue, and so may be the last of its request.
+    /// Whether a read is shorter than the one before. It then emptied the queue, and may be the last of its request.
     #[inline(always)]
     fn is_shorter(&self, bytes: u32) -> bool {
         self.record.mode == mode::MESSAGES && bytes < self.progress.last_read_bytes
     }
 
-    /// Whether what is pending must go up before a write whose bytes it would hide.
+    /// Whether a pending write must be emitted before this one, which begins an answer or a chunk.
     #[inline(always)]
     pub fn send_cuts(&self, hint: WriteHint) -> bool {
         self.progress.pending != 0 && (hint.answer_like || hint.chunk_like)
     }
 
-    /// Takes in a read of `bytes` that returned at `now_ns`, and says which of its bytes to keep.
+    /// Adds a read of `bytes` that returned at `now_ns`; returns which of its bytes to copy.
     ///
-    /// `arrival` is when its first byte came, and whether all others came with it; it is looked at only if the read
-    /// begins a record. What [`Conn::is_copied_stepwise`] has nothing to keep: its walk does that.
+    /// `arrival` is when its first byte arrived, and whether all others arrived with it; it is used only if the read
+    /// begins a record. A read that [`Conn::is_copied_stepwise`] has nothing to copy here.
     #[inline(always)]
     pub fn on_recv(
         &mut self,
@@ -129,7 +130,7 @@ impl Conn {
         if self.record.mode == mode::MESSAGES {
             let kept = self.cursors.requests.keeps();
             let kept = if plan.fresh {
-                CARRIED_CAP
+                COPIED_CAP
             } else if plan.shorter && kept < REQUEST_HEAD_CAP as u32 {
                 REQUEST_HEAD_CAP as u32
             } else {
@@ -168,9 +169,9 @@ impl Conn {
         }
         self.record.read_bytes += u64::from(bytes);
         let at = self.record.request_len;
-        let passed_over = self.record.mode == mode::FRAMES && bytes > FRAME_READ_CAP;
+        let is_skipped = self.record.mode == mode::FRAMES && bytes > FRAME_READ_CAP;
         let wanted = self.record.mode == mode::FRAMES || self.cursors.requests.keeps() > 0;
-        let room = if self.record.flags & flag::REQUEST_CUT == 0 && !passed_over && wanted {
+        let room = if self.record.flags & flag::REQUEST_CUT == 0 && !is_skipped && wanted {
             (REQUEST_HEAD_CAP as u16).saturating_sub(at)
         } else {
             0
@@ -181,7 +182,7 @@ impl Conn {
         }
     }
 
-    /// Whether the bytes of a read are taken in by a walk, which counts and copies them.
+    /// Whether the bytes of a read are counted and copied step by step, by [`Conn::on_copied`].
     #[inline(always)]
     pub fn is_copied_stepwise(&self, bytes: u32) -> bool {
         match self.record.mode {
@@ -191,14 +192,15 @@ impl Conn {
         }
     }
 
-    /// Notes that a record of a walk went up, and that the next one goes on with the same read.
+    /// Begins the next record of the same read, after a full one was emitted.
     #[inline(always)]
     pub fn on_record_full(&mut self) {
         self.record.read_offset += self.record.read_bytes as u32;
         self.record.read_bytes = 0;
     }
 
-    /// Notes the steps in which the bytes came of a read that begins a record, the first of them at position `first`.
+    /// Adds the steps in which the bytes of a read arrived. The read begins a record, with its first byte at position
+    /// `first`.
     #[inline(always)]
     pub fn on_steps(&mut self, first: u32) {
         if self.record.flags & (flag::ARRIVAL_KNOWN | flag::ONE_ARRIVAL) == flag::ARRIVAL_KNOWN {
@@ -207,7 +209,8 @@ impl Conn {
         }
     }
 
-    /// Notes that a write begins, at what `start_ns` says: unless nothing was read before it, or its start is known.
+    /// Records that a write begins, at the time that `start_ns` returns, unless nothing was read before or the start is
+    /// known.
     #[inline(always)]
     pub fn on_send_start(&mut self, start_ns: impl FnOnce() -> u64) {
         if self.progress.phase != phase::IDLE && self.progress.send_start_ns == 0 {
@@ -215,9 +218,9 @@ impl Conn {
         }
     }
 
-    /// Takes in a write of `bytes` that returned at `now_ns`.
+    /// Adds a write of `bytes` that returned at `now_ns`.
     ///
-    /// `None`: nothing was read before it, so it answers nothing that was seen.
+    /// Returns `None` if nothing was read before it, so that it answers no known request.
     #[inline(always)]
     pub fn on_send(&mut self, now_ns: u64, bytes: u32, hint: WriteHint) -> Option<SendPlan> {
         let start_ns = self.progress.send_start_ns;
@@ -277,8 +280,8 @@ impl Conn {
         }
     }
 
-    /// Takes in a write of `bytes` on a shared connection that returned at `now_ns`: `self` is the state of its answers, and
-    /// `conn` that of its requests. The walk counts and copies.
+    /// Adds a write of `bytes` on an HTTP/2 connection that returned at `now_ns`. `self` is the state of its answers,
+    /// `conn` that of its requests. [`Conn::on_copied`] counts the bytes.
     #[inline(always)]
     pub fn on_stream_send(&mut self, conn: &mut Self, now_ns: u64, bytes: u32) {
         if self.record.cookie == 0 {
@@ -297,21 +300,21 @@ impl Conn {
         self.record.last_write_ns = now_ns;
     }
 
-    /// Notes that a read of a shared connection went up: it waits for no write.
+    /// Ends a read of an HTTP/2 connection, which was emitted: no write belongs to it.
     #[inline(always)]
     pub fn on_stream_read(&mut self) {
         self.progress.phase = phase::WRITING;
     }
 
-    /// Passes over a write of `bytes` on a connection that was joined in the middle: no frame begins with it.
+    /// Counts a write of `bytes` with which no frame begins, on a connection that was joined midway.
     #[inline(always)]
     pub fn skip_send(&mut self, bytes: u32) {
         self.progress.send_start_ns = 0;
         self.record.total_bytes += u64::from(bytes);
     }
 
-    /// Takes back a write of `bytes`, the first after a read segment, which was taken in as an HTTP/1 answer: the segment
-    /// is to go up without it.
+    /// Removes a write of `bytes`, the first after a read segment, which was added as an HTTP/1 answer. The segment is
+    /// then emitted without it.
     #[inline(always)]
     pub fn undo_write(&mut self, bytes: u32) {
         if self.record.flags & flag::WRITE_AT_RETURN == 0 {
@@ -325,16 +328,16 @@ impl Conn {
         self.record.answer_len = 0;
     }
 
-    /// Notes that the walk took `bytes` of one direction, and carries them if `carried`.
+    /// Counts `bytes` of one direction, which are in the payload if `copied`.
     #[inline(always)]
-    pub fn on_copied(&mut self, answers: bool, bytes: u32, carried: bool) {
-        let carried = if carried { bytes as u16 } else { 0 };
+    pub fn on_copied(&mut self, answers: bool, bytes: u32, copied: bool) {
+        let copied = if copied { bytes as u16 } else { 0 };
         if answers {
             self.record.written_bytes += u64::from(bytes);
-            self.record.answer_len += carried;
+            self.record.answer_len += copied;
         } else {
             self.record.read_bytes += u64::from(bytes);
-            self.record.request_len += carried;
+            self.record.request_len += copied;
         }
     }
 
@@ -349,7 +352,7 @@ impl Conn {
         }
     }
 
-    /// Notes that `len` request bytes of the `planned` were copied: none follow behind a hole.
+    /// Counts `len` request bytes that were copied of those `planned`. If bytes are missing, no later ones are copied.
     #[inline(always)]
     pub fn on_request_captured(&mut self, planned: Capture, len: u16) {
         self.record.request_len += len;
@@ -361,7 +364,7 @@ impl Conn {
         }
     }
 
-    /// Notes that `len` answer bytes of the `planned` were copied: none follow behind a hole.
+    /// Counts `len` answer bytes that were copied of those `planned`. If bytes are missing, no later ones are copied.
     #[inline(always)]
     pub fn on_answer_captured(&mut self, planned: Capture, len: u16) {
         self.record.answer_len = len;
@@ -371,9 +374,9 @@ impl Conn {
         }
     }
 
-    /// Records still to go up when the server can write no more: what was pending first, then the close itself.
+    /// Returns the record to emit before the CLOSE, when the server can write no more.
     #[inline(always)]
-    pub fn close_emits(&self) -> Option<u8> {
+    pub fn before_close(&self) -> Option<u8> {
         if self.progress.pending != 0 {
             Some(kind::PROGRESS)
         } else if self.progress.phase == phase::READING {
@@ -383,7 +386,7 @@ impl Conn {
         }
     }
 
-    /// Makes `record` ready to go up as `record_kind` at `now_ns`, and says how many payload bytes go with it.
+    /// Completes `record` to be emitted as `record_kind` at `now_ns`; returns the length of its payload.
     #[inline(always)]
     pub fn seal(&mut self, record_kind: u8, now_ns: u64) -> u16 {
         self.record.seq = self
@@ -402,7 +405,7 @@ impl Conn {
             .saturating_add(self.record.answer_len)
     }
 
-    /// Forgets the payload that went up.
+    /// Clears the payload, which was emitted.
     #[inline(always)]
     pub fn on_emitted(&mut self) {
         self.record.request_len = 0;

@@ -3,23 +3,23 @@ use std::{vec, vec::Vec};
 use super::*;
 use crate::abi::Record;
 
-/// Plays transfers against a socket's state as the hooks do, and keeps the records that went up.
+/// Plays transfers against a socket's state as the hooks do, and keeps the emitted records.
 struct Player {
     conn: Conn,
-    up: Vec<Record>,
+    emitted: Vec<Record>,
 }
 
 impl Player {
     fn new() -> Self {
         Self {
             conn: Conn::new(),
-            up: vec![],
+            emitted: vec![],
         }
     }
 
     fn emit(&mut self, record_kind: u8, now_ns: u64) {
         self.conn.seal(record_kind, now_ns);
-        self.up.push(self.conn.record);
+        self.emitted.push(self.conn.record);
         self.conn.on_emitted();
     }
 
@@ -37,7 +37,7 @@ impl Player {
         capture
     }
 
-    /// Takes a read in as the walker does.
+    /// Adds a read step by step, as the program does.
     fn copy_stepwise(&mut self, now_ns: u64, bytes: u32) {
         let mut left = bytes;
         let mut end = READ_END_CAP;
@@ -54,10 +54,10 @@ impl Player {
                 self.conn.on_record_full();
                 continue;
             }
-            let taken = if kept > 0 { kept } else { left - end };
-            self.conn.cursors.requests.on_payload(taken);
-            self.conn.on_copied(false, taken, kept > 0);
-            left -= taken;
+            let step = if kept > 0 { kept } else { left - end };
+            self.conn.cursors.requests.on_payload(step);
+            self.conn.on_copied(false, step, kept > 0);
+            left -= step;
         }
     }
 
@@ -90,8 +90,8 @@ fn a_request_and_its_answer_are_one_exchange() {
     let mut player = Player::new();
     player.recv(2_000, 300, Arrival::At(1_000), true);
     player.send(9_000, 9_500, 120, true);
-    let [record] = player.up[..] else {
-        panic!("{:?}", player.up)
+    let [record] = player.emitted[..] else {
+        panic!("{:?}", player.emitted)
     };
     assert_eq!(record.kind, kind::EXCHANGE);
     assert_eq!(
@@ -108,9 +108,9 @@ fn a_request_and_its_answer_are_one_exchange() {
     assert_eq!(record.seq, 1);
 }
 
-/// What went up: kind, first read, bytes, and how many of them were carried.
-fn told(player: &Player) -> Vec<(u8, u64, u64, u16)> {
-    let told = |record: &Record| {
+/// Returns the emitted records: kind, first read, bytes, and how many of them were copied.
+fn reads(player: &Player) -> Vec<(u8, u64, u64, u16)> {
+    let fields = |record: &Record| {
         let Record {
             kind,
             first_read_ns,
@@ -120,30 +120,30 @@ fn told(player: &Player) -> Vec<(u8, u64, u64, u16)> {
         } = *record;
         (kind, first_read_ns, read_bytes, request_len)
     };
-    player.up.iter().map(told).collect()
+    player.emitted.iter().map(fields).collect()
 }
 
 #[test]
-fn each_read_of_a_request_goes_up() {
+fn each_read_of_a_request_has_a_record() {
     let mut player = Player::new();
     player.recv(10, 24, Arrival::At(5), true);
     player.recv(20, 800, Arrival::At(15), false);
     player.recv(30, 1, Arrival::At(25), false);
     player.send(50, 60, 10, true);
     assert_eq!(
-        told(&player),
+        reads(&player),
         [
             (kind::READ, 10, 24, 24),
             (kind::READ, 20, 800, 800),
             (kind::EXCHANGE, 30, 1, 1)
         ]
     );
-    assert_eq!(player.up[1].arrival_ns, 15);
-    assert_eq!(player.up[2].total_bytes, 24 + 800 + 1 + 10);
+    assert_eq!(player.emitted[1].arrival_ns, 15);
+    assert_eq!(player.emitted[2].total_bytes, 24 + 800 + 1 + 10);
 }
 
 #[test]
-fn the_reads_of_a_long_body_are_told_together_behind_its_beginning() {
+fn the_reads_of_a_long_body_share_a_record_after_its_beginning() {
     let mut player = Player::new();
     player.recv(10, 1_000, Arrival::At(5), true);
     for step in 2..=10 {
@@ -152,26 +152,27 @@ fn the_reads_of_a_long_body_are_told_together_behind_its_beginning() {
     player.recv(200, 100, Arrival::Unseen, false);
     player.recv(210, 600, Arrival::Unseen, false);
     player.send(250, 260, 10, true);
-    let [.., long, small, last] = &told(&player)[..] else {
-        panic!("{:?}", player.up)
+    let [.., long, small, last] = &reads(&player)[..] else {
+        panic!("{:?}", player.emitted)
     };
-    // The end of the second read of 2,000 bytes, and seven more; a small read may begin a request, and is followed.
+    // The end of the second read of 2,000 bytes, and seven more. A small read may begin a request, so the next is
+    // copied.
     assert_eq!(*long, (kind::READ, 30, 14_904, 904));
     assert_eq!(*small, (kind::READ, 200, 100, 100));
     assert_eq!(*last, (kind::EXCHANGE, 210, 600, 600));
-    let read: u64 = player.up.iter().map(|record| record.read_bytes).sum();
+    let read: u64 = player.emitted.iter().map(|record| record.read_bytes).sum();
     assert_eq!(read, 1_000 + 9 * 2_000 + 100 + 600);
 }
 
 #[test]
-fn the_end_of_a_read_that_may_be_the_last_is_carried() {
+fn the_end_of_a_read_that_may_be_the_last_is_copied() {
     let mut player = Player::new();
     for (now_ns, bytes) in [(10, 8_000), (20, 8_000), (30, 7_000), (40, 7_000)] {
         player.recv(now_ns, bytes, Arrival::Unseen, false);
     }
     player.send(250, 260, 10, true);
     assert_eq!(
-        told(&player)[3..],
+        reads(&player)[3..],
         [
             (kind::READ, 10, 3_904, 1_024),
             (kind::READ, 10, 9_024, 1_024),
@@ -182,28 +183,28 @@ fn the_end_of_a_read_that_may_be_the_last_is_carried() {
 }
 
 #[test]
-fn one_read_that_does_not_fit_a_record_goes_up_in_several() {
+fn a_read_longer_than_a_record_has_several() {
     let mut player = Player::new();
     player.recv(10, 9_000, Arrival::At(5), true);
     player.send(50, 60, 10, true);
     assert_eq!(
-        told(&player),
+        reads(&player),
         [
             (kind::READ, 10, 1_024, 1_024),
             (kind::READ, 10, 1_024, 1_024),
             (kind::READ, 10, 1_024, 1_024),
             (kind::READ, 10, 4_904, 1_024),
-            // Its end, behind what was not carried.
+            // Its end, after what was not copied.
             (kind::EXCHANGE, 10, 1_024, 1_024)
         ]
     );
-    for (record, offset) in player.up.iter().zip([0, 1_024, 2_048, 3_072, 7_976]) {
+    for (record, offset) in player.emitted.iter().zip([0, 1_024, 2_048, 3_072, 7_976]) {
         assert_eq!((record.arrival_ns, record.read_offset), (5, offset));
     }
 }
 
 #[test]
-fn writes_in_chunks_each_go_up_with_their_beginning() {
+fn each_write_of_chunks_has_a_record_with_its_beginning() {
     let mut player = Player::new();
     player.recv(10, 100, Arrival::At(1), true);
     player.send(20, 21, 130, true);
@@ -215,7 +216,7 @@ fn writes_in_chunks_each_go_up_with_their_beginning() {
     player.send(24, 25, 900, false);
     player.send(26, 27, 20_000, false);
     let written: Vec<(u64, u64, u16, u32)> = player
-        .up
+        .emitted
         .iter()
         .map(|record| {
             (
@@ -242,7 +243,7 @@ fn writes_in_chunks_each_go_up_with_their_beginning() {
 }
 
 #[test]
-fn no_bytes_follow_a_hole() {
+fn no_bytes_are_copied_after_a_gap() {
     let mut conn = Conn::new();
     conn.record.mode = mode::FRAMES;
     let plan = conn.plan_recv(200, true);
@@ -269,37 +270,49 @@ fn a_second_request_read_before_the_answer_cuts_the_segment() {
     player.recv(10, 100, Arrival::At(1), true);
     player.recv(20, 50, Arrival::At(15), true);
     player.send(90, 95, 10, true);
-    assert_eq!(player.up[0].kind, kind::READ);
+    assert_eq!(player.emitted[0].kind, kind::READ);
     assert_eq!(
-        (player.up[0].read_bytes, player.up[0].first_write_ns),
+        (
+            player.emitted[0].read_bytes,
+            player.emitted[0].first_write_ns
+        ),
         (100, 0)
     );
-    assert_eq!(player.up[1].kind, kind::EXCHANGE);
-    assert_eq!((player.up[1].read_bytes, player.up[1].arrival_ns), (50, 15));
+    assert_eq!(player.emitted[1].kind, kind::EXCHANGE);
+    assert_eq!(
+        (player.emitted[1].read_bytes, player.emitted[1].arrival_ns),
+        (50, 15)
+    );
 }
 
 #[test]
-fn a_send_whose_start_was_not_seen_is_marked() {
+fn a_send_with_unknown_start_is_marked() {
     let mut player = Player::new();
     player.recv(10, 100, Arrival::Unseen, true);
     player.send(0, 95, 10, true);
-    assert_eq!(player.up[0].flags, flag::WRITE_AT_RETURN);
-    assert_eq!(player.up[0].first_write_ns, 95);
+    assert_eq!(player.emitted[0].flags, flag::WRITE_AT_RETURN);
+    assert_eq!(player.emitted[0].first_write_ns, 95);
 }
 
 #[test]
-fn small_answers_go_up_write_by_write() {
+fn small_answers_have_a_record_for_each_write() {
     let mut player = Player::new();
     player.recv(10, 100, Arrival::At(1), true);
     player.send(20, 21, 130, true);
     player.send(22, 23, 40, false);
-    let kinds: Vec<u8> = player.up.iter().map(|record| record.kind).collect();
+    let kinds: Vec<u8> = player.emitted.iter().map(|record| record.kind).collect();
     assert_eq!(kinds, [kind::EXCHANGE, kind::PROGRESS]);
     assert_eq!(
-        (player.up[1].written_bytes, player.up[1].last_write_ns),
+        (
+            player.emitted[1].written_bytes,
+            player.emitted[1].last_write_ns
+        ),
         (170, 23)
     );
-    assert_eq!((player.up[1].request_len, player.up[1].answer_len), (0, 40));
+    assert_eq!(
+        (player.emitted[1].request_len, player.emitted[1].answer_len),
+        (0, 40)
+    );
 }
 
 #[test]
@@ -309,23 +322,23 @@ fn long_answers_are_coalesced_and_their_end_is_never_lost() {
     for step in 1..=300_u64 {
         player.send(step * 1_000, step * 1_000 + 10, 16_384, step == 1);
     }
-    assert!(player.up.len() < 5, "{} records", player.up.len());
+    assert!(player.emitted.len() < 5, "{} records", player.emitted.len());
     assert_eq!(player.conn.progress.pending, 1);
     player.recv(9_000_000, 100, Arrival::At(8_000_000), true);
-    let last = player.up.last().unwrap();
+    let last = player.emitted.last().unwrap();
     assert_eq!(last.kind, kind::PROGRESS);
     assert_eq!(last.written_bytes, 300 * 16_384);
     assert_eq!(last.last_write_ns, 300_010);
 }
 
 #[test]
-fn slow_chunks_each_go_up() {
+fn slow_writes_each_have_a_record() {
     let mut player = Player::new();
     player.recv(10, 100, Arrival::At(1), true);
     for step in 1..=10_u64 {
         player.send(step * 1_000_000, step * 1_000_000 + 10, 2_000, step == 1);
     }
-    assert_eq!(player.up.len(), 10);
+    assert_eq!(player.emitted.len(), 10);
 }
 
 #[test]
@@ -336,8 +349,8 @@ fn a_second_answer_in_one_run_of_writes_brings_its_head_and_start() {
     player.send(22, 23, 2_000, false);
     assert_eq!(player.conn.progress.pending, 1);
     player.send(24, 25, 90, true);
-    let [.., rest, second] = &player.up[..] else {
-        panic!("{:?}", player.up)
+    let [.., rest, second] = &player.emitted[..] else {
+        panic!("{:?}", player.emitted)
     };
     assert_eq!((rest.written_bytes, rest.answer_len), (4_000, 0));
     assert_eq!((second.written_bytes, second.answer_len), (4_090, 90));
@@ -345,7 +358,7 @@ fn a_second_answer_in_one_run_of_writes_brings_its_head_and_start() {
 }
 
 #[test]
-fn the_small_reads_of_a_frame_all_go_up() {
+fn the_small_reads_of_a_frame_are_all_copied() {
     let mut player = Player::new();
     player.conn.record.mode = mode::FRAMES;
     player.recv(10, 1, Arrival::At(5), false);
@@ -357,7 +370,7 @@ fn the_small_reads_of_a_frame_all_go_up() {
     player.recv(1_002, 4, Arrival::Unseen, false);
     player.send(0, 2_000, 150, false);
     let pieces: Vec<(u8, u16, u64)> = player
-        .up
+        .emitted
         .iter()
         .map(|record| (record.kind, record.request_len, record.read_bytes))
         .collect();
@@ -369,28 +382,36 @@ fn the_small_reads_of_a_frame_all_go_up() {
             (kind::EXCHANGE, 21, 21),
         ]
     );
-    assert_eq!(player.up[0].arrival_ns, 5);
+    assert_eq!(player.emitted[0].arrival_ns, 5);
     assert_eq!(
-        (player.up[2].last_read_ns, player.up[2].first_write_ns),
+        (
+            player.emitted[2].last_read_ns,
+            player.emitted[2].first_write_ns
+        ),
         (1_002, 2_000)
     );
 }
 
 #[test]
-fn each_write_of_a_framed_answer_goes_up_with_its_beginning() {
+fn each_write_of_a_framed_answer_has_a_record_with_its_beginning() {
     let mut player = Player::new();
     player.conn.record.mode = mode::FRAMES;
     player.recv(10, 1, Arrival::At(5), false);
     for step in 1..=20_u64 {
         player.send(0, 10 + step, 5_000, false);
     }
-    assert_eq!(player.up.len(), 20);
-    assert!(player.up.iter().all(|record| record.answer_len == 1_024));
-    assert_eq!(player.up[19].first_write_ns, 30);
+    assert_eq!(player.emitted.len(), 20);
+    assert!(
+        player
+            .emitted
+            .iter()
+            .all(|record| record.answer_len == 1_024)
+    );
+    assert_eq!(player.emitted[19].first_write_ns, 30);
 }
 
 #[test]
-fn each_transfer_of_shared_connections_goes_up_by_itself() {
+fn each_transfer_of_http2_connections_has_a_record() {
     let mut player = Player::new();
     player.conn.set_mode(mode::STREAMS);
     player.conn.record.cookie = 7;
@@ -406,15 +427,15 @@ fn each_transfer_of_shared_connections_goes_up_by_itself() {
         answers.on_stream_send(&mut player.conn, now_ns, bytes);
         answers.on_copied(true, bytes, true);
         answers.seal(kind::PROGRESS, now_ns);
-        player.up.push(answers.record);
+        player.emitted.push(answers.record);
         answers.on_emitted();
     };
     read(&mut player, 10, 100, Arrival::At(5));
     write(&mut player, 28, 30, 50);
     read(&mut player, 35, 200, Arrival::At(31));
     write(&mut player, 38, 40, 60);
-    let told: Vec<_> = player
-        .up
+    let records: Vec<_> = player
+        .emitted
         .iter()
         .map(|record| {
             let times = (record.arrival_ns, record.first_write_ns);
@@ -423,7 +444,7 @@ fn each_transfer_of_shared_connections_goes_up_by_itself() {
         })
         .collect();
     assert_eq!(
-        told,
+        records,
         [
             (kind::READ, 1, (5, 0), (100, 0), 100),
             (kind::PROGRESS, 1, (0, 28), (0, 50), 50),
@@ -433,70 +454,70 @@ fn each_transfer_of_shared_connections_goes_up_by_itself() {
     );
     assert!(
         player
-            .up
+            .emitted
             .iter()
             .all(|record| record.cookie == 7 && record.mode == mode::STREAMS)
     );
     assert_eq!(
-        (player.up[0].request_len, player.up[1].answer_len),
+        (player.emitted[0].request_len, player.emitted[1].answer_len),
         (100, 50)
     );
-    assert_eq!(player.conn.close_emits(), None);
+    assert_eq!(player.conn.before_close(), None);
 }
 
 #[test]
 fn a_server_that_speaks_first_is_not_recorded() {
     let mut player = Player::new();
     player.send(1, 2, 50, false);
-    assert!(player.up.is_empty());
+    assert!(player.emitted.is_empty());
 }
 
 #[test]
-fn an_unanswered_request_goes_up_at_the_close() {
+fn an_unanswered_request_is_emitted_at_the_close() {
     let mut player = Player::new();
     player.recv(10, 100, Arrival::At(1), true);
-    assert_eq!(player.conn.close_emits(), Some(kind::READ));
+    assert_eq!(player.conn.before_close(), Some(kind::READ));
     player.send(20, 21, 100, true);
-    assert_eq!(player.conn.close_emits(), None);
+    assert_eq!(player.conn.before_close(), None);
 }
 
 #[test]
-fn a_write_taken_back_leaves_the_reads_and_is_the_answers() {
+fn an_undone_write_leaves_the_reads_and_moves_to_the_answers() {
     let mut player = Player::new();
     player.conn.record.cookie = 7;
     player.recv(10, 100, Arrival::At(1), true);
     player.conn.progress.send_start_ns = 18;
-    let first = player.conn.on_send(20, 80, WriteHint::default()).unwrap();
-    player.conn.on_answer_captured(first.capture, 80);
-    player.conn.cursors.answers = FrameCursor::behind(60);
+    let plan = player.conn.on_send(20, 80, WriteHint::default()).unwrap();
+    player.conn.on_answer_captured(plan.capture, 80);
+    player.conn.cursors.answers = FrameCursor::with_frames_after(60);
     player.conn.undo_write(80);
     player.emit(kind::READ, 20);
     player.conn.switch_to_http2();
-    let told = player.up[0];
+    let first = player.emitted[0];
     assert_eq!(
         (
-            told.mode,
-            told.read_bytes,
-            told.request_len,
-            told.answer_len
+            first.mode,
+            first.read_bytes,
+            first.request_len,
+            first.answer_len
         ),
         (mode::MESSAGES, 100, 100, 0)
     );
-    assert_eq!((told.written_bytes, told.total_bytes), (0, 100));
+    assert_eq!((first.written_bytes, first.total_bytes), (0, 100));
     assert_eq!(player.conn.frames(false).keeps(), 24);
     let mut answers = Conn::new();
     answers.on_stream_send(&mut player.conn, 20, 80);
-    let told = answers.record;
+    let record = answers.record;
     assert_eq!(
-        (told.cookie, told.mode, told.flags, told.total_bytes),
+        (record.cookie, record.mode, record.flags, record.total_bytes),
         (7, mode::STREAMS, flag::ANSWERS, 80)
     );
-    assert_eq!((told.first_write_ns, told.last_write_ns), (18, 20));
+    assert_eq!((record.first_write_ns, record.last_write_ns), (18, 20));
     assert_eq!(answers.frames(true).keeps(), 60);
 }
 
 #[test]
-fn a_joined_connection_passes_over_writes_that_begin_no_frame() {
+fn a_connection_joined_midway_skips_writes_that_begin_no_frame() {
     let mut player = Player::new();
     player.conn.join_midway();
     player.recv(10, 100, Arrival::Unseen, false);

@@ -30,8 +30,8 @@ static RECORDS: RingBuf<Record, { 4 << 20 }> = RingBuf::new();
 
 /// Acquires the connection for a hook that fills its record; returns `false` if another hook holds it for too long.
 ///
-/// The other hook is done within a microsecond, unless its task loses the CPU. Stable Rust has no atomic exchange for this
-/// target: two hooks that check within the same nanoseconds both continue.
+/// The other hook is done within a microsecond, unless its task loses the CPU. Stable Rust has no atomic exchange for
+/// this target: two hooks that check within the same nanoseconds both continue.
 #[inline(never)]
 pub(crate) fn acquire(conn: &mut Conn) -> bool {
     let busy: *mut u32 = &raw mut conn.lock.busy;
@@ -49,7 +49,7 @@ pub(crate) fn acquire(conn: &mut Conn) -> bool {
     false
 }
 
-/// Releases what [`acquire`] acquired, and emits the end of the connection if it came meanwhile.
+/// Releases what [`acquire`] acquired, and emits the end of the connection if it happened meanwhile.
 #[inline(always)]
 pub(crate) fn release(conn: &mut Conn) {
     let busy: *mut u32 = &raw mut conn.lock.busy;
@@ -92,8 +92,8 @@ pub(crate) fn emit(conn: &mut Conn, record_kind: u8, now_ns: u64) {
     conn.on_emitted();
 }
 
-/// Emits what is left of `conn`, to which the server can write no more, and its end. Does so once, or leaves it to the hook
-/// that holds the connection, which this one may have interrupted.
+/// Emits what is left of `conn`, to which the server can write no more, and its end. Does so once, or leaves it to the
+/// hook that holds the connection, which this one may have interrupted.
 #[inline(never)]
 pub(crate) fn close(conn: &mut Conn, now_ns: u64) {
     if conn.lock.closed != 0 || conn.record.cookie == 0 {
@@ -104,7 +104,7 @@ pub(crate) fn close(conn: &mut Conn, now_ns: u64) {
         return;
     }
     conn.lock.closed = 1;
-    if let Some(cut) = conn.close_emits() {
+    if let Some(cut) = conn.before_close() {
         emit(conn, cut, now_ns);
     }
     progress::free(conn);

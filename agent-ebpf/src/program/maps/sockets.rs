@@ -48,7 +48,7 @@ impl<T, const FLAGS: usize> SkStorage<T, FLAGS> {
     /// Returns the socket's entry; null if it has none.
     #[inline(always)]
     pub(crate) fn get(&'static self, sk: Sock<Btf>) -> *mut T {
-        // SAFETY: this is a socket storage map, and `sk` came from a hook's typed argument.
+        // SAFETY: this is a socket storage map, and `sk` is a hook's typed argument.
         unsafe { bpf_sk_storage_get(self.as_ptr(), sk.as_ptr(), ptr::null_mut(), 0) }.cast()
     }
 
@@ -85,8 +85,8 @@ pub(crate) static CONNS: SkStorage<Conn, NO_PREALLOC> = SkStorage::new();
 #[btf_map]
 pub(crate) static ANSWERS: SkStorage<Conn, NO_PREALLOC> = SkStorage::new();
 
-/// Marks of watched listeners, which their connections inherit. A mark is one byte, so that it adds little to an accept.
-/// The state is allocated later, by the hooks, where a failure does not harm the server.
+/// Marks of watched listeners, which their connections inherit. A mark is one byte, so that it adds little to an
+/// accept. The state is allocated later, by the hooks, where a failure does not harm the server.
 #[btf_map]
 pub(crate) static MARKS: SkStorage<u8, { NO_PREALLOC | CLONE }> = SkStorage::new();
 
@@ -110,7 +110,7 @@ static INODES: LruHashMap<u64, u64, 4096> = LruHashMap::new();
 #[btf_map]
 static BLANK: Array<Conn, 1> = Array::new();
 
-/// What carries a mark: a TCP listener by its network namespace and port, any other socket by its address.
+/// What a mark is attached to: a TCP listener by its network namespace and port, any other socket by its address.
 #[repr(C)]
 #[derive(Clone, Copy)]
 pub(crate) struct MarkKey {
@@ -129,8 +129,8 @@ impl MarkKey {
         }
     }
 
-    /// Returns the key of the listener that `sk` is or becomes, or that a TCP connection was accepted by. Listeners that
-    /// share a port, even on different addresses, have one key.
+    /// Returns the key of the listener that `sk` is or becomes, or that a TCP connection was accepted by. Listeners
+    /// that share a port, even on different addresses, have one key.
     #[inline(always)]
     pub(crate) fn listener(sk: Sock<Raw>) -> Self {
         if sk.family() == Some(Family::Inet) {
@@ -230,7 +230,8 @@ const TIME_BITS: u32 = 54;
 
 /// Returns a number that no other socket of this run has; never 0.
 ///
-/// It is not a counter: a task that loses its CPU between reading and writing a counter would share its number with another.
+/// It is not a counter: a task that loses its CPU between reading and writing a counter would share its number with
+/// another.
 #[inline(always)]
 pub(crate) fn next_cookie() -> u64 {
     // SAFETY: no argument.

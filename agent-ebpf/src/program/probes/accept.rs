@@ -8,7 +8,7 @@ use aya_ebpf::{macros::tracepoint, programs::TracePointContext};
 
 use crate::{access::Raw, clock::now_ns, maps::accepts, sock::Sock};
 
-/// Offset of the return value behind the event's head and the call's number, the same on all 64-bit architectures
+/// Offset of the return value, after the event's head and the call's number. It is the same on all 64-bit architectures
 /// (include/trace/syscall.h, `struct syscall_trace_exit`).
 const RET: usize = 16;
 

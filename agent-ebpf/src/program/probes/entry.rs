@@ -36,7 +36,8 @@ pub(crate) fn done(outcome: Result<(), DropReason>) -> i32 {
     0
 }
 
-/// Whether the primary copy already handled the running thread's event, of the kind that `mark` is for: see [`Attached`].
+/// Whether the primary copy already handled the running thread's event, of the kind that `mark` is for: see
+/// [`Attached`].
 #[inline(always)]
 pub(crate) fn already_handled(attached: Attached, mark: &mut u32) -> bool {
     // Without a backup copy, no program reads the primary's marks.

@@ -63,7 +63,8 @@ fn kretprobe_send(ctx: RetProbeContext) -> u32 {
     done(end(direction::SEND, ctx.ret())) as u32
 }
 
-/// `int unix_release(struct socket *sock)` (net/unix/af_unix.c): the only hook that reports the end of an AF_UNIX socket.
+/// `int unix_release(struct socket *sock)` (net/unix/af_unix.c): the only hook that reports the end of an AF_UNIX
+/// socket.
 #[kprobe]
 fn kprobe_unix_release(ctx: ProbeContext) -> u32 {
     if let Some(socket) = ctx.arg::<*const c_void>(0) {

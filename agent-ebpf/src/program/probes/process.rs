@@ -1,4 +1,5 @@
-//! `sched_process_exec`, `sched_process_exit`, `sched_process_fork`: the life of processes, so that the agent need not poll.
+//! `sched_process_exec`, `sched_process_exit`, `sched_process_fork`: the life of processes, so that the agent need not
+//! poll.
 //!
 //! Does not depend on: sockets.
 

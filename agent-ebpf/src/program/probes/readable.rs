@@ -107,7 +107,8 @@ fn is_unix_child<B: Backend>(sk: Sock<B>) -> Result<bool, DropReason> {
     if !sk.listens() {
         return Ok(watched::has_address(address));
     }
-    // The kernel reports each connection at its listener first. So what the address meant to an earlier listener ends here.
+    // The kernel reports each connection at its listener first. So what the address meant to an earlier listener ends
+    // here.
     if watched::has_process(sk.listener_tgid()) {
         watched::add_address(address)?;
     } else {

@@ -92,8 +92,8 @@ pub(crate) fn try_sock_recv_length<B: Backend>(
     Ok(())
 }
 
-/// Whether TCP bytes were read after the latest read that was handled. The mark is then an earlier read's, whose backup copy
-/// the kernel skipped. For AF_UNIX this is unknown, because its sender may be ahead of its reports.
+/// Whether TCP bytes were read after the latest read that was handled. The mark is then an earlier read's, whose backup
+/// copy the kernel skipped. For AF_UNIX this is unknown, because its sender may be ahead of its reports.
 #[inline(always)]
 fn has_moved<B: Backend>(conn: &Conn, sk: Sock<B>) -> bool {
     match sk.tcp_positions() {
@@ -176,7 +176,8 @@ fn note_reply_read<B: Backend>(
     if !watched::has_process(task::current_tgid()) {
         return Ok(());
     }
-    // SAFETY of both: map values; the cookies are written once, before the first reply, and the marks by this hook only.
+    // SAFETY of both: map values; the cookies are written once, before the first reply, and the marks by this hook
+    // only.
     let (cookie, mark) = match sk.family() {
         Some(Family::Unix) => {
             let conn = unix_worker(sk);
@@ -199,8 +200,8 @@ fn note_reply_read<B: Backend>(
     records::emit_reply_read(cookie, bytes, now_ns())
 }
 
-/// Emits the end of a worker when its watched frontend reads the end of their AF_UNIX connection. No other hook reports the
-/// frame that the worker had read.
+/// Emits the end of a worker when its watched frontend reads the end of their AF_UNIX connection. No other hook reports
+/// the frame that the worker had read.
 ///
 /// A call of its own: inlined, it takes registers that the path of every read needs.
 #[inline(never)]
@@ -246,7 +247,7 @@ fn arrival<B: Backend>(
         if position == end {
             conn.queue.tracked = 1;
         }
-        // Bytes that arrived before the watch are in no entry: a later entry must not stand for them.
+        // Bytes that arrived before the watch are in no entry, and must not get the time of a later one.
         return if wanted && tracked {
             conn.queue
                 .arrivals
@@ -303,11 +304,11 @@ enum FirstBytes {
     Http2Frame,
 }
 
-/// Returns whether an unknown socket is a server's side of a connection that was open before its watch, and how its bytes
-/// begin.
+/// Returns whether an unknown socket is a server's side of a connection that was open before its watch, and how its
+/// bytes begin.
 ///
-/// Its first bytes must look like a request, because a watched server is also a client of others. HTTP/2 frames look the
-/// same on both sides: for them the port must be a server's.
+/// Its first bytes must look like a request, because a watched server is also a client of others. HTTP/2 frames look
+/// the same on both sides: for them the port must be a server's.
 #[inline(always)]
 fn first_bytes_of_watched<B: Backend>(sk: Sock<B>, bytes: u32) -> FirstBytes {
     let by_process = watched::has_process(task::current_tgid());

@@ -75,7 +75,8 @@ pub(crate) fn try_sock_send_length<B: Backend>(
         conn.progress.send_start_ns = 0;
         return Ok(());
     }
-    // If a send's start was noted and not yet used, the mark is an earlier send's, whose backup copy the kernel skipped.
+    // If a send's start was noted and not yet used, the mark is an earlier send's, whose backup copy the kernel
+    // skipped.
     if already_handled(attached, &mut conn.handled.write) && conn.progress.send_start_ns == 0 {
         return Ok(());
     }
@@ -103,7 +104,8 @@ pub(crate) fn try_sock_send_length<B: Backend>(
     Ok(())
 }
 
-/// Adds a write of `bytes` to the connection's records; returns `true` if HTTP/2 frames are to be copied from it instead.
+/// Adds a write of `bytes` to the connection's records; returns `true` if HTTP/2 frames are to be copied from it
+/// instead.
 #[inline(always)]
 fn on_write<B: Backend>(conn: &mut Conn, user: Option<Bytes>, bytes: u32, now_ns: u64) -> bool {
     conn.record.tgid = task::current_tgid();
@@ -187,7 +189,8 @@ fn on_message_write<B: Backend>(
     false
 }
 
-/// Whether bytes written to a socket without state are a watched server's answer, whose request was read before the watch.
+/// Whether bytes written to a socket without state are a watched server's answer, whose request was read before the
+/// watch.
 #[inline(always)]
 fn answers_an_earlier_request<B: Backend>(sk: Sock<B>, bytes: u32) -> bool {
     let watched = watched::has_process(task::current_tgid())

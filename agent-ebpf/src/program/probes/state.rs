@@ -75,8 +75,8 @@ fn on_listen<B: Backend>(sk: Sock<B>) -> Result<(), DropReason> {
 
 /// Notes when a connection to a watched listener was established.
 ///
-/// The connection has the listener's mark by then (net/core/sock.c, `sk_clone_lock`). It is not accepted before this hook
-/// ends, because `accept` takes the lock that the kernel holds here.
+/// The connection has the listener's mark by then (net/core/sock.c, `sk_clone_lock`). It is not accepted before this
+/// hook ends, because `accept` takes the lock that the kernel holds here.
 #[inline(always)]
 fn on_established<B: Backend>(sk: Sock<B>) -> Result<(), DropReason> {
     B::inherit_mark(sk)?;

@@ -1,7 +1,7 @@
 //! Entries and returns of system calls: the last attach mode, for kernels whose socket functions cannot be hooked.
 //!
-//! No hook reports here when bytes arrive, so the queue time of a request stays unknown. Calls that move several messages
-//! (`recvmmsg`, `sendmmsg`) and the work of io_uring are not observed.
+//! No hook reports here when bytes arrive, so the queue time of a request stays unknown. Calls that move several
+//! messages (`recvmmsg`, `sendmmsg`) and the work of io_uring are not observed.
 //! Does not depend on: what happens with a read or a write.
 
 use core::ffi::c_void;
@@ -72,7 +72,7 @@ fn event_exit_send(ctx: TracePointContext) -> u32 {
     send_returned(word(&ctx, RETURNED) as i32) as u32
 }
 
-/// Offsets in the events, bytes: behind their head, `long id`, and then `unsigned long args[6]` or `long ret`.
+/// Offsets in the events, bytes: after the common head, `long id`, and then `unsigned long args[6]` or `long ret`.
 const NUMBER: usize = 8;
 const ARGUMENTS: usize = 16;
 const RETURNED: usize = 16;
