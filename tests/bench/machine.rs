@@ -1,7 +1,7 @@
 //! The machine in one line, so that numbers are never read without it.
 
 /// CPU, cores, memory and kernel.
-pub fn describe() -> String {
+pub(crate) fn describe() -> String {
     let cpus = std::fs::read_to_string("/proc/cpuinfo").unwrap_or_default();
     let memory = std::fs::read_to_string("/proc/meminfo").unwrap_or_default();
     let name = rustix::system::uname();

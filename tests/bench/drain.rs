@@ -1,4 +1,4 @@
-//! Records that one core takes in a second: the agent's own code from a record's bytes to the metrics, without a kernel.
+//! Measures how many records one core processes in a second: the agent's own code from a record's bytes to the metrics, without a kernel.
 //!
 //! The agent's example `drain` does it, in a process of its own.
 
@@ -7,7 +7,7 @@ use std::process::Command;
 use anyhow::{Context, Result, ensure};
 use serde::Deserialize;
 
-use crate::bench::report::{Row, Section};
+use crate::report::{Row, Section};
 
 const TARGET_PER_S: f64 = 200_000.0;
 
@@ -20,8 +20,8 @@ struct Drained {
     cpu_s: f64,
 }
 
-/// Runs the example, which lies beside the bench.
-pub fn measure() -> Result<Section> {
+/// Runs the example, whose program is beside the bench's.
+pub(crate) fn measure() -> Result<Section> {
     let own = std::env::current_exe().context("find the bench's own program")?;
     let program = own.with_file_name("examples").join("drain");
     let output = Command::new(&program)
@@ -35,7 +35,7 @@ pub fn measure() -> Result<Section> {
     let lines = output.stdout.split(|byte| *byte == b'\n');
     let rows = lines.filter(|line| !line.is_empty()).map(row);
     Ok(Section {
-        title: "Records taken in by one core, from their bytes to the metrics (by its own time)"
+        title: "Records that one core processes, from their bytes to the metrics (by its own time)"
             .into(),
         rows: rows.collect::<Result<_>>()?,
     })

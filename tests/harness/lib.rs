@@ -1,14 +1,12 @@
 //! Tools for testing the agent as a black box: servers and clients that stamp their own clock, a handle on a
-//! running agent, a strict reader of the exposition format, and the bench that measures what the agent costs.
+//! running agent, and a strict reader of the exposition format.
 //!
-//! Nothing here links the agent: it is started as a process and judged by what it serves and logs.
+//! Does not depend on: the agent's code. The tests start the agent as a process and check what it serves and logs.
 
 pub mod accuracy;
 pub mod agent;
 pub mod autoscale;
-pub mod bench;
 pub mod bpf_ids;
-pub mod bpf_stats;
 pub mod calls;
 pub mod client;
 pub mod clock;

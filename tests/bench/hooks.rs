@@ -4,16 +4,18 @@ use std::{collections::BTreeMap, process::Command, time::Duration};
 
 use anyhow::{Context, Result};
 
-use crate::{
+use inferprobe_tests::{
     agent::Agent,
-    bench::{
-        Pace, load,
-        report::{Row, Section},
-        watch,
-    },
-    bpf_stats::{self, Runs},
     client::{Connection, request},
     server::Server,
+};
+
+use crate::{
+    Pace,
+    bpf_stats::{self, Runs},
+    load,
+    report::{Row, Section},
+    watch,
 };
 
 /// Length of each of the two loads.
@@ -34,7 +36,7 @@ const PER_REQUEST: [&str; 4] = [
 type ByHook = BTreeMap<String, Runs>;
 
 /// Loads a watched server and another, then lets connections and processes come and go.
-pub fn measure() -> Result<Vec<Section>> {
+pub(crate) fn measure() -> Result<Vec<Section>> {
     let watched = Server::start(&["--echo"]);
     let unwatched = Server::start(&["--echo"]);
     let agent = Agent::start_unlogged(&watch(&watched));

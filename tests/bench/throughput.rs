@@ -4,15 +4,12 @@ use std::time::Duration;
 
 use anyhow::{Context, Result};
 
+use inferprobe_tests::{agent::Agent, server::Server};
+
 use crate::{
-    agent::Agent,
-    bench::{
-        CONNECTIONS, Pace, load,
-        report::{Row, Section},
-        watch,
-    },
-    bpf_stats,
-    server::Server,
+    CONNECTIONS, Pace, bpf_stats, load,
+    report::{Row, Section},
+    watch,
 };
 
 /// Length of a round.
@@ -20,7 +17,7 @@ const ROUND: Duration = Duration::from_millis(400);
 const RATIO_TARGET: f64 = 0.97;
 
 /// Runs `groups` groups of rounds: without, with, with, without the agent. A machine that drifts drifts through both.
-pub fn measure(groups: u32) -> Result<Section> {
+pub(crate) fn measure(groups: u32) -> Result<Section> {
     let server = Server::start(&["--echo"]);
     load(&server, ROUND, Pace::FULL)?;
     let mut with = Vec::new();

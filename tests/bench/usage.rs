@@ -4,16 +4,13 @@ use std::time::Duration;
 
 use anyhow::Result;
 
+use inferprobe_tests::{agent::Agent, load::Outcome, server::Server};
+
 use crate::{
-    agent::Agent,
-    bench::{
-        Pace, load,
-        report::{Row, Section},
-        scrape::{self, MODELS},
-        watch,
-    },
-    load::Outcome,
-    server::Server,
+    Pace, load,
+    report::{Row, Section},
+    scrape::{self, MODELS},
+    watch,
 };
 
 /// Requests per second that the CPU figures are for, and how many of them are sent together: a client by itself does not
@@ -26,7 +23,7 @@ const SHORT: Duration = Duration::from_secs(3);
 const RSS_TARGET_MB: f64 = 30.0;
 
 /// Starts one agent and takes it through idleness, load and scrapes.
-pub fn measure(scrapes: u32) -> Result<Vec<Section>> {
+pub(crate) fn measure(scrapes: u32) -> Result<Vec<Section>> {
     let server = Server::start(&["--echo"]);
     let agent = Agent::start_unlogged(&watch(&server));
     let (idle_s, ()) = cpu_during(&agent, || {

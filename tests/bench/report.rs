@@ -4,16 +4,16 @@ use std::fmt::Write as _;
 
 /// Rows that were measured together.
 #[derive(Debug, Clone)]
-pub struct Section {
+pub(crate) struct Section {
     /// What the rows have in common.
-    pub title: String,
+    pub(crate) title: String,
     /// The rows, in order.
-    pub rows: Vec<Row>,
+    pub(crate) rows: Vec<Row>,
 }
 
 /// One measure.
 #[derive(Debug, Clone)]
-pub struct Row {
+pub(crate) struct Row {
     name: String,
     value: String,
     detail: String,
@@ -28,7 +28,7 @@ struct Target {
 
 impl Row {
     /// A measure without a target; `value` has its unit.
-    pub fn new(name: impl Into<String>, value: impl Into<String>) -> Self {
+    pub(crate) fn new(name: impl Into<String>, value: impl Into<String>) -> Self {
         Self {
             name: name.into(),
             value: value.into(),
@@ -39,14 +39,14 @@ impl Row {
 
     /// Adds what helps to read the value.
     #[must_use]
-    pub fn detail(mut self, detail: impl Into<String>) -> Self {
+    pub(crate) fn detail(mut self, detail: impl Into<String>) -> Self {
         self.detail = detail.into();
         self
     }
 
     /// Adds a target that `measured` should not exceed, in `unit`.
     #[must_use]
-    pub fn at_most(mut self, measured: f64, limit: f64, unit: &str) -> Self {
+    pub(crate) fn at_most(mut self, measured: f64, limit: f64, unit: &str) -> Self {
         self.target = Some(Target {
             text: format!("<= {limit} {unit}"),
             met: measured <= limit,
@@ -56,7 +56,7 @@ impl Row {
 
     /// Adds a target that `measured` should reach.
     #[must_use]
-    pub fn at_least(mut self, measured: f64, limit: f64) -> Self {
+    pub(crate) fn at_least(mut self, measured: f64, limit: f64) -> Self {
         self.target = Some(Target {
             text: format!(">= {limit}"),
             met: measured >= limit,
@@ -66,7 +66,7 @@ impl Row {
 }
 
 /// The sections as text, in columns.
-pub fn table(sections: &[Section]) -> String {
+pub(crate) fn table(sections: &[Section]) -> String {
     let rows = || sections.iter().flat_map(|section| &section.rows);
     let width = |column: fn(&Row) -> &str| {
         let widths = rows().map(|row| column(row).chars().count());

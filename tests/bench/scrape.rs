@@ -8,9 +8,8 @@ use std::{
 
 use anyhow::{Context, Result};
 
-use crate::{
+use inferprobe_tests::{
     agent::Agent,
-    bench::report::{Row, Section},
     client::{Connection, request},
     clock::wait_for,
     http::{content_length, head_len},
@@ -18,18 +17,20 @@ use crate::{
     stats::Spread,
 };
 
+use crate::report::{Row, Section};
+
 /// Models served before the scrapes; the echo load's own is one of them.
-pub const MODELS: usize = 200;
+pub(crate) const MODELS: usize = 200;
 /// Requests to each model but the load's.
 const REQUESTS_EACH: usize = 5;
 /// Requests sent here.
-pub const REQUESTS: usize = (MODELS - 1) * REQUESTS_EACH;
+pub(crate) const REQUESTS: usize = (MODELS - 1) * REQUESTS_EACH;
 /// Longest time from a request to its place in the metrics.
 const AGENT_LAG: Duration = Duration::from_secs(10);
 const P99_TARGET_MS: f64 = 5.0;
 
 /// Serves every model, then scrapes `count` times plain and as often compressed.
-pub fn measure(agent: &Agent, server: &Server, count: u32) -> Result<Section> {
+pub(crate) fn measure(agent: &Agent, server: &Server, count: u32) -> Result<Section> {
     serve_models(agent, server)?;
     let mut scraper = Scraper::connect(agent.port)?;
     let mut rows = Vec::new();

@@ -1,34 +1,35 @@
-//! What the agent costs, and what it costs those whom it watches: measured against the targets, as one table.
+//! Measures what the agent costs itself and the servers that it watches, and prints one table with the targets.
 //!
 //! A missed target is reported, not an error: numbers depend on the machine.
 
-pub mod drain;
-pub mod hooks;
-pub mod machine;
-pub mod report;
-pub mod scrape;
-pub mod throughput;
-pub mod usage;
+mod bpf_stats;
+mod drain;
+mod hooks;
+mod machine;
+mod report;
+mod scrape;
+mod throughput;
+mod usage;
 
-use std::time::Duration;
+use std::{process::ExitCode, time::Duration};
 
 use anyhow::Result;
-
-use crate::{
+use clap::Parser;
+use inferprobe_tests::{
     load::{self, Load, Outcome},
     server::Server,
 };
 
 /// Options of the bench.
-#[derive(Debug, Clone, clap::Parser)]
+#[derive(Debug, Clone, Parser)]
 #[command(name = "bench")]
-pub struct Options {
+struct Options {
     /// Groups of four rounds, without, with, with, without the agent, behind the throughput ratio
     #[arg(long, default_value_t = 12, value_parser = clap::value_parser!(u32).range(1..))]
-    pub groups: u32,
+    groups: u32,
     /// Scrapes of each kind behind the scrape latencies
     #[arg(long, default_value_t = 300, value_parser = clap::value_parser!(u32).range(1..))]
-    pub scrapes: u32,
+    scrapes: u32,
 }
 
 /// Keep-alive connections of the load.
@@ -36,8 +37,18 @@ const CONNECTIONS: usize = 8;
 /// Bytes of each request body, and so of each answer's.
 const BODY_BYTES: usize = 64;
 
-/// Measures everything, telling on standard error where it is, and prints the table.
-pub fn run(options: &Options) -> Result<()> {
+fn main() -> ExitCode {
+    match run(&Options::parse()) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(err) => {
+            eprintln!("error: {err:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+/// Measures everything, reports its progress on standard error, and prints the table.
+fn run(options: &Options) -> Result<()> {
     anyhow::ensure!(
         rustix::process::geteuid().is_root(),
         "the bench loads programs into the kernel, which takes root; run it as root or with sudo"
@@ -47,7 +58,7 @@ pub fn run(options: &Options) -> Result<()> {
     sections.push(throughput::measure(options.groups)?);
     eprintln!("==> time in the kernel");
     sections.extend(hooks::measure()?);
-    eprintln!("==> records that one core takes in");
+    eprintln!("==> records that one core processes");
     sections.push(drain::measure()?);
     eprintln!("==> use of CPU and memory, and scrapes");
     sections.extend(usage::measure(options.scrapes)?);

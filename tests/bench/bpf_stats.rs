@@ -23,11 +23,11 @@ const EMPTY_RUNS: usize = 20_000;
 
 /// What a program has done since it was loaded, or between two looks.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub struct Runs {
+pub(crate) struct Runs {
     /// Number of runs.
-    pub count: u64,
+    pub(crate) count: u64,
     /// Time in all of them.
-    pub ns: u64,
+    pub(crate) ns: u64,
 }
 
 impl Sub for Runs {
@@ -43,25 +43,25 @@ impl Sub for Runs {
 
 /// Keeps the statistics on; the kernel turns them off with the last of these, unless they were on for all.
 #[derive(Debug)]
-pub struct Enabled {
+pub(crate) struct Enabled {
     _fd: OwnedFd,
 }
 
 /// Switches the statistics on. Needs root.
-pub fn enable() -> io::Result<Enabled> {
+pub(crate) fn enable() -> io::Result<Enabled> {
     Ok(Enabled {
         _fd: bpf(ENABLE_STATS, &STATS_RUN_TIME)?,
     })
 }
 
 /// Whether the statistics are on for everyone, which makes every program slower.
-pub fn always_on() -> bool {
+pub(crate) fn always_on() -> bool {
     std::fs::read_to_string("/proc/sys/kernel/bpf_stats_enabled")
         .is_ok_and(|value| value.trim() != "0")
 }
 
 /// Runs of the programs that process `pid` has attached to tracepoints, by the name of the tracepoint.
-pub fn by_tracepoint(pid: u32) -> BTreeMap<String, Runs> {
+pub(crate) fn by_tracepoint(pid: u32) -> BTreeMap<String, Runs> {
     let folder = format!("/proc/{pid}/fdinfo");
     let entries = std::fs::read_dir(&folder).unwrap_or_else(|err| panic!("{folder}: {err}"));
     let infos: Vec<String> = entries
@@ -87,7 +87,7 @@ fn join(infos: &[String]) -> BTreeMap<String, Runs> {
 }
 
 /// Mean time of a run that does nothing: what the statistics themselves add to each run.
-pub fn empty_run_ns(_enabled: &Enabled) -> io::Result<f64> {
+pub(crate) fn empty_run_ns(_enabled: &Enabled) -> io::Result<f64> {
     let program = load_empty()?;
     let (from, to) = UnixDatagram::pair()?;
     let fd = program.as_raw_fd();
