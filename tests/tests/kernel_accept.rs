@@ -18,8 +18,8 @@ use inferprobe_tests::{
     bpf_ids,
     client::{Connection, request},
     clock::{monotonic_ns, wait_for},
-    gate,
     reference::stamps::Call,
+    require_kernel::require_kernel,
 };
 
 const SUM: &str = "inferprobe_accept_wait_seconds_sum";
@@ -83,7 +83,9 @@ fn seconds(ns: u64) -> f64 {
 
 #[test]
 fn connections_that_wait_to_be_accepted_are_timed_from_their_start_to_the_accept() {
-    let Some(_turn) = gate::kernel() else { return };
+    let Some(_kernel) = require_kernel() else {
+        return;
+    };
     let (listener, port, agent) = scene(&["--accept-wait"]);
     let bytes = request("POST", "/predictions/late", &[], b"{}");
     let mut clients = Vec::new();
@@ -145,7 +147,9 @@ fn connections_that_wait_to_be_accepted_are_timed_from_their_start_to_the_accept
 
 #[test]
 fn a_server_that_waits_for_connections_has_none_wait() {
-    let Some(_turn) = gate::kernel() else { return };
+    let Some(_kernel) = require_kernel() else {
+        return;
+    };
     let (listener, port, agent) = scene(&["--accept-wait", "--no-payload"]);
     let server = thread::spawn(move || {
         let mut calls = Vec::new();
@@ -184,7 +188,9 @@ fn a_server_that_waits_for_connections_has_none_wait() {
 
 #[test]
 fn without_the_option_accepts_are_neither_hooked_nor_told() {
-    let Some(_turn) = gate::kernel() else { return };
+    let Some(_kernel) = require_kernel() else {
+        return;
+    };
     let (listener, port, agent) = scene(&[]);
     let mut client = Connection::open_tcp(port).unwrap();
     let bytes = request("POST", "/predictions/plain", &[], b"{}");
@@ -210,7 +216,9 @@ fn without_the_option_accepts_are_neither_hooked_nor_told() {
 
 #[test]
 fn without_tracefs_the_option_is_refused_in_a_line_with_the_remedy() {
-    let Some(_turn) = gate::kernel() else { return };
+    let Some(_kernel) = require_kernel() else {
+        return;
+    };
     let listen = format!("127.0.0.1:{}", free_port());
     let ended = run_without_tracefs_to_end(&["--listen", &listen, "--accept-wait"]);
     assert_eq!(ended.code, Some(1), "{ended:?}");

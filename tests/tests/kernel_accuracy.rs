@@ -11,8 +11,8 @@ use inferprobe_tests::{
     },
     agent::{Agent, Logged},
     fit::pair,
-    gate,
     reference::stamps::Stamp,
+    require_kernel::require_kernel,
     server::Server,
 };
 
@@ -20,13 +20,17 @@ const MS: u64 = 1_000_000;
 
 #[test]
 fn ten_thousand_requests_are_timed_as_their_server_timed_them() {
-    let Some(_turn) = gate::kernel() else { return };
+    let Some(_kernel) = require_kernel() else {
+        return;
+    };
     hold_in_one_of_five(|| ten_thousand_requests(|args| Agent::start(args)));
 }
 
 #[test]
 fn a_sleep_before_the_read_is_queue_time() {
-    let Some(_turn) = gate::kernel() else { return };
+    let Some(_kernel) = require_kernel() else {
+        return;
+    };
     hold_in_one_of_five(slow_reader);
 }
 

@@ -16,8 +16,8 @@ use inferprobe_tests::{
     autoscale::Autoscale,
     client::{Connection, request},
     clock::wait_for,
-    gate,
     report::row,
+    require_kernel::require_kernel,
     torchserve::{self, TorchServe, Worker},
 };
 
@@ -59,7 +59,7 @@ fn await_ready(torchserve: &TorchServe, autoscale: &Autoscale, count: usize) -> 
 
 #[test]
 fn workers_are_added_under_load_and_taken_away_after_it() {
-    let (Some(_turn), Some(installed)) = (gate::kernel(), torchserve::installed()) else {
+    let (Some(_kernel), Some(installed)) = (require_kernel(), torchserve::installed()) else {
         return;
     };
     let torchserve = TorchServe::start(&installed, &[]);

@@ -12,9 +12,9 @@ use inferprobe_tests::{
     client::{Connection, request},
     clock::wait_for,
     fit::{figures, misfits},
-    gate,
     queues::unread,
     reference::stamps::Stamp,
+    require_kernel::require_kernel,
     server::{Place, Server},
 };
 
@@ -45,7 +45,9 @@ fn only(rows: Vec<Logged>) -> Logged {
 
 #[test]
 fn handler_time_leaves_out_the_transfer_of_a_large_answer() {
-    let Some(_turn) = gate::kernel() else { return };
+    let Some(_kernel) = require_kernel() else {
+        return;
+    };
     let (mut server, agent) = scene();
     let mut client = Connection::open(&server.place).unwrap();
     // Too much for the buffers of the connection, so that the send lasts until the client reads.
@@ -71,7 +73,9 @@ fn handler_time_leaves_out_the_transfer_of_a_large_answer() {
 
 #[test]
 fn a_request_on_an_idle_connection_shows_within_a_second() {
-    let Some(_turn) = gate::kernel() else { return };
+    let Some(_kernel) = require_kernel() else {
+        return;
+    };
     let (server, agent) = scene();
     let mut client = Connection::open(&server.place).unwrap();
     for query in ["", "chunks=3&gap_ms=5", "body=3000000"] {
@@ -88,7 +92,9 @@ fn a_request_on_an_idle_connection_shows_within_a_second() {
 
 #[test]
 fn a_connection_older_than_the_agent_is_taken_up() {
-    let Some(_turn) = gate::kernel() else { return };
+    let Some(_kernel) = require_kernel() else {
+        return;
+    };
     let mut server = Server::start(&[]);
     let mut client = Connection::open(&server.place).unwrap();
     let bytes = post("older", "sleep_ms=3&body=100", 50);
@@ -122,7 +128,9 @@ fn a_connection_older_than_the_agent_is_taken_up() {
 
 #[test]
 fn a_request_in_flight_when_the_agent_starts_does_no_harm() {
-    let Some(_turn) = gate::kernel() else { return };
+    let Some(_kernel) = require_kernel() else {
+        return;
+    };
     let mut server = Server::start(&[]);
     let mut client = Connection::open(&server.place).unwrap();
     let bytes = post("in-flight", "", 50);
@@ -153,7 +161,9 @@ fn a_request_in_flight_when_the_agent_starts_does_no_harm() {
 
 #[test]
 fn a_client_that_vanishes_leaves_an_unfinished_request() {
-    let Some(_turn) = gate::kernel() else { return };
+    let Some(_kernel) = require_kernel() else {
+        return;
+    };
     let (server, agent) = scene();
     let unfinished = "inferprobe_requests_unfinished_total";
     type Act = fn(&mut Connection);
@@ -196,7 +206,9 @@ fn a_client_that_vanishes_leaves_an_unfinished_request() {
 
 #[test]
 fn a_client_that_vanishes_in_the_handler_is_still_counted_once() {
-    let Some(_turn) = gate::kernel() else { return };
+    let Some(_kernel) = require_kernel() else {
+        return;
+    };
     let (server, agent) = scene();
     let mut client = Connection::open(&server.place).unwrap();
     client.send(&post("impatient", "sleep_ms=100", 10)).unwrap();
@@ -219,7 +231,9 @@ fn a_client_that_vanishes_in_the_handler_is_still_counted_once() {
 
 #[test]
 fn an_answer_before_the_body_is_read_is_one_request() {
-    let Some(_turn) = gate::kernel() else { return };
+    let Some(_kernel) = require_kernel() else {
+        return;
+    };
     let (server, agent) = scene();
     let mut client = Connection::open(&server.place).unwrap();
     for _ in 0..2 {
@@ -250,7 +264,9 @@ fn an_answer_before_the_body_is_read_is_one_request() {
 
 #[test]
 fn two_connections_on_one_unix_socket_are_kept_apart() {
-    let Some(_turn) = gate::kernel() else { return };
+    let Some(_kernel) = require_kernel() else {
+        return;
+    };
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("s");
     let server = Server::start(&["--unix", path.to_str().unwrap(), "--tag", "kept-apart"]);

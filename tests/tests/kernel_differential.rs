@@ -22,7 +22,7 @@ use inferprobe_tests::{
         play::Play,
         streams::STREAMS,
     },
-    gate,
+    require_kernel::require_kernel,
     tally::Tally,
 };
 
@@ -76,7 +76,9 @@ fn settle(agent: &Agent, play: &Play, port: u16, counted: &mut Counted) -> Vec<S
 
 /// Plays every case that means something to the server, and fails with a line for each that went wrong.
 fn play_all(kind: Kind) {
-    let Some(_turn) = gate::kernel() else { return };
+    let Some(_kernel) = require_kernel() else {
+        return;
+    };
     let Some(installed) = hosts::installed() else {
         return;
     };

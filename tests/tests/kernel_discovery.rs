@@ -8,7 +8,7 @@
 use inferprobe_tests::{
     agent::{Agent, Logged, free_port},
     client::{Connection, request},
-    gate,
+    require_kernel::require_kernel,
     server::{Place, Server},
 };
 
@@ -33,7 +33,9 @@ fn row(agent: &Agent, model: &str) -> Logged {
 
 #[test]
 fn a_port_is_watched_whoever_listens_on_it_and_whenever() {
-    let Some(_turn) = gate::kernel() else { return };
+    let Some(_kernel) = require_kernel() else {
+        return;
+    };
     let port = free_port();
     let port_flag = port.to_string();
     let early = Server::start(&["--port", &port_flag]);
@@ -54,7 +56,9 @@ fn a_port_is_watched_whoever_listens_on_it_and_whenever() {
 
 #[test]
 fn forked_workers_of_a_watched_port_are_watched() {
-    let Some(_turn) = gate::kernel() else { return };
+    let Some(_kernel) = require_kernel() else {
+        return;
+    };
     for started_first in [true, false] {
         for (forking, workers) in [
             ("listen-first", "3"),
@@ -85,7 +89,9 @@ fn forked_workers_of_a_watched_port_are_watched() {
 
 #[test]
 fn a_command_line_is_watched_whenever_it_starts() {
-    let Some(_turn) = gate::kernel() else { return };
+    let Some(_kernel) = require_kernel() else {
+        return;
+    };
     let early = Server::start(&["--tag", "by-command-line-7"]);
     let agent = Agent::start(&["--watch-exe", r"reference-server .*by-command-line-\d"]);
     predict(&early, "early");
@@ -110,7 +116,9 @@ fn a_command_line_is_watched_whenever_it_starts() {
 
 #[test]
 fn a_file_names_what_it_watches() {
-    let Some(_turn) = gate::kernel() else { return };
+    let Some(_kernel) = require_kernel() else {
+        return;
+    };
     let folder = tempfile::tempdir().unwrap();
     let file = folder.path().join("inferprobe.toml");
     let by_port = Server::start(&[]);
@@ -146,7 +154,9 @@ fn a_file_names_what_it_watches() {
 
 #[test]
 fn the_path_names_the_model_and_its_version() {
-    let Some(_turn) = gate::kernel() else { return };
+    let Some(_kernel) = require_kernel() else {
+        return;
+    };
     let server = Server::start(&[]);
     let agent = Agent::start(&["--watch-port", &server.port().to_string()]);
     let cases = [
@@ -170,7 +180,9 @@ fn the_path_names_the_model_and_its_version() {
 
 #[test]
 fn a_server_that_is_not_watched_counts_nothing() {
-    let Some(_turn) = gate::kernel() else { return };
+    let Some(_kernel) = require_kernel() else {
+        return;
+    };
     let watched = Server::start(&[]);
     let unwatched = Server::start(&[]);
     let agent = Agent::start(&["--watch-port", &watched.port().to_string()]);

@@ -7,7 +7,7 @@ use inferprobe_tests::{
     bpf_ids,
     clock::wait_for,
     doctor::{Report, report},
-    gate,
+    require_kernel::require_kernel,
 };
 
 const JSON: [&str; 2] = ["doctor", "--json"];
@@ -51,7 +51,9 @@ fn assert_lacks(report: &Report, capability: &str) {
 
 #[test]
 fn the_table_has_every_section_and_says_what_the_json_says() {
-    let Some(_turn) = gate::kernel() else { return };
+    let Some(_kernel) = require_kernel() else {
+        return;
+    };
     let report = of_this_host();
     let ended = run_to_end(&["doctor"]);
     assert_eq!(ended.stderr, "");
@@ -91,7 +93,9 @@ fn the_table_has_every_section_and_says_what_the_json_says() {
 
 #[test]
 fn nothing_is_left_in_the_kernel() {
-    let Some(_turn) = gate::kernel() else { return };
+    let Some(_kernel) = require_kernel() else {
+        return;
+    };
     let before = bpf_ids::all();
     of_this_host();
     wait_for("all that it loaded to be freed", FREED_LIMIT, || {
@@ -103,7 +107,9 @@ fn nothing_is_left_in_the_kernel() {
 
 #[test]
 fn it_runs_beside_an_agent_and_sees_the_same_hooks() {
-    let Some(_turn) = gate::kernel() else { return };
+    let Some(_kernel) = require_kernel() else {
+        return;
+    };
     let agent = Agent::start(&["--demo"]);
     let held = bpf_ids::held_by(agent.pid());
     let all = bpf_ids::all();
@@ -137,7 +143,9 @@ fn it_runs_beside_an_agent_and_sees_the_same_hooks() {
 
 #[test]
 fn a_root_without_one_capability_is_told_which() {
-    let Some(_turn) = gate::kernel() else { return };
+    let Some(_kernel) = require_kernel() else {
+        return;
+    };
     for (dropped, capability) in [("-bpf", "CAP_BPF"), ("-perfmon", "CAP_PERFMON")] {
         // CAP_SYS_ADMIN would stand for both.
         let bounding = format!("-sys_admin,{dropped}");
@@ -149,7 +157,9 @@ fn a_root_without_one_capability_is_told_which() {
 
 #[test]
 fn another_user_needs_two_capabilities_and_two_more_for_other_users_models() {
-    let Some(_turn) = gate::kernel() else { return };
+    let Some(_kernel) = require_kernel() else {
+        return;
+    };
     assert_lacks(&as_nobody_with("+perfmon"), "CAP_BPF");
     assert_lacks(&as_nobody_with("+bpf"), "CAP_PERFMON");
     for (held, lacking) in [
@@ -188,7 +198,9 @@ fn another_user_needs_two_capabilities_and_two_more_for_other_users_models() {
 
 #[test]
 fn nested_namespaces_are_told() {
-    let Some(_turn) = gate::kernel() else { return };
+    let Some(_kernel) = require_kernel() else {
+        return;
+    };
     let unshare = ["unshare", "--pid", "--fork", "--mount-proc"];
     for (through, expected) in [
         (&unshare[..], "nested"),

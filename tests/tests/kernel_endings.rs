@@ -9,8 +9,8 @@ use inferprobe_tests::{
     agent::{Agent, LOG_LIMIT, Logged},
     client::{Connection, request},
     fit::{figures, misfits},
-    gate,
     reference::stamps::{Call, Stamp},
+    require_kernel::require_kernel,
     server::Server,
 };
 
@@ -80,7 +80,9 @@ impl Scene {
 
 #[test]
 fn trailers_end_an_answer_on_an_idle_connection() {
-    let Some(_turn) = gate::kernel() else { return };
+    let Some(_kernel) = require_kernel() else {
+        return;
+    };
     let mut scene = Scene::new("trailers");
     for _ in 0..2 {
         scene.ask_in_full("status=201&chunks=3&body=40&gap_ms=5&trailers=1");
@@ -91,7 +93,9 @@ fn trailers_end_an_answer_on_an_idle_connection() {
 
 #[test]
 fn an_answer_with_a_head_too_long_to_copy_keeps_its_status() {
-    let Some(_turn) = gate::kernel() else { return };
+    let Some(_kernel) = require_kernel() else {
+        return;
+    };
     let mut scene = Scene::new("long-head");
     for query in [
         "head_bytes=3000",
@@ -109,7 +113,9 @@ fn an_answer_with_a_head_too_long_to_copy_keeps_its_status() {
 
 #[test]
 fn a_slow_stream_behind_a_long_head_is_one_answer() {
-    let Some(_turn) = gate::kernel() else { return };
+    let Some(_kernel) = require_kernel() else {
+        return;
+    };
     let mut scene = Scene::new("slow-stream");
     // Its pauses are longer than the silence after which the agent takes it for finished.
     let (_, stamp, row) = scene.ask("status=201&head_bytes=3000&chunks=2&body=40&gap_ms=700");

@@ -13,7 +13,7 @@ use inferprobe_tests::{
         python::{PATTERN, PythonClient, PythonServer, installed},
         server::{CallServer, StreamStamp},
     },
-    gate,
+    require_kernel::require_kernel,
     stats::Spread,
     steal::{CpuTime, DISTURBING_SHARE},
 };
@@ -99,7 +99,9 @@ fn assert_times_fit(pairs: &[(Logged, StreamStamp)]) {
 
 #[test]
 fn ten_thousand_calls_are_timed_as_their_server_timed_them() {
-    let Some(_turn) = gate::kernel() else { return };
+    let Some(_kernel) = require_kernel() else {
+        return;
+    };
     let held = (1..=ROUNDS).any(|round| {
         println!("round {round}");
         ten_thousand_calls()
@@ -132,7 +134,9 @@ fn ten_thousand_calls() -> bool {
 
 #[test]
 fn ten_thousand_calls_of_a_python_server_are_counted_with_their_codes() {
-    let Some(_turn) = gate::kernel() else { return };
+    let Some(_kernel) = require_kernel() else {
+        return;
+    };
     let Some(bin) = installed() else { return };
     let mut server = PythonServer::start(&bin);
     let agent = Agent::start(&["--watch-port", &server.port.to_string()]);
@@ -191,7 +195,9 @@ fn lost(agent: &Agent, reason: &str) -> f64 {
 
 #[test]
 fn calls_of_a_connection_older_than_the_agent_are_timed() {
-    let Some(_turn) = gate::kernel() else { return };
+    let Some(_kernel) = require_kernel() else {
+        return;
+    };
     let server = CallServer::start();
     let mut client = CallClient::connect(server.port);
     client.call(0, BEFORE, AT_ONCE);
@@ -212,7 +218,9 @@ fn calls_of_a_connection_older_than_the_agent_are_timed() {
 
 #[test]
 fn what_a_connection_said_before_the_agent_came_is_unknown_and_counted() {
-    let Some(_turn) = gate::kernel() else { return };
+    let Some(_kernel) = require_kernel() else {
+        return;
+    };
     let Some(bin) = installed() else { return };
     let mut server = PythonServer::start(&bin);
     let mut client = PythonClient::connect(&bin, server.port);

@@ -12,7 +12,7 @@ use inferprobe_tests::{
     bpf_ids,
     client::{Connection, request},
     clock::wait_for,
-    gate,
+    require_kernel::require_kernel,
     server::Server,
 };
 
@@ -35,7 +35,9 @@ fn assert_well(agent: &Agent, server: &Server) {
 
 #[test]
 fn a_url_of_64_kilobytes_is_one_request() {
-    let Some(_turn) = gate::kernel() else { return };
+    let Some(_kernel) = require_kernel() else {
+        return;
+    };
     let (server, agent) = scene();
     let mut client = Connection::open(&server.place).unwrap();
     let name = "long".repeat(16_384);
@@ -57,7 +59,9 @@ fn a_url_of_64_kilobytes_is_one_request() {
 
 #[test]
 fn junk_and_half_requests_leave_the_agent_well() {
-    let Some(_turn) = gate::kernel() else { return };
+    let Some(_kernel) = require_kernel() else {
+        return;
+    };
     let (server, agent) = scene();
     // A fixed sequence that has every byte and no structure.
     let junk: Vec<u8> = (0..20_000_u32)
@@ -93,7 +97,9 @@ fn junk_and_half_requests_leave_the_agent_well() {
 
 #[test]
 fn ten_thousand_model_names_become_other_in_flat_memory() {
-    let Some(_turn) = gate::kernel() else { return };
+    let Some(_kernel) = require_kernel() else {
+        return;
+    };
     const MODELS: usize = 10_000;
     let (server, agent) = scene();
     let mut client = Connection::open(&server.place).unwrap();
@@ -141,7 +147,9 @@ fn assert_well_past_the_limit(agent: &Agent) {
 
 #[test]
 fn connections_without_end_are_no_burden() {
-    let Some(_turn) = gate::kernel() else { return };
+    let Some(_kernel) = require_kernel() else {
+        return;
+    };
     let (server, agent) = scene();
     let round = || {
         for index in 0..500 {
@@ -164,7 +172,9 @@ fn connections_without_end_are_no_burden() {
 
 #[test]
 fn a_killed_agent_leaves_nothing_in_the_kernel() {
-    let Some(_turn) = gate::kernel() else { return };
+    let Some(_kernel) = require_kernel() else {
+        return;
+    };
     let (server, agent) = scene();
     assert_well(&agent, &server);
     let held = bpf_ids::held_by(agent.pid());
@@ -191,7 +201,9 @@ fn a_killed_agent_leaves_nothing_in_the_kernel() {
 
 #[test]
 fn a_stopped_agent_leaves_nothing_in_the_kernel() {
-    let Some(_turn) = gate::kernel() else { return };
+    let Some(_kernel) = require_kernel() else {
+        return;
+    };
     let (_server, agent) = scene();
     let held = bpf_ids::held_by(agent.pid());
     assert!(!held.is_empty());

@@ -4,7 +4,7 @@ use inferprobe_tests::{
     agent::{Agent, Logged},
     client::{Connection, request},
     fit::{misfits, pair},
-    gate,
+    require_kernel::require_kernel,
     server::Server,
 };
 
@@ -12,7 +12,9 @@ const REQUESTS: usize = 40;
 
 #[test]
 fn without_payload_requests_are_counted_and_timed_and_nothing_else_is_known() {
-    let Some(_turn) = gate::kernel() else { return };
+    let Some(_kernel) = require_kernel() else {
+        return;
+    };
     let mut server = Server::start(&[]);
     let port = server.port().to_string();
     let agent = Agent::start(&["--watch-port", &port, "--no-payload"]);

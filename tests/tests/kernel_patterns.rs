@@ -11,8 +11,8 @@ use inferprobe_tests::{
     agent::Agent,
     client::{Connection, request},
     fit::{figures, misfits, pair},
-    gate,
     reference::stamps::Call,
+    require_kernel::require_kernel,
     server::Server,
 };
 
@@ -287,7 +287,9 @@ fn assert_counted(agent: &Agent, model: &str, count: usize) {
 
 #[test]
 fn every_pattern_on_tcp_is_measured() {
-    let Some(_turn) = gate::kernel() else { return };
+    let Some(_kernel) = require_kernel() else {
+        return;
+    };
     let mut servers: Vec<Server> = PATTERNS.iter().map(|p| Server::start(p.server)).collect();
     let mut flags = Vec::new();
     for server in &servers {
@@ -314,7 +316,9 @@ fn every_pattern_on_tcp_is_measured() {
 
 #[test]
 fn every_pattern_on_a_unix_socket_is_measured() {
-    let Some(_turn) = gate::kernel() else { return };
+    let Some(_kernel) = require_kernel() else {
+        return;
+    };
     let folder = tempfile::tempdir().unwrap();
     let mut servers = Vec::new();
     for (index, pattern) in PATTERNS.iter().enumerate() {

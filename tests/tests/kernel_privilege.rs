@@ -11,8 +11,8 @@ use inferprobe_tests::{
     accuracy::{hold_in_one_of_five, ten_thousand_requests},
     agent::{Agent, Logged, agent_binary, run_to_end_by},
     client::{Connection, request},
-    gate,
     process::child_of,
+    require_kernel::require_kernel,
     server::{Place, Server, server_binary},
     unprivileged::Unprivileged,
 };
@@ -97,14 +97,18 @@ fn in_pid_namespace(program: &std::path::Path, own_procfs: bool) -> Command {
 
 #[test]
 fn nobody_with_three_capabilities_times_ten_thousand_requests_as_root_does() {
-    let Some(_turn) = gate::kernel() else { return };
+    let Some(_kernel) = require_kernel() else {
+        return;
+    };
     let nobody = Unprivileged::with(&DOCUMENTED);
     hold_in_one_of_five(|| ten_thousand_requests(|args| Agent::start_by(nobody.command(), args)));
 }
 
 #[test]
 fn a_missing_capability_that_the_probes_need_is_named() {
-    let Some(_turn) = gate::kernel() else { return };
+    let Some(_kernel) = require_kernel() else {
+        return;
+    };
     for (granted, args, parts) in [
         (
             &[PERFMON, SYS_PTRACE][..],
@@ -134,7 +138,9 @@ fn a_missing_capability_that_the_probes_need_is_named() {
 
 #[test]
 fn a_missing_capability_that_some_is_lost_without_is_warned_of() {
-    let Some(_turn) = gate::kernel() else { return };
+    let Some(_kernel) = require_kernel() else {
+        return;
+    };
     let server = Server::start(&[]);
     let args = ["--watch-port", &server.port().to_string()];
     for (granted, is_missing) in [(&DOCUMENTED[..2], true), (&DOCUMENTED, false)] {
@@ -151,7 +157,9 @@ fn a_missing_capability_that_some_is_lost_without_is_warned_of() {
 
 #[test]
 fn every_thread_of_root_keeps_what_procfs_needs_alone() {
-    let Some(_turn) = gate::kernel() else { return };
+    let Some(_kernel) = require_kernel() else {
+        return;
+    };
     let agent = Agent::start(&["--watch-exe", "reference-server"]);
     let kept = mask(&[SYS_PTRACE, DAC_READ_SEARCH]);
     let bounding = assert_every_thread_keeps(&agent, kept);
@@ -163,7 +171,9 @@ fn every_thread_of_root_keeps_what_procfs_needs_alone() {
 
 #[test]
 fn what_is_given_up_is_not_needed_to_find_processes_and_listeners() {
-    let Some(_turn) = gate::kernel() else { return };
+    let Some(_kernel) = require_kernel() else {
+        return;
+    };
     let nobody = Unprivileged::with(&DOCUMENTED);
     let agent = Agent::start_by(nobody.command(), &["--watch-exe", "reference-server"]);
     assert_every_thread_keeps(&agent, mask(&[SYS_PTRACE]));
@@ -178,7 +188,9 @@ fn what_is_given_up_is_not_needed_to_find_processes_and_listeners() {
 
 #[test]
 fn without_probes_nothing_is_kept() {
-    let Some(_turn) = gate::kernel() else { return };
+    let Some(_kernel) = require_kernel() else {
+        return;
+    };
     let agent = Agent::start(&["--no-probes"]);
     let threads = fs::read_dir(format!("/proc/{}/task", agent.pid())).unwrap();
     for thread in threads {
@@ -192,7 +204,9 @@ fn without_probes_nothing_is_kept() {
 
 #[test]
 fn a_server_in_a_pid_namespace_has_the_process_id_that_the_host_sees() {
-    let Some(_turn) = gate::kernel() else { return };
+    let Some(_kernel) = require_kernel() else {
+        return;
+    };
     let launcher = || in_pid_namespace(&server_binary(), true);
     let early = Server::start_by(launcher(), &[]);
     let agent = Agent::start(&["--watch-exe", "^[^ ]*/reference-server"]);
@@ -212,7 +226,9 @@ fn a_server_in_a_pid_namespace_has_the_process_id_that_the_host_sees() {
 
 #[test]
 fn in_a_pid_namespace_of_its_own_the_agent_watches_ports_or_says_what_it_lacks() {
-    let Some(_turn) = gate::kernel() else { return };
+    let Some(_kernel) = require_kernel() else {
+        return;
+    };
     let launcher = || in_pid_namespace(&agent_binary(), true);
     let ended = run_to_end_by(launcher(), &["serve", "--listen", "127.0.0.1:0"]);
     assert_eq!(ended.code, Some(ENVIRONMENT), "{ended:?}");
@@ -242,7 +258,9 @@ fn in_a_pid_namespace_of_its_own_the_agent_watches_ports_or_says_what_it_lacks()
 
 #[test]
 fn in_a_pid_namespace_with_the_hosts_procfs_the_agent_sees_the_host() {
-    let Some(_turn) = gate::kernel() else { return };
+    let Some(_kernel) = require_kernel() else {
+        return;
+    };
     let server = Server::start(&[]);
     let launcher = in_pid_namespace(&agent_binary(), false);
     let agent = Agent::start_by(launcher, &["--watch-exe", "^[^ ]*/reference-server"]);

@@ -6,7 +6,7 @@ use inferprobe_tests::{
     agent::{Agent, Logged},
     clock::wait_within,
     fit::misfits,
-    gate,
+    require_kernel::require_kernel,
     scripted::{
         cases::CASES,
         play::{Played, play},
@@ -58,7 +58,9 @@ fn faults(script: &Script, played: &Played, rows: &[Logged]) -> Vec<String> {
 
 #[test]
 fn every_script_is_measured() {
-    let Some(_turn) = gate::kernel() else { return };
+    let Some(_kernel) = require_kernel() else {
+        return;
+    };
     let listener = TcpListener::bind(("127.0.0.1", 0)).unwrap();
     let port = listener.local_addr().unwrap().port();
     let agent = Agent::start(&["--watch-port", &port.to_string()]);

@@ -10,7 +10,7 @@ use std::thread;
 use inferprobe_tests::{
     agent::{Agent, Logged, LoggedStream},
     client::{Connection, request},
-    gate,
+    require_kernel::require_kernel,
     server::Server,
     stream::{Streamed, stream},
 };
@@ -99,21 +99,27 @@ fn hold(target: &str, count: usize) {
 
 #[test]
 fn events_in_chunks_are_timed() {
-    let Some(_turn) = gate::kernel() else { return };
+    let Some(_kernel) = require_kernel() else {
+        return;
+    };
     let target = format!("/v1/completions?events=1&chunks={CHUNKS}&body={PIECE_BYTES}&gap_ms=3");
     hold(&target, 1);
 }
 
 #[test]
 fn chunks_that_are_no_events_are_timed() {
-    let Some(_turn) = gate::kernel() else { return };
+    let Some(_kernel) = require_kernel() else {
+        return;
+    };
     let target = format!("/api/generate?chunks={CHUNKS}&body={PIECE_BYTES}&gap_ms=1");
     hold(&target, 1);
 }
 
 #[test]
 fn events_that_end_with_the_connection_are_timed() {
-    let Some(_turn) = gate::kernel() else { return };
+    let Some(_kernel) = require_kernel() else {
+        return;
+    };
     let target = format!(
         "/generate_stream?http10=1&events=1&until_close=1&pieces={CHUNKS}&body={PIECE_BYTES}&gap_ms=2"
     );
@@ -122,7 +128,9 @@ fn events_that_end_with_the_connection_are_timed() {
 
 #[test]
 fn streams_at_once_are_each_timed() {
-    let Some(_turn) = gate::kernel() else { return };
+    let Some(_kernel) = require_kernel() else {
+        return;
+    };
     let target = format!("/v1/completions?events=1&chunks={CHUNKS}&body={PIECE_BYTES}&gap_ms=5");
     hold(&target, 8);
 }
@@ -130,7 +138,9 @@ fn streams_at_once_are_each_timed() {
 #[test]
 fn a_head_before_its_first_chunk_is_no_chunk() {
     const WAIT_NS: u64 = 50 * MS;
-    let Some(_turn) = gate::kernel() else { return };
+    let Some(_kernel) = require_kernel() else {
+        return;
+    };
     let server = Server::start(&[]);
     let agent = Agent::start(&["--watch-port", &server.port().to_string()]);
     let target = "/v1/chat/completions?events=1&chunks=3&body=40&gap_ms=2&first_gap_ms=50";
@@ -172,7 +182,9 @@ fn a_head_before_its_first_chunk_is_no_chunk() {
 
 #[test]
 fn pieces_are_counted_however_fast_and_however_they_are_written() {
-    let Some(_turn) = gate::kernel() else { return };
+    let Some(_kernel) = require_kernel() else {
+        return;
+    };
     let server = Server::start(&[]);
     let agent = Agent::start(&["--watch-port", &server.port().to_string()]);
     for what in [
@@ -198,7 +210,9 @@ fn pieces_are_counted_however_fast_and_however_they_are_written() {
 
 #[test]
 fn an_answer_of_known_length_is_no_stream() {
-    let Some(_turn) = gate::kernel() else { return };
+    let Some(_kernel) = require_kernel() else {
+        return;
+    };
     let server = Server::start(&[]);
     let agent = Agent::start(&["--watch-port", &server.port().to_string()]);
     let mut client = Connection::open(&server.place).unwrap();

@@ -5,8 +5,8 @@ use std::collections::BTreeSet;
 use inferprobe_tests::{
     agent::{Agent, Logged},
     exposition::Exposition,
-    gate,
     report::row,
+    require_kernel::require_kernel,
     steal::CpuTime,
     torchserve::{
         self, Registration, TorchServe,
@@ -66,7 +66,9 @@ fn five_hundred_mixed_requests_are_counted_as_torchserve_counts_them() {
     let Some(installed) = torchserve::installed() else {
         return;
     };
-    let Some(_turn) = gate::kernel() else { return };
+    let Some(_kernel) = require_kernel() else {
+        return;
+    };
     let start = CpuTime::now();
     let agent = Agent::start::<&str>(&[]);
     let torchserve = TorchServe::start(&installed, &[]);
@@ -118,7 +120,9 @@ fn torchserve_started_before_the_agent_is_counted_from_then_on() {
     let Some(installed) = torchserve::installed() else {
         return;
     };
-    let Some(_turn) = gate::kernel() else { return };
+    let Some(_kernel) = require_kernel() else {
+        return;
+    };
     let start = CpuTime::now();
     let torchserve = TorchServe::start(&installed, &["default_workers_per_model=2"]);
     torchserve.register(&Registration {
@@ -161,7 +165,9 @@ fn the_families_of_times_are_what_the_request_log_adds_up_to() {
     let Some(installed) = torchserve::installed() else {
         return;
     };
-    let Some(_turn) = gate::kernel() else { return };
+    let Some(_kernel) = require_kernel() else {
+        return;
+    };
     let torchserve = TorchServe::start(&installed, &[]);
     let agent = Agent::start::<&str>(&[]);
     let mut client = Client::new(torchserve.ports.inference);

@@ -6,9 +6,9 @@ use inferprobe_tests::{
     agent::Agent,
     client::{Connection, request},
     clock::wait_for,
-    gate,
     queues::unread,
     report::row,
+    require_kernel::require_kernel,
     torchserve::{
         self, GrpcClient, TorchServe,
         figures::{Figures, assert_nothing_lost},
@@ -35,7 +35,9 @@ fn calls_over_grpc_are_counted_as_torchserve_counts_them() {
     let Some(installed) = torchserve::installed() else {
         return;
     };
-    let Some(_turn) = gate::kernel() else { return };
+    let Some(_kernel) = require_kernel() else {
+        return;
+    };
     let torchserve = TorchServe::start(&installed, &[]);
     let agent = Agent::start::<&str>(&[]);
     let none = Figures::default();
@@ -99,7 +101,9 @@ fn requests_whose_clients_left_are_counted_as_torchserve_counts_them() {
     let Some(installed) = torchserve::installed() else {
         return;
     };
-    let Some(_turn) = gate::kernel() else { return };
+    let Some(_kernel) = require_kernel() else {
+        return;
+    };
     let torchserve = TorchServe::start(&installed, &[]);
     let agent = Agent::start::<&str>(&[]);
     let none = Figures::default();

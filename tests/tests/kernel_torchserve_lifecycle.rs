@@ -15,8 +15,8 @@ use inferprobe_tests::{
     agent::{Agent, Logged},
     clock::{monotonic_ns, wait_for},
     exposition::Exposition,
-    gate,
     report::row,
+    require_kernel::require_kernel,
     steal::CpuTime,
     torchserve::{
         self, TorchServe,
@@ -77,7 +77,9 @@ fn workers_come_and_go_under_traffic_and_every_answer_counts() {
     let Some(installed) = torchserve::installed() else {
         return;
     };
-    let Some(_turn) = gate::kernel() else { return };
+    let Some(_kernel) = require_kernel() else {
+        return;
+    };
     let start = CpuTime::now();
     let agent = Agent::start::<&str>(&[]);
     let torchserve = TorchServe::start(&installed, &[]);
@@ -124,7 +126,9 @@ fn a_killed_worker_costs_the_request_it_was_at_and_nothing_else() {
     let Some(installed) = torchserve::installed() else {
         return;
     };
-    let Some(_turn) = gate::kernel() else { return };
+    let Some(_kernel) = require_kernel() else {
+        return;
+    };
     let start = CpuTime::now();
     let agent = Agent::start::<&str>(&[]);
     let torchserve = TorchServe::start(&installed, &[]);
@@ -190,7 +194,9 @@ fn an_agent_restarted_under_traffic_counts_nothing_twice_and_says_what_it_missed
     let Some(installed) = torchserve::installed() else {
         return;
     };
-    let Some(_turn) = gate::kernel() else { return };
+    let Some(_kernel) = require_kernel() else {
+        return;
+    };
     let torchserve = TorchServe::start(&installed, &["default_workers_per_model=2"]);
     let port = torchserve.ports.inference;
     let first = Agent::start::<&str>(&[]);
@@ -254,7 +260,9 @@ fn workers_on_tcp_are_watched_as_those_on_unix_sockets_are() {
     let Some(installed) = torchserve::installed() else {
         return;
     };
-    let Some(_turn) = gate::kernel() else { return };
+    let Some(_kernel) = require_kernel() else {
+        return;
+    };
     let start = CpuTime::now();
     let agent = Agent::start::<&str>(&[]);
     let torchserve = TorchServe::start(&installed, &["use_native_io=false"]);

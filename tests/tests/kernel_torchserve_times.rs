@@ -15,8 +15,8 @@ use inferprobe_tests::{
     agent::Agent,
     clock::wait_for,
     exposition::Exposition,
-    gate,
     report::row,
+    require_kernel::require_kernel,
     steal::{CpuTime, DISTURBING_SHARE},
     torchserve::{
         self, Registration, TorchServe,
@@ -240,7 +240,9 @@ fn an_idle_torchserve_is_timed_as_it_times_itself() {
     let Some(installed) = torchserve::installed() else {
         return;
     };
-    let Some(_turn) = gate::kernel() else { return };
+    let Some(_kernel) = require_kernel() else {
+        return;
+    };
     let agent = Agent::start::<&str>(&[]);
     let torchserve = TorchServe::start(&installed, &[]);
     let mut client = Client::new(torchserve.ports.inference);
@@ -306,7 +308,9 @@ fn workers_are_timed_from_their_start_to_their_loaded_model() {
     let Some(installed) = torchserve::installed() else {
         return;
     };
-    let Some(_turn) = gate::kernel() else { return };
+    let Some(_kernel) = require_kernel() else {
+        return;
+    };
     let agent = Agent::start::<&str>(&[]);
     let mut torchserve = None;
     hold_in_one_round("workers of a TorchServe that starts", || {
@@ -334,7 +338,9 @@ fn waiting_for_a_busy_worker_is_timed_as_torchserve_times_it() {
     let Some(installed) = torchserve::installed() else {
         return;
     };
-    let Some(_turn) = gate::kernel() else { return };
+    let Some(_kernel) = require_kernel() else {
+        return;
+    };
     let agent = Agent::start::<&str>(&[]);
     let torchserve = TorchServe::start(&installed, &[]);
     torchserve.register(&Registration {

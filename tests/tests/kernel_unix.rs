@@ -12,7 +12,7 @@ use inferprobe_tests::{
     agent::Agent,
     client::{Connection, request},
     clock::{wait_for, wait_within},
-    gate,
+    require_kernel::require_kernel,
     server::{Place, Server},
 };
 
@@ -38,7 +38,9 @@ fn ask_until_seen(agent: &Agent, server: &Server, target: &str) {
 
 #[test]
 fn an_address_is_watched_no_longer_than_its_listener() {
-    let Some(_turn) = gate::kernel() else { return };
+    let Some(_kernel) = require_kernel() else {
+        return;
+    };
     const ROUNDS: usize = 20;
     let folder = tempfile::tempdir().unwrap();
     let agent = Agent::start(&["--watch-exe", "reference-server.*comes-and-goes"]);
@@ -69,7 +71,9 @@ fn an_address_is_watched_no_longer_than_its_listener() {
 
 #[test]
 fn a_process_is_watched_until_its_last_thread_ends() {
-    let Some(_turn) = gate::kernel() else { return };
+    let Some(_kernel) = require_kernel() else {
+        return;
+    };
     let folder = tempfile::tempdir().unwrap();
     let file = folder.path().join("inferprobe.toml");
     let watch = "[[watch]]\nexe = \"reference-server.*by-its-threads\"\n\

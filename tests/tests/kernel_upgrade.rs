@@ -17,9 +17,9 @@ use inferprobe_tests::{
     agent::{Agent, Logged, free_port},
     calls::python::installed,
     clock::{monotonic_ns, wait_for},
-    gate,
     process::Owned,
     reference::stamps::Call,
+    require_kernel::require_kernel,
 };
 
 const UPGRADE: &[u8] =
@@ -154,7 +154,9 @@ fn holds(call: Call, at_ns: u64) -> bool {
 
 #[test]
 fn an_upgraded_request_is_counted_once_with_the_times_of_its_answer() {
-    let Some(_turn) = gate::kernel() else { return };
+    let Some(_kernel) = require_kernel() else {
+        return;
+    };
     for way in WAYS {
         println!("{way:?}");
         let listener = TcpListener::bind(("127.0.0.1", 0)).unwrap();
@@ -193,7 +195,9 @@ fn an_upgrade_to_something_else_is_its_own_answer() {
     const AGREED: &[u8] =
         b"HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\r\n";
     const SAID: &[u8] = b"\x81\x05hello";
-    let Some(_turn) = gate::kernel() else { return };
+    let Some(_kernel) = require_kernel() else {
+        return;
+    };
     let listener = TcpListener::bind(("127.0.0.1", 0)).unwrap();
     let port = listener.local_addr().unwrap().port();
     let agent = Agent::start(&["--watch-port", &port.to_string()]);
@@ -241,7 +245,9 @@ asyncio.run(serve(app, config))
 
 #[test]
 fn hypercorn_answers_an_upgraded_request_over_http2() {
-    let Some(_turn) = gate::kernel() else { return };
+    let Some(_kernel) = require_kernel() else {
+        return;
+    };
     let Some(bin) = installed() else { return };
     let port = free_port();
     let agent = Agent::start(&["--watch-port", &port.to_string()]);

@@ -4,7 +4,7 @@ use inferprobe_tests::{
     agent::Agent,
     client::{Connection, request},
     fit::{misfits, pair},
-    gate,
+    require_kernel::require_kernel,
     server::Server,
 };
 
@@ -15,7 +15,9 @@ const ANNOUNCED_NS: u64 = 200_000;
 
 #[test]
 fn the_arrival_of_a_large_upload_outlives_its_reads() {
-    let Some(_turn) = gate::kernel() else { return };
+    let Some(_kernel) = require_kernel() else {
+        return;
+    };
     const REQUESTS: usize = 15;
     const SLEEP_MS: u64 = 30;
     // Reads of whole megabytes last long enough for more to arrive during each.

@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 use inferprobe_tests::{
     agent::Agent,
     clock::wait_within,
-    gate,
+    require_kernel::require_kernel,
     server::Server,
     tally::{LOST, Tally, UNFINISHED},
     volume::{self, Volume},
@@ -22,7 +22,9 @@ const SETTLE_LIMIT: Duration = Duration::from_secs(15);
 
 #[test]
 fn a_hundred_thousand_requests_are_counted_to_the_last() {
-    let Some(_turn) = gate::kernel() else { return };
+    let Some(_kernel) = require_kernel() else {
+        return;
+    };
     let mut server = Server::start(&[]);
     let agent = Agent::start_unlogged(&["--watch-port", &server.port().to_string()]);
     let before = Tally::of(&agent);

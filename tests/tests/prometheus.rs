@@ -18,9 +18,9 @@ use inferprobe_tests::{
     agent::{Agent, free_port},
     client::{self, Connection, request},
     clock::wait_for,
-    gate,
     process::Owned,
     report::row,
+    require_kernel::{require_kernel, skip},
     server::Server,
     torchserve::{
         self, TorchServe,
@@ -40,7 +40,7 @@ fn program(name: &str) -> Option<PathBuf> {
     if path.as_deref().is_some_and(Path::exists) {
         return path;
     }
-    gate::skip(&format!("{FOLDER} names no folder with {name}"));
+    skip(&format!("{FOLDER} names no folder with {name}"));
     None
 }
 
@@ -130,7 +130,9 @@ fn prometheus_reads_torchserve_and_the_agent_alike() {
     let (Some(program), Some(installed)) = (program("prometheus"), torchserve::installed()) else {
         return;
     };
-    let Some(_turn) = gate::kernel() else { return };
+    let Some(_kernel) = require_kernel() else {
+        return;
+    };
     let agent = Agent::start::<&str>(&[]);
     let torchserve = TorchServe::start(&installed, &[]);
     traffic::send(torchserve.ports, &EVERY_ROW, 2, 1);
@@ -241,7 +243,9 @@ fn prometheus_scrapes_measured_requests() {
     let (Some(prometheus), Some(promtool)) = (program("prometheus"), program("promtool")) else {
         return;
     };
-    let Some(_turn) = gate::kernel() else { return };
+    let Some(_kernel) = require_kernel() else {
+        return;
+    };
     let server = Server::start(&[]);
     let agent = Agent::start(&["--watch-port", &server.port().to_string()]);
     let mut client = Connection::open(&server.place).unwrap();

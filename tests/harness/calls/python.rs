@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 
 use serde::Deserialize;
 
-use crate::{gate, script::Script};
+use crate::{require_kernel::skip, script::Script};
 
 /// Names the folder that set-up made: `venv`.
 const FOLDER: &str = "INFERPROBE_SERVERS_DIR";
@@ -22,7 +22,7 @@ pub fn installed() -> Option<PathBuf> {
     {
         return Some(folder.join("venv/bin"));
     }
-    gate::skip(&format!("{FOLDER} names no folder with servers of Python"));
+    skip(&format!("{FOLDER} names no folder with servers of Python"));
     None
 }
 

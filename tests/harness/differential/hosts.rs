@@ -14,9 +14,9 @@ use crate::{
     client::Connection,
     clock::{wait_for, wait_within},
     differential::play::Play,
-    gate,
     leash::Leash,
     reference::stamps::Stamp,
+    require_kernel::skip,
     server::Server,
 };
 
@@ -152,7 +152,7 @@ pub fn installed() -> Option<PathBuf> {
     {
         return Some(folder);
     }
-    gate::skip(&format!("{FOLDER} names no folder with Python servers"));
+    skip(&format!("{FOLDER} names no folder with Python servers"));
     None
 }
 

@@ -18,8 +18,8 @@ use clap::Parser;
 
 use crate::{
     agent::Agent,
-    gate,
     matrix::{accuracy::Accuracy, rows::Row, stage::Stage},
+    require_kernel::require_kernel,
 };
 
 /// What an agent's last words begin with, and what is in them if the kernel has not got the rung that it is held to.
@@ -91,7 +91,7 @@ impl Rung {
 
 /// Runs what the options say; whether all is as it must be.
 pub fn run(options: &Options) -> bool {
-    let Some(_turn) = gate::kernel() else {
+    let Some(_kernel) = require_kernel() else {
         return true;
     };
     let rungs = match options.rung.as_slice() {

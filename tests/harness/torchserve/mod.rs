@@ -19,7 +19,7 @@ use std::{
 use rustix::process::{Pid, Signal, kill_process};
 use tempfile::TempDir;
 
-use crate::{client, clock::wait_for, exposition::Exposition, gate, leash::Leash};
+use crate::{client, clock::wait_for, exposition::Exposition, leash::Leash, require_kernel::skip};
 
 pub use config::Ports;
 pub use grpc::{Called, GrpcClient};
@@ -41,7 +41,7 @@ pub fn installed() -> Option<PathBuf> {
     {
         return Some(folder);
     }
-    gate::skip(&format!("{FOLDER} names no folder with a TorchServe"));
+    skip(&format!("{FOLDER} names no folder with a TorchServe"));
     None
 }
 

@@ -1,0 +1,60 @@
+//! Checks that a test can load programs into the kernel here, and lets such tests run one at a time.
+//!
+//! A test that cannot run skips itself, or fails where that is not allowed.
+
+use std::{
+    fs::File,
+    path::Path,
+    sync::{Mutex, MutexGuard, PoisonError},
+};
+
+use rustix::fs::{FlockOperation, flock};
+
+/// If set to `1`, a skipped test counts as failed.
+const REQUIRE: &str = "INFERPROBE_REQUIRE_KERNEL";
+
+/// Held by the only test of this process that may have probes attached.
+static RUNNING: Mutex<()> = Mutex::new(());
+/// Name of the file locked by the only process that may: an agent finds every server of the host, also those that the
+/// tests of another checkout started.
+const LOCK: &str = "inferprobe-kernel-tests.lock";
+
+/// Keeps other tests from attaching probes, and from loading the CPUs, until it is dropped.
+pub struct KernelGuard {
+    _lock: File,
+    _guard: MutexGuard<'static, ()>,
+}
+
+/// Waits until no other test uses the kernel. Returns `None`, and prints the reason, if this one cannot use it.
+///
+/// # Panics
+/// If this one cannot use it and `INFERPROBE_REQUIRE_KERNEL=1`.
+pub fn require_kernel() -> Option<KernelGuard> {
+    if !rustix::process::geteuid().is_root() {
+        skip("needs root to load programs into the kernel");
+        return None;
+    }
+    if !Path::new("/sys/kernel/btf/vmlinux").exists() {
+        skip("needs a kernel with BTF (/sys/kernel/btf/vmlinux)");
+        return None;
+    }
+    let guard = RUNNING.lock().unwrap_or_else(PoisonError::into_inner);
+    let lock = File::create(std::env::temp_dir().join(LOCK)).expect("a file to lock");
+    flock(&lock, FlockOperation::LockExclusive).expect("a lock on a file of ours");
+    Some(KernelGuard {
+        _lock: lock,
+        _guard: guard,
+    })
+}
+
+/// Prints why the running test is skipped.
+///
+/// # Panics
+/// If `INFERPROBE_REQUIRE_KERNEL=1`.
+pub fn skip(reason: &str) {
+    assert!(
+        std::env::var(REQUIRE).as_deref() != Ok("1"),
+        "{reason}, and {REQUIRE}=1 forbids skipping"
+    );
+    println!("skipped: {reason}");
+}
