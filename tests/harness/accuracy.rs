@@ -6,8 +6,8 @@ use std::{collections::HashMap, thread};
 
 use crate::{
     agent::{Agent, Logged},
+    check_times::{Key, pair, size_mismatches},
     client::{Connection, request},
-    fit::{Key, figures, pair},
     reference::stamps::{Call, Stamp},
     server::{Place, Server},
     stats::Spread,
@@ -155,10 +155,10 @@ pub fn ten_thousand_requests(start: impl FnOnce(&[&str]) -> Agent) -> bool {
     assert_eq!(metrics.sum("inferprobe_records_lost_total", &[]), 0.0);
 
     let pairs = pair(&stamps, &rows);
-    let misfit = pairs
+    let mismatch = pairs
         .iter()
-        .find(|(stamp, row)| !figures(stamp, row).is_empty());
-    assert!(misfit.is_none(), "{misfit:?}");
+        .find(|(stamp, row)| !size_mismatches(stamp, row).is_empty());
+    assert!(mismatch.is_none(), "{mismatch:?}");
     let handler_holds = handler_holds(&pairs);
     // The server cannot see the arrival: the request became readable while the client was in its send.
     let error = |(stamp, row): &(Stamp, Logged)| {

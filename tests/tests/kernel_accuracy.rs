@@ -10,7 +10,7 @@ use inferprobe_tests::{
         assert_stages_add_up, drive, hold_in_one_of_five, holds, outside, ten_thousand_requests,
     },
     agent::{Agent, Logged},
-    fit::pair,
+    check_times::pair,
     reference::stamps::Stamp,
     require_kernel::require_kernel,
     server::Server,

@@ -9,9 +9,9 @@ use std::{thread, time::Duration};
 
 use inferprobe_tests::{
     agent::{Agent, LOG_LIMIT, Logged},
+    check_times::{mismatches, size_mismatches},
     client::{Connection, request},
     clock::wait_for,
-    fit::{figures, misfits},
     queues::unread,
     reference::stamps::Stamp,
     require_kernel::require_kernel,
@@ -108,7 +108,7 @@ fn a_connection_older_than_the_agent_is_taken_up() {
     let stamps = server.stamps(4);
     assert_eq!(rows.len(), 3);
     for (index, row) in rows.iter().enumerate() {
-        let mut faults = misfits(&stamps[index + 1], &sends[index], row);
+        let mut faults = mismatches(&stamps[index + 1], &sends[index], row);
         if index == 0 {
             faults.retain(|fault| fault != "arrival is unknown");
         }
@@ -147,7 +147,7 @@ fn a_request_in_flight_when_the_agent_starts_does_no_harm() {
     let fits = |stamp: &Stamp, row: &Logged| {
         let last = stamp.last_write;
         let inside = |at_ns| last.call_ns <= at_ns && at_ns <= last.return_ns;
-        row.last_write_ns.is_some_and(inside) && figures(stamp, row).is_empty()
+        row.last_write_ns.is_some_and(inside) && size_mismatches(stamp, row).is_empty()
     };
     for stamp in &stamps[1..] {
         wait_for(

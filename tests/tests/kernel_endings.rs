@@ -7,8 +7,8 @@
 
 use inferprobe_tests::{
     agent::{Agent, LOG_LIMIT, Logged},
+    check_times::{mismatches, size_mismatches},
     client::{Connection, request},
-    fit::{figures, misfits},
     reference::stamps::{Call, Stamp},
     require_kernel::require_kernel,
     server::Server,
@@ -58,7 +58,7 @@ impl Scene {
     fn ask_in_full(&mut self, query: &str) {
         let (sent, stamp, row) = self.ask(query);
         assert_eq!(
-            misfits(&stamp, &sent, &row),
+            mismatches(&stamp, &sent, &row),
             Vec::<String>::new(),
             "{row:?}"
         );
@@ -104,8 +104,8 @@ fn an_answer_with_a_head_too_long_to_copy_keeps_its_status() {
     ] {
         let (_, stamp, row) = scene.ask(&format!("status=201&{query}"));
         assert_eq!(row.last_write_ns, None, "{query}: {row:?}");
-        let misfits = figures(&stamp, &row);
-        assert_eq!(misfits, Vec::<String>::new(), "{query}: {row:?}");
+        let mismatches = size_mismatches(&stamp, &row);
+        assert_eq!(mismatches, Vec::<String>::new(), "{query}: {row:?}");
         scene.ask_in_full("sleep_ms=3&body=500");
     }
     scene.end();

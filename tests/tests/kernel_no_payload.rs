@@ -2,8 +2,8 @@
 
 use inferprobe_tests::{
     agent::{Agent, Logged},
+    check_times::{mismatches, pair},
     client::{Connection, request},
-    fit::{misfits, pair},
     require_kernel::require_kernel,
     server::Server,
 };
@@ -52,7 +52,11 @@ fn without_payload_requests_are_counted_and_timed_and_nothing_else_is_known() {
             status: stamp.status,
             ..row.clone()
         };
-        assert_eq!(misfits(stamp, sent, &told), Vec::<String>::new(), "{row:?}");
+        assert_eq!(
+            mismatches(stamp, sent, &told),
+            Vec::<String>::new(),
+            "{row:?}"
+        );
     }
     agent.stop();
 }

@@ -9,8 +9,8 @@ use std::{thread, time::Duration};
 
 use inferprobe_tests::{
     agent::Agent,
+    check_times::{mismatches, pair, size_mismatches},
     client::{Connection, request},
-    fit::{figures, misfits, pair},
     reference::stamps::Call,
     require_kernel::require_kernel,
     server::Server,
@@ -255,8 +255,8 @@ fn run(agent: &Agent, pattern: &Pattern, server: &mut Server) -> Vec<String> {
     let mut faults = Vec::new();
     for ((stamp, row), sent) in pair(&stamps, &rows).iter().zip(&sends) {
         let found = match pattern.times {
-            Times::All => misfits(stamp, sent, row),
-            Times::No => figures(stamp, row),
+            Times::All => mismatches(stamp, sent, row),
+            Times::No => size_mismatches(stamp, row),
         };
         if !found.is_empty() {
             faults.push(format!(

@@ -4,8 +4,8 @@ use std::{net::TcpListener, time::Duration};
 
 use inferprobe_tests::{
     agent::{Agent, Logged},
+    check_times::mismatches,
     clock::wait_within,
-    fit::misfits,
     require_kernel::require_kernel,
     scripted::{
         cases::CASES,
@@ -33,7 +33,7 @@ fn faults(script: &Script, played: &Played, rows: &[Logged]) -> Vec<String> {
             faults.push(format!("{}: no row", asked.model));
             continue;
         };
-        let mut found = misfits(stamp, sent, row);
+        let mut found = mismatches(stamp, sent, row);
         if asked.early {
             // How much of it was read is told at the answer.
             found.retain(|fault| {

@@ -2,8 +2,8 @@
 
 use inferprobe_tests::{
     agent::Agent,
+    check_times::{mismatches, pair},
     client::{Connection, request},
-    fit::{misfits, pair},
     require_kernel::require_kernel,
     server::Server,
 };
@@ -33,7 +33,11 @@ fn the_arrival_of_a_large_upload_outlives_its_reads() {
     let rows = agent.rows(REQUESTS, |row| row.model == "upload");
     let stamps = server.stamps(REQUESTS);
     for ((stamp, row), sent) in pair(&stamps, &rows).iter().zip(&sends) {
-        assert_eq!(misfits(stamp, sent, row), Vec::<String>::new(), "{row:?}");
+        assert_eq!(
+            mismatches(stamp, sent, row),
+            Vec::<String>::new(),
+            "{row:?}"
+        );
         assert!(row.queue_ns() >= Some(SLEEP_MS * MS), "{row:?}");
         let latest_ns = stamp.readable_ns.map(|ns| ns + ANNOUNCED_NS);
         assert!(row.arrival_ns <= latest_ns, "{row:?}, {stamp:?}");

@@ -5,10 +5,10 @@ use std::{collections::HashMap, thread, time::Duration};
 
 use crate::{
     agent::{Agent, Logged},
+    check_times::{Key, mismatches, pair},
     client::{Connection, request},
     clock::{monotonic_ns, wait_every},
     exposition::Exposition,
-    fit::{Key, misfits, pair},
     reference::stamps::{Call, Stamp},
     server::{Place, Server},
     stats::Spread,
@@ -155,7 +155,7 @@ impl Accuracy {
     fn hold_moments(&mut self, pairs: &[(Stamp, Logged)], sends: &Sends, knows_arrival: bool) {
         let mut wrong = Vec::new();
         for (stamp, row) in pairs {
-            let mut found = misfits(stamp, &sends[&(row.peer_port, row.seq)].0, row);
+            let mut found = mismatches(stamp, &sends[&(row.peer_port, row.seq)].0, row);
             if !knows_arrival {
                 found.retain(|fault| fault != "arrival is unknown");
                 if row.arrival_ns.is_some() {

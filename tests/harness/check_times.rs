@@ -1,7 +1,7 @@
-//! Whether the agent's rows fit what server and client stamped.
+//! Compares the agent's rows with what server and client stamped.
 //!
-//! The agent's times are taken inside the system calls that the reference server stamps around, so each one must
-//! lie between the two stamps of its call: an exact test, whatever the machine's load.
+//! The agent records its times inside the system calls that the reference server stamps around, so each time must be
+//! between the two stamps of its call. The comparison is exact, whatever the load of the machine.
 
 use std::collections::HashMap;
 
@@ -13,10 +13,13 @@ use crate::{
 /// Allowance for two readings of one clock on two processors.
 const CLOCK_SLACK_NS: u64 = 2_000;
 
-/// Client port and number of a request on its connection: what the server and the agent both know it by.
+/// Client port, and number of a request on its connection: both the server and the agent identify it so.
 pub type Key = (Option<u16>, u32);
 
-/// Each stamp with the row of the same request; panics when one has none or there is a row too many.
+/// Returns each stamp with the row of the same request.
+///
+/// # Panics
+/// If a stamp has no row, or a row no stamp.
 pub fn pair(stamps: &[Stamp], rows: &[Logged]) -> Vec<(Stamp, Logged)> {
     let mut by_key: HashMap<Key, &Logged> = HashMap::with_capacity(rows.len());
     for row in rows {
@@ -38,24 +41,24 @@ pub fn pair(stamps: &[Stamp], rows: &[Logged]) -> Vec<(Stamp, Logged)> {
     pairs
 }
 
-/// Everything in `row` that cannot be true of the request that `stamp` is of; `sent` is the client's first send of it.
-pub fn misfits(stamp: &Stamp, sent: &Call, row: &Logged) -> Vec<String> {
-    let mut misfits = figures(stamp, row);
+/// Returns each value in `row` that cannot be true of the request of `stamp`. `sent` is the client's first send of it.
+pub fn mismatches(stamp: &Stamp, sent: &Call, row: &Logged) -> Vec<String> {
+    let mut mismatches = size_mismatches(stamp, row);
     let mut within = |what: &str, at_ns: Option<u64>, from_ns: u64, to_ns: u64| {
         let Some(at_ns) = at_ns else {
-            misfits.push(format!("{what} is unknown"));
+            mismatches.push(format!("{what} is unknown"));
             return;
         };
         if at_ns + CLOCK_SLACK_NS < from_ns {
-            misfits.push(format!("{what} is {} ns too early", from_ns - at_ns));
+            mismatches.push(format!("{what} is {} ns too early", from_ns - at_ns));
         }
         if at_ns > to_ns + CLOCK_SLACK_NS {
-            misfits.push(format!("{what} is {} ns too late", at_ns - to_ns));
+            mismatches.push(format!("{what} is {} ns too late", at_ns - to_ns));
         }
     };
     let (first, last) = (stamp.first_read, stamp.last_read);
     within("arrival", row.arrival_ns, sent.call_ns, first.return_ns);
-    // A blocking read is called long before its bytes come: no earlier than they were sent, then.
+    // A blocking read is called long before its bytes arrive, which is not before they were sent.
     let from_ns = first.call_ns.max(sent.call_ns);
     within(
         "first read",
@@ -82,21 +85,21 @@ pub fn misfits(stamp: &Stamp, sent: &Call, row: &Logged) -> Vec<String> {
         last.call_ns,
         last.return_ns,
     );
-    misfits
+    mismatches
 }
 
-/// What is wrong beside the times: status and sizes.
-pub fn figures(stamp: &Stamp, row: &Logged) -> Vec<String> {
-    let mut misfits = Vec::new();
+/// Returns what is wrong apart from the times: status and sizes.
+pub fn size_mismatches(stamp: &Stamp, row: &Logged) -> Vec<String> {
+    let mut mismatches = Vec::new();
     let mut same = |what: &str, found: u64, expected: u64| {
         if found != expected {
-            misfits.push(format!("{what} is {found}, not {expected}"));
+            mismatches.push(format!("{what} is {found}, not {expected}"));
         }
     };
     same("status", row.status.into(), stamp.status.into());
     same("request bytes", row.request_bytes, stamp.request_bytes);
     same("response bytes", row.response_bytes, stamp.response_bytes);
-    misfits
+    mismatches
 }
 
 #[cfg(test)]
@@ -134,10 +137,10 @@ mod tests {
     }
 
     #[test]
-    fn times_inside_their_calls_fit() {
+    fn times_inside_their_calls_match() {
         let pairs = pair(&[stamp()], &[row()]);
         let (stamp, row) = &pairs[0];
-        assert_eq!(misfits(stamp, &call(900_000), row), Vec::<String>::new());
+        assert_eq!(mismatches(stamp, &call(900_000), row), Vec::<String>::new());
         assert_eq!(
             (row.queue_ns(), row.handler_ns()),
             (Some(100_000), Some(1_000_000))
@@ -145,7 +148,7 @@ mod tests {
     }
 
     #[test]
-    fn each_misfit_is_named_with_its_distance() {
+    fn mismatch_is_reported_with_its_distance() {
         let row = Logged {
             status: 500,
             arrival_ns: None,
@@ -159,12 +162,12 @@ mod tests {
             "last read is 200000 ns too late",
             "first write is 100000 ns too early",
         ];
-        assert_eq!(misfits(&stamp(), &call(900_000), &row), expected);
+        assert_eq!(mismatches(&stamp(), &call(900_000), &row), expected);
     }
 
     #[test]
     #[should_panic(expected = "rows of no request")]
-    fn a_row_too_many_is_refused() {
+    fn surplus_row_panics() {
         let other = Logged { seq: 2, ..row() };
         pair(&[stamp()], &[row(), other]);
     }
