@@ -1,4 +1,4 @@
-//! A handle on a running `inferprobe autoscale`, and a stand-in for the agent that it reads.
+//! A handle on a running `inferprobe autoscale`, and a mock for the agent that it reads.
 
 use std::{
     fs::File,
@@ -18,8 +18,8 @@ use crate::{
     client,
     clock::wait_for,
     exposition::Exposition,
+    mock_http::MockServer,
     process::Owned,
-    stand_in::StandIn,
 };
 
 /// Longest wait for what the command does within an interval or two.
@@ -109,21 +109,21 @@ impl Autoscale {
     }
 }
 
-/// A stand-in for the agent: each scrape of it finds ten more requests of the model `tiny` that waited as long as the
+/// A mock for the agent: each scrape of it finds ten more requests of the model `tiny` that waited as long as the
 /// test says.
 #[derive(Debug)]
-pub struct QueueStandIn {
+pub struct MockAgent {
     /// What answers.
-    pub server: StandIn,
+    pub server: MockServer,
     queue_ms: Arc<AtomicU64>,
 }
 
-impl QueueStandIn {
+impl MockAgent {
     /// Starts it with a mean queue of `queue_ms`; 0 stands for no requests.
     pub fn start(queue_ms: u64) -> Self {
         let queue_ms = Arc::new(AtomicU64::new(queue_ms));
         let (told, count, sum_ms) = (queue_ms.clone(), AtomicU64::new(0), AtomicU64::new(0));
-        let server = StandIn::start(move |_| {
+        let server = MockServer::start(move |_| {
             let queue_ms = told.load(Ordering::Relaxed);
             let more = if queue_ms > 0 { 10 } else { 0 };
             let count = count.fetch_add(more, Ordering::Relaxed) + more;

@@ -12,10 +12,10 @@ use inferprobe_tests::{
     check_times::{mismatches, size_mismatches},
     client::{Connection, request},
     clock::wait_for,
-    queues::unread,
     reference::stamps::Stamp,
     require_kernel::require_kernel,
     server::{Place, Server},
+    socket_queues::unread,
 };
 
 const MS: u64 = 1_000_000;

@@ -22,8 +22,8 @@ use inferprobe_tests::{
         play::Play,
         streams::STREAMS,
     },
+    loss_counters::LossCounters,
     require_kernel::require_kernel,
-    tally::Tally,
 };
 
 /// How long a case waits for its rows before the next one; those that are late count all the same.
@@ -49,7 +49,7 @@ fn of_play<'a>(rows: &'a [Logged], play: &'a Play, port: u16) -> impl Iterator<I
 
 /// What was counted up to the end of a play, and how many requests of the plays before may still turn out unfinished.
 struct Counted {
-    tally: Tally,
+    counters: LossCounters,
     late: u32,
 }
 
@@ -60,17 +60,20 @@ fn settle(agent: &Agent, play: &Play, port: u16, counted: &mut Counted) -> Vec<S
         .filter(|one| one.ending == Ending::Answered)
         .count();
     let (fewest, most) = unfinished(play);
-    let before = &counted.tally;
-    let mut now = Tally::of(agent);
+    let before = &counted.counters;
+    let mut now = LossCounters::of(agent);
     let _ = wait_within(ROWS_LIMIT, || {
-        now = Tally::of(agent);
+        now = LossCounters::of(agent);
         let rows = of_play(&agent.log(), play, port).count();
         (rows >= answered && now.unfinished(before) >= fewest).then_some(())
     });
     let most = most + counted.late;
     let faults = now.faults(before, fewest, most);
     let late = most.saturating_sub(now.unfinished(before));
-    *counted = Counted { tally: now, late };
+    *counted = Counted {
+        counters: now,
+        late,
+    };
     faults
 }
 
@@ -87,7 +90,7 @@ fn play_all(kind: Kind) {
     let mut plays = Vec::new();
     let mut faults: BTreeMap<&str, Vec<String>> = BTreeMap::new();
     let mut counted = Counted {
-        tally: Tally::of(&agent),
+        counters: LossCounters::of(&agent),
         late: 0,
     };
     for case in CASES.iter().chain(STREAMS).filter(|case| (case.on)(kind)) {

@@ -13,9 +13,9 @@ use inferprobe_tests::{
         python::{PATTERN, PythonClient, PythonServer, installed},
         server::{CallServer, StreamStamp},
     },
+    cpu_steal::{CpuTime, DISTURBING_SHARE},
     require_kernel::require_kernel,
     stats::Spread,
-    steal::{CpuTime, DISTURBING_SHARE},
 };
 
 const CALLS: usize = 10_000;

@@ -6,13 +6,13 @@ use inferprobe_tests::{
     agent::{Agent, Logged},
     check_times::mismatches,
     clock::wait_within,
+    loss_counters::LossCounters,
     require_kernel::require_kernel,
     scripted::{
         cases::CASES,
         play::{Played, play},
         script::Script,
     },
-    tally::Tally,
 };
 
 /// How long a script waits for its rows before the next one; those that are late count all the same.
@@ -67,12 +67,12 @@ fn every_script_is_measured() {
     let mut all = Vec::new();
     for case in CASES {
         let script = (case.script)();
-        let before = Tally::of(&agent);
+        let before = LossCounters::of(&agent);
         let played = play(&listener, &script);
         let (fewest, most) = script.unfinished;
-        let mut now = Tally::of(&agent);
+        let mut now = LossCounters::of(&agent);
         let _ = wait_within(ROWS_LIMIT, || {
-            now = Tally::of(&agent);
+            now = LossCounters::of(&agent);
             let rows = agent.log();
             let own = rows.iter().filter(|row| is_of(&played, row)).count();
             let told = own >= played.stamps.len();

@@ -4,10 +4,10 @@ use std::collections::BTreeSet;
 
 use inferprobe_tests::{
     agent::{Agent, Logged},
+    cpu_steal::CpuTime,
     exposition::Exposition,
     report::row,
     require_kernel::require_kernel,
-    steal::CpuTime,
     torchserve::{
         self, Registration, TorchServe,
         alike::assert_alike,

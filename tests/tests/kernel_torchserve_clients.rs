@@ -6,9 +6,9 @@ use inferprobe_tests::{
     agent::Agent,
     client::{Connection, request},
     clock::wait_for,
-    queues::unread,
     report::row,
     require_kernel::require_kernel,
+    socket_queues::unread,
     torchserve::{
         self, GrpcClient, TorchServe,
         figures::{Figures, assert_nothing_lost},

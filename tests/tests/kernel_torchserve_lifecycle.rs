@@ -14,10 +14,10 @@ use std::{
 use inferprobe_tests::{
     agent::{Agent, Logged},
     clock::{monotonic_ns, wait_for},
+    cpu_steal::CpuTime,
     exposition::Exposition,
     report::row,
     require_kernel::require_kernel,
-    steal::CpuTime,
     torchserve::{
         self, TorchServe,
         alike::assert_alike,

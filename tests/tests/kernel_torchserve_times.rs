@@ -14,10 +14,10 @@ use std::{
 use inferprobe_tests::{
     agent::Agent,
     clock::wait_for,
+    cpu_steal::{CpuTime, DISTURBING_SHARE},
     exposition::Exposition,
     report::row,
     require_kernel::require_kernel,
-    steal::{CpuTime, DISTURBING_SHARE},
     torchserve::{
         self, Registration, TorchServe,
         figures::{Figures, assert_nothing_lost, sum_ms},

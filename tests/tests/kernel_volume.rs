@@ -5,9 +5,9 @@ use std::time::{Duration, Instant};
 use inferprobe_tests::{
     agent::Agent,
     clock::wait_within,
+    loss_counters::{LOST, LossCounters, UNFINISHED},
     require_kernel::require_kernel,
     server::Server,
-    tally::{LOST, Tally, UNFINISHED},
     volume::{self, Volume},
 };
 
@@ -27,18 +27,18 @@ fn a_hundred_thousand_requests_are_counted_to_the_last() {
     };
     let mut server = Server::start(&[]);
     let agent = Agent::start_unlogged(&["--watch-port", &server.port().to_string()]);
-    let before = Tally::of(&agent);
+    let before = LossCounters::of(&agent);
     let start = Instant::now();
     let outcome = volume::run(&server.place, VOLUME);
     let took = start.elapsed();
     println!("{outcome:?} in {took:.1?}");
-    let tally = settle(&agent, &before);
+    let counters = settle(&agent, &before);
     let served = server.codes();
     println!("the server answered {served:?}");
     for family in [UNFINISHED, LOST] {
-        println!("{family} {:?}", tally.grown(&before, family));
+        println!("{family} {:?}", counters.grown(&before, family));
     }
-    assert_eq!(tally.grown(&before, LOST), []);
+    assert_eq!(counters.grown(&before, LOST), []);
 
     // A write to a client that has just closed succeeds: whether that was an answer is the server's and the kernel's view.
     let metrics = agent.metrics();
@@ -55,7 +55,7 @@ fn a_hundred_thousand_requests_are_counted_to_the_last() {
     assert_eq!(metrics.sum(COUNTED, &[]), counted_sum);
     let answered: u64 = outcome.answered.values().sum();
     let unanswered = (answered + outcome.left) as f64 - counted_sum;
-    let unfinished = tally.grown(&before, UNFINISHED);
+    let unfinished = counters.grown(&before, UNFINISHED);
     let expected = [
         ("incomplete".to_owned(), outcome.cut as f64),
         ("unanswered".to_owned(), unanswered),
@@ -70,13 +70,13 @@ fn a_hundred_thousand_requests_are_counted_to_the_last() {
 }
 
 /// Waits until the agent has told of the last request; what it counted.
-fn settle(agent: &Agent, before: &Tally) -> Tally {
-    let mut tally = before.clone();
+fn settle(agent: &Agent, before: &LossCounters) -> LossCounters {
+    let mut counters = before.clone();
     let _ = wait_within(SETTLE_LIMIT, || {
-        tally = Tally::of(agent);
+        counters = LossCounters::of(agent);
         let counted = agent.metrics().sum(COUNTED, &[]);
-        let told = counted + f64::from(tally.unfinished(before));
+        let told = counted + f64::from(counters.unfinished(before));
         (told >= f64::from(VOLUME.requests)).then_some(())
     });
-    tally
+    counters
 }

@@ -1,14 +1,14 @@
-//! The scaling commands against stand-ins for TorchServe and for the agent.
+//! The scaling commands against mock servers for TorchServe and for the agent.
 
 use inferprobe_tests::{
     agent::{free_port, run_to_end},
-    autoscale::{Autoscale, QueueStandIn},
-    stand_in::StandIn,
+    autoscale::{Autoscale, MockAgent},
+    mock_http::MockServer,
 };
 
 /// A TorchServe that describes `workers` ready workers of whatever model, and takes on every scaling.
-fn management(workers: usize) -> StandIn {
-    StandIn::start(move |asked| {
+fn management(workers: usize) -> MockServer {
+    MockServer::start(move |asked| {
         if asked.starts_with("PUT ") {
             return (202, r#"{"status": "Processing worker updates..."}"#.into());
         }
@@ -37,7 +37,7 @@ fn scale_prints_torchserves_sentence() {
     assert_eq!(ended.code, Some(0), "{ended:?}");
     assert_eq!(ended.stdout, "Processing worker updates...\n");
     let asked = ["PUT /models/tiny?min_worker=2&max_worker=2&synchronous=false"];
-    assert_eq!(torchserve.asked(), asked);
+    assert_eq!(torchserve.requests(), asked);
 }
 
 #[test]
@@ -58,7 +58,7 @@ fn a_usage_error_is_2_and_asks_nothing() {
         assert_eq!(ended.code, Some(2), "{args:?}: {ended:?}");
         assert_eq!(ended.stdout, "");
     }
-    assert_eq!(torchserve.asked(), [""; 0]);
+    assert_eq!(torchserve.requests(), [""; 0]);
 }
 
 #[test]
@@ -81,7 +81,7 @@ fn a_torchserve_that_is_not_there_is_1_and_one_line() {
 
 #[test]
 fn a_dry_run_prints_decisions_and_changes_nothing() {
-    let (agent, torchserve) = (QueueStandIn::start(50), management(1));
+    let (agent, torchserve) = (MockAgent::start(50), management(1));
     let flags = "--min 1 --max 4 --target-queue-ms 20 --cool-down 1 --dry-run";
     let flags: Vec<_> = flags.split(' ').collect();
     let mut autoscale = Autoscale::start(agent.server.port, torchserve.port, &flags);
@@ -92,7 +92,7 @@ fn a_dry_run_prints_decisions_and_changes_nothing() {
     agent.set_queue_ms(10);
     autoscale.await_decision("queue_ms=10.0");
     autoscale.stop();
-    let asked = torchserve.asked();
+    let asked = torchserve.requests();
     assert!(
         asked.iter().all(|asked| asked == "GET /models/tiny"),
         "{asked:?}"
@@ -101,7 +101,7 @@ fn a_dry_run_prints_decisions_and_changes_nothing() {
 
 #[test]
 fn decisions_are_carried_out_and_exported() {
-    let (agent, torchserve) = (QueueStandIn::start(50), management(1));
+    let (agent, torchserve) = (MockAgent::start(50), management(1));
     let flags = ["--min", "1", "--max", "4", "--target-queue-ms", "20"];
     let mut autoscale = Autoscale::start(agent.server.port, torchserve.port, &flags);
     let first = autoscale.await_decision("model");
@@ -131,12 +131,12 @@ fn decisions_are_carried_out_and_exported() {
     );
     assert_eq!(autoscale.get("/healthz"), (200, "ok: deciding\n".into()));
     autoscale.stop();
-    let asked = torchserve.asked();
+    let asked = torchserve.requests();
     let puts = asked.iter().filter(|asked| asked.starts_with("PUT "));
     let expected = "PUT /models/tiny?min_worker=2&max_worker=2&synchronous=false";
     assert_eq!(puts.collect::<Vec<_>>(), [expected]);
     // Of the agent it asks only what it needs.
-    let scrape = agent.server.asked().first().unwrap().clone();
+    let scrape = agent.server.requests().first().unwrap().clone();
     let wanted = "GET /metrics?name%5B%5D=inferprobe_request_inner_queue_seconds&name%5B%5D=";
     assert!(scrape.starts_with(wanted), "{scrape}");
 }
@@ -161,7 +161,7 @@ fn without_an_agent_it_holds_and_says_so() {
     autoscale.stop();
     assert!(
         torchserve
-            .asked()
+            .requests()
             .iter()
             .all(|asked| asked.starts_with("GET "))
     );

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use inferprobe_tests::{
     agent::{Ended, run_to_end},
-    autoscale::{Autoscale, QueueStandIn},
+    autoscale::{Autoscale, MockAgent},
     clock::wait_for,
     torchserve::{self, TorchServe, Worker},
 };
@@ -103,7 +103,7 @@ fn autoscale_follows_the_queue_that_a_stand_in_for_the_agent_serves() {
         return;
     };
     let torchserve = TorchServe::start(&installed, &[]);
-    let agent = QueueStandIn::start(200);
+    let agent = MockAgent::start(200);
     let flags = "--min 1 --max 3 --target-queue-ms 20 --cool-down 2 --down-after 2";
     let flags: Vec<_> = flags.split(' ').collect();
     let management_port = torchserve.ports.management;

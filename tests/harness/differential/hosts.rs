@@ -14,7 +14,7 @@ use crate::{
     client::Connection,
     clock::{wait_for, wait_within},
     differential::play::Play,
-    leash::Leash,
+    process_group::ProcessGroup,
     reference::stamps::Stamp,
     require_kernel::skip,
     server::Server,
@@ -172,7 +172,10 @@ impl From<&Stamp> for Marks {
 }
 
 enum Running {
-    Python { _leash: Leash, folder: TempDir },
+    Python {
+        _process_group: ProcessGroup,
+        folder: TempDir,
+    },
     Reference(Server),
 }
 
@@ -202,7 +205,7 @@ impl Host {
         let console = File::create(folder.path().join("console")).expect("the folder is ours");
         let port = free_port();
         let (program, words) = kind.words(&installed.join("venv"), port);
-        let mut command = Leash::command(&program);
+        let mut command = ProcessGroup::command(&program);
         command
             .args(words)
             .current_dir(folder.path())
@@ -211,12 +214,12 @@ impl Host {
             .env("MARKS", folder.path().join("marks"))
             .stdout(console.try_clone().expect("a file can be shared"))
             .stderr(console);
-        let leash = Leash::start(command);
+        let process_group = ProcessGroup::start(command);
         wait_for(&format!("{kind:?} that listens"), START_LIMIT, || {
             Connection::open_tcp(port).ok()
         });
         let running = Running::Python {
-            _leash: leash,
+            _process_group: process_group,
             folder,
         };
         Self {

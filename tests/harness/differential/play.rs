@@ -9,8 +9,8 @@ use crate::{
         expected::{Ending, Expected, Lenient, Sent},
         hosts::Kind,
     },
-    queues::unread_from,
     reference::stamps::Call,
+    socket_queues::unread_from,
 };
 
 /// Longest wait until a server has read what was sent; one that will not read while it is busy is not waited for longer.

@@ -9,10 +9,10 @@ use crate::{
     client::{Connection, request},
     clock::{monotonic_ns, wait_every},
     exposition::Exposition,
+    loss_counters::{LOST, UNFINISHED},
     reference::stamps::{Call, Stamp},
     server::{Place, Server},
     stats::Spread,
-    tally::{LOST, UNFINISHED},
 };
 
 const CONNECTIONS: usize = 2;

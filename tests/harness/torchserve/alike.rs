@@ -4,8 +4,8 @@ use std::collections::BTreeMap;
 
 use super::figures::{Figures, ModelVersion, sum_ms};
 use crate::{
+    cpu_steal::{CpuTime, DISTURBING_SHARE},
     report::row,
-    steal::{CpuTime, DISTURBING_SHARE},
 };
 
 /// What the sums of the latency may differ by for each request, where all clients and workers together want more CPUs

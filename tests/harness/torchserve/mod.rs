@@ -19,7 +19,10 @@ use std::{
 use rustix::process::{Pid, Signal, kill_process};
 use tempfile::TempDir;
 
-use crate::{client, clock::wait_for, exposition::Exposition, leash::Leash, require_kernel::skip};
+use crate::{
+    client, clock::wait_for, exposition::Exposition, process_group::ProcessGroup,
+    require_kernel::skip,
+};
 
 pub use config::Ports;
 pub use grpc::{Called, GrpcClient};
@@ -51,7 +54,7 @@ pub struct TorchServe {
     pub ports: Ports,
     /// Process id of its frontend.
     pub pid: u32,
-    leash: Leash,
+    process_group: ProcessGroup,
     _folder: TempDir,
 }
 
@@ -64,7 +67,7 @@ impl TorchServe {
         let config = folder.path().join("config.properties");
         let models = installed.join("models");
         fs::write(&config, config::text(&ports, &models, properties)).expect("the folder is ours");
-        let leash = Leash::start(command(installed, folder.path(), &config));
+        let process_group = ProcessGroup::start(command(installed, folder.path(), &config));
         let pid = wait_for("TorchServe's frontend", START_LIMIT, || {
             let pid = fs::read_to_string(folder.path().join(".model_server.pid")).ok()?;
             pid.trim().parse().ok()
@@ -80,7 +83,7 @@ impl TorchServe {
         Self {
             ports,
             pid,
-            leash,
+            process_group,
             _folder: folder,
         }
     }
@@ -102,7 +105,7 @@ impl TorchServe {
         wait_for("the end of TorchServe's frontend", STOP_LIMIT, || {
             (!Path::new(&folder).exists()).then_some(())
         });
-        drop(self.leash);
+        drop(self.process_group);
     }
 }
 
@@ -117,7 +120,7 @@ fn command(installed: &Path, folder: &Path, config: &Path) -> Command {
     let path = std::iter::once(venv.clone()).chain(std::env::split_paths(&path));
     let path = std::env::join_paths(path).expect("no folder has a colon in its name");
     let console = File::create(folder.join("console")).expect("the folder is ours");
-    let mut command = Leash::command(&venv.join("torchserve"));
+    let mut command = ProcessGroup::command(&venv.join("torchserve"));
     command
         .args(["--start", "--foreground", "--no-config-snapshots"])
         .arg("--ts-config")

@@ -1,8 +1,8 @@
-//! What waits in the queues of TCP connections, as the kernel lists it.
+//! Reads how many bytes wait in the queues of TCP connections, as the kernel lists them.
 
 use std::fs;
 
-/// Bytes that clients sent to a local port and its server has not read: in its queues, and still in theirs.
+/// Returns how many bytes clients sent to a local port and its server has not read: in its queues, and still in theirs.
 pub fn unread(port: u16) -> u64 {
     waiting(|server, _| server == port)
 }
@@ -12,7 +12,7 @@ pub fn unread_from(port: u16, client_port: u16) -> u64 {
     waiting(|server, client| (server, client) == (port, client_port))
 }
 
-/// Bytes that wait on the connections that `wanted` accepts, by the ports of their servers and their clients.
+/// Returns how many bytes wait on the connections that `wanted` accepts, by the ports of server and client.
 fn waiting(wanted: impl Fn(u16, u16) -> bool) -> u64 {
     let mut bytes = 0;
     for path in ["/proc/net/tcp", "/proc/net/tcp6"] {

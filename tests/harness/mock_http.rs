@@ -1,4 +1,4 @@
-//! A stand-in for an HTTP server: answers as a function says, and remembers what it was asked.
+//! A mock HTTP server: responds as a function says, and remembers its requests.
 
 use std::{
     io::{BufRead as _, BufReader, Write as _},
@@ -9,41 +9,41 @@ use std::{
 
 /// A server on a free port of 127.0.0.1 that serves until the test's process ends.
 #[derive(Debug)]
-pub struct StandIn {
+pub struct MockServer {
     /// Where it listens.
     pub port: u16,
-    asked: Arc<Mutex<Vec<String>>>,
+    requests: Arc<Mutex<Vec<String>>>,
 }
 
-impl StandIn {
-    /// Starts a server that answers each request line (method and target) with a status and a body.
-    pub fn start(answer: impl Fn(&str) -> (u16, String) + Send + 'static) -> Self {
+impl MockServer {
+    /// Starts a server. `respond` returns status and body for each request line (method and target).
+    pub fn start(respond: impl Fn(&str) -> (u16, String) + Send + 'static) -> Self {
         let listener = TcpListener::bind(("127.0.0.1", 0)).expect("loopback has a free port");
         let address = listener.local_addr().expect("a listener has an address");
-        let asked = Arc::new(Mutex::new(Vec::new()));
-        let log = asked.clone();
+        let requests = Arc::new(Mutex::new(Vec::new()));
+        let log = requests.clone();
         thread::spawn(move || {
             for stream in listener.incoming().flatten() {
-                // A client that goes away has no bearing on the next one.
-                let _ = exchange(&stream, &answer, &log);
+                // A client that disconnects does not affect the next one.
+                let _ = exchange(&stream, &respond, &log);
             }
         });
         Self {
             port: address.port(),
-            asked,
+            requests,
         }
     }
 
-    /// Every request so far, as method and target.
-    pub fn asked(&self) -> Vec<String> {
-        let asked = self.asked.lock();
-        asked.unwrap_or_else(PoisonError::into_inner).clone()
+    /// Returns every request so far, as method and target.
+    pub fn requests(&self) -> Vec<String> {
+        let requests = self.requests.lock();
+        requests.unwrap_or_else(PoisonError::into_inner).clone()
     }
 }
 
 fn exchange(
     mut stream: &TcpStream,
-    answer: impl Fn(&str) -> (u16, String),
+    respond: impl Fn(&str) -> (u16, String),
     log: &Mutex<Vec<String>>,
 ) -> std::io::Result<()> {
     let mut head = BufReader::new(stream).lines();
@@ -53,11 +53,11 @@ fn exchange(
             break;
         }
     }
-    let asked = first.trim_end_matches(" HTTP/1.1").to_owned();
-    let (status, body) = answer(&asked);
+    let request = first.trim_end_matches(" HTTP/1.1").to_owned();
+    let (status, body) = respond(&request);
     log.lock()
         .unwrap_or_else(PoisonError::into_inner)
-        .push(asked);
+        .push(request);
     let length = body.len();
     write!(
         stream,

@@ -1,20 +1,20 @@
-//! What an agent counts beside requests: those that it could not finish, and what it lost, by reason.
+//! Reads what an agent counts apart from requests: those that stayed unfinished, and what it lost, by reason.
 
 use std::collections::BTreeMap;
 
 use crate::agent::Agent;
 
-/// Family of requests that were never answered.
+/// Family of requests without a response.
 pub const UNFINISHED: &str = "inferprobe_requests_unfinished_total";
-/// Family of what was left out.
+/// Family of dropped records.
 pub const LOST: &str = "inferprobe_records_lost_total";
 
 /// Both families at one moment.
 #[derive(Debug, Clone, PartialEq)]
-pub struct Tally(BTreeMap<(&'static str, String), f64>);
+pub struct LossCounters(BTreeMap<(&'static str, String), f64>);
 
-impl Tally {
-    /// As they are now.
+impl LossCounters {
+    /// Reads both families now.
     pub fn of(agent: &Agent) -> Self {
         let metrics = agent.metrics();
         let mut counts = BTreeMap::new();
@@ -27,7 +27,7 @@ impl Tally {
         Self(counts)
     }
 
-    /// By how much each reason of `family` has grown since `before`, without those that have not.
+    /// Returns how much each reason of `family` has grown since `before`; reasons that have not grown are absent.
     pub fn grown(&self, before: &Self, family: &str) -> Vec<(String, f64)> {
         let of = self.0.iter().filter(|((name, _), _)| *name == family);
         let grown = of.map(|(key, value)| {
@@ -37,8 +37,8 @@ impl Tally {
         grown.filter(|(_, by)| *by > 0.0).collect()
     }
 
-    /// What is wrong with what was counted since `before`: losses at all, and requests unfinished beyond the fewest and
-    /// the most.
+    /// Returns what is wrong with the counts since `before`: any loss, and more or fewer unfinished requests than
+    /// allowed.
     pub fn faults(&self, before: &Self, fewest: u32, most: u32) -> Vec<String> {
         let mut faults: Vec<String> = self
             .grown(before, LOST)
@@ -52,7 +52,7 @@ impl Tally {
         faults
     }
 
-    /// How many requests were unfinished since `before`.
+    /// Returns how many requests stayed unfinished since `before`.
     pub fn unfinished(&self, before: &Self) -> u32 {
         let unfinished = self.grown(before, UNFINISHED);
         unfinished.iter().map(|(_, by)| *by as u32).sum()

@@ -1,8 +1,8 @@
-//! How much of the machine's CPU time its hypervisor took away: what waits for a CPU meanwhile is late, whoever times it.
+//! Measures how much CPU time the hypervisor took from this machine: meanwhile every process is late, whoever times it.
 
 use std::fs;
 
-/// Share of the CPU time above which a round of timing says nothing of the agent.
+/// Share of the CPU time above which a round of timing proves nothing about the agent.
 pub const DISTURBING_SHARE: f64 = 0.05;
 
 /// CPU time since the boot, in clock ticks.
@@ -13,7 +13,7 @@ pub struct CpuTime {
 }
 
 impl CpuTime {
-    /// The time so far, of all CPUs.
+    /// Reads the time so far, of all CPUs.
     pub fn now() -> Self {
         let text = fs::read_to_string("/proc/stat").expect("procfs is mounted");
         Self::parse(&text)
@@ -28,13 +28,13 @@ impl CpuTime {
             .filter_map(|ticks| ticks.parse().ok())
             .collect();
         Self {
-            // What guests used is in user and nice already.
+            // User and nice include the time of guests.
             total: ticks.iter().take(8).sum(),
             stolen: ticks.get(7).copied().unwrap_or(0),
         }
     }
 
-    /// Share of the time since then that was taken away, 0 to 1.
+    /// Returns the share of the time since then that was stolen, 0 to 1.
     pub fn stolen_share(self) -> f64 {
         self.share_until(Self::now())
     }
@@ -51,7 +51,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_share_is_of_all_time_that_passed() {
+    fn stolen_share_is_relative_to_all_time() {
         let before = CpuTime::parse("cpu  10 0 10 70 5 0 5 0 3 0\ncpu0 1 1 1\n");
         let after = CpuTime::parse("cpu  20 0 20 120 5 0 5 30 9 0\n");
         assert_eq!(before.share_until(after), 0.3);
@@ -59,7 +59,7 @@ mod tests {
     }
 
     #[test]
-    fn this_machine_tells_its_time() {
+    fn cpu_time_of_this_machine_is_read() {
         let start = CpuTime::now();
         assert!(start.total > 0);
         assert!((0.0..=1.0).contains(&start.stolen_share()));
