@@ -3,10 +3,10 @@
 use std::process::ExitCode;
 
 use clap::Parser;
-use inferprobe_tests::matrix;
+use inferprobe_tests::kernel_matrix;
 
 fn main() -> ExitCode {
-    if matrix::run(&matrix::Options::parse()) {
+    if kernel_matrix::run(&kernel_matrix::Options::parse()) {
         ExitCode::SUCCESS
     } else {
         ExitCode::FAILURE

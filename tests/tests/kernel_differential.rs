@@ -14,7 +14,9 @@ use std::{
 use inferprobe_tests::{
     agent::{Agent, Logged},
     clock::{monotonic_ns, wait_within},
-    differential::{
+    loss_counters::LossCounters,
+    require_kernel::require_kernel,
+    server_cases::{
         cases::CASES,
         expected::{Ending, Lenient},
         hosts::{self, Host, Kind},
@@ -22,8 +24,6 @@ use inferprobe_tests::{
         play::Play,
         streams::STREAMS,
     },
-    loss_counters::LossCounters,
-    require_kernel::require_kernel,
 };
 
 /// How long a case waits for its rows before the next one; those that are late count all the same.

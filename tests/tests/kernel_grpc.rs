@@ -7,13 +7,13 @@
 
 use inferprobe_tests::{
     agent::{Agent, Logged},
-    calls::{
-        CODES, Call,
-        client::CallClient,
-        python::{PATTERN, PythonClient, PythonServer, installed},
-        server::{CallServer, StreamStamp},
-    },
     cpu_steal::{CpuTime, DISTURBING_SHARE},
+    grpc::{
+        CODES, Call,
+        client::GrpcClient,
+        python::{PATTERN, PythonClient, PythonServer, installed},
+        server::{GrpcServer, StreamStamp},
+    },
     require_kernel::require_kernel,
     stats::Spread,
 };
@@ -113,10 +113,10 @@ fn ten_thousand_calls_are_timed_as_their_server_timed_them() {
 }
 
 fn ten_thousand_calls() -> bool {
-    let server = CallServer::start();
+    let server = GrpcServer::start();
     let agent = Agent::start(&["--watch-port", &server.port.to_string()]);
     let time = CpuTime::now();
-    CallClient::connect(server.port).call(0, CALLS, AT_ONCE);
+    GrpcClient::connect(server.port).call(0, CALLS, AT_ONCE);
     let share = time.stolen_share();
     let stamps = server.stamps(CALLS);
     let rows = agent.rows(CALLS, |row| row.local_port == Some(server.port));
@@ -198,8 +198,8 @@ fn calls_of_a_connection_older_than_the_agent_are_timed() {
     let Some(_kernel) = require_kernel() else {
         return;
     };
-    let server = CallServer::start();
-    let mut client = CallClient::connect(server.port);
+    let server = GrpcServer::start();
+    let mut client = GrpcClient::connect(server.port);
     client.call(0, BEFORE, AT_ONCE);
     let agent = Agent::start(&["--watch-port", &server.port.to_string()]);
     client.call(0, AFTER, AT_ONCE);

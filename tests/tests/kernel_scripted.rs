@@ -8,7 +8,7 @@ use inferprobe_tests::{
     clock::wait_within,
     loss_counters::LossCounters,
     require_kernel::require_kernel,
-    scripted::{
+    scripted_server::{
         cases::CASES,
         play::{Played, play},
         script::Script,

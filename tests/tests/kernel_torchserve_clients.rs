@@ -10,7 +10,7 @@ use inferprobe_tests::{
     require_kernel::require_kernel,
     socket_queues::unread,
     torchserve::{
-        self, GrpcClient, TorchServe,
+        self, PredictionClient, TorchServe,
         figures::{Figures, assert_nothing_lost},
         traffic::Client,
     },
@@ -48,7 +48,7 @@ fn calls_over_grpc_are_counted_as_torchserve_counts_them() {
         for start in 0..4 {
             let installed = &installed;
             scope.spawn(move || {
-                let mut client = GrpcClient::start(installed, port);
+                let mut client = PredictionClient::start(installed, port);
                 for index in 0..3 * CALLS.len() {
                     let (model, version, body, code) = CALLS[(start + index) % CALLS.len()];
                     let called = client.predict(model, version, body);
@@ -71,7 +71,7 @@ fn calls_over_grpc_are_counted_as_torchserve_counts_them() {
     let models = |figures: &Figures| figures.latency_us.keys().cloned().collect::<Vec<_>>();
     assert_eq!(models(&ours), models(&theirs));
     assert_nothing_lost(&agent);
-    let mut impatient = GrpcClient::start(&installed, port);
+    let mut impatient = PredictionClient::start(&installed, port);
     impatient.predict("twin", None, "{}");
     let left = impatient.leave("tiny", Some("1.0"), r#"{"sleep_ms": 400}"#);
     assert_eq!(left.code, "DEADLINE_EXCEEDED");

@@ -15,8 +15,8 @@ use std::{
 
 use inferprobe_tests::{
     agent::{Agent, Logged, free_port},
-    calls::python::installed,
     clock::{monotonic_ns, wait_for},
+    grpc::python::installed,
     process::Owned,
     reference::stamps::Call,
     require_kernel::require_kernel,

@@ -7,7 +7,7 @@
 
 use inferprobe_tests::{
     client::{Answer, Connection, request},
-    torchserve::{self, GrpcClient, Registration, TorchServe, Worker},
+    torchserve::{self, PredictionClient, Registration, TorchServe, Worker},
 };
 
 const REQUESTS: &str = "ts_inference_requests_total";
@@ -110,7 +110,7 @@ fn grpc_is_answered_in_one_part_or_many_and_counted_with_its_version() {
         return;
     };
     let torchserve = TorchServe::start(&installed, &[]);
-    let mut client = GrpcClient::start(&installed, torchserve.ports.grpc_inference);
+    let mut client = PredictionClient::start(&installed, torchserve.ports.grpc_inference);
     for (version, body, code, parts) in [
         (None, "{}", "OK", 1),
         (Some("1.0"), "{}", "OK", 1),

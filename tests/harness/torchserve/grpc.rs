@@ -1,4 +1,4 @@
-//! A gRPC client of TorchServe's predictions: a script in TorchServe's own Python environment, told line by line.
+//! A gRPC client of TorchServe's predictions: a script in TorchServe's own Python environment that reads its orders line by line.
 
 use std::path::Path;
 
@@ -9,7 +9,7 @@ use crate::script::Script;
 const SCRIPT: &str = include_str!("../../torchserve/grpc_client.py");
 
 /// A client with one connection; it ends when dropped.
-pub struct GrpcClient(Script);
+pub struct PredictionClient(Script);
 
 /// How a call ended.
 #[derive(Debug, Clone, PartialEq, Deserialize)]
@@ -23,7 +23,7 @@ pub struct Called {
     pub parts: usize,
 }
 
-impl GrpcClient {
+impl PredictionClient {
     /// Starts a client of the TorchServe at `port`, with the Python of `installed`; it connects at its first call.
     pub fn start(installed: &Path, port: u16) -> Self {
         let python = installed.join("venv/bin/python");
@@ -40,7 +40,7 @@ impl GrpcClient {
         self.call("stream", model, version, body)
     }
 
-    /// As [`GrpcClient::predict`], but leaves after a tenth of a second.
+    /// As [`PredictionClient::predict`], but leaves after a tenth of a second.
     pub fn leave(&mut self, model: &str, version: Option<&str>, body: &str) -> Called {
         self.call("leave", model, version, body)
     }

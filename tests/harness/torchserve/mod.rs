@@ -25,7 +25,7 @@ use crate::{
 };
 
 pub use config::Ports;
-pub use grpc::{Called, GrpcClient};
+pub use grpc::{Called, PredictionClient};
 pub use management::{Registration, Worker};
 
 /// Names the folder that set-up made: `java`, `venv` and `models`.

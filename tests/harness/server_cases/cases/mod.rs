@@ -8,7 +8,7 @@ mod parts;
 mod together;
 mod whole;
 
-use crate::differential::{hosts::Kind, play::Play};
+use crate::server_cases::{hosts::Kind, play::Play};
 
 /// One case.
 #[derive(Debug, Clone, Copy)]

@@ -13,11 +13,11 @@ use crate::{
     agent::free_port,
     client::Connection,
     clock::{wait_for, wait_within},
-    differential::play::Play,
     process_group::ProcessGroup,
     reference::stamps::Stamp,
     require_kernel::skip,
     server::Server,
+    server_cases::play::Play,
 };
 
 /// Names the folder that set-up made: `venv`.

@@ -1,4 +1,4 @@
-//! A server of gRPC on a thread of the test: it does what a call's message says, and stamps its own reads and writes.
+//! A gRPC server on a thread of the test: it does what a call's message says, and stamps its own reads and writes.
 
 use std::{
     net::TcpListener as StdListener,
@@ -13,14 +13,14 @@ use http::{HeaderMap, HeaderValue, Request, Response};
 use tokio::{net::TcpListener, runtime, task};
 
 use crate::{
-    calls::{
+    clock::wait_for,
+    grpc::{
         Call,
         stamped::{Stamped, Stamps},
     },
-    clock::wait_for,
 };
 
-pub use crate::calls::stamped::StreamStamp;
+pub use crate::grpc::stamped::StreamStamp;
 
 /// A message without a field.
 const EMPTY: &[u8] = &[0; 5];
@@ -28,19 +28,19 @@ const EMPTY: &[u8] = &[0; 5];
 const STAMPS_LIMIT: Duration = Duration::from_secs(10);
 
 /// A server with one connection, which serves until the test's process ends.
-pub struct CallServer {
+pub struct GrpcServer {
     /// Where it listens.
     pub port: u16,
     stamps: Stamps,
 }
 
-impl CallServer {
+impl GrpcServer {
     /// Starts it on a free port of 127.0.0.1.
     pub fn start() -> Self {
         let listener = StdListener::bind(("127.0.0.1", 0)).expect("loopback has a free port");
         listener
             .set_nonblocking(true)
-            .expect("a socket can be told not to block");
+            .expect("a socket can be made non-blocking");
         let address = listener.local_addr().expect("a listener has an address");
         let stamps = Stamps::default();
         let kept = Arc::clone(&stamps);

@@ -18,7 +18,7 @@ use clap::Parser;
 
 use crate::{
     agent::Agent,
-    matrix::{accuracy::Accuracy, rows::Row, stage::Stage},
+    kernel_matrix::{accuracy::Accuracy, rows::Row, stage::Stage},
     require_kernel::require_kernel,
 };
 

@@ -5,11 +5,11 @@ use std::{io, ops::Range, time::Duration};
 use crate::{
     client::{Answer, Connection, request},
     clock::{monotonic_ns, wait_within},
-    differential::{
+    reference::stamps::Call,
+    server_cases::{
         expected::{Ending, Expected, Lenient, Sent},
         hosts::Kind,
     },
-    reference::stamps::Call,
     socket_queues::unread_from,
 };
 

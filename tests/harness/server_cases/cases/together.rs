@@ -1,6 +1,6 @@
 //! Requests that are sent before the one ahead of them is answered.
 
-use crate::differential::play::Play;
+use crate::server_cases::play::Play;
 
 /// Sends requests in one call, and reads all their answers.
 pub(super) fn together(play: &mut Play, requests: &[Vec<u8>]) {

@@ -1,25 +1,25 @@
-//! Calls of gRPC, and a server of them that stamps its own reads and writes.
+//! gRPC calls, their clients, and a gRPC server that stamps its own reads and writes.
 //!
-//! Framing and header blocks are the `h2` crate's; a message is what [`Call`] says.
+//! The `h2` crate does framing and header blocks; [`Call`] defines the messages.
 
 pub mod client;
 pub mod python;
 pub mod server;
 mod stamped;
 
-/// The method of every call: a message of it names its model.
+/// The method of every call; its message names the model.
 pub const METHOD: &str = "/inference.GRPCInferenceService/ModelInfer";
 
 /// A call, as its message says.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Call {
-    /// `grpc-status` that the server is to end it with.
+    /// `grpc-status` with which the server must end it.
     pub code: u32,
-    /// Time that the server is to take, in microseconds.
+    /// Time that the server must take, in microseconds.
     pub work_us: u32,
 }
 
-/// Codes of gRPC that calls of these tests end with, their models, and the codes of HTTP that stand for them.
+/// gRPC codes that calls of these tests end with, their models, and the corresponding HTTP codes.
 pub const CODES: [(u32, &str, u16); 4] = [
     (0, "fine", 200),
     (3, "picky", 400),
@@ -28,20 +28,20 @@ pub const CODES: [(u32, &str, u16); 4] = [
 ];
 
 impl Call {
-    /// Call number `index` of a test: of ten, seven go well, and one ends with each other code.
+    /// Returns call number `index` of a test: of ten, seven succeed, and one ends with each other code.
     pub fn nth(index: usize) -> Self {
         let (code, ..) = CODES[(index % 10).saturating_sub(6)];
         let work_us = [0, 300, 700][index % 3];
         Self { code, work_us }
     }
 
-    /// The model that its message names.
+    /// Returns the model that its message names.
     pub fn model(self) -> &'static str {
         let named = CODES.iter().find(|(code, ..)| *code == self.code);
         named.expect("calls have codes of the table").1
     }
 
-    /// Its message behind the prefix: the model's name, and an input with the rest.
+    /// Returns its message with the prefix: the model's name, and an input with the rest.
     fn message(self) -> Vec<u8> {
         let model = self.model().as_bytes();
         let input = [self.code.to_be_bytes(), self.work_us.to_be_bytes()].concat();

@@ -1,6 +1,6 @@
 //! Requests that arrive in parts.
 
-use crate::differential::{cases::ends::lookalike, play::Play};
+use crate::server_cases::{cases::ends::lookalike, play::Play};
 
 pub(super) fn byte_by_byte(play: &mut Play) {
     let bytes = play.post("", 3);

@@ -2,7 +2,7 @@
 
 use std::{ops::Range, time::Duration};
 
-use crate::scripted::script::{
+use crate::scripted_server::script::{
     Act::{self, Awaited, FinishSending, Receive, Send},
     Script,
     Step::{

@@ -21,7 +21,7 @@ use rustix::{
 use crate::{
     clock::{monotonic_ns, wait_for},
     reference::stamps::{Call, Stamp},
-    scripted::{
+    scripted_server::{
         progress::Progress,
         script::{Act, Script, Step},
     },

@@ -6,9 +6,9 @@ use tempfile::TempDir;
 
 use crate::{
     agent::{Agent, Logged},
-    calls::server::CallServer,
-    differential::hosts::{Host, Kind},
+    grpc::server::GrpcServer,
     server::Server,
+    server_cases::hosts::{Host, Kind},
 };
 
 /// Ways in which the reference server reads and writes, and whether a choice of the cases will do.
@@ -43,7 +43,7 @@ pub(super) struct Stage {
     /// One on a unix socket.
     pub(super) unix: Server,
     /// A server of gRPC with one connection.
-    pub(super) calls: CallServer,
+    pub(super) calls: GrpcServer,
     _folder: TempDir,
 }
 
@@ -67,7 +67,7 @@ impl Stage {
             scripted: TcpListener::bind(("127.0.0.1", 0)).expect("loopback has a free port"),
             hosts: KINDS.iter().map(host).collect(),
             unix: Server::start(&["--unix", socket]),
-            calls: CallServer::start(),
+            calls: GrpcServer::start(),
             _folder: folder,
         }
     }

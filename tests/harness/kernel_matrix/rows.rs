@@ -3,7 +3,7 @@
 use std::fmt;
 
 use crate::{
-    matrix::{accuracy::Accuracy, records::Compared},
+    kernel_matrix::{accuracy::Accuracy, records::Compared},
     stats::Spread,
 };
 

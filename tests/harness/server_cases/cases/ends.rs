@@ -2,7 +2,7 @@
 
 use crate::{
     client::request,
-    differential::{
+    server_cases::{
         expected::{Ending, Lenient},
         play::Play,
     },

@@ -1,6 +1,6 @@
 //! Requests that are sent whole, one after the other: what their heads and bodies may say.
 
-use crate::differential::{
+use crate::server_cases::{
     expected::{Ending, Lenient},
     play::Play,
 };

@@ -8,8 +8,8 @@ use crate::{require_kernel::skip, script::Script};
 
 /// Names the folder that set-up made: `venv`.
 const FOLDER: &str = "INFERPROBE_SERVERS_DIR";
-const SERVER: &str = include_str!("../../calls/server.py");
-const CLIENT: &str = include_str!("../../calls/client.py");
+const SERVER: &str = include_str!("server.py");
+const CLIENT: &str = include_str!("client.py");
 
 /// Stands in the command lines of server and client alike.
 pub const PATTERN: &str = "import grpc";

@@ -1,13 +1,13 @@
 //! The cases of HTTP/2 and gRPC: streams that share a connection.
 
 use crate::{
-    differential::{
+    http2::{self, Client},
+    server_cases::{
         cases::Case,
         expected::{Ending, Lenient},
         hosts::Kind,
         play::Play,
     },
-    http2::{self, Client},
 };
 
 /// Every case; a server of gRPC is asked the same by its own means.

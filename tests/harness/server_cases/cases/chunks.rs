@@ -1,6 +1,6 @@
 //! Bodies in chunks, of requests and of answers, and long answers.
 
-use crate::differential::{cases::together::together, play::Play};
+use crate::server_cases::{cases::together::together, play::Play};
 
 /// A body in chunks of these sizes.
 fn in_chunks(sizes: &[usize]) -> Vec<u8> {

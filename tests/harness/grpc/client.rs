@@ -1,4 +1,4 @@
-//! A client of gRPC with one connection, on which calls run at once.
+//! A gRPC client with one connection, on which calls run concurrently.
 
 use std::{cell::Cell, rc::Rc};
 
@@ -11,16 +11,16 @@ use tokio::{
     task::{JoinSet, LocalSet},
 };
 
-use crate::calls::{Call, METHOD};
+use crate::grpc::{Call, METHOD};
 
 /// A client with one connection.
-pub struct CallClient {
+pub struct GrpcClient {
     runtime: Runtime,
     local: LocalSet,
     requests: SendRequest<Bytes>,
 }
 
-impl CallClient {
+impl GrpcClient {
     /// Connects to a port of 127.0.0.1.
     pub fn connect(port: u16) -> Self {
         let runtime = runtime::Builder::new_current_thread().enable_all().build();
@@ -60,7 +60,7 @@ impl CallClient {
                 });
             }
             while let Some(lane) = lanes.join_next().await {
-                lane.expect("every call ends as it is told to");
+                lane.expect("every call ends with its own code");
             }
         });
     }

@@ -5,7 +5,7 @@
 
 use crate::{
     agent::Logged,
-    differential::{
+    server_cases::{
         expected::{Ending, Expected, Lenient, Sent},
         hosts::Marks,
     },

@@ -13,18 +13,18 @@ use std::{
 
 use crate::{
     agent::{Agent, LOG_LIMIT, Logged},
-    calls::client::CallClient,
     clock::{monotonic_ns, wait_every},
-    differential::{
+    grpc::client::GrpcClient,
+    kernel_matrix::{
+        plain,
+        stage::{Hosted, Stage},
+    },
+    scripted_server::{cases::CASES as SCRIPTS, play::play},
+    server_cases::{
         cases::{CASES, Case},
         expected::{Ending, Lenient},
         play::Play,
     },
-    matrix::{
-        plain,
-        stage::{Hosted, Stage},
-    },
-    scripted::{cases::CASES as SCRIPTS, play::play},
 };
 
 /// What must be said, each line behind how often.
@@ -120,7 +120,7 @@ pub(super) fn compare(stage: &Stage, agent: &Agent) -> Compared {
     }));
     windows.push(Window::during("unix", 0, || plain::unix(&stage.unix.place)));
     windows.push(Window::during("grpc", stage.calls.port, || {
-        CallClient::connect(stage.calls.port).call(0, CALLS, 1);
+        GrpcClient::connect(stage.calls.port).call(0, CALLS, 1);
     }));
     let expected = read(GOLDEN);
     let update = std::env::var(UPDATE).as_deref() == Ok("1") && Path::new(GOLDEN_PATH).exists();
