@@ -1,7 +1,7 @@
 //! Entry point of the reference server.
 
 use clap::Parser;
-use inferprobe_tests::reference::{options::Options, serve};
+use inferprobe_tests::server::{options::Options, serve};
 
 fn main() -> anyhow::Result<()> {
     serve::run(&Options::parse())

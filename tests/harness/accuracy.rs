@@ -8,8 +8,10 @@ use crate::{
     agent::{Agent, Logged},
     check_times::{Key, pair, size_mismatches},
     client::{Connection, request},
-    reference::stamps::{Call, Stamp},
-    server::{Place, Server},
+    server::{
+        Place, Server,
+        stamps::{Call, Stamp},
+    },
     stats::Spread,
 };
 

@@ -7,7 +7,7 @@ use std::collections::HashMap;
 
 use crate::{
     agent::Logged,
-    reference::stamps::{Call, Stamp},
+    server::stamps::{Call, Stamp},
 };
 
 /// Allowance for two readings of one clock on two processors.

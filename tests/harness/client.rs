@@ -13,8 +13,7 @@ use rustix::net::sockopt::set_socket_linger;
 use crate::{
     clock::monotonic_ns,
     http::{Head, chunked_content, chunked_len, head_len},
-    reference::stamps::Call,
-    server::Place,
+    server::{Place, stamps::Call},
 };
 
 /// Longest wait for bytes of an answer.

@@ -4,7 +4,7 @@
 
 use std::{collections::HashMap, io};
 
-use crate::{client::Connection, clock::monotonic_ns, reference::stamps::Call};
+use crate::{client::Connection, clock::monotonic_ns, server::stamps::Call};
 
 /// What a client sends first.
 pub const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";

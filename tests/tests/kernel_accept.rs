@@ -18,8 +18,8 @@ use inferprobe_tests::{
     bpf_ids,
     client::{Connection, request},
     clock::{monotonic_ns, wait_for},
-    reference::stamps::Call,
     require_kernel::require_kernel,
+    server::stamps::Call,
 };
 
 const SUM: &str = "inferprobe_accept_wait_seconds_sum";

@@ -11,9 +11,8 @@ use inferprobe_tests::{
     },
     agent::{Agent, Logged},
     check_times::pair,
-    reference::stamps::Stamp,
     require_kernel::require_kernel,
-    server::Server,
+    server::{Server, stamps::Stamp},
 };
 
 const MS: u64 = 1_000_000;

@@ -12,9 +12,8 @@ use inferprobe_tests::{
     check_times::{mismatches, size_mismatches},
     client::{Connection, request},
     clock::wait_for,
-    reference::stamps::Stamp,
     require_kernel::require_kernel,
-    server::{Place, Server},
+    server::{Place, Server, stamps::Stamp},
     socket_queues::unread,
 };
 

@@ -9,9 +9,11 @@ use inferprobe_tests::{
     agent::{Agent, LOG_LIMIT, Logged},
     check_times::{mismatches, size_mismatches},
     client::{Connection, request},
-    reference::stamps::{Call, Stamp},
     require_kernel::require_kernel,
-    server::Server,
+    server::{
+        Server,
+        stamps::{Call, Stamp},
+    },
 };
 
 /// One connection between a client and a server that an agent watches.

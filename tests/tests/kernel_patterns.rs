@@ -11,9 +11,8 @@ use inferprobe_tests::{
     agent::Agent,
     check_times::{mismatches, pair, size_mismatches},
     client::{Connection, request},
-    reference::stamps::Call,
     require_kernel::require_kernel,
-    server::Server,
+    server::{Server, stamps::Call},
 };
 
 const MB: usize = 1_000_000;

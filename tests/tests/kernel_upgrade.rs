@@ -18,8 +18,8 @@ use inferprobe_tests::{
     clock::{monotonic_ns, wait_for},
     grpc::python::installed,
     process::Owned,
-    reference::stamps::Call,
     require_kernel::require_kernel,
+    server::stamps::Call,
 };
 
 const UPGRADE: &[u8] =

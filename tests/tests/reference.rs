@@ -5,8 +5,7 @@ use std::time::Duration;
 use inferprobe_tests::{
     client::{Connection, request},
     load::{self, Load},
-    reference::options::IoMode,
-    server::{Place, Server},
+    server::{Place, Server, options::IoMode},
 };
 
 const MS: u64 = 1_000_000;

@@ -13,7 +13,7 @@ use tokio::{
     net::TcpStream,
 };
 
-use crate::{clock::monotonic_ns, reference::stamps::Call};
+use crate::{clock::monotonic_ns, server::stamps::Call};
 
 /// Bytes of a frame's header.
 const HEAD_LEN: usize = 9;

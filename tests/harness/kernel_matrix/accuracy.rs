@@ -10,8 +10,10 @@ use crate::{
     clock::{monotonic_ns, wait_every},
     exposition::Exposition,
     loss_counters::{LOST, UNFINISHED},
-    reference::stamps::{Call, Stamp},
-    server::{Place, Server},
+    server::{
+        Place, Server,
+        stamps::{Call, Stamp},
+    },
     stats::Spread,
 };
 

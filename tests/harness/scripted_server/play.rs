@@ -20,11 +20,11 @@ use rustix::{
 
 use crate::{
     clock::{monotonic_ns, wait_for},
-    reference::stamps::{Call, Stamp},
     scripted_server::{
         progress::Progress,
         script::{Act, Script, Step},
     },
+    server::stamps::{Call, Stamp},
 };
 
 /// Longest wait of one end for the other.

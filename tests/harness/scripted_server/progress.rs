@@ -5,7 +5,7 @@ use std::{
     sync::{Mutex, PoisonError},
 };
 
-use crate::reference::stamps::Call;
+use crate::server::stamps::Call;
 
 /// A read or a write of the server, or a send of the client.
 #[derive(Debug, Clone)]

@@ -2,7 +2,7 @@
 
 use std::ops::Range;
 
-use crate::reference::stamps::Call;
+use crate::server::stamps::Call;
 
 /// How a request ends for its server.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

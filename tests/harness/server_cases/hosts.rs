@@ -14,9 +14,8 @@ use crate::{
     client::Connection,
     clock::{wait_for, wait_within},
     process_group::ProcessGroup,
-    reference::stamps::Stamp,
     require_kernel::skip,
-    server::Server,
+    server::{Server, stamps::Stamp},
     server_cases::play::Play,
 };
 

@@ -5,7 +5,7 @@ use std::{io, ops::Range, time::Duration};
 use crate::{
     client::{Answer, Connection, request},
     clock::{monotonic_ns, wait_within},
-    reference::stamps::Call,
+    server::stamps::Call,
     server_cases::{
         expected::{Ending, Expected, Lenient, Sent},
         hosts::Kind,

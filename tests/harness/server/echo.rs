@@ -24,7 +24,7 @@ struct Client {
 }
 
 /// Answers every request on `listener` with its own body, for as long as the process lives.
-pub fn serve(listener: &TcpListener) {
+pub(super) fn serve(listener: &TcpListener) {
     let epoll = epoll::create(CreateFlags::CLOEXEC).expect("epoll is there");
     let readable = EventFlags::IN;
     epoll::add(&epoll, listener, EventData::new_u64(u64::MAX), readable)

@@ -6,7 +6,7 @@ use std::{io, os::fd::OwnedFd, sync::PoisonError, time::Duration};
 
 use crate::{
     http::{Head, chunked_len, head_len},
-    reference::{
+    server::{
         options::Options,
         plan::Plan,
         stamps::{Call, Stamp, Stamps},

@@ -1,4 +1,16 @@
-//! A handle on a running reference server.
+//! The reference server, and a handle on a running one.
+//!
+//! It is a blocking HTTP/1.1 server that stamps its own clock around every system call: the truth that the tests compare
+//! the agent with. Options choose how it reads, because a request cannot; the query of a request chooses how it responds.
+//! Does not depend on: the agent.
+
+pub mod connection;
+mod echo;
+pub mod options;
+pub mod plan;
+pub mod serve;
+pub mod stamps;
+pub mod wire;
 
 use std::{
     collections::BTreeMap,
@@ -11,8 +23,9 @@ use std::{
 use crate::{
     clock::wait_for,
     process::{Owned, binary},
-    reference::stamps::Stamp,
 };
+
+use stamps::Stamp;
 
 /// Where a server listens.
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -18,13 +18,11 @@ use rustix::{
     process::Signal,
 };
 
-use crate::{
+use crate::server::{
+    connection::serve_connection,
     echo,
-    reference::{
-        connection::serve_connection,
-        options::{Forking, Options},
-        stamps::Stamps,
-    },
+    options::{Forking, Options},
+    stamps::Stamps,
 };
 
 enum Listener {

@@ -18,7 +18,7 @@ use rustix::{
 use crate::{
     clock::monotonic_ns,
     http::head_len,
-    reference::{options::IoMode, stamps::Call},
+    server::{options::IoMode, stamps::Call},
 };
 
 /// A connected socket and the way it is read and written.
