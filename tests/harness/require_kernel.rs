@@ -5,7 +5,7 @@
 use std::{
     fs::File,
     path::Path,
-    sync::{Mutex, MutexGuard, PoisonError},
+    sync::{PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard},
 };
 
 use rustix::fs::{FlockOperation, flock};
@@ -13,8 +13,8 @@ use rustix::fs::{FlockOperation, flock};
 /// If set to `1`, a skipped test counts as failed.
 const REQUIRE: &str = "INFERPROBE_REQUIRE_KERNEL";
 
-/// Held by the only test of this process that may have probes attached.
-static RUNNING: Mutex<()> = Mutex::new(());
+/// Held by the only test of this process that may have probes attached, or by all that need no probes.
+static MACHINE: RwLock<()> = RwLock::new(());
 /// Name of the file locked by the only process that may: an agent finds every server of the host, also those that the
 /// tests of another checkout started.
 const LOCK: &str = "inferprobe-kernel-tests.lock";
@@ -22,7 +22,7 @@ const LOCK: &str = "inferprobe-kernel-tests.lock";
 /// Keeps other tests from attaching probes, and from loading the CPUs, until it is dropped.
 pub struct KernelGuard {
     _lock: File,
-    _guard: MutexGuard<'static, ()>,
+    _guard: RwLockWriteGuard<'static, ()>,
 }
 
 /// Waits until no other test uses the kernel. Returns `None`, and prints the reason, if this one cannot use it.
@@ -38,13 +38,20 @@ pub fn require_kernel() -> Option<KernelGuard> {
         skip("needs a kernel with BTF (/sys/kernel/btf/vmlinux)");
         return None;
     }
-    let guard = RUNNING.lock().unwrap_or_else(PoisonError::into_inner);
+    let guard = MACHINE.write().unwrap_or_else(PoisonError::into_inner);
     let lock = File::create(std::env::temp_dir().join(LOCK)).expect("a file to lock");
     flock(&lock, FlockOperation::LockExclusive).expect("a lock on a file of ours");
     Some(KernelGuard {
         _lock: lock,
         _guard: guard,
     })
+}
+
+/// Waits until no test of this process uses the kernel, and keeps those that do from starting until it is dropped.
+///
+/// For tests that run beside each other, but whose servers an agent would find.
+pub fn share_machine() -> RwLockReadGuard<'static, ()> {
+    MACHINE.read().unwrap_or_else(PoisonError::into_inner)
 }
 
 /// Prints why the running test is skipped.

@@ -1,0 +1,27 @@
+//! Tests that load programs into the kernel, which needs root: a real agent against servers that stamp their own clock.
+//!
+//! Each test holds a `KernelGuard`, so they run one at a time. In virtual machines the same program runs, by filter.
+
+#![expect(
+    clippy::unwrap_used,
+    reason = "in a test file, a panic is a failed test"
+)]
+
+mod accept;
+mod accuracy;
+mod connections;
+mod discovery;
+mod doctor;
+mod endings;
+mod grpc;
+mod hostile;
+mod no_payload;
+mod patterns;
+mod privilege;
+mod scripted_server;
+mod server_cases;
+mod streams;
+mod unix;
+mod upgrade;
+mod uploads;
+mod volume;

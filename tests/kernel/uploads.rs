@@ -1,0 +1,54 @@
+//! Covers request bodies that still arrive while the server reads them.
+
+use inferprobe_tests::{
+    agent::Agent,
+    check_times::{mismatches, pair},
+    client::{Connection, request},
+    require_kernel::require_kernel,
+    server::Server,
+};
+
+const MS: u64 = 1_000_000;
+/// Longest time between bytes that a server can see in its queue and the kernel's word that they are there: a server
+/// that looks by itself, on another CPU, may be first.
+const ANNOUNCED_NS: u64 = 200_000;
+
+#[test]
+fn the_arrival_of_a_large_upload_outlives_its_reads() {
+    let Some(_kernel) = require_kernel() else {
+        return;
+    };
+    const REQUESTS: usize = 15;
+    const SLEEP_MS: u64 = 30;
+    // Reads of whole megabytes last long enough for more to arrive during each.
+    let sleep = SLEEP_MS.to_string();
+    let mut server = Server::start(&["--read-sleep-ms", &sleep, "--read-sizes", "4000000"]);
+    let agent = Agent::start(&["--watch-port", &server.port().to_string()]);
+    let mut client = Connection::open(&server.place).unwrap();
+    let bytes = request("POST", "/predictions/upload", &[], &vec![b'x'; 20_000_000]);
+    let mut sends = Vec::new();
+    for _ in 0..REQUESTS {
+        sends.push(client.exchange(&bytes).unwrap().0);
+    }
+    let rows = agent.rows(REQUESTS, |row| row.model == "upload");
+    let stamps = server.stamps(REQUESTS);
+    for ((stamp, row), sent) in pair(&stamps, &rows).iter().zip(&sends) {
+        assert_eq!(
+            mismatches(stamp, sent, row),
+            Vec::<String>::new(),
+            "{row:?}"
+        );
+        assert!(row.queue_ns() >= Some(SLEEP_MS * MS), "{row:?}");
+        let latest_ns = stamp.readable_ns.map(|ns| ns + ANNOUNCED_NS);
+        assert!(row.arrival_ns <= latest_ns, "{row:?}, {stamp:?}");
+        let stages = [
+            row.arrival_ns.unwrap(),
+            row.first_read_ns,
+            row.last_read_ns,
+            row.first_write_ns.unwrap(),
+            row.last_write_ns.unwrap(),
+        ];
+        assert!(stages.is_sorted(), "{row:?}");
+    }
+    agent.stop();
+}

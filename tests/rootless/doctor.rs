@@ -1,0 +1,61 @@
+//! Checks what `doctor` reports if the agent may not load programs, and of a bad command line.
+
+use inferprobe_tests::{
+    agent::{run_to_end, run_unprivileged_to_end},
+    doctor::report,
+};
+
+#[test]
+fn without_privilege_each_missing_capability_is_named_with_exit_code_2() {
+    let report = report(&run_unprivileged_to_end(&["doctor", "--json"]));
+    assert_eq!(report.outcome, "nothing");
+    assert_eq!(report.probes.self_test.state, "not_run");
+    for capability in ["CAP_BPF", "CAP_PERFMON"] {
+        let why = format!("{capability} is missing");
+        let mut losses = report.missing.iter().filter(|loss| loss.why == why);
+        let loss = losses.next();
+        let loss = loss.unwrap_or_else(|| panic!("no {why}: {report:#?}"));
+        assert_eq!(loss.severity, "everything");
+        assert!(loss.remedy.contains(capability), "{loss:?}");
+    }
+}
+
+#[test]
+fn without_privilege_the_table_has_every_section() {
+    let ended = run_unprivileged_to_end(&["doctor"]);
+    assert_eq!((ended.code, ended.stderr.as_str()), (Some(2), ""));
+    for part in [
+        "\nHost\n",
+        "\nHooks\n",
+        "  self-test         not run\n",
+        "\nWhat will be missing\n",
+        "    why      CAP_BPF is missing\n",
+        "    why      CAP_PERFMON is missing\n",
+        "\nNo request can be measured (exit code 2).\n",
+    ] {
+        assert!(ended.stdout.contains(part), "lacks {part:?}: {ended:?}");
+    }
+}
+
+#[test]
+fn an_nvml_library_that_cannot_be_loaded_is_a_loss() {
+    let library = "/no/such/libnvidia-ml.so";
+    let args = ["doctor", "--json", "--nvml-library", library];
+    let report = report(&run_unprivileged_to_end(&args));
+    let loss = report
+        .missing
+        .iter()
+        .find(|loss| loss.why.contains(library));
+    let loss = loss.unwrap_or_else(|| panic!("{library} is not named: {report:#?}"));
+    assert!(loss.what.contains("GPUUtilization"), "{loss:?}");
+    assert!(loss.remedy.contains("--nvml-library"), "{loss:?}");
+}
+
+#[test]
+fn an_unknown_rung_is_named_with_exit_code_2() {
+    let ended = run_to_end(&["doctor", "--rung", "uprobe"]);
+    assert_eq!((ended.code, ended.stdout.as_str()), (Some(2), ""));
+    for part in ["--rung", "uprobe", "tracepoint, fentry, kprobe or syscall"] {
+        assert!(ended.stderr.contains(part), "{ended:?}");
+    }
+}

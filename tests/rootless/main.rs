@@ -1,0 +1,11 @@
+//! Tests that need neither root nor anything that set-up fetches.
+
+#![expect(
+    clippy::unwrap_used,
+    reason = "in a test file, a panic is a failed test"
+)]
+
+mod doctor;
+mod reference_server;
+mod scaling;
+mod usage;
