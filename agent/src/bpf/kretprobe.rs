@@ -17,12 +17,12 @@ use std::{
 use perf_event_open_sys::{bindings, ioctls, perf_event_open};
 use tracing::warn;
 
+use crate::bpf::preflight::TRACEFS;
+
 /// Places of each probe: the most that the kernel gives (kernel/trace/trace_kprobe.c, `KRETPROBE_MAXACTIVE_MAX`).
 const PLACES: u32 = 4096;
 /// Group of the probes' names in tracefs.
 const GROUP: &str = "inferprobe";
-/// Where tracefs may be mounted.
-const TRACEFS: [&str; 2] = ["/sys/kernel/tracing", "/sys/kernel/debug/tracing"];
 
 /// Number of the next probe of this process.
 static NEXT: AtomicU32 = AtomicU32::new(0);

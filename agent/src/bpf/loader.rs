@@ -63,8 +63,7 @@ pub enum LoadError {
     },
     /// An accept cannot be seen.
     #[error(
-        "--accept-wait: {}; run as root, with tracefs mounted (mount -t tracefs tracefs /sys/kernel/tracing), on a kernel \
-         with CONFIG_FTRACE_SYSCALLS=y, or leave the option out",
+        "--accept-wait: {}; run as root, on a kernel with CONFIG_FTRACE_SYSCALLS=y, or leave the option out",
         why(.0)
     )]
     NoAccept(HookReport),

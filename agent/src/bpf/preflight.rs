@@ -6,8 +6,8 @@ use crate::bpf::capabilities::{Capabilities, Capability};
 
 /// The kernel's own type information.
 pub const BTF_PATH: &str = "/sys/kernel/btf/vmlinux";
-/// Where tracepoints of system calls are looked up.
-const TRACEFS: &str = "/sys/kernel/tracing";
+/// Folders on which tracefs may be mounted, in the order in which the agent tries them.
+pub const TRACEFS: [&str; 2] = ["/sys/kernel/tracing", "/sys/kernel/debug/tracing"];
 
 /// What stands in the way: each is one line that names the thing and the remedy.
 #[derive(Debug, thiserror::Error, PartialEq, Eq)]
@@ -27,12 +27,19 @@ pub enum Obstacle {
         use_of = use_of(*.0)
     )]
     NoCapability(Capability),
-    /// `--accept-wait` asks for a folder that is closed.
+    /// `--accept-wait` needs tracefs, and this user may not read it.
     #[error(
-        "--accept-wait: missing capability CAP_DAC_READ_SEARCH, without which {TRACEFS} is closed to all but root; \
-         grant it, open the folder (mount -o remount,mode=755 {TRACEFS}), or leave the option out"
+        "--accept-wait: missing capability CAP_DAC_READ_SEARCH, without which {0} is closed to all but root; \
+         grant it, open the folder (mount -o remount,mode=755 {0}), or leave the option out"
     )]
-    ClosedTracefs,
+    ClosedTracefs(&'static str),
+    /// `--accept-wait` needs tracefs, and it is not mounted.
+    #[error(
+        "--accept-wait: tracefs is mounted neither on {} nor on {}; run `mount -t tracefs tracefs {}` \
+         (Kubernetes: add that folder of the host as a hostPath volume), or leave the option out",
+        TRACEFS[0], TRACEFS[1], TRACEFS[0]
+    )]
+    NoTracefs,
     /// Kernel lockdown in confidentiality mode.
     #[error(
         "kernel lockdown is in confidentiality mode, which forbids reading kernel memory from eBPF; boot with \
@@ -55,11 +62,25 @@ pub fn check(accept_wait: bool) -> Result<(), Obstacle> {
     let lockdown = fs::read_to_string("/sys/kernel/security/lockdown").unwrap_or_default();
     let held = Capabilities::effective();
     judge(Path::new(BTF_PATH).exists(), held, &lockdown)?;
-    let events = Path::new(TRACEFS).join("events").metadata();
-    if accept_wait && events.is_err_and(|err| err.kind() == io::ErrorKind::PermissionDenied) {
-        return Err(Obstacle::ClosedTracefs);
+    if accept_wait {
+        judge_tracefs(|folder| Path::new(folder).join("events").metadata().map(drop))?;
     }
     Ok(())
+}
+
+/// Returns an obstacle unless one of the folders is a tracefs that this process may read; `look` opens its folder of events.
+fn judge_tracefs(look: impl Fn(&str) -> io::Result<()>) -> Result<(), Obstacle> {
+    let mut obstacle = Obstacle::NoTracefs;
+    for folder in TRACEFS {
+        match look(folder).map_err(|err| err.kind()) {
+            Ok(()) => return Ok(()),
+            Err(io::ErrorKind::PermissionDenied) if obstacle == Obstacle::NoTracefs => {
+                obstacle = Obstacle::ClosedTracefs(folder);
+            }
+            Err(_) => {}
+        }
+    }
+    Err(obstacle)
 }
 
 fn judge(has_btf: bool, held: Capabilities, lockdown: &str) -> Result<(), Obstacle> {
@@ -113,6 +134,46 @@ mod tests {
                 expected,
                 "{held:?} {lockdown:?}"
             );
+        }
+    }
+
+    #[test]
+    fn tracefs_in_either_folder_is_found() {
+        let found = |errors: [Option<io::ErrorKind>; 2]| {
+            judge_tracefs(|folder| {
+                let index = TRACEFS.iter().position(|known| *known == folder).unwrap();
+                errors[index].map_or(Ok(()), |kind| Err(kind.into()))
+            })
+        };
+        let (absent, denied) = (
+            Some(io::ErrorKind::NotFound),
+            Some(io::ErrorKind::PermissionDenied),
+        );
+        let closed = |index: usize| Err(Obstacle::ClosedTracefs(TRACEFS[index]));
+        for (errors, expected) in [
+            ([None, absent], Ok(())),
+            ([absent, None], Ok(())),
+            ([denied, None], Ok(())),
+            ([denied, absent], closed(0)),
+            ([denied, denied], closed(0)),
+            ([absent, denied], closed(1)),
+            ([absent, absent], Err(Obstacle::NoTracefs)),
+        ] {
+            assert_eq!(found(errors), expected, "{errors:?}");
+        }
+    }
+
+    #[test]
+    fn missing_tracefs_is_reported_with_both_remedies() {
+        let line = Obstacle::NoTracefs.to_string();
+        assert!(!line.contains('\n'));
+        for part in [
+            "--accept-wait",
+            "/sys/kernel/debug/tracing",
+            "`mount -t tracefs tracefs /sys/kernel/tracing`",
+            "hostPath",
+        ] {
+            assert!(line.contains(part), "{line:?} lacks {part:?}");
         }
     }
 

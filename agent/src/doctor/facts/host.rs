@@ -11,7 +11,7 @@ use crate::{
     bpf::{
         capabilities::{Capabilities, Capability},
         preemption::Preemption,
-        preflight::BTF_PATH,
+        preflight::{BTF_PATH, TRACEFS},
     },
     doctor::facts::{
         filesystems::{Cgroups, Tracefs},
@@ -20,8 +20,6 @@ use crate::{
     },
 };
 
-/// Folders that a tracefs may be mounted on.
-const TRACEFS: [&str; 2] = ["/sys/kernel/tracing", "/sys/kernel/debug/tracing"];
 /// A tracepoint that `--accept-wait` needs.
 const TRACEPOINT: &str = "events/syscalls/sys_exit_accept/id";
 
