@@ -5,7 +5,7 @@
 use std::{collections::HashMap, thread};
 
 use crate::{
-    agent::{Agent, Logged},
+    agent::{Agent, request_log::Logged},
     check_times::{Key, pair, size_mismatches},
     client::{Connection, request},
     server::{

@@ -14,7 +14,7 @@ use std::{
 use tempfile::TempDir;
 
 use crate::{
-    agent::{agent_binary, free_port},
+    agent::{free_port, launcher::agent_binary},
     client,
     clock::wait_for,
     exposition::Exposition,

@@ -6,7 +6,7 @@
 use std::collections::HashMap;
 
 use crate::{
-    agent::Logged,
+    agent::request_log::Logged,
     server::stamps::{Call, Stamp},
 };
 

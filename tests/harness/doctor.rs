@@ -2,7 +2,7 @@
 
 use serde::Deserialize;
 
-use crate::agent::Ended;
+use crate::agent::run::Ended;
 
 /// The part of the JSON that the tests look at.
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize)]

@@ -10,7 +10,7 @@ use std::{
 use rustix::fs::{XattrFlags, setxattr};
 use tempfile::TempDir;
 
-use crate::agent::agent_binary;
+use crate::agent::launcher::agent_binary;
 
 /// User and group `nobody` of Debian and most others.
 const NOBODY: u32 = 65534;

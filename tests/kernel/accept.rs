@@ -9,7 +9,7 @@ use std::{
 };
 
 use inferprobe_tests::{
-    agent::{Agent, Logged, free_port, run_without_tracefs_to_end},
+    agent::{Agent, free_port, request_log::Logged, run::run_without_tracefs_to_end},
     bpf_ids,
     client::{Connection, request},
     clock::{monotonic_ns, wait_for},

@@ -4,7 +4,7 @@ use inferprobe_tests::{
     accuracy::{
         assert_stages_add_up, drive, hold_in_one_of_five, holds, outside, ten_thousand_requests,
     },
-    agent::{Agent, Logged},
+    agent::{Agent, request_log::Logged},
     check_times::pair,
     require_kernel::require_kernel,
     server::{Server, stamps::Stamp},

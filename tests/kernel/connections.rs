@@ -3,7 +3,7 @@
 use std::{thread, time::Duration};
 
 use inferprobe_tests::{
-    agent::{Agent, LOG_LIMIT, Logged},
+    agent::{Agent, LOG_LIMIT, request_log::Logged},
     check_times::{mismatches, size_mismatches},
     client::{Connection, request},
     clock::wait_for,

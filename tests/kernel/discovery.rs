@@ -1,7 +1,7 @@
 //! Checks which processes the agent watches, whenever they start and however they fork, and how it names their models.
 
 use inferprobe_tests::{
-    agent::{Agent, Logged, free_port},
+    agent::{Agent, free_port, request_log::Logged},
     client::{Connection, request},
     require_kernel::require_kernel,
     server::{Place, Server},

@@ -3,7 +3,10 @@
 use std::time::Duration;
 
 use inferprobe_tests::{
-    agent::{Agent, run_through_to_end, run_to_end},
+    agent::{
+        Agent,
+        run::{run_through_to_end, run_to_end},
+    },
     bpf_ids,
     clock::wait_for,
     doctor::{Report, report},

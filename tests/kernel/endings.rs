@@ -1,7 +1,7 @@
 //! Covers responses whose end cannot be seen, and what follows them on the same connection.
 
 use inferprobe_tests::{
-    agent::{Agent, LOG_LIMIT, Logged},
+    agent::{Agent, LOG_LIMIT, request_log::Logged},
     check_times::{mismatches, size_mismatches},
     client::{Connection, request},
     require_kernel::require_kernel,

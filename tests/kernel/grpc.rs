@@ -1,7 +1,7 @@
 //! Compares gRPC calls, thirty-two at once on one connection, with their servers' own stamps.
 
 use inferprobe_tests::{
-    agent::{Agent, Logged},
+    agent::{Agent, request_log::Logged},
     cpu_steal::{CpuTime, DISTURBING_SHARE},
     grpc::{
         CODES, Call,

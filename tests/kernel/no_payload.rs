@@ -1,7 +1,7 @@
 //! Compares an agent that reads no payload with the reference server's own clock.
 
 use inferprobe_tests::{
-    agent::{Agent, Logged},
+    agent::{Agent, request_log::Logged},
     check_times::{mismatches, pair},
     client::{Connection, request},
     require_kernel::require_kernel,

@@ -4,7 +4,7 @@ use std::{fs, process::Command};
 
 use inferprobe_tests::{
     accuracy::{hold_in_one_of_five, ten_thousand_requests},
-    agent::{Agent, Logged, agent_binary, run_to_end_by},
+    agent::{Agent, launcher::agent_binary, request_log::Logged, run::run_to_end_by},
     client::{Connection, request},
     process::child_of,
     require_kernel::require_kernel,

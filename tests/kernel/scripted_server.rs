@@ -3,7 +3,7 @@
 use std::{net::TcpListener, time::Duration};
 
 use inferprobe_tests::{
-    agent::{Agent, Logged},
+    agent::{Agent, request_log::Logged},
     check_times::mismatches,
     clock::wait_within,
     loss_counters::LossCounters,

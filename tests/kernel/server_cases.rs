@@ -7,7 +7,7 @@ use std::{
 };
 
 use inferprobe_tests::{
-    agent::{Agent, Logged},
+    agent::{Agent, request_log::Logged},
     clock::{monotonic_ns, wait_within},
     loss_counters::LossCounters,
     require_kernel::require_kernel,

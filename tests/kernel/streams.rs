@@ -3,7 +3,10 @@
 use std::thread;
 
 use inferprobe_tests::{
-    agent::{Agent, Logged, LoggedStream},
+    agent::{
+        Agent,
+        request_log::{Logged, LoggedStream},
+    },
     client::{Connection, request},
     require_kernel::require_kernel,
     server::Server,

@@ -9,7 +9,7 @@ use std::{
 };
 
 use inferprobe_tests::{
-    agent::{Agent, Logged, free_port},
+    agent::{Agent, free_port, request_log::Logged},
     clock::{monotonic_ns, wait_for},
     grpc::python::installed,
     process::Owned,

@@ -1,7 +1,7 @@
 //! Checks what `doctor` reports if the agent may not load programs, and of a bad command line.
 
 use inferprobe_tests::{
-    agent::{run_to_end, run_unprivileged_to_end},
+    agent::run::{run_to_end, run_unprivileged_to_end},
     doctor::report,
 };
 

@@ -1,7 +1,7 @@
 //! Runs the scaling commands against mock servers for TorchServe and for the agent.
 
 use inferprobe_tests::{
-    agent::{free_port, run_to_end},
+    agent::{free_port, run::run_to_end},
     autoscale::{Autoscale, MockAgent},
     mock_http::MockServer,
 };

@@ -3,7 +3,10 @@
 use std::{net::TcpListener, path::Path};
 
 use inferprobe_tests::{
-    agent::{Agent, Ended, free_port, run_to_end, run_unprivileged_to_end},
+    agent::{
+        Agent, free_port,
+        run::{Ended, run_to_end, run_unprivileged_to_end},
+    },
     exposition::Exposition,
 };
 

@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 
 use inferprobe_tests::{
-    agent::{Agent, Logged},
+    agent::{Agent, request_log::Logged},
     cpu_steal::CpuTime,
     exposition::Exposition,
     report::row,

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use inferprobe_tests::{
-    agent::{Ended, run_to_end},
+    agent::run::{Ended, run_to_end},
     autoscale::{Autoscale, MockAgent},
     clock::wait_for,
     require_kernel::share_machine,

@@ -4,7 +4,7 @@
 use std::{collections::HashMap, thread, time::Duration};
 
 use crate::{
-    agent::{Agent, Logged},
+    agent::{Agent, request_log::Logged},
     check_times::{Key, mismatches, pair},
     client::{Connection, request},
     clock::{monotonic_ns, wait_every},

@@ -12,7 +12,7 @@ use std::{
 };
 
 use crate::{
-    agent::{Agent, LOG_LIMIT, Logged},
+    agent::{Agent, LOG_LIMIT, request_log::Logged},
     clock::{monotonic_ns, wait_every},
     grpc::client::GrpcClient,
     kernel_matrix::{

@@ -5,7 +5,7 @@ use std::{net::TcpListener, path::Path};
 use tempfile::TempDir;
 
 use crate::{
-    agent::{Agent, Logged},
+    agent::{Agent, request_log::Logged},
     grpc::server::GrpcServer,
     server::Server,
     server_cases::hosts::{Host, Kind},

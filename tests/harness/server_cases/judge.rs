@@ -4,7 +4,7 @@
 //! of these. What only the scheduler can make late has an allowance.
 
 use crate::{
-    agent::Logged,
+    agent::request_log::Logged,
     server_cases::{
         expected::{Ending, Expected, Lenient, Sent},
         hosts::Marks,

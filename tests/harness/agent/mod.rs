@@ -1,23 +1,27 @@
-//! A handle on a running agent: started and waited for, scraped, its request log read, stopped.
+//! Starts an agent, waits until it is healthy, scrapes it, reads its request log and stops it.
+
+pub mod launcher;
+pub mod request_log;
+pub mod run;
 
 use std::{
     fs::{File, Permissions, set_permissions},
     net::TcpListener,
     os::unix::fs::PermissionsExt as _,
-    path::{Path, PathBuf},
+    path::Path,
     process::{Command, Stdio},
     time::{Duration, Instant},
 };
 
-use serde::Deserialize;
+use launcher::agent_binary;
+use request_log::Logged;
 use tempfile::TempDir;
 
 use crate::{
     client,
     clock::{wait_for, wait_within},
     exposition::Exposition,
-    process::{Owned, binary},
-    unprivileged::Unprivileged,
+    process::Owned,
 };
 
 /// Longest time from start to a healthy agent; on an emulated processor the kernel takes long to check its programs.
@@ -32,134 +36,6 @@ pub const LOG_LIMIT: Duration = Duration::from_secs(1);
 const PATIENCE: Duration = Duration::from_secs(10);
 /// Longest time from SIGTERM to the end, by the agent's word.
 const STOP_LIMIT: Duration = Duration::from_secs(1);
-
-/// One row of the request log.
-#[derive(Debug, Clone, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct Logged {
-    /// Connection, as the agent counts them.
-    pub conn: u64,
-    /// Number of the request on its connection, from 0.
-    pub seq: u32,
-    /// The process that answered.
-    pub pid: u32,
-    /// The server's port; `None` on a unix socket.
-    pub local_port: Option<u16>,
-    /// The client's port; `None` on a unix socket.
-    pub peer_port: Option<u16>,
-    /// Label `model`.
-    pub model: String,
-    /// Label `version`.
-    pub version: String,
-    /// Label `server`.
-    pub server: String,
-    /// `inference` or `admin`.
-    pub purpose: String,
-    /// Request method.
-    pub method: String,
-    /// Status code.
-    pub status: u16,
-    /// First byte readable; `None` when not seen.
-    pub arrival_ns: Option<u64>,
-    /// First byte read.
-    pub first_read_ns: u64,
-    /// Last byte read.
-    pub last_read_ns: u64,
-    /// First byte of the answer handed over; `None` when only an upper bound is known.
-    pub first_write_ns: Option<u64>,
-    /// Last byte of the answer handed over.
-    pub last_write_ns: Option<u64>,
-    /// Head and body of the request.
-    pub request_bytes: u64,
-    /// Head and body of the answer.
-    pub response_bytes: u64,
-    /// When the connection was accepted; `None` when not seen, and of all but its first request.
-    pub accepted_ns: Option<u64>,
-    /// What a frontend's worker did for the request.
-    pub worker: Option<LoggedWorker>,
-    /// The pieces of a streamed answer; `None` where it is none.
-    pub stream: Option<LoggedStream>,
-}
-
-/// The pieces of a streamed answer. Times run from the request's arrival, and are `None` when not seen.
-#[derive(Debug, Clone, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct LoggedStream {
-    /// First byte of the answer.
-    pub first_byte_ns: Option<u64>,
-    /// First byte of its body.
-    pub first_chunk_ns: Option<u64>,
-    /// Pieces; `None` when they could not be told apart.
-    pub chunks: Option<u32>,
-    /// Mean time from one piece to the next.
-    pub mean_gap_ns: Option<u64>,
-}
-
-/// The worker's half of a row.
-#[derive(Debug, Clone, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct LoggedWorker {
-    /// Process.
-    pub pid: u32,
-    /// What the whole batch ended with: 200, or an error.
-    pub code: i32,
-    /// When the frontend's thread for the worker handed the frame on; `None` when not seen.
-    pub handed_ns: Option<u64>,
-    /// First byte sent by the frontend; `None` when not seen.
-    pub arrival_ns: Option<u64>,
-    /// Last byte read by the worker.
-    pub last_read_ns: u64,
-    /// First byte of its reply; `None` when only an upper bound is known.
-    pub first_write_ns: Option<u64>,
-    /// Last byte of its reply.
-    pub last_write_ns: u64,
-    /// Last byte of its reply read by the frontend; `None` when not seen.
-    pub taken_ns: Option<u64>,
-}
-
-impl Logged {
-    /// Wait between arrival and first read.
-    pub fn queue_ns(&self) -> Option<u64> {
-        Some(self.first_read_ns.saturating_sub(self.arrival_ns?))
-    }
-
-    /// Wait between the frontend's last read and its handing the request on, as far as that was seen.
-    pub fn inner_queue_ns(&self) -> Option<u64> {
-        let worker = self.worker.as_ref()?;
-        let handed_ns = worker.handed_ns.filter(|ns| *ns >= self.last_read_ns);
-        let taken_ns = handed_ns.or(worker.arrival_ns)?;
-        Some(taken_ns.saturating_sub(self.last_read_ns))
-    }
-
-    /// Time between the worker's last read and its first write.
-    pub fn worker_ns(&self) -> Option<u64> {
-        let worker = self.worker.as_ref()?;
-        Some(worker.first_write_ns?.saturating_sub(worker.last_read_ns))
-    }
-
-    /// Time between the frontend's last read of the request and its last of the reply, as far as that was seen.
-    pub fn latency_ns(&self) -> Option<u64> {
-        let worker = self.worker.as_ref()?;
-        let replied_ns = worker.taken_ns.unwrap_or(worker.last_write_ns);
-        Some(replied_ns.saturating_sub(self.last_read_ns))
-    }
-
-    /// Time between last read and first write.
-    pub fn handler_ns(&self) -> Option<u64> {
-        Some(self.first_write_ns?.saturating_sub(self.last_read_ns))
-    }
-}
-
-/// What a run of the agent that ended by itself left behind.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Ended {
-    /// Exit code; `None` when a signal ended it.
-    pub code: Option<i32>,
-    /// Standard output.
-    pub stdout: String,
-    /// Standard error.
-    pub stderr: String,
-}
 
 /// A running agent; it is killed when dropped.
 pub struct Agent {
@@ -348,74 +224,9 @@ impl Agent {
     }
 }
 
-/// Runs the agent with `args` until it ends by itself, at most ten seconds long.
-pub fn run_to_end(args: &[&str]) -> Ended {
-    end_of(Command::new(agent_binary()), args)
-}
-
-/// As [`run_to_end`], without any privilege: as nobody, if this is root.
-pub fn run_unprivileged_to_end(args: &[&str]) -> Ended {
-    if !rustix::process::geteuid().is_root() {
-        return run_to_end(args);
-    }
-    end_of(Unprivileged::with(&[]).command(), args)
-}
-
-/// As [`run_to_end`], through a program that runs it differently, such as `setpriv`.
-pub fn run_through_to_end(through: &[&str], args: &[&str]) -> Ended {
-    let (program, options) = through.split_first().expect("a program to run it through");
-    // Whoever it is run as must be able to reach it.
-    let copy = Unprivileged::with(&[]);
-    let mut command = Command::new(program);
-    command.args(options).arg(copy.path());
-    end_of(command, args)
-}
-
-/// As [`run_to_end`], by `launcher`, to whose words `args` are added.
-pub fn run_to_end_by(launcher: Command, args: &[&str]) -> Ended {
-    end_of(launcher, args)
-}
-
-/// As [`run_to_end`], with no tracefs mounted. Needs root.
-pub fn run_without_tracefs_to_end(args: &[&str]) -> Ended {
-    const SCRIPT: &str = r#"umount -a -t tracefs,debugfs && exec "$0" "$@""#;
-    let mut command = Command::new("unshare");
-    command
-        .args(["--mount", "sh", "-c", SCRIPT])
-        .arg(agent_binary());
-    end_of(command, args)
-}
-
-fn end_of(mut command: Command, args: &[&str]) -> Ended {
-    let folder = tempfile::tempdir().expect("a folder for the agent's output");
-    let (out, err) = (folder.path().join("out"), folder.path().join("err"));
-    let child = command
-        .args(args)
-        .env("RUST_BACKTRACE", "1")
-        .stdin(Stdio::null())
-        .stdout(File::create(&out).expect("a file for its output"))
-        .stderr(File::create(&err).expect("a file for its errors"))
-        .spawn()
-        .expect("the agent can be started");
-    let status = Owned(child).wait(Duration::from_secs(10));
-    let read = |path: PathBuf| std::fs::read_to_string(path).expect("the agent writes UTF-8");
-    let stderr = read(err);
-    let status = status.unwrap_or_else(|| panic!("{args:?} did not end by itself: {stderr}"));
-    Ended {
-        code: status.code(),
-        stdout: read(out),
-        stderr,
-    }
-}
-
 /// A port of 127.0.0.1 that nobody listens on at this moment.
 pub fn free_port() -> u16 {
     let listener = TcpListener::bind(("127.0.0.1", 0)).expect("loopback has a free port");
     let address = listener.local_addr().expect("a listener has an address");
     address.port()
-}
-
-/// Path of the program under test.
-pub fn agent_binary() -> PathBuf {
-    binary("inferprobe", Some("INFERPROBE_BIN"))
 }
