@@ -32,5 +32,6 @@ pub mod socket_queues;
 pub mod stats;
 pub mod stream;
 pub mod torchserve;
+pub mod tracefs;
 pub mod unprivileged;
 pub mod volume;

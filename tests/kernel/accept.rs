@@ -9,12 +9,13 @@ use std::{
 };
 
 use inferprobe_tests::{
-    agent::{Agent, free_port, request_log::Logged, run::run_without_tracefs_to_end},
+    agent::{Agent, free_port, launcher::Launcher, request_log::Logged, run::run_to_end_by},
     bpf_ids,
     client::{Connection, request},
     clock::{monotonic_ns, wait_for},
     require_kernel::require_kernel,
     server::stamps::Call,
+    tracefs::Tracefs,
 };
 
 const SUM: &str = "inferprobe_accept_wait_seconds_sum";
@@ -26,9 +27,17 @@ const CONNECTIONS: usize = 8;
 
 /// A listener on a free port, and the agent that watches the port.
 fn scene(args: &[&str]) -> (TcpListener, u16, Agent) {
+    scene_with(Tracefs::Own, args)
+}
+
+fn scene_with(tracefs: Tracefs, args: &[&str]) -> (TcpListener, u16, Agent) {
     let listener = TcpListener::bind(("127.0.0.1", 0)).unwrap();
     let port = listener.local_addr().unwrap().port();
-    let agent = Agent::start(&[&["--watch-port", &port.to_string()], args].concat());
+    let launcher = Launcher::agent().with_tracefs(tracefs);
+    let agent = Agent::start_by(
+        launcher,
+        &[&["--watch-port", &port.to_string()], args].concat(),
+    );
     (listener, port, agent)
 }
 
@@ -210,16 +219,40 @@ fn without_the_option_accepts_are_neither_hooked_nor_told() {
 }
 
 #[test]
-fn without_tracefs_the_option_is_refused_in_a_line_with_the_remedy() {
+fn tracefs_in_debugfs_is_found() {
+    let Some(_kernel) = require_kernel() else {
+        return;
+    };
+    let (listener, port, agent) = scene_with(Tracefs::InDebugfs, &["--accept-wait"]);
+    let mut client = Connection::open_tcp(port).unwrap();
+    let bytes = request("POST", "/predictions/in-debugfs", &[], b"{}");
+    client.send(&bytes).unwrap();
+    let (mut stream, call) = accept4(&listener);
+    serve(&mut stream);
+    client.receive(false).unwrap();
+    let rows = agent.rows(1, |row| row.model == "in-debugfs");
+    let accepted_ns = rows[0].accepted_ns.unwrap();
+    assert!(is_within(accepted_ns, &call), "{call:?} {rows:?}");
+    agent.stop();
+}
+
+#[test]
+fn missing_tracefs_is_refused_with_the_remedy() {
     let Some(_kernel) = require_kernel() else {
         return;
     };
     let listen = format!("127.0.0.1:{}", free_port());
-    let ended = run_without_tracefs_to_end(&["--listen", &listen, "--accept-wait"]);
+    let launcher = Launcher::agent().with_tracefs(Tracefs::NotMounted);
+    let ended = run_to_end_by(launcher, &["--listen", &listen, "--accept-wait"]);
     assert_eq!(ended.code, Some(1), "{ended:?}");
     let message = ended.stderr.trim_end();
     assert!(!message.contains('\n'), "{message}");
-    for part in ["--accept-wait", "sys_exit_accept", "mount -t tracefs"] {
+    for part in [
+        "--accept-wait",
+        "/sys/kernel/debug/tracing",
+        "mount -t tracefs tracefs /sys/kernel/tracing",
+        "hostPath",
+    ] {
         assert!(message.contains(part), "{message:?} lacks {part:?}");
     }
 }

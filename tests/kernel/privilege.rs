@@ -4,11 +4,17 @@ use std::{fs, process::Command};
 
 use inferprobe_tests::{
     accuracy::{hold_in_one_of_five, ten_thousand_requests},
-    agent::{Agent, launcher::agent_binary, request_log::Logged, run::run_to_end_by},
+    agent::{
+        Agent,
+        launcher::{Launcher, agent_binary},
+        request_log::Logged,
+        run::run_to_end_by,
+    },
     client::{Connection, request},
     process::child_of,
     require_kernel::require_kernel,
     server::{Place, Server, server_binary},
+    tracefs::Tracefs,
     unprivileged::Unprivileged,
 };
 use rustix::system::uname;
@@ -104,30 +110,44 @@ fn a_missing_capability_that_the_probes_need_is_named() {
     let Some(_kernel) = require_kernel() else {
         return;
     };
-    for (granted, args, parts) in [
+    for (granted, parts) in [
         (
-            &[PERFMON, SYS_PTRACE][..],
-            &[][..],
+            &[PERFMON, SYS_PTRACE],
             ["missing capability CAP_BPF,", "--no-probes"],
         ),
         (
             &[BPF, SYS_PTRACE],
-            &[],
             ["missing capability CAP_PERFMON,", "--no-probes"],
         ),
-        (
-            &DOCUMENTED,
-            &["--accept-wait"],
-            ["missing capability CAP_DAC_READ_SEARCH,", "--accept-wait"],
-        ),
     ] {
-        let args = [&["serve", "--listen", "127.0.0.1:0"], args].concat();
-        let ended = run_to_end_by(Unprivileged::with(granted).command(), &args);
-        assert_eq!(ended.code, Some(ENVIRONMENT), "{ended:?}");
-        let last = ended.stderr.trim_end().lines().last().unwrap();
-        for part in parts {
-            assert!(last.contains(part), "{last:?} lacks {part:?}");
-        }
+        assert_refused(Unprivileged::with(granted).command(), &[], &parts);
+    }
+}
+
+#[test]
+fn closed_tracefs_is_refused_with_the_missing_capability() {
+    let Some(_kernel) = require_kernel() else {
+        return;
+    };
+    for (tracefs, folder) in [
+        (Tracefs::Own, "/sys/kernel/tracing"),
+        (Tracefs::InDebugfs, "/sys/kernel/debug/tracing"),
+    ] {
+        let nobody = Unprivileged::with(&DOCUMENTED);
+        let launcher = Launcher::from(nobody.command()).with_tracefs(tracefs);
+        let missing = "--accept-wait: missing capability CAP_DAC_READ_SEARCH, ";
+        assert_refused(launcher, &["--accept-wait"], &[missing, folder]);
+    }
+}
+
+/// The agent must end, and its last line must contain all of `parts`.
+fn assert_refused(launcher: impl Into<Launcher>, args: &[&str], parts: &[&str]) {
+    let args = [&["serve", "--listen", "127.0.0.1:0"], args].concat();
+    let ended = run_to_end_by(launcher, &args);
+    assert_eq!(ended.code, Some(ENVIRONMENT), "{ended:?}");
+    let last = ended.stderr.trim_end().lines().last().unwrap();
+    for part in parts {
+        assert!(last.contains(part), "{last:?} lacks {part:?}");
     }
 }
 

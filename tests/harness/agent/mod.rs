@@ -13,7 +13,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use launcher::agent_binary;
+use launcher::Launcher;
 use request_log::Logged;
 use tempfile::TempDir;
 
@@ -22,6 +22,7 @@ use crate::{
     clock::{wait_for, wait_within},
     exposition::Exposition,
     process::Owned,
+    tracefs::Tracefs,
 };
 
 /// Longest time from start to a healthy agent; on an emulated processor the kernel takes long to check its programs.
@@ -46,25 +47,28 @@ pub struct Agent {
 }
 
 impl Agent {
-    /// Starts the agent with `args` beside its endpoint and request log, and waits until it is healthy.
+    /// Starts the agent with `args`, an endpoint and a request log, and waits until it is healthy.
     pub fn start<S: AsRef<str>>(args: &[S]) -> Self {
-        Self::start_by(Command::new(agent_binary()), args)
+        Self::start_by(Launcher::agent(), args)
     }
 
-    /// As [`Self::start`], by `launcher`, to whose words the agent's are added; it may be another user's.
-    pub fn start_by<S: AsRef<str>>(launcher: Command, args: &[S]) -> Self {
-        let started = Self::launch(launcher, args, Self::keep_log);
+    /// As [`Self::start`], by `launcher`.
+    pub fn start_by<S: AsRef<str>>(launcher: impl Into<Launcher>, args: &[S]) -> Self {
+        let started = Self::try_start_by(launcher, args);
         started.unwrap_or_else(|errors| panic!("the agent ended: {errors}"))
     }
 
-    /// As [`Self::start`]; what it said, if it ended by itself instead.
-    pub fn try_start<S: AsRef<str>>(args: &[S]) -> Result<Self, String> {
-        Self::launch(Command::new(agent_binary()), args, Self::keep_log)
+    /// As [`Self::start_by`]. Returns what the agent reported if it ended by itself instead.
+    pub fn try_start_by<S: AsRef<str>>(
+        launcher: impl Into<Launcher>,
+        args: &[S],
+    ) -> Result<Self, String> {
+        Self::launch(launcher.into(), args, Self::keep_log)
     }
 
-    /// Starts the agent as its users do: with `args` beside its endpoint, and no request log.
+    /// Starts the agent as its users do: with `args`, an endpoint and no request log.
     pub fn start_unlogged<S: AsRef<str>>(args: &[S]) -> Self {
-        let started = Self::launch(Command::new(agent_binary()), args, |_, _| {});
+        let started = Self::launch(Launcher::agent(), args, |_, _| {});
         started.unwrap_or_else(|errors| panic!("the agent ended: {errors}"))
     }
 
@@ -76,7 +80,7 @@ impl Agent {
     }
 
     fn launch<S: AsRef<str>>(
-        mut command: Command,
+        mut launcher: Launcher,
         args: &[S],
         add: impl FnOnce(&mut Command, &Path),
     ) -> Result<Self, String> {
@@ -85,6 +89,7 @@ impl Agent {
         let errors = File::create(folder.path().join("stderr")).expect("a file for its errors");
         let all = Permissions::from_mode(0o777);
         set_permissions(folder.path(), all).expect("the folder is ours");
+        let command = launcher.command();
         command
             .arg("serve")
             .args(["--listen", &format!("127.0.0.1:{port}")])
@@ -92,14 +97,17 @@ impl Agent {
             .stdin(Stdio::null())
             .stdout(Stdio::null())
             .stderr(errors);
+        add(command, folder.path());
         if let Some(rung) = std::env::var_os(RUNG) {
-            command.arg("--rung").arg(rung);
+            command.arg("--rung").arg(&rung);
+            // Its probes of returns need tracefs, which a fresh machine has not mounted.
+            if rung == "kprobe" {
+                launcher = launcher.or_tracefs(Tracefs::Own);
+            }
         }
-        add(&mut command, folder.path());
-        let process = command.spawn().expect("the agent can be started");
         let mut agent = Self {
             port,
-            process: Owned(process),
+            process: Owned(launcher.spawn()),
             folder,
         };
         let started = wait_within(START_LIMIT, || {

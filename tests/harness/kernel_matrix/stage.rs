@@ -5,10 +5,11 @@ use std::{net::TcpListener, path::Path};
 use tempfile::TempDir;
 
 use crate::{
-    agent::{Agent, request_log::Logged},
+    agent::{Agent, launcher::Launcher, request_log::Logged},
     grpc::server::GrpcServer,
     server::Server,
     server_cases::hosts::{Host, Kind},
+    tracefs::Tracefs,
 };
 
 /// Ways in which the reference server reads and writes, and whether a choice of the cases will do.
@@ -72,14 +73,15 @@ impl Stage {
         }
     }
 
-    /// Starts an agent that watches every server; what it said, if it ended by itself instead.
+    /// Starts an agent that watches every server. Returns what it reported if it ended by itself instead.
     pub(super) fn watch(&self, args: &[String]) -> Result<Agent, String> {
         let mut args = args.to_vec();
         for port in self.ports().chain([self.timed.port()]) {
             args.extend(["--watch-port".to_owned(), port.to_string()]);
         }
         args.extend(["--watch-exe".to_owned(), UNIX.to_owned()]);
-        Agent::try_start(&args)
+        // Kprobes on returns need tracefs, which a fresh machine has not mounted.
+        Agent::try_start_by(Launcher::agent().with_tracefs(Tracefs::Own), &args)
     }
 
     /// Where scripted connections are accepted.
