@@ -1,4 +1,4 @@
-//! Child processes of a test: where their binaries are, and never leaving one behind.
+//! Finds the programs that tests start, and ends the processes when the test ends.
 
 use std::{
     path::PathBuf,
@@ -13,21 +13,15 @@ use rustix::{
 
 use crate::clock::wait_for;
 
-/// Path of a binary of this workspace: in the running program's profile, or what `variable` says.
+/// Returns the path of a binary of this workspace: in the running program's profile, or what `variable` says.
 ///
 /// # Panics
-/// When there is no such file.
+/// If there is no such file.
 pub fn binary(name: &str, variable: Option<&str>) -> PathBuf {
     if let Some(path) = variable.and_then(std::env::var_os) {
         return PathBuf::from(path);
     }
-    let program = std::env::current_exe().expect("a running program has an executable");
-    let mut folder = program.parent().expect("an executable lies in a folder");
-    // A test lies in target/<profile>/deps, a binary in target/<profile>.
-    if folder.ends_with("deps") {
-        folder = folder.parent().unwrap_or(folder);
-    }
-    let path = folder.join(name);
+    let path = profile_folder().join(name);
     assert!(
         path.exists(),
         "{} is not there; build the workspace first, with cargo xtask build or cargo build --workspace",
@@ -36,7 +30,18 @@ pub fn binary(name: &str, variable: Option<&str>) -> PathBuf {
     path
 }
 
-/// The one child of the process `pid`, which has one thread, once it has one.
+/// Returns the folder of the running program's profile: `target/debug` or `target/release`.
+pub(crate) fn profile_folder() -> PathBuf {
+    let program = std::env::current_exe().expect("a running program has an executable");
+    let folder = program.parent().expect("an executable is in a folder");
+    // A test is in target/<profile>/deps, a binary in target/<profile>.
+    match folder.parent() {
+        Some(profile) if folder.ends_with("deps") => profile.to_owned(),
+        _ => folder.to_owned(),
+    }
+}
+
+/// Returns the one child of the process `pid`, which has one thread, once it has one.
 pub fn child_of(pid: u32) -> u32 {
     let path = format!("/proc/{pid}/task/{pid}/children");
     let what = format!("a child of process {pid}");

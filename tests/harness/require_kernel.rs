@@ -10,6 +10,8 @@ use std::{
 
 use rustix::fs::{FlockOperation, flock};
 
+use crate::agent::artifacts::Session;
+
 /// If set to `1`, a skipped test counts as failed.
 const REQUIRE: &str = "INFERPROBE_REQUIRE_KERNEL";
 
@@ -21,6 +23,8 @@ const LOCK: &str = "inferprobe-kernel-tests.lock";
 
 /// Keeps other tests from attaching probes, and from loading the CPUs, until it is dropped.
 pub struct KernelGuard {
+    // First, for agents that the next test starts belong to the next session.
+    _session: Session,
     _lock: File,
     _guard: RwLockWriteGuard<'static, ()>,
 }
@@ -42,6 +46,7 @@ pub fn require_kernel() -> Option<KernelGuard> {
     let lock = File::create(std::env::temp_dir().join(LOCK)).expect("a file to lock");
     flock(&lock, FlockOperation::LockExclusive).expect("a lock on a file of ours");
     Some(KernelGuard {
+        _session: Session::begin(),
         _lock: lock,
         _guard: guard,
     })

@@ -9,6 +9,7 @@
 
 mod accept;
 mod accuracy;
+mod artifacts;
 mod connections;
 mod discovery;
 mod doctor;

@@ -1,21 +1,25 @@
 //! Starts an agent, waits until it is healthy, scrapes it, reads its request log and stops it.
 
+pub(crate) mod artifacts;
 pub mod launcher;
 pub mod request_log;
 pub mod run;
 
 use std::{
+    env,
     fs::{File, Permissions, set_permissions},
     net::TcpListener,
     os::unix::fs::PermissionsExt as _,
     path::Path,
     process::{Command, Stdio},
+    sync::Arc,
+    thread,
     time::{Duration, Instant},
 };
 
+use artifacts::Artifacts;
 use launcher::Launcher;
 use request_log::Logged;
-use tempfile::TempDir;
 
 use crate::{
     client,
@@ -29,21 +33,23 @@ use crate::{
 const START_LIMIT: Duration = Duration::from_secs(300);
 /// Names the rung of the ladder of hooks that every agent is held to; by itself, each takes the best.
 const RUNG: &str = "INFERPROBE_TEST_RUNG";
-/// Name of the request log in the agent's folder.
-const LOG: &str = "requests.jsonl";
-/// Longest time from the end of a request to its row in the log, by the agent's word.
+/// Sets the level of the agent's log.
+const LEVEL: &str = "RUST_LOG";
+/// Start of the line in which the agent reports why it ends.
+const LAST_WORDS: &str = "inferprobe: ";
+/// Longest time from the end of a request to its row in the log, as documented.
 pub const LOG_LIMIT: Duration = Duration::from_secs(1);
 /// How long a test waits for rows whose lateness is not its subject.
 const PATIENCE: Duration = Duration::from_secs(10);
-/// Longest time from SIGTERM to the end, by the agent's word.
+/// Longest time from SIGTERM to the end, as documented.
 const STOP_LIMIT: Duration = Duration::from_secs(1);
 
-/// A running agent; it is killed when dropped.
+/// A running agent. It is killed when dropped; if the test panics, its files are kept.
 pub struct Agent {
     /// Port of the metrics endpoint.
     pub port: u16,
     process: Owned,
-    folder: TempDir,
+    artifacts: Arc<Artifacts>,
 }
 
 impl Agent {
@@ -76,7 +82,10 @@ impl Agent {
         command
             .args(["--refresh-interval", "1"])
             .arg("--request-log")
-            .arg(folder.join(LOG));
+            .arg(folder.join(artifacts::REQUESTS));
+        if env::var_os(LEVEL).is_none() {
+            command.env(LEVEL, "info,inferprobe=debug");
+        }
     }
 
     fn launch<S: AsRef<str>>(
@@ -84,11 +93,12 @@ impl Agent {
         args: &[S],
         add: impl FnOnce(&mut Command, &Path),
     ) -> Result<Self, String> {
-        let folder = tempfile::tempdir().expect("a folder for the agent's files");
+        let artifacts = Artifacts::new();
+        let folder = artifacts.folder();
         let port = free_port();
-        let errors = File::create(folder.path().join("stderr")).expect("a file for its errors");
+        let errors = File::create(folder.join(artifacts::STDERR)).expect("a file for its errors");
         let all = Permissions::from_mode(0o777);
-        set_permissions(folder.path(), all).expect("the folder is ours");
+        set_permissions(folder, all).expect("the folder is ours");
         let command = launcher.command();
         command
             .arg("serve")
@@ -97,8 +107,8 @@ impl Agent {
             .stdin(Stdio::null())
             .stdout(Stdio::null())
             .stderr(errors);
-        add(command, folder.path());
-        if let Some(rung) = std::env::var_os(RUNG) {
+        add(command, folder);
+        if let Some(rung) = env::var_os(RUNG) {
             command.arg("--rung").arg(&rung);
             // Its probes of returns need tracefs, which a fresh machine has not mounted.
             if rung == "kprobe" {
@@ -108,7 +118,7 @@ impl Agent {
         let mut agent = Self {
             port,
             process: Owned(launcher.spawn()),
-            folder,
+            artifacts,
         };
         let started = wait_within(START_LIMIT, || {
             if let Some(status) = agent.process.wait(Duration::ZERO) {
@@ -135,10 +145,12 @@ impl Agent {
         self.process.cpu_s()
     }
 
-    /// Everything it has written to standard error.
+    /// Returns what it has written to standard error, without its records at debug level.
     pub fn errors(&self) -> String {
-        let bytes = std::fs::read(self.folder.path().join("stderr"));
-        String::from_utf8_lossy(&bytes.expect("the file was made at the start")).into_owned()
+        let bytes = std::fs::read(self.artifacts.folder().join(artifacts::STDERR));
+        without_debug(&String::from_utf8_lossy(
+            &bytes.expect("the file was made at the start"),
+        ))
     }
 
     /// Waits until it has said that it watches the process `pid`, which it found by an event.
@@ -159,12 +171,13 @@ impl Agent {
     pub fn metrics(&self) -> Exposition {
         let (status, text) = self.get("/metrics");
         assert_eq!(status, 200, "{text}");
+        self.artifacts.note_scrape(text.clone());
         Exposition::parse(&text).unwrap_or_else(|fault| panic!("/metrics {fault}"))
     }
 
     /// Every whole row of the request log.
     pub fn log(&self) -> Vec<Logged> {
-        let path = self.folder.path().join(LOG);
+        let path = self.artifacts.folder().join(artifacts::REQUESTS);
         // The agent may make the file with its first row.
         let text = std::fs::read_to_string(path).unwrap_or_default();
         text.split_inclusive('\n')
@@ -228,8 +241,40 @@ impl Agent {
 
     /// Kills it with SIGKILL and reaps it.
     pub fn kill(self) {
-        drop(self.process);
+        drop(self);
     }
+
+    /// Scrapes it once more, keeps its files, and prints where: for a failure that is no panic.
+    pub fn keep_artifacts(&self) {
+        if let Ok((200, page)) = client::get(self.port, "/metrics") {
+            self.artifacts.note_scrape(page);
+        }
+        self.artifacts.keep();
+    }
+}
+
+impl Drop for Agent {
+    fn drop(&mut self) {
+        if thread::panicking() {
+            self.keep_artifacts();
+        }
+    }
+}
+
+/// Returns the lines of a log but for records at debug level, which may have several lines.
+fn without_debug(log: &str) -> String {
+    let mut is_debug = false;
+    log.split_inclusive('\n')
+        .filter(|line| {
+            let level = line.split_whitespace().nth(1).unwrap_or_default();
+            if ["ERROR", "WARN", "INFO", "DEBUG"].contains(&level) {
+                is_debug = level == "DEBUG";
+            } else if line.starts_with(LAST_WORDS) {
+                is_debug = false;
+            }
+            !is_debug
+        })
+        .collect()
 }
 
 /// A port of 127.0.0.1 that nobody listens on at this moment.
@@ -237,4 +282,19 @@ pub fn free_port() -> u16 {
     let listener = TcpListener::bind(("127.0.0.1", 0)).expect("loopback has a free port");
     let address = listener.local_addr().expect("a listener has an address");
     address.port()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn debug_records_are_omitted_with_all_their_lines() {
+        let log = "2026-01-01T00:00:00Z  INFO probes attached\n2026-01-01T00:00:01Z DEBUG refused verifier_log=0: R1\n\
+                   processed 5 insns\n2026-01-01T00:00:02Z  WARN lost\n2026-01-01T00:00:03Z DEBUG a\n\
+                   inferprobe: cannot attach\n";
+        let expected = "2026-01-01T00:00:00Z  INFO probes attached\n2026-01-01T00:00:02Z  WARN lost\n\
+                        inferprobe: cannot attach\n";
+        assert_eq!(without_debug(log), expected);
+    }
 }

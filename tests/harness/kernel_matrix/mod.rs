@@ -117,7 +117,11 @@ fn try_rung(rung: Rung, options: &Options) -> Row {
         Err(said) => refused(rung, &said, &options.must),
         Ok(agent) => {
             println!("attached after {:.1} s", start.elapsed().as_secs_f64());
-            judge(rung, &mut stage, &agent, options)
+            let row = judge(rung, &mut stage, &agent, options);
+            if !row.is_well() {
+                agent.keep_artifacts();
+            }
+            row
         }
     }
 }
