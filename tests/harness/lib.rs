@@ -24,6 +24,7 @@ pub mod process;
 pub mod process_group;
 pub mod report;
 pub mod require_kernel;
+mod running_test;
 pub mod script;
 pub mod scripted_server;
 pub mod server;

@@ -10,10 +10,12 @@ use std::{
 
 use rustix::fs::{FlockOperation, flock};
 
-use crate::agent::artifacts::Session;
+use crate::{agent::artifacts::Session, report::append_line, running_test::running_test};
 
 /// If set to `1`, a skipped test counts as failed.
 const REQUIRE: &str = "INFERPROBE_REQUIRE_KERNEL";
+/// Names the file to which each skipped test adds the line `TEST: REASON`.
+const SKIPS_FILE: &str = "INFERPROBE_SKIPS_FILE";
 
 /// Held by the only test of this process that may have probes attached, or by all that need no probes.
 static MACHINE: RwLock<()> = RwLock::new(());
@@ -59,7 +61,7 @@ pub fn share_machine() -> RwLockReadGuard<'static, ()> {
     MACHINE.read().unwrap_or_else(PoisonError::into_inner)
 }
 
-/// Prints why the running test is skipped.
+/// Prints why the running test is skipped, and adds it to the file that `INFERPROBE_SKIPS_FILE` names.
 ///
 /// # Panics
 /// If `INFERPROBE_REQUIRE_KERNEL=1`.
@@ -69,4 +71,25 @@ pub fn skip(reason: &str) {
         "{reason}, and {REQUIRE}=1 forbids skipping"
     );
     println!("skipped: {reason}");
+    if let Some(path) = std::env::var_os(SKIPS_FILE) {
+        append_line(Path::new(&path), &format!("{}: {reason}", running_test()));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn skips_are_appended_with_the_name_of_the_test() {
+        let file = tempfile::NamedTempFile::new().unwrap();
+        for reason in ["needs root", "needs a kernel with BTF"] {
+            append_line(file.path(), &format!("{}: {reason}", running_test()));
+        }
+        let name = "require_kernel::tests::skips_are_appended_with_the_name_of_the_test";
+        assert_eq!(
+            std::fs::read_to_string(file.path()).unwrap(),
+            format!("{name}: needs root\n{name}: needs a kernel with BTF\n")
+        );
+    }
 }

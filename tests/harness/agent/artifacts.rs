@@ -13,7 +13,7 @@ use std::{
 
 use tempfile::TempDir;
 
-use crate::{exposition::Exposition, process::profile_folder};
+use crate::{exposition::Exposition, process::profile_folder, running_test::running_test};
 
 /// Names the folder in which tests keep artifacts; by default `test-artifacts` in the build folder.
 const FOLDER: &str = "INFERPROBE_ARTIFACTS_DIR";
@@ -43,7 +43,7 @@ impl Session {
     /// Begins with no agents. Only one session may exist at a time.
     pub(crate) fn begin() -> Self {
         *lock(&RUNNING) = Some(Running {
-            test: own_name(),
+            test: running_test(),
             agents: Vec::new(),
         });
         Self(())
@@ -80,7 +80,7 @@ impl Artifacts {
         let mut running = lock(&RUNNING);
         let test = match running.as_ref() {
             Some(running) if thread::current().name().is_none() => running.test.clone(),
-            _ => own_name(),
+            _ => running_test(),
         };
         let artifacts = Arc::new(Self {
             test,
@@ -141,18 +141,6 @@ impl Artifacts {
             fs::write(folder.join(HOOKS), hooks(page))?;
         }
         Ok(folder)
-    }
-}
-
-/// Name of the running test, which is that of its thread; in other programs that of the program.
-fn own_name() -> String {
-    match thread::current().name() {
-        Some(name) if name != "main" => name.to_owned(),
-        _ => {
-            let program = env::current_exe().unwrap_or_default();
-            let name = program.file_name().unwrap_or_default();
-            name.to_string_lossy().into_owned()
-        }
     }
 }
 
