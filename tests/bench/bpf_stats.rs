@@ -1,4 +1,4 @@
-//! The kernel's own statistics of BPF programs: switching them on, and how often and how long each program has run.
+//! Reads the kernel's own statistics of BPF programs: how often and how long each program has run.
 
 use std::{
     collections::BTreeMap,
@@ -21,7 +21,7 @@ const SOCKET_FILTER: u32 = 1;
 /// Runs of the empty program.
 const EMPTY_RUNS: usize = 20_000;
 
-/// What a program has done since it was loaded, or between two looks.
+/// Runs of a program since it was loaded, or between two readings.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub(crate) struct Runs {
     /// Number of runs.
@@ -41,7 +41,7 @@ impl Sub for Runs {
     }
 }
 
-/// Keeps the statistics on; the kernel turns them off with the last of these, unless they were on for all.
+/// Keeps the statistics on. The kernel turns them off with the last of these, unless they are on for everyone.
 #[derive(Debug)]
 pub(crate) struct Enabled {
     _fd: OwnedFd,
@@ -54,13 +54,13 @@ pub(crate) fn enable() -> io::Result<Enabled> {
     })
 }
 
-/// Whether the statistics are on for everyone, which makes every program slower.
+/// Returns whether the statistics are on for everyone, which makes every program slower.
 pub(crate) fn always_on() -> bool {
     std::fs::read_to_string("/proc/sys/kernel/bpf_stats_enabled")
         .is_ok_and(|value| value.trim() != "0")
 }
 
-/// Runs of the programs that process `pid` has attached to tracepoints, by the name of the tracepoint.
+/// Returns the runs of the programs that process `pid` has attached to tracepoints, by tracepoint.
 pub(crate) fn by_tracepoint(pid: u32) -> BTreeMap<String, Runs> {
     let folder = format!("/proc/{pid}/fdinfo");
     let entries = std::fs::read_dir(&folder).unwrap_or_else(|err| panic!("{folder}: {err}"));
@@ -86,7 +86,7 @@ fn join(infos: &[String]) -> BTreeMap<String, Runs> {
         .collect()
 }
 
-/// Mean time of a run that does nothing: what the statistics themselves add to each run.
+/// Returns the mean time of an empty run: what the statistics themselves add to each run.
 pub(crate) fn empty_run_ns(_enabled: &Enabled) -> io::Result<f64> {
     let program = load_empty()?;
     let (from, to) = UnixDatagram::pair()?;
@@ -105,7 +105,7 @@ pub(crate) fn empty_run_ns(_enabled: &Enabled) -> io::Result<f64> {
         return Err(io::Error::last_os_error());
     }
     for _ in 0..EMPTY_RUNS {
-        // The filter lets nothing through, so the queue never fills.
+        // The filter drops everything, so the queue never fills.
         from.send(b"x")?;
     }
     let info = std::fs::read_to_string(format!("/proc/self/fdinfo/{fd}"))?;
@@ -149,7 +149,7 @@ fn bpf<T>(command: libc::c_long, attr: &T) -> io::Result<OwnedFd> {
         )
     };
     match i32::try_from(fd) {
-        // SAFETY: the kernel just made `fd` for this call, and nobody else knows it.
+        // SAFETY: the kernel has just made `fd` for this call, and nothing else uses it.
         Ok(fd) if fd >= 0 => Ok(unsafe { OwnedFd::from_raw_fd(fd) }),
         _ => Err(io::Error::last_os_error()),
     }

@@ -1,4 +1,5 @@
-//! Measures how many records one core processes in a second: the agent's own code from a record's bytes to the metrics, without a kernel.
+//! Measures how many records one core processes in a second: the agent's own code from a record's bytes to the metrics,
+//! without a kernel.
 //!
 //! The agent's example `drain` does it, in a process of its own.
 

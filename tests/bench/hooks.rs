@@ -1,4 +1,4 @@
-//! Time in the kernel: each hook's own, by the kernel's statistics, and what that makes per request.
+//! Measures the time in the kernel, by the kernel's own statistics: of each hook, and per request.
 
 use std::{collections::BTreeMap, process::Command, time::Duration};
 
@@ -106,7 +106,7 @@ pub(crate) fn measure() -> Result<Vec<Section>> {
     ])
 }
 
-/// What each hook did while `act` ran.
+/// Returns the runs of each hook while `act` ran.
 fn during<T>(agent: &Agent, act: impl FnOnce() -> Result<T>) -> Result<(ByHook, T)> {
     let before = bpf_stats::by_tracepoint(agent.pid());
     let outcome = act()?;
@@ -117,7 +117,7 @@ fn during<T>(agent: &Agent, act: impl FnOnce() -> Result<T>) -> Result<(ByHook, 
     Ok((after, outcome))
 }
 
-/// Mean time of the runs at the server's end: one per request. The others found a socket that is not watched.
+/// Returns the mean time of the runs at the server's end, one per request. The other runs found an unwatched socket.
 fn server_end(all: Runs, requests: u64, unwatched_ns: f64) -> Option<f64> {
     let others = all.count.saturating_sub(requests);
     let ns = all.ns as f64 - others as f64 * unwatched_ns;
@@ -149,7 +149,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_client_end_is_taken_off_at_its_own_cost() {
+    fn client_end_is_subtracted_at_its_own_cost() {
         let all = Runs {
             count: 250,
             ns: 100 * 400 + 150 * 40,

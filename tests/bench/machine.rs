@@ -1,6 +1,6 @@
-//! The machine in one line, so that numbers are never read without it.
+//! Describes the machine in one line, to be read with the numbers.
 
-/// CPU, cores, memory and kernel.
+/// Returns CPU, cores, memory and kernel.
 pub(crate) fn describe() -> String {
     let cpus = std::fs::read_to_string("/proc/cpuinfo").unwrap_or_default();
     let memory = std::fs::read_to_string("/proc/meminfo").unwrap_or_default();
@@ -23,7 +23,7 @@ fn value<'a>(text: &'a str, key: &str) -> Option<&'a str> {
         .map(|(_, value)| value.trim())
 }
 
-/// Whole GiB of a number of kB, rounded.
+/// Returns a number of kB in whole GiB, rounded.
 fn gib(kib: &str) -> u64 {
     let kib = kib.trim_end_matches(" kB").parse::<u64>();
     kib.map_or(0, |kib| (kib + (1 << 19)) >> 20)

@@ -24,17 +24,17 @@ use inferprobe_tests::{
 #[derive(Debug, Clone, Parser)]
 #[command(name = "bench")]
 struct Options {
-    /// Groups of four rounds, without, with, with, without the agent, behind the throughput ratio
+    /// Groups of four rounds (without, with, with, without the agent) for the throughput ratio
     #[arg(long, default_value_t = 12, value_parser = clap::value_parser!(u32).range(1..))]
     groups: u32,
-    /// Scrapes of each kind behind the scrape latencies
+    /// Scrapes of each kind for the scrape latencies
     #[arg(long, default_value_t = 300, value_parser = clap::value_parser!(u32).range(1..))]
     scrapes: u32,
 }
 
 /// Keep-alive connections of the load.
 const CONNECTIONS: usize = 8;
-/// Bytes of each request body, and so of each answer's.
+/// Bytes of each request body, and of each response body.
 const BODY_BYTES: usize = 64;
 
 fn main() -> ExitCode {
@@ -70,14 +70,14 @@ fn run(options: &Options) -> Result<()> {
 /// How fast requests come.
 #[derive(Debug, Clone, Copy)]
 struct Pace {
-    /// Requests per second; `None`: as fast as answers come.
+    /// Requests per second; `None`: as fast as responses come.
     rate_per_s: Option<u32>,
     /// Requests in one send.
     pipelined: u32,
 }
 
 impl Pace {
-    /// As fast as answers come, each request by itself.
+    /// As fast as responses come, each request by itself.
     const FULL: Self = Self {
         rate_per_s: None,
         pipelined: 1,
@@ -97,7 +97,7 @@ fn load(server: &Server, duration: Duration, pace: Pace) -> Result<Outcome> {
     })
 }
 
-/// The option that makes the agent watch `server`.
+/// Returns the options that make the agent watch `server`.
 fn watch(server: &Server) -> [String; 2] {
     ["--watch-port".to_owned(), server.port().to_string()]
 }

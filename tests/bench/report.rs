@@ -1,4 +1,6 @@
-//! The table: measures in sections, each beside its target where it has one. Knows nothing of what is measured.
+//! Formats the table: measures in sections, with their targets.
+//!
+//! Does not depend on: what is measured.
 
 use std::fmt::Write as _;
 
@@ -65,7 +67,7 @@ impl Row {
     }
 }
 
-/// The sections as text, in columns.
+/// Returns the sections as text, in columns.
 pub(crate) fn table(sections: &[Section]) -> String {
     let rows = || sections.iter().flat_map(|section| &section.rows);
     let width = |column: fn(&Row) -> &str| {
@@ -110,7 +112,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn columns_line_up_and_a_missed_target_stands_out() {
+    fn missed_target_is_marked_in_aligned_columns() {
         let rows = vec![
             Row::new("a", "1 ns").at_most(1.0, 150.0, "ns"),
             Row::new("longer", "200 ns").at_most(200.0, 150.0, "ns"),

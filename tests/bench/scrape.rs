@@ -1,4 +1,4 @@
-//! How long a scrape takes when many models have been served: on one kept connection, plain and compressed.
+//! Measures how long a scrape takes after many models have been served: on one kept connection, plain and compressed.
 
 use std::{
     io::{Read, Write},
@@ -82,13 +82,13 @@ fn serve_models(agent: &Agent, server: &Server) -> Result<()> {
     Ok(())
 }
 
-/// Models that have a series of request times.
+/// Returns how many models have a series of request times.
 fn models(text: &str) -> usize {
     let series = "inferprobe_request_duration_seconds_count{";
     text.lines().filter(|line| line.starts_with(series)).count()
 }
 
-/// A client that reads an answer and does nothing with it, so that the time is the agent's.
+/// A client that discards responses, so that the time is the agent's.
 struct Scraper {
     stream: TcpStream,
     input: Vec<u8>,
@@ -104,7 +104,7 @@ impl Scraper {
         })
     }
 
-    /// Sends a request and reads the answer to its end; the length of its body.
+    /// Sends a request, reads the response to its end, and returns the length of its body.
     fn scrape(&mut self, request: &[u8]) -> Result<usize> {
         self.stream.write_all(request)?;
         let mut filled = 0;
@@ -128,7 +128,7 @@ impl Scraper {
         Ok(length)
     }
 
-    /// One read into the buffer from `start` on.
+    /// Reads once into the buffer, from `start` on.
     fn read(&mut self, start: usize) -> Result<usize> {
         let count = self.stream.read(&mut self.input[start..])?;
         anyhow::ensure!(count > 0, "the agent closed the connection");

@@ -1,4 +1,4 @@
-//! How many requests a hot echo server answers with the agent beside it, and how many without.
+//! Measures how many requests a busy echo server serves with the agent beside it, and how many without.
 
 use std::time::Duration;
 
@@ -16,7 +16,7 @@ use crate::{
 const ROUND: Duration = Duration::from_millis(400);
 const RATIO_TARGET: f64 = 0.97;
 
-/// Runs `groups` groups of rounds: without, with, with, without the agent. A machine that drifts drifts through both.
+/// Runs `groups` groups of rounds: without, with, with, without the agent, so that drift affects both.
 pub(crate) fn measure(groups: u32) -> Result<Section> {
     let server = Server::start(&["--echo"]);
     load(&server, ROUND, Pace::FULL)?;
@@ -62,12 +62,12 @@ pub(crate) fn measure(groups: u32) -> Result<Section> {
     })
 }
 
-/// Requests per second of one round.
+/// Returns the requests per second of one round.
 fn round(server: &Server) -> Result<f64> {
     Ok(load(server, ROUND, Pace::FULL)?.requests_per_s)
 }
 
-/// Median of `values`, which it sorts; the upper one of an even number.
+/// Sorts `values`, and returns their median; the upper one of an even number.
 fn median(values: &mut [f64]) -> Option<f64> {
     values.sort_unstable_by(f64::total_cmp);
     values.get(values.len() / 2).copied()

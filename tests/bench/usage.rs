@@ -1,4 +1,4 @@
-//! What the agent itself uses: CPU at a steady rate and at full speed, memory, and the time of a scrape.
+//! Measures what the agent itself uses: CPU at a steady rate and at full speed, memory, and the time of a scrape.
 
 use std::time::Duration;
 
@@ -13,16 +13,16 @@ use crate::{
     watch,
 };
 
-/// Requests per second that the CPU figures are for, and how many of them are sent together: a client by itself does not
-/// come to as many.
+/// Rates in requests per second, and how many requests are sent together: sent one by one, a client does not reach the
+/// second rate.
 const RATES_PER_S: [(u32, u32); 2] = [(10_000, 1), (50_000, 5)];
-/// Length of the load at each rate; long beside the hundredths of a second that the kernel counts in.
+/// Length of the load at each rate; long compared with the hundredths of a second in which the kernel counts.
 const STEADY: Duration = Duration::from_secs(8);
-/// Length of the load at full speed, and of the look at an idle agent.
+/// Length of the load at full speed, and of the measurement of an idle agent.
 const SHORT: Duration = Duration::from_secs(3);
 const RSS_TARGET_MB: f64 = 30.0;
 
-/// Starts one agent and takes it through idleness, load and scrapes.
+/// Starts one agent, and measures it idle, under load and during scrapes.
 pub(crate) fn measure(scrapes: u32) -> Result<Vec<Section>> {
     let server = Server::start(&["--echo"]);
     let agent = Agent::start_unlogged(&watch(&server));
@@ -76,7 +76,7 @@ pub(crate) fn measure(scrapes: u32) -> Result<Vec<Section>> {
     ])
 }
 
-/// Requests counted, of `sent`, and where the others are.
+/// Returns the requests counted, of `sent`, and what became of the others.
 fn counts(agent: &Agent, sent: u64) -> Vec<Row> {
     let (_, text) = agent.get("/metrics");
     let total = |family: &str| -> u64 {
@@ -100,14 +100,14 @@ fn counts(agent: &Agent, sent: u64) -> Vec<Row> {
     ]
 }
 
-/// CPU time of the agent while `act` ran, seconds.
+/// Returns the CPU time of the agent while `act` ran, in seconds.
 fn cpu_during<T>(agent: &Agent, act: impl FnOnce() -> Result<T>) -> Result<(f64, T)> {
     let before_s = agent.cpu_s();
     let outcome = act()?;
     Ok((agent.cpu_s() - before_s, outcome))
 }
 
-/// Share of one core that the agent took of a load.
+/// Returns the share of one core that the agent used during a load.
 fn cpu_row(what: String, cpu_s: f64, outcome: &Outcome) -> Row {
     let per_request_us = cpu_s * 1e6 / outcome.requests as f64;
     let rate = outcome.requests_per_s;

@@ -1,4 +1,4 @@
-//! Entry point of what `cargo xtask kernel-test` runs on each kernel.
+//! The program that `cargo xtask kernel-test` runs on each kernel.
 
 use std::process::ExitCode;
 

@@ -14,7 +14,7 @@ struct Args {
     /// Keep-alive connections
     #[arg(long, default_value_t = 8)]
     connections: usize,
-    /// Milliseconds to go on
+    /// Milliseconds for which to send
     #[arg(long, default_value_t = 1000)]
     duration_ms: u64,
     /// Request target
@@ -23,7 +23,7 @@ struct Args {
     /// Bytes of request body
     #[arg(long, default_value_t = 64)]
     body_bytes: usize,
-    /// Requests per second; as many as possible if left out
+    /// Requests per second [default: as many as possible]
     #[arg(long)]
     rate_per_s: Option<u32>,
     /// Requests in one send

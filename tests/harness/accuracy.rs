@@ -1,6 +1,6 @@
-//! The agent's times of thousands of requests against the reference server's own: how far they may lie apart.
+//! Compares the agent's times of thousands of requests with the reference server's own, within a limit.
 //!
-//! The agent is started by the test that asks.
+//! The calling test starts the agent.
 
 use std::{collections::HashMap, thread};
 
@@ -17,12 +17,12 @@ use crate::{
 
 const CONNECTIONS: u32 = 8;
 const REQUESTS: usize = 10_000;
-/// Largest error of ninety-nine in a hundred.
+/// Limit for the p99 of an error.
 const P99_LIMIT_NS: u64 = 50_000;
-/// Of every moment of a request that was there from the start.
+/// Why every time of a request is known.
 const SEEN: &str = "the agent saw the whole request";
 
-/// Sends `count` requests over keep-alive connections at once; the client's send of each.
+/// Sends `count` requests over concurrent keep-alive connections, and returns the client's send of each.
 pub fn drive(place: &Place, count: usize, targets: &'static [&'static str]) -> HashMap<Key, Call> {
     let each = count / usize::try_from(CONNECTIONS).expect("a small number");
     let threads: Vec<_> = (0..CONNECTIONS)
@@ -47,14 +47,14 @@ pub fn drive(place: &Place, count: usize, targets: &'static [&'static str]) -> H
     sends.collect()
 }
 
-/// Prints the spread of `errors_ns`, and says whether its p99 holds the limit.
+/// Prints the spread of `errors_ns`, and returns whether its p99 is within the limit.
 pub fn holds(what: &str, errors_ns: Vec<u64>) -> bool {
     let spread = Spread::of(errors_ns).expect("there was a request");
     println!("{what}, ns: {spread:?}");
     spread.p99 <= P99_LIMIT_NS
 }
 
-/// Whether the agent's handler times hold against the server's.
+/// Returns whether the agent's handler times are within the limit of the server's.
 fn handler_holds(pairs: &[(Stamp, Logged)]) -> bool {
     let error = |(stamp, row): &(Stamp, Logged)| {
         let handler_ns = row.handler_ns().expect(SEEN);
@@ -63,10 +63,10 @@ fn handler_holds(pairs: &[(Stamp, Logged)]) -> bool {
     holds("error of handler time", pairs.iter().map(error).collect())
 }
 
-/// Runs `round` until its errors hold the limit: a server that loses its CPU between a system call and its own stamp
-/// is in the wrong itself, and on a busy machine that is more than one request in a hundred.
+/// Runs `round` until its errors are within the limit.
 ///
-/// What a round counts and adds up must be right in each.
+/// If a server loses its CPU between a system call and its own stamp, the stamp is wrong. On a busy machine that
+/// happens to more than one request in a hundred. Counts and sums must be right in every round.
 pub fn hold_in_one_of_five(mut round: impl FnMut() -> bool) {
     let held = (1..=5).any(|number| {
         println!("round {number}");
@@ -78,7 +78,7 @@ pub fn hold_in_one_of_five(mut round: impl FnMut() -> bool) {
     );
 }
 
-/// How far `value` lies outside `low..=high`.
+/// Returns the distance of `value` from `low..=high`; 0 inside.
 pub fn outside(value: u64, low: u64, high: u64) -> u64 {
     low.saturating_sub(value).max(value.saturating_sub(high))
 }
@@ -87,7 +87,7 @@ fn seconds(total_ns: u64) -> f64 {
     total_ns as f64 / 1e9
 }
 
-/// The moments of each of `rows` must be in order, and what the agent added up must be their sums.
+/// Asserts that the times of each of `rows` are in order, and that the agent's sums are those of the rows.
 pub fn assert_stages_add_up(agent: &Agent, rows: &[Logged]) {
     for row in rows {
         let first_write_ns = row.first_write_ns.expect(SEEN);
@@ -126,8 +126,11 @@ pub fn assert_stages_add_up(agent: &Agent, rows: &[Logged]) {
     }
 }
 
-/// Ten thousand requests to a reference server, measured by the agent that `start` starts with the arguments given to it:
-/// whether the errors hold the limit. Counts and sums must be right.
+/// Sends ten thousand requests to a reference server, which the agent of `start` measures. Returns whether the errors
+/// are within the limit.
+///
+/// # Panics
+/// If a count or a sum is wrong.
 pub fn ten_thousand_requests(start: impl FnOnce(&[&str]) -> Agent) -> bool {
     let mut server = Server::start(&[]);
     let agent = start(&["--watch-port", &server.port().to_string()]);
@@ -162,7 +165,7 @@ pub fn ten_thousand_requests(start: impl FnOnce(&[&str]) -> Agent) -> bool {
         .find(|(stamp, row)| !size_mismatches(stamp, row).is_empty());
     assert!(mismatch.is_none(), "{mismatch:?}");
     let handler_holds = handler_holds(&pairs);
-    // The server cannot see the arrival: the request became readable while the client was in its send.
+    // The server cannot observe the arrival: the request became readable during the client's send.
     let error = |(stamp, row): &(Stamp, Logged)| {
         let sent = sends[&(row.peer_port, row.seq)];
         let read_ns = stamp.first_read.return_ns;

@@ -1,4 +1,4 @@
-//! A handle on a running `inferprobe autoscale`, and a mock for the agent that it reads.
+//! Starts `inferprobe autoscale`, and a mock of the agent that it reads.
 
 use std::{
     fs::File,
@@ -22,7 +22,7 @@ use crate::{
     process::Owned,
 };
 
-/// Longest wait for what the command does within an interval or two.
+/// Longest wait for what the command does within two intervals.
 const PATIENCE: Duration = Duration::from_secs(20);
 /// Longest time from SIGTERM to the end.
 const STOP_LIMIT: Duration = Duration::from_secs(2);
@@ -35,7 +35,7 @@ pub struct Autoscale {
 }
 
 impl Autoscale {
-    /// Starts it with `args`, deciding each second on what is on these ports.
+    /// Starts it with `args`. It decides each second, from what these ports serve.
     pub fn start(metrics_port: u16, management_port: u16, args: &[&str]) -> Self {
         let folder = tempfile::tempdir().expect("a folder for its output");
         let port = free_port();
@@ -64,14 +64,14 @@ impl Autoscale {
         }
     }
 
-    /// The decisions that it has printed, one a line.
+    /// Returns the decisions that it has printed, one a line.
     pub fn decisions(&self) -> Vec<String> {
         let text = self.read("stdout");
         let whole = text.rsplit_once('\n').map_or("", |(whole, _)| whole);
         whole.lines().map(str::to_owned).collect()
     }
 
-    /// Waits for a decision that holds `part`.
+    /// Waits for a decision that contains `part`.
     pub fn await_decision(&mut self, part: &str) -> String {
         wait_for(part, PATIENCE, || {
             if let Some(status) = self.process.wait(Duration::ZERO) {
@@ -82,21 +82,21 @@ impl Autoscale {
         })
     }
 
-    /// One GET of its endpoint: status and body.
+    /// Sends one GET to its endpoint, and returns status and body.
     pub fn get(&self, target: &str) -> (u16, String) {
         client::get(self.port, target).unwrap_or_else(|err| {
             panic!("GET {target} of autoscale: {err}; {}", self.read("stderr"))
         })
     }
 
-    /// A scrape of its own figures, read strictly.
+    /// Scrapes its own metrics, and parses them strictly.
     pub fn metrics(&self) -> Exposition {
         let (status, text) = self.get("/metrics");
         assert_eq!(status, 200, "{text}");
         Exposition::parse(&text).unwrap_or_else(|fault| panic!("/metrics {fault}"))
     }
 
-    /// Ends it as a service manager does, and requires that it ends well and in time.
+    /// Ends it as a service manager does. It must succeed, and in time.
     pub fn stop(mut self) {
         let status = self.process.terminate(STOP_LIMIT);
         let status = status.unwrap_or_else(|| panic!("no end within {STOP_LIMIT:?}"));
@@ -109,22 +109,22 @@ impl Autoscale {
     }
 }
 
-/// A mock for the agent: each scrape of it finds ten more requests of the model `tiny` that waited as long as the
-/// test says.
+/// A mock of the agent: each scrape reports ten more requests of the model `tiny`, which waited as long as the test
+/// says.
 #[derive(Debug)]
 pub struct MockAgent {
-    /// What answers.
+    /// The server that responds.
     pub server: MockServer,
     queue_ms: Arc<AtomicU64>,
 }
 
 impl MockAgent {
-    /// Starts it with a mean queue of `queue_ms`; 0 stands for no requests.
+    /// Starts it with a mean queue of `queue_ms`; 0 means no requests.
     pub fn start(queue_ms: u64) -> Self {
         let queue_ms = Arc::new(AtomicU64::new(queue_ms));
-        let (told, count, sum_ms) = (queue_ms.clone(), AtomicU64::new(0), AtomicU64::new(0));
+        let (served_ms, count, sum_ms) = (queue_ms.clone(), AtomicU64::new(0), AtomicU64::new(0));
         let server = MockServer::start(move |_| {
-            let queue_ms = told.load(Ordering::Relaxed);
+            let queue_ms = served_ms.load(Ordering::Relaxed);
             let more = if queue_ms > 0 { 10 } else { 0 };
             let count = count.fetch_add(more, Ordering::Relaxed) + more;
             let sum_ms = sum_ms.fetch_add(more * queue_ms, Ordering::Relaxed) + more * queue_ms;

@@ -1,4 +1,4 @@
-//! Which programs, maps and links of the kernel a process holds, and whether they are still there.
+//! Lists the BPF programs, maps and links that a process holds, and whether the kernel still has them.
 
 use std::fmt;
 
@@ -6,12 +6,12 @@ use std::fmt;
 const PROG_GET_NEXT_ID: libc::c_long = 11;
 const MAP_GET_NEXT_ID: libc::c_long = 12;
 const LINK_GET_NEXT_ID: libc::c_long = 31;
-/// Those that open an object by its id.
+/// Commands that open an object by its id.
 const PROG_GET_FD_BY_ID: libc::c_long = 13;
 const MAP_GET_FD_BY_ID: libc::c_long = 14;
 const LINK_GET_FD_BY_ID: libc::c_long = 30;
 
-/// A BPF object in the kernel, by its id; ids are not given again soon.
+/// A BPF object in the kernel, by its id. The kernel does not reuse ids soon.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub struct BpfId {
     kind: Kind,
@@ -32,13 +32,13 @@ impl fmt::Display for BpfId {
 }
 
 impl BpfId {
-    /// Whether it is a link: what holds a program to its hook.
+    /// Returns whether it is a link, which attaches a program to its hook.
     pub fn is_link(self) -> bool {
         self.kind == Kind::Link
     }
 }
 
-/// Every BPF object that process `pid` has a descriptor of, sorted.
+/// Returns every BPF object of which process `pid` has a descriptor, sorted.
 pub fn held_by(pid: u32) -> Vec<BpfId> {
     let folder = format!("/proc/{pid}/fdinfo");
     let entries = std::fs::read_dir(&folder).unwrap_or_else(|err| panic!("{folder}: {err}"));
@@ -52,7 +52,7 @@ pub fn held_by(pid: u32) -> Vec<BpfId> {
     ids
 }
 
-/// The ids in one `/proc/PID/fdinfo/FD`; a link's names its program as well.
+/// Returns the ids in one `/proc/PID/fdinfo/FD`; that of a link contains its program's as well.
 fn ids_in(info: &str) -> Vec<BpfId> {
     info.lines()
         .filter_map(|line| {
@@ -69,7 +69,7 @@ fn ids_in(info: &str) -> Vec<BpfId> {
         .collect()
 }
 
-/// Every BPF object that the kernel has, sorted. Needs root.
+/// Returns every BPF object of the kernel, sorted. Needs root.
 pub fn all() -> Vec<BpfId> {
     let kinds = [
         (Kind::Program, PROG_GET_NEXT_ID),
@@ -85,7 +85,7 @@ pub fn all() -> Vec<BpfId> {
     ids
 }
 
-/// The next id behind `id`; `None` behind the last.
+/// Returns the id that follows `id`; `None` after the last.
 fn next_id(command: libc::c_long, id: u32) -> Option<u32> {
     // The part of `union bpf_attr` that these commands use: start_id, next_id, open_flags.
     let mut attr = [id, 0, 0];
@@ -100,7 +100,7 @@ fn next_id(command: libc::c_long, id: u32) -> Option<u32> {
     None
 }
 
-/// Whether the kernel still has the object. Needs root.
+/// Returns whether the kernel still has the object. Needs root.
 pub fn exists(object: BpfId) -> bool {
     let command = match object.kind {
         Kind::Program => PROG_GET_FD_BY_ID,
@@ -114,7 +114,7 @@ pub fn exists(object: BpfId) -> bool {
     if let Ok(fd) = i32::try_from(fd)
         && fd >= 0
     {
-        // SAFETY: `fd` was just made by the kernel for this call and is known to nobody else.
+        // SAFETY: the kernel has just made `fd` for this call, and nothing else uses it.
         unsafe { libc::close(fd) };
         return true;
     }

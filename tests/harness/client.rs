@@ -1,4 +1,4 @@
-//! A raw HTTP/1.1 client: bytes go out exactly as told, answers are read to their end, and every send is stamped.
+//! A raw HTTP/1.1 client: it sends bytes unchanged, reads responses to their end, and stamps every send.
 
 use std::{
     io::{self, Read, Write},
@@ -16,10 +16,10 @@ use crate::{
     server::{Place, stamps::Call},
 };
 
-/// Longest wait for bytes of an answer.
+/// Longest wait for bytes of a response.
 const PATIENCE: Duration = Duration::from_secs(20);
 
-/// Bytes of a request; Content-Length is added unless `fields` frames the body or there is none.
+/// Returns the bytes of a request, with a Content-Length unless `fields` frames the body or there is none.
 pub fn request(method: &str, target: &str, fields: &[&str], body: &[u8]) -> Vec<u8> {
     let mut head = format!("{method} {target} HTTP/1.1\r\nHost: test\r\n");
     for field in fields {
@@ -36,9 +36,9 @@ pub fn request(method: &str, target: &str, fields: &[&str], body: &[u8]) -> Vec<
     [head.as_bytes(), body].concat()
 }
 
-/// A complete answer.
+/// A complete response.
 #[derive(Debug, Clone)]
-pub struct Answer {
+pub struct Response {
     /// Status code.
     pub status: u16,
     /// Head as received.
@@ -58,7 +58,7 @@ enum Stream {
 pub struct Connection {
     stream: Stream,
     input: Vec<u8>,
-    /// What a read is read into.
+    /// Buffer of a read.
     buffer: Vec<u8>,
 }
 
@@ -94,7 +94,7 @@ impl Connection {
         }
     }
 
-    /// This end's port: what the server calls the peer's; `None` on a unix socket.
+    /// Returns this end's port, which is the server's peer port; `None` on a unix socket.
     pub fn local_port(&self) -> Option<u16> {
         match &self.stream {
             Stream::Tcp(stream) => stream.local_addr().ok().map(|address| address.port()),
@@ -102,7 +102,7 @@ impl Connection {
         }
     }
 
-    /// Sends bytes as they are, in one write unless the kernel takes less.
+    /// Sends bytes unchanged, in one write unless the kernel accepts fewer.
     pub fn send(&mut self, bytes: &[u8]) -> io::Result<Call> {
         let call_ns = monotonic_ns();
         match &mut self.stream {
@@ -113,8 +113,8 @@ impl Connection {
         Ok(Call { call_ns, return_ns })
     }
 
-    /// Reads the answer to a request; interim answers are skipped. `head_only` says that the request was HEAD.
-    pub fn receive(&mut self, head_only: bool) -> io::Result<Answer> {
+    /// Reads the response to a request; interim responses are skipped. `head_only`: the request was HEAD.
+    pub fn receive(&mut self, head_only: bool) -> io::Result<Response> {
         loop {
             let answer = self.receive_one(head_only)?;
             if answer.status >= 200 {
@@ -123,8 +123,8 @@ impl Connection {
         }
     }
 
-    /// Reads one answer, interim or not.
-    pub fn receive_one(&mut self, head_only: bool) -> io::Result<Answer> {
+    /// Reads one response, interim or not.
+    pub fn receive_one(&mut self, head_only: bool) -> io::Result<Response> {
         let head_bytes = self.until(head_len)?;
         let head = Head::parse(&self.input[..head_bytes]);
         self.input.drain(..head_bytes);
@@ -149,7 +149,7 @@ impl Connection {
             (body, sent)
         };
         let bytes = (head_bytes + sent) as u64;
-        Ok(Answer {
+        Ok(Response {
             status,
             head,
             body,
@@ -157,14 +157,14 @@ impl Connection {
         })
     }
 
-    /// Sends a request in one write and reads its answer.
-    pub fn exchange(&mut self, bytes: &[u8]) -> io::Result<(Call, Answer)> {
+    /// Sends a request in one write and reads its response.
+    pub fn exchange(&mut self, bytes: &[u8]) -> io::Result<(Call, Response)> {
         let call = self.send(bytes)?;
         let answer = self.receive(bytes.starts_with(b"HEAD "))?;
         Ok((call, answer))
     }
 
-    /// Ends this direction; answers can still be read.
+    /// Ends this direction; responses can still be read.
     pub fn finish_sending(&self) -> io::Result<()> {
         match &self.stream {
             Stream::Tcp(stream) => stream.shutdown(Shutdown::Write),
@@ -172,7 +172,7 @@ impl Connection {
         }
     }
 
-    /// Ends the connection at once and throws away what is under way, as a client does that crashed.
+    /// Ends the connection at once and discards what is in flight, as the kernel does for a client that crashed.
     pub fn reset(self) -> io::Result<()> {
         match &self.stream {
             Stream::Tcp(stream) => Ok(set_socket_linger(stream, Some(Duration::ZERO))?),
@@ -186,7 +186,7 @@ impl Connection {
         Ok(self.input.drain(..count).collect())
     }
 
-    /// Whether the server ends the connection without a further byte.
+    /// Returns whether the server ends the connection without a further byte.
     pub fn ends(&mut self) -> bool {
         self.input.is_empty() && !matches!(self.fill(), Ok(true))
     }
@@ -212,7 +212,7 @@ impl Connection {
     }
 }
 
-/// One GET of a local HTTP endpoint on a connection of its own: status and body.
+/// Sends one GET to a local HTTP endpoint on a new connection, and returns status and body.
 pub fn get(port: u16, target: &str) -> io::Result<(u16, String)> {
     let mut connection = Connection::open_tcp(port)?;
     let bytes = request("GET", target, &["Connection: close"], b"");

@@ -1,10 +1,10 @@
-//! The clock that servers, clients and the agent's log share, and waiting with a deadline.
+//! Reads the clock that servers, clients and the agent's log share, and waits with a deadline.
 
 use std::time::{Duration, Instant};
 
 use rustix::time::{ClockId, clock_gettime};
 
-/// CLOCK_MONOTONIC now, in nanoseconds: the clock of every `_ns` in the agent's request log.
+/// Returns CLOCK_MONOTONIC in nanoseconds: the clock of every `_ns` in the agent's request log.
 pub fn monotonic_ns() -> u64 {
     let now = clock_gettime(ClockId::Monotonic);
     let seconds = u64::try_from(now.tv_sec).expect("CLOCK_MONOTONIC is never negative");
@@ -12,17 +12,17 @@ pub fn monotonic_ns() -> u64 {
     seconds * 1_000_000_000 + nanos
 }
 
-/// Calls `probe` until it gives a value, at most `limit` long; panics naming `what` after that.
+/// Calls `probe` until it returns a value, for at most `limit`; panics with `what` after that.
 pub fn wait_for<T>(what: &str, limit: Duration, probe: impl FnMut() -> Option<T>) -> T {
     wait_within(limit, probe).unwrap_or_else(|| panic!("{what}: not within {limit:?}"))
 }
 
-/// Calls `probe` until it gives a value, at most `limit` long.
+/// Calls `probe` until it returns a value, for at most `limit`.
 pub fn wait_within<T>(limit: Duration, probe: impl FnMut() -> Option<T>) -> Option<T> {
     wait_every(Duration::from_millis(5), limit, probe)
 }
 
-/// As [`wait_within`], with `pause` between two calls of a `probe` that is work.
+/// As [`wait_within`], with `pause` between two calls, for a `probe` that uses CPU time.
 pub fn wait_every<T>(
     pause: Duration,
     limit: Duration,

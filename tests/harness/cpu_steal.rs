@@ -19,7 +19,8 @@ impl CpuTime {
         Self::parse(&text)
     }
 
-    /// Reads the first line of `/proc/stat`: user, nice, system, idle, iowait, irq, softirq, steal (Linux 2.6.11), guests.
+    /// Reads the first line of `/proc/stat`: user, nice, system, idle, iowait, irq, softirq, steal (Linux 2.6.11),
+    /// guests.
     fn parse(stat: &str) -> Self {
         let line = stat.lines().next().unwrap_or_default();
         let ticks: Vec<u64> = line

@@ -1,10 +1,10 @@
-//! What `inferprobe doctor` said: its exit code, its table, its JSON.
+//! Parses the JSON of `inferprobe doctor`, and checks its exit code.
 
 use serde::Deserialize;
 
 use crate::agent::run::Ended;
 
-/// The part of the JSON that the tests look at.
+/// The part of the JSON that tests read.
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
 pub struct Report {
     /// Version of the agent.
@@ -39,18 +39,18 @@ pub struct Host {
 /// Facts of GPUs.
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
 pub struct Gpus {
-    /// Whether there is one.
+    /// Whether this host has one.
     pub present: bool,
 }
 
-/// What came of attaching the probes.
+/// Outcome of attaching the probes.
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
 pub struct Probes {
-    /// Why they are not.
+    /// Why they are not attached; `None` if they are.
     pub refusal: Option<String>,
     /// Each hook.
     pub hooks: Vec<Hook>,
-    /// Its outcome.
+    /// Outcome of the self-test.
     pub self_test: SelfTest,
 }
 
@@ -59,7 +59,7 @@ pub struct Probes {
 pub struct Hook {
     /// Name.
     pub hook: String,
-    /// Kind, or `none`.
+    /// Program type, or `none`.
     pub kind: String,
 }
 
@@ -83,10 +83,10 @@ pub struct Loss {
     pub remedy: String,
 }
 
-/// The JSON of a run.
+/// Returns the JSON of a run.
 ///
 /// # Panics
-/// When it wrote anything else, or its exit code is not that of its outcome.
+/// If it wrote anything else, or its exit code does not match its outcome.
 pub fn report(ended: &Ended) -> Report {
     assert_eq!(ended.stderr, "", "{ended:?}");
     let report: Report = serde_json::from_str(&ended.stdout)

@@ -1,6 +1,8 @@
-//! HTTP/1.1 heads as byte strings: where one ends, and what it says. No sockets, no clock.
+//! Parses HTTP/1.1 heads and chunked bodies from bytes.
+//!
+//! Does not depend on: sockets or a clock.
 
-/// Where the head at the start of `bytes` ends, its blank line included.
+/// Returns the length of the head at the start of `bytes`, its blank line included; `None` while it is incomplete.
 pub fn head_len(bytes: &[u8]) -> Option<usize> {
     bytes
         .windows(4)
@@ -8,7 +10,7 @@ pub fn head_len(bytes: &[u8]) -> Option<usize> {
         .map(|at| at + 4)
 }
 
-/// Value of Content-Length in a head, found without allocating.
+/// Returns the value of Content-Length in a head, without allocating.
 pub fn content_length(head: &[u8]) -> Option<usize> {
     const NAME: &[u8] = b"content-length:";
     let line = head.split(|&byte| byte == b'\n').find(|line| {
@@ -22,7 +24,7 @@ pub fn content_length(head: &[u8]) -> Option<usize> {
         .ok()
 }
 
-/// First line and header fields of a request or an answer.
+/// First line and header fields of a request or a response.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Head {
     /// The first line, without its line end.
@@ -43,7 +45,7 @@ impl Head {
         Self { start, fields }
     }
 
-    /// Value of the field `name`, given in lower case.
+    /// Returns the value of the field `name`, which must be in lower case.
     pub fn field(&self, name: &str) -> Option<&str> {
         self.fields
             .iter()
@@ -51,24 +53,24 @@ impl Head {
             .map(|(_, value)| value.as_str())
     }
 
-    /// Value of Content-Length, if it is there and is a number.
+    /// Returns the value of Content-Length; `None` without one, or if it is no number.
     pub fn content_length(&self) -> Option<usize> {
         self.field("content-length")?.parse().ok()
     }
 
-    /// Whether the body comes in chunks.
+    /// Returns whether the body is chunked.
     pub fn chunked(&self) -> bool {
         self.field("transfer-encoding") == Some("chunked")
     }
 
-    /// The `n`-th word of the first line, from 0.
+    /// Returns the `n`-th word of the first line, from 0.
     pub fn word(&self, n: usize) -> &str {
         self.start.split(' ').nth(n).unwrap_or_default()
     }
 }
 
-/// Length of the complete chunked body at the start of `bytes`, its trailers and last line end included, and of its
-/// content.
+/// Returns the length of the complete chunked body at the start of `bytes`, with its trailers and last line end, and
+/// the length of its content.
 pub fn chunked_len(bytes: &[u8]) -> Option<(usize, usize)> {
     let (mut at, mut content) = (0, 0);
     loop {
@@ -86,7 +88,7 @@ pub fn chunked_len(bytes: &[u8]) -> Option<(usize, usize)> {
     }
 }
 
-/// Content of the complete chunked body at the start of `bytes`, without the framing.
+/// Returns the content of the complete chunked body at the start of `bytes`, without the framing.
 pub fn chunked_content(bytes: &[u8]) -> Option<Vec<u8>> {
     let mut content = Vec::new();
     let mut rest = bytes;
@@ -102,7 +104,7 @@ pub fn chunked_content(bytes: &[u8]) -> Option<Vec<u8>> {
     }
 }
 
-/// Where the trailers that start at `at` end, their empty line included.
+/// Returns the end of the trailers that start at `at`, their empty line included.
 fn trailers_end(bytes: &[u8], mut at: usize) -> Option<usize> {
     loop {
         let line = bytes.get(at..)?.windows(2).position(|w| w == b"\r\n")?;

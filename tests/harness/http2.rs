@@ -1,12 +1,13 @@
-//! A small HTTP/2 client: requests as frames, header blocks of literals alone, answers read as far as their frames' types.
+//! A small HTTP/2 client: it sends requests as frames, with header blocks of only literals, and reads the frame types
+//! of responses.
 //!
-//! What is in an answer's header blocks is not read: servers of these tests tell their status themselves.
+//! It does not decode the header blocks of responses: the servers of these tests record their status themselves.
 
 use std::{collections::HashMap, io};
 
 use crate::{client::Connection, clock::monotonic_ns, server::stamps::Call};
 
-/// What a client sends first.
+/// Bytes that a client sends first.
 pub const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
 
 const DATA: u8 = 0;
@@ -19,7 +20,7 @@ const ACK: u8 = 1;
 const END_STREAM: u8 = 1;
 const END_HEADERS: u8 = 4;
 
-/// Bytes of a frame.
+/// Returns the bytes of a frame.
 pub fn frame(kind: u8, flags: u8, stream: u32, payload: &[u8]) -> Vec<u8> {
     let length = u32::try_from(payload.len()).expect("a frame of a test is short");
     let mut bytes = length.to_be_bytes()[1..].to_vec();
@@ -29,19 +30,19 @@ pub fn frame(kind: u8, flags: u8, stream: u32, payload: &[u8]) -> Vec<u8> {
     bytes
 }
 
-/// Frames of a client that opens a connection: settings with nothing in them.
+/// Returns the frames with which a client opens a connection: empty settings.
 pub fn opening() -> Vec<u8> {
     [PREFACE, &frame(SETTINGS, 0, 0, b"")].concat()
 }
 
-/// Frames of a request; one without a body ends with its header block.
+/// Returns the frames of a request; one without a body ends with its header block.
 pub fn request(stream: u32, fields: &[(&str, &str)], body: Option<&[u8]>) -> Vec<u8> {
     let mut block = Vec::new();
     for (name, value) in fields {
-        // A literal that no table keeps (RFC 7541, 6.2.2), its strings as they are.
+        // A literal without indexing (RFC 7541, 6.2.2), its strings not compressed.
         block.push(0);
         for text in [name, value] {
-            assert!(text.len() < 127, "one byte tells a length");
+            assert!(text.len() < 127, "one byte holds the length");
             block.push(u8::try_from(text.len()).expect("checked"));
             block.extend(text.as_bytes());
         }
@@ -54,13 +55,13 @@ pub fn request(stream: u32, fields: &[(&str, &str)], body: Option<&[u8]>) -> Vec
     bytes
 }
 
-/// A frame that ends a stream before its time.
+/// Returns a frame that resets a stream.
 pub fn reset(stream: u32) -> Vec<u8> {
     const CANCEL: u32 = 8;
     frame(RST_STREAM, 0, stream, &CANCEL.to_be_bytes())
 }
 
-/// A message of gRPC.
+/// Returns a gRPC message.
 pub fn message(content: &[u8]) -> Vec<u8> {
     let length = u32::try_from(content.len()).expect("a message of a test is short");
     let mut bytes = vec![0];
@@ -72,12 +73,12 @@ pub fn message(content: &[u8]) -> Vec<u8> {
 /// A client's end of one connection.
 pub struct Client {
     connection: Connection,
-    /// When each stream's answer was whole.
+    /// When each stream's response was complete.
     ended_ns: HashMap<u32, u64>,
 }
 
 impl Client {
-    /// Takes a connection on which the opening was sent, or is sent with the first request.
+    /// Uses a connection on which the preface was sent, or will be with the first request.
     pub fn new(connection: Connection) -> Self {
         Self {
             connection,
@@ -90,7 +91,8 @@ impl Client {
         self.connection.send(bytes).expect("the server reads")
     }
 
-    /// Reads until the answer on `stream` has ended, and does what the frames before it ask for; when that was.
+    /// Reads until the response on `stream` has ended, answers other frames as HTTP/2 requires, and returns when it
+    /// ended.
     pub fn wait_end(&mut self, stream: u32) -> io::Result<u64> {
         loop {
             if let Some(ended_ns) = self.ended_ns.get(&stream) {
@@ -123,7 +125,7 @@ impl Client {
                     frame(WINDOW_UPDATE, 0, 0, &taken),
                     frame(WINDOW_UPDATE, 0, stream, &taken),
                 ];
-                // The stream may have ended: then it is told nothing.
+                // If the stream has ended, it needs no window.
                 let shown = if flags & END_STREAM == 0 { 2 } else { 1 };
                 self.send(&both[..shown].concat());
             }

@@ -1,5 +1,7 @@
-//! A closed-loop HTTP load client: N keep-alive connections on one thread, each sends its next requests when the
-//! answers to the last are complete, and not before their time where a rate is asked for.
+//! A closed-loop HTTP load client on one thread.
+//!
+//! Each of N keep-alive connections sends its next requests when the responses to the last are complete. If a rate is
+//! given, it also waits until they are due.
 
 use std::{
     io::{Read, Write},
@@ -30,42 +32,42 @@ pub struct Load {
     pub address: SocketAddr,
     /// Number of keep-alive connections.
     pub connections: usize,
-    /// How long to go on sending.
+    /// Time for which to send.
     pub duration: Duration,
     /// Request target.
     pub target: String,
     /// Bytes of request body.
     pub body_bytes: usize,
-    /// Requests per second, evenly spaced; `None` sends as fast as answers come.
+    /// Requests per second, evenly spaced; `None` sends as fast as responses come.
     pub rate_per_s: Option<u32>,
     /// Requests in one send; at least 1.
     pub pipelined: u32,
 }
 
-/// What came of it.
+/// Throughput and latency of a load.
 #[derive(Debug, Clone, Serialize)]
 pub struct Outcome {
-    /// Answers received.
+    /// Responses received.
     pub requests: u64,
-    /// Seconds from the first request to the last answer.
+    /// Seconds from the first request to the last response.
     pub elapsed_s: f64,
-    /// Answers per second.
+    /// Responses per second.
     pub requests_per_s: f64,
-    /// Send to the last answer of what was sent together, nanoseconds.
+    /// Time from a send to the last response to it, in nanoseconds.
     pub latency_ns: Spread,
 }
 
 struct Connection {
     stream: TcpStream,
     input: Vec<u8>,
-    /// When the next request may go out, or when the one under way might have.
+    /// When the next request is due, or when the one in flight was.
     due: Instant,
     sent: Instant,
-    /// Answers to come.
+    /// Responses that are still missing.
     in_flight: u32,
 }
 
-/// Longest wait for an answer.
+/// Longest wait for a response.
 const PATIENCE: Duration = Duration::from_secs(10);
 
 /// Runs the load to its end.
@@ -143,7 +145,8 @@ pub fn run(load: &Load) -> Result<Outcome> {
     })
 }
 
-/// Sends the `batch` requests in `bytes` on each connection whose time has come, none when `over`; how long until the next one's, if any waits for it.
+/// Sends the `batch` requests in `bytes` on each connection that is due, or on none if `over`. Returns the time until
+/// the next one is due; `None` if none waits.
 fn send_due(
     connections: &mut [Connection],
     bytes: &[u8],
@@ -168,7 +171,7 @@ fn send_due(
     Ok(wait)
 }
 
-/// One read; true when it completed the last answer that was due.
+/// Reads once, and returns whether that completed the last missing response.
 fn receive(connection: &mut Connection, scratch: &mut [u8]) -> Result<bool> {
     let count = connection.stream.read(scratch)?;
     anyhow::ensure!(count > 0, "the server closed a connection");

@@ -56,12 +56,12 @@ pub fn child_of(pid: u32) -> u32 {
 pub struct Owned(pub Child);
 
 impl Owned {
-    /// Process id, as in /proc.
+    /// Returns the process id, as in /proc.
     pub fn pid(&self) -> u32 {
         self.0.id()
     }
 
-    /// Sends SIGTERM, then waits for the end, at most `limit` long.
+    /// Sends SIGTERM, and waits for the end for at most `limit`.
     pub fn terminate(&mut self, limit: Duration) -> Option<ExitStatus> {
         let pid = i32::try_from(self.0.id()).ok().and_then(Pid::from_raw);
         let pid = pid.expect("a child has a process id");
@@ -69,7 +69,7 @@ impl Owned {
         self.wait(limit)
     }
 
-    /// Waits for the end, at most `limit` long.
+    /// Waits for the end for at most `limit`.
     pub fn wait(&mut self, limit: Duration) -> Option<ExitStatus> {
         let start = Instant::now();
         loop {
@@ -83,7 +83,7 @@ impl Owned {
         }
     }
 
-    /// Resident set size, in bytes.
+    /// Returns the resident set size, in bytes.
     pub fn rss_bytes(&self) -> u64 {
         let status = std::fs::read_to_string(format!("/proc/{}/status", self.pid()))
             .expect("a running child has /proc/PID/status");
@@ -96,7 +96,7 @@ impl Owned {
         kib * 1024
     }
 
-    /// CPU time used, user and system, in seconds; the kernel counts in hundredths.
+    /// Returns the CPU time used, user and system, in seconds; the kernel counts in hundredths.
     pub fn cpu_s(&self) -> f64 {
         let stat = std::fs::read_to_string(format!("/proc/{}/stat", self.pid()))
             .expect("a running child has /proc/PID/stat");
@@ -105,7 +105,7 @@ impl Owned {
     }
 }
 
-/// Fields 14 and 15 of `/proc/PID/stat`; the name in field 2 may hold anything.
+/// Returns the sum of fields 14 and 15 of `/proc/PID/stat`; the name in field 2 may contain anything.
 fn cpu_ticks(stat: &str) -> Option<u64> {
     let (_, fields) = stat.rsplit_once(") ")?;
     let mut times = fields.split(' ').skip(11).map(str::parse::<u64>);
@@ -114,7 +114,7 @@ fn cpu_ticks(stat: &str) -> Option<u64> {
 
 impl Drop for Owned {
     fn drop(&mut self) {
-        // Both fail when the child was reaped already, which is what is wanted.
+        // Both fail if the child was reaped already, which is fine.
         let _ = self.0.kill();
         let _ = self.0.wait();
     }
@@ -125,7 +125,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn cpu_time_is_found_behind_any_name() {
+    fn cpu_time_after_any_name_is_found() {
         let stat = "7 (a) 1 (b) S 1 7 7 0 -1 4194560 90 0 0 0 12 30 5 5 20 0 3 0 100";
         assert_eq!(cpu_ticks(stat), Some(42));
         assert_eq!(cpu_ticks("7 (a) S 1 7"), None);

@@ -1,4 +1,5 @@
-//! Prints the table of a comparison, one line for each value, and appends it to the file that `INFERPROBE_REPORT` names.
+//! Prints the table of a comparison, one line for each value, and appends it to the file that `INFERPROBE_REPORT`
+//! names.
 
 use std::{fs::OpenOptions, io::Write as _, path::Path};
 

@@ -1,4 +1,4 @@
-//! A Python script in a process of its own, told line by line what to do.
+//! Runs a Python script in another process, which reads commands line by line.
 
 use std::{
     io::{BufRead as _, BufReader, Write as _},
@@ -8,7 +8,7 @@ use std::{
 
 use crate::process::Owned;
 
-/// A process that is told what to do line by line; it ends when dropped.
+/// A process that reads commands line by line; it ends when dropped.
 pub struct Script {
     input: ChildStdin,
     output: BufReader<ChildStdout>,
@@ -16,7 +16,7 @@ pub struct Script {
 }
 
 impl Script {
-    /// Has `python` run the text of a script.
+    /// Runs the text of a script with `python`.
     pub fn start(python: &Path, script: &str, args: &[&str]) -> Self {
         let child = Command::new(python)
             .args(["-c", script])
@@ -34,13 +34,13 @@ impl Script {
         }
     }
 
-    /// Says a line; the line that the script answers.
+    /// Sends a line, and returns the line that the script prints in response.
     pub fn ask(&mut self, words: &str) -> String {
         writeln!(self.input, "{words}").expect("the script is there");
         self.line()
     }
 
-    /// The next line that the script writes.
+    /// Returns the next line that the script prints.
     pub fn line(&mut self) -> String {
         let mut line = String::new();
         let read = self.output.read_line(&mut line);

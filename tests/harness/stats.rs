@@ -1,11 +1,11 @@
-//! Percentiles of a set of measurements.
+//! Computes percentiles of measurements.
 
 use serde::Serialize;
 
 /// Median, tail and worst case of a set of numbers, in the unit of the numbers.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 pub struct Spread {
-    /// How many numbers there were.
+    /// Number of values.
     pub count: usize,
     /// The median.
     pub p50: u64,
@@ -18,7 +18,7 @@ pub struct Spread {
 }
 
 impl Spread {
-    /// Spread of `values`, by the nearest-rank method; `None` when there are none.
+    /// Returns the spread of `values`, by the nearest-rank method; `None` without values.
     pub fn of(mut values: Vec<u64>) -> Option<Self> {
         values.sort_unstable();
         let rank = |pct: usize| values.get((values.len() * pct).div_ceil(100).saturating_sub(1));

@@ -1,4 +1,4 @@
-//! A client of a streamed answer: when its head came, and each of its pieces.
+//! Reads a streamed response, and stamps its head and each of its pieces.
 
 use std::{
     io::{self, Read, Write},
@@ -11,17 +11,17 @@ use crate::{
     http::{Head, head_len},
 };
 
-/// Longest wait for bytes of an answer.
+/// Longest wait for bytes of a response.
 const PATIENCE: Duration = Duration::from_secs(20);
 
-/// A streamed answer as its client saw it, CLOCK_MONOTONIC nanoseconds.
+/// Times of a streamed response at its client, CLOCK_MONOTONIC nanoseconds.
 #[derive(Debug, Clone)]
 pub struct Streamed {
     /// This end's port.
     pub local_port: u16,
-    /// The request was handed over.
+    /// The request was sent.
     pub sent_ns: u64,
-    /// The first bytes of the answer were read.
+    /// The first bytes of the response were read.
     pub first_byte_ns: u64,
     /// Each piece was read.
     pub pieces_ns: Vec<u64>,
@@ -30,20 +30,21 @@ pub struct Streamed {
 }
 
 impl Streamed {
-    /// From the request to the first piece.
+    /// Returns the time from the request to the first piece.
     pub fn first_piece_ns(&self) -> Option<u64> {
         Some(self.pieces_ns.first()? - self.sent_ns)
     }
 
-    /// Mean time from one piece to the next.
+    /// Returns the mean time from one piece to the next.
     pub fn mean_gap_ns(&self) -> Option<u64> {
         let (first, last) = (self.pieces_ns.first()?, self.pieces_ns.last()?);
         (last - first).checked_div(self.pieces_ns.len() as u64 - 1)
     }
 }
 
-/// Sends `request` to a port of 127.0.0.1, on a connection of its own, and reads the answer piece by piece: its chunks, or
-/// `piece_bytes` each of a body that ends with the connection.
+/// Sends `request` to a port of 127.0.0.1 on a new connection, and reads the response piece by piece.
+///
+/// A piece is a chunk, or `piece_bytes` of a body that ends with the connection.
 pub fn stream(port: u16, request: &[u8], piece_bytes: usize) -> io::Result<Streamed> {
     let mut socket = TcpStream::connect((Ipv4Addr::LOCALHOST, port))?;
     socket.set_nodelay(true)?;
@@ -103,7 +104,8 @@ pub fn stream(port: u16, request: &[u8], piece_bytes: usize) -> io::Result<Strea
     }
 }
 
-/// The whole chunk at the start of `bytes`: its data's length, and its own. The last one's trailers are none.
+/// Returns the length of the data of the complete chunk at the start of `bytes`, and of the chunk. Trailers must be
+/// absent.
 fn chunk(bytes: &[u8]) -> Option<(usize, usize)> {
     let line = bytes.windows(2).position(|end| end == b"\r\n")?;
     let size = std::str::from_utf8(&bytes[..line]).ok()?;

@@ -1,4 +1,4 @@
-//! A copy of the agent that a user without privileges starts, with file capabilities or without.
+//! Copies the agent for a user without privileges, with or without file capabilities.
 
 use std::{
     fs::{Permissions, copy, set_permissions},
@@ -12,7 +12,7 @@ use tempfile::TempDir;
 
 use crate::agent::launcher::agent_binary;
 
-/// User and group `nobody` of Debian and most others.
+/// User and group `nobody` of Debian and most other distributions.
 const NOBODY: u32 = 65534;
 /// `VFS_CAP_REVISION_2 | VFS_CAP_FLAGS_EFFECTIVE` (include/uapi/linux/capability.h): granted as the program starts.
 const EFFECTIVE: u32 = 0x0200_0001;
@@ -23,9 +23,9 @@ pub struct Unprivileged {
 }
 
 impl Unprivileged {
-    /// A copy that `capabilities`, by number, are granted to. Needs root.
+    /// Makes a copy with `capabilities`, by number. Needs root.
     pub fn with(capabilities: &[u32]) -> Self {
-        // The build folder may lie in a closed home.
+        // Other users may not be able to read the build folder.
         let folder = tempfile::tempdir().expect("a folder for the agent's copy");
         let open = Permissions::from_mode(0o755);
         set_permissions(folder.path(), open).expect("the folder is ours");
@@ -40,20 +40,20 @@ impl Unprivileged {
         this
     }
 
-    /// Starts the copy as nobody.
+    /// Returns a command that runs the copy as the user `nobody`.
     pub fn command(&self) -> Command {
         let mut command = Command::new(self.path());
         command.uid(NOBODY).gid(NOBODY);
         command
     }
 
-    /// Where it is.
+    /// Returns its path.
     pub fn path(&self) -> PathBuf {
         self.folder.path().join("inferprobe")
     }
 }
 
-/// A `vfs_cap_data`: flags, then permitted and inheritable, low words first.
+/// Returns a `vfs_cap_data`: flags, then permitted and inheritable, low words first.
 fn attribute(capabilities: &[u32]) -> Vec<u8> {
     let permitted = capabilities.iter().fold(0_u64, |mask, one| mask | 1 << one);
     let bytes = permitted.to_le_bytes();

@@ -1,6 +1,6 @@
-//! Very many requests of mixed sizes over keep-alive connections, of which a part is aborted by the client.
+//! Sends a large number of requests of mixed sizes over keep-alive connections, and aborts some of them.
 //!
-//! What is sent depends on the numbers of the requests alone, so that each run sends the same.
+//! The bytes depend only on the numbers of the requests, so each run sends the same.
 
 use std::collections::BTreeMap;
 
@@ -16,16 +16,16 @@ pub struct Volume {
     pub requests: u32,
     /// Connections that are open at once.
     pub connections: u32,
-    /// One request in so many is aborted.
+    /// One request in this many is aborted.
     pub abort_every: u32,
 }
 
-/// What the client knows of what came of it.
+/// What the client knows of the outcome.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Outcome {
-    /// Answers that were read whole, by status.
+    /// Responses that were read whole, by status.
     pub answered: BTreeMap<u16, u64>,
-    /// Requests that were sent whole and whose answer was not awaited: reset, or closed.
+    /// Requests that were sent whole, on connections that were reset or closed before the response.
     pub left: u64,
     /// Requests of which a part was sent.
     pub cut: u64,
@@ -35,9 +35,9 @@ pub struct Outcome {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Way {
     Answered,
-    /// Sent whole, and reset before the answer.
+    /// Sent whole, and reset before the response.
     Reset,
-    /// Sent whole, and closed before the answer.
+    /// Sent whole, and closed before the response.
     Closed,
     /// Reset in the middle of the body.
     CutAndReset,
@@ -45,7 +45,10 @@ enum Way {
     CutAndClosed,
 }
 
-/// Sends all of it to `place`, one request on each connection at once; panics where the server does other than it should.
+/// Sends all requests to `place`, one at a time on each connection.
+///
+/// # Panics
+/// If the server does not respond as it must.
 pub fn run(place: &Place, volume: Volume) -> Outcome {
     let open = || Connection::open(place).expect("the server listens");
     let mut clients: Vec<Connection> = (0..volume.connections).map(|_| open()).collect();
@@ -70,7 +73,7 @@ pub fn run(place: &Place, volume: Volume) -> Outcome {
                 *outcome.answered.entry(answer.status).or_default() += 1;
                 continue;
             }
-            // The interim answer tells that the server has begun to read it.
+            // The interim response means that the server has begun to read the request.
             let interim = client.receive_one(false).expect("an interim answer");
             assert_eq!(interim.status, 100);
             let old = std::mem::replace(client, open());
@@ -87,7 +90,7 @@ pub fn run(place: &Place, volume: Volume) -> Outcome {
     outcome
 }
 
-/// Bytes that a request lacks which is cut.
+/// Bytes that an aborted request lacks.
 const CUT_BYTES: usize = 100;
 
 fn way_of(number: u32, abort_every: u32) -> Way {
@@ -102,13 +105,13 @@ fn way_of(number: u32, abort_every: u32) -> Way {
     }
 }
 
-/// A number that looks like any, below `limit`.
+/// Returns a pseudo-random number below `limit`.
 fn mixed(number: u32, salt: u32, limit: u32) -> u32 {
     let bits = (number ^ salt).wrapping_mul(2_654_435_761);
     (bits ^ (bits >> 15)).wrapping_mul(2_246_822_519) % limit
 }
 
-/// Bytes of a body: mostly few, one in a hundred a tenth of `most`, one in a thousand `most`.
+/// Returns the length of a body: mostly short, one in a hundred a tenth of `most`, one in a thousand `most`.
 fn size(number: u32, salt: u32, most: u32) -> u32 {
     match mixed(number, salt, 1000) {
         0 => most,
@@ -132,7 +135,8 @@ fn bytes_of(number: u32, way: Way) -> Vec<u8> {
         let target = format!("/v1/models/m{model}:predict?status={status}&body={answer_bytes}");
         return request("POST", &target, &[], &vec![b'x'; body_bytes]);
     }
-    // Short enough for the interim answer to tell that all of it can be read; the server works until the client is gone.
+    // Short enough that all of it can be read once the interim response comes. The server works until the client is
+    // gone.
     body_bytes = CUT_BYTES + body_bytes.min(20_000);
     let target = format!("/v1/models/m{model}:predict?status={status}&sleep_ms=50");
     let fields = ["Expect: 100-continue"];

@@ -21,11 +21,11 @@ use inferprobe_tests::{
 const SUM: &str = "inferprobe_accept_wait_seconds_sum";
 const COUNT: &str = "inferprobe_accept_wait_seconds_count";
 const ANSWER: &[u8] = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok";
-/// How long the late server leaves its connections alone, ns.
+/// How long the late server does not accept, in nanoseconds.
 const LATE_NS: u64 = 60_000_000;
 const CONNECTIONS: usize = 8;
 
-/// A listener on a free port, and the agent that watches the port.
+/// Returns a listener on a free port, and the agent that watches the port.
 fn scene(args: &[&str]) -> (TcpListener, u16, Agent) {
     scene_with(Tracefs::Own, args)
 }
@@ -65,7 +65,7 @@ fn stamped(accept: impl FnOnce() -> TcpStream) -> (TcpStream, Call) {
     (stream, Call { call_ns, return_ns })
 }
 
-/// Reads a request and answers it.
+/// Reads a request and responds.
 fn serve(stream: &mut TcpStream) {
     let mut buffer = [0; 4096];
     assert!(stream.read(&mut buffer).unwrap() > 0);
@@ -86,7 +86,7 @@ fn seconds(ns: u64) -> f64 {
 }
 
 #[test]
-fn connections_that_wait_to_be_accepted_are_timed_from_their_start_to_the_accept() {
+fn waiting_connections_are_timed_from_their_start_to_the_accept() {
     let Some(_kernel) = require_kernel() else {
         return;
     };
@@ -114,7 +114,7 @@ fn connections_that_wait_to_be_accepted_are_timed_from_their_start_to_the_accept
             client.local_port().unwrap(),
             "connections are accepted in turn"
         );
-        // Another thread than the one that accepted, as in most servers.
+        // As in most servers, another thread than the one that accepted.
         thread::scope(|scope| {
             scope.spawn(|| serve(&mut stream));
         });
@@ -150,7 +150,7 @@ fn connections_that_wait_to_be_accepted_are_timed_from_their_start_to_the_accept
 }
 
 #[test]
-fn a_server_that_waits_for_connections_has_none_wait() {
+fn connections_to_a_waiting_server_do_not_wait() {
     let Some(_kernel) = require_kernel() else {
         return;
     };
@@ -191,7 +191,7 @@ fn a_server_that_waits_for_connections_has_none_wait() {
 }
 
 #[test]
-fn without_the_option_accepts_are_neither_hooked_nor_told() {
+fn accepts_without_the_option_are_neither_hooked_nor_logged() {
     let Some(_kernel) = require_kernel() else {
         return;
     };
@@ -257,7 +257,7 @@ fn missing_tracefs_is_refused_with_the_remedy() {
     }
 }
 
-/// How many links to hooks the agent holds.
+/// Returns how many links the agent holds.
 fn hooks(agent: &Agent) -> usize {
     let held = bpf_ids::held_by(agent.pid());
     held.iter().filter(|object| object.is_link()).count()

@@ -13,7 +13,7 @@ use inferprobe_tests::{
 const MS: u64 = 1_000_000;
 
 #[test]
-fn ten_thousand_requests_are_timed_as_their_server_timed_them() {
+fn ten_thousand_requests_have_the_times_of_their_server() {
     let Some(_kernel) = require_kernel() else {
         return;
     };
@@ -21,7 +21,7 @@ fn ten_thousand_requests_are_timed_as_their_server_timed_them() {
 }
 
 #[test]
-fn a_sleep_before_the_read_is_queue_time() {
+fn sleep_before_the_read_is_queue_time() {
     let Some(_kernel) = require_kernel() else {
         return;
     };
@@ -40,7 +40,7 @@ fn slow_reader() -> bool {
         .iter()
         .find(|(_, row)| row.queue_ns() < Some(SLEEP_MS * MS));
     assert!(short.is_none(), "{short:?}");
-    // From readable, by the server's own poll, to the read: what the agent adds is the time to wake the server up.
+    // From readable, by the server's own poll, to the read. The agent's queue time also has the wake-up of the server.
     let shortest = |stamp: &Stamp| stamp.first_read.call_ns - stamp.readable_ns.unwrap();
     let error = |(stamp, row): &(Stamp, Logged)| {
         let sent = sends[&(row.peer_port, row.seq)];

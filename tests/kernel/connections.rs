@@ -15,7 +15,7 @@ use inferprobe_tests::{
 const MS: u64 = 1_000_000;
 const PATIENCE: Duration = Duration::from_secs(20);
 
-/// Lets what was sent arrive, and be read, by itself.
+/// Waits until what was sent has arrived and is read, separately from what follows.
 fn pause() {
     thread::sleep(Duration::from_millis(20));
 }
@@ -25,7 +25,7 @@ fn post(model: &str, query: &str, body_bytes: usize) -> Vec<u8> {
     request("POST", &target, &[], &vec![b'x'; body_bytes])
 }
 
-/// A server on TCP and an agent that watches it.
+/// Returns a TCP server, and an agent that watches it.
 fn scene() -> (Server, Agent) {
     let server = Server::start(&[]);
     let agent = Agent::start(&["--watch-port", &server.port().to_string()]);
@@ -38,7 +38,7 @@ fn only(rows: Vec<Logged>) -> Logged {
 }
 
 #[test]
-fn handler_time_leaves_out_the_transfer_of_a_large_answer() {
+fn large_response_is_not_in_the_handler_time() {
     let Some(_kernel) = require_kernel() else {
         return;
     };
@@ -53,7 +53,7 @@ fn handler_time_leaves_out_the_transfer_of_a_large_answer() {
     let row = only(agent.rows(1, |row| row.model == "slow-client"));
     let own_ns = server.stamps(1)[0].handler_ns();
     let handler_ns = row.handler_ns().unwrap();
-    // The transfer lasts for as long as the client waits, ten times this and more.
+    // The transfer lasts as long as the client waits: ten times this and more.
     assert!(
         handler_ns.abs_diff(own_ns) < 20 * MS,
         "{row:?}, not {own_ns}"
@@ -66,7 +66,7 @@ fn handler_time_leaves_out_the_transfer_of_a_large_answer() {
 }
 
 #[test]
-fn a_request_on_an_idle_connection_shows_within_a_second() {
+fn request_on_an_idle_connection_is_reported_within_a_second() {
     let Some(_kernel) = require_kernel() else {
         return;
     };
@@ -85,7 +85,7 @@ fn a_request_on_an_idle_connection_shows_within_a_second() {
 }
 
 #[test]
-fn a_connection_older_than_the_agent_is_taken_up() {
+fn connection_open_before_the_agent_is_measured() {
     let Some(_kernel) = require_kernel() else {
         return;
     };
@@ -121,7 +121,7 @@ fn a_connection_older_than_the_agent_is_taken_up() {
 }
 
 #[test]
-fn a_request_in_flight_when_the_agent_starts_does_no_harm() {
+fn request_in_flight_at_the_start_does_not_disturb_later_ones() {
     let Some(_kernel) = require_kernel() else {
         return;
     };
@@ -154,7 +154,7 @@ fn a_request_in_flight_when_the_agent_starts_does_no_harm() {
 }
 
 #[test]
-fn a_client_that_vanishes_leaves_an_unfinished_request() {
+fn vanished_client_leaves_an_unfinished_request() {
     let Some(_kernel) = require_kernel() else {
         return;
     };
@@ -199,7 +199,7 @@ fn a_client_that_vanishes_leaves_an_unfinished_request() {
 }
 
 #[test]
-fn a_client_that_vanishes_in_the_handler_is_still_counted_once() {
+fn client_that_vanishes_in_the_handler_is_counted_once() {
     let Some(_kernel) = require_kernel() else {
         return;
     };
@@ -224,7 +224,7 @@ fn a_client_that_vanishes_in_the_handler_is_still_counted_once() {
 }
 
 #[test]
-fn an_answer_before_the_body_is_read_is_one_request() {
+fn response_before_the_body_is_read_is_one_request() {
     let Some(_kernel) = require_kernel() else {
         return;
     };
@@ -234,7 +234,8 @@ fn an_answer_before_the_body_is_read_is_one_request() {
         let bytes = post("early", "status=413&early=1&body=20", 3_000_000);
         let (_, answer) = client.exchange(&bytes).unwrap();
         assert_eq!(answer.status, 413);
-        // The rest of the body is read apart from the next request, so that the next head is seen.
+        // The server reads the rest of the body separately from the next request, so that the agent can find the next
+        // head.
         thread::sleep(Duration::from_millis(200));
         wait_for("the rest of the body read", PATIENCE, || {
             (unread(server.port()) == 0).then_some(())
@@ -257,7 +258,7 @@ fn an_answer_before_the_body_is_read_is_one_request() {
 }
 
 #[test]
-fn two_connections_on_one_unix_socket_are_kept_apart() {
+fn connections_on_one_unix_socket_are_separate() {
     let Some(_kernel) = require_kernel() else {
         return;
     };

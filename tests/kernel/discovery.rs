@@ -19,7 +19,7 @@ fn predict(server: &Server, model: &str) {
     ask(&server.place, &format!("/predictions/{model}"));
 }
 
-/// The one row of `model`.
+/// Returns the only row of `model`.
 fn row(agent: &Agent, model: &str) -> Logged {
     let rows = agent.rows(1, |row| row.model == model);
     assert_eq!(rows.len(), 1, "{rows:?}");
@@ -27,7 +27,7 @@ fn row(agent: &Agent, model: &str) -> Logged {
 }
 
 #[test]
-fn a_port_is_watched_whoever_listens_on_it_and_whenever() {
+fn port_is_watched_for_any_listener_at_any_time() {
     let Some(_kernel) = require_kernel() else {
         return;
     };
@@ -83,7 +83,7 @@ fn forked_workers_of_a_watched_port_are_watched() {
 }
 
 #[test]
-fn a_command_line_is_watched_whenever_it_starts() {
+fn command_line_is_watched_whenever_it_starts() {
     let Some(_kernel) = require_kernel() else {
         return;
     };
@@ -110,7 +110,7 @@ fn a_command_line_is_watched_whenever_it_starts() {
 }
 
 #[test]
-fn a_file_names_what_it_watches() {
+fn configuration_file_names_its_models() {
     let Some(_kernel) = require_kernel() else {
         return;
     };
@@ -133,7 +133,7 @@ fn a_file_names_what_it_watches() {
         ("7", "shop")
     );
 
-    // What the path says comes before what the file says.
+    // The path takes precedence over the file.
     ask(&by_port.place, "/v2/models/from-path/versions/2/infer");
     let from_path = row(&agent, "from-path");
     assert_eq!(
@@ -148,7 +148,7 @@ fn a_file_names_what_it_watches() {
 }
 
 #[test]
-fn the_path_names_the_model_and_its_version() {
+fn path_names_model_and_version() {
     let Some(_kernel) = require_kernel() else {
         return;
     };
@@ -174,7 +174,7 @@ fn the_path_names_the_model_and_its_version() {
 }
 
 #[test]
-fn a_server_that_is_not_watched_counts_nothing() {
+fn unwatched_server_is_not_counted() {
     let Some(_kernel) = require_kernel() else {
         return;
     };

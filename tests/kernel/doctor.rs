@@ -1,4 +1,5 @@
-//! Checks what `doctor` reports of this host, with and without each capability, and that it leaves nothing in the kernel.
+//! Checks what `doctor` reports of this host, with and without each capability, and that it leaves nothing in the
+//! kernel.
 
 use std::time::Duration;
 
@@ -14,10 +15,10 @@ use inferprobe_tests::{
 };
 
 const JSON: [&str; 2] = ["doctor", "--json"];
-/// How long the kernel may take to free what a process that ended had.
+/// Longest time until the kernel has freed the objects of an ended process.
 const FREED_LIMIT: Duration = Duration::from_secs(10);
 
-/// What it says to the one who runs the tests, whom nothing keeps from attaching the probes.
+/// Returns the report of the tests' own user, who may attach the probes.
 fn of_this_host() -> Report {
     let report = report(&run_to_end(&JSON));
     assert_eq!(report.probes.refusal, None);
@@ -25,7 +26,7 @@ fn of_this_host() -> Report {
     report
 }
 
-/// As nobody, who holds `capabilities` (as `setpriv` calls them) and no others.
+/// Returns the report of the user `nobody` with only `capabilities`, as `setpriv` names them.
 fn as_nobody_with(capabilities: &str) -> Report {
     let set = format!("-all,{capabilities}");
     let through = [
@@ -41,7 +42,7 @@ fn as_nobody_with(capabilities: &str) -> Report {
     report(&run_through_to_end(&through, &JSON))
 }
 
-/// Asserts that all is lost, for want of `capability` and nothing else.
+/// Asserts that nothing can be measured, only because `capability` is missing.
 fn assert_lacks(report: &Report, capability: &str) {
     let all = report.missing.iter();
     let all = all.filter(|loss| loss.severity == "everything");
@@ -53,7 +54,7 @@ fn assert_lacks(report: &Report, capability: &str) {
 }
 
 #[test]
-fn the_table_has_every_section_and_says_what_the_json_says() {
+fn table_has_every_section_and_agrees_with_the_json() {
     let Some(_kernel) = require_kernel() else {
         return;
     };
@@ -95,7 +96,7 @@ fn the_table_has_every_section_and_says_what_the_json_says() {
 }
 
 #[test]
-fn nothing_is_left_in_the_kernel() {
+fn run_leaves_nothing_in_the_kernel() {
     let Some(_kernel) = require_kernel() else {
         return;
     };
@@ -109,7 +110,7 @@ fn nothing_is_left_in_the_kernel() {
 }
 
 #[test]
-fn it_runs_beside_an_agent_and_sees_the_same_hooks() {
+fn run_beside_an_agent_reports_the_same_hooks() {
     let Some(_kernel) = require_kernel() else {
         return;
     };
@@ -145,12 +146,12 @@ fn it_runs_beside_an_agent_and_sees_the_same_hooks() {
 }
 
 #[test]
-fn a_root_without_one_capability_is_told_which() {
+fn root_without_one_capability_gets_its_name() {
     let Some(_kernel) = require_kernel() else {
         return;
     };
     for (dropped, capability) in [("-bpf", "CAP_BPF"), ("-perfmon", "CAP_PERFMON")] {
-        // CAP_SYS_ADMIN would stand for both.
+        // CAP_SYS_ADMIN includes both.
         let bounding = format!("-sys_admin,{dropped}");
         let through = ["setpriv", "--bounding-set", &bounding];
         let report = report(&run_through_to_end(&through, &JSON));
@@ -200,7 +201,7 @@ fn another_user_needs_two_capabilities_and_two_more_for_other_users_models() {
 }
 
 #[test]
-fn nested_namespaces_are_told() {
+fn nested_namespaces_are_reported() {
     let Some(_kernel) = require_kernel() else {
         return;
     };

@@ -34,7 +34,7 @@ impl Scene {
         }
     }
 
-    /// One request: its send, the server's stamp and the agent's row, which must be there within a second.
+    /// Sends one request. Returns its send, the server's stamp and the agent's row, which must come within a second.
     fn ask(&mut self, query: &str) -> (Call, Stamp, Logged) {
         let target = format!("/predictions/{}?{query}", self.model);
         let bytes = request("POST", &target, &[], &[b'x'; 100]);
@@ -51,7 +51,7 @@ impl Scene {
         )
     }
 
-    /// A request that must be measured in full.
+    /// Sends one request that must be measured in full.
     fn ask_in_full(&mut self, query: &str) {
         let (sent, stamp, row) = self.ask(query);
         assert_eq!(
@@ -61,7 +61,7 @@ impl Scene {
         );
     }
 
-    /// Everything that was asked is counted, and nothing else.
+    /// Asserts that exactly the sent requests are counted.
     fn end(self) {
         let metrics = self.agent.metrics();
         for (name, expected) in [
@@ -76,7 +76,7 @@ impl Scene {
 }
 
 #[test]
-fn trailers_end_an_answer_on_an_idle_connection() {
+fn trailers_end_a_response_on_an_idle_connection() {
     let Some(_kernel) = require_kernel() else {
         return;
     };
@@ -89,7 +89,7 @@ fn trailers_end_an_answer_on_an_idle_connection() {
 }
 
 #[test]
-fn an_answer_with_a_head_too_long_to_copy_keeps_its_status() {
+fn response_with_a_head_too_long_to_copy_keeps_its_status() {
     let Some(_kernel) = require_kernel() else {
         return;
     };
@@ -109,12 +109,12 @@ fn an_answer_with_a_head_too_long_to_copy_keeps_its_status() {
 }
 
 #[test]
-fn a_slow_stream_behind_a_long_head_is_one_answer() {
+fn slow_stream_after_a_long_head_is_one_response() {
     let Some(_kernel) = require_kernel() else {
         return;
     };
     let mut scene = Scene::new("slow-stream");
-    // Its pauses are longer than the silence after which the agent takes it for finished.
+    // Its pauses are longer than the time-out after which the agent regards it as finished.
     let (_, stamp, row) = scene.ask("status=201&head_bytes=3000&chunks=2&body=40&gap_ms=700");
     assert_eq!((row.status, row.last_write_ns), (201, None), "{row:?}");
     assert_eq!(row.request_bytes, stamp.request_bytes, "{row:?}");

@@ -15,20 +15,20 @@ use inferprobe_tests::{
 
 const CALLS: usize = 10_000;
 const AT_ONCE: usize = 32;
-/// Largest error of ninety-nine in a hundred.
+/// Limit for the p99 of an error.
 const P99_LIMIT_NS: u64 = 100_000;
-/// Rounds, of which one must hold the limit: a server that loses its CPU between a system call and its own stamp is in
-/// the wrong itself.
+/// Rounds, of which one must be within the limit: if a server loses its CPU between a system call and its own stamp,
+/// the stamp is wrong.
 const ROUNDS: usize = 4;
 
-/// Calls numbered `0..count` that end with `code`.
+/// Returns how many of the calls numbered `0..count` end with `code`.
 fn share_of(code: u32, count: usize) -> usize {
     (0..count)
         .filter(|index| Call::nth(*index).code == code)
         .count()
 }
 
-/// Checks that the calls numbered `0..count` were counted, each with its model, and with the code that stands for its own.
+/// Asserts that the calls numbered `0..count` were counted, each with its model and the HTTP code for its status.
 fn assert_counts(agent: &Agent, rows: &[Logged], count: usize) {
     assert_eq!(rows.len(), count);
     let metrics = agent.metrics();
@@ -53,17 +53,17 @@ fn assert_nothing_lost(agent: &Agent) {
     }
 }
 
-/// Each row with its stamp: streams of a connection are numbered as its requests are.
+/// Returns each row with its stamp: the requests of a connection are in the order of its streams.
 fn pair(rows: &[Logged], stamps: &[StreamStamp]) -> Vec<(Logged, StreamStamp)> {
     let mut rows = rows.to_vec();
     rows.sort_by_key(|row| row.seq);
     assert_eq!(rows.len(), stamps.len());
-    let told = rows.iter().map(|row| row.seq);
-    assert!(told.eq(0..u32::try_from(stamps.len()).unwrap()));
+    let numbers = rows.iter().map(|row| row.seq);
+    assert!(numbers.eq(0..u32::try_from(stamps.len()).unwrap()));
     rows.into_iter().zip(stamps.iter().copied()).collect()
 }
 
-/// Spread of the errors of the handler times, which must be known for every call.
+/// Returns the spread of the errors of the handler times, which must be known for every call.
 fn handler_errors(pairs: &[(Logged, StreamStamp)]) -> Spread {
     let error = |(row, stamp): &(Logged, StreamStamp)| {
         let stamped_ns = stamp.handler_ns().unwrap();
@@ -74,7 +74,7 @@ fn handler_errors(pairs: &[(Logged, StreamStamp)]) -> Spread {
     spread
 }
 
-/// Checks that each time lies in the system call that it is of.
+/// Asserts that each time is inside its system call.
 fn assert_times_fit(pairs: &[(Logged, StreamStamp)]) {
     /// Allowance for two readings of one clock on two processors.
     const SLACK_NS: u64 = 2_000;
@@ -93,7 +93,7 @@ fn assert_times_fit(pairs: &[(Logged, StreamStamp)]) {
 }
 
 #[test]
-fn ten_thousand_calls_are_timed_as_their_server_timed_them() {
+fn ten_thousand_calls_have_the_times_of_their_server() {
     let Some(_kernel) = require_kernel() else {
         return;
     };
@@ -122,13 +122,13 @@ fn ten_thousand_calls() -> bool {
     let spread = handler_errors(&pairs);
     agent.stop();
     if share > DISTURBING_SHARE {
-        println!("{share:.2} of the CPU time was stolen: the round says nothing of times");
+        println!("{share:.2} of the CPU time was stolen: the times of this round are not judged");
     }
     spread.p99 <= P99_LIMIT_NS || share > DISTURBING_SHARE
 }
 
 #[test]
-fn ten_thousand_calls_of_a_python_server_are_counted_with_their_codes() {
+fn ten_thousand_calls_to_a_python_server_are_counted_with_their_codes() {
     let Some(_kernel) = require_kernel() else {
         return;
     };
@@ -145,8 +145,9 @@ fn ten_thousand_calls_of_a_python_server_are_counted_with_their_codes() {
     assert_nothing_lost(&agent);
     let handled = server.handled();
     assert_eq!(handled.len(), CALLS);
-    // A handler runs between the call's last read and its answer's first write. Which row is of which handler is not told,
-    // but each moment has as many rows read, and as many handlers returned, as it has handlers entered and rows written.
+    // A handler runs between the call's last read and its response's first write. Which row
+    // belongs to which handler is unknown. But in sorted order no handler may be entered before a read, and no response
+    // written before a return.
     let sorted = |mut moments_ns: Vec<u64>| {
         moments_ns.sort_unstable();
         moments_ns
@@ -189,7 +190,7 @@ fn lost(agent: &Agent, reason: &str) -> f64 {
 }
 
 #[test]
-fn calls_of_a_connection_older_than_the_agent_are_timed() {
+fn calls_on_a_connection_open_before_the_agent_are_timed() {
     let Some(_kernel) = require_kernel() else {
         return;
     };
@@ -212,7 +213,7 @@ fn calls_of_a_connection_older_than_the_agent_are_timed() {
 }
 
 #[test]
-fn what_a_connection_said_before_the_agent_came_is_unknown_and_counted() {
+fn table_entries_from_before_the_agent_are_counted_as_unknown() {
     let Some(_kernel) = require_kernel() else {
         return;
     };
@@ -220,12 +221,12 @@ fn what_a_connection_said_before_the_agent_came_is_unknown_and_counted() {
     let mut server = PythonServer::start(&bin);
     let mut client = PythonClient::connect(&bin, server.port);
     client.call(BEFORE, 4);
-    // Found by its process, as a server is whose port nobody names. So is its client.
+    // The agent finds both server and client by their command lines, as without a port.
     let agent = Agent::start(&["--watch-exe", PATTERN]);
     client.call(AFTER, 4);
     let rows = agent.rows(AFTER, |row| row.local_port == Some(server.port));
     assert_eq!(rows.len(), AFTER);
-    // What the client reads is taken for no request.
+    // What the client reads is no request.
     assert_eq!(agent.log().len(), AFTER);
     assert_models(&rows);
     let handled = server.handled();
@@ -234,7 +235,7 @@ fn what_a_connection_said_before_the_agent_came_is_unknown_and_counted() {
         .map(|own| own.returned_ns - own.entered_ns)
         .min();
     assert!(rows.iter().map(|row| row.handler_ns().unwrap()).min() >= shortest);
-    // Its client sends paths, and it sends codes, as entries of tables that were built before.
+    // The client sends paths, and the server codes, as references to table entries from before the agent's start.
     assert_eq!(lost(&agent, "head_unseen"), AFTER as f64);
     assert_eq!(lost(&agent, "status_unseen"), AFTER as f64);
     assert_eq!(lost(&agent, "http2_unfollowed"), 0.0);

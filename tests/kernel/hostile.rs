@@ -17,7 +17,7 @@ fn scene() -> (Server, Agent) {
     (server, agent)
 }
 
-/// A request after all the others is measured, and the page still parses.
+/// Asserts that a request after all the others is measured, and that the page still parses.
 fn assert_well(agent: &Agent, server: &Server) {
     let mut client = Connection::open(&server.place).unwrap();
     let bytes = request("POST", "/predictions/after-all?sleep_ms=1", &[], b"{}");
@@ -29,7 +29,7 @@ fn assert_well(agent: &Agent, server: &Server) {
 }
 
 #[test]
-fn a_url_of_64_kilobytes_is_one_request() {
+fn url_of_64_kilobytes_is_one_request() {
     let Some(_kernel) = require_kernel() else {
         return;
     };
@@ -53,12 +53,12 @@ fn a_url_of_64_kilobytes_is_one_request() {
 }
 
 #[test]
-fn junk_and_half_requests_leave_the_agent_well() {
+fn junk_and_half_requests_do_not_harm_the_agent() {
     let Some(_kernel) = require_kernel() else {
         return;
     };
     let (server, agent) = scene();
-    // A fixed sequence that has every byte and no structure.
+    // A fixed sequence that contains every byte, without structure.
     let junk: Vec<u8> = (0..20_000_u32)
         .map(|n| n.wrapping_mul(2_654_435_761).to_be_bytes()[0])
         .collect();
@@ -81,7 +81,7 @@ fn junk_and_half_requests_leave_the_agent_well() {
     for head in heads {
         let mut client = Connection::open(&server.place).unwrap();
         client.send(head).unwrap();
-        // The server answers what it takes for a request and waits for the rest of the others.
+        // The server responds to what it parses as a request, and waits for the rest of the others.
         if head.ends_with(b"\r\n\r\n") {
             let _ = client.receive(false);
         }
@@ -91,7 +91,7 @@ fn junk_and_half_requests_leave_the_agent_well() {
 }
 
 #[test]
-fn ten_thousand_model_names_become_other_in_flat_memory() {
+fn ten_thousand_model_names_become_other_without_growth() {
     let Some(_kernel) = require_kernel() else {
         return;
     };
@@ -141,7 +141,7 @@ fn assert_well_past_the_limit(agent: &Agent) {
 }
 
 #[test]
-fn connections_without_end_are_no_burden() {
+fn half_requests_on_many_connections_cause_no_growth() {
     let Some(_kernel) = require_kernel() else {
         return;
     };
@@ -150,7 +150,7 @@ fn connections_without_end_are_no_burden() {
         for index in 0..500 {
             let mut client = Connection::open(&server.place).unwrap();
             let bytes = request("POST", "/predictions/half", &[], b"{}");
-            // Each at another byte of its head; the last few are complete.
+            // Each is cut at another byte of its head; the last few are complete.
             client.send(&bytes[..index % bytes.len()]).unwrap();
         }
     };
@@ -166,7 +166,7 @@ fn connections_without_end_are_no_burden() {
 }
 
 #[test]
-fn a_killed_agent_leaves_nothing_in_the_kernel() {
+fn killed_agent_leaves_nothing_in_the_kernel() {
     let Some(_kernel) = require_kernel() else {
         return;
     };
@@ -188,14 +188,14 @@ fn a_killed_agent_leaves_nothing_in_the_kernel() {
                 .then_some(())
         },
     );
-    // The port and the hooks are free for the next one.
+    // The next agent can use the port and the hooks.
     let agent = Agent::start(&["--watch-port", &server.port().to_string()]);
     assert_well(&agent, &server);
     agent.stop();
 }
 
 #[test]
-fn a_stopped_agent_leaves_nothing_in_the_kernel() {
+fn stopped_agent_leaves_nothing_in_the_kernel() {
     let Some(_kernel) = require_kernel() else {
         return;
     };

@@ -11,7 +11,7 @@ use inferprobe_tests::{
 const REQUESTS: usize = 40;
 
 #[test]
-fn without_payload_requests_are_counted_and_timed_and_nothing_else_is_known() {
+fn requests_without_payload_are_only_counted_and_timed() {
     let Some(_kernel) = require_kernel() else {
         return;
     };
@@ -48,12 +48,12 @@ fn without_payload_requests_are_counted_and_timed_and_nothing_else_is_known() {
     let rows = agent.rows(REQUESTS, |_| true);
     for ((stamp, row), sent) in pair(&server.stamps(REQUESTS), &rows).iter().zip(&sends) {
         assert_eq!((row.method.as_str(), row.status), ("", 0));
-        let told = Logged {
+        let with_status = Logged {
             status: stamp.status,
             ..row.clone()
         };
         assert_eq!(
-            mismatches(stamp, sent, &told),
+            mismatches(stamp, sent, &with_status),
             Vec::<String>::new(),
             "{row:?}"
         );

@@ -12,10 +12,10 @@ use inferprobe_tests::{
 
 const MB: usize = 1_000_000;
 
-/// How much of the times is held against the stamps.
+/// Which times are compared with the stamps.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Times {
-    /// Each moment lies inside the call that it is of.
+    /// All: each time must be inside its call.
     All,
     /// None: several requests share their reads, so only counts, codes and sizes are certain.
     No,
@@ -44,7 +44,7 @@ const fn pattern(
     }
 }
 
-/// Lets what was sent arrive, and be read, by itself.
+/// Waits until what was sent has arrived and is read, separately from what follows.
 fn pause() {
     thread::sleep(Duration::from_millis(20));
 }
@@ -54,7 +54,7 @@ fn post(model: &str, query: &str, body_bytes: usize) -> Vec<u8> {
     request("POST", &target, &[], &vec![b'x'; body_bytes])
 }
 
-/// Sends whole requests one after the other; the answers must have these codes.
+/// Sends whole requests one after the other; the responses must have these codes.
 fn each(client: &mut Connection, requests: &[(Vec<u8>, u16)]) -> Vec<Call> {
     let one = |(bytes, status): &(Vec<u8>, u16)| {
         let (sent, answer) = client.exchange(bytes).unwrap();
@@ -64,7 +64,7 @@ fn each(client: &mut Connection, requests: &[(Vec<u8>, u16)]) -> Vec<Call> {
     requests.iter().map(one).collect()
 }
 
-/// Sends parts of one request with a pause before each but the first, and reads the answer.
+/// Sends parts of one request with a pause before each but the first, and reads the response.
 fn in_parts(client: &mut Connection, parts: &[&[u8]]) -> Vec<Call> {
     let mut first = None;
     for part in parts {
@@ -239,7 +239,7 @@ const PATTERNS: &[Pattern] = &[
     },
 ];
 
-/// Runs one pattern and says what does not fit.
+/// Runs one pattern, and returns what does not match.
 fn run(agent: &Agent, pattern: &Pattern, server: &mut Server) -> Vec<String> {
     println!("pattern {}", pattern.model);
     let mut client = Connection::open(&server.place).unwrap();
@@ -330,8 +330,8 @@ fn every_pattern_on_a_unix_socket_is_measured() {
     let mut faults = Vec::new();
     for (pattern, server) in PATTERNS.iter().zip(&mut servers) {
         for fault in run(&agent, pattern, server) {
-            // On a unix socket neither the start of a send nor the end of the connection is seen: a long send leaves
-            // only a bound, and an answer that ends with its connection has no last write.
+            // On a unix socket the agent observes neither the start of a send nor the end of the connection. So a long
+            // send has only a bound, and a response that ends with its connection has no last write.
             let bounded = fault.contains("[\"first write is unknown\"]")
                 && pattern.model.starts_with("large-answer");
             let endless =

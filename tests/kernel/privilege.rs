@@ -23,7 +23,7 @@ const DAC_READ_SEARCH: u32 = 2;
 const SYS_PTRACE: u32 = 19;
 const PERFMON: u32 = 38;
 const BPF: u32 = 39;
-/// What README asks for.
+/// The documented capabilities.
 const DOCUMENTED: [u32; 3] = [BPF, PERFMON, SYS_PTRACE];
 /// Exit code of an environment that does not allow the run.
 const ENVIRONMENT: i32 = 1;
@@ -32,13 +32,13 @@ fn mask(capabilities: &[u32]) -> u64 {
     capabilities.iter().fold(0, |mask, one| mask | 1 << one)
 }
 
-/// The mask behind `key` in the status of a thread.
+/// Returns the mask after `key` in the status of a thread.
 fn field(status: &str, key: &str) -> u64 {
     let value = status.lines().find_map(|line| line.strip_prefix(key));
     u64::from_str_radix(value.unwrap().trim(), 16).unwrap()
 }
 
-/// What a thread of the agent may keep beside `kept`: maps need CAP_BPF before Linux 5.19.
+/// Returns what a thread of the agent may keep besides `kept`: maps need CAP_BPF before Linux 5.19.
 fn for_maps() -> u64 {
     let release = uname().release().to_string_lossy().into_owned();
     let mut numbers = release
@@ -48,13 +48,13 @@ fn for_maps() -> u64 {
     if version < (5, 19) { mask(&[BPF]) } else { 0 }
 }
 
-/// Every thread must hold `kept` and nothing else, nor get more; what is in its bounding set.
+/// Asserts that every thread has only `kept` and cannot gain more. Returns the bounding sets.
 fn assert_every_thread_keeps(agent: &Agent, kept: u64) -> Vec<u64> {
     let threads = fs::read_dir(format!("/proc/{}/task", agent.pid())).unwrap();
     let statuses: Vec<String> = threads
         .map(|thread| fs::read_to_string(thread.unwrap().path().join("status")).unwrap())
         .collect();
-    // The main thread, the watcher, and the collectors of host, disk and GPUs.
+    // The main thread, the event loop, and the collectors of host, disk and GPUs.
     assert!(statuses.len() >= 5, "{statuses:?}");
     for status in &statuses {
         let own = [
@@ -78,14 +78,14 @@ fn predict(place: &Place, model: &str) {
     assert_eq!(client.exchange(&question).unwrap().1.status, 200);
 }
 
-/// The one row of `model`.
+/// Returns the only row of `model`.
 fn row(agent: &Agent, model: &str) -> Logged {
     let rows = agent.rows(1, |row| row.model == model);
     assert_eq!(rows.len(), 1, "{rows:?}");
     rows.into_iter().next().unwrap()
 }
 
-/// `program` as the first process of a pid namespace; with a procfs of that namespace if `own_procfs`.
+/// Returns a command that runs `program` as the first process of a pid namespace, with its own procfs if `own_procfs`.
 fn in_pid_namespace(program: &std::path::Path, own_procfs: bool) -> Command {
     let mut command = Command::new("unshare");
     command.args(["--pid", "--fork", "--kill-child"]);
@@ -97,7 +97,7 @@ fn in_pid_namespace(program: &std::path::Path, own_procfs: bool) -> Command {
 }
 
 #[test]
-fn nobody_with_three_capabilities_times_ten_thousand_requests_as_root_does() {
+fn user_with_three_capabilities_measures_as_root_does() {
     let Some(_kernel) = require_kernel() else {
         return;
     };
@@ -106,7 +106,7 @@ fn nobody_with_three_capabilities_times_ten_thousand_requests_as_root_does() {
 }
 
 #[test]
-fn a_missing_capability_that_the_probes_need_is_named() {
+fn missing_capability_for_the_probes_is_an_error() {
     let Some(_kernel) = require_kernel() else {
         return;
     };
@@ -140,7 +140,7 @@ fn closed_tracefs_is_refused_with_the_missing_capability() {
     }
 }
 
-/// The agent must end, and its last line must contain all of `parts`.
+/// Asserts that the agent ends, and that its last line contains all of `parts`.
 fn assert_refused(launcher: impl Into<Launcher>, args: &[&str], parts: &[&str]) {
     let args = [&["serve", "--listen", "127.0.0.1:0"], args].concat();
     let ended = run_to_end_by(launcher, &args);
@@ -152,7 +152,7 @@ fn assert_refused(launcher: impl Into<Launcher>, args: &[&str], parts: &[&str]) 
 }
 
 #[test]
-fn a_missing_capability_that_some_is_lost_without_is_warned_of() {
+fn missing_optional_capability_is_a_warning() {
     let Some(_kernel) = require_kernel() else {
         return;
     };
@@ -171,7 +171,7 @@ fn a_missing_capability_that_some_is_lost_without_is_warned_of() {
 }
 
 #[test]
-fn every_thread_of_root_keeps_what_procfs_needs_alone() {
+fn threads_of_root_keep_only_what_procfs_needs() {
     let Some(_kernel) = require_kernel() else {
         return;
     };
@@ -185,7 +185,7 @@ fn every_thread_of_root_keeps_what_procfs_needs_alone() {
 }
 
 #[test]
-fn what_is_given_up_is_not_needed_to_find_processes_and_listeners() {
+fn dropped_capabilities_are_not_needed_for_discovery() {
     let Some(_kernel) = require_kernel() else {
         return;
     };
@@ -194,15 +194,15 @@ fn what_is_given_up_is_not_needed_to_find_processes_and_listeners() {
     assert_every_thread_keeps(&agent, mask(&[SYS_PTRACE]));
     let server = Server::start(&[]);
     agent.await_watch(server.pid());
-    predict(&server.place, "found-by-nobody");
-    let row = row(&agent, "found-by-nobody");
+    predict(&server.place, "found-without-root");
+    let row = row(&agent, "found-without-root");
     assert_eq!(row.pid, server.pid());
     assert!(row.arrival_ns.is_some(), "{row:?}");
     agent.stop();
 }
 
 #[test]
-fn without_probes_nothing_is_kept() {
+fn agent_without_probes_keeps_no_capability() {
     let Some(_kernel) = require_kernel() else {
         return;
     };
@@ -218,7 +218,7 @@ fn without_probes_nothing_is_kept() {
 }
 
 #[test]
-fn a_server_in_a_pid_namespace_has_the_process_id_that_the_host_sees() {
+fn server_in_a_pid_namespace_has_the_process_id_of_the_host() {
     let Some(_kernel) = require_kernel() else {
         return;
     };
@@ -240,7 +240,7 @@ fn a_server_in_a_pid_namespace_has_the_process_id_that_the_host_sees() {
 }
 
 #[test]
-fn in_a_pid_namespace_of_its_own_the_agent_watches_ports_or_says_what_it_lacks() {
+fn agent_in_its_own_pid_namespace_watches_only_ports() {
     let Some(_kernel) = require_kernel() else {
         return;
     };
@@ -267,12 +267,12 @@ fn in_a_pid_namespace_of_its_own_the_agent_watches_ports_or_says_what_it_lacks()
     predict(&server.place, "by-port");
     let row = row(&agent, "by-port");
     assert_eq!((row.pid, &*row.server), (server.pid(), "unknown"));
-    // `unshare` does not hand signals on.
+    // `unshare` does not forward signals.
     agent.kill();
 }
 
 #[test]
-fn in_a_pid_namespace_with_the_hosts_procfs_the_agent_sees_the_host() {
+fn agent_in_a_pid_namespace_with_the_hosts_procfs_finds_processes() {
     let Some(_kernel) = require_kernel() else {
         return;
     };

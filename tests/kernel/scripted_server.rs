@@ -15,14 +15,14 @@ use inferprobe_tests::{
     },
 };
 
-/// How long a script waits for its rows before the next one; those that are late count all the same.
+/// Longest wait of a script for its rows before the next one; late rows count as well.
 const ROWS_LIMIT: Duration = Duration::from_secs(2);
 
 fn is_of(played: &Played, row: &Logged) -> bool {
     row.peer_port == Some(played.peer_port) && played.time_ns.contains(&row.first_read_ns)
 }
 
-/// Everything in the rows of a connection that cannot be true of its script.
+/// Returns everything in the rows of a connection that cannot be true of its script.
 fn faults(script: &Script, played: &Played, rows: &[Logged]) -> Vec<String> {
     let mut own: Vec<&Logged> = rows.iter().filter(|row| is_of(played, row)).collect();
     own.sort_by_key(|row| row.seq);
@@ -35,7 +35,7 @@ fn faults(script: &Script, played: &Played, rows: &[Logged]) -> Vec<String> {
         };
         let mut found = mismatches(stamp, sent, row);
         if asked.early {
-            // How much of it was read is told at the answer.
+            // How much of it was read is recorded at the response.
             found.retain(|fault| {
                 !fault.starts_with("last read") && !fault.starts_with("request bytes")
             });
@@ -75,8 +75,8 @@ fn every_script_is_measured() {
             now = LossCounters::of(&agent);
             let rows = agent.log();
             let own = rows.iter().filter(|row| is_of(&played, row)).count();
-            let told = own >= played.stamps.len();
-            (told && now.unfinished(&before) >= fewest).then_some(())
+            let is_logged = own >= played.stamps.len();
+            (is_logged && now.unfinished(&before) >= fewest).then_some(())
         });
         let counted = now.faults(&before, fewest, most);
         all.push((case.name, script, played, counted));

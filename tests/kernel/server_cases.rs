@@ -21,11 +21,11 @@ use inferprobe_tests::{
     },
 };
 
-/// How long a case waits for its rows before the next one; those that are late count all the same.
+/// Longest wait of a case for its rows before the next one; late rows count as well.
 const ROWS_LIMIT: Duration = Duration::from_secs(2);
 const COUNTED: &str = "inferprobe_requests_total";
 
-/// How many requests of the play may be unfinished: the fewest, and the most.
+/// Returns the fewest and the most requests of the play that may be unfinished.
 fn unfinished(play: &Play) -> (u32, u32) {
     let (mut fewest, mut most) = (0, 0);
     for one in &play.expected {
@@ -42,13 +42,13 @@ fn of_play<'a>(rows: &'a [Logged], play: &'a Play, port: u16) -> impl Iterator<I
     })
 }
 
-/// What was counted up to the end of a play, and how many requests of the plays before may still turn out unfinished.
+/// The counters at the end of a play, and how many requests of earlier plays may still become unfinished.
 struct Counted {
     counters: LossCounters,
     late: u32,
 }
 
-/// Waits until the agent has told what the play made it tell, and says what it counted meanwhile that it should not.
+/// Waits until the agent has logged the requests of the play. Returns what it counted wrongly meanwhile.
 fn settle(agent: &Agent, play: &Play, port: u16, counted: &mut Counted) -> Vec<String> {
     let answered = play.expected.iter();
     let answered = answered
@@ -72,7 +72,7 @@ fn settle(agent: &Agent, play: &Play, port: u16, counted: &mut Counted) -> Vec<S
     faults
 }
 
-/// Plays every case that means something to the server, and fails with a line for each that went wrong.
+/// Plays every case that applies to the server, and fails with a line for each fault.
 fn play_all(kind: Kind) {
     let Some(_kernel) = require_kernel() else {
         return;
@@ -124,7 +124,7 @@ fn play_all(kind: Kind) {
     report(kind, &faults, &host, &errors);
 }
 
-/// Codes that are not counted as often as there are requests with them.
+/// Returns the codes whose counts differ from the number of requests with them.
 fn miscounted(agent: &Agent, plays: &[(&str, Play)]) -> Vec<String> {
     let mut bounds: BTreeMap<String, (f64, f64)> = BTreeMap::new();
     let all = plays.iter().flat_map(|(_, play)| &play.expected);
@@ -196,17 +196,17 @@ fn grpc_with_blocking_handlers() {
 }
 
 #[test]
-fn a_server_that_reads_as_much_as_it_can() {
+fn reference_with_large_reads() {
     play_all(Kind::Reference(&[]));
 }
 
 #[test]
-fn a_server_that_reads_a_byte_at_a_time() {
+fn reference_with_one_byte_reads() {
     play_all(Kind::Reference(&["--read-sizes", "1"]));
 }
 
 #[test]
-fn a_server_that_reads_24_bytes_first() {
+fn reference_with_a_first_read_of_24_bytes() {
     play_all(Kind::Reference(&[
         "--io",
         "vectored",

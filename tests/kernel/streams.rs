@@ -17,13 +17,14 @@ const CHUNKS: u32 = 200;
 const MS: u64 = 1_000_000;
 /// Largest error of the time to the first chunk, and of the mean gap.
 const LIMIT_NS: u64 = MS;
-/// Rounds of which one must hold the limits: who stamps a chunk after the CPU was taken away is late himself.
+/// Rounds, of which one must be within the limits: a client that loses its CPU stamps its chunks late.
 const ROUNDS: u32 = 3;
 
 /// Body bytes of a chunk: together far more than any record carries.
 const PIECE_BYTES: usize = 40;
 
-/// Asks for `count` streams at once, each on a connection of its own; what their clients saw, and the agent's rows.
+/// Requests `count` concurrent streams, each on a new connection. Returns the times of their clients, and the agent's
+/// rows.
 fn ask(server: &Server, agent: &Agent, target: &str, count: usize) -> Vec<(Streamed, Logged)> {
     let before = agent.log().len();
     let threads: Vec<_> = (0..count)
@@ -49,7 +50,7 @@ fn logged(row: &Logged) -> &LoggedStream {
         .unwrap_or_else(|| panic!("no stream: {row:?}"))
 }
 
-/// Whether the agent's times hold against the client's; that its counts do is asserted.
+/// Asserts that the agent's counts are right, and returns whether its times are within the limits of the client's.
 fn holds(pairs: &[(Streamed, Logged)]) -> bool {
     let errors = pairs.iter().map(|(seen, row)| {
         let stream = logged(row);
@@ -67,7 +68,7 @@ fn holds(pairs: &[(Streamed, Logged)]) -> bool {
     worst.0 <= LIMIT_NS && worst.1 <= LIMIT_NS
 }
 
-/// Streams `count` answers at once in up to [`ROUNDS`] rounds, until one holds the limits.
+/// Streams `count` concurrent responses in up to [`ROUNDS`] rounds, until one is within the limits.
 fn hold(target: &str, count: usize) {
     let server = Server::start(&[]);
     let agent = Agent::start(&["--watch-port", &server.port().to_string()]);
@@ -105,7 +106,7 @@ fn events_in_chunks_are_timed() {
 }
 
 #[test]
-fn chunks_that_are_no_events_are_timed() {
+fn chunks_without_events_are_timed() {
     let Some(_kernel) = require_kernel() else {
         return;
     };
@@ -114,7 +115,7 @@ fn chunks_that_are_no_events_are_timed() {
 }
 
 #[test]
-fn events_that_end_with_the_connection_are_timed() {
+fn events_until_close_are_timed() {
     let Some(_kernel) = require_kernel() else {
         return;
     };
@@ -125,7 +126,7 @@ fn events_that_end_with_the_connection_are_timed() {
 }
 
 #[test]
-fn streams_at_once_are_each_timed() {
+fn concurrent_streams_are_each_timed() {
     let Some(_kernel) = require_kernel() else {
         return;
     };
@@ -134,7 +135,7 @@ fn streams_at_once_are_each_timed() {
 }
 
 #[test]
-fn a_head_before_its_first_chunk_is_no_chunk() {
+fn head_before_the_first_chunk_is_no_chunk() {
     const WAIT_NS: u64 = 50 * MS;
     let Some(_kernel) = require_kernel() else {
         return;
@@ -179,14 +180,14 @@ fn a_head_before_its_first_chunk_is_no_chunk() {
 }
 
 #[test]
-fn pieces_are_counted_however_fast_and_however_they_are_written() {
+fn pieces_are_counted_however_they_are_written() {
     let Some(_kernel) = require_kernel() else {
         return;
     };
     let server = Server::start(&[]);
     let agent = Agent::start(&["--watch-port", &server.port().to_string()]);
     for what in [
-        // A chunk in three writes, its last with its line end alone.
+        // A chunk in three writes, of which the last contains only its line end.
         "chunks=200&write_size=22",
         "chunks=200",
         "chunks=200&trailers=1",
@@ -207,7 +208,7 @@ fn pieces_are_counted_however_fast_and_however_they_are_written() {
 }
 
 #[test]
-fn an_answer_of_known_length_is_no_stream() {
+fn response_of_known_length_is_no_stream() {
     let Some(_kernel) = require_kernel() else {
         return;
     };

@@ -15,14 +15,14 @@ fn start(path: &Path, tag: &str) -> Server {
     Server::start(&["--unix", path.to_str().unwrap(), "--tag", tag])
 }
 
-/// One request on a connection of its own.
+/// Sends one request on a new connection.
 fn ask(place: &Place, target: &str) {
     let mut client = Connection::open(place).unwrap();
     let bytes = request("POST", target, &[], b"{}");
     assert_eq!(client.exchange(&bytes).unwrap().1.status, 200);
 }
 
-/// Asks until the agent has a row of the server: one that answers before the agent has looked at it is not watched yet.
+/// Sends requests until the agent has a row of the server: the agent may not watch it yet when it responds first.
 fn ask_until_seen(agent: &Agent, server: &Server, target: &str) {
     wait_for("a row of a new server", Duration::from_secs(10), || {
         ask(&server.place, target);
@@ -32,7 +32,7 @@ fn ask_until_seen(agent: &Agent, server: &Server, target: &str) {
 }
 
 #[test]
-fn an_address_is_watched_no_longer_than_its_listener() {
+fn address_is_watched_no_longer_than_its_listener() {
     let Some(_kernel) = require_kernel() else {
         return;
     };
@@ -50,7 +50,7 @@ fn an_address_is_watched_no_longer_than_its_listener() {
         }
     }
     let last = start(&folder.path().join("last"), "comes-and-goes");
-    // Records come in order: what was seen before this one is in the log by then.
+    // Records come in order, so earlier ones are in the log by then.
     ask_until_seen(&agent, &last, "/predictions/last");
     let rows = agent.log();
     let of = |model: &str| rows.iter().filter(|row| row.model == model).count();
@@ -65,7 +65,7 @@ fn an_address_is_watched_no_longer_than_its_listener() {
 }
 
 #[test]
-fn a_process_is_watched_until_its_last_thread_ends() {
+fn process_is_watched_until_its_last_thread_ends() {
     let Some(_kernel) = require_kernel() else {
         return;
     };
@@ -76,12 +76,13 @@ fn a_process_is_watched_until_its_last_thread_ends() {
     std::fs::write(&file, watch).unwrap();
     let agent = Agent::start(&["--config", file.to_str().unwrap()]);
     let mut server = start(&folder.path().join("s"), "by-its-threads");
-    // Processes are taken up in the order in which they start: once a later one is, this one is as well.
+    // The agent finds processes in the order in which they start: once it watches a later one, it watches this one.
     let later = start(&folder.path().join("later"), "by-its-threads");
     ask_until_seen(&agent, &later, "/predictions/later");
 
     server.leave_first_thread();
-    // The first socket was marked while the thread was there; only the second tells whether the process is still watched.
+    // The first socket was marked while the thread was there; only the second shows whether the process is still
+    // watched.
     let second = server.listen(&folder.path().join("second"));
     ask(&server.place, "/generate");
     ask(&second, "/generate");

@@ -40,12 +40,12 @@ fn settings() -> Vec<u8> {
     frame(SETTINGS, 0, 0, &[0, 3, 0, 0, 0, 100])
 }
 
-/// What a client sends once the server has agreed.
+/// Returns what a client sends once the server has agreed.
 fn hello() -> Vec<u8> {
     [PREFACE, &settings()].concat()
 }
 
-/// A request on stream 3.
+/// Returns a request on stream 3.
 fn next_request() -> Vec<u8> {
     let path = b"/predictions/next";
     let len = u8::try_from(path.len()).unwrap();
@@ -68,9 +68,9 @@ enum Way {
     Scattered,
     /// In two writes.
     Apart,
-    /// Settings when the client's were read.
+    /// Settings after the client's were read.
     AfterHello,
-    /// Agreement, settings and answer in one write.
+    /// Agreement, settings and response in one write.
     AtOnce,
 }
 
@@ -98,7 +98,7 @@ fn write(stream: &mut TcpStream, bytes: &[u8]) -> Call {
     stamped(|| stream.write_all(bytes).unwrap()).1
 }
 
-/// Serves both requests of a connection; the read of the first, and the write of its answer.
+/// Serves both requests of a connection. Returns the read of the first, and the write of its response.
 fn serve(stream: &mut TcpStream, way: Way) -> (Call, Call) {
     let asked = read(stream, UPGRADE.len());
     let mut answered = None;
@@ -148,7 +148,7 @@ fn holds(call: Call, at_ns: u64) -> bool {
 }
 
 #[test]
-fn an_upgraded_request_is_counted_once_with_the_times_of_its_answer() {
+fn upgraded_request_is_counted_once_with_the_times_of_its_response() {
     let Some(_kernel) = require_kernel() else {
         return;
     };
@@ -184,7 +184,7 @@ fn an_upgraded_request_is_counted_once_with_the_times_of_its_answer() {
 }
 
 #[test]
-fn an_upgrade_to_something_else_is_its_own_answer() {
+fn upgrade_to_another_protocol_is_its_own_response() {
     const ASKED: &[u8] =
         b"GET /predictions/chat HTTP/1.1\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\r\n";
     const AGREED: &[u8] =
@@ -212,15 +212,15 @@ fn an_upgrade_to_something_else_is_its_own_answer() {
     server.join().unwrap();
     drop(client);
     let rows = agent.rows(1, |row| row.local_port == Some(port));
-    let told = |row: &Logged| (row.model.clone(), row.status);
-    let told: Vec<_> = rows.iter().map(told).collect();
-    assert_eq!(told, [("chat".to_owned(), 101)]);
+    let summary = |row: &Logged| (row.model.clone(), row.status);
+    let summaries: Vec<_> = rows.iter().map(summary).collect();
+    assert_eq!(summaries, [("chat".to_owned(), 101)]);
     let lost = agent.metrics().sum("inferprobe_records_lost_total", &[]);
     assert_eq!(lost, 0.0);
     agent.stop();
 }
 
-/// An application of ASGI that answers anything after 20 ms.
+/// An ASGI application that responds to any request after 20 ms.
 const APP: &str = r#"
 import asyncio, sys
 from hypercorn.asyncio import serve
@@ -239,7 +239,7 @@ asyncio.run(serve(app, config))
 "#;
 
 #[test]
-fn hypercorn_answers_an_upgraded_request_over_http2() {
+fn upgraded_request_to_hypercorn_is_measured() {
     let Some(_kernel) = require_kernel() else {
         return;
     };
@@ -263,11 +263,11 @@ fn hypercorn_answers_an_upgraded_request_over_http2() {
     client.write_all(&next_request()).unwrap();
     until(&mut client, b"done");
     let rows = agent.rows(2, |row| row.local_port == Some(port));
-    let told: Vec<_> = rows
+    let summaries: Vec<_> = rows
         .iter()
         .map(|row| (row.seq, row.model.as_str(), row.status))
         .collect();
-    assert_eq!(told, [(0, "first", 200), (1, "next", 200)]);
+    assert_eq!(summaries, [(0, "first", 200), (1, "next", 200)]);
     for row in &rows {
         let handler_ns = row.handler_ns().unwrap();
         assert!(handler_ns >= 20_000_000, "{row:?}");
@@ -277,7 +277,7 @@ fn hypercorn_answers_an_upgraded_request_over_http2() {
     agent.stop();
 }
 
-/// Reads until the bytes so far end with `end`, or hold it.
+/// Reads until the bytes so far contain `end`.
 fn until(stream: &mut TcpStream, end: &[u8]) {
     let mut seen = Vec::new();
     while !seen.windows(end.len()).any(|part| part == end) {

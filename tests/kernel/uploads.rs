@@ -9,12 +9,12 @@ use inferprobe_tests::{
 };
 
 const MS: u64 = 1_000_000;
-/// Longest time between bytes that a server can see in its queue and the kernel's word that they are there: a server
-/// that looks by itself, on another CPU, may be first.
+/// Longest time from bytes in a server's queue to the kernel's notification: a server that polls on another CPU may be
+/// earlier.
 const ANNOUNCED_NS: u64 = 200_000;
 
 #[test]
-fn the_arrival_of_a_large_upload_outlives_its_reads() {
+fn arrival_of_a_large_upload_is_kept_across_reads() {
     let Some(_kernel) = require_kernel() else {
         return;
     };

@@ -17,11 +17,11 @@ const VOLUME: Volume = Volume {
     connections: 64,
     abort_every: 10,
 };
-/// How long the last requests may take to be counted.
+/// Longest wait until the last requests are counted.
 const SETTLE_LIMIT: Duration = Duration::from_secs(15);
 
 #[test]
-fn a_hundred_thousand_requests_are_counted_to_the_last() {
+fn hundred_thousand_requests_are_counted_exactly() {
     let Some(_kernel) = require_kernel() else {
         return;
     };
@@ -40,7 +40,7 @@ fn a_hundred_thousand_requests_are_counted_to_the_last() {
     }
     assert_eq!(counters.grown(&before, LOST), []);
 
-    // A write to a client that has just closed succeeds: whether that was an answer is the server's and the kernel's view.
+    // A write to a client that has just closed succeeds. For the server and the kernel it was a response.
     let metrics = agent.metrics();
     let mut counted_sum = 0.0;
     for (code, answered) in &outcome.answered {
@@ -69,14 +69,14 @@ fn a_hundred_thousand_requests_are_counted_to_the_last() {
     agent.stop();
 }
 
-/// Waits until the agent has told of the last request; what it counted.
+/// Waits until the agent has counted the last request, and returns its counters.
 fn settle(agent: &Agent, before: &LossCounters) -> LossCounters {
     let mut counters = before.clone();
     let _ = wait_within(SETTLE_LIMIT, || {
         counters = LossCounters::of(agent);
         let counted = agent.metrics().sum(COUNTED, &[]);
-        let told = counted + f64::from(counters.unfinished(before));
-        (told >= f64::from(VOLUME.requests)).then_some(())
+        let reported = counted + f64::from(counters.unfinished(before));
+        (reported >= f64::from(VOLUME.requests)).then_some(())
     });
     counters
 }

@@ -29,11 +29,11 @@ use inferprobe_tests::{
 };
 use serde_json::Value;
 
-/// Folder that holds `prometheus` and `promtool`.
+/// Folder with `prometheus` and `promtool`.
 const FOLDER: &str = "INFERPROBE_PROMETHEUS_DIR";
 const PATIENCE: Duration = Duration::from_secs(30);
 
-/// Path of one of Prometheus's programs; `None`, with the reason printed, when there is none.
+/// Returns the path of one of Prometheus's programs; `None`, with the reason printed, without one.
 fn program(name: &str) -> Option<PathBuf> {
     let folder = std::env::var_os(FOLDER);
     let path = folder.map(|folder| Path::new(&folder).join(name));
@@ -92,7 +92,7 @@ impl Prometheus {
         serde_json::from_str(&text).unwrap()
     }
 
-    /// Latest value of a query with one result.
+    /// Returns the latest value of a query with one result.
     fn value(&self, query: &str) -> Option<f64> {
         let answer = self.ask(&format!("/api/v1/query?query={query}"));
         let value = answer.pointer("/data/result/0/value/1")?;
@@ -100,7 +100,7 @@ impl Prometheus {
     }
 }
 
-/// Name, type and help of each family that a job exports.
+/// Returns name, type and help of each family that a job exports.
 fn families(prometheus: &Prometheus, job: &str) -> BTreeSet<[String; 3]> {
     let matching = format!("match_target=%7Bjob=%22{job}%22%7D");
     let answer = prometheus.ask(&format!("/api/v1/targets/metadata?{matching}"));
@@ -111,7 +111,7 @@ fn families(prometheus: &Prometheus, job: &str) -> BTreeSet<[String; 3]> {
         .collect()
 }
 
-/// Labels of each series that a job exports, without the ones that Prometheus adds.
+/// Returns the labels of each series that a job exports, without those that Prometheus adds.
 fn series(prometheus: &Prometheus, job: &str) -> BTreeSet<BTreeMap<String, String>> {
     let answer = prometheus.ask(&format!("/api/v1/series?match%5B%5D=%7Bjob=%22{job}%22%7D"));
     let series = answer["data"].as_array().unwrap().iter();
@@ -126,7 +126,7 @@ fn series(prometheus: &Prometheus, job: &str) -> BTreeSet<BTreeMap<String, Strin
 }
 
 #[test]
-fn prometheus_reads_torchserve_and_the_agent_alike() {
+fn prometheus_reads_the_same_from_torchserve_and_agent() {
     let (Some(program), Some(installed)) = (program("prometheus"), torchserve::installed()) else {
         return;
     };
@@ -155,7 +155,7 @@ fn prometheus_reads_torchserve_and_the_agent_alike() {
         let is_whole = theirs.len() == 21 && our_series == their_series;
         is_whole.then(|| (ours, theirs.clone()))
     });
-    // Prometheus asks for OpenMetrics, in which TorchServe's names cannot be a counter's.
+    // Prometheus requests OpenMetrics, in which TorchServe's names cannot be those of counters.
     let in_openmetrics = theirs.into_iter().map(|[name, kind, help]| {
         let kind = if kind == "counter" {
             "unknown".into()
@@ -175,7 +175,7 @@ fn prometheus_reads_torchserve_and_the_agent_alike() {
     agent.stop();
 }
 
-/// Waits until Prometheus has scraped the agent, and holds that it had nothing to complain of.
+/// Waits until Prometheus has scraped the agent, and asserts that it reports no error.
 fn assert_scraped(prometheus: &Prometheus) {
     wait_for("a scraped target", PATIENCE, || {
         (prometheus.value("up") == Some(1.0)).then_some(())
@@ -186,7 +186,7 @@ fn assert_scraped(prometheus: &Prometheus) {
     assert_eq!(target["lastError"], "", "{target}");
 }
 
-/// Holds that promtool has nothing to say of the families of our own.
+/// Asserts that promtool finds no fault in the agent's own families.
 fn assert_lint_free(agent: &Agent, promtool: &Path) {
     let page = agent.get("/metrics").1;
     let ours: String = page
@@ -226,7 +226,7 @@ fn assert_lint_free(agent: &Agent, promtool: &Path) {
 }
 
 #[test]
-fn prometheus_scrapes_host_figures() {
+fn prometheus_scrapes_host_metrics() {
     let (Some(prometheus), Some(promtool)) = (program("prometheus"), program("promtool")) else {
         return;
     };

@@ -1,12 +1,15 @@
 //! Checks what `doctor` reports if the agent may not load programs, and of a bad command line.
 
 use inferprobe_tests::{
-    agent::run::{run_to_end, run_unprivileged_to_end},
+    agent::{
+        ATTACH_MODE,
+        run::{run_to_end, run_unprivileged_to_end},
+    },
     doctor::report,
 };
 
 #[test]
-fn without_privilege_each_missing_capability_is_named_with_exit_code_2() {
+fn missing_capabilities_end_with_2() {
     let report = report(&run_unprivileged_to_end(&["doctor", "--json"]));
     assert_eq!(report.outcome, "nothing");
     assert_eq!(report.probes.self_test.state, "not_run");
@@ -21,7 +24,7 @@ fn without_privilege_each_missing_capability_is_named_with_exit_code_2() {
 }
 
 #[test]
-fn without_privilege_the_table_has_every_section() {
+fn table_without_privilege_has_every_section() {
     let ended = run_unprivileged_to_end(&["doctor"]);
     assert_eq!((ended.code, ended.stderr.as_str()), (Some(2), ""));
     for part in [
@@ -38,7 +41,7 @@ fn without_privilege_the_table_has_every_section() {
 }
 
 #[test]
-fn an_nvml_library_that_cannot_be_loaded_is_a_loss() {
+fn unloadable_nvml_library_is_reported() {
     let library = "/no/such/libnvidia-ml.so";
     let args = ["doctor", "--json", "--nvml-library", library];
     let report = report(&run_unprivileged_to_end(&args));
@@ -52,10 +55,14 @@ fn an_nvml_library_that_cannot_be_loaded_is_a_loss() {
 }
 
 #[test]
-fn an_unknown_rung_is_named_with_exit_code_2() {
-    let ended = run_to_end(&["doctor", "--rung", "uprobe"]);
+fn unknown_attach_mode_ends_with_2() {
+    let ended = run_to_end(&["doctor", ATTACH_MODE, "uprobe"]);
     assert_eq!((ended.code, ended.stdout.as_str()), (Some(2), ""));
-    for part in ["--rung", "uprobe", "tracepoint, fentry, kprobe or syscall"] {
+    for part in [
+        ATTACH_MODE,
+        "uprobe",
+        "tracepoint, fentry, kprobe or syscall",
+    ] {
         assert!(ended.stderr.contains(part), "{ended:?}");
     }
 }

@@ -38,7 +38,7 @@ fn stamps_of_a_request_are_in_order_in_every_io_mode() {
 }
 
 #[test]
-fn a_server_that_sleeps_before_it_reads_shows_when_it_could_have() {
+fn server_that_sleeps_before_it_reads_records_when_it_was_readable() {
     let mut server = Server::start(&["--read-sleep-ms", "20"]);
     let mut client = Connection::open(&server.place).unwrap();
     let bytes = request("POST", "/predictions/m", &[], b"x");
@@ -50,7 +50,7 @@ fn a_server_that_sleeps_before_it_reads_shows_when_it_could_have() {
 }
 
 #[test]
-fn every_shape_of_answer_is_read_to_its_end() {
+fn every_kind_of_response_is_read_to_its_end() {
     let cases = [
         ("POST", "body=3000000", 200, 3_000_000),
         ("POST", "body=10&split=1", 200, 10),
@@ -82,7 +82,7 @@ fn every_shape_of_answer_is_read_to_its_end() {
 }
 
 #[test]
-fn a_waiting_client_is_told_to_continue() {
+fn waiting_client_gets_100_continue() {
     let mut server = Server::start(&[]);
     let mut client = Connection::open(&server.place).unwrap();
     let fields = ["Expect: 100-continue", "Content-Length: 5000000"];
@@ -96,7 +96,7 @@ fn a_waiting_client_is_told_to_continue() {
 }
 
 #[test]
-fn pipelined_requests_and_chunked_bodies_are_told_apart() {
+fn pipelined_requests_and_chunked_bodies_are_separated() {
     let mut server = Server::start(&["--peek"]);
     let mut client = Connection::open(&server.place).unwrap();
     let chunked = request(
@@ -118,7 +118,7 @@ fn pipelined_requests_and_chunked_bodies_are_told_apart() {
 }
 
 #[test]
-fn a_dropped_request_gets_no_answer() {
+fn dropped_request_gets_no_response() {
     let server = Server::start(&[]);
     let mut client = Connection::open(&server.place).unwrap();
     client
@@ -128,7 +128,7 @@ fn a_dropped_request_gets_no_answer() {
 }
 
 #[test]
-fn a_server_serves_on_without_its_first_thread() {
+fn server_serves_on_without_its_first_thread() {
     let folder = tempfile::tempdir().unwrap();
     let mut server = Server::start(&[]);
     server.leave_first_thread();
@@ -164,7 +164,7 @@ fn forked_workers_and_unix_sockets_serve() {
 }
 
 #[test]
-fn the_echo_server_answers_the_load_client() {
+fn echo_server_serves_the_load_client() {
     let server = Server::start(&["--echo"]);
     let outcome = load::run(&Load {
         address: ([127, 0, 0, 1], server.port()).into(),
@@ -182,7 +182,7 @@ fn the_echo_server_answers_the_load_client() {
 }
 
 #[test]
-fn a_rate_spaces_the_requests_of_all_connections() {
+fn rate_spaces_the_requests_of_all_connections() {
     let server = Server::start(&["--echo"]);
     let outcome = load::run(&Load {
         address: ([127, 0, 0, 1], server.port()).into(),
@@ -194,12 +194,12 @@ fn a_rate_spaces_the_requests_of_all_connections() {
         pipelined: 1,
     })
     .unwrap();
-    // On a machine that stalls, requests may be left out; none may come early.
+    // On a machine that stalls, requests may be skipped, but none may come early.
     assert!((50..=104).contains(&outcome.requests), "{outcome:?}");
 }
 
 #[test]
-fn answers_are_counted_by_status() {
+fn responses_are_counted_by_status() {
     let mut server = Server::start(&[]);
     let mut client = Connection::open(&server.place).unwrap();
     for status in [200, 404, 200] {
@@ -212,7 +212,7 @@ fn answers_are_counted_by_status() {
 }
 
 #[test]
-fn requests_that_are_sent_together_are_all_answered() {
+fn pipelined_requests_are_all_answered() {
     let server = Server::start(&["--echo"]);
     let outcome = load::run(&Load {
         address: ([127, 0, 0, 1], server.port()).into(),

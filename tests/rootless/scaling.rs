@@ -6,7 +6,7 @@ use inferprobe_tests::{
     mock_http::MockServer,
 };
 
-/// A TorchServe that describes `workers` ready workers of whatever model, and takes on every scaling.
+/// Returns a mock TorchServe that describes `workers` ready workers of any model, and accepts every scaling.
 fn management(workers: usize) -> MockServer {
     MockServer::start(move |asked| {
         if asked.starts_with("PUT ") {
@@ -22,7 +22,7 @@ fn management(workers: usize) -> MockServer {
 }
 
 #[test]
-fn scale_prints_torchserves_sentence() {
+fn scale_prints_the_status_of_torchserve() {
     let torchserve = management(1);
     let address = format!("http://127.0.0.1:{}", torchserve.port);
     let args = [
@@ -41,7 +41,7 @@ fn scale_prints_torchserves_sentence() {
 }
 
 #[test]
-fn a_usage_error_is_2_and_asks_nothing() {
+fn usage_error_ends_with_2_and_sends_no_request() {
     let torchserve = management(1);
     let address = format!("http://127.0.0.1:{}", torchserve.port);
     for args in [
@@ -62,7 +62,7 @@ fn a_usage_error_is_2_and_asks_nothing() {
 }
 
 #[test]
-fn a_torchserve_that_is_not_there_is_1_and_one_line() {
+fn missing_torchserve_ends_with_1_and_one_line() {
     let address = format!("http://127.0.0.1:{}", free_port());
     for args in [
         "scale tiny --min-worker 1",
@@ -80,7 +80,7 @@ fn a_torchserve_that_is_not_there_is_1_and_one_line() {
 }
 
 #[test]
-fn a_dry_run_prints_decisions_and_changes_nothing() {
+fn dry_run_prints_decisions_and_changes_nothing() {
     let (agent, torchserve) = (MockAgent::start(50), management(1));
     let flags = "--min 1 --max 4 --target-queue-ms 20 --cool-down 1 --dry-run";
     let flags: Vec<_> = flags.split(' ').collect();
@@ -100,7 +100,7 @@ fn a_dry_run_prints_decisions_and_changes_nothing() {
 }
 
 #[test]
-fn decisions_are_carried_out_and_exported() {
+fn decisions_are_executed_and_exported() {
     let (agent, torchserve) = (MockAgent::start(50), management(1));
     let flags = ["--min", "1", "--max", "4", "--target-queue-ms", "20"];
     let mut autoscale = Autoscale::start(agent.server.port, torchserve.port, &flags);
@@ -109,7 +109,7 @@ fn decisions_are_carried_out_and_exported() {
         first.ends_with("decision=unknown desired=1 reason=\"first reading of the agent\""),
         "{first}"
     );
-    // This TorchServe never does what it took on: the cool-down alone keeps it from being asked again.
+    // This TorchServe never does what it has accepted: only the cool-down prevents another request.
     autoscale.await_decision("but the cool-down lasts");
     let metrics = autoscale.metrics();
     let tiny = [("model", "tiny")];
@@ -135,14 +135,14 @@ fn decisions_are_carried_out_and_exported() {
     let puts = asked.iter().filter(|asked| asked.starts_with("PUT "));
     let expected = "PUT /models/tiny?min_worker=2&max_worker=2&synchronous=false";
     assert_eq!(puts.collect::<Vec<_>>(), [expected]);
-    // Of the agent it asks only what it needs.
+    // It requests only the families that it needs from the agent.
     let scrape = agent.server.requests().first().unwrap().clone();
     let wanted = "GET /metrics?name%5B%5D=inferprobe_request_inner_queue_seconds&name%5B%5D=";
     assert!(scrape.starts_with(wanted), "{scrape}");
 }
 
 #[test]
-fn without_an_agent_it_holds_and_says_so() {
+fn autoscale_without_an_agent_holds_and_reports_it() {
     let (port, torchserve) = (free_port(), management(2));
     let flags = ["--min", "1", "--max", "4", "--target-queue-ms", "20"];
     let mut autoscale = Autoscale::start(port, torchserve.port, &flags);

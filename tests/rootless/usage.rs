@@ -13,12 +13,12 @@ use inferprobe_tests::{
 const USAGE: i32 = 2;
 const ENVIRONMENT: i32 = 1;
 
-/// Runs the agent to its end; it must fail with `code` and one line on standard error that has all of `parts`.
+/// Runs the agent to its end. It must fail with `code` and one line on standard error that contains all of `parts`.
 fn assert_refused(args: &[&str], code: i32, parts: &[&str]) {
-    assert_says_why(&run_to_end(args), args, code, parts);
+    assert_explained(&run_to_end(args), args, code, parts);
 }
 
-fn assert_says_why(ended: &Ended, args: &[&str], code: i32, parts: &[&str]) {
+fn assert_explained(ended: &Ended, args: &[&str], code: i32, parts: &[&str]) {
     assert_eq!(ended.code, Some(code), "{args:?}: {ended:?}");
     let message = ended.stderr.trim_end();
     assert!(
@@ -41,15 +41,15 @@ fn config_file(folder: &Path, text: &str) -> String {
 }
 
 #[test]
-fn a_missing_capability_is_named_with_exit_code_1() {
+fn missing_capability_ends_with_1() {
     let listen = format!("127.0.0.1:{}", free_port());
     let args = ["--listen", &listen];
     let ended = run_unprivileged_to_end(&args);
-    assert_says_why(&ended, &args, ENVIRONMENT, &["CAP_BPF", "--no-probes"]);
+    assert_explained(&ended, &args, ENVIRONMENT, &["CAP_BPF", "--no-probes"]);
 }
 
 #[test]
-fn bad_values_are_named_with_exit_code_2() {
+fn bad_value_ends_with_2() {
     let cases: [(&[&str], &[&str]); 5] = [
         (
             &["--listen", "localhost"],
@@ -78,7 +78,7 @@ fn bad_values_are_named_with_exit_code_2() {
 }
 
 #[test]
-fn bad_files_are_named_with_their_line_and_exit_code_2() {
+fn bad_file_ends_with_2_and_its_line() {
     let folder = tempfile::tempdir().unwrap();
     for (text, parts) in [
         ("\nlisen = \"x\"\n", [":2:", "lisen"]),
@@ -94,7 +94,7 @@ fn bad_files_are_named_with_their_line_and_exit_code_2() {
 }
 
 #[test]
-fn bad_properties_of_torchserve_are_named_with_their_line_and_exit_code_2() {
+fn bad_torchserve_property_ends_with_2_and_its_line() {
     let folder = tempfile::tempdir().unwrap();
     let file = folder.path().join("config.properties");
     let path = file.to_str().unwrap();
@@ -124,7 +124,7 @@ fn bad_properties_of_torchserve_are_named_with_their_line_and_exit_code_2() {
 }
 
 #[test]
-fn torchserves_metrics_address_is_where_the_agent_listens() {
+fn agent_listens_on_the_metrics_address_of_torchserve() {
     let folder = tempfile::tempdir().unwrap();
     let file = folder.path().join("config.properties");
     let taken = TcpListener::bind("127.0.0.1:0").unwrap();
@@ -141,7 +141,7 @@ fn torchserves_metrics_address_is_where_the_agent_listens() {
 }
 
 #[test]
-fn unknown_flags_end_with_exit_code_2_and_a_hint() {
+fn unknown_flag_ends_with_2_and_a_hint() {
     let ended = run_to_end(&["serve", "--no-such-flag"]);
     assert_eq!(ended.code, Some(USAGE));
     assert!(ended.stderr.contains("--no-such-flag"), "{ended:?}");
@@ -149,7 +149,7 @@ fn unknown_flags_end_with_exit_code_2_and_a_hint() {
 }
 
 #[test]
-fn help_and_version_are_no_errors() {
+fn help_and_version_succeed() {
     for (flag, part) in [("--help", "--watch-port"), ("--version", "inferprobe ")] {
         let ended = run_to_end(&[flag]);
         assert_eq!((ended.code, ended.stderr.as_str()), (Some(0), ""));
@@ -158,7 +158,7 @@ fn help_and_version_are_no_errors() {
 }
 
 #[test]
-fn a_port_in_use_is_named_with_exit_code_1() {
+fn port_in_use_ends_with_1() {
     let taken = TcpListener::bind("127.0.0.1:0").unwrap();
     let address = taken.local_addr().unwrap().to_string();
     let args = ["serve", "--no-probes", "--listen", &address];
@@ -166,24 +166,24 @@ fn a_port_in_use_is_named_with_exit_code_1() {
 }
 
 #[test]
-fn a_request_log_that_cannot_be_written_is_named_with_exit_code_1() {
+fn unwritable_request_log_ends_with_1() {
     let args = ["serve", "--no-probes", "--listen", "127.0.0.1:0"];
     let log = ["--request-log", "/no/such/folder/log"];
     let args = [args.as_slice(), &log].concat();
     assert_refused(&args, ENVIRONMENT, &["/no/such/folder/log"]);
 }
 
-/// Waits for the first reading of memory and disk: each has a thread of its own.
-fn await_host_figures(agent: &Agent) {
+/// Waits for the first values of memory and disk: each has its own thread.
+fn await_host_metrics(agent: &Agent) {
     for name in ["MemoryUsed", "DiskUsage"] {
         agent.wait_sum(name, &[("Level", "Host")], f64::MIN_POSITIVE);
     }
 }
 
 #[test]
-fn host_figures_are_served_without_probes() {
+fn host_metrics_are_served_without_probes() {
     let agent = Agent::start(&["--no-probes"]);
-    await_host_figures(&agent);
+    await_host_metrics(&agent);
     for name in [
         "MemoryUsed",
         "MemoryAvailable",
@@ -197,7 +197,7 @@ fn host_figures_are_served_without_probes() {
         assert_eq!(host.len(), 1, "{name}");
         assert!(host[0].value > 0.0, "{name}");
     }
-    // A share of time over an interval is there once an interval has passed.
+    // A share of time needs a whole interval.
     agent.wait_sum("CPUUtilization", &[("Level", "Host")], 0.0);
     let metrics = agent.metrics();
     assert!((0.0..=100.0).contains(&metrics.sum("CPUUtilization", &[])));
@@ -210,7 +210,7 @@ fn host_figures_are_served_without_probes() {
 #[test]
 fn names_in_the_query_choose_the_families() {
     let agent = Agent::start(&["--no-probes"]);
-    await_host_figures(&agent);
+    await_host_metrics(&agent);
     let names = |query: &str| -> Vec<String> {
         let (status, text) = agent.get(&format!("/metrics?{query}"));
         assert_eq!(status, 200, "{query}");

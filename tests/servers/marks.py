@@ -41,7 +41,7 @@ class Marks:
         self.row["status"] = status
 
     def end(self):
-        """The whole answer was handed over, or nobody is there to take it."""
+        """The whole response was sent, or the client is gone."""
         self.row["ended_ns"] = now_ns()
         os.write(_FILE, (json.dumps(self.row) + "\n").encode())
 

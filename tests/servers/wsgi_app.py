@@ -6,7 +6,7 @@ from marks import Marks, Plan
 
 
 class Answer:
-    """The parts of an answer; its server tells by `close` that it has handed over the last."""
+    """The parts of a response; the server calls `close` once it has sent the last."""
 
     def __init__(self, marks, plan, parts):
         self.marks, self.plan, self.parts = marks, plan, parts

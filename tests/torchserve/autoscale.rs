@@ -22,7 +22,7 @@ const PATIENCE: Duration = Duration::from_secs(90);
 const CLIENTS: usize = 6;
 const MOST_WORKERS: usize = 3;
 
-/// Sends requests of 40 ms until told to end.
+/// Sends requests of 40 ms until `end` is set.
 fn send_until(end: &AtomicBool, port: u16) {
     let mut client = Connection::open_tcp(port).unwrap();
     let fields = ["Content-Type: application/json"];
@@ -33,8 +33,8 @@ fn send_until(end: &AtomicBool, port: u16) {
     }
 }
 
-/// Waits until TorchServe describes `count` workers that are ready, and never more or fewer than it may have; returns how
-/// many autoscale wants then.
+/// Waits until TorchServe describes `count` ready workers, and never too many or too few. Returns how many autoscale
+/// wants then.
 fn await_ready(torchserve: &TorchServe, autoscale: &Autoscale, count: usize) -> f64 {
     let what = format!("{count} ready workers");
     wait_for(&what, PATIENCE, || {
@@ -53,7 +53,7 @@ fn await_ready(torchserve: &TorchServe, autoscale: &Autoscale, count: usize) -> 
 }
 
 #[test]
-fn workers_are_added_under_load_and_taken_away_after_it() {
+fn load_adds_workers_and_its_end_removes_them() {
     let (Some(_kernel), Some(installed)) = (require_kernel(), torchserve::installed()) else {
         return;
     };
@@ -67,7 +67,7 @@ fn workers_are_added_under_load_and_taken_away_after_it() {
         for _ in 0..CLIENTS {
             scope.spawn(|| send_until(&end, torchserve.ports.inference));
         }
-        // A panic here must not leave the scope waiting for its clients.
+        // The clients must end after a panic too, because the scope waits for them.
         let reached = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| {
             await_ready(&torchserve, &autoscale, MOST_WORKERS)
         }));

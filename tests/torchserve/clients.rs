@@ -11,7 +11,7 @@ use inferprobe_tests::{
     socket_queues::unread,
     torchserve::{
         self, PredictionClient, TorchServe,
-        figures::{Figures, assert_nothing_lost},
+        counters::{Counters, assert_nothing_lost},
         traffic::Client,
     },
 };
@@ -31,7 +31,7 @@ const CALLS: [(&str, Option<&str>, &str, &str); 8] = [
 ];
 
 #[test]
-fn calls_over_grpc_are_counted_as_torchserve_counts_them() {
+fn grpc_calls_are_counted_as_by_torchserve() {
     let Some(installed) = torchserve::installed() else {
         return;
     };
@@ -40,9 +40,9 @@ fn calls_over_grpc_are_counted_as_torchserve_counts_them() {
     };
     let torchserve = TorchServe::start(&installed, &[]);
     let agent = Agent::start::<&str>(&[]);
-    let none = Figures::default();
-    let theirs_base = Figures::of_torchserve(&torchserve);
-    let ours_base = Figures::of_agent(&agent, &none, 1.0);
+    let none = Counters::default();
+    let theirs_base = Counters::of_torchserve(&torchserve);
+    let ours_base = Counters::of_agent(&agent, &none, 1.0);
     let port = torchserve.ports.grpc_inference;
     std::thread::scope(|scope| {
         for start in 0..4 {
@@ -65,10 +65,10 @@ fn calls_over_grpc_are_counted_as_torchserve_counts_them() {
     Client::new(torchserve.ports.inference).predict("twin", 1);
     let counted = 4.0 * (3.0 * 6.0 + 2.0) + 1.0;
     agent.wait_sum("ts_inference_requests_total", &[], counted);
-    let (ours, theirs) = Figures::of_both(&agent, &ours_base, &torchserve, &theirs_base);
+    let (ours, theirs) = Counters::of_both(&agent, &ours_base, &torchserve, &theirs_base);
     assert_eq!(theirs.requests.values().sum::<f64>(), counted);
     assert_eq!(ours.counts(), theirs.counts());
-    let models = |figures: &Figures| figures.latency_us.keys().cloned().collect::<Vec<_>>();
+    let models = |counters: &Counters| counters.latency_us.keys().cloned().collect::<Vec<_>>();
     assert_eq!(models(&ours), models(&theirs));
     assert_nothing_lost(&agent);
     let mut impatient = PredictionClient::start(&installed, port);
@@ -77,7 +77,7 @@ fn calls_over_grpc_are_counted_as_torchserve_counts_them() {
     assert_eq!(left.code, "DEADLINE_EXCEEDED");
     let counted = counted + 2.0;
     agent.wait_sum("ts_inference_requests_total", &[], counted);
-    let (ours, theirs) = Figures::of_both(&agent, &ours_base, &torchserve, &theirs_base);
+    let (ours, theirs) = Counters::of_both(&agent, &ours_base, &torchserve, &theirs_base);
     assert_eq!(ours.counts(), theirs.counts());
     let counted = counted.to_string();
     row(
@@ -97,7 +97,7 @@ fn calls_over_grpc_are_counted_as_torchserve_counts_them() {
 }
 
 #[test]
-fn requests_whose_clients_left_are_counted_as_torchserve_counts_them() {
+fn requests_of_disconnected_clients_are_counted_as_by_torchserve() {
     let Some(installed) = torchserve::installed() else {
         return;
     };
@@ -106,13 +106,13 @@ fn requests_whose_clients_left_are_counted_as_torchserve_counts_them() {
     };
     let torchserve = TorchServe::start(&installed, &[]);
     let agent = Agent::start::<&str>(&[]);
-    let none = Figures::default();
-    let theirs_base = Figures::of_torchserve(&torchserve);
-    let ours_base = Figures::of_agent(&agent, &none, 1.0);
+    let none = Counters::default();
+    let theirs_base = Counters::of_torchserve(&torchserve);
+    let ours_base = Counters::of_agent(&agent, &none, 1.0);
     let fields = ["Content-Type: application/json"];
-    // The first is running when its client leaves, the others wait in the queue.
+    // The first is running when its client disconnects, and the others wait in the queue.
     for (target, body) in [
-        // Long enough for all of them to leave, however busy the machine is.
+        // Long enough for all of them to disconnect, however busy the machine is.
         ("/predictions/tiny", r#"{"sleep_ms": 3000}"#),
         ("/predictions/tiny", r#"{"sleep_ms": 5}"#),
         ("/predictions/tiny/1.0", r#"{"sleep_ms": 5}"#),
@@ -122,22 +122,22 @@ fn requests_whose_clients_left_are_counted_as_torchserve_counts_them() {
         let mut connection = Connection::open_tcp(torchserve.ports.inference).unwrap();
         let bytes = request("POST", target, &fields, body.as_bytes());
         connection.send(&bytes).unwrap();
-        // TorchServe must have read it before its client leaves.
+        // TorchServe must have read it before its client disconnects.
         let pending = format!("{body} read by the server");
         wait_for(&pending, PATIENCE, || {
             (unread(torchserve.ports.inference) == 0).then_some(())
         });
     }
-    // A client that leaves within its request's body asked for nothing.
+    // A client that disconnects within its request's body has sent no request.
     let whole = request("POST", "/predictions/tiny", &fields, b"{}");
     let mut connection = Connection::open_tcp(torchserve.ports.inference).unwrap();
     connection.send(&whole[..whole.len() - 1]).unwrap();
     drop(connection);
     Client::new(torchserve.ports.inference).predict("tiny", 1);
     let counted = agent.wait_sum("ts_inference_requests_total", &[], 6.0);
-    let (ours, theirs) = Figures::of_both(&agent, &ours_base, &torchserve, &theirs_base);
+    let (ours, theirs) = Counters::of_both(&agent, &ours_base, &torchserve, &theirs_base);
     assert_eq!(ours.counts(), theirs.counts());
-    let times = |figures: &Figures| figures.latency_us.keys().cloned().collect::<Vec<_>>();
+    let times = |counters: &Counters| counters.latency_us.keys().cloned().collect::<Vec<_>>();
     assert_eq!(times(&ours), times(&theirs));
     let page = agent.metrics();
     let unfinished = [

@@ -11,7 +11,7 @@ use inferprobe_tests::{
     torchserve::{
         self, Registration, TorchServe,
         alike::assert_alike,
-        figures::{Figures, assert_nothing_lost},
+        counters::{Counters, assert_nothing_lost},
         traffic::{self, Client, EVERY_ROW},
     },
 };
@@ -62,7 +62,7 @@ fn shape(page: &Exposition, families: &BTreeSet<String>) -> BTreeSet<String> {
 }
 
 #[test]
-fn five_hundred_mixed_requests_are_counted_as_torchserve_counts_them() {
+fn five_hundred_mixed_requests_are_counted_as_by_torchserve() {
     let Some(installed) = torchserve::installed() else {
         return;
     };
@@ -85,8 +85,8 @@ fn five_hundred_mixed_requests_are_counted_as_torchserve_counts_them() {
     }
     sent += send_batches(torchserve.ports.inference);
     assert!(sent >= 500, "{sent}");
-    let none = Figures::default();
-    let (ours, theirs) = Figures::of_both(&agent, &none, &torchserve, &none);
+    let none = Counters::default();
+    let (ours, theirs) = Counters::of_both(&agent, &none, &torchserve, &none);
     assert!(theirs.all_answers() > sent as f64, "{theirs:?}");
     assert_alike("500 mixed requests", start, &ours, &theirs);
     assert_nothing_lost(&agent);
@@ -116,7 +116,7 @@ fn five_hundred_mixed_requests_are_counted_as_torchserve_counts_them() {
 }
 
 #[test]
-fn torchserve_started_before_the_agent_is_counted_from_then_on() {
+fn torchserve_from_before_the_agent_is_counted_from_then_on() {
     let Some(installed) = torchserve::installed() else {
         return;
     };
@@ -139,12 +139,12 @@ fn torchserve_started_before_the_agent_is_counted_from_then_on() {
     std::fs::write(file.path(), text).unwrap();
     let agent = Agent::start(&["--ts-config", file.path().to_str().unwrap()]);
     agent.wait_sum("inferprobe_workers", &[("model", NAME_OF_NO_THREAD)], 1.0);
-    let theirs_base = Figures::of_torchserve(&torchserve);
-    // What the agent sees first: it asks for the list of models and for each of the three, and then the scrape.
-    let ours_base = Figures::of_agent(&agent, &Figures::default(), 5.0);
+    let theirs_base = Counters::of_torchserve(&torchserve);
+    // What the agent observes first: its own requests for the list of models and for each of the three, and the scrape.
+    let ours_base = Counters::of_agent(&agent, &Counters::default(), 5.0);
     assert_eq!(ours_base.all_answers(), 5.0);
     traffic::send(torchserve.ports, &EVERY_ROW, 4, 2);
-    let (ours, theirs) = Figures::of_both(&agent, &ours_base, &torchserve, &theirs_base);
+    let (ours, theirs) = Counters::of_both(&agent, &ours_base, &torchserve, &theirs_base);
     assert_alike("agent started after TorchServe", start, &ours, &theirs);
     assert_nothing_lost(&agent);
     let workers = agent.metrics();
@@ -161,7 +161,7 @@ fn predicted(row: &Logged) -> bool {
 }
 
 #[test]
-fn the_families_of_times_are_what_the_request_log_adds_up_to() {
+fn families_of_times_are_the_sums_of_the_request_log() {
     let Some(installed) = torchserve::installed() else {
         return;
     };

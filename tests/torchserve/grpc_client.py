@@ -1,4 +1,4 @@
-"""Predicts over gRPC as its standard input says, and tells how each call ended.
+"""Predicts over gRPC as its standard input says, and prints how each call ended.
 
 The one argument is the port on 127.0.0.1. A line of the input is
 

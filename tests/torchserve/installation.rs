@@ -1,14 +1,14 @@
 //! Checks that the TorchServe of these tests does what its handler, management and configuration ask for.
 
 use inferprobe_tests::{
-    client::{Answer, Connection, request},
+    client::{Connection, Response, request},
     require_kernel::share_machine,
     torchserve::{self, PredictionClient, Registration, TorchServe, Worker},
 };
 
 const REQUESTS: &str = "ts_inference_requests_total";
 
-fn predict(port: u16, model: &str, body: &str) -> Answer {
+fn predict(port: u16, model: &str, body: &str) -> Response {
     let mut client = Connection::open_tcp(port).unwrap();
     let fields = ["Content-Type: application/json"];
     let target = format!("/predictions/{model}");
@@ -17,7 +17,7 @@ fn predict(port: u16, model: &str, body: &str) -> Answer {
 }
 
 #[test]
-fn the_handler_ends_each_request_as_its_body_says() {
+fn handler_ends_each_request_as_its_body_says() {
     let Some(installed) = torchserve::installed() else {
         return;
     };
@@ -43,7 +43,7 @@ fn the_handler_ends_each_request_as_its_body_says() {
         let is_stream = body.contains("stream");
         assert_eq!(answer.head.chunked(), is_stream, "{body}: {answer:?}");
         if is_stream {
-            // Five parts, and the answer as it always is.
+            // Five parts, and the response as it always is.
             assert_eq!(answer.body.len(), 5 * 4 + 16);
         }
     }
@@ -103,7 +103,7 @@ fn workers_are_scaled_replaced_and_given_batches() {
 }
 
 #[test]
-fn grpc_is_answered_in_one_part_or_many_and_counted_with_its_version() {
+fn grpc_calls_get_one_part_or_many_and_count_with_their_version() {
     let Some(installed) = torchserve::installed() else {
         return;
     };
@@ -136,7 +136,7 @@ fn grpc_is_answered_in_one_part_or_many_and_counted_with_its_version() {
 }
 
 #[test]
-fn without_native_io_the_workers_listen_on_tcp() {
+fn workers_without_native_io_listen_on_tcp() {
     let Some(installed) = torchserve::installed() else {
         return;
     };

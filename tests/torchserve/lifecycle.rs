@@ -16,20 +16,20 @@ use inferprobe_tests::{
     torchserve::{
         self, TorchServe,
         alike::assert_alike,
-        figures::{Figures, assert_nothing_lost, losses},
+        counters::{Counters, assert_nothing_lost, losses},
         traffic::{self, Answered, Client, EVERY_ROW},
     },
 };
 
-/// How long the agent may take to notice what has happened.
+/// Longest time until the agent notices a change.
 const PATIENCE: Duration = Duration::from_secs(10);
-/// Lost with a worker that ends: the frame that it had read.
+/// Loss reason for the frame that an ended worker had read.
 const UNANSWERED: &str = "inferprobe_records_lost_total: worker_unanswered";
-/// Lost where a request has another reply than the one that it is answered with.
+/// Loss reason for a reply that is not used for the response.
 const UNPAIRED: &str = "inferprobe_records_lost_total: reply_unpaired";
-/// Lost to an agent that starts while requests are under way.
+/// Loss reason for requests in flight when the agent starts.
 const READ_BEFORE: &str = "inferprobe_records_lost_total: read_before_watch";
-/// Not known of the first bytes on a connection that is older than the agent: on a client's, and on a worker's.
+/// Stages that are unknown for the first bytes on a connection from before the agent: a client's, and a worker's.
 const QUEUE_UNKNOWN: &str = "inferprobe_request_stage_unknown_total: queue";
 const INNER_QUEUE_UNKNOWN: &str = "inferprobe_request_stage_unknown_total: inner_queue";
 
@@ -44,7 +44,7 @@ fn load_times_ms(page: &Exposition) -> BTreeMap<String, f64> {
         .collect()
 }
 
-/// Ids of the workers whose load times are told.
+/// Returns the ids of the workers with load times.
 fn ids(page: &Exposition) -> BTreeSet<u16> {
     let names = load_times_ms(page).into_keys();
     names
@@ -52,7 +52,7 @@ fn ids(page: &Exposition) -> BTreeSet<u16> {
         .collect()
 }
 
-/// Waits until the agent knows as many workers of `model` as it has.
+/// Waits until the agent knows all workers of `model`.
 fn await_workers(agent: &Agent, model: &str, count: u32) {
     wait_for(&format!("{count} workers of {model}"), PATIENCE, || {
         let labels = [("model", model), ("version", "1.0")];
@@ -61,13 +61,13 @@ fn await_workers(agent: &Agent, model: &str, count: u32) {
     });
 }
 
-/// Answers that were no success.
+/// Returns how many responses were no success.
 fn failed(answers: &[Answered]) -> usize {
     answers.iter().filter(|answer| answer.status != 200).count()
 }
 
 #[test]
-fn workers_come_and_go_under_traffic_and_every_answer_counts() {
+fn every_response_counts_while_workers_come_and_go() {
     const SCENARIO: &str = "1 to 3 to 1 workers, 8 clients";
     let Some(installed) = torchserve::installed() else {
         return;
@@ -87,8 +87,8 @@ fn workers_come_and_go_under_traffic_and_every_answer_counts() {
             traffic.await_answers(100);
         }
     });
-    let none = Figures::default();
-    let (ours, theirs) = Figures::of_both(&agent, &none, &torchserve, &none);
+    let none = Counters::default();
+    let (ours, theirs) = Counters::of_both(&agent, &none, &torchserve, &none);
     assert_alike(SCENARIO, start, &ours, &theirs);
 
     wait_for(
@@ -97,7 +97,7 @@ fn workers_come_and_go_under_traffic_and_every_answer_counts() {
         || (ids(&agent.metrics()) == torchserve.running()).then_some(()),
     );
     let [ours, theirs] = [agent.metrics(), torchserve.metrics()].map(|page| ids(&page).len());
-    // TorchServe goes on to tell the load times of workers that are gone.
+    // TorchServe still exports the load times of ended workers.
     assert!(ours < 4 && theirs == 4, "{ours}, TorchServe {theirs}");
     row(
         SCENARIO,
@@ -106,7 +106,7 @@ fn workers_come_and_go_under_traffic_and_every_answer_counts() {
         &ours.to_string(),
         "documented difference",
     );
-    // TorchServe answers for a worker that it ends at work, or asks another; what that one still replies is for nobody.
+    // If TorchServe ends a worker at work, it responds itself or asks another worker. It drops the first one's reply.
     let mut lost = losses(&agent.metrics());
     let ended = [UNANSWERED, UNPAIRED].map(|why| lost.remove(why).unwrap_or_default());
     assert!(ended.into_iter().sum::<f64>() <= 2.0, "{ended:?}");
@@ -115,7 +115,7 @@ fn workers_come_and_go_under_traffic_and_every_answer_counts() {
 }
 
 #[test]
-fn a_killed_worker_costs_the_request_it_was_at_and_nothing_else() {
+fn killed_worker_fails_only_its_own_request() {
     const SCENARIO: &str = "a worker killed at work";
     const WAITING: u64 = 3;
     let Some(installed) = torchserve::installed() else {
@@ -147,12 +147,12 @@ fn a_killed_worker_costs_the_request_it_was_at_and_nothing_else() {
         let statuses = clients.into_iter().map(|client| client.join().unwrap());
         statuses.collect()
     });
-    // TorchServe says 507 where it knows of the signal by then, and else 500.
+    // TorchServe responds with 507 if it knows of the signal by then, and else with 500.
     assert!(matches!(statuses[0], 500 | 507), "{statuses:?}");
     assert_eq!(statuses[1..], [200, 200, 200]);
     traffic::send(torchserve.ports, &EVERY_ROW, 4, 1);
-    let none = Figures::default();
-    let (ours, theirs) = Figures::of_both(&agent, &none, &torchserve, &none);
+    let none = Counters::default();
+    let (ours, theirs) = Counters::of_both(&agent, &none, &torchserve, &none);
     assert_alike(SCENARIO, start, &ours, &theirs);
 
     let unanswered = [("reason", "worker_unanswered")];
@@ -176,14 +176,14 @@ fn a_killed_worker_costs_the_request_it_was_at_and_nothing_else() {
     agent.stop();
 }
 
-/// The rows of inference requests: each was counted once.
+/// Returns the rows of inference requests, each of which must be counted once.
 fn inferences(rows: Vec<Logged>) -> Vec<Logged> {
     let is_inference = |row: &Logged| row.purpose == "inference";
     rows.into_iter().filter(is_inference).collect()
 }
 
 #[test]
-fn an_agent_restarted_under_traffic_counts_nothing_twice_and_says_what_it_missed() {
+fn agent_restarted_under_traffic_counts_once_and_reports_its_losses() {
     const SCENARIO: &str = "the agent restarted under traffic, 4 clients, 100 ms each";
     const CLIENTS: usize = 4;
     let Some(installed) = torchserve::installed() else {
@@ -236,7 +236,7 @@ fn an_agent_restarted_under_traffic_counts_nothing_twice_and_says_what_it_missed
     println!("{missing} missing: {unwatched} answered without an agent, {said} read before");
     assert!((1..=CLIENTS).contains(&said), "{said}");
     assert!((said..=unwatched + said).contains(&missing), "{missing}");
-    // The clients kept their connections, and what had come on them before the watch is in no record.
+    // The clients kept their connections, and bytes from before the watch are in no record.
     let queue_unknown = lost.remove(QUEUE_UNKNOWN).unwrap_or_default();
     assert!(queue_unknown <= CLIENTS as f64, "{queue_unknown}");
     assert!(lost.is_empty(), "{lost:?}");
@@ -251,7 +251,7 @@ fn an_agent_restarted_under_traffic_counts_nothing_twice_and_says_what_it_missed
 }
 
 #[test]
-fn workers_on_tcp_are_watched_as_those_on_unix_sockets_are() {
+fn workers_on_tcp_are_watched_as_on_unix_sockets() {
     let Some(installed) = torchserve::installed() else {
         return;
     };
@@ -263,8 +263,8 @@ fn workers_on_tcp_are_watched_as_those_on_unix_sockets_are() {
     let torchserve = TorchServe::start(&installed, &["use_native_io=false"]);
     traffic::send(torchserve.ports, &EVERY_ROW, 1, 1);
     traffic::send(torchserve.ports, &EVERY_ROW, 4, 2);
-    let none = Figures::default();
-    let (ours, theirs) = Figures::of_both(&agent, &none, &torchserve, &none);
+    let none = Counters::default();
+    let (ours, theirs) = Counters::of_both(&agent, &none, &torchserve, &none);
     assert_alike("workers on TCP", start, &ours, &theirs);
     assert_nothing_lost(&agent);
     assert_eq!(ids(&agent.metrics()), ids(&torchserve.metrics()));
@@ -273,23 +273,23 @@ fn workers_on_tcp_are_watched_as_those_on_unix_sockets_are() {
     agent.stop();
 
     let agent = Agent::start::<&str>(&[]);
-    let theirs_base = Figures::of_torchserve(&torchserve);
-    // The scrape is the first that the agent sees.
-    let ours_base = Figures::of_agent(&agent, &none, 1.0);
+    let theirs_base = Counters::of_torchserve(&torchserve);
+    // The scrape is the first request that the agent observes.
+    let ours_base = Counters::of_agent(&agent, &none, 1.0);
     let mut client = Client::new(torchserve.ports.inference);
     for _ in 0..2 {
         client.predict("tiny", 1);
         client.predict("twin", 1);
     }
     traffic::send(torchserve.ports, &EVERY_ROW, 4, 1);
-    let (ours, theirs) = Figures::of_both(&agent, &ours_base, &torchserve, &theirs_base);
+    let (ours, theirs) = Counters::of_both(&agent, &ours_base, &torchserve, &theirs_base);
     assert_alike(
         "workers on TCP, older than the agent",
         start,
         &ours,
         &theirs,
     );
-    // When the first frame of each worker came is not known, and of every later one it is.
+    // The arrival of the first frame of each worker is unknown, and that of every later one is known.
     let lost = BTreeMap::from([(INNER_QUEUE_UNKNOWN.to_owned(), 2.0)]);
     assert_eq!(losses(&agent.metrics()), lost);
     await_workers(&agent, "tiny", 1);

@@ -1,6 +1,7 @@
 //! Tests with a real TorchServe, whose own counters the agent must match. Those that watch it need root.
 //!
-//! Tests that start an agent hold a `KernelGuard`; the others share the machine, since an agent watches every TorchServe.
+//! Tests that start an agent hold a `KernelGuard`; the others share the machine, since an agent watches every
+//! TorchServe.
 
 #![expect(
     clippy::unwrap_used,

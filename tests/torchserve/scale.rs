@@ -86,7 +86,7 @@ fn scale_changes_the_workers_that_torchserve_describes() {
     }
     assert_eq!(torchserve.describe("tiny"), before);
 
-    // What lies between the bounds is kept, and what is above them goes.
+    // Workers between the bounds are kept, and those above are removed.
     let ended = scale(
         &torchserve,
         "tiny --min-worker 1 --max-worker 3 --synchronous",
@@ -100,7 +100,7 @@ fn scale_changes_the_workers_that_torchserve_describes() {
 }
 
 #[test]
-fn autoscale_follows_the_queue_that_a_stand_in_for_the_agent_serves() {
+fn autoscale_follows_the_queue_of_a_mock_agent() {
     let Some(installed) = torchserve::installed() else {
         return;
     };

@@ -15,24 +15,24 @@ use inferprobe_tests::{
     require_kernel::require_kernel,
     torchserve::{
         self, Registration, TorchServe,
-        figures::{Figures, assert_nothing_lost, sum_ms},
+        counters::{Counters, assert_nothing_lost, sum_ms},
         traffic::Client,
     },
 };
 
-/// Rounds of which one must hold: a thread of TorchServe that waits for a CPU between its system call and its own clock
-/// makes TorchServe's figure wrong, not ours, and on a small machine that others use too that may spoil a round.
+/// Rounds, of which one must be within the limits: if a TorchServe thread waits for a CPU between its system call and
+/// its own clock, TorchServe's value is wrong. On a small, shared machine that may spoil a round.
 const ROUNDS: usize = 3;
-/// Rounds in all: one from which the hypervisor took CPU time is no judge.
+/// Rounds in all: one in which the hypervisor took CPU time is not judged.
 const ROUNDS_WITH_DISTURBED: usize = 5;
 /// Requests of an idle round.
 const IDLE_REQUESTS: u32 = 60;
 /// How long TorchServe may take to export what it has measured.
 const PATIENCE: Duration = Duration::from_secs(10);
 
-/// One figure of a round, as the report has it.
+/// One value of a round, as in the report.
 struct Compared {
-    figure: String,
+    value: String,
     theirs: String,
     ours: String,
     bound: &'static str,
@@ -42,13 +42,13 @@ struct Compared {
 impl Compared {
     /// A time that may be off by `bound_ms`.
     fn time(
-        figure: String,
+        value: String,
         [ours_ms, theirs_ms]: [f64; 2],
         bound_ms: f64,
         bound: &'static str,
     ) -> Self {
         Self {
-            figure,
+            value,
             theirs: format!("{theirs_ms:.1}"),
             ours: format!("{ours_ms:.1}"),
             bound,
@@ -57,9 +57,9 @@ impl Compared {
     }
 }
 
-/// Runs `round` until all of its figures hold, and reports that one.
+/// Runs `round` until all of its values are within their limits, and reports that round.
 ///
-/// What a round counts must be right in each. Where the machine itself was taken away too often to tell, it says so.
+/// Counts must be right in every round. If the hypervisor took too much CPU time to judge any round, it prints that.
 fn hold_in_one_round(scenario: &str, mut round: impl FnMut() -> Vec<Compared>) {
     let mut judged = 0;
     for number in 1..=ROUNDS_WITH_DISTURBED {
@@ -67,19 +67,19 @@ fn hold_in_one_round(scenario: &str, mut round: impl FnMut() -> Vec<Compared>) {
         let start = CpuTime::now();
         let compared = round();
         let stolen = start.stolen_share();
-        let held = compared.iter().all(|figure| figure.holds);
+        let held = compared.iter().all(|value| value.holds);
         for Compared {
-            figure,
+            value,
             theirs,
             ours,
             bound,
             holds,
         } in compared
         {
-            println!("{figure}: {ours}, TorchServe {theirs}; {bound}: {holds}");
+            println!("{value}: {ours}, TorchServe {theirs}; {bound}: {holds}");
             if held {
                 let bound = format!("{bound}, in one of {ROUNDS} rounds");
-                row(scenario, &figure, &theirs, &ours, &bound);
+                row(scenario, &value, &theirs, &ours, &bound);
             }
         }
         println!("the hypervisor took {:.1} % of the CPUs", stolen * 1e2);
@@ -98,7 +98,7 @@ fn hold_in_one_round(scenario: &str, mut round: impl FnMut() -> Vec<Compared>) {
     );
 }
 
-/// What sums of times may differ by.
+/// Allowed differences of sums of times.
 #[derive(Clone, Copy)]
 struct Bound {
     share: f64,
@@ -127,18 +127,18 @@ const BUSY_LATENCY: Bound = Bound {
     text: "1 %",
 };
 
-/// Has `traffic` send requests, which all succeed, and compares what they add to the sums of both; `bounds` are those
-/// of the queue and of the latency.
+/// Runs `traffic`, whose requests all succeed, and compares what they add to the sums of both. `bounds` are those of
+/// queue and latency.
 fn compare_sums(
     agent: &Agent,
     torchserve: &TorchServe,
     bounds: [Bound; 2],
     traffic: impl FnOnce(),
 ) -> Vec<Compared> {
-    let none = Figures::default();
-    let (ours_before, theirs_before) = Figures::of_both(agent, &none, torchserve, &none);
+    let none = Counters::default();
+    let (ours_before, theirs_before) = Counters::of_both(agent, &none, torchserve, &none);
     traffic();
-    let (ours, theirs) = Figures::of_both(agent, &none, torchserve, &none);
+    let (ours, theirs) = Counters::of_both(agent, &none, torchserve, &none);
     let (ours, theirs) = (ours.since(&ours_before), theirs.since(&theirs_before));
     assert_eq!(ours.counts(), theirs.counts());
     let requests: f64 = theirs.requests.values().sum();
@@ -159,7 +159,7 @@ fn compare_sums(
     compared.collect()
 }
 
-/// Has each of `clients` ask `model` `requests` times to work for `sleep_ms`.
+/// Lets each of `clients` ask `model` `requests` times to work for `sleep_ms`.
 fn send(port: u16, model: &str, clients: usize, requests: usize, sleep_ms: u32) {
     thread::scope(|scope| {
         for _ in 0..clients {
@@ -173,7 +173,7 @@ fn send(port: u16, model: &str, clients: usize, requests: usize, sleep_ms: u32) 
     });
 }
 
-/// `HandlerTime` and `PredictionTime` of `tiny`, once `are_new` holds for them.
+/// Returns `HandlerTime` and `PredictionTime` of `tiny`, once `are_new` is true for them.
 fn last_times_ms(page: impl Fn() -> Exposition, are_new: impl Fn([f64; 2]) -> bool) -> [f64; 2] {
     wait_for("times of the latest request", PATIENCE, || {
         let page = page();
@@ -183,13 +183,13 @@ fn last_times_ms(page: impl Fn() -> Exposition, are_new: impl Fn([f64; 2]) -> bo
     })
 }
 
-/// What the agent and TorchServe say of each request, by family: sleeps of every length from 5 to 64 ms.
+/// Returns the times of the agent and TorchServe for each request, by family: sleeps of every length from 5 to 64 ms.
 fn pair_last_times(
     agent: &Agent,
     torchserve: &TorchServe,
     client: &mut Client,
 ) -> [Vec<[f64; 2]>; 2] {
-    /// Longer than all that was asked for before, so that its times are told from older ones.
+    /// Longer than any sleep before, so that its times differ from older ones.
     const FIRST_MS: u32 = 80;
     client.predict("tiny", FIRST_MS);
     let is_first = |found: [f64; 2]| found.into_iter().all(|ms| ms >= f64::from(FIRST_MS));
@@ -197,7 +197,7 @@ fn pair_last_times(
     let mut theirs_ms = last_times_ms(|| torchserve.metrics(), is_first);
     let mut pairs_ms = [Vec::new(), Vec::new()];
     for index in 0..IDLE_REQUESTS {
-        // No length is like the one before.
+        // No sleep is as long as the one before.
         client.predict("tiny", 5 + index * 37 % IDLE_REQUESTS);
         let differ =
             |found: [f64; 2], before: [f64; 2]| found[0] != before[0] && found[1] != before[1];
@@ -210,7 +210,7 @@ fn pair_last_times(
     pairs_ms
 }
 
-/// Holds the median of the errors to 1 ms or 2 % of the time.
+/// Returns the median of the errors, with the limit of 1 ms or 2 % of the time.
 fn compare_last_times(name: &str, pairs_ms: &[[f64; 2]]) -> Compared {
     let errors_ms = pairs_ms.iter().map(|[ours, theirs]| (ours - theirs).abs());
     let mut errors_ms: Vec<f64> = errors_ms.collect();
@@ -219,7 +219,7 @@ fn compare_last_times(name: &str, pairs_ms: &[[f64; 2]]) -> Compared {
     let within = |[ours, theirs]: &&[f64; 2]| (ours - theirs).abs() <= (theirs * 0.02).max(1.0);
     let held = pairs_ms.iter().filter(within).count();
     Compared {
-        figure: format!(
+        value: format!(
             "{name} of {} requests, off by (p50, p90), ms",
             pairs_ms.len()
         ),
@@ -231,7 +231,7 @@ fn compare_last_times(name: &str, pairs_ms: &[[f64; 2]]) -> Compared {
 }
 
 #[test]
-fn an_idle_torchserve_is_timed_as_it_times_itself() {
+fn idle_torchserve_has_its_own_times() {
     let Some(installed) = torchserve::installed() else {
         return;
     };
@@ -241,7 +241,7 @@ fn an_idle_torchserve_is_timed_as_it_times_itself() {
     let agent = Agent::start::<&str>(&[]);
     let torchserve = TorchServe::start(&installed, &[]);
     let mut client = Client::new(torchserve.ports.inference);
-    // A Java that has just started is many times slower than it will be for the rest of its life.
+    // A Java process that has just started is many times slower than later.
     (0..20).for_each(|_| client.predict("tiny", 1));
     hold_in_one_round("idle: 1 client, 1 worker, 5 to 64 ms each", || {
         let mut pairs_ms = [Vec::new(), Vec::new()];
@@ -299,7 +299,7 @@ fn compare_load_times(
 }
 
 #[test]
-fn workers_are_timed_from_their_start_to_their_loaded_model() {
+fn worker_load_time_is_from_start_to_loaded_model() {
     let Some(installed) = torchserve::installed() else {
         return;
     };
@@ -309,7 +309,7 @@ fn workers_are_timed_from_their_start_to_their_loaded_model() {
     let agent = Agent::start::<&str>(&[]);
     let mut torchserve = None;
     hold_in_one_round("workers of a TorchServe that starts", || {
-        // The one before ends first, and its workers with it.
+        // The previous one ends first, with its workers.
         drop(torchserve.take());
         wait_for("an agent that knows no worker", PATIENCE, || {
             load_times_ms(&agent.metrics()).is_empty().then_some(())
@@ -329,7 +329,7 @@ fn workers_are_timed_from_their_start_to_their_loaded_model() {
 }
 
 #[test]
-fn waiting_for_a_busy_worker_is_timed_as_torchserve_times_it() {
+fn wait_for_a_busy_worker_is_timed_as_by_torchserve() {
     let Some(installed) = torchserve::installed() else {
         return;
     };
@@ -356,7 +356,7 @@ fn waiting_for_a_busy_worker_is_timed_as_torchserve_times_it() {
             send(port, "batched", 8, 10, 150);
         })
     });
-    // A batch is full as soon as its clients have asked: nobody waits for long.
+    // A batch is full as soon as its clients have sent: no request waits for long.
     hold_in_one_round("batches of 4: 4 clients, 60 ms each", || {
         let bounds = [IDLE_QUEUE, IDLE_LATENCY];
         compare_sums(&agent, &torchserve, bounds, || {

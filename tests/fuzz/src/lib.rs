@@ -1,7 +1,7 @@
-//! What must hold of every parser of the agent, whatever bytes it is given: one function of bytes for each fuzz target.
+//! Checks what must be true of every parser of the agent for any bytes: one function of bytes for each fuzz target.
 //!
-//! The targets (`targets/`) hand them what libFuzzer makes up, a test (`tests/replay.rs`) what lies in `corpus/`. Knows
-//! nothing of how inputs come about.
+//! The targets (`targets/`) call them with bytes from libFuzzer, and a test (`tests/replay.rs`) with the files in
+//! `corpus/`. Does not depend on: where inputs come from.
 
 pub mod http1;
 pub mod http2;

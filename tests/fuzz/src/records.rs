@@ -12,7 +12,7 @@ const COOKIES: usize = 4;
 /// Length of a step of the clock, ns: 1 ms or so.
 const TIME_SHIFT: u32 = 20;
 
-/// Records in any order, ticks among them, do no harm, and no request has more bytes than were told.
+/// Processes records in any order, with ticks between them. No request may have more bytes than the records carry.
 pub fn records(data: &[u8]) {
     for reads_payload in [true, false] {
         let mut run = Run::new(reads_payload);
@@ -33,7 +33,8 @@ struct Run {
     table: ConnectionTable,
     out: Vec<Event>,
     now_ns: u64,
-    /// Number of the latest record, and bytes of the present run of writes: of records without and with `flag::ANSWERS`.
+    /// Number of the latest record, and bytes of the present run of writes: of records without and with
+    /// `flag::ANSWERS`.
     seqs: [[u32; 2]; COOKIES],
     written_bytes: [[u64; 2]; COOKIES],
 }
@@ -49,7 +50,7 @@ impl Run {
         }
     }
 
-    /// Does what a step says; returns what lies behind its payload.
+    /// Executes a step, and returns what follows its payload.
     fn step<'a>(&mut self, step: [u8; STEP_LEN], rest: &'a [u8]) -> &'a [u8] {
         let [
             what,
@@ -96,11 +97,11 @@ impl Run {
                 _ => seq.wrapping_add(1),
             };
         }
-        let told = answer.len() as u64 + unseen(writes);
+        let reported = answer.len() as u64 + unseen(writes);
         let written_bytes = &mut self.written_bytes[index][side];
         *written_bytes = match record_kind {
-            kind::PROGRESS if order != 0xfd => *written_bytes + told,
-            _ => told,
+            kind::PROGRESS if order != 0xfd => *written_bytes + reported,
+            _ => reported,
         };
         let record = Record {
             cookie: index as u64 + 1,
@@ -173,11 +174,11 @@ impl Run {
 }
 
 /// Bytes that were not carried: mostly none, some, or very many.
-fn unseen(told: u8) -> u64 {
-    match told >> 6 {
+fn unseen(code: u8) -> u64 {
+    match code >> 6 {
         0 | 1 => 0,
-        2 => u64::from(told & 63),
-        _ => 1 << (told & 63).min(44),
+        2 => u64::from(code & 63),
+        _ => 1 << (code & 63).min(44),
     }
 }
 

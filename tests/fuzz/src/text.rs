@@ -34,7 +34,7 @@ pub fn json_model(data: &[u8]) {
         return;
     };
     let Value::Object(members) = value else {
-        // What does not begin with a brace names nothing; white space alone is no JSON.
+        // What does not begin with a brace names nothing; only white space is no JSON.
         assert_eq!(found, BodyModel::Absent);
         return;
     };
@@ -49,7 +49,7 @@ pub fn json_model(data: &[u8]) {
     }
 }
 
-/// Whether a body may have two members called `model`, as far as its letters and escapes tell.
+/// Returns whether a body may have two members called `model`, judged by its letters and escapes.
 fn twice(data: &[u8]) -> bool {
     let text = String::from_utf8_lossy(data);
     text.contains('\\') || text.matches("model").count() > 1

@@ -1,14 +1,14 @@
-//! Every target holds of what lies in its corpus, whole and cut off at each byte.
+//! Runs every target on its corpus, whole and cut at each byte.
 
 use std::{fs, panic, path::Path};
 
 use inferprobe_fuzz::{TARGETS, Target};
 
-/// Longest input that is cut off at each of its bytes; a longer one at 64 places.
+/// Longest input that is cut at each of its bytes; a longer one is cut at 64 places.
 const EVERY_CUT: usize = 1024;
 
 #[test]
-fn every_target_holds_of_its_corpus() {
+fn every_target_accepts_its_corpus() {
     let corpora = Path::new(env!("CARGO_MANIFEST_DIR")).join("corpus");
     for (name, target) in TARGETS {
         let folder = corpora.join(name);

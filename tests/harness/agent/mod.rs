@@ -29,17 +29,19 @@ use crate::{
     tracefs::Tracefs,
 };
 
-/// Longest time from start to a healthy agent; on an emulated processor the kernel takes long to check its programs.
+/// Longest time from start to a healthy agent; on an emulated processor the verifier takes long.
 const START_LIMIT: Duration = Duration::from_secs(300);
-/// Names the rung of the ladder of hooks that every agent is held to; by itself, each takes the best.
-const RUNG: &str = "INFERPROBE_TEST_RUNG";
+/// Option of the agent that sets its attach mode.
+pub const ATTACH_MODE: &str = "--rung";
+/// Names the attach mode of every agent; without it, each chooses the best.
+const TEST_ATTACH_MODE: &str = "INFERPROBE_TEST_RUNG";
 /// Sets the level of the agent's log.
 const LEVEL: &str = "RUST_LOG";
 /// Start of the line in which the agent reports why it ends.
 const LAST_WORDS: &str = "inferprobe: ";
 /// Longest time from the end of a request to its row in the log, as documented.
 pub const LOG_LIMIT: Duration = Duration::from_secs(1);
-/// How long a test waits for rows whose lateness is not its subject.
+/// Longest wait for rows, where their delay is not tested.
 const PATIENCE: Duration = Duration::from_secs(10);
 /// Longest time from SIGTERM to the end, as documented.
 const STOP_LIMIT: Duration = Duration::from_secs(1);
@@ -108,10 +110,10 @@ impl Agent {
             .stdout(Stdio::null())
             .stderr(errors);
         add(command, folder);
-        if let Some(rung) = env::var_os(RUNG) {
-            command.arg("--rung").arg(&rung);
+        if let Some(mode) = env::var_os(TEST_ATTACH_MODE) {
+            command.arg(ATTACH_MODE).arg(&mode);
             // Its probes of returns need tracefs, which a fresh machine has not mounted.
-            if rung == "kprobe" {
+            if mode == "kprobe" {
                 launcher = launcher.or_tracefs(Tracefs::Own);
             }
         }
@@ -130,17 +132,17 @@ impl Agent {
         Ok(agent)
     }
 
-    /// Process id.
+    /// Returns the process id.
     pub fn pid(&self) -> u32 {
         self.process.pid()
     }
 
-    /// Resident set size, in bytes.
+    /// Returns the resident set size, in bytes.
     pub fn rss_bytes(&self) -> u64 {
         self.process.rss_bytes()
     }
 
-    /// CPU time used, user and system, in seconds.
+    /// Returns the CPU time used, user and system, in seconds.
     pub fn cpu_s(&self) -> f64 {
         self.process.cpu_s()
     }
@@ -153,7 +155,7 @@ impl Agent {
         ))
     }
 
-    /// Waits until it has said that it watches the process `pid`, which it found by an event.
+    /// Waits until it has logged that it watches the process `pid`, which it found by an event.
     pub fn await_watch(&self, pid: u32) {
         let said = format!("watching pid={pid} ");
         wait_for(&said, PATIENCE, || {
@@ -161,13 +163,13 @@ impl Agent {
         });
     }
 
-    /// One GET of its endpoint: status and body.
+    /// Sends one GET to its endpoint, and returns status and body.
     pub fn get(&self, target: &str) -> (u16, String) {
         client::get(self.port, target)
             .unwrap_or_else(|err| panic!("GET {target} of the agent: {err}; {}", self.errors()))
     }
 
-    /// A scrape, read strictly.
+    /// Scrapes it, and parses the page strictly.
     pub fn metrics(&self) -> Exposition {
         let (status, text) = self.get("/metrics");
         assert_eq!(status, 200, "{text}");
@@ -175,10 +177,10 @@ impl Agent {
         Exposition::parse(&text).unwrap_or_else(|fault| panic!("/metrics {fault}"))
     }
 
-    /// Every whole row of the request log.
+    /// Returns every complete row of the request log.
     pub fn log(&self) -> Vec<Logged> {
         let path = self.artifacts.folder().join(artifacts::REQUESTS);
-        // The agent may make the file with its first row.
+        // The agent may create the file with its first row.
         let text = std::fs::read_to_string(path).unwrap_or_default();
         text.split_inclusive('\n')
             .filter(|line| line.ends_with('\n'))
@@ -189,12 +191,12 @@ impl Agent {
             .collect()
     }
 
-    /// The rows that `wanted` accepts, once there are at least `count`.
+    /// Returns the rows that `wanted` accepts, once there are at least `count`.
     pub fn rows(&self, count: usize, wanted: impl Fn(&Logged) -> bool) -> Vec<Logged> {
         self.rows_within(PATIENCE, count, wanted)
     }
 
-    /// The rows that `wanted` accepts, once there are at least `count`; panics after `limit`.
+    /// Returns the rows that `wanted` accepts, once there are at least `count`; panics after `limit`.
     pub fn rows_within(
         &self,
         limit: Duration,
@@ -214,7 +216,7 @@ impl Agent {
         rows
     }
 
-    /// Waits until the samples of `name` with `labels` add up to at least `least`; the sum then.
+    /// Waits until the samples of `name` with `labels` add up to at least `least`, and returns their sum.
     pub fn wait_sum(&self, name: &str, labels: &[(&str, &str)], least: f64) -> f64 {
         let what = format!("{name}{labels:?} of {least}");
         wait_for(&what, PATIENCE, || {
@@ -223,12 +225,12 @@ impl Agent {
         })
     }
 
-    /// Stops it with SIGTERM; panics unless it ends well within its second.
+    /// Stops it with SIGTERM; panics unless it succeeds within a second.
     pub fn stop(self) {
         self.stop_for_log();
     }
 
-    /// Stops it as [`Self::stop`] does; every row of the request log, those of its last moment too.
+    /// Stops it as [`Self::stop`] does, and returns every row of the request log, with those that it wrote last.
     pub fn stop_for_log(mut self) -> Vec<Logged> {
         let start = Instant::now();
         let status = self.process.terminate(Duration::from_secs(10));
@@ -277,7 +279,7 @@ fn without_debug(log: &str) -> String {
         .collect()
 }
 
-/// A port of 127.0.0.1 that nobody listens on at this moment.
+/// Returns a free port of 127.0.0.1.
 pub fn free_port() -> u16 {
     let listener = TcpListener::bind(("127.0.0.1", 0)).expect("loopback has a free port");
     let address = listener.local_addr().expect("a listener has an address");

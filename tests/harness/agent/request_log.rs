@@ -108,7 +108,8 @@ impl Logged {
         Some(worker.first_write_ns?.saturating_sub(worker.last_read_ns))
     }
 
-    /// Returns the time between the frontend's last read of the request and its last read of the reply, as far as observed.
+    /// Returns the time between the frontend's last read of the request and its last read of the reply, as far as
+    /// observed.
     pub fn latency_ns(&self) -> Option<u64> {
         let worker = self.worker.as_ref()?;
         let replied_ns = worker.taken_ns.unwrap_or(worker.last_write_ns);

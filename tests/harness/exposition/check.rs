@@ -1,4 +1,4 @@
-//! What names may look like, and what the samples of one family must say together.
+//! Checks names, and that the samples of one family are consistent.
 
 use super::{Family, Kind, Sample, parse::number};
 
@@ -27,7 +27,7 @@ fn well_formed(name: &str, also: impl Fn(char) -> bool) -> bool {
     name.starts_with(letter) && name.chars().all(|c| letter(c) || c.is_ascii_digit())
 }
 
-/// Whether a sample called `name` may stand in `family`.
+/// Returns whether a sample called `name` may belong to `family`.
 pub(super) fn belongs(family: &Family, name: &str) -> bool {
     match (family.kind, name.strip_prefix(&family.name)) {
         (Kind::Histogram, Some(suffix)) => matches!(suffix, "_bucket" | "_sum" | "_count"),
@@ -36,7 +36,7 @@ pub(super) fn belongs(family: &Family, name: &str) -> bool {
     }
 }
 
-/// A label and a value that the family's type allows.
+/// Checks that the family's type allows the labels and the value.
 pub(super) fn labels(family: &Family, sample: &Sample) -> Result<(), String> {
     let is_bucket = family.kind == Kind::Histogram && sample.name.ends_with("_bucket");
     if is_bucket != sample.label("le").is_some() {
@@ -61,9 +61,9 @@ pub(super) fn family(family: &Family) -> Result<(), String> {
     Ok(())
 }
 
-/// Checks the histogram at the start of `samples`, and gives what follows it.
+/// Checks the histogram at the start of `samples`, and returns what follows it.
 ///
-/// Its buckets are in order; its sum and count stand before or after them.
+/// Its buckets are in order, and its sum and count come before or after them.
 fn histogram<'a>(family: &Family, samples: &'a [Sample]) -> Result<&'a [Sample], String> {
     let name = &family.name;
     let of = format!("{name}{:?}", without_le(&samples[0]));
@@ -156,7 +156,7 @@ mod tests {
                 whole.replace("h_sum 3", "h_sum{a=\"1\"} 3"),
                 "h[]: not one sum and one count",
             ),
-            (whole.replace("h_sum", "h"), "h stands outside its family"),
+            (whole.replace("h_sum", "h"), "h is outside its family"),
             (whole.replace("{le=\"1\"}", ""), "label le of h_bucket"),
         ];
         for (samples, expected) in cases {

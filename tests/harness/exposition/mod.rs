@@ -1,11 +1,11 @@
-//! The Prometheus text format, version 0.0.4, read strictly: what a lenient scraper would forgive is an error here.
+//! Parses the Prometheus text format, version 0.0.4, strictly: what a lenient scraper accepts may be an error here.
 
 mod check;
 mod parse;
 
 use std::fmt;
 
-/// A page of metrics that broke no rule.
+/// A page of metrics that breaks no rule.
 #[derive(Debug, Clone, Default, PartialEq)]
 pub struct Exposition {
     /// Families in the order of the page.
@@ -25,7 +25,7 @@ pub struct Family {
     pub samples: Vec<Sample>,
 }
 
-/// What the TYPE line may say. Summaries are not in use and are refused.
+/// Types of families. Summaries are not in use, so they are errors.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Kind {
     /// Only goes up.
@@ -63,7 +63,7 @@ impl fmt::Display for Fault {
 }
 
 impl Sample {
-    /// Value of the label `name`.
+    /// Returns the value of the label `name`.
     pub fn label(&self, name: &str) -> Option<&str> {
         self.labels
             .iter()
@@ -79,17 +79,17 @@ impl Sample {
 }
 
 impl Exposition {
-    /// Reads a whole page.
+    /// Parses a whole page.
     pub fn parse(text: &str) -> Result<Self, Fault> {
         parse::page(text)
     }
 
-    /// The family called `name`.
+    /// Returns the family called `name`.
     pub fn family(&self, name: &str) -> Option<&Family> {
         self.families.iter().find(|family| family.name == name)
     }
 
-    /// Every sample called `name` that carries all of `labels`.
+    /// Returns every sample called `name` that has all of `labels`.
     pub fn samples<'a>(
         &'a self,
         name: &'a str,
@@ -101,7 +101,7 @@ impl Exposition {
             .filter(move |sample| sample.name == name && sample.has(labels))
     }
 
-    /// Sum over every sample called `name` that carries all of `labels`; 0 when there is none.
+    /// Returns the sum of every sample called `name` that has all of `labels`; 0 without any.
     pub fn sum(&self, name: &str, labels: &[(&str, &str)]) -> f64 {
         self.samples(name, labels).map(|sample| sample.value).sum()
     }

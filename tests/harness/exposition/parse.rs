@@ -1,5 +1,6 @@
-//! Lines of the text format, and the order they must come in. What a family's samples must say together is
-//! `check.rs`'s.
+//! Parses the lines of the text format, and checks their order.
+//!
+//! For the consistency of a family's samples, see `check.rs`.
 
 use std::{collections::HashSet, iter::Peekable, str::Chars};
 
@@ -7,7 +8,7 @@ use super::{Exposition, Family, Fault, Kind, Sample, check};
 
 type Labels = Vec<(String, String)>;
 
-/// Reads a whole page.
+/// Parses a whole page.
 pub(super) fn page(text: &str) -> Result<Exposition, Fault> {
     let mut reader = Reader::default();
     for (index, line) in text.split('\n').enumerate() {
@@ -103,7 +104,7 @@ impl Reader {
             .families
             .last_mut()
             .filter(|family| check::belongs(family, &sample.name))
-            .ok_or_else(|| format!("{} stands outside its family", sample.name))?;
+            .ok_or_else(|| format!("{} is outside its family", sample.name))?;
         check::labels(family, &sample)?;
         let mut labels = sample.labels.clone();
         labels.sort();
@@ -114,7 +115,7 @@ impl Reader {
         Ok(())
     }
 
-    /// Checks the family that the page has just left.
+    /// Checks the family that has just ended.
     fn close_family(&mut self) -> Result<(), String> {
         if let Some((name, _)) = &self.help {
             return Err(format!("{name} has a HELP but no TYPE"));
@@ -205,7 +206,7 @@ fn escape(c: Option<char>, in_label: bool) -> Result<char, String> {
     }
 }
 
-/// A number as Go's ParseFloat reads it, less its hexadecimal forms and its other spellings of infinity.
+/// Parses a number as Go's ParseFloat does, but no hexadecimal forms or other spellings of infinity.
 pub(super) fn number(text: &str) -> Result<f64, String> {
     let plain = text
         .chars()
@@ -265,7 +266,7 @@ took_seconds_count{m=\"x\"} 3
         const UP: &str = "# HELP up U\n# TYPE up gauge\n";
         const COUNT: &str = "# HELP c C\n# TYPE c counter\n";
         let cases = [
-            ("up 1\n", "line 1: up stands outside its family"),
+            ("up 1\n", "line 1: up is outside its family"),
             ("# TYPE up gauge\n", "line 1: TYPE of up does not follow"),
             ("# HELP up U\nup 1\n", "line 2: up has a HELP but no TYPE"),
             (
@@ -285,7 +286,7 @@ took_seconds_count{m=\"x\"} 3
             ),
             (
                 &format!("{UP}{COUNT}up 1\n"),
-                "line 5: up stands outside its family",
+                "line 5: up is outside its family",
             ),
             (&format!("{UP}{UP}"), "line 3: a second HELP for up"),
             (

@@ -1,4 +1,4 @@
-"""A client of gRPC with one connection: makes so many calls, so many at once, and counts how they ended."""
+"""A gRPC client with one connection: makes concurrent calls, and counts how they ended."""
 
 import collections
 import json

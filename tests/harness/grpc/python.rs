@@ -1,4 +1,4 @@
-//! A server and a client of gRPC for Python, in processes of their own.
+//! Starts a gRPC server and a gRPC client in Python.
 
 use std::path::{Path, PathBuf};
 
@@ -11,10 +11,10 @@ const FOLDER: &str = "INFERPROBE_SERVERS_DIR";
 const SERVER: &str = include_str!("server.py");
 const CLIENT: &str = include_str!("client.py");
 
-/// Stands in the command lines of server and client alike.
+/// Matches the command lines of both server and client.
 pub const PATTERN: &str = "import grpc";
 
-/// The environment of Python that set-up made; `None`, with the reason printed, when there is none.
+/// Returns the Python environment that set-up made; `None`, with the reason printed, without one.
 pub fn installed() -> Option<PathBuf> {
     let folder = std::env::var_os(FOLDER).map(PathBuf::from);
     if let Some(folder) = folder
@@ -50,7 +50,7 @@ impl PythonServer {
         Self { port, script }
     }
 
-    /// What its handlers stamped, in the order of their returns.
+    /// Returns the stamps of its handlers, in the order of their returns.
     pub fn handled(&mut self) -> Vec<Handled> {
         serde_json::from_str(&self.script.ask("handled")).expect("it is JSON")
     }
@@ -67,7 +67,7 @@ impl PythonClient {
         Self(script)
     }
 
-    /// Makes `count` calls as [`super::Call::nth`] has them, `at_once` of them at a time; the codes they ended with, by
+    /// Makes `count` calls as [`super::Call::nth`] defines them, `at_once` at a time. Returns how many ended with each
     /// code.
     pub fn call(&mut self, count: usize, at_once: usize) -> Vec<(u32, usize)> {
         serde_json::from_str(&self.0.ask(&format!("{count} {at_once}"))).expect("it is JSON")

@@ -1,4 +1,4 @@
-"""A blocking server of gRPC: does what a call's message says, and stamps when its handlers ran."""
+"""A blocking gRPC server: does what a call's message says, and stamps when its handlers ran."""
 
 import json
 import sys

@@ -24,7 +24,7 @@ pub use crate::grpc::stamped::StreamStamp;
 
 /// A message without a field.
 const EMPTY: &[u8] = &[0; 5];
-/// Longest time until the last answers are stamped.
+/// Longest time until the last responses are stamped.
 const STAMPS_LIMIT: Duration = Duration::from_secs(10);
 
 /// A server with one connection, which serves until the test's process ends.
@@ -55,7 +55,7 @@ impl GrpcServer {
         }
     }
 
-    /// Stamps of all calls in the order of their streams, once `count` of them were answered to the end.
+    /// Returns the stamps of all calls in the order of their streams, once `count` of them have ended.
     pub fn stamps(&self, count: usize) -> Vec<StreamStamp> {
         wait_for("the last stamps of the server", STAMPS_LIMIT, || {
             let stamps = self.stamps.lock().unwrap_or_else(PoisonError::into_inner);
@@ -72,7 +72,7 @@ async fn serve(listener: StdListener, stamps: &Stamps) {
     stream.set_nodelay(true).expect("TCP has the option");
     let stamped = Stamped::new(stream, Arc::clone(stamps));
     let mut connection = h2::server::handshake(stamped).await.expect("it is HTTP/2");
-    // The client's end is the connection's.
+    // The connection ends with the client.
     while let Some(Ok((request, respond))) = connection.accept().await {
         task::spawn_local(answer(request, respond));
     }
@@ -83,7 +83,7 @@ async fn answer(request: Request<RecvStream>, mut respond: SendResponse<Bytes>) 
     let mut message = Vec::new();
     while let Some(Ok(piece)) = body.data().await {
         message.extend(&piece);
-        // It fails when the client has gone.
+        // This fails if the client has gone.
         let _ = body.flow_control().release_capacity(piece.len());
     }
     let call = Call::parse(&message);
@@ -94,7 +94,7 @@ async fn answer(request: Request<RecvStream>, mut respond: SendResponse<Bytes>) 
     trailers.insert("grpc-status", HeaderValue::from(call.code));
     let head = Response::builder().header("content-type", "application/grpc");
     let head = head.body(()).expect("the head is well formed");
-    // They fail when the client has gone.
+    // These fail if the client has gone.
     if call.code == 0 {
         let Ok(mut stream) = respond.send_response(head, false) else {
             return;

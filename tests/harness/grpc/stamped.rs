@@ -1,4 +1,4 @@
-//! A connection that stamps its system calls, and knows which frames of HTTP/2 each of them moved.
+//! A connection that stamps its system calls, and records which HTTP/2 frames each of them moved.
 
 use std::{
     collections::BTreeMap,
@@ -24,23 +24,24 @@ const DATA: u8 = 0;
 const HEADERS: u8 = 1;
 const END_STREAM: u8 = 1;
 
-/// The system calls that moved one call of gRPC.
+/// The system calls that moved one gRPC call.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct StreamStamp {
     /// Stream.
     pub stream: u32,
     /// The read that brought the request's first byte.
     pub first_read: Call,
-    /// The read that brought its last.
+    /// The read that brought its last byte.
     pub last_read: Option<Call>,
-    /// The write that took the answer's first byte.
+    /// The write of the response's first byte.
     pub first_write: Option<Call>,
-    /// The write that took its last.
+    /// The write of its last byte.
     pub last_write: Option<Call>,
 }
 
 impl StreamStamp {
-    /// From the return of the last read to the call of the first write, in nanoseconds; `None` before both.
+    /// Returns the time from the return of the last read to the call of the first write, in nanoseconds; `None` before
+    /// both.
     pub fn handler_ns(&self) -> Option<u64> {
         let read_ns = self.last_read?.return_ns;
         Some(self.first_write?.call_ns.saturating_sub(read_ns))
@@ -50,19 +51,19 @@ impl StreamStamp {
 /// Stamps of one connection, by stream.
 pub(super) type Stamps = Arc<Mutex<BTreeMap<u32, StreamStamp>>>;
 
-/// One direction: where it stands in its frames.
+/// One direction, and its position in its frames.
 #[derive(Debug)]
 struct Frames {
-    /// Bytes to come that are no header.
+    /// Bytes of payload that are still missing.
     skip: usize,
     head: Vec<u8>,
     /// The call that moved the first byte of the header.
     began: Option<Call>,
-    /// Stream and flags of the frame whose payload is under way, if it is one of content.
+    /// Stream and flags of the unfinished frame, if it is a HEADERS or DATA frame.
     under_way: Option<(u32, u8, Call)>,
 }
 
-/// A frame of a header block or of content that a call has moved whole.
+/// A HEADERS or DATA frame that a call has completed.
 struct Moved {
     stream: u32,
     ends: bool,
@@ -79,7 +80,7 @@ impl Frames {
         }
     }
 
-    /// Takes in bytes that `call` moved, and tells the frames that end among them.
+    /// Records bytes that `call` moved, and returns the frames that end among them.
     fn take(&mut self, mut bytes: &[u8], call: Call, mut on_frame: impl FnMut(Moved)) {
         while !bytes.is_empty() {
             if self.skip == 0 {
@@ -221,7 +222,7 @@ mod tests {
     }
 
     #[test]
-    fn frames_belong_to_the_calls_that_moved_their_first_and_last_bytes() {
+    fn frame_belongs_to_the_calls_of_its_first_and_last_byte() {
         let bytes = [
             vec![b'p'; PREFACE_LEN],
             frame(4, 0, 0, 6),
@@ -232,7 +233,7 @@ mod tests {
         .concat();
         for step in [1, 5, 9, 30, bytes.len()] {
             let mut frames = Frames::new(PREFACE_LEN);
-            let mut told = vec![];
+            let mut ended = vec![];
             for (index, piece) in bytes.chunks(step).enumerate() {
                 let at = index as u64;
                 let call = Call {
@@ -240,7 +241,7 @@ mod tests {
                     return_ns: at,
                 };
                 frames.take(piece, call, |moved| {
-                    told.push((moved.stream, moved.ends, moved.began.call_ns, at));
+                    ended.push((moved.stream, moved.ends, moved.began.call_ns, at));
                 });
             }
             let at = |byte: u64| byte / step as u64;
@@ -249,7 +250,7 @@ mod tests {
                 (1, true, at(68), at(76)),
                 (3, true, at(77), at(90)),
             ];
-            assert_eq!(told, expected, "in pieces of {step}");
+            assert_eq!(ended, expected, "in pieces of {step}");
         }
     }
 }

@@ -1,5 +1,6 @@
-//! The agent's times against the reference server's own stamps, on a machine that may be emulated: each moment inside the
-//! system call that it is of, and stages within a bound of what the stamps say.
+//! Compares the agent's times with the reference server's own stamps, on a machine that may be emulated.
+//!
+//! Each time must be inside its system call, and each stage within a limit of what the stamps say.
 
 use std::{collections::HashMap, thread, time::Duration};
 
@@ -18,16 +19,16 @@ use crate::{
 };
 
 const CONNECTIONS: usize = 2;
-/// Rounds of which one must hold: other tenants may stop the machine between a system call and its stamp.
+/// Rounds, of which one must hold the limits: the hypervisor may stop the machine between a system call and its stamp.
 const ROUNDS: usize = 3;
-/// An error may have this, or a tenth of the time itself.
+/// Limit of an error, or a tenth of the time itself.
 const BOUND_NS: u64 = 1_000_000;
 const BOUND_SHARE: u64 = 10;
-/// One in so many may be further off.
+/// One error in this many may be larger.
 const OUTLIERS: usize = 100;
-/// How long the last rows are waited for.
+/// Longest wait for the last rows.
 const ROWS_LIMIT: Duration = Duration::from_secs(20);
-/// And how often they are looked for: that is work, beside what is measured.
+/// Pause between two reads of the log, which uses CPU time beside what is measured.
 const ROWS_PAUSE: Duration = Duration::from_millis(200);
 const COUNTED: &str = "inferprobe_requests_total";
 const UNKNOWN: &str = "inferprobe_request_stage_unknown_total";
@@ -65,7 +66,7 @@ const fn ask(target: &'static str, body_bytes: usize) -> Ask {
 /// The client's first and last send of a request.
 type Sends = HashMap<Key, (Call, Call)>;
 
-/// What a round came to.
+/// Outcome of a round.
 pub(super) struct Accuracy {
     /// Requests that were answered.
     pub(super) requests: usize,
@@ -73,17 +74,18 @@ pub(super) struct Accuracy {
     pub(super) counted: f64,
     /// Errors of the handler stage, in nanoseconds.
     pub(super) handler: Option<Spread>,
-    /// Errors of the queue stage; `None` where it must be unknown, and is.
+    /// Errors of the queue stage; `None` if it must be unknown, and is.
     pub(super) queue: Option<Spread>,
     /// What is wrong.
     pub(super) faults: Vec<String>,
-    /// Whether there was more time between stamps than the tail of errors may have: it then says nothing.
+    /// Whether the stamps are too far apart to judge the tail of the errors.
     pub(super) vague: bool,
     before: Exposition,
 }
 
 impl Accuracy {
-    /// The first round that holds, or the last; the agent watches the server, which serves nobody else.
+    /// Returns the first round within the limits, or the last. The agent watches the server, which has no other
+    /// clients.
     pub(super) fn hold(
         agent: &Agent,
         server: &mut Server,
@@ -92,7 +94,7 @@ impl Accuracy {
     ) -> Self {
         let mut round = Self::round(agent, server, knows_arrival, count);
         for number in 1..ROUNDS {
-            // A second round where the first said nothing, and then no more.
+            // One more round if the first could not be judged.
             if round.faults.is_empty() && (!round.vague || number > 1) {
                 break;
             }
@@ -153,7 +155,7 @@ impl Accuracy {
         self.faults.push(fault);
     }
 
-    /// Each moment lies in its call, the moments follow each other, and what cannot be known is unknown.
+    /// Checks that each time is inside its call, that times are in order, and that what cannot be known is unknown.
     fn hold_moments(&mut self, pairs: &[(Stamp, Logged)], sends: &Sends, knows_arrival: bool) {
         let mut wrong = Vec::new();
         for (stamp, row) in pairs {
@@ -161,7 +163,7 @@ impl Accuracy {
             if !knows_arrival {
                 found.retain(|fault| fault != "arrival is unknown");
                 if row.arrival_ns.is_some() {
-                    found.push("arrival is known, and nobody can tell it".to_owned());
+                    found.push("arrival is known, and cannot be".to_owned());
                 }
             }
             let moments = [
@@ -202,7 +204,7 @@ impl Accuracy {
         self.handler = self.hold_errors("handler", &errors.collect::<Vec<_>>());
     }
 
-    /// The server cannot see the arrival: the request became readable while the client was in its send.
+    /// The server cannot observe the arrival: the request became readable during the client's send.
     fn hold_queue(&mut self, pairs: &[(Stamp, Logged)], sends: &Sends, knows_arrival: bool) {
         if !knows_arrival {
             return;
@@ -223,8 +225,8 @@ impl Accuracy {
         self.queue = self.hold_errors("queue", &errors.collect::<Vec<_>>());
     }
 
-    /// Holds the median of errors, and what ninety-nine in a hundred have, against the bound; where that many stamps are
-    /// further apart than the bound, they say nothing of it.
+    /// Compares the median and the p99 of errors with the limit. If the stamps are further apart than the limit, the
+    /// p99 cannot be judged.
     fn hold_errors(&mut self, stage: &str, errors: &[Error]) -> Option<Spread> {
         let spread = Spread::of(errors.iter().map(|error| error.error_ns).collect());
         let beyond = errors.iter().filter(|error| error.is_beyond()).count();
@@ -233,10 +235,10 @@ impl Accuracy {
             .filter(|error| error.vague_ns > BOUND_NS)
             .count();
         for one_in in [2, OUTLIERS] {
-            let told = beyond * one_in > errors.len();
-            if told && vague * one_in > errors.len() {
+            let is_over = beyond * one_in > errors.len();
+            if is_over && vague * one_in > errors.len() {
                 self.vague = true;
-            } else if told {
+            } else if is_over {
                 self.fault(format!(
                     "{beyond} errors of {stage} time are beyond the bound: {spread:?}"
                 ));
@@ -249,7 +251,7 @@ impl Accuracy {
         spread
     }
 
-    /// The sums that are served are those of the rows, and what is unknown is counted as that.
+    /// Checks that the exported sums are those of the rows, and that unknown stages are counted.
     fn hold_sums(&mut self, agent: &Agent, rows: &[Logged], knows_arrival: bool) {
         let metrics = agent.metrics();
         let sum_s = |times_ns: Vec<Option<u64>>| {
@@ -296,7 +298,7 @@ impl Accuracy {
         }
     }
 
-    /// What the agent says it has lost or left unfinished.
+    /// Checks that the agent has lost nothing and left nothing unfinished.
     fn losses(&self, agent: &Agent) -> String {
         let metrics = agent.metrics();
         let mut losses = Vec::new();
@@ -313,12 +315,12 @@ impl Accuracy {
     }
 }
 
-/// How far off a time is.
+/// The error of a time.
 struct Error {
     error_ns: u64,
     /// The time itself, by the stamps.
     time_ns: u64,
-    /// How long the calls took that the stamps stand around.
+    /// How long the stamped calls took.
     vague_ns: u64,
 }
 
@@ -328,14 +330,14 @@ impl Error {
     }
 }
 
-/// Sends about `count` requests over keep-alive connections at once; the client's sends of each.
+/// Sends about `count` requests over concurrent keep-alive connections, and returns the client's sends of each.
 fn drive(place: &Place, count: usize) -> Sends {
     let each = count.div_ceil(CONNECTIONS);
     let clients: Vec<_> = (0..CONNECTIONS)
         .map(|number| {
             let mut client = Connection::open(place).expect("the server listens");
             thread::spawn(move || {
-                // Each connection begins elsewhere, so that unlike requests run together.
+                // Each connection starts with another kind, so that different requests run together.
                 let asks = ASKS.iter().cycle().skip(number).take(each);
                 let sends = (0..).zip(asks).map(|(seq, ask)| {
                     let sent = send(&mut client, ask);
@@ -352,7 +354,7 @@ fn drive(place: &Place, count: usize) -> Sends {
     sends.collect()
 }
 
-/// One request and its answer; the client's first send, and its last.
+/// Sends one request and reads its response. Returns the client's first send, and its last.
 fn send(client: &mut Connection, ask: &Ask) -> (Call, Call) {
     let bytes = request("POST", ask.target, &[], &vec![b'x'; ask.body_bytes]);
     let (first, rest) = bytes.split_at(ask.cut.unwrap_or(bytes.len()));

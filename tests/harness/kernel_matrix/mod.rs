@@ -1,7 +1,7 @@
-//! What is asked of the agent on each kernel and each rung of its ladder of hooks: the program that
-//! `cargo xtask kernel-test` runs in virtual machines, and on the host.
+//! Tests the agent on the running kernel in each attach mode: `cargo xtask kernel-test` runs this in virtual machines,
+//! and on the host.
 //!
-//! It needs nothing but the agent and the reference server beside it.
+//! It needs only the agent and the reference server beside it.
 
 mod accuracy;
 mod plain;
@@ -17,38 +17,37 @@ use std::{
 use clap::Parser;
 
 use crate::{
-    agent::Agent,
+    agent::{ATTACH_MODE, Agent},
     kernel_matrix::{accuracy::Accuracy, rows::Row, stage::Stage},
     require_kernel::require_kernel,
 };
 
-/// What an agent's last words begin with, and what is in them if the kernel has not got the rung that it is held to.
+/// Start of the agent's last line.
 const SAID: &str = "inferprobe: ";
-const NO_RUNG: &str = "--rung ";
-/// How often the kernel did not run a program, because it was running on that CPU already.
+/// Family of program runs that the kernel's recursion guard skipped.
 const SKIPPED: &str = "inferprobe_hook_skipped_total";
 
-/// Runs the real agent on the running kernel, on each rung of its ladder of hooks, and judges what it measures.
+/// Runs the agent on the running kernel in each attach mode, and checks what it measures.
 ///
-/// A line that begins with `row: ` is one of the table. The exit code is 0 if all is as it must be.
+/// Lines that begin with `row: ` are rows of the table. The exit code is 0 if every attach mode passed.
 #[derive(Debug, Parser)]
 #[command(name = "kernel-guest")]
 pub struct Options {
-    /// Only this rung; may be repeated. If left out: the best one for each hook, then each rung alone
-    #[arg(long, value_name = "RUNG")]
-    rung: Vec<Rung>,
-    /// A rung that this kernel must have; may be repeated
-    #[arg(long, value_name = "RUNG")]
-    must: Vec<Rung>,
-    /// Requests that are timed on each rung
+    /// Test only this attach mode; may be repeated [default: auto, then each by itself]
+    #[arg(long, alias = "rung", value_name = "MODE")]
+    attach_mode: Vec<AttachMode>,
+    /// Fail unless this kernel has the attach mode; may be repeated
+    #[arg(long, value_name = "MODE")]
+    must: Vec<AttachMode>,
+    /// Time this many requests in each attach mode
     #[arg(long, default_value_t = 400)]
     requests: usize,
 }
 
-/// What the agent's hooks are held to.
+/// Attach modes of the agent.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
-enum Rung {
-    /// The best that works, each: the agent's own choice.
+enum AttachMode {
+    /// The agent's own choice: the best that works for each hook.
     Auto,
     Tracepoint,
     Fentry,
@@ -56,7 +55,7 @@ enum Rung {
     Syscall,
 }
 
-impl Rung {
+impl AttachMode {
     const ALL: [Self; 5] = [
         Self::Auto,
         Self::Tracepoint,
@@ -75,49 +74,49 @@ impl Rung {
         }
     }
 
-    /// Options of the agent.
+    /// Returns the options of the agent.
     fn args(self) -> Vec<String> {
         match self {
             Self::Auto => Vec::new(),
-            rung => vec!["--rung".to_owned(), rung.name().to_owned()],
+            mode => vec![ATTACH_MODE.to_owned(), mode.name().to_owned()],
         }
     }
 
-    /// Whether it is told when bytes arrive.
+    /// Returns whether arrivals are measured.
     fn knows_arrival(self) -> bool {
         self != Self::Syscall
     }
 }
 
-/// Runs what the options say; whether all is as it must be.
+/// Runs what the options say. Returns whether every attach mode passed.
 pub fn run(options: &Options) -> bool {
     let Some(_kernel) = require_kernel() else {
         return true;
     };
-    let rungs = match options.rung.as_slice() {
-        [] => &Rung::ALL[..],
+    let modes = match options.attach_mode.as_slice() {
+        [] => &AttachMode::ALL[..],
         named => named,
     };
     let mut all_well = true;
-    for &rung in rungs {
+    for &mode in modes {
         let start = Instant::now();
-        let tried = catch_unwind(AssertUnwindSafe(|| try_rung(rung, options)));
-        let row = tried.unwrap_or_else(|_| Row::failed(rung.name(), "see the panic above"));
+        let tried = catch_unwind(AssertUnwindSafe(|| try_mode(mode, options)));
+        let row = tried.unwrap_or_else(|_| Row::failed(mode.name(), "see the panic above"));
         all_well &= row.is_well();
         println!("row: {row}");
-        println!("{}: {:.1} s", rung.name(), start.elapsed().as_secs_f64());
+        println!("{}: {:.1} s", mode.name(), start.elapsed().as_secs_f64());
     }
     all_well
 }
 
-fn try_rung(rung: Rung, options: &Options) -> Row {
+fn try_mode(mode: AttachMode, options: &Options) -> Row {
     let mut stage = Stage::set();
     let start = Instant::now();
-    match stage.watch(&rung.args()) {
-        Err(said) => refused(rung, &said, &options.must),
+    match stage.watch(&mode.args()) {
+        Err(said) => refused(mode, &said, &options.must),
         Ok(agent) => {
             println!("attached after {:.1} s", start.elapsed().as_secs_f64());
-            let row = judge(rung, &mut stage, &agent, options);
+            let row = judge(mode, &mut stage, &agent, options);
             if !row.is_well() {
                 agent.keep_artifacts();
             }
@@ -126,34 +125,34 @@ fn try_rung(rung: Rung, options: &Options) -> Row {
     }
 }
 
-/// The row of a rung that the agent did not start on.
-fn refused(rung: Rung, said: &str, must: &[Rung]) -> Row {
+/// Returns the row of an attach mode in which the agent did not start.
+fn refused(mode: AttachMode, said: &str, must: &[AttachMode]) -> Row {
     let mut lines = said.lines();
     let line = lines.clone().find(|line| line.contains(SAID));
     let line = line.or(lines.next_back()).unwrap_or_default();
-    let reason = line.split_once(NO_RUNG).and_then(|(_, rest)| {
+    let reason = line.split_once(ATTACH_MODE).and_then(|(_, rest)| {
         let (_, reason) = rest.split_once(": ")?;
         Some(reason.split("; leave").next().unwrap_or(reason))
     });
     match reason {
-        Some(reason) if must.contains(&rung) => Row::failed(
-            rung.name(),
-            &format!("this kernel has it, but the agent says: {reason}"),
+        Some(reason) if must.contains(&mode) => Row::failed(
+            mode.name(),
+            &format!("this kernel has it, but the agent reports: {reason}"),
         ),
-        Some(reason) => Row::absent(rung.name(), reason),
+        Some(reason) => Row::absent(mode.name(), reason),
         None => {
             eprintln!("{said}");
-            Row::failed(rung.name(), line)
+            Row::failed(mode.name(), line)
         }
     }
 }
 
-fn judge(rung: Rung, stage: &mut Stage, agent: &Agent, options: &Options) -> Row {
+fn judge(mode: AttachMode, stage: &mut Stage, agent: &Agent, options: &Options) -> Row {
     let start = Instant::now();
     let accuracy = Accuracy::hold(
         agent,
         &mut stage.timed,
-        rung.knows_arrival(),
+        mode.knows_arrival(),
         options.requests,
     );
     println!("timed after {:.1} s", start.elapsed().as_secs_f64());
@@ -165,8 +164,8 @@ fn judge(rung: Rung, stage: &mut Stage, agent: &Agent, options: &Options) -> Row
     for sample in agent.metrics().samples(SKIPPED, &[]) {
         if sample.value > 0.0 {
             let program = sample.label("program").unwrap_or_default();
-            println!("{program} passed over: {}", sample.value);
+            println!("{program}: {} recursion misses", sample.value);
         }
     }
-    Row::judged(rung.name(), &accuracy, &compared)
+    Row::judged(mode.name(), &accuracy, &compared)
 }

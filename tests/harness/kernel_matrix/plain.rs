@@ -1,14 +1,14 @@
-//! Requests that need no script: many threads that wait in their reads, and the ways to use a unix socket.
+//! Sends requests that need no script: to many threads that wait in a read, and over a unix socket.
 
 use crate::{
     client::{Connection, request},
     server::Place,
 };
 
-/// Threads that wait in a read at once: more than a kernel keeps returns of a probed function for.
+/// Threads that wait in a read at the same time: more than the kernel's default number of kretprobe instances.
 const THREADS: usize = 64;
 
-/// Connections of which each has a thread that waits in a read, and then two requests more.
+/// Opens connections, each with a thread that waits in a read, and sends three requests on each.
 pub(super) fn idle_threads(port: u16) {
     let mut clients: Vec<Connection> = (0..THREADS)
         .map(|_| Connection::open_tcp(port).expect("the server listens"))
@@ -22,7 +22,7 @@ pub(super) fn idle_threads(port: u16) {
     }
 }
 
-/// One connection of a client after the other.
+/// Uses one connection after the other.
 pub(super) fn unix(place: &Place) {
     let open = || Connection::open(place).expect("the server listens");
     let post =

@@ -1,6 +1,6 @@
-//! The same requests on every kernel and every rung, and what the agent must say of them: all but the times.
+//! Sends the same requests on every kernel and in every attach mode, and compares all but the times of the records.
 //!
-//! What it must say lies in a file; `UPDATE_GOLDEN=1` on a host whose agent is right writes it anew.
+//! The expected records are in a golden file; `UPDATE_GOLDEN=1` on a host rewrites it.
 
 use std::{
     collections::{BTreeMap, BTreeSet, HashMap},
@@ -27,27 +27,27 @@ use crate::{
     },
 };
 
-/// What must be said, each line behind how often.
+/// Expected lines, each after its count.
 const GOLDEN: &str = include_str!("../../golden/kernel_records.txt");
-/// Where the file lies.
+/// Path of the golden file.
 const GOLDEN_PATH: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/golden/kernel_records.txt");
-/// Set to `1`, it is written.
+/// If set to `1`, the golden file is rewritten.
 const UPDATE: &str = "UPDATE_GOLDEN";
-/// How long rows are waited for that do not come.
+/// Longest wait for missing rows.
 const ROWS_LIMIT: Duration = Duration::from_secs(10);
-/// Calls of gRPC.
+/// gRPC calls.
 const CALLS: usize = 10;
 
-/// Cases that come out as the scheduler wills: a reset overtakes an answer, or a probe finds what it should not yet.
+/// Cases whose outcome depends on the scheduler: a reset may overtake a response.
 const RACES: [&str; 3] = ["reset", "reset-in-the-body", "probes"];
-/// Cases of many parts, each of which waits for the one before to be read; scripts have others like them.
+/// Cases of many parts, each of which waits until the one before is read; the scripts cover others like them.
 const LONG: [&str; 4] = [
     "byte-by-byte",
     "chunked-in-parts",
     "cut-anywhere",
     "two-cut-anywhere",
 ];
-/// What a server is asked that reads and writes as another does, by other system calls.
+/// Cases for servers that differ from the first only in their system calls.
 const BRIEF: [&str; 16] = [
     "one-after-another",
     "codes",
@@ -67,16 +67,16 @@ const BRIEF: [&str; 16] = [
     "big-chunks",
 ];
 
-/// Lines, and how often each comes.
+/// Lines and their counts.
 type Lines = BTreeMap<String, usize>;
 
-/// What of a request's figures is certain.
+/// Which values of a request are certain.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Certain {
     All,
-    /// Not how much of it was read.
+    /// All but how much of it was read.
     ButRequestBytes,
-    /// No size.
+    /// All but the sizes.
     NoBytes,
     /// Not even whether there is a row.
     Nothing,
@@ -88,21 +88,21 @@ pub(super) struct Window {
     /// The server's port, or 0 on a unix socket, and the client's.
     ports: (u16, Option<u16>),
     time_ns: Range<u64>,
-    /// Models whose figures are not all certain.
+    /// Models whose values are not all certain.
     certain: HashMap<String, Certain>,
 }
 
-/// What came of the comparison.
+/// Outcome of the comparison.
 pub(super) struct Compared {
     /// Rows of the log.
     pub(super) rows: usize,
-    /// What the agent said and should not have (`+`), or did not say and should have (`-`).
+    /// Lines that the agent logged without reason (`+`), or did not log (`-`).
     pub(super) differences: Vec<String>,
 }
 
-/// Plays every case on the stage, and compares what the agent says of them.
+/// Plays every case on the stage, and compares the agent's records.
 pub(super) fn compare(stage: &Stage, agent: &Agent) -> Compared {
-    // Most of a case is waiting: the servers are asked at once.
+    // Cases mostly wait, so all servers are used at the same time.
     let mut windows = thread::scope(|scope| {
         let hosts = stage.hosts.iter();
         let played: Vec<_> = hosts
@@ -140,7 +140,7 @@ pub(super) fn compare(stage: &Stage, agent: &Agent) -> Compared {
     }
 }
 
-/// Plays every case that a server can be asked.
+/// Plays every case that applies to a server.
 fn play_all(Hosted { name, host, brief }: &Hosted) -> Vec<Window> {
     let wanted = |case: &&Case| {
         let is_left_out = RACES.contains(&case.name) || LONG.contains(&case.name);
@@ -152,7 +152,7 @@ fn play_all(Hosted { name, host, brief }: &Hosted) -> Vec<Window> {
         .filter(wanted)
         .map(|case| {
             let mut play = Play::open(case.name, host.kind, host.port);
-            // One that cannot be played lacks rows.
+            // A case that fails lacks rows.
             let _ = catch_unwind(AssertUnwindSafe(|| (case.act)(&mut play)));
             play.client = None;
             Window::of_play(&format!("{name}/{}", case.name), &play, host.port)
@@ -202,7 +202,7 @@ impl Window {
         }
     }
 
-    /// The rows of a server while `act` runs.
+    /// Returns the window of a server while `act` runs.
     fn during(name: &str, port: u16, act: impl FnOnce()) -> Self {
         let opened_ns = monotonic_ns();
         let done = catch_unwind(AssertUnwindSafe(act));
@@ -224,7 +224,7 @@ impl Window {
             && self.time_ns.contains(&row.first_read_ns)
     }
 
-    /// The row without what differs from run to run; `None` for one that may as well not be there.
+    /// Returns the row without what differs between runs; `None` for an optional row.
     fn line(&self, number: usize, row: &Logged) -> Option<String> {
         let certain = self.certain.get(&row.model).unwrap_or(&Certain::All);
         let (request, response) = match certain {
@@ -250,7 +250,7 @@ impl Window {
     }
 }
 
-/// The rows of all servers but the timed one, once there are `count`, or no more come.
+/// Returns the rows of all servers but the timed one, once there are `count` or no more come.
 fn settled(agent: &Agent, stage: &Stage, count: usize) -> Vec<Logged> {
     let mut rows = Vec::new();
     let _ = wait_every(LOG_LIMIT, ROWS_LIMIT, || {
@@ -258,7 +258,7 @@ fn settled(agent: &Agent, stage: &Stage, count: usize) -> Vec<Logged> {
         rows.retain(|row| stage.has(row));
         (rows.len() >= count).then_some(())
     });
-    // What is too much may come later.
+    // Surplus rows may come later.
     thread::sleep(LOG_LIMIT);
     rows = agent.log();
     rows.retain(|row| stage.has(row));
@@ -287,7 +287,7 @@ fn lines(rows: &[Logged], windows: &[Window]) -> Lines {
     lines
 }
 
-/// Each line that comes more often in one than in the other.
+/// Returns each line whose counts differ.
 fn differences(expected: &Lines, found: &Lines) -> Vec<String> {
     let mut differences = Vec::new();
     let all: BTreeSet<&String> = expected.keys().chain(found.keys()).collect();
@@ -324,7 +324,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn lines_are_compared_by_how_often_they_come() {
+    fn lines_are_compared_by_count() {
         let expected = read("2 × a\n1 × b\n");
         assert_eq!(write(&expected), "2 × a\n1 × b\n");
         let found = read("1 × a\n1 × b\n1 × c\n");

@@ -1,4 +1,4 @@
-//! Rows of the table of kernels: one for each rung, as the cells of a line of Markdown.
+//! Formats the rows of the table of kernels, one for each attach mode, as cells of a Markdown line.
 
 use std::fmt;
 
@@ -7,34 +7,34 @@ use crate::{
     stats::Spread,
 };
 
-/// What came of one rung.
+/// Outcome of one attach mode.
 pub(super) struct Row {
-    rung: &'static str,
+    mode: &'static str,
     cells: [String; 5],
     outcome: String,
     well: bool,
 }
 
 impl Row {
-    /// A rung that the kernel has not got.
-    pub(super) fn absent(rung: &'static str, reason: &str) -> Self {
+    /// An attach mode that the kernel does not have.
+    pub(super) fn absent(mode: &'static str, reason: &str) -> Self {
         Self {
             outcome: format!("not on this kernel: {reason}"),
             well: true,
-            ..Self::empty(rung)
+            ..Self::empty(mode)
         }
     }
 
-    /// A rung that did not get as far as figures.
-    pub(super) fn failed(rung: &'static str, reason: &str) -> Self {
+    /// An attach mode that failed before it could be measured.
+    pub(super) fn failed(mode: &'static str, reason: &str) -> Self {
         Self {
             outcome: format!("**failed**: {reason}"),
-            ..Self::empty(rung)
+            ..Self::empty(mode)
         }
     }
 
-    /// A rung that was tried.
-    pub(super) fn judged(rung: &'static str, accuracy: &Accuracy, compared: &Compared) -> Self {
+    /// An attach mode that was measured.
+    pub(super) fn judged(mode: &'static str, accuracy: &Accuracy, compared: &Compared) -> Self {
         let differing = compared.differences.len();
         let mut faults = accuracy.faults.clone();
         if differing > 0 {
@@ -48,7 +48,7 @@ impl Row {
             "passed".to_owned()
         };
         Self {
-            rung,
+            mode,
             cells: [
                 accuracy.requests.to_string(),
                 accuracy.counted.to_string(),
@@ -61,14 +61,14 @@ impl Row {
         }
     }
 
-    /// Whether it is as it must be.
+    /// Returns whether the attach mode passed.
     pub(super) fn is_well(&self) -> bool {
         self.well
     }
 
-    fn empty(rung: &'static str) -> Self {
+    fn empty(mode: &'static str) -> Self {
         Self {
-            rung,
+            mode,
             cells: [const { String::new() }; 5].map(|_| "–".to_owned()),
             outcome: String::new(),
             well: false,
@@ -76,7 +76,7 @@ impl Row {
     }
 }
 
-/// Median and tail of errors, in microseconds.
+/// Returns median and p99 of errors, in microseconds.
 fn errors(spread_ns: Option<&Spread>) -> String {
     spread_ns.map_or_else(
         || "unknown".to_owned(),
@@ -87,6 +87,6 @@ fn errors(spread_ns: Option<&Spread>) -> String {
 impl fmt::Display for Row {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let outcome = self.outcome.replace('|', "/");
-        write!(f, "{} | {} | {outcome}", self.rung, self.cells.join(" | "))
+        write!(f, "{} | {} | {outcome}", self.mode, self.cells.join(" | "))
     }
 }

@@ -1,4 +1,4 @@
-//! What stands while one rung is tried: the servers, and the agent that watches them.
+//! Starts the servers for one attach mode, and the agent that watches them.
 
 use std::{net::TcpListener, path::Path};
 
@@ -12,7 +12,7 @@ use crate::{
     tracefs::Tracefs,
 };
 
-/// Ways in which the reference server reads and writes, and whether a choice of the cases will do.
+/// Ways in which the reference server reads and writes, and whether a selection of the cases is enough.
 const KINDS: [(&[&str], bool); 5] = [
     (&[], false),
     (&["--io", "recv-send"], true),
@@ -20,7 +20,7 @@ const KINDS: [(&[&str], bool); 5] = [
     (&["--io", "message"], true),
     (&["--io", "sendfile"], true),
 ];
-/// What the servers on unix sockets are watched by.
+/// Pattern by which the agent watches the server on a unix socket.
 const UNIX: &str = "reference-server .*--unix";
 
 /// A reference server that cases are played against.
@@ -29,13 +29,13 @@ pub(super) struct Hosted {
     pub(super) name: String,
     /// The server.
     pub(super) host: Host,
-    /// Whether a choice of the cases will do.
+    /// Whether a selection of the cases is enough.
     pub(super) brief: bool,
 }
 
 /// Servers; they end when dropped.
 pub(super) struct Stage {
-    /// Serves the requests that are timed, and nobody else.
+    /// Serves only the requests that are timed.
     pub(super) timed: Server,
     /// Where scripted connections are accepted.
     pub(super) scripted: TcpListener,
@@ -43,7 +43,7 @@ pub(super) struct Stage {
     pub(super) hosts: Vec<Hosted>,
     /// One on a unix socket.
     pub(super) unix: Server,
-    /// A server of gRPC with one connection.
+    /// A gRPC server with one connection.
     pub(super) calls: GrpcServer,
     _folder: TempDir,
 }
@@ -58,7 +58,7 @@ impl Stage {
             let name = args.get(1).unwrap_or(&"read-write");
             Hosted {
                 name: (*name).to_owned(),
-                // No server of Python is among them.
+                // None of them is a Python server.
                 host: Host::start(Kind::Reference(args), Path::new("")),
                 brief,
             }
@@ -84,13 +84,13 @@ impl Stage {
         Agent::try_start_by(Launcher::agent().with_tracefs(Tracefs::Own), &args)
     }
 
-    /// Where scripted connections are accepted.
+    /// Returns the port on which scripted connections are accepted.
     pub(super) fn scripted_port(&self) -> u16 {
         let address = self.scripted.local_addr();
         address.expect("a listener has an address").port()
     }
 
-    /// Whether a row is of a server here, but for the timed one: an agent sees every server of the machine.
+    /// Returns whether a row is of a server here other than the timed one: an agent finds every server of the machine.
     pub(super) fn has(&self, row: &Logged) -> bool {
         match row.local_port {
             Some(port) => self.ports().any(|own| own == port),
@@ -98,7 +98,7 @@ impl Stage {
         }
     }
 
-    /// Ports of all servers but the timed one.
+    /// Returns the ports of all servers but the timed one.
     fn ports(&self) -> impl Iterator<Item = u16> {
         let hosts = self.hosts.iter().map(|hosted| hosted.host.port);
         hosts.chain([self.scripted_port(), self.calls.port])

@@ -1,4 +1,4 @@
-//! The scripts: servers with threads, odd buffers and odd ends.
+//! Defines the scripts: servers with threads, odd buffers and odd endings.
 
 use std::{ops::Range, time::Duration};
 
@@ -13,7 +13,7 @@ use crate::scripted_server::script::{
 /// One script, by name.
 #[derive(Debug, Clone, Copy)]
 pub struct Case {
-    /// In messages.
+    /// Name, in messages.
     pub name: &'static str,
     /// Makes it.
     pub script: fn() -> Script,
@@ -57,7 +57,7 @@ const fn case(name: &'static str, script: fn() -> Script) -> Case {
 const BIG: usize = 65536;
 const WORK: Step = Work(Duration::from_millis(10));
 
-/// One exchange: the request is sent whole and read in reads of `size`, the answer is written at once.
+/// Adds one exchange: the request is sent whole and read in reads of `size`, and the response is written at once.
 fn simple(script: &mut Script, size: usize, body_bytes: usize, status: u16) {
     let request = script.post(body_bytes);
     let answer = script.answer(status, &[], b"answer");
@@ -239,7 +239,7 @@ fn read_ahead_within_an_answer() -> Script {
     script
 }
 
-/// An early answer to a request of which 1,000 bytes were read, and the request; the client goes on to send it.
+/// Adds an early response to a request of which 1,000 bytes were read. The client goes on to send the request.
 fn early(script: &mut Script) -> Range<usize> {
     let request = script.post(20_000);
     let until = request.start + 1000;

@@ -1,4 +1,4 @@
-//! Both ends of a scripted connection: the server in threads of its own, the client in the caller's.
+//! Plays both ends of a scripted connection: the server in new threads, the client in the caller's.
 
 use std::{
     io::{Read as _, Write as _},
@@ -30,13 +30,13 @@ use crate::{
 /// Longest wait of one end for the other.
 const PATIENCE: Duration = Duration::from_secs(10);
 
-/// What came of a script.
+/// Outcome of a script.
 pub struct Played {
     /// The client's port.
     pub peer_port: u16,
-    /// From when to when its rows are: ports are used again.
+    /// Time span of its rows, because ports are reused.
     pub time_ns: Range<u64>,
-    /// Of each request that was answered, what both ends stamped; `sent` is its first send.
+    /// Stamps of each answered request, and its first send.
     pub stamps: Vec<(Stamp, Call)>,
 }
 
@@ -46,7 +46,7 @@ struct End {
     stream: Arc<TcpStream>,
     answers: Arc<Vec<u8>>,
     progress: Arc<Progress>,
-    /// The thread that is in a read, or about to be; 0: none.
+    /// Id of the thread that is in a read, or about to be; 0 for none.
     reader: Arc<AtomicI32>,
 }
 
@@ -110,7 +110,7 @@ impl End {
                 assert!(found.is_err(), "a probe that found something: {found:?}");
             }
             Step::Arrived(until) => wait_for("bytes in the queue", PATIENCE, || {
-                let waiting = ioctl_fionread(&*self.stream).expect("a socket tells");
+                let waiting = ioctl_fionread(&*self.stream).expect("a socket reports its queue");
                 let waiting = usize::try_from(waiting).expect("a queue is short");
                 (self.progress.reads.bytes() + waiting >= until).then_some(())
             }),
@@ -135,7 +135,7 @@ impl End {
         }
     }
 
-    /// One read; false at the end.
+    /// Reads once; returns false at the end.
     fn read(&self, size: usize) -> bool {
         let mut bytes = vec![0; size];
         let thread = gettid().as_raw_nonzero().get();
@@ -194,11 +194,11 @@ fn act(client: TcpStream, script: &Script, progress: &Progress, reader: &AtomicI
             Act::Reset => set_socket_linger(&client, Some(Duration::ZERO)).expect("TCP"),
         }
     }
-    // Its end is what some scripts wait for.
+    // Some scripts wait for its end.
     drop(client);
 }
 
-/// The stamps of the requests that were answered.
+/// Returns the stamps of the answered requests.
 fn stamps(script: &Script, progress: &Progress, peer_port: u16) -> Vec<(Stamp, Call)> {
     let mut stamps = Vec::new();
     for (seq, asked) in script.asked.iter().enumerate() {

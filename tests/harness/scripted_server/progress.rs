@@ -1,4 +1,4 @@
-//! How far both ends of a scripted connection are, and when each call on it was made.
+//! Tracks the progress of both ends of a scripted connection, and when each call on it was made.
 
 use std::{
     ops::Range,
@@ -21,12 +21,12 @@ pub struct Done {
 pub struct Line(Mutex<Vec<Done>>);
 
 impl Line {
-    /// Bytes that went by.
+    /// Bytes so far.
     pub fn bytes(&self) -> usize {
         self.all().last().map_or(0, |done| done.place.end)
     }
 
-    /// Notes a call that took the next `bytes`.
+    /// Records a call that moved the next `bytes`.
     pub fn add(&self, bytes: usize, call: Call) {
         let mut all = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         let start = all.last().map_or(0, |done| done.place.end);
@@ -34,7 +34,7 @@ impl Line {
         all.push(Done { place, call });
     }
 
-    /// The call that the byte at a place went by in.
+    /// Returns the call that moved the byte at a position.
     pub fn call_of(&self, at: usize) -> Option<Call> {
         let all = self.all();
         let done = all.iter().find(|done| done.place.contains(&at));
@@ -47,7 +47,7 @@ impl Line {
     }
 }
 
-/// Both directions, as far as they are.
+/// Progress of both directions.
 #[derive(Debug, Default)]
 pub struct Progress {
     /// The client's sends.

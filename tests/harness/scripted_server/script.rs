@@ -1,18 +1,18 @@
-//! What happens on one connection: the bytes of both directions, who reads and writes how much of them when, and which
-//! requests are in them.
+//! Describes one connection: the bytes of both directions, who reads and writes how many of them when, and the requests
+//! in them.
 
 use std::{ops::Range, time::Duration};
 
 use crate::client::request;
 
-/// Something that the server does. A place counts the bytes of its direction, from the connection's begin.
+/// An act of the server. A position counts the bytes of its direction, from the start of the connection.
 #[derive(Debug, Clone)]
 pub enum Step {
     /// Reads of at most `size` bytes, until all before `until` were read, or the client has ended.
     Read {
         /// Largest read.
         size: usize,
-        /// Place.
+        /// Position.
         until: usize,
     },
     /// Reads of at most `size` bytes to the client's end, or its reset.
@@ -22,9 +22,9 @@ pub enum Step {
     },
     /// A read that finds nothing and does not wait.
     Probe,
-    /// Waits until the client has sent all before the place, and they are in the queue.
+    /// Waits until the client has sent all before the position, and they are in the queue.
     Arrived(usize),
-    /// One write of all before the place that was not written.
+    /// One write of all unwritten bytes before the position.
     Write(usize),
     /// The work on a request.
     Work(Duration),
@@ -32,24 +32,24 @@ pub enum Step {
     FinishWriting,
     /// Resets the connection.
     Reset,
-    /// These on another thread, which is waited for.
+    /// These on another thread, and waits for it.
     Elsewhere(Vec<Step>),
     /// These on another thread, beside those that follow.
     Beside(Vec<Step>),
-    /// Waits for what was begun beside.
+    /// Waits for the thread beside.
     Join,
 }
 
-/// Something that the client does.
+/// An act of the client.
 #[derive(Debug, Clone)]
 pub enum Act {
     /// Waits until the server waits in a read.
     Awaited,
-    /// One send of all before the place that was not sent.
+    /// One send of all unsent bytes before the position.
     Send(usize),
-    /// Waits until the server has read all before the place.
+    /// Waits until the server has read all before the position.
     Read(usize),
-    /// Reads all before the place.
+    /// Reads all before the position.
     Receive(usize),
     /// Ends the client's direction.
     FinishSending,
@@ -60,17 +60,17 @@ pub enum Act {
 /// A request in the bytes.
 #[derive(Debug, Clone)]
 pub struct Asked {
-    /// Where it lies in the client's bytes.
+    /// Position in the client's bytes.
     pub request: Range<usize>,
-    /// Where its answer lies in the server's; empty where there is none.
+    /// Position of its response in the server's bytes; empty without one.
     pub answer: Range<usize>,
     /// Method.
     pub method: &'static str,
     /// Model that its target names.
     pub model: String,
-    /// Status of the answer.
+    /// Status of the response.
     pub status: u16,
-    /// Whether the answer began before the request was read.
+    /// Whether the response began before the request was read.
     pub early: bool,
 }
 
@@ -81,9 +81,9 @@ pub struct Script {
     pub sent: Vec<u8>,
     /// The server's bytes.
     pub answered: Vec<u8>,
-    /// The requests that must come out.
+    /// The requests that the agent must report.
     pub asked: Vec<Asked>,
-    /// How many requests are unfinished: the fewest, and the most.
+    /// Fewest and most unfinished requests.
     pub unfinished: (u32, u32),
     /// What the server does.
     pub server: Vec<Step>,
@@ -92,24 +92,24 @@ pub struct Script {
 }
 
 impl Script {
-    /// Adds bytes of the client that are no request; where they end.
+    /// Adds bytes of the client that are no request, and returns their end.
     pub fn send(&mut self, bytes: &[u8]) -> usize {
         self.sent.extend_from_slice(bytes);
         self.sent.len()
     }
 
-    /// Adds bytes of the server that are no answer to a request; where they end.
+    /// Adds bytes of the server that are no response, and returns their end.
     pub fn interim(&mut self, bytes: &[u8]) -> usize {
         self.answered.extend_from_slice(bytes);
         self.answered.len()
     }
 
-    /// Adds a request for a model of its own; where it lies.
+    /// Adds a request for a new model, and returns its position.
     pub fn post(&mut self, body_bytes: usize) -> Range<usize> {
         self.ask("POST", &[], &vec![b'x'; body_bytes])
     }
 
-    /// As [`Script::post`], with all that a request has.
+    /// As [`Script::post`], with every part of a request.
     pub fn ask(&mut self, method: &'static str, fields: &[&str], body: &[u8]) -> Range<usize> {
         let model = format!("m{}", self.asked.len());
         let target = format!("/v1/models/{model}:predict");
@@ -126,7 +126,7 @@ impl Script {
         start..end
     }
 
-    /// Adds the answer to the oldest request that has none; where it lies.
+    /// Adds the response to the oldest request without one, and returns its position.
     pub fn answer(&mut self, status: u16, fields: &[&str], body: &[u8]) -> Range<usize> {
         let start = self.answered.len();
         let mut head = format!("HTTP/1.1 {status} Scripted\r\n");

@@ -1,6 +1,6 @@
-//! One connection of the reference server: reads each request whole, then answers as its plan says.
+//! Serves one connection of the reference server: reads each request whole, then responds as its plan says.
 //!
-//! Knows nothing of listeners or processes.
+//! Does not depend on: listeners or processes.
 
 use std::{io, os::fd::OwnedFd, sync::PoisonError, time::Duration};
 
@@ -33,7 +33,7 @@ pub fn serve_connection(
         reads: 0,
     };
     for seq in 0.. {
-        // A peer that is gone ends the connection; there is nobody to tell.
+        // If the peer is gone, the connection ends without a report.
         let Ok(Some((stamp, close))) = serve_request(&mut reader) else {
             return;
         };
@@ -63,7 +63,7 @@ struct Reader<'a> {
 }
 
 impl Reader<'_> {
-    /// One more read; `None` when the peer has ended.
+    /// Reads once more; `None` if the peer has ended.
     fn fill(&mut self) -> io::Result<Option<Call>> {
         let sizes = &self.options.read_sizes;
         let size = sizes
@@ -78,7 +78,7 @@ impl Reader<'_> {
         Ok(call)
     }
 
-    /// Reads until `done` finds what it looks for in the pending bytes, or the peer ends.
+    /// Reads until `done` returns a value for the pending bytes, or the peer ends.
     fn read_until<T>(&mut self, done: impl Fn(&[u8]) -> Option<T>) -> io::Result<Option<T>> {
         loop {
             if let Some(found) = done(&self.pending) {
@@ -90,7 +90,7 @@ impl Reader<'_> {
         }
     }
 
-    /// Takes a body off the wire without keeping it; its length as sent, or `None` when the peer ends before it.
+    /// Reads a body without keeping it, and returns its length as sent; `None` if the peer ends before it.
     fn skip_body(&mut self, head: &Head) -> io::Result<Option<usize>> {
         if head.chunked() {
             let found = self.read_until(chunked_len)?;
@@ -115,7 +115,7 @@ impl Reader<'_> {
     }
 }
 
-/// Serves one request; `None` when the connection is over. The second value tells whether it is over after it.
+/// Serves one request; `None` if the connection is over. The second value says whether it is over after this one.
 fn serve_request(reader: &mut Reader<'_>) -> io::Result<Option<(Stamp, bool)>> {
     let mut readable_ns = None;
     reader.reads = 0;
@@ -183,7 +183,7 @@ fn serve_request(reader: &mut Reader<'_>) -> io::Result<Option<(Stamp, bool)>> {
     Ok(Some((stamp, plan.close)))
 }
 
-/// Writes the answer; its first and last write, and its bytes.
+/// Writes the response, and returns its first and last write, and its bytes.
 fn answer(wire: &Wire, plan: &Plan) -> io::Result<(Call, Call, u64)> {
     let mut calls: Option<(Call, Call)> = None;
     let mut bytes = 0;

@@ -14,7 +14,7 @@ use rustix::{
 
 use crate::http::{content_length, head_len};
 
-/// Most bytes taken by one read.
+/// Most bytes of one read.
 const READ_BYTES: usize = 65536;
 
 struct Client {
@@ -23,7 +23,7 @@ struct Client {
     output: Vec<u8>,
 }
 
-/// Answers every request on `listener` with its own body, for as long as the process lives.
+/// Responds to every request on `listener` with its own body, until the process ends.
 pub(super) fn serve(listener: &TcpListener) {
     let epoll = epoll::create(CreateFlags::CLOEXEC).expect("epoll is there");
     let readable = EventFlags::IN;
@@ -56,17 +56,17 @@ pub(super) fn serve(listener: &TcpListener) {
                 }
             } else if clients
                 .get_mut(&key)
-                .is_some_and(|client| !turn(client, &mut scratch))
+                .is_some_and(|client| !serve_once(client, &mut scratch))
             {
-                // Closing the descriptor takes it out of the epoll set.
+                // Closing the descriptor removes it from the epoll set.
                 clients.remove(&key);
             }
         }
     }
 }
 
-/// One read and the answers to what it completed; false when the connection is over.
-fn turn(client: &mut Client, scratch: &mut [u8]) -> bool {
+/// Reads once and responds to what that completed; returns false if the connection is over.
+fn serve_once(client: &mut Client, scratch: &mut [u8]) -> bool {
     match client.stream.read(scratch) {
         Ok(0) => return false,
         Ok(count) => client.input.extend_from_slice(&scratch[..count]),
@@ -79,7 +79,8 @@ fn turn(client: &mut Client, scratch: &mut [u8]) -> bool {
     client.output.is_empty() || client.stream.write_all(&client.output).is_ok()
 }
 
-/// Appends the answer to the first request of `input`; the length of that request, `None` while it is incomplete.
+/// Appends the response to the first request of `input`, and returns the length of that request; `None` while it is
+/// incomplete.
 fn answer(input: &[u8], output: &mut Vec<u8>) -> Option<usize> {
     let head_bytes = head_len(input)?;
     let length = content_length(&input[..head_bytes]).unwrap_or(0);

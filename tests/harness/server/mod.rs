@@ -1,8 +1,8 @@
 //! The reference server, and a handle on a running one.
 //!
-//! It is a blocking HTTP/1.1 server that stamps its own clock around every system call: the truth that the tests compare
-//! the agent with. Options choose how it reads, because a request cannot; the query of a request chooses how it responds.
-//! Does not depend on: the agent.
+//! It is a blocking HTTP/1.1 server that stamps its own clock around every system call: the truth that the tests
+//! compare the agent with. Options choose how it reads, because a request cannot; the query of a request chooses how it
+//! responds. Does not depend on: the agent.
 
 pub mod connection;
 mod echo;
@@ -51,7 +51,7 @@ impl Server {
         Self::start_by(Command::new(server_binary()), args)
     }
 
-    /// As [`Self::start`], by `launcher`, to whose words `args` are added.
+    /// As [`Self::start`], by `launcher`, to which `args` are added.
     pub fn start_by(mut launcher: Command, args: &[&str]) -> Self {
         let mut child = launcher
             .args(args)
@@ -72,7 +72,7 @@ impl Server {
         }
     }
 
-    /// Its TCP port.
+    /// Returns its TCP port.
     pub fn port(&self) -> u16 {
         match self.place {
             Place::Tcp(port) => port,
@@ -80,12 +80,12 @@ impl Server {
         }
     }
 
-    /// Process id of the process that was started; workers have others.
+    /// Returns the id of the process that was started; workers have others.
     pub fn pid(&self) -> u32 {
         self.process.pid()
     }
 
-    /// The stamps of all requests, once there are at least `count`.
+    /// Returns the stamps of all requests, once there are at least `count`.
     pub fn stamps(&mut self, count: usize) -> Vec<Stamp> {
         let what = format!("{count} requests stamped by the reference server");
         wait_for(&what, Duration::from_secs(10), || {
@@ -94,7 +94,7 @@ impl Server {
         })
     }
 
-    /// How many requests it has answered, by status.
+    /// Returns how many requests it has answered, by status.
     pub fn codes(&mut self) -> BTreeMap<u16, u64> {
         self.commands
             .write_all(b"codes\n")
@@ -121,7 +121,7 @@ impl Server {
         let path = format!("/proc/{}/stat", self.pid());
         wait_for("the end of a first thread", Duration::from_secs(5), || {
             let stat = std::fs::read_to_string(&path).expect("the process goes on");
-            // The state stands behind the name, which ends with the last bracket.
+            // The state follows the name, which ends with the last bracket.
             let (_, state) = stat.rsplit_once(')')?;
             state.starts_with(" Z").then_some(())
         });
@@ -146,12 +146,12 @@ impl Server {
     }
 }
 
-/// Path of the reference server's program.
+/// Returns the path of the reference server's program.
 pub fn server_binary() -> PathBuf {
     binary("reference-server", None)
 }
 
-/// The place in a `listening` line; `None` when there is no such line.
+/// Returns the place in a `listening` line; `None` without such a line.
 fn read_place(answers: &mut impl BufRead) -> Option<Place> {
     let mut line = String::new();
     answers

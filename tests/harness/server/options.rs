@@ -1,19 +1,19 @@
-//! Command line of the reference server.
+//! Defines the command line of the reference server.
 
 use std::path::PathBuf;
 
 use clap::{Parser, ValueEnum};
 
-/// Serves HTTP/1.1, and tells on request when each of its reads returned and each of its writes was called.
+/// Serves HTTP/1.1, and reports on request when each of its reads returned and each of its writes was called.
 ///
-/// One line goes to standard output once it listens: `listening PORT`, or `listening PATH`. A line `stamps` on
-/// standard input is answered with one JSON object per finished request, then `end`; `codes` with one object of how
-/// many there are of each status; `listen PATH` opens one more unix socket and is answered like the first; at `leave`
-/// the first thread ends, and the others serve on. The server ends when standard input does.
+/// Once it listens, it prints `listening PORT` or `listening PATH`. It reads commands from standard input: `stamps`
+/// prints one JSON object per finished request, then `end`; `codes` prints one object with the number of responses of
+/// each status; `listen PATH` listens on one more unix socket; `leave` ends the first thread while the others serve on.
+/// The server ends when standard input ends.
 #[derive(Debug, Clone, Parser)]
 #[command(name = "reference-server")]
 pub struct Options {
-    /// TCP port on 127.0.0.1 to listen on; 0 takes a free one
+    /// TCP port on 127.0.0.1 to listen on; 0 for a free one
     #[arg(long, default_value_t = 0)]
     pub port: u16,
     /// Unix socket to listen on instead
@@ -39,13 +39,13 @@ pub struct Options {
     /// Worker processes to fork; 0 serves in the first process
     #[arg(long, default_value_t = 0)]
     pub workers: usize,
-    /// Who calls what when there are workers
+    /// How workers share the port
     #[arg(long, value_enum, default_value_t = Forking::ListenFirst)]
     pub forking: Forking,
-    /// Answer with the request's body, from one thread on epoll, and stamp nothing
+    /// Respond with the request's body, from one thread on epoll, and stamp nothing
     #[arg(long)]
     pub echo: bool,
-    /// Text that does nothing but stand on the command line
+    /// Text without effect, by which the agent finds the command line
     #[arg(long, value_name = "TEXT")]
     pub tag: Option<String>,
 }
@@ -61,12 +61,12 @@ pub enum IoMode {
     Vectored,
     /// recvmsg(2) and sendmsg(2), two buffers each
     Message,
-    /// read(2); of answers the head by write(2), and what follows by sendfile(2)
+    /// read(2); write(2) for the head of a response, and sendfile(2) for its body
     Sendfile,
 }
 
 impl IoMode {
-    /// Those whose bytes can be seen in the caller's memory, for tests that go through each.
+    /// Modes whose bytes are in the caller's memory, for tests that use each.
     pub const ALL: [Self; 4] = [
         Self::ReadWrite,
         Self::RecvSend,
@@ -74,7 +74,7 @@ impl IoMode {
         Self::Message,
     ];
 
-    /// The value as written on the command line.
+    /// Returns the value as written on the command line.
     pub fn word(self) -> &'static str {
         match self {
             Self::ReadWrite => "read-write",

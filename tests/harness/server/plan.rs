@@ -1,4 +1,6 @@
-//! What to answer to a request: its query, read into a plan, and the plan turned into writes. No sockets, no clock.
+//! Turns the query of a request into a plan, and the plan into the writes of a response.
+//!
+//! Does not depend on: sockets or a clock.
 
 use std::time::Duration;
 
@@ -11,42 +13,42 @@ pub struct Plan {
     pub sleep: Duration,
     /// Status code (`status`).
     pub status: u16,
-    /// Bytes of answer body (`body`).
+    /// Bytes of response body (`body`).
     pub body_bytes: usize,
     /// Least bytes of the head, filled up with a field (`head_bytes`).
     pub head_bytes: usize,
     /// Head and body in separate writes (`split=1`).
     pub split: bool,
-    /// Most bytes handed over in one write (`write_size`).
+    /// Most bytes of one write (`write_size`).
     pub write_size: usize,
     /// Pause before each write but the first (`gap_ms`).
     pub gap: Duration,
     /// Pause before the second write, in place of `gap` (`first_gap_ms`).
     pub first_gap: Option<Duration>,
-    /// Number of chunks of a chunked answer (`chunks`).
+    /// Number of chunks of a chunked response (`chunks`).
     pub chunks: Option<usize>,
-    /// Number of writes, each of a whole `body`, of an answer that ends with the connection (`pieces`).
+    /// Number of writes, each of a whole `body`, of a response that ends with the connection (`pieces`).
     pub pieces: usize,
-    /// The body is called an event stream (`events=1`).
+    /// The content type is that of an event stream (`events=1`).
     pub events: bool,
     /// The status line is HTTP/1.0's (`http10=1`).
     pub http10: bool,
-    /// A chunked answer ends with a trailer field (`trailers=1`).
+    /// A chunked response ends with a trailer field (`trailers=1`).
     pub trailers: bool,
     /// The body ends with the connection (`until_close=1`).
     pub until_close: bool,
-    /// The connection ends after the answer (`close=1`, or the request's own `Connection: close`).
+    /// The connection ends after the response (`close=1`, or the request's own `Connection: close`).
     pub close: bool,
-    /// Answer before the body is read (`early=1`).
+    /// Respond before the body is read (`early=1`).
     pub early: bool,
-    /// End the connection without an answer (`drop=1`).
+    /// End the connection without a response (`drop=1`).
     pub drop: bool,
-    /// Answer without a body, whatever `body` says: HEAD, 204, 304.
+    /// Respond without a body, whatever `body` says: HEAD, 204, 304.
     pub bodiless: bool,
 }
 
 impl Plan {
-    /// Reads the query and head of a request.
+    /// Parses the query and head of a request.
     pub fn of(head: &Head) -> Self {
         let target = head.word(1);
         let query = target.split_once('?').map_or("", |(_, query)| query);
@@ -85,7 +87,7 @@ impl Plan {
         }
     }
 
-    /// The answer, one buffer per write.
+    /// Returns the response, one buffer per write.
     pub fn writes(&self) -> Vec<Vec<u8>> {
         let minor = if self.http10 { 0 } else { 1 };
         let mut head = format!("HTTP/1.{minor} {} Reference\r\n", self.status);
@@ -150,7 +152,7 @@ mod tests {
     }
 
     #[test]
-    fn the_query_chooses_the_writes() {
+    fn query_chooses_the_writes() {
         let head = "HTTP/1.1 200 Reference\r\nContent-Length: 10\r\n\r\n".len();
         assert_eq!(sizes("GET /?body=10"), [head + 10]);
         assert_eq!(sizes("GET /?body=10&split=1"), [head, 10]);
@@ -163,7 +165,7 @@ mod tests {
     }
 
     #[test]
-    fn a_stream_without_chunks_is_a_write_for_each_piece() {
+    fn stream_without_chunks_is_one_write_per_piece() {
         let plan = plan("GET /?http10=1&events=1&until_close=1&pieces=3&body=2");
         let writes = plan.writes();
         assert_eq!(
@@ -174,7 +176,7 @@ mod tests {
     }
 
     #[test]
-    fn a_body_that_ends_with_the_connection_closes_it() {
+    fn body_until_close_ends_the_connection() {
         let plan = plan("GET /?until_close=1&body=3");
         assert!(plan.close);
         assert_eq!(

@@ -1,5 +1,7 @@
-//! The reference server's processes and threads: listening, forking, a thread per connection, and the commands on
-//! standard input. What happens on a connection is in `connection.rs`.
+//! Runs the reference server's processes and threads: listening, forking, a thread per connection, and the commands on
+//! standard input.
+//!
+//! For what happens on a connection, see `connection.rs`.
 
 use std::{
     collections::BTreeMap,
@@ -87,15 +89,14 @@ fn announce_place(place: &str) -> Result<()> {
     Ok(out.flush()?)
 }
 
-/// Does what the lines on standard input say, until it ends: `stamps` and `codes` are answered with what is known, `listen
-/// PATH` opens one more unix socket, at `leave` the thread that reads the lines ends, and another reads on.
+/// Executes the commands on standard input until it ends. See `Options` for the commands.
 fn answer_commands(options: &Options, stamps: &Stamps) -> Result<()> {
     let mut line = String::new();
     while io::stdin().read_line(&mut line)? > 0 {
         let text = line.trim_end();
         let (command, argument) = text.split_once(' ').unwrap_or((text, ""));
         match command {
-            "stamps" => tell(stamps)?,
+            "stamps" => print_stamps(stamps)?,
             "codes" => tell_codes(stamps)?,
             "leave" => leave(options, stamps),
             "listen" => {
@@ -110,7 +111,7 @@ fn answer_commands(options: &Options, stamps: &Stamps) -> Result<()> {
     Ok(())
 }
 
-fn tell(stamps: &Stamps) -> Result<()> {
+fn print_stamps(stamps: &Stamps) -> Result<()> {
     let mut out = io::stdout().lock();
     for stamp in stamps.lock().unwrap_or_else(PoisonError::into_inner).iter() {
         serde_json::to_writer(&mut out, stamp)?;
@@ -120,7 +121,7 @@ fn tell(stamps: &Stamps) -> Result<()> {
     Ok(out.flush()?)
 }
 
-/// Tells how many requests were answered, by status.
+/// Prints how many requests were answered, by status.
 fn tell_codes(stamps: &Stamps) -> Result<()> {
     let mut codes: BTreeMap<u16, u64> = BTreeMap::new();
     for stamp in stamps.lock().unwrap_or_else(PoisonError::into_inner).iter() {
@@ -131,11 +132,11 @@ fn tell_codes(stamps: &Stamps) -> Result<()> {
     Ok(out.flush()?)
 }
 
-/// Ends this thread alone, as pthread_exit does, and leaves the commands to a new one.
+/// Ends only this thread, as pthread_exit does, and continues the commands on a new one.
 fn leave(options: &Options, stamps: &Stamps) -> ! {
     let (options, stamps) = (options.clone(), Arc::clone(stamps));
     std::thread::spawn(move || {
-        // Nobody is left to tell of an error.
+        // An error cannot be reported any more.
         let _ = answer_commands(&options, &stamps);
         exit_child();
     });
@@ -144,7 +145,7 @@ fn leave(options: &Options, stamps: &Stamps) -> ! {
     unreachable!("exit(2) does not return")
 }
 
-/// Listens, then forks who accepts.
+/// Listens, then forks workers that accept.
 fn fork_workers(options: &Options) -> Result<()> {
     let listener = open_listener(options)?;
     let per_connection = options.forking == Forking::PerConnection;
@@ -161,31 +162,31 @@ fn fork_workers(options: &Options) -> Result<()> {
     announce(&listener)
 }
 
-/// Takes a port without listening on it, then forks workers that each listen on it.
+/// Binds a port without listening on it, then forks workers that each listen on it.
 fn fork_listeners(options: &Options) -> Result<()> {
     let reserved = bind_shared(options.port)?;
     let address = rustix::net::getsockname(&reserved)?;
     let port = SocketAddrV4::try_from(address)?.port();
-    let (mut ready, tell) = io::pipe()?;
+    let (mut ready, signal) = io::pipe()?;
     for _ in 0..options.workers {
         if fork()? == 0 {
             let own = bind_shared(port)?;
             listen(&own, 128)?;
-            (&tell).write_all(b"1")?;
+            (&signal).write_all(b"1")?;
             let own = Listener::Tcp(TcpListener::from(own));
             accept_all(options, &own, &Stamps::default());
             exit_child();
         }
     }
-    drop(tell);
-    let mut told = vec![0; options.workers];
+    drop(signal);
+    let mut signalled = vec![0; options.workers];
     ready
-        .read_exact(&mut told)
+        .read_exact(&mut signalled)
         .context("a worker ended before it listened")?;
     announce_place(&port.to_string())
 }
 
-/// A socket on a loopback port that others may bind as well; it does not listen.
+/// Returns a socket on a loopback port that others may bind as well; it does not listen.
 fn bind_shared(port: u16) -> Result<OwnedFd> {
     let fd = socket(AddressFamily::INET, SocketType::STREAM, None)?;
     sockopt::set_socket_reuseport(&fd, true)?;
@@ -207,9 +208,9 @@ fn fork_per_connection(options: &Options, listener: &Listener) -> ! {
     }
 }
 
-/// Forks; the child dies with its parent. Zero in the child.
+/// Forks a child that dies with its parent. Returns zero in the child.
 fn fork() -> Result<i32> {
-    // SAFETY: this process has one thread whenever it forks, so no lock can be held by a thread that is gone.
+    // SAFETY: this process has one thread whenever it forks, so no other thread can hold a lock.
     let pid = unsafe { libc::fork() };
     if pid == 0 {
         rustix::process::set_parent_process_death_signal(Some(Signal::KILL))?;

@@ -1,4 +1,4 @@
-//! What the reference server knows of a finished request, as one JSON object.
+//! Defines what the reference server records of a finished request, as one JSON object.
 
 use std::sync::{Arc, Mutex};
 
@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 /// Every finished request of a server, shared by the threads of its connections.
 pub type Stamps = Arc<Mutex<Vec<Stamp>>>;
 
-/// When a system call was entered and when it was back, on CLOCK_MONOTONIC.
+/// Entry and return of a system call, on CLOCK_MONOTONIC.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Call {
     /// Just before the call.
@@ -16,7 +16,7 @@ pub struct Call {
     pub return_ns: u64,
 }
 
-/// One request as its server saw it.
+/// One request, as its server recorded it.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct Stamp {
     /// Connection, in order of acceptance, from 0.
@@ -27,26 +27,26 @@ pub struct Stamp {
     pub seq: u32,
     /// Request target, query included.
     pub target: String,
-    /// When poll said that the request was readable; `None` unless the server sleeps before it reads.
+    /// When poll reported the request readable; `None` unless the server sleeps before it reads.
     pub readable_ns: Option<u64>,
     /// The read that brought the first byte of the request.
     pub first_read: Call,
     /// The read that brought its last byte.
     pub last_read: Call,
-    /// The write of the first byte of the answer (an interim answer is none).
+    /// The write of the first byte of the response (interim responses do not count).
     pub first_write: Call,
     /// The write of its last byte.
     pub last_write: Call,
-    /// Status code of the answer.
+    /// Status code of the response.
     pub status: u16,
     /// Head and body of the request.
     pub request_bytes: u64,
-    /// Head and body of the answer as sent.
+    /// Head and body of the response as sent.
     pub response_bytes: u64,
 }
 
 impl Stamp {
-    /// From the return of the last read to the call of the first write.
+    /// Returns the time from the return of the last read to the call of the first write.
     pub fn handler_ns(&self) -> u64 {
         self.first_write
             .call_ns

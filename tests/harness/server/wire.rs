@@ -1,4 +1,4 @@
-//! One connection of the reference server: bytes in and out by the chosen system calls, each one stamped.
+//! Reads and writes a connection of the reference server by the chosen system calls, and stamps each call.
 
 use std::{
     fs::File,
@@ -26,12 +26,12 @@ use crate::{
 pub struct Wire {
     socket: OwnedFd,
     io: IoMode,
-    /// What a read is read into; it grows to the largest.
+    /// Buffer of reads; it grows to the largest.
     buffer: Vec<u8>,
 }
 
 impl Wire {
-    /// Takes a connected, blocking socket.
+    /// Wraps a connected, blocking socket.
     pub fn new(socket: OwnedFd, io: IoMode) -> Self {
         Self {
             socket,
@@ -40,21 +40,21 @@ impl Wire {
         }
     }
 
-    /// Waits until there is something to read, or the peer has ended; tells when.
+    /// Waits until there is something to read, or the peer has ended, and returns when that was.
     pub fn wait_readable(&self) -> io::Result<u64> {
         let mut fds = [PollFd::new(&self.socket, PollFlags::IN)];
         poll(&mut fds, None)?;
         Ok(monotonic_ns())
     }
 
-    /// Waits for bytes and looks at up to `max` of them without taking them.
+    /// Waits for bytes, and peeks at up to `max` of them.
     pub fn peek(&self, max: usize) -> io::Result<usize> {
         let mut bytes = vec![0; max];
         let (count, _) = recv(&self.socket, bytes.as_mut_slice(), RecvFlags::PEEK)?;
         Ok(count)
     }
 
-    /// One read of at most `max` bytes, appended to `into`; `None` at the end of the stream.
+    /// Reads at most `max` bytes once, and appends them to `into`; `None` at the end of the stream.
     pub fn read(&mut self, max: usize, into: &mut Vec<u8>) -> io::Result<Option<Call>> {
         if self.buffer.len() < max {
             self.buffer.resize(max, 0);
@@ -68,7 +68,7 @@ impl Wire {
         Ok((count > 0).then_some(call))
     }
 
-    /// Writes all of `bytes`, in one call unless the kernel takes less; spans the first call to the last return.
+    /// Writes all of `bytes`, in one call unless the kernel accepts fewer. Returns the first call and the last return.
     pub fn write(&self, bytes: &[u8]) -> io::Result<Call> {
         let call_ns = monotonic_ns();
         let mut done = 0;
@@ -97,7 +97,7 @@ impl Wire {
         })
     }
 
-    /// Puts bytes into a file that has no name, and hands them over from there.
+    /// Writes bytes into an anonymous file, and sends them from there.
     fn send_file(&self, bytes: &[u8]) -> io::Result<usize> {
         let mut file = File::from(memfd_create("answer", MemfdFlags::CLOEXEC)?);
         file.write_all(bytes)?;
@@ -105,7 +105,7 @@ impl Wire {
         Ok(sendfile(&self.socket, &file, Some(&mut from), bytes.len())?)
     }
 
-    /// Tells the peer that nothing more will be written, and reads what it still sends.
+    /// Ends this direction, and reads what the peer still sends.
     pub fn linger(&mut self) -> io::Result<()> {
         rustix::net::shutdown(&self.socket, rustix::net::Shutdown::Write)?;
         let mut rest = Vec::new();

@@ -1,4 +1,4 @@
-//! What must come out of a request, and what its client knows of it.
+//! Defines what the agent must report of a request, and what its client knows of it.
 
 use std::ops::Range;
 
@@ -7,22 +7,22 @@ use crate::server::stamps::Call;
 /// How a request ends for its server.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Ending {
-    /// With an answer: there is one row.
+    /// With a response: there is one row.
     Answered,
     /// Without: it counts as unfinished.
     Unanswered,
-    /// The server may have begun an answer that nobody took: a row, or unfinished.
+    /// The server may have begun a response that the client did not read: a row, or unfinished.
     Either,
-    /// The server did not take it for a request: no row, and unfinished at most.
+    /// The server did not parse it as a request: no row, and unfinished at most.
     Unserved,
 }
 
-/// What is not certain of a request, and is not asked for.
+/// What is uncertain in a request, and so not compared.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Lenient {
-    /// Nothing: every figure and time is held against what is known.
+    /// Nothing: every value and time is compared.
     No,
-    /// The answer came before the body: how much of that was read by then is the server's affair.
+    /// The response came before the body: how much of it was read by then depends on the server.
     Early,
     /// The server refused it, or made of it what it liked: its status is the one that the client got.
     Refused,
@@ -41,21 +41,21 @@ pub struct Expected {
     pub model: String,
     /// `inference` or `admin`.
     pub purpose: &'static str,
-    /// Status of the answer.
+    /// Status of the response.
     pub status: u16,
-    /// What it counts under: gRPC's own status has one of HTTP that stands for it.
+    /// The code under which it counts: a gRPC status has a corresponding HTTP code.
     pub code: u16,
-    /// Where it lies in the client's bytes of this connection.
+    /// Position in the client's bytes on this connection.
     pub place: Range<usize>,
     /// How it ends.
     pub ending: Ending,
     /// What is not held against it.
     pub lenient: Lenient,
-    /// Time from the first part of the answer to its last, at least.
+    /// Time from the first part of the response to its last, at least.
     pub stream_ns: u64,
-    /// Head and body of the answer, where the client got it.
+    /// Head and body of the response; `None` if the client did not get it.
     pub response_bytes: Option<u64>,
-    /// When the client had the whole answer.
+    /// When the client had the whole response.
     pub received_ns: Option<u64>,
 }
 

@@ -1,4 +1,4 @@
-//! The servers that the cases are played against, and what each knows of its own requests.
+//! Starts the servers against which the cases are played, and reads what each knows of its own requests.
 
 use std::{
     fs::{self, File},
@@ -25,10 +25,10 @@ const FOLDER: &str = "INFERPROBE_SERVERS_DIR";
 const APPS: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/servers");
 /// Longest time until a server listens.
 const START_LIMIT: Duration = Duration::from_secs(60);
-/// Longest time until a server has noted what it did.
+/// Longest time until a server has written its marks.
 const MARKS_LIMIT: Duration = Duration::from_secs(10);
 
-/// A way to use sockets.
+/// A kind of server, each with its own way to use sockets.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Kind {
     /// uvicorn on asyncio, with h11.
@@ -37,16 +37,16 @@ pub enum Kind {
     UvicornUvloop,
     /// gunicorn with threads.
     Gunicorn,
-    /// hypercorn on asyncio, in a process of its own.
+    /// hypercorn on asyncio, in its own process.
     Hypercorn,
-    /// The blocking server of gRPC for Python.
+    /// The blocking gRPC server for Python.
     Grpcio,
     /// The reference server, with these options.
     Reference(&'static [&'static str]),
 }
 
 impl Kind {
-    /// Whether it runs the ASGI application.
+    /// Returns whether it runs the ASGI application.
     pub fn is_asgi(self) -> bool {
         matches!(
             self,
@@ -54,17 +54,17 @@ impl Kind {
         )
     }
 
-    /// Whether it speaks HTTP/1.
+    /// Returns whether it supports HTTP/1.
     pub fn is_http1(self) -> bool {
         self != Self::Grpcio
     }
 
-    /// Whether it speaks HTTP/2.
+    /// Returns whether it supports HTTP/2.
     pub fn is_http2(self) -> bool {
         matches!(self, Self::Hypercorn | Self::Grpcio)
     }
 
-    /// Whether it reads a few bytes at a time, so that a long body takes it long.
+    /// Returns whether it reads only a few bytes at a time, so that a long body takes long.
     pub fn is_slow(self) -> bool {
         matches!(self, Self::Reference(args) if args.contains(&"1"))
     }
@@ -121,7 +121,7 @@ impl Kind {
     }
 }
 
-/// What a server in Python knows of a request.
+/// What a Python server knows of a request.
 #[derive(Debug, Clone, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Marks {
@@ -131,19 +131,19 @@ pub struct Marks {
     pub pid: u32,
     /// The handler began.
     pub entered_ns: u64,
-    /// It had the whole body; `None`: it did not want it, or did not get it.
+    /// It had the whole body; `None` if it did not read it, or did not get it.
     pub read_ns: Option<u64>,
-    /// It was about to hand over the first of its answer; `None`: it did not.
+    /// It was about to send the start of its response; `None` if it did not.
     pub begun_ns: Option<u64>,
-    /// It had handed over the last of its answer, or had given up.
+    /// It had sent the end of its response, or had stopped.
     pub ended_ns: u64,
-    /// Status of the answer; 0 if it did not begin.
+    /// Status of the response; 0 if it did not begin.
     pub status: u16,
-    /// Bytes of the body that it was given.
+    /// Bytes of the body that it got.
     pub body_bytes: u64,
 }
 
-/// The folder that set-up made; `None`, with the reason printed, when there is none.
+/// Returns the folder that set-up made; `None`, with the reason printed, without one.
 pub fn installed() -> Option<PathBuf> {
     let folder = std::env::var_os(FOLDER).map(PathBuf::from);
     if let Some(folder) = folder
@@ -180,7 +180,7 @@ enum Running {
 
 /// A running server; it ends when dropped.
 pub struct Host {
-    /// Which.
+    /// Its kind.
     pub kind: Kind,
     /// Port of 127.0.0.1.
     pub port: u16,
@@ -188,7 +188,7 @@ pub struct Host {
 }
 
 impl Host {
-    /// Starts it, of those of `installed` where it is one, and waits until it listens.
+    /// Starts it, if it is a Python server from `installed`, and waits until it listens.
     pub fn start(kind: Kind, installed: &Path) -> Self {
         if let Kind::Reference(args) = kind {
             let server = Server::start(args);
@@ -228,8 +228,8 @@ impl Host {
         }
     }
 
-    /// Its marks of the requests `cases` of the play, in order, as far as they come; the reference server does not know
-    /// the cases by name.
+    /// Returns its marks of the requests `cases` of the play, in order, as far as they come. The reference server does
+    /// not know the cases by name.
     pub fn marks(&mut self, play: &Play, cases: &[&str]) -> Vec<Option<Marks>> {
         let mut marks = Vec::new();
         let _ = wait_within(MARKS_LIMIT, || {
@@ -264,7 +264,7 @@ impl Host {
         }
     }
 
-    /// What it has printed.
+    /// Returns what it has printed.
     pub fn console(&self) -> String {
         match &self.running {
             Running::Python { folder, .. } => {

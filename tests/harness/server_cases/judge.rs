@@ -1,7 +1,7 @@
-//! Whether the agent's rows of one connection are what its case asks for.
+//! Compares the agent's rows of one connection with what its case expects.
 //!
-//! A server in Python marks moments in its handler, and the client stamps its calls: each time of a row lies between two
-//! of these. What only the scheduler can make late has an allowance.
+//! A Python server marks moments in its handler, and the client stamps its calls. Each time of a row must be between
+//! two of these. There is an allowance for what only the scheduler can delay.
 
 use crate::{
     agent::request_log::Logged,
@@ -13,11 +13,11 @@ use crate::{
 
 /// Allowance for two readings of one clock on two processors.
 const CLOCK_SLACK_NS: u64 = 2_000;
-/// Allowance for what is handed over, or becomes readable, a little later than the call that brings it about: on a busy
-/// machine the thread that does it has to wait for a processor.
+/// Allowance for what is written, or becomes readable, a little later than the call that causes it: on a busy machine
+/// the thread that does it waits for a processor.
 const LATE_NS: u64 = 50_000_000;
 
-/// What is wrong with `rows`, which are those of one connection; `marks` finds a case's marks.
+/// Returns what is wrong with `rows`, all of one connection; `marks` finds a case's marks.
 pub fn faults(
     expected: &[Expected],
     sends: &[Sent],
@@ -55,7 +55,7 @@ pub fn faults(
     faults
 }
 
-/// Everything in `row` that cannot be true of the request.
+/// Returns everything in `row` that cannot be true of the request.
 fn misfits(one: &Expected, sends: &[Sent], row: &Logged, marks: Option<&Marks>) -> Vec<String> {
     let mut misfits = figures(one, row);
     times(one, sends, row, marks, &mut misfits);
@@ -134,7 +134,7 @@ fn times(
         let read_ns = marks.and_then(|marks| marks.read_ns).unwrap_or(received_ns);
         within("last read", Some(row.last_read_ns), sent_ns, read_ns);
     }
-    // uvloop hands over what was written at the end of its turn, and a long answer goes on after the handler.
+    // uvloop writes at the end of its iteration, and a long response continues after the handler.
     let answered_ns = received_ns.max(marks.map_or(0, |marks| marks.ended_ns));
     let began_ns = answered_ns.saturating_sub(one.stream_ns);
     within(

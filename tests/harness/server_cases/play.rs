@@ -1,9 +1,9 @@
-//! The client's side of a case: requests are written down as they are made, sends and answers as they happen.
+//! Plays the client's side of a case, and records its requests, sends and responses.
 
 use std::{io, ops::Range, time::Duration};
 
 use crate::{
-    client::{Answer, Connection, request},
+    client::{Connection, Response, request},
     clock::{monotonic_ns, wait_within},
     server::stamps::Call,
     server_cases::{
@@ -13,7 +13,7 @@ use crate::{
     socket_queues::unread_from,
 };
 
-/// Longest wait until a server has read what was sent; one that will not read while it is busy is not waited for longer.
+/// Longest wait until a server has read what was sent; some do not read while they are busy.
 const READ_LIMIT: Duration = Duration::from_millis(500);
 
 /// One case on one connection.
@@ -24,7 +24,7 @@ pub struct Play {
     pub client: Option<Connection>,
     /// Its port, which the server calls the peer's.
     pub local_port: u16,
-    /// From when to when its rows are: ports are used again.
+    /// Time span of its rows, because ports are reused.
     pub time_ns: Range<u64>,
     /// Every request, in order.
     pub expected: Vec<Expected>,
@@ -57,12 +57,12 @@ impl Play {
         }
     }
 
-    /// A request for a model of its own, which is answered as `query` says.
+    /// Makes a request for a new model, with a response as `query` says.
     pub fn post(&mut self, query: &str, body_bytes: usize) -> Vec<u8> {
         self.ask("POST", query, &[], &vec![b'x'; body_bytes])
     }
 
-    /// As [`Play::post`], with all that a request has.
+    /// As [`Play::post`], with every part of a request.
     pub fn ask(
         &mut self,
         method: &'static str,
@@ -90,7 +90,7 @@ impl Play {
         bytes
     }
 
-    /// Writes a request down whose bytes are these, next on the connection.
+    /// Records a request with these bytes as the next one on the connection.
     pub fn note(&mut self, method: &'static str, target: &str, bytes: &[u8]) {
         let status = target
             .split(['?', '&'])
@@ -113,22 +113,22 @@ impl Play {
         self.made += bytes.len();
     }
 
-    /// What the next request's server knows it by.
+    /// Returns the name by which the server knows the next request.
     pub fn next_case(&self) -> String {
         format!("{}/{}", self.name, self.expected.len())
     }
 
-    /// The name of the next request's model; those of a connection differ, so that a wrong pairing shows.
+    /// Returns the model of the next request; models of a connection differ, so that a wrong pairing shows.
     pub fn next_model(&self) -> String {
         format!("m{}", self.expected.len())
     }
 
-    /// The latest request that was made.
+    /// Returns the latest request.
     pub fn latest(&mut self) -> &mut Expected {
         self.expected.last_mut().expect("a request was made")
     }
 
-    /// Bytes between requests, which belong to none.
+    /// Records bytes between requests.
     pub fn filler(&mut self, bytes: usize) {
         self.made += bytes;
     }
@@ -146,7 +146,7 @@ impl Play {
         Ok(())
     }
 
-    /// Writes down that so many bytes more were sent.
+    /// Records that this many more bytes were sent.
     pub fn note_sent(&mut self, bytes: usize, call: Call) {
         let place = self.sent..self.sent + bytes;
         self.sent = place.end;
@@ -169,7 +169,7 @@ impl Play {
         let _ = wait_within(READ_LIMIT, || (unread() == 0).then_some(()));
     }
 
-    /// Reads the next answer; it belongs to the oldest request without one. Panics if it is not the right one.
+    /// Reads the next response; it belongs to the oldest request without one. Panics if it is not the right one.
     pub fn receive(&mut self) {
         let case = self.expected[self.answered].case.clone();
         let status = self.expected[self.answered].status;
@@ -178,8 +178,8 @@ impl Play {
         assert_eq!(answer.status, status, "{case}: {:?}", answer.head);
     }
 
-    /// As [`Play::receive`], from a server that may not answer; what it answers is what must come out.
-    pub fn try_receive(&mut self) -> io::Result<Answer> {
+    /// As [`Play::receive`], from a server that may not respond. Whatever it responds, the agent must report.
+    pub fn try_receive(&mut self) -> io::Result<Response> {
         let client = self.client.as_mut().expect("the client is there");
         let expected = &mut self.expected[self.answered];
         let answer = client.receive(expected.method == "HEAD")?;
@@ -190,7 +190,7 @@ impl Play {
         Ok(answer)
     }
 
-    /// Sends a request whole, and reads its answer.
+    /// Sends a request whole, and reads its response.
     pub fn exchange(&mut self, bytes: &[u8]) {
         self.send(bytes);
         self.receive();
@@ -202,7 +202,7 @@ impl Play {
         client.reset().expect("a socket of ours");
     }
 
-    /// What may be the next answer: the server's choice is what must come out, `otherwise` if it made none.
+    /// Expects whatever the server responds next, or `otherwise` without a response.
     pub fn receive_or(&mut self, otherwise: Ending) {
         let open = self.answered;
         if self.try_receive().is_ok() {
@@ -215,7 +215,7 @@ impl Play {
     }
 }
 
-/// How long an answer takes at least from its first part to its last, by the pauses that its target asks for.
+/// Returns the least time from the first part of a response to its last, by the pauses in its target.
 fn stream_ns(target: &str) -> u64 {
     let number = |name: &str| {
         let pair = target

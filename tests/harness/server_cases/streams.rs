@@ -1,4 +1,4 @@
-//! The cases of HTTP/2 and gRPC: streams that share a connection.
+//! Defines the cases of HTTP/2 and gRPC: streams that share a connection.
 
 use crate::{
     http2::{self, Client},
@@ -10,7 +10,7 @@ use crate::{
     },
 };
 
-/// Every case; a server of gRPC is asked the same by its own means.
+/// Every case; a gRPC server gets the same as gRPC calls.
 pub const STREAMS: &[Case] = &[
     any("streams-one-by-one", one_by_one),
     any("streams-codes", codes),
@@ -33,7 +33,7 @@ const fn any(name: &'static str, act: fn(&mut Play)) -> Case {
     Case { name, on, act }
 }
 
-/// A connection of HTTP/2, and the requests on it.
+/// An HTTP/2 connection, and the requests on it.
 struct Streams<'a> {
     play: &'a mut Play,
     client: Client,
@@ -41,7 +41,7 @@ struct Streams<'a> {
 }
 
 impl<'a> Streams<'a> {
-    /// Opens with settings alone.
+    /// Opens with empty settings.
     fn open(play: &'a mut Play) -> Self {
         let mut streams = Self::join(play, 1);
         let opening = http2::opening();
@@ -50,13 +50,13 @@ impl<'a> Streams<'a> {
         streams
     }
 
-    /// Goes on with what is open, from stream `next`.
+    /// Continues an open connection, from stream `next`.
     fn join(play: &'a mut Play, next: u32) -> Self {
         let client = Client::new(play.client.take().expect("the client is there"));
         Self { play, client, next }
     }
 
-    /// Frames of a request for a model of its own, and its stream.
+    /// Returns the frames of a request for a new model, and its stream.
     fn post(&mut self, query: &str, body_bytes: usize) -> (u32, Vec<u8>) {
         let stream = self.next;
         self.next += 2;
@@ -103,7 +103,7 @@ impl<'a> Streams<'a> {
         self.play.note_sent(bytes.len(), call);
     }
 
-    /// Waits for the end of the answer on `stream`, which is the request `index` of the connection.
+    /// Waits for the end of the response on `stream`, which is the request `index` of the connection.
     fn receive(&mut self, stream: u32, index: usize) {
         let ended_ns = self
             .client

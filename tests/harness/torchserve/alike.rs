@@ -1,23 +1,23 @@
-//! What it means that the agent's figures are TorchServe's: every count the same, every sum of times close to it.
+//! Compares the agent's counters with TorchServe's: counts must be equal, and sums of times close.
 
 use std::collections::BTreeMap;
 
-use super::figures::{Figures, ModelVersion, sum_ms};
+use super::counters::{Counters, ModelVersion, sum_ms};
 use crate::{
     cpu_steal::{CpuTime, DISTURBING_SHARE},
     report::row,
 };
 
-/// What the sums of the latency may differ by for each request, where all clients and workers together want more CPUs
-/// than there are: TorchServe's threads wait for one between its last read, which we see, and its own clock.
+/// Allowed difference of the latency sums for each request. If clients and workers need more CPUs than there are,
+/// TorchServe's threads wait for one between their last read, which the agent observes, and their own clock.
 const LATENCY_MS: f64 = 2.0;
-/// Or by this share of TorchServe's sum.
+/// Allowed difference as a share of TorchServe's sum.
 const LATENCY_SHARE: f64 = 0.01;
-/// The same where a hypervisor takes CPUs away too.
+/// Allowed difference if the hypervisor takes CPU time as well.
 const DISTURBED_LATENCY_MS: f64 = 20.0;
 
-/// Holds that counts are equal and the latency's sum is close, and reports both; `start` is when the traffic began.
-pub fn assert_alike(scenario: &str, start: CpuTime, ours: &Figures, theirs: &Figures) {
+/// Asserts that counts are equal and latency sums close, and reports both. `start` is when the traffic began.
+pub fn assert_alike(scenario: &str, start: CpuTime, ours: &Counters, theirs: &Counters) {
     assert_eq!(ours.counts(), theirs.counts(), "{scenario}");
     assert_eq!(
         labels(&ours.latency_us),
@@ -30,7 +30,7 @@ pub fn assert_alike(scenario: &str, start: CpuTime, ours: &Figures, theirs: &Fig
         "{scenario}"
     );
     let requests: f64 = theirs.requests.values().sum();
-    for (figure, ours, theirs) in [
+    for (value, ours, theirs) in [
         (
             "answers, by class",
             ours.all_answers(),
@@ -44,7 +44,7 @@ pub fn assert_alike(scenario: &str, start: CpuTime, ours: &Figures, theirs: &Fig
     ] {
         row(
             scenario,
-            figure,
+            value,
             &theirs.to_string(),
             &ours.to_string(),
             "equal",
@@ -69,6 +69,6 @@ pub fn assert_alike(scenario: &str, start: CpuTime, ours: &Figures, theirs: &Fig
     );
 }
 
-fn labels(figures: &BTreeMap<ModelVersion, f64>) -> Vec<&ModelVersion> {
-    figures.keys().collect()
+fn labels(counters: &BTreeMap<ModelVersion, f64>) -> Vec<&ModelVersion> {
+    counters.keys().collect()
 }

@@ -1,4 +1,4 @@
-//! What a TorchServe of the tests is told in its configuration file.
+//! Writes the configuration file of a TorchServe.
 
 use std::{fmt::Write as _, net::TcpListener, path::Path};
 
@@ -18,7 +18,7 @@ pub struct Ports {
 }
 
 impl Ports {
-    /// Five ports of 127.0.0.1 that nobody listens on at this moment.
+    /// Returns five free ports of 127.0.0.1.
     pub(super) fn free() -> Self {
         let held: [TcpListener; 5] = std::array::from_fn(|_| {
             TcpListener::bind(("127.0.0.1", 0)).expect("loopback has a free port")
@@ -43,7 +43,7 @@ impl Ports {
     }
 }
 
-/// Text of a configuration file; `properties` are lines that come last, and so prevail.
+/// Returns the text of a configuration file; `properties` are lines that come last, and so take precedence.
 pub(super) fn text(ports: &Ports, models: &Path, properties: &[&str]) -> String {
     let mut text = format!(
         "inference_address=http://127.0.0.1:{}\n\

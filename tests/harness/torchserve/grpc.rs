@@ -1,4 +1,4 @@
-//! A gRPC client of TorchServe's predictions: a script in TorchServe's own Python environment that reads its orders line by line.
+//! A gRPC client of TorchServe's predictions: a script in TorchServe's own Python environment.
 
 use std::path::Path;
 
@@ -16,10 +16,10 @@ pub struct PredictionClient(Script);
 pub struct Called {
     /// Name that gRPC gives to the status: `OK`, `INTERNAL`.
     pub code: String,
-    /// Time from the call to the end of the answer, in milliseconds, the connecting included.
+    /// Time from the call to the end of the response, with connecting, in milliseconds.
     #[serde(rename = "ms")]
     pub time_ms: f64,
-    /// Messages of the answer.
+    /// Messages of the response.
     pub parts: usize,
 }
 
@@ -30,17 +30,17 @@ impl PredictionClient {
         Self(Script::start(&python, SCRIPT, &[&port.to_string()]))
     }
 
-    /// Asks for one answer; `body` is one line.
+    /// Asks for one response; `body` is one line.
     pub fn predict(&mut self, model: &str, version: Option<&str>, body: &str) -> Called {
         self.call("predict", model, version, body)
     }
 
-    /// Asks for an answer in parts; `body` is one line.
+    /// Asks for a response in parts; `body` is one line.
     pub fn stream(&mut self, model: &str, version: Option<&str>, body: &str) -> Called {
         self.call("stream", model, version, body)
     }
 
-    /// As [`PredictionClient::predict`], but leaves after a tenth of a second.
+    /// As [`PredictionClient::predict`], but disconnects after a tenth of a second.
     pub fn leave(&mut self, model: &str, version: Option<&str>, body: &str) -> Called {
         self.call("leave", model, version, body)
     }

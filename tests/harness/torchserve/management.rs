@@ -1,4 +1,4 @@
-//! What is asked of TorchServe's management endpoint: models, and the number and state of their workers.
+//! Calls TorchServe's management endpoint: models, and the number and state of their workers.
 
 use std::{collections::BTreeSet, time::Duration};
 
@@ -11,7 +11,7 @@ use crate::{
     clock::wait_for,
 };
 
-/// Longest time until a worker that was killed has a successor: TorchServe waits a second before it starts one.
+/// Longest wait for the successor of a killed worker; TorchServe waits a second before it starts one.
 const SUCCESSOR_LIMIT: Duration = Duration::from_secs(30);
 
 /// A worker of a model, as TorchServe describes it.
@@ -21,7 +21,7 @@ pub struct Worker {
     pub port: u16,
     /// Its process; `None` while it is being started.
     pub pid: Option<u32>,
-    /// `READY`, or what hinders it.
+    /// `READY`, or why it is not.
     pub status: String,
 }
 
@@ -41,13 +41,13 @@ pub struct Registration<'a> {
 }
 
 impl TorchServe {
-    /// The workers of a model, in the order of their ids.
+    /// Returns the workers of a model, in the order of their ids.
     pub fn describe(&self, model: &str) -> Vec<Worker> {
         workers(self.ports.management, model)
             .unwrap_or_else(|| panic!("TorchServe describes {model}"))
     }
 
-    /// Ids of the workers, of any model, whose processes are there: TorchServe may start one again that it has just
+    /// Returns the ids of the workers of any model that have a process: TorchServe may restart one that it has just
     /// scaled down, and not describe it.
     pub fn running(&self) -> BTreeSet<u16> {
         let processes = std::fs::read_dir("/proc").expect("procfs is mounted");
@@ -65,7 +65,7 @@ impl TorchServe {
         ids.collect()
     }
 
-    /// Requests that wait for a worker of a model.
+    /// Returns how many requests wait for a worker of a model.
     pub fn pending(&self, model: &str) -> u64 {
         let (_, text) = ask(self.ports.management, "GET", &format!("/models/{model}"))
             .unwrap_or_else(|err| panic!("TorchServe describes {model}: {err}"));
@@ -77,7 +77,7 @@ impl TorchServe {
             .expect("a description counts the requests that wait")
     }
 
-    /// Sets the bounds of a model's workers, and waits until TorchServe has kept to them.
+    /// Sets the bounds of a model's workers, and waits until TorchServe has scaled them.
     pub fn scale(&self, model: &str, min: u32, max: u32) {
         let bounds = format!("min_worker={min}&max_worker={max}&synchronous=true");
         self.manage("PUT", &format!("/models/{model}?{bounds}"));
@@ -106,7 +106,7 @@ impl TorchServe {
         self.manage("DELETE", &format!("/models/{model}"));
     }
 
-    /// Kills a worker as the kernel does when memory is out, and waits for its successor, which is ready.
+    /// Kills a worker as the kernel does if memory runs out, and waits until its successor is ready.
     pub fn replace_killed(&self, model: &str, killed: &Worker) -> Worker {
         let pid = killed.pid.and_then(|pid| i32::try_from(pid).ok());
         let pid = pid.and_then(Pid::from_raw).expect("the worker has started");
@@ -120,7 +120,7 @@ impl TorchServe {
         })
     }
 
-    /// Asks for something that must succeed.
+    /// Sends a request that must succeed.
     fn manage(&self, method: &str, target: &str) {
         let (status, text) = ask(self.ports.management, method, target)
             .unwrap_or_else(|err| panic!("{method} {target}: {err}"));
@@ -129,26 +129,26 @@ impl TorchServe {
 }
 
 impl Worker {
-    /// Whether its handler sleeps, as the tests' models do while they work.
+    /// Returns whether its handler sleeps, as the tests' models do while they work.
     pub fn is_working(&self) -> bool {
         let path = self.pid.map(|pid| format!("/proc/{pid}/wchan"));
         let place = path.and_then(|path| std::fs::read_to_string(path).ok());
         place.is_some_and(|place| place.contains("nanosleep"))
     }
 
-    /// Whether it has loaded its model.
+    /// Returns whether it has loaded its model.
     pub fn is_ready(&self) -> bool {
         self.status == "READY"
     }
 }
 
-/// Whether every worker of `model` is ready, and there is one.
+/// Returns whether `model` has workers, and all of them are ready.
 pub(super) fn has_ready_workers(port: u16, model: &str) -> bool {
     let workers = workers(port, model).unwrap_or_default();
     !workers.is_empty() && workers.iter().all(Worker::is_ready)
 }
 
-/// `None` while TorchServe does not know the model.
+/// Returns the workers of `model`; `None` while TorchServe does not know it.
 fn workers(port: u16, model: &str) -> Option<Vec<Worker>> {
     let Ok((200, text)) = ask(port, "GET", &format!("/models/{model}")) else {
         return None;
@@ -169,7 +169,7 @@ fn worker(description: &Value) -> Worker {
     let pid = description["pid"].as_i64().expect("a worker has a pid");
     Worker {
         port: port.expect("a worker's id is a number in a string"),
-        // TorchServe says -1 until the worker's process has reported its own.
+        // TorchServe reports -1 until the worker's process has reported its own.
         pid: u32::try_from(pid).ok(),
         status: description["status"].as_str().unwrap_or_default().into(),
     }
@@ -190,7 +190,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_worker_that_is_being_started_has_no_pid() {
+    fn starting_worker_has_no_pid() {
         for (pid, status, expected) in [(-1, "UNLOADING", None), (41, "READY", Some(41))] {
             let found = worker(&json!({"id": "9000", "pid": pid, "status": status}));
             assert_eq!((found.port, found.pid), (9000, expected));

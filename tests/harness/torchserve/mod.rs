@@ -1,10 +1,10 @@
-//! A handle on a real TorchServe: its own metrics switched on, ports that were free, all its files in one folder.
+//! Starts a real TorchServe with its own metrics, on free ports, with all its files in one folder.
 //!
-//! Knows where set-up left TorchServe, and nothing of what the agent makes of it.
+//! Does not depend on: the agent.
 
 pub mod alike;
 mod config;
-pub mod figures;
+pub mod counters;
 mod grpc;
 mod management;
 pub mod traffic;
@@ -36,7 +36,8 @@ const MODELS: [&str; 2] = ["tiny", "twin"];
 const START_LIMIT: Duration = Duration::from_secs(120);
 /// Longest time until the frontend has ended after SIGTERM.
 const STOP_LIMIT: Duration = Duration::from_secs(30);
-/// The folder that set-up made; `None`, with the reason printed, when there is none.
+
+/// Returns the folder that set-up made; `None`, with the reason printed, without one.
 pub fn installed() -> Option<PathBuf> {
     let folder = std::env::var_os(FOLDER).map(PathBuf::from);
     if let Some(folder) = folder
@@ -88,7 +89,7 @@ impl TorchServe {
         }
     }
 
-    /// A scrape of its own metrics; TorchServe counts the scrape itself after it is rendered.
+    /// Scrapes its own metrics. TorchServe counts the scrape itself after it is rendered.
     pub fn metrics(&self) -> Exposition {
         let (status, text) =
             client::get(self.ports.metrics, "/metrics").expect("TorchServe serves its metrics");
@@ -100,7 +101,7 @@ impl TorchServe {
     pub fn stop(self) {
         let pid = i32::try_from(self.pid).ok().and_then(Pid::from_raw);
         let pid = pid.expect("a frontend has a process id");
-        kill_process(pid, Signal::TERM).expect("the frontend is there until it is told to end");
+        kill_process(pid, Signal::TERM).expect("the frontend runs until it is signalled");
         let folder = format!("/proc/{}", self.pid);
         wait_for("the end of TorchServe's frontend", STOP_LIMIT, || {
             (!Path::new(&folder).exists()).then_some(())

@@ -1,4 +1,4 @@
-//! Requests to a TorchServe with the models of these tests: every way to end that its counting rules tell apart.
+//! Sends requests to a TorchServe: every outcome that its counting rules distinguish.
 
 use std::{
     sync::atomic::{AtomicBool, AtomicUsize, Ordering},
@@ -11,7 +11,7 @@ use crate::{
     clock::{monotonic_ns, wait_for},
 };
 
-/// How long a number of answers may take that traffic goes on with.
+/// Longest wait for a number of responses while traffic goes on.
 const PATIENCE: Duration = Duration::from_secs(60);
 
 /// Target, body and expected status of requests that differ in how TorchServe counts them.
@@ -38,7 +38,7 @@ pub const EVERY_ROW: [(&str, &str, u16); 20] = [
     ("/predictions/tiny", r#"{"answer": "not-a-list"}"#, 503),
 ];
 
-/// A client that connects again where TorchServe hangs up, as it does after each error of its own.
+/// A client that reconnects after TorchServe has closed the connection, as it does after each error of its own.
 pub struct Client {
     port: u16,
     connection: Option<Connection>,
@@ -53,7 +53,7 @@ impl Client {
         }
     }
 
-    /// Status of the answer to one request.
+    /// Sends one request, and returns the status of the response.
     pub fn status(&mut self, method: &str, target: &str, body: &str) -> u16 {
         let fields = ["Content-Type: application/json"];
         let bytes = request(method, target, &fields, body.as_bytes());
@@ -77,8 +77,8 @@ impl Client {
     }
 }
 
-/// Has each of `clients` send all of `requests`, `rounds` times, and ask about the server in between; returns how many
-/// were sent.
+/// Lets each of `clients` send all of `requests`, `rounds` times, and then three requests about the server. Returns how
+/// many requests were sent.
 pub fn send(
     ports: super::Ports,
     requests: &[(&str, &str, u16)],
@@ -104,14 +104,14 @@ pub fn send(
     clients * (rounds * requests.len() + 3)
 }
 
-/// An answer that a client got.
+/// A response that a client got.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Answered {
     /// Status code.
     pub status: u16,
     /// When the request was about to be sent, ns of CLOCK_MONOTONIC.
     pub asked_ns: u64,
-    /// When the answer had come, ns of CLOCK_MONOTONIC.
+    /// When the response was complete, ns of CLOCK_MONOTONIC.
     pub answered_ns: u64,
 }
 
@@ -137,7 +137,7 @@ impl Drop for Traffic<'_> {
     }
 }
 
-/// Has each of `clients` ask `model` over and over to work for `sleep_ms`, while `act` runs; returns all answers.
+/// Lets each of `clients` ask `model` repeatedly to work for `sleep_ms` while `act` runs, and returns all responses.
 pub fn while_asking(
     port: u16,
     model: &str,

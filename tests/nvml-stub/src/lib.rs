@@ -1,16 +1,16 @@
-//! A stand-in for `libnvidia-ml.so.1`: the symbols that the agent's GPU collector calls, and two invented devices.
+//! A mock of `libnvidia-ml.so.1`: the symbols that the agent's GPU collector calls, and two invented devices.
 //!
-//! It is steered by a file beside the library, named as the library with `.control` added, read anew at every call. Each
-//! of its lines is one of
+//! A file beside the library, named as the library with `.control` added, controls it. Every call reads it. Each of its
+//! lines is one of
 //!
-//! - `init fails`: `nvmlInit_v2` says that no driver is loaded;
-//! - `hang`: calls do not return while the line is there;
+//! - `init fails`: `nvmlInit_v2` reports that no driver is loaded;
+//! - `hang`: calls do not return while the file has the line;
 //! - `count fails`: the devices cannot be counted;
-//! - `device I fails`: calls on device I say that the GPU is lost;
+//! - `device I fails`: calls on device I report that the GPU is lost;
 //! - `device I fails after N`: the same, from the call after the N-th on it;
-//! - `device I lacks utilization`: it says that the figure is not supported.
+//! - `device I lacks utilization`: it reports that the value is not supported.
 //!
-//! No file, or an empty one: both devices work. This library knows nothing of the agent.
+//! No file, or an empty one: both devices work. Does not depend on: the agent.
 
 use std::{
     ffi::{CStr, OsStr, c_char, c_int, c_uint, c_ulonglong, c_void},
@@ -71,7 +71,7 @@ pub struct MemoryV2 {
     used: c_ulonglong,
 }
 
-/// Succeeds unless told otherwise.
+/// Succeeds unless the control file says otherwise.
 #[unsafe(no_mangle)]
 pub extern "C" fn nvmlInit_v2() -> c_int {
     if obey().contains_line("init fails") {
@@ -174,7 +174,7 @@ pub unsafe extern "C" fn nvmlDeviceGetMemoryInfo_v2(
     SUCCESS
 }
 
-/// Counts a call on a device, and fails it if told to.
+/// Counts a call on a device, and fails it if the control file says so.
 fn called(device: *mut c_void) -> Result<(usize, &'static StubDevice), c_int> {
     let index = device.addr().wrapping_sub(1);
     let stub = DEVICES.get(index).ok_or(ERROR_INVALID_ARGUMENT)?;
@@ -185,7 +185,7 @@ fn called(device: *mut c_void) -> Result<(usize, &'static StubDevice), c_int> {
     Ok((index, stub))
 }
 
-/// What the control file says.
+/// Contents of the control file.
 struct Control(String);
 
 impl Control {
@@ -207,7 +207,7 @@ impl Control {
     }
 }
 
-/// Reads the control file, and stays here while it says `hang`.
+/// Reads the control file, and blocks while it has `hang`.
 fn obey() -> Control {
     loop {
         let control = Control(read_control().unwrap_or_default());
@@ -221,7 +221,7 @@ fn obey() -> Control {
 fn read_control() -> Option<String> {
     let mut info = MaybeUninit::<libc::Dl_info>::zeroed();
     let here = std::ptr::from_ref(&DEVICES).cast();
-    // SAFETY: `here` lies in this library, and `info` is writable.
+    // SAFETY: `here` is in this library, and `info` is writable.
     if unsafe { libc::dladdr(here, info.as_mut_ptr()) } == 0 {
         return None;
     }

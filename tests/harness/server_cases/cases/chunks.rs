@@ -1,8 +1,8 @@
-//! Bodies in chunks, of requests and of answers, and long answers.
+//! Cases of chunked requests and responses, and of long responses.
 
 use crate::server_cases::{cases::together::together, play::Play};
 
-/// A body in chunks of these sizes.
+/// Returns a body in chunks of these sizes.
 fn in_chunks(sizes: &[usize]) -> Vec<u8> {
     let mut body = Vec::new();
     for size in sizes {

@@ -1,4 +1,4 @@
-//! Answers before the request is whole, and connections that end: in order, early, or by force.
+//! Cases of responses before the request is complete, and of connections that end: in order, early, or by a reset.
 
 use crate::{
     client::request,
@@ -8,7 +8,7 @@ use crate::{
     },
 };
 
-/// Text that is a request to whoever loses count.
+/// A body that looks like a request to a parser that loses count.
 pub(super) fn lookalike() -> Vec<u8> {
     let one = request("POST", "/v1/models/fake:predict", &[], &[b'y'; 50]);
     one.repeat(20)
@@ -55,7 +55,7 @@ pub(super) fn close_before_another(play: &mut Play) {
     let second = play.post("", 10);
     play.latest().ending = Ending::Unserved;
     play.send(&[first, second].concat());
-    // Some servers refuse the first for what follows it.
+    // Some servers reject the first because of what follows it.
     play.receive_or(Ending::Unserved);
 }
 
@@ -75,7 +75,7 @@ pub(super) fn half_closed(play: &mut Play) {
     let bytes = play.post("sleep_ms=50", 10);
     play.send(&bytes);
     finish_sending(play);
-    // Some servers take the end of a direction for the end of the client.
+    // Some servers treat the end of one direction as the end of the client.
     play.receive_or(Ending::Unanswered);
 }
 

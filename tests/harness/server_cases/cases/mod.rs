@@ -1,6 +1,6 @@
-//! The cases: ways in which clients send, and servers read and answer, HTTP/1.1.
+//! The cases of HTTP/1.1: ways in which clients send, and servers read and respond.
 //!
-//! Each makes its requests, plays them, and leaves in the play what must come out.
+//! Each case makes its requests, plays them, and records in the play what the agent must report.
 
 mod chunks;
 mod ends;
@@ -15,7 +15,7 @@ use crate::server_cases::{hosts::Kind, play::Play};
 pub struct Case {
     /// Its name, in messages and marks.
     pub name: &'static str,
-    /// Whether it means something to a server.
+    /// Whether it applies to a server.
     pub on: fn(Kind) -> bool,
     /// Plays it.
     pub act: fn(&mut Play),
@@ -83,7 +83,7 @@ const fn any(name: &'static str, act: fn(&mut Play)) -> Case {
     Case { name, on, act }
 }
 
-/// A case with so many bytes that a server which reads one at a time is not asked.
+/// Returns a case with too many bytes for a server that reads one at a time.
 const fn quick(name: &'static str, act: fn(&mut Play)) -> Case {
     let on = |kind: Kind| kind.is_http1() && !kind.is_slow();
     Case { name, on, act }

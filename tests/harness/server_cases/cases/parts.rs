@@ -1,4 +1,4 @@
-//! Requests that arrive in parts.
+//! Cases of requests that arrive in parts.
 
 use crate::server_cases::{cases::ends::lookalike, play::Play};
 

@@ -1,8 +1,8 @@
-//! Requests that are sent before the one ahead of them is answered.
+//! Cases of pipelined requests.
 
 use crate::server_cases::play::Play;
 
-/// Sends requests in one call, and reads all their answers.
+/// Sends requests in one call, and reads all their responses.
 pub(super) fn together(play: &mut Play, requests: &[Vec<u8>]) {
     play.send(&requests.concat());
     for _ in requests {

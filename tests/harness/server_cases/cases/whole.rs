@@ -1,4 +1,4 @@
-//! Requests that are sent whole, one after the other: what their heads and bodies may say.
+//! Cases of whole requests, one after the other, with various heads and bodies.
 
 use crate::server_cases::{
     expected::{Ending, Lenient},

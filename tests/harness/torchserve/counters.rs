@@ -1,4 +1,4 @@
-//! The counters that TorchServe and the agent both keep, read off a page of either.
+//! Reads the counters that TorchServe and the agent both export.
 
 use std::{collections::BTreeMap, time::Duration};
 
@@ -8,13 +8,13 @@ use crate::{agent::Agent, clock::wait_within, exposition::Exposition};
 const PATIENCE: Duration = Duration::from_secs(20);
 const CLASSES: [&str; 3] = ["Requests2XX", "Requests4XX", "Requests5XX"];
 
-/// Name of a model, and the version that was asked for.
+/// Name of a model, and the requested version.
 pub type ModelVersion = (String, String);
 
-/// What both count.
+/// The counters of both.
 #[derive(Debug, Clone, Default, PartialEq)]
-pub struct Figures {
-    /// Answers, by family.
+pub struct Counters {
+    /// Responses, by family.
     pub answers: BTreeMap<&'static str, f64>,
     /// `ts_inference_requests_total`.
     pub requests: BTreeMap<ModelVersion, f64>,
@@ -24,8 +24,8 @@ pub struct Figures {
     pub queue_us: BTreeMap<ModelVersion, f64>,
 }
 
-impl Figures {
-    /// Those of a page.
+impl Counters {
+    /// Reads them from a page.
     pub fn of(page: &Exposition) -> Self {
         let by_model = |name: &str| {
             let samples = page.samples(name, &[]).map(|sample| {
@@ -43,18 +43,18 @@ impl Figures {
         }
     }
 
-    /// TorchServe's, with the scrape that tells them: TorchServe counts it once it is rendered.
+    /// Reads TorchServe's, and adds the scrape itself: TorchServe counts it after it is rendered.
     pub fn of_torchserve(torchserve: &TorchServe) -> Self {
-        let mut figures = Self::of(&torchserve.metrics());
-        *figures.answers.entry("Requests2XX").or_default() += 1.0;
-        figures
+        let mut counters = Self::of(&torchserve.metrics());
+        *counters.answers.entry("Requests2XX").or_default() += 1.0;
+        counters
     }
 
-    /// The agent's, once it has counted `answers` since `base`.
+    /// Reads the agent's, once it has counted `answers` since `base`.
     pub fn of_agent(agent: &Agent, base: &Self, answers: f64) -> Self {
         let counted = wait_within(PATIENCE, || {
-            let figures = Self::of(&agent.metrics());
-            (figures.since(base).all_answers() >= answers).then_some(figures)
+            let counters = Self::of(&agent.metrics());
+            (counters.since(base).all_answers() >= answers).then_some(counters)
         });
         counted.unwrap_or_else(|| {
             let page = agent.metrics();
@@ -66,7 +66,7 @@ impl Figures {
         })
     }
 
-    /// Both, told at the same moment: each since its base.
+    /// Reads both at the same moment, each since its base.
     pub fn of_both(
         agent: &Agent,
         agent_base: &Self,
@@ -78,22 +78,22 @@ impl Figures {
         (ours, theirs)
     }
 
-    /// Answers of all classes.
+    /// Returns the responses of all classes.
     pub fn all_answers(&self) -> f64 {
         self.answers.values().sum()
     }
 
-    /// What was added since `base`; what nothing was added to is left out.
+    /// Returns what was added since `base`, without counters that did not change.
     pub fn since(&self, base: &Self) -> Self {
         fn less<K: Ord + Clone>(
-            figures: &BTreeMap<K, f64>,
+            counters: &BTreeMap<K, f64>,
             base: &BTreeMap<K, f64>,
         ) -> BTreeMap<K, f64> {
-            let added = figures.iter().map(|(key, figure)| {
+            let added = counters.iter().map(|(key, value)| {
                 let before = base.get(key).copied().unwrap_or_default();
-                (key.clone(), figure - before)
+                (key.clone(), value - before)
             });
-            added.filter(|(_, figure)| *figure != 0.0).collect()
+            added.filter(|(_, value)| *value != 0.0).collect()
         }
         Self {
             answers: less(&self.answers, &base.answers),
@@ -103,18 +103,18 @@ impl Figures {
         }
     }
 
-    /// The counts without the times.
+    /// Returns the counts without the times.
     pub fn counts(&self) -> (&BTreeMap<&'static str, f64>, &BTreeMap<ModelVersion, f64>) {
         (&self.answers, &self.requests)
     }
 }
 
-/// Sum over all models and versions, in milliseconds.
+/// Returns the sum over all models and versions, in milliseconds.
 pub fn sum_ms(times_us: &BTreeMap<ModelVersion, f64>) -> f64 {
     times_us.values().sum::<f64>() / 1e3
 }
 
-/// What was lost, left unanswered or untimed on the way, by reason or stage.
+/// Returns what was lost, unfinished or not timed, by reason or stage.
 pub fn losses(page: &Exposition) -> BTreeMap<String, f64> {
     let families = [
         ("inferprobe_records_lost_total", "reason"),
@@ -131,7 +131,7 @@ pub fn losses(page: &Exposition) -> BTreeMap<String, f64> {
     losses
 }
 
-/// Holds that nothing was lost, left unanswered or untimed on the way.
+/// Asserts that nothing was lost, unfinished or not timed.
 pub fn assert_nothing_lost(agent: &Agent) {
     let found = losses(&agent.metrics());
     assert!(found.is_empty(), "{found:?}: {}", agent.errors());
