@@ -2,7 +2,7 @@
 //!
 //! Installs nothing: `cargo xtask setup` does.
 
-#[path = "../xtask/src/toolchain.rs"]
+#[path = "../xtask/src/tools/toolchain.rs"]
 mod toolchain;
 
 use std::env;

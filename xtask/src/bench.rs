@@ -5,11 +5,11 @@ use std::ffi::OsString;
 use anyhow::Result;
 
 use crate::privilege::Privilege;
-use crate::{agent, progress, workspace};
+use crate::{build, progress, workspace};
 
 /// Builds the agent and the bench, and runs it with `bench_args`; it finds the agent and its example beside itself.
 pub(crate) fn run(bench_args: &[OsString]) -> Result<()> {
-    let binary = agent::build()?.with_file_name("bench");
+    let binary = build::agent()?.with_file_name("bench");
     progress::step(
         "build the bench",
         workspace::cargo("build").args(["--release", "--package", "inferprobe-tests", "--bins"]),

@@ -1,6 +1,6 @@
 //! The comparison with a real TorchServe: the tests that make it, and the table of what they found.
 //!
-//! How the tests run is `suite`'s; what they compare, and what is allowed, is their own.
+//! How the tests run is `cargo_test`'s; what they compare, and what is allowed, is their own.
 
 use std::ffi::OsString;
 use std::fs;
@@ -9,7 +9,7 @@ use std::path::Path;
 
 use anyhow::{Context, Result, bail};
 
-use crate::{progress, suite, workspace};
+use crate::{cargo_test, progress, workspace};
 
 /// Names the file that the tests add the lines of the table to.
 const REPORT_ENV: &str = "INFERPROBE_REPORT";
@@ -33,7 +33,7 @@ pub(crate) fn run() -> Result<()> {
         _ => {}
     }
     let names = present(&workspace::root().join("tests/tests"));
-    let mut command = suite::command(&arguments(&names))?;
+    let mut command = cargo_test::command(&arguments(&names))?;
     command.env(REPORT_ENV, &report);
     let outcome = progress::step("compare with TorchServe", &mut command);
     let lines = match fs::read_to_string(&report) {

@@ -13,15 +13,13 @@ use anyhow::{Context, Result, bail};
 use clap::Args;
 
 use crate::arch::Arch;
-use crate::arm64::{self, Cross};
-use crate::initramfs::Initramfs;
-use crate::kernels::{self, Kernel};
+use crate::tools::arm64::{self, Cross};
+use crate::vm::initramfs::Initramfs;
+use crate::vm::kernels::{self, Kernel};
+use crate::vm::qemu;
 use crate::vm::{self, Ended, Machine};
-use crate::{agent, debian, privilege, progress, qemu, workspace};
+use crate::{build, privilege, progress, workspace};
 
-/// What a virtual machine takes; of arm64, whose busybox is fetched as its kernels are.
-const PACKAGES: [&str; 3] = ["qemu-system-x86", "seabios", "busybox-static"];
-const PACKAGES_ARM64: [&str; 1] = ["qemu-system-arm"];
 /// The running kernel, as a series.
 const HOST: &str = "host";
 /// What is tested if nothing is named: on which rungs, all if none is given, the agent's own choice being one of them; and
@@ -155,7 +153,7 @@ struct Report {
 pub(crate) fn run(options: &Options) -> Result<()> {
     let arch = options.arch;
     let programs = build(options)?;
-    let lack = machine_lack(arch);
+    let lack = vm::lack(arch);
     let mut report = Report::default();
     for case in options.cases() {
         let name = case.series.as_str();
@@ -194,48 +192,11 @@ impl Report {
     }
 }
 
-/// Returns why there are no virtual machines here; `None` if there are.
-///
-/// What they need is installed if it is missing, and unpacked if apt-get refuses to install it.
-pub(crate) fn machine_lack(arch: Arch) -> Option<String> {
-    if Arch::own() != Some(Arch::Amd64) {
-        return Some("they are emulated on x86-64 alone".to_owned());
-    }
-    if !debian::is_here() {
-        return Some("kernels are fetched only on Debian".to_owned());
-    }
-    if has_machine(arch) {
-        return None;
-    }
-    let packages = match arch {
-        Arch::Amd64 => &PACKAGES[..],
-        Arch::Arm64 => &PACKAGES_ARM64,
-    };
-    let missing = debian::missing(packages);
-    let installed = missing.and_then(|missing| {
-        let why = "The agent is tested on other kernels in virtual machines";
-        debian::install(why, &missing)
-    });
-    let refusal = installed.err()?;
-    let tree = qemu::tree_of(arch);
-    eprintln!("==> {refusal:#}; unpack into {} instead", tree.display());
-    let err = qemu::unpack(packages, &vm::emulator(arch), arch).err()?;
-    Some(format!(
-        "{refusal:#}; cannot unpack into {} either: {err:#}",
-        tree.display()
-    ))
-}
-
-fn has_machine(arch: Arch) -> bool {
-    let has_busybox = arch == Arch::Arm64 || qemu::find("busybox", arch).is_ok();
-    has_busybox && qemu::find(&vm::emulator(arch), arch).is_ok()
-}
-
 fn build(options: &Options) -> Result<Programs> {
     let arch = options.arch;
     let agent = match env::var_os(AGENT_ENV) {
         Some(path) => path.into(),
-        None => agent::build_for(arch)?,
+        None => build::agent_for(arch)?,
     };
     let dir = match arch {
         Arch::Amd64 => workspace::target_dir().join("debug"),

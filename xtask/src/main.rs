@@ -1,31 +1,21 @@
 //! `cargo xtask`: set-up, build, run, test, kernel-test, compare, bench, fuzz and lint of inferprobe.
 //!
-//! Starts compilers and package managers; shares no code with the agent beyond `toolchain.rs`.
+//! Starts compilers and package managers; shares no code with the agent beyond `tools/toolchain.rs`.
 
-mod agent;
-mod apt;
 mod arch;
-mod archives;
-mod arm64;
 mod bench;
+mod build;
+mod cargo_test;
 mod compare;
-mod debian;
 mod fuzz;
-mod initramfs;
 mod kernel_test;
-mod kernels;
-mod linker;
+mod lint;
 mod privilege;
 mod progress;
-mod prometheus;
-mod python;
-mod qemu;
-mod retry;
-mod servers;
+mod run;
 mod setup;
-mod suite;
-mod toolchain;
-mod torchserve;
+mod test;
+mod tools;
 mod vm;
 mod workspace;
 
@@ -101,18 +91,18 @@ enum Command {
 fn main() -> ExitCode {
     let outcome = match Cli::parse().command {
         Command::Setup { for_tests } => setup::run(for_tests),
-        Command::Build { target: None } => agent::build().map(drop),
-        Command::Build { target: Some(arch) } => agent::build_for(arch).map(drop),
+        Command::Build { target: None } => build::agent().map(drop),
+        Command::Build { target: Some(arch) } => build::agent_for(arch).map(drop),
         Command::Run {
             no_demo,
             agent_args,
-        } => agent::run(no_demo, &agent_args),
-        Command::Test { test_args } => suite::test(&test_args),
+        } => run::run(no_demo, &agent_args),
+        Command::Test { test_args } => test::run(&test_args),
         Command::Bench { bench_args } => bench::run(&bench_args),
         Command::Compare => compare::run(),
         Command::Fuzz { seconds, targets } => fuzz::run(seconds, &targets),
         Command::KernelTest { options } => kernel_test::run(&options),
-        Command::Lint => suite::lint(),
+        Command::Lint => lint::run(),
     };
     match outcome {
         Ok(()) => ExitCode::SUCCESS,

@@ -9,8 +9,10 @@ use std::process::Command;
 use anyhow::{Result, bail};
 
 use crate::arch::Arch;
-use crate::toolchain::{LINKED_NAME, Missing, Places, Toolchain, find_program};
-use crate::{debian, kernel_test, linker, progress, prometheus, qemu, servers, torchserve, vm};
+use crate::progress;
+use crate::tools::toolchain::{LINKED_NAME, Missing, Places, Toolchain, find_program};
+use crate::tools::{debian, linker, prometheus, python_servers, torchserve};
+use crate::vm::{self, qemu};
 
 /// A compiler of this project's Rust version with the sources of `core`, and what `bpf-linker` is built against.
 const PACKAGES: [&str; 7] = [
@@ -41,8 +43,11 @@ pub(crate) fn run(for_tests: bool) -> Result<()> {
     if for_tests {
         eprintln!("set up: Prometheus in {}", prometheus::ensure()?.display());
         eprintln!("set up: TorchServe in {}", torchserve::ensure()?.display());
-        eprintln!("set up: Python servers in {}", servers::ensure()?.display());
-        match kernel_test::machine_lack(Arch::Amd64) {
+        eprintln!(
+            "set up: Python servers in {}",
+            python_servers::ensure()?.display()
+        );
+        match vm::lack(Arch::Amd64) {
             None => {
                 let emulator = qemu::find(&vm::emulator(Arch::Amd64), Arch::Amd64)?;
                 eprintln!("set up: virtual machines by {emulator}");

@@ -13,7 +13,8 @@ use std::process::Command;
 use anyhow::{Context, Result, ensure};
 
 use crate::arch::Arch;
-use crate::{debian, progress, workspace};
+use crate::tools::debian;
+use crate::{progress, workspace};
 
 /// Folders of programs in an unpacked tree.
 const PROGRAM_DIRS: [&str; 2] = ["usr/bin", "bin"];

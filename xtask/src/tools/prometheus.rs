@@ -7,8 +7,9 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, bail};
 
-use crate::toolchain::Places;
-use crate::{debian, workspace};
+use crate::tools::debian;
+use crate::tools::toolchain::Places;
+use crate::workspace;
 
 const PROGRAMS: [&str; 2] = ["prometheus", "promtool"];
 

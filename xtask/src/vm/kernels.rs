@@ -11,8 +11,8 @@ use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
 
-use crate::apt::Apt;
 use crate::arch::Arch;
+use crate::tools::apt::Apt;
 
 /// Names the folder that kernels are kept in.
 const DIR_ENV: &str = "INFERPROBE_KERNELS_DIR";

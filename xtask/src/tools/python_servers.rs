@@ -7,7 +7,8 @@ use std::path::PathBuf;
 
 use anyhow::Result;
 
-use crate::{python, workspace};
+use crate::tools::python;
+use crate::workspace;
 
 /// The releases that the tests are written against, and those of what they are built on.
 const PACKAGES: [&str; 10] = [

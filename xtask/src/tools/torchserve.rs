@@ -12,8 +12,9 @@ use std::process::Command;
 
 use anyhow::{Context, Result, bail};
 
-use crate::toolchain::Places;
-use crate::{debian, progress, python, workspace};
+use crate::tools::toolchain::Places;
+use crate::tools::{debian, python};
+use crate::{progress, workspace};
 
 /// The releases that the tests are written against.
 const PYTHON_PACKAGES: [&str; 6] = [
@@ -31,8 +32,8 @@ const JAVA_MAJOR: u32 = 17;
 /// The models of the archives; both are the same handler.
 const MODELS: [&str; 2] = ["tiny", "twin"];
 
-const HANDLER: &str = include_str!("../../tests/torchserve/handler.py");
-const TORCH_STUB: &str = include_str!("../../tests/torchserve/torch/__init__.py");
+const HANDLER: &str = include_str!("../../../tests/torchserve/handler.py");
+const TORCH_STUB: &str = include_str!("../../../tests/torchserve/torch/__init__.py");
 
 /// The folder with `java`, `venv` and `models`, each made where it is missing or was made differently.
 pub(crate) fn ensure() -> Result<PathBuf> {

@@ -9,8 +9,8 @@ use std::process::{Command, Stdio};
 use anyhow::{Context, Result};
 
 use crate::arch::Arch;
-use crate::archives::Archives;
 use crate::progress;
+use crate::tools::archives::Archives;
 
 /// What signs Debian's archives.
 const KEYRING: &str = "/usr/share/keyrings/debian-archive-keyring.gpg";

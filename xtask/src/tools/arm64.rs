@@ -9,10 +9,12 @@ use std::process::Command;
 
 use anyhow::{Context, Result, bail, ensure};
 
-use crate::apt::Apt;
 use crate::arch::Arch;
-use crate::toolchain::{LINKED_NAME, Places, find_program};
-use crate::{debian, progress, workspace};
+use crate::tools::apt::Apt;
+use crate::tools::debian;
+use crate::tools::toolchain::LINKED_NAME;
+use crate::tools::which::which;
+use crate::{progress, workspace};
 
 const TARGET: &str = "aarch64-unknown-linux-gnu";
 /// What takes the symbols out of a program of arm64; it comes with the linker.
@@ -49,7 +51,7 @@ pub(crate) enum Cross {
 impl Cross {
     /// Finds one, and brings in what is missing.
     pub(crate) fn ensure() -> Result<Self> {
-        if find_program(&Places::from_env().bin_dirs, LINKER).is_none() {
+        if which(LINKER).is_err() {
             if !debian::is_here() {
                 bail!("building for arm64 takes {LINKER}, which is not on PATH; {BY_HAND}");
             }

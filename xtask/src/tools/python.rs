@@ -8,7 +8,8 @@ use std::process::Command;
 
 use anyhow::{Context, Result};
 
-use crate::{debian, progress};
+use crate::progress;
+use crate::tools::debian;
 
 /// Debian's Python; another one may lack `venv` or have no fitting builds of the packages.
 const PYTHON: &str = "/usr/bin/python3";

@@ -1,42 +1,18 @@
-//! The agent's release binary: building it and becoming it.
+//! Builds the agent, then becomes it.
 
 use std::ffi::OsString;
 use std::io::{self, IsTerminal};
 use std::os::unix::process::CommandExt;
-use std::path::PathBuf;
 use std::process::Command;
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result};
 
-use crate::arch::Arch;
 use crate::privilege::{self, Privilege};
-use crate::{arm64, progress, setup, workspace};
-
-/// Builds both halves; the path is the release binary's.
-pub(crate) fn build() -> Result<PathBuf> {
-    setup::ensure()?;
-    progress::step(
-        "build the agent",
-        workspace::cargo("build").args(["--release", "--package", "inferprobe"]),
-    )?;
-    Ok(workspace::target_dir().join("release/inferprobe"))
-}
-
-/// As [`build`], for machines of `arch`.
-pub(crate) fn build_for(arch: Arch) -> Result<PathBuf> {
-    if Arch::own() == Some(arch) {
-        return build();
-    }
-    if arch != Arch::Arm64 {
-        bail!("{}: is built on such machines alone", arch.target());
-    }
-    setup::ensure()?;
-    arm64::build()
-}
+use crate::{build, progress};
 
 /// Builds the agent and turns this process into it, so that signals and the exit code are the agent's own.
 pub(crate) fn run(no_demo: bool, agent_args: &[OsString]) -> Result<()> {
-    let binary = build()?;
+    let binary = build::agent()?;
     let mut command = if wants_sudo(agent_args)? {
         Privilege::Sudo.command(&binary)
     } else {

@@ -3,6 +3,7 @@
 //! A test that compares clocks, or that plays against a server's pace, says nothing where the hypervisor stops the
 //! machine for long moments. On a machine that was left alone, a failure is final.
 
+use std::env;
 use std::ffi::OsString;
 use std::io::{BufRead as _, BufReader};
 use std::process::{Command, Stdio};
@@ -10,7 +11,11 @@ use std::process::{Command, Stdio};
 use anyhow::{Context as _, Result, bail};
 use procfs::{CpuTime, CurrentSI as _, KernelStats};
 
-use crate::{progress, suite};
+use crate::tools::{prometheus, python_servers, torchserve};
+use crate::{build, privilege, progress, workspace};
+
+/// Set to `1`, makes a test fail that would skip itself for want of the kernel.
+const REQUIRE_KERNEL_ENV: &str = "INFERPROBE_REQUIRE_KERNEL";
 
 /// Share of the CPU time that must have been taken away for a second try.
 const DISTURBING_SHARE: f64 = 0.05;
@@ -20,8 +25,8 @@ const TARGETS_CAP: usize = 4;
 /// Runs `cargo test` with `selection` and `test_args`.
 pub(crate) fn run(selection: &[OsString], test_args: &[OsString]) -> Result<()> {
     let before = cpu_time();
-    let mut command = suite::command(&[selection, test_args].concat())?;
-    let Err(failure) = progress::step_and("test", &mut command, run_and_note)? else {
+    let mut first = command(&[selection, test_args].concat())?;
+    let Err(failure) = progress::step_and("test", &mut first, run_and_note)? else {
         return Ok(());
     };
     let stolen = before.zip(cpu_time()).map(|(then, now)| share(&then, &now));
@@ -35,11 +40,32 @@ pub(crate) fn run(selection: &[OsString], test_args: &[OsString]) -> Result<()> 
     );
     for target in failure.targets {
         let words: Vec<OsString> = target.split_whitespace().map(Into::into).collect();
-        let mut command = suite::command(&[&words, test_args].concat())?;
-        progress::step("test once more", &mut command)?;
+        let mut again = command(&[&words, test_args].concat())?;
+        progress::step("test once more", &mut again)?;
         eprintln!("==> `{target}` failed, then passed");
     }
     Ok(())
+}
+
+/// `cargo test` with `args`, and all that the tests need in place: the release binary where one starts the agent.
+pub(crate) fn command(args: &[OsString]) -> Result<Command> {
+    let binary = build::agent()?;
+    let prometheus_dir = prometheus::ensure()?;
+    let torchserve_dir = torchserve::ensure()?;
+    let servers_dir = python_servers::ensure()?;
+    let mut command = workspace::cargo("test");
+    command
+        .args(args)
+        .env("INFERPROBE_BIN", binary)
+        .env("INFERPROBE_PROMETHEUS_DIR", prometheus_dir)
+        .env("INFERPROBE_TORCHSERVE_DIR", torchserve_dir)
+        .env("INFERPROBE_SERVERS_DIR", servers_dir);
+    if env::var_os(REQUIRE_KERNEL_ENV).is_none()
+        && (privilege::is_root() || env::var_os("CI").is_some())
+    {
+        command.env(REQUIRE_KERNEL_ENV, "1");
+    }
+    Ok(command)
 }
 
 /// A run of `cargo test` that did not succeed.

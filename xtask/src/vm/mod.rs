@@ -3,6 +3,10 @@
 //! Emulation alone: where a machine offers KVM to its guests, it may be of a kind that stock kernels hang in. What the
 //! program is, and what it says, is not known here.
 
+pub(crate) mod initramfs;
+pub(crate) mod kernels;
+pub(crate) mod qemu;
+
 use std::fs;
 use std::io::{BufRead as _, BufReader};
 use std::path::Path;
@@ -14,8 +18,11 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result};
 
 use crate::arch::Arch;
-use crate::qemu;
+use crate::tools::debian;
 
+/// Packages with the emulator and the guest's busybox; the busybox of arm64 is fetched like a kernel.
+const PACKAGES: [&str; 3] = ["qemu-system-x86", "seabios", "busybox-static"];
+const PACKAGES_ARM64: [&str; 1] = ["qemu-system-arm"];
 /// Memory of the machine.
 const MEMORY_MIB: u32 = 768;
 /// Lines of the kernel's console that are shown of a machine that did not come to its end.
@@ -30,6 +37,42 @@ const KERNEL_ARGS: &str = "panic=-1 oops=panic no_timer_check quiet loglevel=4";
 /// The emulator of an architecture.
 pub(crate) fn emulator(arch: Arch) -> String {
     format!("qemu-system-{}", arch.machine())
+}
+
+/// Returns why this machine can run no virtual machines of `arch`, after trying to install what they need; `None` if it
+/// can.
+pub(crate) fn lack(arch: Arch) -> Option<String> {
+    if Arch::own() != Some(Arch::Amd64) {
+        return Some("they are emulated only on x86-64".to_owned());
+    }
+    if !debian::is_here() {
+        return Some("kernels are fetched only on Debian".to_owned());
+    }
+    if has_programs(arch) {
+        return None;
+    }
+    let packages = match arch {
+        Arch::Amd64 => &PACKAGES[..],
+        Arch::Arm64 => &PACKAGES_ARM64,
+    };
+    let missing = debian::missing(packages);
+    let installed = missing.and_then(|missing| {
+        let why = "The agent is tested on other kernels in virtual machines";
+        debian::install(why, &missing)
+    });
+    let refusal = installed.err()?;
+    let tree = qemu::tree_of(arch);
+    eprintln!("==> {refusal:#}; unpack into {} instead", tree.display());
+    let err = qemu::unpack(packages, &emulator(arch), arch).err()?;
+    Some(format!(
+        "{refusal:#}; cannot unpack into {} either: {err:#}",
+        tree.display()
+    ))
+}
+
+fn has_programs(arch: Arch) -> bool {
+    let has_busybox = arch == Arch::Arm64 || qemu::find("busybox", arch).is_ok();
+    has_busybox && qemu::find(&emulator(arch), arch).is_ok()
 }
 
 /// What to boot.

@@ -1,0 +1,31 @@
+//! Builds the agent's release binary, for this machine or for another architecture.
+
+use std::path::PathBuf;
+
+use anyhow::{Result, bail};
+
+use crate::arch::Arch;
+use crate::tools::arm64;
+use crate::{progress, setup, workspace};
+
+/// Builds both halves; the path is the release binary's.
+pub(crate) fn agent() -> Result<PathBuf> {
+    setup::ensure()?;
+    progress::step(
+        "build the agent",
+        workspace::cargo("build").args(["--release", "--package", "inferprobe"]),
+    )?;
+    Ok(workspace::target_dir().join("release/inferprobe"))
+}
+
+/// As [`agent`], for machines of `arch`.
+pub(crate) fn agent_for(arch: Arch) -> Result<PathBuf> {
+    if Arch::own() == Some(arch) {
+        return agent();
+    }
+    if arch != Arch::Arm64 {
+        bail!("{}: is built on such machines alone", arch.target());
+    }
+    setup::ensure()?;
+    arm64::build()
+}

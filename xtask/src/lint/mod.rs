@@ -1,0 +1,24 @@
+//! Checks what needs no run of the code: format and lints. A warning is an error.
+
+use anyhow::Result;
+
+use crate::{progress, setup, workspace};
+
+/// Runs every check.
+pub(crate) fn run() -> Result<()> {
+    progress::step(
+        "check the format",
+        workspace::cargo("fmt").args(["--all", "--check"]),
+    )?;
+    setup::ensure()?;
+    progress::step(
+        "check the lints",
+        workspace::cargo("clippy").args([
+            "--workspace",
+            "--all-targets",
+            "--",
+            "--deny",
+            "warnings",
+        ]),
+    )
+}

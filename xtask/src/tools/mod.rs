@@ -1,0 +1,13 @@
+//! Programs that the commands need: finding them on this machine, and fetching what is missing.
+
+pub(crate) mod apt;
+mod archives;
+pub(crate) mod arm64;
+pub(crate) mod debian;
+pub(crate) mod linker;
+pub(crate) mod prometheus;
+mod python;
+pub(crate) mod python_servers;
+pub(crate) mod toolchain;
+pub(crate) mod torchserve;
+pub(crate) mod which;
