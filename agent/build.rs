@@ -1,21 +1,64 @@
-//! Builds the eBPF half into `OUT_DIR/inferprobe-ebpf`, for the loader to embed.
+//! Builds the eBPF programs into `OUT_DIR/inferprobe-ebpf`, which the loader embeds.
 //!
-//! Installs nothing: `cargo xtask setup` does.
+//! Without a toolchain for them an empty file takes their place, so that unit tests and editors need none; a release
+//! build fails instead. Installs nothing: `cargo xtask setup` does.
 
 #[path = "../xtask/src/tools/toolchain.rs"]
 mod toolchain;
 
-use std::env;
+use std::path::PathBuf;
+use std::{env, fs};
 
 use aya_build::{Package, build_ebpf};
-use toolchain::{Missing, Places, TOOLCHAIN_ENV, Toolchain};
+use toolchain::{Missing, Places, SKIP_ENV, TOOLCHAIN_ENV, Toolchain};
 
 fn main() {
-    println!("cargo::rerun-if-env-changed={TOOLCHAIN_ENV}");
-    match Toolchain::find(&Places::from_env()) {
+    for variable in [TOOLCHAIN_ENV, SKIP_ENV] {
+        println!("cargo::rerun-if-env-changed={variable}");
+    }
+    if env::var(SKIP_ENV).as_deref() == Ok("1") {
+        return embed_nothing(&format!("{SKIP_ENV}=1"));
+    }
+    let places = Places::from_env();
+    match Toolchain::find(&places) {
         Ok(found) => build(&found),
         Err(missing @ Missing::Wanted(_)) => println!("cargo::error={missing}"),
-        Err(missing) => println!("cargo::error={missing}; run `cargo xtask setup`"),
+        Err(missing) if is_release() => {
+            println!("cargo::error={missing}; run `cargo xtask setup`");
+        }
+        Err(missing) => {
+            watch_for_toolchain(&places);
+            embed_nothing(&missing.to_string());
+        }
+    }
+}
+
+/// Whether cargo builds with the profile `release`, or one that inherits from it.
+fn is_release() -> bool {
+    env::var("PROFILE").as_deref() == Ok("release")
+}
+
+/// Embeds an empty object, which the loader refuses, and warns with the `reason`.
+fn embed_nothing(reason: &str) {
+    println!(
+        "cargo::warning=the agent is built without the eBPF programs and cannot attach probes: {reason}; \
+         `cargo xtask build` builds them"
+    );
+    let out_dir = PathBuf::from(env::var_os("OUT_DIR").expect("cargo sets OUT_DIR"));
+    let object = out_dir.join("inferprobe-ebpf");
+    if let Err(err) = fs::write(&object, "") {
+        println!("cargo::error=write {}: {err}", object.display());
+    }
+}
+
+/// Has cargo run this again when rustup or cargo has installed something.
+fn watch_for_toolchain(places: &Places) {
+    let installs = places.toolchains.with_file_name("update-hashes");
+    for folder in places.bin_dirs.iter().take(1).chain([&installs]) {
+        // cargo runs this before each build if it watches a path that does not exist.
+        if folder.is_dir() {
+            println!("cargo::rerun-if-changed={}", folder.display());
+        }
     }
 }
 
@@ -37,6 +80,6 @@ fn build(found: &Toolchain) {
     if let Err(err) = build_ebpf([package], aya_build::Toolchain::Custom(name)) {
         // cargo takes one line per message.
         let reason = format!("{err:#}").replace('\n', " ");
-        println!("cargo::error=eBPF half, built with toolchain {name}: {reason}");
+        println!("cargo::error=eBPF programs, built with toolchain {name}: {reason}");
     }
 }

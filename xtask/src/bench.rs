@@ -12,17 +12,11 @@ pub(crate) fn run(bench_args: &[OsString]) -> Result<()> {
     let binary = build::agent()?.with_file_name("bench");
     progress::step(
         "build the bench",
-        workspace::cargo("build").args(["--release", "--package", "inferprobe-tests", "--bins"]),
+        workspace::cargo_release().args(["--package", "inferprobe-tests", "--bins"]),
     )?;
     progress::step(
         "build the drain of prepared records",
-        workspace::cargo("build").args([
-            "--release",
-            "--package",
-            "inferprobe",
-            "--example",
-            "drain",
-        ]),
+        workspace::cargo_release().args(["--package", "inferprobe", "--example", "drain"]),
     )?;
     let privilege = Privilege::obtain(
         "The bench loads programs into the kernel",

@@ -13,7 +13,7 @@ pub(crate) fn agent() -> Result<PathBuf> {
     setup::ensure()?;
     progress::step(
         "build the agent",
-        workspace::cargo("build").args(["--release", "--package", "inferprobe"]),
+        workspace::cargo_release().args(["--package", "inferprobe"]),
     )?;
     Ok(workspace::target_dir().join("release/inferprobe"))
 }

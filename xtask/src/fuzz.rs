@@ -8,7 +8,8 @@ use std::process::Command;
 
 use anyhow::{Context, Result, bail, ensure};
 
-use crate::{progress, setup, workspace};
+use crate::tools::toolchain::SKIP_ENV;
+use crate::{progress, workspace};
 
 /// The package of the targets, and where its inputs lie.
 const PACKAGE: &str = "inferprobe-fuzz";
@@ -49,7 +50,6 @@ fn known_targets() -> Result<Vec<String>> {
 
 /// Builds the targets; the path is that of the folder they lie in.
 fn build() -> Result<PathBuf> {
-    setup::ensure()?;
     let host = host()?;
     // With a target of its own, the flags do not reach build scripts, which have no fuzzer.
     let features = [
@@ -65,7 +65,9 @@ fn build() -> Result<PathBuf> {
         workspace::cargo("build")
             .args(["--package", PACKAGE, "--bins"])
             .args(features)
-            .env("RUSTFLAGS", RUSTFLAGS),
+            .env("RUSTFLAGS", RUSTFLAGS)
+            // The parsers need no eBPF programs, so that fuzzing needs no toolchain for them.
+            .env(SKIP_ENV, "1"),
     )?;
     Ok(workspace::target_dir().join(host).join("fuzz"))
 }

@@ -71,7 +71,7 @@ enum Command {
     },
     /// Set up, and compare the agent with a real TorchServe, as a table (takes minutes and root)
     Compare,
-    /// Set up, and give the parsers hostile bytes (takes a C++ compiler)
+    /// Give the parsers hostile bytes (needs a C++ compiler)
     Fuzz {
         /// Seconds for each target
         #[arg(long, default_value_t = 60, value_parser = clap::value_parser!(u32).range(1..))]
@@ -84,7 +84,7 @@ enum Command {
         #[command(flatten)]
         options: kernel_test::Options,
     },
-    /// Set up, and check format and lints
+    /// Check format and lints
     Lint,
 }
 

@@ -5,6 +5,8 @@ use std::ffi::OsString;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
+use crate::tools::toolchain::SKIP_ENV;
+
 /// The repository's root.
 pub(crate) fn root() -> &'static Path {
     Path::new(env!("CARGO_MANIFEST_DIR"))
@@ -28,5 +30,12 @@ pub(crate) fn cargo(subcommand: &str) -> Command {
         .arg(subcommand)
         .current_dir(root())
         .env("CARGO_TARGET_DIR", target_dir());
+    command
+}
+
+/// `cargo build --release`, never without the eBPF programs.
+pub(crate) fn cargo_release() -> Command {
+    let mut command = cargo("build");
+    command.arg("--release").env_remove(SKIP_ENV);
     command
 }

@@ -39,6 +39,12 @@ static OBJECT: &[u8] = include_bytes_aligned!(concat!(env!("OUT_DIR"), "/inferpr
 /// Why the probes could not be attached, as one line with the remedy.
 #[derive(Debug, thiserror::Error)]
 pub enum LoadError {
+    /// The embedded object is empty: `build.rs` had no toolchain for it, or was asked to skip it.
+    #[error(
+        "built without the eBPF programs: there was no toolchain for them, or INFERPROBE_SKIP_EBPF=1 was set; run \
+         `cargo xtask build`"
+    )]
+    NoPrograms,
     /// The kernel takes a hook in none of its ways.
     #[error(
         "this kernel takes the hook {} in none of its ways ({}); run on a newer kernel, or with --no-probes for host and \
@@ -205,6 +211,9 @@ impl LoadError {
 impl Probes {
     /// Loads and attaches the best programs that this kernel takes for what is `wanted`, and has them prove themselves.
     pub fn attach(wanted: Wanted) -> Result<(Self, Maps), LoadError> {
+        if OBJECT.is_empty() {
+            return Err(LoadError::NoPrograms);
+        }
         let raw = fs::read(BTF_PATH).with_context(|| format!("read {BTF_PATH}"))?;
         let types = Types::parse(&raw).context("index the kernel's BTF")?;
         let btf = Btf::parse(&raw, Endianness::default()).context("parse the kernel's BTF")?;

@@ -2,7 +2,7 @@
 
 use anyhow::Result;
 
-use crate::{progress, setup, workspace};
+use crate::{progress, workspace};
 
 /// Runs every check.
 pub(crate) fn run() -> Result<()> {
@@ -10,7 +10,6 @@ pub(crate) fn run() -> Result<()> {
         "check the format",
         workspace::cargo("fmt").args(["--all", "--check"]),
     )?;
-    setup::ensure()?;
     progress::step(
         "check the lints",
         workspace::cargo("clippy").args([

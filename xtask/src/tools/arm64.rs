@@ -12,7 +12,7 @@ use anyhow::{Context, Result, bail, ensure};
 use crate::arch::Arch;
 use crate::tools::apt::Apt;
 use crate::tools::debian;
-use crate::tools::toolchain::LINKED_NAME;
+use crate::tools::toolchain::{LINKED_NAME, SKIP_ENV};
 use crate::tools::which::which;
 use crate::{progress, workspace};
 
@@ -96,7 +96,8 @@ pub(crate) fn build() -> Result<PathBuf> {
         "build the agent for arm64",
         Cross::ensure()?
             .cargo("build")
-            .args(["--release", "--package", "inferprobe"]),
+            .args(["--release", "--package", "inferprobe"])
+            .env_remove(SKIP_ENV),
     )?;
     let path = folder_of("release").join("inferprobe");
     let program = fs::read(&path).with_context(|| format!("read {}", path.display()))?;

@@ -11,6 +11,9 @@ use std::path::{Path, PathBuf};
 /// Names the rustup toolchain to use, whatever else is there.
 pub(crate) const TOOLCHAIN_ENV: &str = "INFERPROBE_BPF_TOOLCHAIN";
 
+/// Set to `1`, leaves the eBPF programs out of the agent, which then needs no toolchain for them.
+pub(crate) const SKIP_ENV: &str = "INFERPROBE_SKIP_EBPF";
+
 /// The rustup toolchain that set-up links to a distribution's compiler.
 pub(crate) const LINKED_NAME: &str = "bpf";
 
