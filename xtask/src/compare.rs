@@ -2,26 +2,17 @@
 //!
 //! How the tests run is `cargo_test`'s; what they compare, and what is allowed, is their own.
 
-use std::ffi::OsString;
 use std::fs;
 use std::io::ErrorKind;
-use std::path::Path;
 
 use anyhow::{Context, Result, bail};
 
-use crate::{cargo_test, progress, workspace};
+use crate::cargo_test::needs::Need;
+use crate::cargo_test::{CargoTest, Words, targets};
+use crate::{progress, workspace};
 
 /// Names the file that the tests add the lines of the table to.
 const REPORT_ENV: &str = "INFERPROBE_REPORT";
-
-/// The tests that have TorchServe for a judge, of those that are in `tests/tests`.
-const TESTS: [&str; 5] = [
-    "kernel_torchserve",
-    "kernel_torchserve_clients",
-    "kernel_torchserve_times",
-    "kernel_torchserve_lifecycle",
-    "kernel_autoscale",
-];
 
 /// Runs the tests, and prints the table of what they found; also where one of them failed.
 pub(crate) fn run() -> Result<()> {
@@ -32,10 +23,16 @@ pub(crate) fn run() -> Result<()> {
         }
         _ => {}
     }
-    let names = present(&workspace::root().join("tests/tests"));
-    let mut command = cargo_test::command(&arguments(&names))?;
+    let names = targets::all()?;
+    let names = names
+        .iter()
+        .filter(|target| target.is_integration() && target.name.contains("torchserve"));
+    let words = words(names.map(|target| target.name.as_str()));
+    let tests = CargoTest::prepare(&[Need::Agent, Need::TorchServe].into())?;
+    let mut command = tests.command(&words);
     command.env(REPORT_ENV, &report);
     let outcome = progress::step("compare with TorchServe", &mut command);
+    tests.report();
     let lines = match fs::read_to_string(&report) {
         Ok(lines) => lines,
         Err(err) if err.kind() == ErrorKind::NotFound => String::new(),
@@ -49,22 +46,15 @@ pub(crate) fn run() -> Result<()> {
     Ok(())
 }
 
-/// The tests of the comparison whose files are in `dir`.
-fn present(dir: &Path) -> Vec<&'static str> {
-    let mut names = TESTS.to_vec();
-    names.retain(|name| dir.join(format!("{name}.rs")).is_file());
-    names
-}
-
-/// Options of `cargo test` that run these tests, one at a time and in the same order each time.
-fn arguments(names: &[&str]) -> Vec<OsString> {
-    let tests = names.iter().flat_map(|name| ["--test", name]);
-    ["--package", "inferprobe-tests", "--no-fail-fast"]
-        .into_iter()
-        .chain(tests)
-        .chain(["--", "--test-threads=1"])
-        .map(OsString::from)
-        .collect()
+/// Returns what runs the test targets `names`, one test at a time and in the same order each time.
+fn words<'a>(names: impl Iterator<Item = &'a str>) -> Words {
+    let targets = names.flat_map(|name| ["--test", name]);
+    let package = ["--package", "inferprobe-tests"];
+    Words {
+        targets: package.into_iter().chain(targets).map(Into::into).collect(),
+        options: vec!["--no-fail-fast".into()],
+        passed_on: vec!["--test-threads=1".into()],
+    }
 }
 
 /// The lines under a head; empty where there are none.
@@ -80,18 +70,6 @@ mod tests {
     use super::*;
 
     #[test]
-    fn only_tests_that_are_there_are_run() {
-        let dir = tempfile::tempdir().unwrap();
-        for name in ["kernel_autoscale.rs", "kernel_torchserve.rs", "usage.rs"] {
-            fs::write(dir.path().join(name), "").unwrap();
-        }
-        assert_eq!(
-            present(dir.path()),
-            ["kernel_torchserve", "kernel_autoscale"]
-        );
-    }
-
-    #[test]
     fn a_table_has_one_column_for_each_cell_of_a_line() {
         let table = table("| idle | QueueTime | 1 | 1 | equal |\n");
         let cells: Vec<usize> = table
@@ -104,13 +82,5 @@ mod tests {
     #[test]
     fn without_lines_there_is_no_table() {
         assert_eq!(table(""), "");
-    }
-
-    #[test]
-    fn every_test_is_named_to_cargo() {
-        let arguments = arguments(&["a", "b"]);
-        let expected =
-            "--package inferprobe-tests --no-fail-fast --test a --test b -- --test-threads=1";
-        assert_eq!(arguments.join(" ".as_ref()), expected);
     }
 }

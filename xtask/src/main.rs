@@ -9,11 +9,13 @@ mod cargo_test;
 mod compare;
 mod fuzz;
 mod kernel_test;
+mod leftovers;
 mod lint;
 mod privilege;
 mod progress;
 mod run;
 mod setup;
+mod source;
 mod test;
 mod tools;
 mod vm;
@@ -57,11 +59,13 @@ enum Command {
         #[arg(last = true)]
         agent_args: Vec<OsString>,
     },
-    /// Set up, and run every test
+    /// Run the tests, with what they need built and fetched first
     Test {
+        /// Only tests whose name, or whose target's name, contains this; without a filter, all and `kernel-test`
+        filter: Vec<String>,
         /// Options of `cargo test`
         #[arg(last = true)]
-        test_args: Vec<OsString>,
+        options: Vec<OsString>,
     },
     /// Build, then measure what the agent costs (takes a minute and root)
     Bench {
@@ -97,7 +101,7 @@ fn main() -> ExitCode {
             no_demo,
             agent_args,
         } => run::run(no_demo, &agent_args),
-        Command::Test { test_args } => test::run(&test_args),
+        Command::Test { filter, options } => test::run(&filter, &options),
         Command::Bench { bench_args } => bench::run(&bench_args),
         Command::Compare => compare::run(),
         Command::Fuzz { seconds, targets } => fuzz::run(seconds, &targets),

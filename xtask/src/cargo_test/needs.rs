@@ -1,0 +1,111 @@
+//! What each test needs beside its own program, and bringing it in.
+
+use std::collections::BTreeSet;
+use std::path::PathBuf;
+
+use anyhow::Result;
+
+use crate::build;
+use crate::cargo_test::targets::Target;
+use crate::tools::{prometheus, python_servers, torchserve};
+
+/// Something that tests need and that takes time to build or fetch.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) enum Need {
+    /// The agent's release binary, with the eBPF programs.
+    Agent,
+    Prometheus,
+    TorchServe,
+    /// uvicorn, gunicorn, hypercorn and gRPC.
+    PythonServers,
+}
+
+use Need::{Agent, Prometheus, PythonServers, TorchServe};
+
+/// The package whose integration tests start an agent; the tests of other packages need nothing.
+const PACKAGE: &str = "inferprobe-tests";
+
+/// What an integration test of [`PACKAGE`] needs if its target or module contains the word: all rows that match count.
+const TABLE: [(&str, &[Need]); 8] = [
+    ("reference", &[]),
+    ("prometheus", &[Agent, Prometheus, TorchServe]),
+    ("torchserve", &[Agent, TorchServe]),
+    ("autoscale", &[Agent, TorchServe]),
+    ("differential", &[Agent, PythonServers]),
+    ("server_cases", &[Agent, PythonServers]),
+    ("grpc", &[Agent, PythonServers]),
+    ("upgrade", &[Agent, PythonServers]),
+];
+/// What any other integration test of [`PACKAGE`] needs.
+const DEFAULT: &[Need] = &[Agent];
+
+/// Returns what the tests of `targets` that `filters` select need.
+pub(crate) fn of(targets: &[Target], filters: &[String]) -> BTreeSet<Need> {
+    let tests = targets
+        .iter()
+        .filter(|target| target.package == PACKAGE && target.is_integration());
+    tests
+        .flat_map(|target| {
+            let modules = target.modules(filters).into_iter();
+            modules.flat_map(|module| of_test(&target.name, module))
+        })
+        .collect()
+}
+
+fn of_test(target: &str, module: &str) -> BTreeSet<Need> {
+    let rows = TABLE
+        .iter()
+        .filter(|(word, _)| target.contains(word) || module.contains(word));
+    let matching: Vec<&[Need]> = rows.map(|(_, needs)| *needs).collect();
+    let needs = if matching.is_empty() {
+        DEFAULT.to_vec()
+    } else {
+        matching.concat()
+    };
+    needs.into_iter().collect()
+}
+
+impl Need {
+    pub(crate) const ALL: [Self; 4] = [Agent, Prometheus, TorchServe, PythonServers];
+
+    /// The variable that names its place to the tests.
+    pub(crate) fn variable(self) -> &'static str {
+        match self {
+            Agent => "INFERPROBE_BIN",
+            Prometheus => "INFERPROBE_PROMETHEUS_DIR",
+            TorchServe => "INFERPROBE_TORCHSERVE_DIR",
+            PythonServers => "INFERPROBE_SERVERS_DIR",
+        }
+    }
+
+    /// Builds or fetches it if it is missing; returns its place.
+    pub(crate) fn ensure(self) -> Result<PathBuf> {
+        match self {
+            Agent => build::agent(),
+            Prometheus => prometheus::ensure(),
+            TorchServe => torchserve::ensure(),
+            PythonServers => python_servers::ensure(),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn needs_follow_from_target_and_module() {
+        for (target, module, expected) in [
+            ("kernel", "unix", &[Agent][..]),
+            ("kernel_unix", "", &[Agent]),
+            ("reference", "", &[]),
+            ("rootless", "reference_server", &[]),
+            ("kernel", "grpc::calls", &[Agent, PythonServers]),
+            ("torchserve", "times", &[Agent, TorchServe]),
+            ("prometheus", "", &[Agent, Prometheus, TorchServe]),
+        ] {
+            let needs: Vec<Need> = of_test(target, module).into_iter().collect();
+            assert_eq!(needs, expected, "{target}::{module}");
+        }
+    }
+}

@@ -1,0 +1,139 @@
+//! What a run of tests leaves behind: the list of skipped tests, and the artifacts of failed ones.
+//!
+//! The tests write both: a line `NAME: REASON` for each skip, and a folder for each failed test. A passing test's own
+//! output does not reach the terminal.
+
+use std::collections::BTreeSet;
+use std::ffi::OsString;
+use std::fs;
+use std::io::ErrorKind;
+use std::path::{Path, PathBuf};
+use std::time::SystemTime;
+
+use anyhow::{Context as _, Result};
+
+use crate::workspace;
+
+/// Names the file that tests add skips to.
+const SKIPS_ENV: &str = "INFERPROBE_SKIPS_FILE";
+/// Names the folder that failed tests keep their artifacts in.
+pub(crate) const ARTIFACTS_ENV: &str = "INFERPROBE_ARTIFACTS_DIR";
+
+/// Where a run leaves its skips and artifacts.
+pub(crate) struct Leftovers {
+    skips: PathBuf,
+    artifacts: PathBuf,
+    began: SystemTime,
+}
+
+impl Leftovers {
+    /// Starts with no skips; artifacts of earlier runs stay, but are not reported.
+    pub(crate) fn expect() -> Result<Self> {
+        Self::in_folder(&workspace::target_dir())
+    }
+
+    fn in_folder(folder: &Path) -> Result<Self> {
+        let skips = folder.join("test-skips.txt");
+        match fs::remove_file(&skips) {
+            Err(err) if err.kind() != ErrorKind::NotFound => {
+                return Err(err).with_context(|| format!("clear {}", skips.display()));
+            }
+            _ => {}
+        }
+        Ok(Self {
+            skips,
+            artifacts: folder.join("test-artifacts"),
+            began: SystemTime::now(),
+        })
+    }
+
+    /// Returns the variables that name both places to the tests.
+    pub(crate) fn environment(&self) -> [(&'static str, OsString); 2] {
+        [
+            (SKIPS_ENV, self.skips.clone().into()),
+            (ARTIFACTS_ENV, self.artifacts.clone().into()),
+        ]
+    }
+
+    /// Returns the folder for artifacts from a virtual machine called `guest`.
+    pub(crate) fn of_guest(&self, guest: &str) -> PathBuf {
+        self.artifacts.join(guest)
+    }
+
+    /// Returns the lines to end a run with; empty if no test was skipped and none left artifacts.
+    pub(crate) fn report(&self) -> String {
+        let skips = fs::read_to_string(&self.skips).unwrap_or_default();
+        let mut report = skips_report(&skips);
+        let failed = self.failed();
+        if !failed.is_empty() {
+            report += &format!("==> artifacts of failed tests:\n{}", lines(&failed));
+        }
+        report
+    }
+
+    /// Returns the folders of tests that failed in this run.
+    fn failed(&self) -> BTreeSet<String> {
+        let entries = fs::read_dir(&self.artifacts)
+            .into_iter()
+            .flatten()
+            .flatten();
+        let of_this_run = entries.filter(|entry| {
+            let modified = entry.metadata().and_then(|metadata| metadata.modified());
+            modified.is_ok_and(|at| at >= self.began)
+        });
+        of_this_run
+            .map(|entry| entry.path().display().to_string())
+            .collect()
+    }
+}
+
+/// Returns the number and the list of skipped tests; a test that was tried twice counts once.
+fn skips_report(skips: &str) -> String {
+    let skips: BTreeSet<String> = skips.lines().map(str::to_owned).collect();
+    let count = match skips.len() {
+        0 => return String::new(),
+        1 => "1 test".to_owned(),
+        more => format!("{more} tests"),
+    };
+    format!("==> {count} skipped:\n{}", lines(&skips))
+}
+
+fn lines(items: &BTreeSet<String>) -> String {
+    items.iter().map(|item| format!("    {item}\n")).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn skips_are_counted_and_listed_once_each() {
+        assert_eq!(skips_report(""), "");
+        let twice = "unix::a: needs root\nunix::a: needs root\n";
+        assert_eq!(
+            skips_report(twice),
+            "==> 1 test skipped:\n    unix::a: needs root\n"
+        );
+        let two = "unix::b: needs root\naccept::a: needs root\n";
+        let expected = "==> 2 tests skipped:\n    accept::a: needs root\n    unix::b: needs root\n";
+        assert_eq!(skips_report(two), expected);
+    }
+
+    #[test]
+    fn a_run_reports_its_own_leftovers() {
+        let dir = tempfile::tempdir().unwrap();
+        let old = dir.path().join("test-artifacts/old");
+        fs::create_dir_all(&old).unwrap();
+        fs::write(dir.path().join("test-skips.txt"), "old: reason\n").unwrap();
+        let leftovers = Leftovers::in_folder(dir.path()).unwrap();
+        let past = leftovers.began - std::time::Duration::from_secs(1);
+        fs::File::open(&old).unwrap().set_modified(past).unwrap();
+        assert_eq!(leftovers.report(), "");
+        let new = dir.path().join("test-artifacts/new");
+        fs::create_dir(&new).unwrap();
+        let later = leftovers.began + std::time::Duration::from_secs(1);
+        fs::File::open(&new).unwrap().set_modified(later).unwrap();
+        let expected = format!("==> artifacts of failed tests:\n    {}\n", new.display());
+        assert_eq!(leftovers.report(), expected);
+    }
+}
