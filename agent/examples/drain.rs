@@ -124,7 +124,7 @@ fn drain(tape: &Tape) -> Result<(u64, f64)> {
     let catalogue = Catalogue::new(Vec::new()).context("read the catalogue")?;
     let registry = Registry::new(vec![watch], Arc::new(catalogue), Some(std::process::id()));
     let metrics = Arc::new(Metrics::new("bench"));
-    let mut ledger = Pipeline::new(
+    let mut pipeline = Pipeline::new(
         registry,
         ConnectionTable::new(true),
         metrics.clone(),
@@ -134,14 +134,14 @@ fn drain(tape: &Tape) -> Result<(u64, f64)> {
     let before_s = core_s();
     let mut start = 0;
     for (index, &end) in tape.ends.iter().enumerate() {
-        ledger.take(&tape.bytes[start..end]);
+        pipeline.on_record(&tape.bytes[start..end]);
         start = end;
         if index % RECORDS_PER_TICK == 0 {
-            ledger.begin_turn(index as u64 * STEP_NS);
-            ledger.tick(|_, _| None);
+            pipeline.set_now(index as u64 * STEP_NS);
+            pipeline.tick(|_, _| None);
         }
     }
-    ledger.finish();
+    pipeline.finish();
     let cpu_s = core_s() - before_s;
     let text = metrics.encode(&Selection::all(), Format::Text);
     let totals = text

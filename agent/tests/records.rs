@@ -5,7 +5,11 @@ use std::{
     cell::Cell,
 };
 
-use inferprobe::{exchange::event::Event, pipeline::connections::ConnectionTable};
+use inferprobe::{
+    exchange::event::{Event, Sink},
+    pipeline::connections::ConnectionTable,
+    torchserve::{connection::WorkerSink, exchange::WorkerExchange},
+};
 use inferprobe_ebpf::{
     abi::{Record, flag, kind, mode},
     view::RecordView,
@@ -54,10 +58,24 @@ fn entry(record: Record, request: &[u8], response: &[u8]) -> Vec<u8> {
     [bytemuck::bytes_of(&record), request, response].concat()
 }
 
+/// What came of the records; exchanges of workers are not kept.
+#[derive(Default)]
+struct Events(Vec<Event>);
+
+impl Sink for Events {
+    fn event(&mut self, event: Event) {
+        self.0.push(event);
+    }
+}
+
+impl WorkerSink for Events {
+    fn worked(&mut self, _: WorkerExchange) {}
+}
+
 /// A connection's records as the kernel half numbers them, none of its times told apart.
 struct Conversation {
     table: ConnectionTable,
-    out: Vec<Event>,
+    out: Events,
     record: Record,
 }
 
@@ -71,7 +89,7 @@ impl Conversation {
         };
         Self {
             table: ConnectionTable::new(true),
-            out: Vec::new(),
+            out: Events::default(),
             record,
         }
     }
@@ -89,7 +107,7 @@ impl Conversation {
             ..self.record
         };
         let told = entry(self.record, request, response);
-        self.table.take(&told, &mut self.out);
+        self.table.on_record(&told, &mut self.out);
     }
 
     /// Reads `request`, then writes `answer`, both in pieces of these lengths.
@@ -173,7 +191,7 @@ proptest! {
             run.exchange(&request, &response, read_len, write_len);
             expected.push((method, target, status, request.len() as u64, response.len() as u64));
         }
-        prop_assert_eq!(exchanges(&run.out), expected);
+        prop_assert_eq!(exchanges(&run.out.0), expected);
     }
 
     #[test]
@@ -186,7 +204,7 @@ proptest! {
         let responses: Vec<u8> = (0..targets.len()).flat_map(|index| with_body(&format!("HTTP/1.1 {} x", 210 + index), &None)).collect();
         let mut run = Conversation::new(mode::MESSAGES, 0);
         run.exchange(&requests, &responses, read_len, write_len);
-        let found: Vec<(String, u16)> = exchanges(&run.out).into_iter().map(|(_, target, status, ..)| (target, status)).collect();
+        let found: Vec<(String, u16)> = exchanges(&run.out.0).into_iter().map(|(_, target, status, ..)| (target, status)).collect();
         let expected: Vec<(String, u16)> = targets.into_iter().zip(210..).collect();
         prop_assert_eq!(found, expected);
     }
@@ -195,7 +213,7 @@ proptest! {
     fn an_entry_is_read_or_refused(bytes in vec(any::<u8>(), 0..300)) {
         let read = RecordView::parse(&bytes).map(|view| view.request.len() + view.response.len() + size_of::<Record>());
         prop_assert!(read.is_none_or(|read| read <= bytes.len()));
-        ConnectionTable::new(true).take(&bytes, &mut Vec::new());
+        ConnectionTable::new(true).on_record(&bytes, &mut Events::default());
     }
 
     #[test]
@@ -204,7 +222,7 @@ proptest! {
         reads_payload in any::<bool>(),
     ) {
         let mut table = ConnectionTable::new(reads_payload);
-        let mut out = Vec::new();
+        let mut out = Events::default();
         let mut seq = 0;
         for (at, (kind, mode, flags, cookie, gap, unseen, bytes)) in records.into_iter().enumerate() {
             seq += gap;
@@ -220,7 +238,7 @@ proptest! {
                 last_write_ns: u64::from(unseen),
                 ..Record::default()
             };
-            table.take(&entry(record, request, response), &mut out);
+            table.on_record(&entry(record, request, response), &mut out);
             table.tick(at as u64 * 100_000_000, |_, _| None, &mut out);
         }
     }
@@ -234,7 +252,7 @@ fn flood(what: &str, mode: u8, rounds: u32, mut told: impl FnMut(u32) -> (u8, Ve
         let (kind, request, response) = told(round);
         run.tell(kind, &request, &response);
         drop((request, response));
-        run.out = Vec::new();
+        run.out = Events::default();
         let held = HELD_BYTES.get() - before;
         assert!(
             held < CONNECTION_CAP_BYTES,

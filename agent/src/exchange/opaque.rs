@@ -9,13 +9,10 @@ use inferprobe_ebpf::{
 
 use crate::exchange::{
     Exchange, Peer, Request, Response,
-    event::{Event, Loss, Unfinished},
-    http1::{
-        QUIET_NS,
-        responses::{NOT_BEGUN, Writes},
-    },
+    event::{Event, Loss, Sink, Unfinished},
     reads::Reads,
-    record_stream::Sequence,
+    record_stream::{QUIET_NS, Sequence},
+    writes::Writes,
 };
 
 /// What is known of one connection.
@@ -42,12 +39,12 @@ impl OpaqueConnection {
     }
 
     /// Takes in a record; returns whether the connection goes on.
-    pub fn take(&mut self, view: &RecordView<'_>, out: &mut Vec<Event>) -> bool {
+    pub fn take(&mut self, view: &RecordView<'_>, out: &mut dyn Sink) -> bool {
         if !self.sequence.follows(&view.record) {
-            out.push(Event::Lost(Loss::Resynchronised));
+            out.lost(Loss::Resynchronised);
             self.response = None;
             if self.request.take().is_some() {
-                out.push(Event::Unfinished(Unfinished::LostRecords));
+                out.event(Event::Unfinished(Unfinished::LostRecords));
             }
         }
         match view.record.kind {
@@ -91,7 +88,7 @@ impl OpaqueConnection {
     }
 
     /// Takes an answer that has been silent for [`QUIET_NS`] for finished. More of it may come: its end is unknown.
-    pub fn end_if_quiet(&mut self, now_ns: u64, out: &mut Vec<Event>) {
+    pub fn end_if_quiet(&mut self, now_ns: u64, out: &mut dyn Sink) {
         if now_ns.saturating_sub(self.sequence.latest_ns) < QUIET_NS {
             return;
         }
@@ -102,14 +99,14 @@ impl OpaqueConnection {
     }
 
     /// Ends the connection: the answer that was under way ended with it, a request without one is unfinished.
-    pub fn close(&mut self, reason: Unfinished, out: &mut Vec<Event>) {
+    pub fn close(&mut self, reason: Unfinished, out: &mut dyn Sink) {
         self.finish(out);
         if self.request.take().is_some() {
-            out.push(Event::Unfinished(reason));
+            out.event(Event::Unfinished(reason));
         }
     }
 
-    fn read(&mut self, reads: &Reads<'_>, out: &mut Vec<Event>) {
+    fn read(&mut self, reads: &Reads<'_>, out: &mut dyn Sink) {
         self.finish(out);
         let next_index = self.next_index;
         let request = self.request.get_or_insert_with(|| Request {
@@ -136,18 +133,18 @@ impl OpaqueConnection {
         let response = self.response.get_or_insert(Response {
             first_write_ns: writes.start_ns,
             first_write_bounded: writes.start_bounded,
-            ..NOT_BEGUN
+            ..Response::NOT_BEGUN
         });
         response.bytes += writes.bytes;
         response.last_write_ns = Some(writes.end_ns);
     }
 
     /// Tells the answer that was under way, if there is one.
-    fn finish(&mut self, out: &mut Vec<Event>) {
+    fn finish(&mut self, out: &mut dyn Sink) {
         if let Some(response) = self.response.take()
             && let Some(request) = self.request.take()
         {
-            out.push(Event::Finished(Exchange {
+            out.event(Event::Finished(Exchange {
                 peer: self.sequence.peer,
                 request,
                 response,

@@ -5,7 +5,10 @@ use inferprobe_ebpf::{
     view::RecordView,
 };
 
-use crate::exchange::{Peer, http1::responses::Writes};
+use crate::exchange::{Peer, writes::Writes};
+
+/// Silence after which a response whose end cannot be observed counts as finished, at an unknown time, ns.
+pub const QUIET_NS: u64 = 500_000_000;
 
 /// The records of one connection, as far as they were taken in.
 #[derive(Debug)]

@@ -12,20 +12,19 @@ use inferprobe_ebpf::{
 use crate::{
     exchange::{
         Peer, Request, Response,
-        event::{Event, Loss, Unfinished, pair},
+        event::{Event, Loss, Sink, Unfinished, pair},
         http1::{
             requests::RequestStream,
-            responses::{ResponseStream, Step, Writes},
+            responses::{ResponseStream, Step},
         },
-        http2::Http2Connection,
         reads::Reads,
-        record_stream::Sequence,
+        record_stream::{QUIET_NS, Sequence},
+        upgrade::Upgrade,
+        writes::Writes,
     },
     protocol::http1::{self, Parse},
 };
 
-/// Silence after which an answer whose end cannot be seen is taken for finished, its end left unknown.
-pub const QUIET_NS: u64 = 500_000_000;
 /// Requests that may wait for an answer on one connection; more are given up, oldest first.
 const PENDING_CAP: usize = 1024;
 
@@ -58,44 +57,39 @@ impl Http1Connection {
         }
     }
 
-    /// Goes on as HTTP/2: gives the connection that it is from here on, and what of `view` is left for it.
-    pub fn upgrade<'a>(
-        &mut self,
-        mut view: RecordView<'a>,
-        out: &mut Vec<Event>,
-    ) -> (Http2Connection, RecordView<'a>) {
-        let mut told_bytes = 0;
+    /// Ends HTTP/1 on this connection: returns what HTTP/2 continues from, and leaves in `view` what belongs to HTTP/2.
+    pub fn upgrade(&mut self, view: &mut RecordView<'_>, out: &mut dyn Sink) -> Upgrade {
+        let mut written_bytes = 0;
         let agreed = match http1::parse_response(view.response) {
             Parse::Complete(head, len) => (head.status == 101).then_some(len),
             _ => None,
         };
         if let Some(len) = agreed {
-            // The agreement and the first frames are one write.
+            // The 101 response and the first frames are one write.
             self.switching = self.requests.pending.pop_front();
             view.response = &view.response[len..];
-            told_bytes = len as u64;
+            written_bytes = len as u64;
         }
-        let switched = self.switching.take();
+        let request = self.switching.take();
         self.close(Unfinished::Unanswered, out);
-        let mut connection = Http2Connection::upgraded(
-            switched,
-            self.sequence.number(),
-            told_bytes,
-            self.sequence.peer,
-        );
-        connection.missed_bytes = self.take_missed_bytes();
-        (connection, view)
+        Upgrade {
+            peer: self.sequence.peer,
+            request,
+            latest_seq: self.sequence.number(),
+            written_bytes,
+            missed_bytes: self.take_missed_bytes(),
+        }
     }
 
     /// Takes in a record; returns whether the connection goes on.
-    pub fn take(&mut self, view: &RecordView<'_>, out: &mut Vec<Event>) -> bool {
+    pub fn take(&mut self, view: &RecordView<'_>, out: &mut dyn Sink) -> bool {
         if !self.sequence.follows(&view.record) {
             self.resynchronise(out);
         }
         if view.record.read_bytes > 0 && self.switching.take().is_some() {
             // What was read is HTTP/2, and the kernel half did not see it begin.
-            out.push(Event::Lost(Loss::Http2Unfollowed));
-            out.push(Event::Unfinished(Unfinished::LostRecords));
+            out.lost(Loss::Http2Unfollowed);
+            out.event(Event::Unfinished(Unfinished::LostRecords));
         }
         match view.record.kind {
             kind::READ => self.take_reads(view, out),
@@ -117,7 +111,7 @@ impl Http1Connection {
     }
 
     /// Takes in what the kernel holds back of an answer.
-    pub fn take_progress(&mut self, slot: &ProgressSlot, out: &mut Vec<Event>) {
+    pub fn take_progress(&mut self, slot: &ProgressSlot, out: &mut dyn Sink) {
         let writes = self.sequence.held_back(slot);
         self.write(&writes, out);
     }
@@ -138,7 +132,7 @@ impl Http1Connection {
     }
 
     /// Ends an answer that has been silent for [`QUIET_NS`] and whose end nothing will tell.
-    pub fn end_if_quiet(&mut self, now_ns: u64, out: &mut Vec<Event>) {
+    pub fn end_if_quiet(&mut self, now_ns: u64, out: &mut dyn Sink) {
         let quiet = now_ns.saturating_sub(self.responses.latest_ns()) >= QUIET_NS;
         if quiet && self.responses.ends_unseen(!self.is_unix) {
             let response = self.responses.give_up();
@@ -147,7 +141,7 @@ impl Http1Connection {
     }
 
     /// Ends the connection: the open answer with it, and the requests that have none.
-    pub fn close(&mut self, complete_reason: Unfinished, out: &mut Vec<Event>) {
+    pub fn close(&mut self, complete_reason: Unfinished, out: &mut dyn Sink) {
         if let Some(response) = self.responses.close() {
             self.finish(response, out);
         }
@@ -157,50 +151,49 @@ impl Http1Connection {
             .chain(std::mem::take(&mut self.requests.pending))
         {
             if !request.complete {
-                out.push(Event::Unfinished(Unfinished::Incomplete));
+                out.event(Event::Unfinished(Unfinished::Incomplete));
                 continue;
             }
-            out.push(Event::Unfinished(complete_reason));
+            out.event(Event::Unfinished(complete_reason));
             if complete_reason == Unfinished::Unanswered {
-                out.push(Event::Abandoned(self.sequence.peer, request));
+                out.event(Event::Abandoned(self.sequence.peer, request));
             }
         }
     }
 
-    fn finish(&mut self, response: Response, out: &mut Vec<Event>) {
+    fn finish(&mut self, response: Response, out: &mut dyn Sink) {
         let request = self.answering.take();
         self.missed_bytes += unpaired_bytes(request.as_ref(), &response);
-        out.push(pair(self.sequence.peer, request, response));
+        out.event(pair(self.sequence.peer, request, response));
     }
 
-    fn resynchronise(&mut self, out: &mut Vec<Event>) {
-        out.push(Event::Lost(Loss::Resynchronised));
+    fn resynchronise(&mut self, out: &mut dyn Sink) {
+        out.lost(Loss::Resynchronised);
         for _ in self
             .answering
             .take()
             .into_iter()
             .chain(self.switching.take())
         {
-            out.push(Event::Unfinished(Unfinished::LostRecords));
+            out.event(Event::Unfinished(Unfinished::LostRecords));
         }
         for _ in 0..self.requests.pending.len() {
-            out.push(Event::Unfinished(Unfinished::LostRecords));
+            out.event(Event::Unfinished(Unfinished::LostRecords));
         }
         self.requests = self.requests.restart();
         self.responses = ResponseStream::default();
     }
 
-    fn take_reads(&mut self, view: &RecordView<'_>, out: &mut Vec<Event>) {
+    fn take_reads(&mut self, view: &RecordView<'_>, out: &mut dyn Sink) {
         let reads = Reads::of(view);
-        self.requests
-            .feed(&reads, |loss| out.push(Event::Lost(loss)));
+        self.requests.feed(&reads, |loss| out.lost(loss));
         while self.requests.pending.len() > PENDING_CAP {
             self.requests.pending.pop_front();
-            out.push(Event::Unfinished(Unfinished::Evicted));
+            out.event(Event::Unfinished(Unfinished::Evicted));
         }
     }
 
-    fn write(&mut self, writes: &Writes<'_>, out: &mut Vec<Event>) {
+    fn write(&mut self, writes: &Writes<'_>, out: &mut dyn Sink) {
         let Self {
             sequence,
             requests,
@@ -221,7 +214,7 @@ impl Http1Connection {
                     Step::Began => *answering = request,
                     Step::Ended(response) | Step::Upgraded(response) => {
                         *missed_bytes += unpaired_bytes(answering.as_ref(), &response);
-                        out.push(pair(sequence.peer, answering.take(), response));
+                        out.event(pair(sequence.peer, answering.take(), response));
                     }
                     Step::Switched => *switching = answering.take(),
                 }

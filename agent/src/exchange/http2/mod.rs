@@ -16,11 +16,12 @@ use inferprobe_ebpf::{
 
 use crate::{
     exchange::{
-        Peer, Request,
-        event::{Event, Loss, Unfinished},
-        http1::responses::Writes,
+        Peer,
+        event::{Loss, Sink, Unfinished},
         http2::streams::Streams,
         reads::Reads,
+        upgrade::Upgrade,
+        writes::Writes,
     },
     protocol::http2::{Fault, FrameReader, PREFACE, Part},
 };
@@ -38,7 +39,7 @@ pub struct Http2Connection {
     frames: Option<Frames>,
     streams: Streams,
     /// Bytes that belong to no request, nor to the connection itself, and were not taken yet.
-    pub(crate) missed_bytes: u64,
+    missed_bytes: u64,
 }
 
 /// Both directions.
@@ -74,24 +75,27 @@ impl Http2Connection {
         }
     }
 
-    /// A connection that spoke HTTP/1, up to its record `seq`, until the server agreed to the upgrade that `request`, if it
-    /// was seen, asks for: it is answered on the first stream. Of the writes to come, `told_bytes` were told before.
-    pub fn upgraded(request: Option<Request>, seq: u32, told_bytes: u64, peer: Peer) -> Self {
-        let mut this = Self::new(peer);
-        this.seqs = [Some(seq), None];
-        this.written_bytes = told_bytes;
-        if let Some(request) = request {
+    /// Continues a connection that was upgraded from HTTP/1; the request that asked for it gets its response on the first
+    /// stream.
+    pub fn upgraded(upgrade: Upgrade) -> Self {
+        let mut this = Self {
+            seqs: [Some(upgrade.latest_seq), None],
+            written_bytes: upgrade.written_bytes,
+            missed_bytes: upgrade.missed_bytes,
+            ..Self::new(upgrade.peer)
+        };
+        if let Some(request) = upgrade.request {
             this.streams.upgrade(request);
         }
         if let Some(frames) = &mut this.frames {
-            // What the client's SETTINGS allow stood in its request.
+            // The client's SETTINGS, in its request, are not parsed.
             frames.responses.frames.allow_table(u32::MAX);
         }
         this
     }
 
     /// Takes in a record; returns whether the connection goes on.
-    pub fn take(&mut self, view: &RecordView<'_>, out: &mut Vec<Event>) -> bool {
+    pub fn take(&mut self, view: &RecordView<'_>, out: &mut dyn Sink) -> bool {
         let record = &view.record;
         let side = usize::from(record.flags & flag::ANSWERS != 0);
         let follows = match self.seqs[side] {
@@ -100,7 +104,7 @@ impl Http2Connection {
             None => record.seq == 1 || self.is_joined() || side == 0,
         };
         if !follows {
-            out.push(Event::Lost(Loss::Resynchronised));
+            out.lost(Loss::Resynchronised);
             self.lose(out);
         }
         self.seqs[side] = Some(record.seq);
@@ -129,7 +133,7 @@ impl Http2Connection {
     }
 
     /// Takes in a read.
-    fn reads(&mut self, reads: &Reads<'_>, out: &mut Vec<Event>) {
+    fn reads(&mut self, reads: &Reads<'_>, out: &mut dyn Sink) {
         if reads.bytes == 0 {
             return;
         }
@@ -139,7 +143,7 @@ impl Http2Connection {
         }) = &mut self.frames
         else {
             self.missed_bytes += reads.bytes;
-            out.push(Event::Lost(Loss::Http2Unfollowed));
+            out.lost(Loss::Http2Unfollowed);
             return;
         };
         if requests.frames.awaits_preface() && reads.visible.first() != Some(&PREFACE[0]) {
@@ -163,7 +167,7 @@ impl Http2Connection {
     }
 
     /// Takes in a write.
-    fn writes(&mut self, writes: &Writes<'_>, out: &mut Vec<Event>) {
+    fn writes(&mut self, writes: &Writes<'_>, out: &mut dyn Sink) {
         let Some(Frames {
             requests,
             responses,
@@ -190,15 +194,15 @@ impl Http2Connection {
     }
 
     /// Gives the connection up, since records of it are missing.
-    fn lose(&mut self, out: &mut Vec<Event>) {
+    fn lose(&mut self, out: &mut dyn Sink) {
         if self.frames.take().is_some() {
-            out.push(Event::Lost(Loss::Http2Unfollowed));
+            out.lost(Loss::Http2Unfollowed);
         }
         self.streams.lose(out);
     }
 
     /// Ends the connection, and the requests that are open: complete ones for `complete_reason`.
-    pub fn close(&mut self, complete_reason: Unfinished, out: &mut Vec<Event>) {
+    pub fn close(&mut self, complete_reason: Unfinished, out: &mut dyn Sink) {
         self.streams.close(complete_reason, self.peer, out);
     }
 
@@ -213,7 +217,7 @@ impl Http2Connection {
     }
 
     /// Gives the connection up at a transfer of `bytes` that cannot be followed.
-    fn check(&mut self, followed: Result<(), Fault>, bytes: u64, out: &mut Vec<Event>) {
+    fn check(&mut self, followed: Result<(), Fault>, bytes: u64, out: &mut dyn Sink) {
         if followed.is_err() {
             // Its frames that could be followed are among them.
             self.streams.take_missed_bytes();

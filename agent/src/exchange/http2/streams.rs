@@ -8,10 +8,10 @@ use crate::{
     exchange::{
         Peer, Request, Response,
         chunks::{Chunks, Framing},
-        event::{Event, Loss, Unfinished, pair},
-        http1::responses::Writes,
+        event::{Event, Loss, Sink, Unfinished, pair},
         http2::messages::Messages,
         reads::Reads,
+        writes::Writes,
     },
     protocol::{
         grpc::{self, MESSAGE_CAP, ModelName, NamedBy},
@@ -77,16 +77,16 @@ impl Streams {
     }
 
     /// Ends all requests: complete ones for `complete_reason`.
-    pub(super) fn close(&mut self, complete_reason: Unfinished, peer: Peer, out: &mut Vec<Event>) {
+    pub(super) fn close(&mut self, complete_reason: Unfinished, peer: Peer, out: &mut dyn Sink) {
         for stream in std::mem::take(&mut self.open).into_values() {
             stream.give_up(complete_reason, peer, out);
         }
     }
 
     /// Ends all requests, since what came of them cannot be known any more.
-    pub(super) fn lose(&mut self, out: &mut Vec<Event>) {
+    pub(super) fn lose(&mut self, out: &mut dyn Sink) {
         for _ in std::mem::take(&mut self.open) {
-            out.push(Event::Unfinished(Unfinished::LostRecords));
+            out.event(Event::Unfinished(Unfinished::LostRecords));
         }
     }
 
@@ -102,7 +102,7 @@ impl Streams {
         at: u64,
         reads: &Reads<'_>,
         peer: Peer,
-        out: &mut Vec<Event>,
+        out: &mut dyn Sink,
     ) {
         match part {
             Part::Began => {
@@ -141,14 +141,14 @@ impl Streams {
     }
 
     /// Begins a request, if that is what the fields are: not trailers, nor what follows a request that was given up.
-    fn begin(&mut self, stream: u32, fields: Fields, out: &mut Vec<Event>) {
+    fn begin(&mut self, stream: u32, fields: Fields, out: &mut dyn Sink) {
         let follows = self.seen.is_none_or(|(_, newest)| stream > newest);
         let asks = fields.method.is_some() || fields.unknown;
         if !follows || !asks || stream.is_multiple_of(2) {
             return;
         }
         if fields.path.is_none() && fields.unknown {
-            out.push(Event::Lost(Loss::HeadUnseen));
+            out.lost(Loss::HeadUnseen);
         }
         let (arrival_ns, first_read_ns) = self.read_began;
         let request = Request {
@@ -165,7 +165,7 @@ impl Streams {
         self.next_index = self.next_index.wrapping_add(1);
         self.open(stream, request);
         if self.open.len() > OPEN_CAP && self.open.pop_first().is_some() {
-            out.push(Event::Unfinished(Unfinished::Evicted));
+            out.event(Event::Unfinished(Unfinished::Evicted));
         }
     }
 
@@ -204,7 +204,7 @@ impl Streams {
         part: Part<'_>,
         writes: &Writes<'_>,
         peer: Peer,
-        out: &mut Vec<Event>,
+        out: &mut dyn Sink,
     ) {
         let (stream, bytes, ends) = match part {
             Part::Began => {
@@ -243,8 +243,9 @@ impl Streams {
                 let refused = self
                     .open
                     .split_off(&last.unwrap_or(u32::MAX).saturating_add(1));
-                let reset = Event::Unfinished(Unfinished::Reset);
-                out.extend(refused.iter().map(|_| reset.clone()));
+                for _ in &refused {
+                    out.event(Event::Unfinished(Unfinished::Reset));
+                }
                 return;
             }
             Part::TableSize(_) => return,
@@ -257,21 +258,21 @@ impl Streams {
             let unseen = self.seen.is_none_or(|(oldest, _)| stream < oldest);
             let pushed = stream.is_multiple_of(2);
             if ends && unseen && !pushed {
-                out.push(Event::Lost(Loss::ResponseWithoutRequest));
+                out.lost(Loss::ResponseWithoutRequest);
             }
             return;
         };
         if let Some(response) = &mut open.response {
             response.bytes += bytes;
             response.last_write_ns = ends.then_some(writes.end_ns);
-            if ends {
-                out.extend(self.finish(stream, peer));
+            if ends && let Some(event) = self.finish(stream, peer) {
+                out.event(event);
             }
         }
     }
 
     /// Takes in the head or the trailers of an answer, which `ends` with them or not.
-    fn response(&mut self, stream: u32, fields: &Fields, ends: bool, out: &mut Vec<Event>) {
+    fn response(&mut self, stream: u32, fields: &Fields, ends: bool, out: &mut dyn Sink) {
         let (first_write_ns, first_write_bounded) = self.write_began;
         let Some(open) = self.open.get_mut(&stream) else {
             return;
@@ -290,7 +291,7 @@ impl Streams {
         });
         response.grpc_status = fields.grpc_status.or(response.grpc_status);
         if ends && is_call && fields.unknown && response.grpc_status.is_none() {
-            out.push(Event::Lost(Loss::StatusUnseen));
+            out.lost(Loss::StatusUnseen);
         }
     }
 
@@ -319,7 +320,7 @@ impl Streams {
     }
 
     /// Ends a stream that one of the two sides reset.
-    fn give_up(&mut self, stream: u32, peer: Peer, out: &mut Vec<Event>) {
+    fn give_up(&mut self, stream: u32, peer: Peer, out: &mut dyn Sink) {
         if let Some(stream) = self.open.remove(&stream) {
             stream.give_up(Unfinished::Reset, peer, out);
         }
@@ -358,15 +359,15 @@ impl Stream {
     }
 
     /// Tells that nobody will see the answer's end: of a request that was read whole, for `complete_reason`.
-    fn give_up(self, complete_reason: Unfinished, peer: Peer, out: &mut Vec<Event>) {
+    fn give_up(self, complete_reason: Unfinished, peer: Peer, out: &mut dyn Sink) {
         if !self.request.complete {
-            out.push(Event::Unfinished(Unfinished::Incomplete));
+            out.event(Event::Unfinished(Unfinished::Incomplete));
             return;
         }
-        out.push(Event::Unfinished(complete_reason));
+        out.event(Event::Unfinished(complete_reason));
         if matches!(complete_reason, Unfinished::Reset | Unfinished::Unanswered) {
             let (request, _) = self.named();
-            out.push(Event::Abandoned(peer, request));
+            out.event(Event::Abandoned(peer, request));
         }
     }
 

@@ -1,11 +1,10 @@
 //! The answers in the bytes that a server writes to one connection.
 
-use inferprobe_ebpf::{abi::flag, view::RecordView};
-
 use crate::{
     exchange::{
         Request, Response,
         chunks::{Chunks, Framing},
+        writes::Writes,
     },
     protocol::http1::{
         self, Body, Parse, ResponseHead,
@@ -15,47 +14,6 @@ use crate::{
 
 /// Longest head that is gathered over several writes, bytes.
 const HEAD_CAP: usize = 8192;
-
-/// One write, or several that were told together.
-#[derive(Debug, Clone, Copy)]
-pub struct Writes<'a> {
-    /// Start of the first, ns.
-    pub start_ns: u64,
-    /// Whether `start_ns` is the return of the send, an upper bound.
-    pub start_bounded: bool,
-    /// Return of the last, ns.
-    pub end_ns: u64,
-    /// How many they are; 1 where nobody counts.
-    pub sends: u32,
-    /// Bytes written.
-    pub bytes: u64,
-    /// The first of them, as many as were copied.
-    pub visible: &'a [u8],
-    /// The stream's last bytes after them, the newest in the low byte; 0 when not known.
-    pub tail: u64,
-}
-
-/// Sends up to this size do not wait for the peer (the default send buffer takes three times as much), so that their
-/// return tells their start.
-const PROMPT_SEND_BYTES: u64 = 64 << 10;
-
-impl<'a> Writes<'a> {
-    /// The writes that a record tells of, `before_bytes` of the same run having been told before.
-    pub fn of(view: &RecordView<'a>, before_bytes: u64) -> Self {
-        let record = &view.record;
-        let bytes = record.written_bytes.saturating_sub(before_bytes);
-        let at_return = record.flags & flag::WRITE_AT_RETURN != 0;
-        Self {
-            start_ns: record.first_write_ns,
-            start_bounded: at_return && bytes > PROMPT_SEND_BYTES,
-            end_ns: record.last_write_ns,
-            sends: 1,
-            bytes,
-            visible: view.response,
-            tail: record.tail,
-        }
-    }
-}
 
 /// What a write brought about.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -108,25 +66,13 @@ impl Default for ResponseStream {
     fn default() -> Self {
         Self {
             state: State::Between,
-            open: NOT_BEGUN,
+            open: Response::NOT_BEGUN,
             tail: 0,
             piece_ns: 0,
             sent_ns: 0,
         }
     }
 }
-
-/// An answer before its first byte.
-pub(crate) const NOT_BEGUN: Response = Response {
-    status: 0,
-    first_write_ns: 0,
-    first_write_bounded: false,
-    last_write_ns: None,
-    bytes: 0,
-    request_id: None,
-    grpc_status: None,
-    chunks: None,
-};
 
 impl ResponseStream {
     /// Takes in writes, and tells `on_step` what they bring about, in order.
@@ -195,7 +141,7 @@ impl ResponseStream {
         self.state = State::Rest;
         Response {
             last_write_ns: None,
-            ..std::mem::replace(&mut self.open, NOT_BEGUN)
+            ..std::mem::replace(&mut self.open, Response::NOT_BEGUN)
         }
     }
 
@@ -207,7 +153,7 @@ impl ResponseStream {
     /// Ends the open answer, since the connection ended; `None` if no final answer is open.
     pub fn close(&mut self) -> Option<Response> {
         let state = std::mem::replace(&mut self.state, State::Between);
-        let response = std::mem::replace(&mut self.open, NOT_BEGUN);
+        let response = std::mem::replace(&mut self.open, Response::NOT_BEGUN);
         match state {
             State::UntilClose => Some(response),
             State::Body(_) | State::Chunked { .. } | State::Hidden => Some(Response {
@@ -231,7 +177,7 @@ impl ResponseStream {
                 self.open = Response {
                     first_write_ns: writes.start_ns,
                     first_write_bounded: writes.start_bounded,
-                    ..NOT_BEGUN
+                    ..Response::NOT_BEGUN
                 };
                 self.state = State::Head(Vec::new());
                 0
@@ -390,7 +336,7 @@ impl ResponseStream {
 
     fn end(&mut self) -> Response {
         self.state = State::Between;
-        std::mem::replace(&mut self.open, NOT_BEGUN)
+        std::mem::replace(&mut self.open, Response::NOT_BEGUN)
     }
 }
 

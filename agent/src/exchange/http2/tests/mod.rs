@@ -1,13 +1,12 @@
 mod captured;
 mod joined;
 mod pieces;
-mod upgraded;
 
 use inferprobe_ebpf::abi::Record;
 
 use super::*;
 use crate::{
-    exchange::{Exchange, http2::streams::OPEN_CAP, reads::Arrivals},
+    exchange::{Exchange, event::Event, http2::streams::OPEN_CAP, reads::Arrivals},
     protocol::grpc::MESSAGE_CAP,
     protocol::http2::{
         PREFACE,

@@ -1,15 +1,19 @@
 //! Connections that began as HTTP/1.1 and were upgraded, in records as the kernel half sends them.
 
-use inferprobe_ebpf::abi::{Record, mode};
-
 use super::*;
-use crate::pipeline::connections::ConnectionTable;
+use crate::{
+    exchange::Exchange,
+    protocol::http2::{
+        PREFACE,
+        encode::{data, headers, settings},
+    },
+};
 
+const OK: &[(&str, &str)] = &[(":status", "200")];
 const ASK_H2C: &[u8] = b"GET /slow HTTP/1.1\r\nConnection: Upgrade, HTTP2-Settings\r\nUpgrade: h2c\r\nHTTP2-Settings: AAAA\r\n\r\n";
 const AGREED: &[u8] = b"HTTP/1.1 101 \r\nconnection: upgrade\r\nupgrade: h2c\r\n\r\n";
 
 /// Records of one connection, 1000 ns apart, and what came of them.
-#[derive(Default)]
 struct Records {
     table: ConnectionTable,
     /// Numbers of the latest record of either side.
@@ -20,6 +24,16 @@ struct Records {
 }
 
 impl Records {
+    fn new() -> Self {
+        Self {
+            table: ConnectionTable::new(true),
+            seqs: [0; 2],
+            now_ns: 0,
+            written_bytes: 0,
+            out: Vec::new(),
+        }
+    }
+
     fn record(&mut self, record: Record, read: &[u8], written: &[u8]) {
         self.now_ns += 1000;
         let side = usize::from(record.flags & flag::ANSWERS != 0);
@@ -37,7 +51,7 @@ impl Records {
             ..record
         };
         let entry = [bytemuck::bytes_of(&record), read, written].concat();
-        self.table.take(&entry, &mut self.out);
+        self.table.on_record(&entry, &mut self.out);
     }
 
     /// A read and its answer over HTTP/1.
@@ -77,8 +91,17 @@ impl Records {
         let [Event::Finished(exchange)] = &self.out[..] else {
             panic!("{:?}", self.out)
         };
-        let target = exchange.request.target.as_str();
-        (target, exchange.response.status, times(exchange))
+        let Exchange {
+            request, response, ..
+        } = exchange;
+        let times = [
+            request.arrival_ns,
+            Some(request.first_read_ns),
+            Some(request.last_read_ns),
+            Some(response.first_write_ns),
+            response.last_write_ns,
+        ];
+        (&request.target, response.status, times)
     }
 }
 
@@ -89,13 +112,17 @@ fn hello() -> Vec<u8> {
     [&PREFACE[..], &settings()].concat()
 }
 
+fn ask(stream: u32) -> Vec<u8> {
+    headers(stream, &[(":method", "GET"), (":path", "/next")], true)
+}
+
 fn answered() -> Vec<u8> {
     [headers(1, OK, false), data(1, b"done", true)].concat()
 }
 
 #[test]
 fn the_first_frames_behind_the_agreement_are_followed() {
-    let mut records = Records::default();
+    let mut records = Records::new();
     records.read(MESSAGES, ASK_H2C); // 1000
     records.write(&[AGREED, &settings()].concat());
     records.read(STREAMS, &hello());
@@ -106,7 +133,7 @@ fn the_first_frames_behind_the_agreement_are_followed() {
 
 #[test]
 fn the_response_may_be_in_the_write_of_the_agreement() {
-    let mut records = Records::default();
+    let mut records = Records::new();
     records.read(MESSAGES, ASK_H2C);
     records.write(&[AGREED, &settings(), &answered()].concat());
     let expected = [None, Some(1002), Some(1002), Some(2003), Some(2004)];
@@ -115,7 +142,7 @@ fn the_response_may_be_in_the_write_of_the_agreement() {
 
 #[test]
 fn the_first_frames_may_be_a_write_of_their_own() {
-    let mut records = Records::default();
+    let mut records = Records::new();
     records.exchange(ASK_H2C, AGREED); // 1000
     records.write(&settings());
     records.write(&answered()); // 3000
@@ -125,7 +152,7 @@ fn the_first_frames_may_be_a_write_of_their_own() {
 
 #[test]
 fn the_client_may_be_read_before_the_servers_first_frame() {
-    let mut records = Records::default();
+    let mut records = Records::new();
     records.exchange(ASK_H2C, AGREED); // 1000
     records.read(STREAMS, &hello());
     records.write(&[settings(), answered()].concat()); // 3000
@@ -135,15 +162,14 @@ fn the_client_may_be_read_before_the_servers_first_frame() {
 
 #[test]
 fn later_requests_of_an_upgraded_connection_count_on() {
-    let mut records = Records::default();
+    let mut records = Records::new();
     records.exchange(
         b"GET /first HTTP/1.1\r\n\r\n",
         b"HTTP/1.1 200 OK\r\ncontent-length: 0\r\n\r\n",
     );
     records.read(MESSAGES, ASK_H2C);
     records.write(&[AGREED, &settings(), &answered()].concat());
-    let next = headers(3, &[(":method", "GET"), (":path", "/next")], true);
-    records.read(STREAMS, &[hello(), next].concat());
+    records.read(STREAMS, &[hello(), ask(3)].concat());
     records.write(&headers(3, OK, true));
     let told: Vec<_> = records
         .out
@@ -157,9 +183,9 @@ fn later_requests_of_an_upgraded_connection_count_on() {
 }
 
 #[test]
-fn an_upgrade_that_ends_without_an_response_is_unfinished() {
+fn upgrade_that_ends_without_a_response_is_unfinished() {
     for spoken in [MESSAGES, STREAMS] {
-        let mut records = Records::default();
+        let mut records = Records::new();
         records.exchange(ASK_H2C, AGREED);
         if spoken == STREAMS {
             records.write(&settings());
@@ -173,20 +199,20 @@ fn an_upgrade_that_ends_without_an_response_is_unfinished() {
         let [ended, Event::Abandoned(..)] = &records.out[..] else {
             panic!("{:?}", records.out)
         };
-        assert_eq!(*ended, unfinished(Unfinished::Unanswered));
+        assert_eq!(*ended, Event::Unfinished(Unfinished::Unanswered));
     }
 }
 
 #[test]
 fn an_upgrade_that_cannot_be_followed_is_counted() {
-    let mut records = Records::default();
+    let mut records = Records::new();
     records.exchange(ASK_H2C, AGREED);
     records.read(MESSAGES, &hello());
     assert_eq!(
         records.out,
         [
             Event::Lost(Loss::Http2Unfollowed),
-            unfinished(Unfinished::LostRecords)
+            Event::Unfinished(Unfinished::LostRecords)
         ]
     );
 }
@@ -194,16 +220,16 @@ fn an_upgrade_that_cannot_be_followed_is_counted() {
 #[test]
 fn a_missing_record_of_either_side_gives_the_connection_up() {
     for side in [0, 1] {
-        let mut records = Records::default();
+        let mut records = Records::new();
         records.read(STREAMS, &[hello(), ask(1)].concat());
         records.seqs[side] += 1;
         records.write(&settings());
         records.read(STREAMS, &ask(3));
-        records.write(&response(1));
+        records.write(&answered());
         let expected = [
             Event::Lost(Loss::Resynchronised),
             Event::Lost(Loss::Http2Unfollowed),
-            unfinished(Unfinished::LostRecords),
+            Event::Unfinished(Unfinished::LostRecords),
         ];
         assert_eq!(records.out[..3], expected, "side {side}");
     }
