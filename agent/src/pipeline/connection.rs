@@ -85,11 +85,11 @@ pub fn open(view: &RecordView<'_>, peer: Peer, reads_payload: bool) -> Box<dyn C
 
 impl Connection for Http1Connection {
     fn on_record(&mut self, view: &RecordView<'_>, out: &mut dyn WorkerSink) -> bool {
-        self.take(view, out)
+        self.on_record(view, out)
     }
 
     fn latest_ns(&self) -> u64 {
-        self.sequence.latest_ns
+        self.records.latest_ns
     }
 
     fn is_idle(&self) -> bool {
@@ -114,12 +114,12 @@ impl Connection for Http1Connection {
     }
 
     fn needs_ticks(&self) -> bool {
-        self.is_answering()
+        self.is_responding()
     }
 
     fn on_tick(&mut self, now_ns: u64, unreported: &mut Unreported<'_>, out: &mut dyn WorkerSink) {
-        if let Some(slot) = unreported(self.sequence.number()) {
-            self.take_progress(&slot, out);
+        if let Some(slot) = unreported(self.records.latest_seq()) {
+            self.on_progress(&slot, out);
         }
         self.end_if_quiet(now_ns, out);
     }
@@ -127,7 +127,7 @@ impl Connection for Http1Connection {
 
 impl Connection for Http2Connection {
     fn on_record(&mut self, view: &RecordView<'_>, out: &mut dyn WorkerSink) -> bool {
-        self.take(view, out)
+        self.on_record(view, out)
     }
 
     fn latest_ns(&self) -> u64 {
@@ -149,11 +149,11 @@ impl Connection for Http2Connection {
 
 impl Connection for OpaqueConnection {
     fn on_record(&mut self, view: &RecordView<'_>, out: &mut dyn WorkerSink) -> bool {
-        self.take(view, out)
+        self.on_record(view, out)
     }
 
     fn latest_ns(&self) -> u64 {
-        self.sequence.latest_ns
+        self.records.latest_ns
     }
 
     fn is_idle(&self) -> bool {
@@ -169,12 +169,12 @@ impl Connection for OpaqueConnection {
     }
 
     fn needs_ticks(&self) -> bool {
-        self.is_answering()
+        self.is_responding()
     }
 
     fn on_tick(&mut self, now_ns: u64, unreported: &mut Unreported<'_>, out: &mut dyn WorkerSink) {
-        if let Some(slot) = unreported(self.sequence.number()) {
-            self.take_progress(&slot);
+        if let Some(slot) = unreported(self.records.latest_seq()) {
+            self.on_progress(&slot);
         }
         self.end_if_quiet(now_ns, out);
     }
@@ -182,11 +182,11 @@ impl Connection for OpaqueConnection {
 
 impl Connection for WorkerConnection {
     fn on_record(&mut self, view: &RecordView<'_>, out: &mut dyn WorkerSink) -> bool {
-        self.take(view, out)
+        self.on_record(view, out)
     }
 
     fn latest_ns(&self) -> u64 {
-        self.sequence.latest_ns
+        self.records.latest_ns
     }
 
     fn is_idle(&self) -> bool {
@@ -210,7 +210,7 @@ impl Connection for WorkerConnection {
     }
 
     fn on_process_exits(&mut self, ended: &HashSet<u32>, out: &mut dyn WorkerSink) -> bool {
-        let has_ended = ended.contains(&self.sequence.peer.tgid);
+        let has_ended = ended.contains(&self.records.peer.tgid);
         if has_ended {
             self.close(out);
         }

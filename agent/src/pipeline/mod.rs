@@ -62,7 +62,7 @@ impl Pipeline {
         let now_ns = self.classifier.now_ns;
         self.connections
             .tick(now_ns, progress, &mut self.classifier);
-        for (socket, counts) in self.connections.coverage.take() {
+        for (socket, counts) in self.connections.coverage.drain() {
             self.classifier.on_bytes(socket, counts);
         }
         self.classifier.tick();

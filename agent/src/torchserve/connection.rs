@@ -13,7 +13,7 @@ use crate::{
     exchange::{
         Peer,
         event::{Loss, Sink},
-        record_stream::Sequence,
+        record_stream::RecordStream,
     },
     torchserve::{
         exchange::WorkerExchange,
@@ -41,7 +41,7 @@ pub trait WorkerSink: Sink {
 #[derive(Debug)]
 pub struct WorkerConnection {
     /// Its records.
-    pub sequence: Sequence,
+    pub records: RecordStream,
     commands: CommandReader,
     replies: ReplyReader,
     /// Times of the frame that is being read.
@@ -85,7 +85,7 @@ impl WorkerConnection {
     /// A connection of which `record` is the first sign.
     pub fn new(record: &Record, peer: Peer) -> Self {
         Self {
-            sequence: Sequence::new(record, peer),
+            records: RecordStream::new(record, peer),
             commands: CommandReader::default(),
             replies: ReplyReader::default(),
             reading: None,
@@ -97,7 +97,7 @@ impl WorkerConnection {
     }
 
     /// Takes in a record; returns whether the connection goes on.
-    pub fn take(&mut self, view: &RecordView<'_>, out: &mut dyn WorkerSink) -> bool {
+    pub fn on_record(&mut self, view: &RecordView<'_>, out: &mut dyn WorkerSink) -> bool {
         let record = &view.record;
         if record.kind == kind::TAKEN {
             self.taken.bytes += record.read_bytes;
@@ -105,11 +105,11 @@ impl WorkerConnection {
             self.settle(out);
             return true;
         }
-        if !self.sequence.follows(record) {
+        if !self.records.push(record) {
             out.lost(Loss::Resynchronised);
             self.give_up_waiting(out);
-            *self = Self::new(record, self.sequence.peer);
-            self.sequence.follows(record);
+            *self = Self::new(record, self.records.peer);
+            self.records.push(record);
         }
         match record.kind {
             kind::READ => self.read(view, out),
@@ -139,7 +139,7 @@ impl WorkerConnection {
 
     /// Gives up waiting for the frontend's read of a reply that was written long ago.
     pub fn end_if_quiet(&mut self, now_ns: u64, out: &mut dyn WorkerSink) {
-        if now_ns.saturating_sub(self.sequence.latest_ns) >= TAKEN_WAIT_NS {
+        if now_ns.saturating_sub(self.records.latest_ns) >= TAKEN_WAIT_NS {
             self.give_up_waiting(out);
         }
     }
@@ -206,7 +206,7 @@ impl WorkerConnection {
 
     fn write(&mut self, view: &RecordView<'_>, out: &mut dyn WorkerSink) {
         let record = &view.record;
-        let writes = self.sequence.writes(view);
+        let writes = self.records.writes(view);
         let Some(open) = self.open.front_mut() else {
             out.lost(Loss::ResponseWithoutRequest);
             return;
@@ -260,7 +260,7 @@ impl WorkerConnection {
             return;
         };
         let exchange = WorkerExchange {
-            peer: self.sequence.peer,
+            peer: self.records.peer,
             command: open.command,
             idle_since_ns: self.idle_since_ns.replace(record.last_write_ns),
             handed_ns: None,
@@ -420,7 +420,7 @@ mod tests {
             };
             self.connection
                 .get_or_insert_with(|| WorkerConnection::new(&record, peer))
-                .take(&view, &mut self.out);
+                .on_record(&view, &mut self.out);
             if self.prompt_reader && response_bytes > 0 {
                 self.taken(response_bytes as u64, self.now_ns + 410);
             }
@@ -448,7 +448,7 @@ mod tests {
                 response: b"",
             };
             let connection = self.connection.as_mut().unwrap();
-            connection.take(&view, &mut self.out);
+            connection.on_record(&view, &mut self.out);
         }
 
         /// The exchanges, if nothing was lost.

@@ -169,7 +169,7 @@ impl Run {
             })
         };
         self.table.tick(now_ns, progress, &mut self.out);
-        self.table.coverage.take().for_each(drop);
+        self.table.coverage.drain().for_each(drop);
     }
 
     /// Ends every connection, and looks at what came out.

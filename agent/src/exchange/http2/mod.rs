@@ -95,7 +95,7 @@ impl Http2Connection {
     }
 
     /// Takes in a record; returns whether the connection goes on.
-    pub fn take(&mut self, view: &RecordView<'_>, out: &mut dyn Sink) -> bool {
+    pub fn on_record(&mut self, view: &RecordView<'_>, out: &mut dyn Sink) -> bool {
         let record = &view.record;
         let side = usize::from(record.flags & flag::ANSWERS != 0);
         let follows = match self.seqs[side] {

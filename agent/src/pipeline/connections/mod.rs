@@ -72,7 +72,7 @@ impl Tracked {
         let missed_bytes = self.connection.take_missed_bytes()?;
         let is_settled = !alive || self.connection.is_idle();
         let side = usize::from(record.flags & flag::ANSWERS != 0);
-        let mut counts = self.accounts[side].take(record, is_settled);
+        let mut counts = self.accounts[side].push(record, is_settled);
         counts.missed_bytes += missed_bytes;
         Some(counts)
     }
