@@ -1,7 +1,8 @@
-//! One HTTP/2 connection, seen from the server: requests and answers, paired by stream.
+//! Follows one HTTP/2 connection of a server: pairs requests and responses by stream.
 //!
-//! Each record brings one read or one write: its times are the times of all that lies in it. The two sides' records are
-//! numbered apart. Where frames begin is `protocol::http2`'s to know.
+//! Each record reports one read or one write, whose times are the times of all its frames. The two directions number
+//! their records apart. `streams` keeps the open requests, `messages` separates the messages of a response.
+//! Does not depend on: any server, HTTP/1.
 
 mod messages;
 mod streams;
@@ -26,11 +27,11 @@ use crate::{
     protocol::http2::{Fault, FrameReader, PREFACE, Part},
 };
 
-/// What is known of one connection.
+/// One HTTP/2 connection.
 #[derive(Debug)]
 pub struct Http2Connection {
     peer: Peer,
-    /// Number of the latest record of the reads, and of the writes; `None` before the first.
+    /// Numbers of the latest record of reads and of writes; `None` before the first.
     seqs: [Option<u32>; 2],
     written_bytes: u64,
     /// Time of the latest record, ns.
@@ -38,7 +39,7 @@ pub struct Http2Connection {
     /// `None` once a direction could not be followed.
     frames: Option<Frames>,
     streams: Streams,
-    /// Bytes that belong to no request, nor to the connection itself, and were not taken yet.
+    /// Bytes that belong neither to a request nor to the connection itself, until they are counted.
     missed_bytes: u64,
 }
 
@@ -50,8 +51,8 @@ struct Frames {
 }
 
 impl Http2Connection {
-    /// A connection of which nothing came yet. If its first read is not a client's preface, it is taken to be joined at the
-    /// beginning of a frame.
+    /// Opens a connection before its first record. If its first read is not a client's preface, the agent has joined an open
+    /// connection, and the read is taken to begin with a frame.
     pub fn new(peer: Peer) -> Self {
         Self {
             peer,
@@ -94,13 +95,13 @@ impl Http2Connection {
         this
     }
 
-    /// Takes in a record; returns whether the connection goes on.
+    /// Processes a record; returns whether the connection stays open.
     pub fn on_record(&mut self, view: &RecordView<'_>, out: &mut dyn Sink) -> bool {
         let record = &view.record;
         let side = usize::from(record.flags & flag::ANSWERS != 0);
         let follows = match self.seqs[side] {
             Some(seq) => record.seq == seq.wrapping_add(1),
-            // The first that is told of a connection that was joined, or forgotten, may have any number.
+            // The first record of a connection that was joined late, or forgotten, may have any number.
             None => record.seq == 1 || self.is_joined() || side == 0,
         };
         if !follows {
@@ -132,7 +133,7 @@ impl Http2Connection {
         requests.is_none_or(FrameReader::is_joined)
     }
 
-    /// Takes in a read.
+    /// Processes a read.
     fn reads(&mut self, reads: &Reads<'_>, out: &mut dyn Sink) {
         if reads.bytes == 0 {
             return;
@@ -166,7 +167,7 @@ impl Http2Connection {
         self.check(followed, reads.bytes, out);
     }
 
-    /// Takes in a write.
+    /// Processes a write.
     fn writes(&mut self, writes: &Writes<'_>, out: &mut dyn Sink) {
         let Some(Frames {
             requests,
@@ -184,7 +185,7 @@ impl Http2Connection {
             part => streams.write(part, writes, peer, out),
         });
         if responses.frames.is_joined() {
-            // Its SETTINGS were not seen.
+            // Its SETTINGS were not observed.
             allowed = Some(u32::MAX);
         }
         if let Some(bytes) = allowed {
@@ -193,7 +194,7 @@ impl Http2Connection {
         self.check(followed, writes.bytes, out);
     }
 
-    /// Gives the connection up, since records of it are missing.
+    /// Stops following the connection, because records of it are missing.
     fn lose(&mut self, out: &mut dyn Sink) {
         if self.frames.take().is_some() {
             out.lost(Loss::Http2Unfollowed);
@@ -201,12 +202,12 @@ impl Http2Connection {
         self.streams.lose(out);
     }
 
-    /// Ends the connection, and the requests that are open: complete ones for `complete_reason`.
+    /// Ends the connection and its open requests; `complete_reason` is the reason of those that were read whole.
     pub fn close(&mut self, complete_reason: Unfinished, out: &mut dyn Sink) {
         self.streams.close(complete_reason, self.peer, out);
     }
 
-    /// Bytes since it was asked last that belong to no request that was seen, nor to the connection itself, as SETTINGS do.
+    /// Bytes since the last call that belong neither to an observed request nor to the connection itself, as SETTINGS do.
     pub fn take_missed_bytes(&mut self) -> u64 {
         std::mem::take(&mut self.missed_bytes) + self.streams.take_missed_bytes()
     }
@@ -216,10 +217,10 @@ impl Http2Connection {
         self.streams.is_idle()
     }
 
-    /// Gives the connection up at a transfer of `bytes` that cannot be followed.
+    /// Stops following the connection if a transfer of `bytes` could not be followed.
     fn check(&mut self, followed: Result<(), Fault>, bytes: u64, out: &mut dyn Sink) {
         if followed.is_err() {
-            // Its frames that could be followed are among them.
+            // They include those frames of the transfer that could be followed.
             self.streams.take_missed_bytes();
             self.missed_bytes += bytes;
             self.lose(out);
@@ -227,7 +228,7 @@ impl Http2Connection {
     }
 }
 
-/// One direction: its frames, and which of their bytes are here.
+/// One direction: its frames, and which of their bytes are copied.
 #[derive(Debug)]
 struct Direction {
     frames: FrameReader,
@@ -236,8 +237,8 @@ struct Direction {
 }
 
 impl Direction {
-    /// Takes in `bytes` bytes, of which the walk carried `visible` up, and left out the others. Each part is told with how
-    /// many of the bytes lie before it, or before what ends it.
+    /// Processes `bytes` bytes, of which the kernel half's walk copied `visible`. Calls `on_part` for each part, with how
+    /// many of the bytes are before it, or before what ends it.
     fn follow(
         &mut self,
         mut visible: &[u8],
@@ -257,11 +258,11 @@ impl Direction {
                 left -= skipped;
                 continue;
             }
-            // What the walk could not carry any more is missing.
-            let (carried, rest) = visible.split_at_checked(kept as usize).ok_or(Fault::Gap)?;
-            self.frames.feed(carried, |part| on_part(part, at))?;
+            // What the walk could not copy is missing.
+            let (copied, rest) = visible.split_at_checked(kept as usize).ok_or(Fault::Gap)?;
+            self.frames.feed(copied, |part| on_part(part, at))?;
             if self.walk.is_in_head() {
-                for &byte in carried {
+                for &byte in copied {
                     self.walk.on_head(byte, self.data_kept);
                 }
             } else {

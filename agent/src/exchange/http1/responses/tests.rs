@@ -1,4 +1,4 @@
-//! Answers found in the writes of one connection.
+//! Checks the responses that are found in the writes of one connection.
 
 use super::*;
 
@@ -42,7 +42,7 @@ impl Run {
             .feed(&writes, || None, |step, _| steps.push(step));
     }
 
-    /// Later writes of an answer that are told together, with the start of its first.
+    /// Later writes of a response that are reported together, with the start of its first.
     fn more(&mut self, sends: u32, bytes: u64) {
         self.now_ns += 10;
         let writes = Writes {
@@ -64,7 +64,7 @@ impl Run {
     }
 
     fn ended(&self) -> Vec<(u16, u64, u64, Option<u64>)> {
-        let told = |step: &Step| match step {
+        let ended = |step: &Step| match step {
             Step::Ended(response) => Some((
                 response.status,
                 response.bytes,
@@ -73,7 +73,7 @@ impl Run {
             )),
             _ => None,
         };
-        self.steps.iter().filter_map(told).collect()
+        self.steps.iter().filter_map(ended).collect()
     }
 }
 
@@ -130,7 +130,7 @@ fn chunked_responses_end_at_the_last_chunk() {
 }
 
 #[test]
-fn a_chunked_response_whose_end_was_not_seen_ends_before_the_next() {
+fn chunked_response_without_a_copied_end_ends_before_the_next() {
     let mut run = Run::new();
     run.all(b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n");
     run.write(b"", 5_000);
@@ -175,7 +175,7 @@ fn bodiless_statuses_end_with_their_head() {
 }
 
 #[test]
-fn pipelined_responses_in_one_write_are_told_apart() {
+fn pipelined_responses_in_one_write_are_separate() {
     let mut run = Run::new();
     run.all(&b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nhi".repeat(3));
     assert_eq!(run.ended().len(), 3);
@@ -198,7 +198,7 @@ fn an_upgrade_ends_http() {
 }
 
 #[test]
-fn an_response_given_up_takes_its_rest_with_it() {
+fn dropped_response_includes_its_rest() {
     let mut run = Run::new();
     run.write(b"HTTP/1.1 200 OK\r\nX-Long: aaa", 9_000);
     assert_eq!(run.stream.give_up().last_write_ns, None);
@@ -221,22 +221,22 @@ fn a_chunked_response_with_trailers_may_have_ended() {
     assert!(run.stream.ends_unseen(true));
 }
 
-/// The pieces of the answers that ended: how many, the first's time, the times between them.
+/// The pieces of the responses that ended: how many, the first's time, the gaps between them.
 fn pieces(run: &Run) -> Vec<(u32, Option<u64>, Vec<u64>)> {
-    let told = |step: &Step| match step {
+    let ended = |step: &Step| match step {
         Step::Ended(Response {
             chunks: Some(chunks),
             ..
         }) => Some((chunks.count(), chunks.first_ns(), chunks.gaps_ns().to_vec())),
         _ => None,
     };
-    run.steps.iter().filter_map(told).collect()
+    run.steps.iter().filter_map(ended).collect()
 }
 
 const CHUNKED: &[u8] = b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n";
 
 #[test]
-fn a_head_alone_is_no_piece() {
+fn head_without_body_is_no_piece() {
     let mut run = Run::new();
     run.all(CHUNKED);
     run.all(b"5\r\nhello\r\n");
@@ -246,7 +246,7 @@ fn a_head_alone_is_no_piece() {
 }
 
 #[test]
-fn a_piece_behind_its_head_has_the_start_of_their_write() {
+fn piece_in_the_write_of_its_head_has_the_start_of_the_write() {
     let mut run = Run::new();
     run.all(b"HTTP/1.1 100 Continue\r\n\r\n");
     run.all(&[CHUNKED, b"5\r\nhello\r\n"].concat());
@@ -300,14 +300,14 @@ fn data_that_looks_like_an_end_or_a_head_is_data() {
 }
 
 #[test]
-fn pipelined_chunked_responses_in_one_write_are_told_apart() {
+fn pipelined_chunked_responses_in_one_write_are_separate() {
     let mut run = Run::new();
     run.all(&[CHUNKED, b"1\r\na\r\n0\r\n\r\n"].concat().repeat(2));
     assert_eq!(pieces(&run).len(), 2);
 }
 
 #[test]
-fn a_walk_that_lost_its_place_goes_on_at_the_next_chunk_and_says_so() {
+fn walk_that_lost_its_place_resumes_at_the_next_chunk_uncounted() {
     let mut run = Run::new();
     run.all(CHUNKED);
     run.write(b"4\r\nab", 200);
@@ -321,7 +321,7 @@ fn a_walk_that_lost_its_place_goes_on_at_the_next_chunk_and_says_so() {
 }
 
 #[test]
-fn an_end_that_was_not_carried_is_told_by_the_tail() {
+fn uncopied_end_is_found_by_the_tail() {
     let mut run = Run::new();
     run.all(CHUNKED);
     let tail = u64::from_be_bytes(*b"x\r\n0\r\n\r\n");
@@ -344,7 +344,7 @@ fn a_write_is_a_piece_of_a_body_that_ends_with_the_connection() {
 }
 
 #[test]
-fn writes_that_are_told_together_are_as_many_pieces() {
+fn writes_reported_together_are_as_many_pieces() {
     let mut run = Run::new();
     run.all(b"HTTP/1.0 200 OK\r\n\r\nsome");
     run.more(1, 4);
@@ -370,7 +370,7 @@ fn an_response_of_known_length_is_a_stream_of_events_or_none() {
 }
 
 #[test]
-fn a_head_that_was_not_seen_whole_keeps_its_status() {
+fn head_that_was_not_copied_whole_keeps_its_status() {
     let mut run = Run::new();
     run.write(b"HTTP/1.1 503 Busy\r\nX-Long: aaa", 9_000);
     assert!(run.stream.ends_unseen(true));

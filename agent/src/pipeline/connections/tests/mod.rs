@@ -140,7 +140,7 @@ fn the_connections_of_a_worker_end_with_it() {
 }
 
 #[test]
-fn an_accept_is_told_once_and_goes_with_every_request_of_its_connection() {
+fn accept_is_reported_once_and_in_every_exchange_of_its_connection() {
     let mut table = ConnectionTable::new(true);
     let mut out = Vec::new();
     let accepted = |mode| Record {

@@ -1,4 +1,4 @@
-//! Connections that began as HTTP/1.1 and were upgraded, in records as the kernel half sends them.
+//! Checks connections that began as HTTP/1.1 and were upgraded, in records as the kernel half sends them.
 
 use super::*;
 use crate::{
@@ -54,7 +54,7 @@ impl Records {
         self.table.on_record(&entry, &mut self.out);
     }
 
-    /// A read and its answer over HTTP/1.
+    /// A request and its response over HTTP/1.
     fn exchange(&mut self, read: &[u8], written: &[u8]) {
         let record = Record {
             kind: kind::EXCHANGE,
@@ -86,8 +86,8 @@ impl Records {
         self.record(record, b"", written);
     }
 
-    /// The one request that was answered, and nothing else: its path, status and times.
-    fn told(&self) -> (&str, u16, [Option<u64>; 5]) {
+    /// Path, status and times of the only exchange; nothing else may have happened.
+    fn exchanged(&self) -> (&str, u16, [Option<u64>; 5]) {
         let [Event::Finished(exchange)] = &self.out[..] else {
             panic!("{:?}", self.out)
         };
@@ -128,7 +128,7 @@ fn the_first_frames_behind_the_agreement_are_followed() {
     records.read(STREAMS, &hello());
     records.write(&answered()); // 4000
     let expected = [None, Some(1002), Some(1002), Some(4003), Some(4004)];
-    assert_eq!(records.told(), ("/slow", 200, expected));
+    assert_eq!(records.exchanged(), ("/slow", 200, expected));
 }
 
 #[test]
@@ -137,7 +137,7 @@ fn the_response_may_be_in_the_write_of_the_agreement() {
     records.read(MESSAGES, ASK_H2C);
     records.write(&[AGREED, &settings(), &answered()].concat());
     let expected = [None, Some(1002), Some(1002), Some(2003), Some(2004)];
-    assert_eq!(records.told(), ("/slow", 200, expected));
+    assert_eq!(records.exchanged(), ("/slow", 200, expected));
 }
 
 #[test]
@@ -147,7 +147,7 @@ fn the_first_frames_may_be_a_write_of_their_own() {
     records.write(&settings());
     records.write(&answered()); // 3000
     let expected = [None, Some(1002), Some(1002), Some(3003), Some(3004)];
-    assert_eq!(records.told(), ("/slow", 200, expected));
+    assert_eq!(records.exchanged(), ("/slow", 200, expected));
 }
 
 #[test]
@@ -157,7 +157,7 @@ fn the_client_may_be_read_before_the_servers_first_frame() {
     records.read(STREAMS, &hello());
     records.write(&[settings(), answered()].concat()); // 3000
     let expected = [None, Some(1002), Some(1002), Some(3003), Some(3004)];
-    assert_eq!(records.told(), ("/slow", 200, expected));
+    assert_eq!(records.exchanged(), ("/slow", 200, expected));
 }
 
 #[test]
@@ -171,7 +171,7 @@ fn later_requests_of_an_upgraded_connection_count_on() {
     records.write(&[AGREED, &settings(), &answered()].concat());
     records.read(STREAMS, &[hello(), ask(3)].concat());
     records.write(&headers(3, OK, true));
-    let told: Vec<_> = records
+    let reported: Vec<_> = records
         .out
         .iter()
         .map(|outcome| match outcome {
@@ -179,7 +179,7 @@ fn later_requests_of_an_upgraded_connection_count_on() {
             other => panic!("{other:?}"),
         })
         .collect();
-    assert_eq!(told, [(0, "/first"), (1, "/slow"), (2, "/next")]);
+    assert_eq!(reported, [(0, "/first"), (1, "/slow"), (2, "/next")]);
 }
 
 #[test]
@@ -218,7 +218,7 @@ fn an_upgrade_that_cannot_be_followed_is_counted() {
 }
 
 #[test]
-fn a_missing_record_of_either_side_gives_the_connection_up() {
+fn missing_record_of_either_side_drops_the_connection() {
     for side in [0, 1] {
         let mut records = Records::new();
         records.read(STREAMS, &[hello(), ask(1)].concat());
