@@ -16,7 +16,10 @@ use crate::{
     },
     protocol::{
         grpc::{self, MESSAGE_CAP, ModelName, NamedBy},
-        http2::{Content, Fault, Fields, Part},
+        http2::{
+            Fault, Part,
+            fields::{Content, Fields},
+        },
         json_model::{self, BodyModel},
     },
 };

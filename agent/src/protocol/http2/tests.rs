@@ -268,7 +268,7 @@ fn lengths_beyond_all_reason_take_no_memory() {
         assert_eq!((&parts[0], followed), (&began(), Ok(())), "{kind}");
         assert!(matches!(reader.state, State::Head(_, 0)), "{kind}");
     }
-    assert_eq!(reader.gathered.capacity(), 0);
+    assert_eq!(reader.collected.capacity(), 0);
     for (kind, stream) in [(kind::HEADERS, 1), (kind::PUSH_PROMISE, 1)] {
         let (_, followed) = from_client(&[Ok(&huge(kind, stream))]);
         assert_eq!(followed, Err(Fault::TooLong), "{kind}");
@@ -468,7 +468,7 @@ fn any_bytes_with_any_cuts_are_followed_within_bounds() {
                 0 => reader.skip(piece.len() as u64, |_| {}),
                 _ => reader.feed(piece, |_| {}),
             };
-            assert!(reader.gathered.capacity() <= 2 * BLOCK_CAP);
+            assert!(reader.collected.capacity() <= 2 * BLOCK_CAP);
             if followed.is_err() {
                 break;
             }
