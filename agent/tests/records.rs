@@ -72,7 +72,7 @@ impl WorkerSink for Events {
     fn worked(&mut self, _: WorkerExchange) {}
 }
 
-/// A connection's records as the kernel half numbers them, none of its times told apart.
+/// A connection's records as the kernel half numbers them, all at the same time.
 struct Conversation {
     table: ConnectionTable,
     out: Events,
@@ -94,7 +94,7 @@ impl Conversation {
         }
     }
 
-    fn tell(&mut self, kind: u8, request: &[u8], response: &[u8]) {
+    fn push(&mut self, kind: u8, request: &[u8], response: &[u8]) {
         let before = match kind {
             kind::PROGRESS => self.record.written_bytes,
             _ => 0,
@@ -106,21 +106,21 @@ impl Conversation {
             written_bytes: before + response.len() as u64,
             ..self.record
         };
-        let told = entry(self.record, request, response);
-        self.table.on_record(&told, &mut self.out);
+        let entry = entry(self.record, request, response);
+        self.table.on_record(&entry, &mut self.out);
     }
 
-    /// Reads `request`, then writes `answer`, both in pieces of these lengths.
+    /// Reads `request`, then writes `response`, both in pieces of these lengths.
     fn exchange(&mut self, request: &[u8], response: &[u8], read_len: usize, write_len: usize) {
         let mut reads = request.chunks(read_len);
         let last = reads.next_back().unwrap_or_default();
         for read in reads {
-            self.tell(kind::READ, read, b"");
+            self.push(kind::READ, read, b"");
         }
         let mut writes = response.chunks(write_len);
-        self.tell(kind::EXCHANGE, last, writes.next().unwrap_or_default());
+        self.push(kind::EXCHANGE, last, writes.next().unwrap_or_default());
         for write in writes {
-            self.tell(kind::PROGRESS, b"", write);
+            self.push(kind::PROGRESS, b"", write);
         }
     }
 }
@@ -245,12 +245,12 @@ proptest! {
 }
 
 /// Tells `rounds` records, and panics if the connection comes to hold too much.
-fn flood(what: &str, mode: u8, rounds: u32, mut told: impl FnMut(u32) -> (u8, Vec<u8>, Vec<u8>)) {
+fn flood(what: &str, mode: u8, rounds: u32, mut record: impl FnMut(u32) -> (u8, Vec<u8>, Vec<u8>)) {
     let mut run = Conversation::new(mode, 0);
     let before = HELD_BYTES.get();
     for round in 0..rounds {
-        let (kind, request, response) = told(round);
-        run.tell(kind, &request, &response);
+        let (kind, request, response) = record(round);
+        run.push(kind, &request, &response);
         drop((request, response));
         run.out = Events::default();
         let held = HELD_BYTES.get() - before;
@@ -271,7 +271,7 @@ fn http2_frame(kind: u8, flags: u8, stream: u32, payload: &[u8]) -> Vec<u8> {
 #[test]
 fn a_hostile_peer_takes_bounded_memory() {
     let read = |bytes: Vec<u8>| (kind::READ, bytes, Vec::new());
-    flood("requests without answers", mode::MESSAGES, 20_000, |_| {
+    flood("requests without responses", mode::MESSAGES, 20_000, |_| {
         read(b"GET /a HTTP/1.1\r\n\r\n".repeat(30))
     });
     flood("a head without an end", mode::MESSAGES, 20_000, |round| {
@@ -307,7 +307,7 @@ fn a_hostile_peer_takes_bounded_memory() {
         },
     );
     flood(
-        "an answer's head without an end",
+        "a response's head without an end",
         mode::MESSAGES,
         20_000,
         |round| match round {
@@ -326,7 +326,7 @@ fn a_hostile_peer_takes_bounded_memory() {
     let preface = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
     let hello = [&preface[..], &http2_frame(4, 0, 0, &[])].concat();
     flood(
-        "streams without an answer",
+        "streams without a response",
         mode::STREAMS,
         20_000,
         |round| {

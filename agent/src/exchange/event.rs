@@ -166,7 +166,7 @@ impl Loss {
                 "Records of a connection are missing; the agent resumed with the next request. If `ring_full` grows too, give the agent more CPU time."
             }
             Self::NotHttp => {
-                "Bytes on a watched connection that are no HTTP/1 request; if they are TLS, watch the port behind the proxy that ends it."
+                "Bytes on a watched connection that are no HTTP/1 request; if they are TLS, watch the port that the TLS proxy forwards to."
             }
             Self::InnerProtocol => {
                 "A ZeroMQ connection between processes of one server; it counts once and carries no requests, so no action is needed."

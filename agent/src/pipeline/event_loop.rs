@@ -45,7 +45,7 @@ const DRAIN_INTERVAL: Timespec = Timespec {
 const TICK_NS: u64 = 15_000_000;
 /// Records of one drain; process events and ticks come between two drains.
 const RECORDS_PER_DRAIN: u32 = 65_536;
-/// What an epoll event stands for: the end of the run, or a ring.
+/// Meaning of an epoll event: the end of the run, or a ring.
 const STOP: u64 = 0;
 const RING: u64 = 1;
 /// Drains between two readings of the kernel's loss counters.
@@ -222,7 +222,7 @@ impl EventLoop {
         }
     }
 
-    /// Returns the next event; the inner `None` stands for one that is too short.
+    /// Returns the next event; `Some(None)` for one that is too short.
     fn next_process_event(&mut self) -> Option<Option<ProcessEvent>> {
         self.maps
             .processes

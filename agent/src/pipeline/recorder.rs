@@ -41,13 +41,18 @@ impl Recorder {
         }
     }
 
-    fn observe(&mut self, answered: Answered, inner: WorkerSide, worker: Option<&WorkerExchange>) {
+    fn observe(
+        &mut self,
+        answered: Answered,
+        worker_side: WorkerSide,
+        worker: Option<&WorkerExchange>,
+    ) {
         let Answered {
             exchange,
             server,
             route,
         } = answered;
-        let observation = Observation::new(&exchange, server, route, inner);
+        let observation = Observation::new(&exchange, server, route, worker_side);
         self.metrics.observe(&observation);
         if observation.purpose == Purpose::Internal {
             return;
@@ -68,8 +73,8 @@ impl Recorder {
 impl JoinSink for Recorder {
     fn settled(&mut self, settled: Settled) {
         match settled {
-            Settled::Response(answered, inner, worker) => {
-                self.observe(answered, inner, worker.as_deref());
+            Settled::Response(answered, worker_side, worker) => {
+                self.observe(answered, worker_side, worker.as_deref());
             }
             Settled::Abandoned(observation) => self.metrics.observe_abandoned(&observation),
         }

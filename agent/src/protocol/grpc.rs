@@ -233,7 +233,7 @@ mod tests {
     const PREDICT: &str = "/org.pytorch.serve.grpc.inference.InferenceAPIsService/Predictions";
     const INFER: &str = "/inference.GRPCInferenceService/ModelInfer";
 
-    /// A message behind its prefix.
+    /// A message after its prefix.
     fn sent(message: &[u8]) -> Vec<u8> {
         let len = u32::try_from(message.len()).unwrap();
         [&[0][..], &len.to_be_bytes(), message].concat()

@@ -144,7 +144,7 @@ fn a_continue_is_not_the_response() {
 }
 
 #[test]
-fn an_response_before_the_body_is_read_keeps_its_own_times() {
+fn a_response_before_the_body_is_read_keeps_its_own_times() {
     let mut wire = Wire::new();
     wire.record(
         kind::EXCHANGE,
@@ -167,7 +167,7 @@ fn requests_read_ahead_wait_for_their_responses() {
 }
 
 #[test]
-fn an_response_to_head_has_no_body() {
+fn a_response_to_head_has_no_body() {
     let mut wire = Wire::new();
     wire.record(
         kind::EXCHANGE,
@@ -201,7 +201,7 @@ fn request_without_response_at_close_is_unfinished() {
 }
 
 #[test]
-fn an_response_that_ends_with_the_connection_ends_at_its_last_write() {
+fn a_response_that_ends_with_the_connection_ends_at_its_last_write() {
     let mut wire = Wire::new();
     wire.record(kind::EXCHANGE, GET, b"HTTP/1.0 200 OK\r\n\r\nbody");
     assert!(wire.out.is_empty());
@@ -229,7 +229,7 @@ fn a_gap_gives_up_what_was_open_and_takes_the_next_request_up() {
 }
 
 #[test]
-fn an_response_whose_request_was_not_seen_is_not_paired() {
+fn a_response_whose_request_was_not_seen_is_not_paired() {
     let mut wire = Wire::new();
     wire.seq = 3;
     wire.record(kind::PROGRESS, b"", OK);

@@ -295,7 +295,7 @@ mod tests {
         let mut walk = ChunkWalk::default();
         let walked = walk.feed(b"1000\r\n", 6 + 0x800);
         assert_eq!((walked.chunks, walked.data_bytes), (1, 0x800));
-        // The line end behind the data with it.
+        // With the line end after the data.
         let walked = walk.feed(b"", 0x800 + 2);
         assert_eq!((walked.chunks, walked.place), (0, Place::Open));
         assert_eq!(all(&mut walk, b"0\r\n\r\n").place, Place::Ended);

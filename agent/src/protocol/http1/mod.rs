@@ -274,7 +274,7 @@ mod tests {
     }
 
     #[test]
-    fn an_response_head_gives_status_and_length_also_without_a_reason() {
+    fn a_response_head_gives_status_and_length_also_without_a_reason() {
         let expected = ResponseHead {
             status: 200,
             body: Body::Length(5),

@@ -78,7 +78,7 @@ impl Run {
 }
 
 #[test]
-fn an_response_ends_at_its_length() {
+fn a_response_ends_at_its_length() {
     let head = b"HTTP/1.1 200 OK\r\nContent-Length: 3000000\r\n\r\n";
     let mut run = Run::new();
     run.write(head, head.len() as u64 + 1_000_000);
@@ -145,7 +145,7 @@ fn chunked_response_without_a_copied_end_ends_before_the_next() {
 }
 
 #[test]
-fn an_response_without_a_length_ends_with_the_connection() {
+fn a_response_without_a_length_ends_with_the_connection() {
     let mut run = Run::new();
     run.all(b"HTTP/1.0 200 OK\r\n\r\nsome");
     run.all(b"more");
@@ -158,7 +158,7 @@ fn an_response_without_a_length_ends_with_the_connection() {
 }
 
 #[test]
-fn an_response_cut_short_has_no_end() {
+fn a_response_cut_short_has_no_end() {
     let mut run = Run::new();
     run.all(b"HTTP/1.1 200 OK\r\nContent-Length: 50\r\n\r\nshort");
     assert_eq!(run.stream.close().unwrap().last_write_ns, None);
@@ -357,7 +357,7 @@ fn writes_reported_together_are_as_many_pieces() {
 }
 
 #[test]
-fn an_response_of_known_length_is_a_stream_of_events_or_none() {
+fn a_response_of_known_length_is_a_stream_of_events_or_none() {
     for (kind, expected) in [("text/event-stream", Some(2)), ("text/plain", None)] {
         let mut run = Run::new();
         let head = format!("HTTP/1.1 200 OK\r\nContent-Length: 4\r\nContent-Type: {kind}\r\n\r\n");

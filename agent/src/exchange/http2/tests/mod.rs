@@ -274,7 +274,7 @@ fn content_that_was_not_captured_counts_by_its_frame() {
 }
 
 #[test]
-fn an_response_before_the_requests_end_finishes_it() {
+fn a_response_before_the_requests_end_finishes_it() {
     let mut run = Run::open();
     run.read(&headers(1, ASK, false));
     let refused = &[(":status", "200"), ("grpc-status", "8")];
