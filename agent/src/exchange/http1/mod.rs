@@ -137,8 +137,8 @@ impl Http1Connection {
     /// Ends a response that has been silent for [`QUIET_NS`] and whose end no record will report.
     pub fn end_if_quiet(&mut self, now_ns: u64, out: &mut dyn Sink) {
         let quiet = now_ns.saturating_sub(self.responses.latest_ns()) >= QUIET_NS;
-        if quiet && self.responses.ends_unseen(!self.is_unix) {
-            let response = self.responses.give_up();
+        if quiet && self.responses.ends_unobserved(!self.is_unix) {
+            let response = self.responses.end_at_unknown_time();
             self.finish(response, out);
         }
     }

@@ -199,13 +199,13 @@ impl RequestStream {
                     self.state = State::Open;
                     0
                 }
-                None => self.give_up(left),
+                None => self.discard(left),
             },
-            Parse::Invalid => self.give_up(left),
+            Parse::Invalid => self.discard(left),
         }
     }
 
-    fn give_up(&mut self, left: u64) -> u64 {
+    fn discard(&mut self, left: u64) -> u64 {
         let begun = self.pending.pop_back();
         self.missed_bytes += begun.map_or(0, |request| request.bytes) + left;
         self.state = State::Junk;

@@ -213,7 +213,7 @@ fn a_response_that_ends_with_the_connection_ends_at_its_last_write() {
 }
 
 #[test]
-fn a_gap_gives_up_what_was_open_and_takes_the_next_request_up() {
+fn gap_discards_open_requests_and_resumes_with_the_next() {
     let mut wire = Wire::new();
     wire.record(kind::READ, GET, b"");
     wire.seq += 1;

@@ -83,7 +83,7 @@ impl Streams {
     /// Ends all requests; `complete_reason` is the reason of those that were read whole.
     pub(super) fn close(&mut self, complete_reason: Unfinished, peer: Peer, out: &mut dyn Sink) {
         for stream in std::mem::take(&mut self.open).into_values() {
-            stream.give_up(complete_reason, peer, out);
+            stream.discard(complete_reason, peer, out);
         }
     }
 
@@ -138,7 +138,7 @@ impl Streams {
             } => {
                 self.extend(stream, reads, bytes, ends);
             }
-            Part::Reset { stream } => self.give_up(stream, peer, out),
+            Part::Reset { stream } => self.discard(stream, peer, out),
             // A client's GOAWAY refuses pushes, not requests.
             Part::GoAway { .. } | Part::TableSize(_) => {}
         }
@@ -242,7 +242,7 @@ impl Streams {
                 self.add_pieces(stream, content_bytes, writes);
                 (stream, bytes, ends)
             }
-            Part::Reset { stream } => return self.give_up(stream, peer, out),
+            Part::Reset { stream } => return self.discard(stream, peer, out),
             Part::GoAway { last } => {
                 let refused = self
                     .open
@@ -324,9 +324,9 @@ impl Streams {
     }
 
     /// Ends a stream that one of the two sides reset.
-    fn give_up(&mut self, stream: u32, peer: Peer, out: &mut dyn Sink) {
+    fn discard(&mut self, stream: u32, peer: Peer, out: &mut dyn Sink) {
         if let Some(stream) = self.open.remove(&stream) {
-            stream.give_up(Unfinished::Reset, peer, out);
+            stream.discard(Unfinished::Reset, peer, out);
         }
     }
 }
@@ -363,7 +363,7 @@ impl Stream {
     }
 
     /// Reports that the response's end will not be observed; `complete_reason` is the reason if the request was read whole.
-    fn give_up(self, complete_reason: Unfinished, peer: Peer, out: &mut dyn Sink) {
+    fn discard(self, complete_reason: Unfinished, peer: Peer, out: &mut dyn Sink) {
         if !self.request.complete {
             out.event(Event::Unfinished(Unfinished::Incomplete));
             return;

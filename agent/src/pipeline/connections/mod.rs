@@ -197,7 +197,7 @@ impl ConnectionTable {
         }
     }
 
-    /// Records that a process ended: its connections to workers end with it.
+    /// Records that a process ended: if it is a worker, its connections end with it.
     pub fn on_process_exit(&mut self, tgid: u32) {
         self.ended.push((self.ticked_ns, tgid));
     }

@@ -136,7 +136,7 @@ impl ResponseStream {
     /// Whether a response is open whose end no later byte will show, only the end of the connection.
     ///
     /// `reports_close`: a record will report the end of the connection.
-    pub fn ends_unseen(&self, reports_close: bool) -> bool {
+    pub fn ends_unobserved(&self, reports_close: bool) -> bool {
         match self.state {
             State::Hidden => true,
             State::UntilClose => !reports_close,
@@ -146,7 +146,7 @@ impl ResponseStream {
     }
 
     /// Ends the open response at an unknown time.
-    pub fn give_up(&mut self) -> Response {
+    pub fn end_at_unknown_time(&mut self) -> Response {
         self.state = State::Rest;
         Response {
             last_write_ns: None,

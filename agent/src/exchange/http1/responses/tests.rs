@@ -149,7 +149,11 @@ fn a_response_without_a_length_ends_with_the_connection() {
     let mut run = Run::new();
     run.all(b"HTTP/1.0 200 OK\r\n\r\nsome");
     run.all(b"more");
-    assert!(run.stream.is_open() && !run.stream.ends_unseen(true) && run.stream.ends_unseen(false));
+    assert!(
+        run.stream.is_open()
+            && !run.stream.ends_unobserved(true)
+            && run.stream.ends_unobserved(false)
+    );
     let response = run.stream.close().unwrap();
     assert_eq!(
         (response.status, response.bytes, response.last_write_ns),
@@ -201,7 +205,7 @@ fn an_upgrade_ends_http() {
 fn dropped_response_includes_its_rest() {
     let mut run = Run::new();
     run.write(b"HTTP/1.1 200 OK\r\nX-Long: aaa", 9_000);
-    assert_eq!(run.stream.give_up().last_write_ns, None);
+    assert_eq!(run.stream.end_at_unknown_time().last_write_ns, None);
     run.all(b"more of the same answer");
     assert!(!run.stream.is_open());
     run.all(b"HTTP/1.1 201 OK\r\nContent-Length: 0\r\n\r\n");
@@ -216,9 +220,9 @@ fn a_chunked_response_with_trailers_may_have_ended() {
     let mut run = Run::new();
     run.all(b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n");
     run.write(b"", 5_000);
-    assert!(!run.stream.ends_unseen(true));
+    assert!(!run.stream.ends_unobserved(true));
     run.all(b"0\r\nX-Sum: 12345\r\n\r\n");
-    assert!(run.stream.ends_unseen(true));
+    assert!(run.stream.ends_unobserved(true));
 }
 
 /// The pieces of the responses that ended: how many, the first's time, the gaps between them.
@@ -373,6 +377,6 @@ fn a_response_of_known_length_is_a_stream_of_events_or_none() {
 fn head_that_was_not_copied_whole_keeps_its_status() {
     let mut run = Run::new();
     run.write(b"HTTP/1.1 503 Busy\r\nX-Long: aaa", 9_000);
-    assert!(run.stream.ends_unseen(true));
+    assert!(run.stream.ends_unobserved(true));
     assert_eq!(run.stream.close().unwrap().status, 503);
 }
