@@ -1,6 +1,7 @@
-//! How fast one core takes records in: prepared ones, from their bytes to the metrics, without a kernel.
+//! Measures how fast one core processes prepared records, from their bytes to the metrics, without a kernel.
 //!
 //! Prints a line of JSON for each kind of traffic: `{"traffic":"...","records":1,"requests":1,"cpu_s":1.0}`.
+//! Does not depend on: the eBPF programs.
 
 use std::{collections::HashMap, io::Write as _, sync::Arc};
 
@@ -20,11 +21,11 @@ use serde_json::json;
 
 /// Requests of each kind.
 const REQUESTS: u32 = 200_000;
-/// Connections that they come on, in turn.
+/// Connections that carry them, one after the other.
 const CONNECTIONS: u32 = 64;
-/// Chunks of a streamed answer.
+/// Chunks of a streamed response.
 const CHUNKS: u32 = 30;
-/// Records between two looks at what is under way: as many as a drain finds at 200,000 a second.
+/// Records between two ticks: as many as a drain finds at 200,000 a second.
 const RECORDS_PER_TICK: usize = 4_000;
 const PORT: u16 = 8080;
 /// Time from one record to the next, ns.
@@ -33,14 +34,14 @@ const STEP_NS: u64 = 5_000;
 const BODY: &[u8] = br#"{"inputs": [0.25, 0.5, 0.75, 1.0, 1.25, 1.5, 1.75], "id": "x01"}"#;
 
 fn main() -> Result<()> {
-    let kinds: [(&str, Teller); 3] = [
+    let kinds: [(&str, Traffic); 3] = [
         ("requests over kept connections", kept_connections),
         ("answers in chunks", chunked_responses),
         ("calls over gRPC", calls),
     ];
-    for (traffic, tell) in kinds {
+    for (traffic, write) in kinds {
         let mut tape = Tape::default();
-        tell(&mut tape);
+        write(&mut tape);
         let records = tape.ends.len();
         let (requests, cpu_s) = drain(&tape)?;
         ensure!(
@@ -55,8 +56,8 @@ fn main() -> Result<()> {
     Ok(())
 }
 
-/// Puts the records of one kind of traffic on a tape.
-type Teller = fn(&mut Tape);
+/// Writes the records of one kind of traffic to a tape.
+type Traffic = fn(&mut Tape);
 
 /// Entries of the ring, one after the other.
 #[derive(Default)]
@@ -72,7 +73,7 @@ struct Tape {
 }
 
 impl Tape {
-    fn tell(&mut self, connection: u32, mode: u8, kind: u8, request: &[u8], response: &[u8]) {
+    fn push(&mut self, connection: u32, mode: u8, kind: u8, request: &[u8], response: &[u8]) {
         self.now_ns += STEP_NS;
         let side = match (mode, kind) {
             (mode::STREAMS, kind::PROGRESS) => flag::ANSWERS,
@@ -113,7 +114,7 @@ impl Tape {
     }
 }
 
-/// Takes everything in; how many requests that came to, and the time of the core, seconds.
+/// Processes all records; returns how many requests were counted, and the CPU time, seconds.
 fn drain(tape: &Tape) -> Result<(u64, f64)> {
     let watch = Watch {
         target: Target::Port(PORT),
@@ -124,7 +125,7 @@ fn drain(tape: &Tape) -> Result<(u64, f64)> {
     let catalogue = Catalogue::new(Vec::new()).context("read the catalogue")?;
     let registry = Registry::new(vec![watch], Arc::new(catalogue), Some(std::process::id()));
     let metrics = Arc::new(Metrics::new("bench"));
-    let mut ledger = Pipeline::new(
+    let mut pipeline = Pipeline::new(
         registry,
         ConnectionTable::new(true),
         metrics.clone(),
@@ -134,14 +135,14 @@ fn drain(tape: &Tape) -> Result<(u64, f64)> {
     let before_s = core_s();
     let mut start = 0;
     for (index, &end) in tape.ends.iter().enumerate() {
-        ledger.take(&tape.bytes[start..end]);
+        pipeline.on_record(&tape.bytes[start..end]);
         start = end;
         if index % RECORDS_PER_TICK == 0 {
-            ledger.begin_turn(index as u64 * STEP_NS);
-            ledger.tick(|_, _| None);
+            pipeline.set_now(index as u64 * STEP_NS);
+            pipeline.tick(|_, _| None);
         }
     }
-    ledger.finish();
+    pipeline.finish();
     let cpu_s = core_s() - before_s;
     let text = metrics.encode(&Selection::all(), Format::Text);
     let totals = text
@@ -151,13 +152,13 @@ fn drain(tape: &Tape) -> Result<(u64, f64)> {
     Ok((totals.sum(), cpu_s))
 }
 
-/// Time that this thread was on a core, seconds.
+/// CPU time of this thread, seconds.
 fn core_s() -> f64 {
     let time = clock_gettime(ClockId::ThreadCPUTime);
     time.tv_sec as f64 + time.tv_nsec as f64 / 1e9
 }
 
-/// A request and its answer in a record.
+/// A request and its response in one record.
 fn kept_connections(tape: &mut Tape) {
     let request = post("/predictions/resnet-18", BODY);
     let head = format!(
@@ -168,7 +169,7 @@ fn kept_connections(tape: &mut Tape) {
     );
     let response = [head.as_bytes(), BODY].concat();
     for index in 0..REQUESTS {
-        tape.tell(
+        tape.push(
             index % CONNECTIONS,
             mode::MESSAGES,
             kind::EXCHANGE,
@@ -197,11 +198,11 @@ fn chunked_responses(tape: &mut Tape) {
     let requests = REQUESTS / CHUNKS;
     for index in 0..requests {
         let connection = index % CONNECTIONS;
-        tape.tell(connection, mode::MESSAGES, kind::EXCHANGE, &request, head);
+        tape.push(connection, mode::MESSAGES, kind::EXCHANGE, &request, head);
         for _ in 0..CHUNKS {
-            tape.tell(connection, mode::MESSAGES, kind::PROGRESS, b"", &chunk);
+            tape.push(connection, mode::MESSAGES, kind::PROGRESS, b"", &chunk);
         }
-        tape.tell(
+        tape.push(
             connection,
             mode::MESSAGES,
             kind::PROGRESS,
@@ -212,7 +213,7 @@ fn chunked_responses(tape: &mut Tape) {
     tape.requests = requests;
 }
 
-/// A record for each call and one for its answer, on streams one after the other.
+/// A record for each call and one for its response, on one stream after the other.
 fn calls(tape: &mut Tape) {
     let path = "/inference.GRPCInferenceService/ModelInfer";
     let settings = frame(4, 0, 0, &[]);
@@ -226,8 +227,8 @@ fn calls(tape: &mut Tape) {
     .concat();
     let reply = [&[0, 0, 0, 0, 32][..], &[7; 32]].concat();
     for connection in 0..CONNECTIONS {
-        tape.tell(connection, mode::STREAMS, kind::READ, &hello, b"");
-        tape.tell(connection, mode::STREAMS, kind::PROGRESS, b"", &settings);
+        tape.push(connection, mode::STREAMS, kind::READ, &hello, b"");
+        tape.push(connection, mode::STREAMS, kind::PROGRESS, b"", &settings);
     }
     for index in 0..REQUESTS {
         let stream = index / CONNECTIONS * 2 + 1;
@@ -251,14 +252,14 @@ fn calls(tape: &mut Tape) {
             frame(1, 5, stream, &field("grpc-status", "0")),
         ];
         let connection = index % CONNECTIONS;
-        tape.tell(
+        tape.push(
             connection,
             mode::STREAMS,
             kind::READ,
             &request.concat(),
             b"",
         );
-        tape.tell(
+        tape.push(
             connection,
             mode::STREAMS,
             kind::PROGRESS,

@@ -147,7 +147,7 @@ proptest! {
     }
 
     #[test]
-    fn an_response_head_says_what_was_answered(status in 100_u16..1000, reason in "[ -~]{0,20}", length in any::<u64>()) {
+    fn a_response_head_says_what_was_answered(status in 100_u16..1000, reason in "[ -~]{0,20}", length in any::<u64>()) {
         let head = format!("HTTP/1.1 {status} {reason}\r\ncontent-length:{length}\r\n\r\n");
         let Parse::Complete(found, len) = http1::parse_response(head.as_bytes()) else {
             panic!("not complete")

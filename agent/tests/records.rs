@@ -5,7 +5,11 @@ use std::{
     cell::Cell,
 };
 
-use inferprobe::{exchange::event::Event, pipeline::connections::ConnectionTable};
+use inferprobe::{
+    exchange::event::{Event, Sink},
+    pipeline::connections::ConnectionTable,
+    torchserve::{connection::WorkerSink, exchange::WorkerExchange},
+};
 use inferprobe_ebpf::{
     abi::{Record, flag, kind, mode},
     view::RecordView,
@@ -54,10 +58,24 @@ fn entry(record: Record, request: &[u8], response: &[u8]) -> Vec<u8> {
     [bytemuck::bytes_of(&record), request, response].concat()
 }
 
-/// A connection's records as the kernel half numbers them, none of its times told apart.
+/// What came of the records; exchanges of workers are not kept.
+#[derive(Default)]
+struct Events(Vec<Event>);
+
+impl Sink for Events {
+    fn event(&mut self, event: Event) {
+        self.0.push(event);
+    }
+}
+
+impl WorkerSink for Events {
+    fn worked(&mut self, _: WorkerExchange) {}
+}
+
+/// A connection's records as the kernel half numbers them, all at the same time.
 struct Conversation {
     table: ConnectionTable,
-    out: Vec<Event>,
+    out: Events,
     record: Record,
 }
 
@@ -71,12 +89,12 @@ impl Conversation {
         };
         Self {
             table: ConnectionTable::new(true),
-            out: Vec::new(),
+            out: Events::default(),
             record,
         }
     }
 
-    fn tell(&mut self, kind: u8, request: &[u8], response: &[u8]) {
+    fn push(&mut self, kind: u8, request: &[u8], response: &[u8]) {
         let before = match kind {
             kind::PROGRESS => self.record.written_bytes,
             _ => 0,
@@ -88,21 +106,21 @@ impl Conversation {
             written_bytes: before + response.len() as u64,
             ..self.record
         };
-        let told = entry(self.record, request, response);
-        self.table.take(&told, &mut self.out);
+        let entry = entry(self.record, request, response);
+        self.table.on_record(&entry, &mut self.out);
     }
 
-    /// Reads `request`, then writes `answer`, both in pieces of these lengths.
+    /// Reads `request`, then writes `response`, both in pieces of these lengths.
     fn exchange(&mut self, request: &[u8], response: &[u8], read_len: usize, write_len: usize) {
         let mut reads = request.chunks(read_len);
         let last = reads.next_back().unwrap_or_default();
         for read in reads {
-            self.tell(kind::READ, read, b"");
+            self.push(kind::READ, read, b"");
         }
         let mut writes = response.chunks(write_len);
-        self.tell(kind::EXCHANGE, last, writes.next().unwrap_or_default());
+        self.push(kind::EXCHANGE, last, writes.next().unwrap_or_default());
         for write in writes {
-            self.tell(kind::PROGRESS, b"", write);
+            self.push(kind::PROGRESS, b"", write);
         }
     }
 }
@@ -173,7 +191,7 @@ proptest! {
             run.exchange(&request, &response, read_len, write_len);
             expected.push((method, target, status, request.len() as u64, response.len() as u64));
         }
-        prop_assert_eq!(exchanges(&run.out), expected);
+        prop_assert_eq!(exchanges(&run.out.0), expected);
     }
 
     #[test]
@@ -186,7 +204,7 @@ proptest! {
         let responses: Vec<u8> = (0..targets.len()).flat_map(|index| with_body(&format!("HTTP/1.1 {} x", 210 + index), &None)).collect();
         let mut run = Conversation::new(mode::MESSAGES, 0);
         run.exchange(&requests, &responses, read_len, write_len);
-        let found: Vec<(String, u16)> = exchanges(&run.out).into_iter().map(|(_, target, status, ..)| (target, status)).collect();
+        let found: Vec<(String, u16)> = exchanges(&run.out.0).into_iter().map(|(_, target, status, ..)| (target, status)).collect();
         let expected: Vec<(String, u16)> = targets.into_iter().zip(210..).collect();
         prop_assert_eq!(found, expected);
     }
@@ -195,7 +213,7 @@ proptest! {
     fn an_entry_is_read_or_refused(bytes in vec(any::<u8>(), 0..300)) {
         let read = RecordView::parse(&bytes).map(|view| view.request.len() + view.response.len() + size_of::<Record>());
         prop_assert!(read.is_none_or(|read| read <= bytes.len()));
-        ConnectionTable::new(true).take(&bytes, &mut Vec::new());
+        ConnectionTable::new(true).on_record(&bytes, &mut Events::default());
     }
 
     #[test]
@@ -204,7 +222,7 @@ proptest! {
         reads_payload in any::<bool>(),
     ) {
         let mut table = ConnectionTable::new(reads_payload);
-        let mut out = Vec::new();
+        let mut out = Events::default();
         let mut seq = 0;
         for (at, (kind, mode, flags, cookie, gap, unseen, bytes)) in records.into_iter().enumerate() {
             seq += gap;
@@ -220,21 +238,21 @@ proptest! {
                 last_write_ns: u64::from(unseen),
                 ..Record::default()
             };
-            table.take(&entry(record, request, response), &mut out);
+            table.on_record(&entry(record, request, response), &mut out);
             table.tick(at as u64 * 100_000_000, |_, _| None, &mut out);
         }
     }
 }
 
 /// Tells `rounds` records, and panics if the connection comes to hold too much.
-fn flood(what: &str, mode: u8, rounds: u32, mut told: impl FnMut(u32) -> (u8, Vec<u8>, Vec<u8>)) {
+fn flood(what: &str, mode: u8, rounds: u32, mut record: impl FnMut(u32) -> (u8, Vec<u8>, Vec<u8>)) {
     let mut run = Conversation::new(mode, 0);
     let before = HELD_BYTES.get();
     for round in 0..rounds {
-        let (kind, request, response) = told(round);
-        run.tell(kind, &request, &response);
+        let (kind, request, response) = record(round);
+        run.push(kind, &request, &response);
         drop((request, response));
-        run.out = Vec::new();
+        run.out = Events::default();
         let held = HELD_BYTES.get() - before;
         assert!(
             held < CONNECTION_CAP_BYTES,
@@ -253,7 +271,7 @@ fn http2_frame(kind: u8, flags: u8, stream: u32, payload: &[u8]) -> Vec<u8> {
 #[test]
 fn a_hostile_peer_takes_bounded_memory() {
     let read = |bytes: Vec<u8>| (kind::READ, bytes, Vec::new());
-    flood("requests without answers", mode::MESSAGES, 20_000, |_| {
+    flood("requests without responses", mode::MESSAGES, 20_000, |_| {
         read(b"GET /a HTTP/1.1\r\n\r\n".repeat(30))
     });
     flood("a head without an end", mode::MESSAGES, 20_000, |round| {
@@ -289,7 +307,7 @@ fn a_hostile_peer_takes_bounded_memory() {
         },
     );
     flood(
-        "an answer's head without an end",
+        "a response's head without an end",
         mode::MESSAGES,
         20_000,
         |round| match round {
@@ -308,7 +326,7 @@ fn a_hostile_peer_takes_bounded_memory() {
     let preface = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
     let hello = [&preface[..], &http2_frame(4, 0, 0, &[])].concat();
     flood(
-        "streams without an answer",
+        "streams without a response",
         mode::STREAMS,
         20_000,
         |round| {

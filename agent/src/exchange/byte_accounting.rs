@@ -1,20 +1,21 @@
-//! How many of the bytes on watched sockets were attributed to requests.
+//! Counts how many of the bytes on watched sockets were attributed to requests.
 //!
-//! Knows records by their counts alone, and no protocol: what a connection could not attribute, it says itself.
+//! Uses only the byte counts of records. A connection reports itself what it could not attribute.
+//! Does not depend on: any protocol.
 
 use std::{collections::HashMap, ops::AddAssign};
 
 use inferprobe_ebpf::abi::{Record, kind};
 
-/// Who serves: the process, and its port; `None` for AF_UNIX.
+/// The serving process, and its port; `None` for AF_UNIX.
 pub type ServingSocket = (u32, Option<u16>);
 
 /// Bytes read and written by one server.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct ByteCounts {
-    /// All that the kernel saw.
+    /// All that the kernel counted.
     pub seen_bytes: u64,
-    /// Those that belong to no request that was counted, as answered or as unfinished.
+    /// Those that belong to no request that was counted, as finished or as unfinished.
     pub missed_bytes: u64,
 }
 
@@ -26,7 +27,7 @@ impl AddAssign for ByteCounts {
 }
 
 impl ByteCounts {
-    /// Share of the bytes that belong to requests, 0 to 1; `None` where nothing was seen.
+    /// Share of the bytes that belong to requests, 0 to 1; `None` if there were no bytes.
     pub fn covered_ratio(&self) -> Option<f64> {
         let covered_bytes = self.seen_bytes.saturating_sub(self.missed_bytes);
         (self.seen_bytes > 0).then(|| covered_bytes as f64 / self.seen_bytes as f64)
@@ -38,17 +39,17 @@ impl ByteCounts {
 pub struct ByteAccount {
     /// Bytes of the connection, by the kernel's count.
     total_bytes: u64,
-    /// Bytes that records told of.
-    told_bytes: u64,
-    /// Bytes of the present run of writes that records told of.
+    /// Bytes that records reported.
+    reported_bytes: u64,
+    /// Bytes of the present run of writes that records reported.
     written_bytes: u64,
-    /// Bytes that records were lost with, as far as they were counted.
+    /// Bytes of lost records, as far as they were counted.
     lost_bytes: u64,
 }
 
 impl ByteAccount {
-    /// Takes note of a record; `is_settled` says that all bytes so far were told, but those of lost records.
-    pub fn take(&mut self, record: &Record, is_settled: bool) -> ByteCounts {
+    /// Adds a record; `is_settled` says that all bytes so far were reported, except those of lost records.
+    pub fn push(&mut self, record: &Record, is_settled: bool) -> ByteCounts {
         let read_bytes = match record.kind {
             kind::READ | kind::EXCHANGE => record.read_bytes,
             _ => 0,
@@ -60,13 +61,13 @@ impl ByteAccount {
             kind::EXCHANGE | kind::PROGRESS => record.written_bytes,
             _ => self.written_bytes,
         };
-        self.told_bytes += read_bytes + written_bytes.saturating_sub(self.written_bytes);
+        self.reported_bytes += read_bytes + written_bytes.saturating_sub(self.written_bytes);
         self.written_bytes = written_bytes;
         let seen_bytes = record.total_bytes.saturating_sub(self.total_bytes);
         self.total_bytes += seen_bytes;
         let mut missed_bytes = 0;
         if is_settled {
-            let lost = self.total_bytes.saturating_sub(self.told_bytes);
+            let lost = self.total_bytes.saturating_sub(self.reported_bytes);
             missed_bytes = lost.saturating_sub(self.lost_bytes);
             self.lost_bytes = self.lost_bytes.max(lost);
         }
@@ -77,21 +78,21 @@ impl ByteAccount {
     }
 }
 
-/// Bytes by server, until they are taken.
+/// Bytes by server, until they are exported.
 #[derive(Debug, Default)]
 pub struct Coverage {
-    tallies: HashMap<ServingSocket, ByteCounts>,
+    counts: HashMap<ServingSocket, ByteCounts>,
 }
 
 impl Coverage {
-    /// Adds what went over a connection to `place`.
-    pub fn add(&mut self, place: ServingSocket, tally: ByteCounts) {
-        *self.tallies.entry(place).or_default() += tally;
+    /// Adds the bytes of a connection to `socket`.
+    pub fn add(&mut self, socket: ServingSocket, counts: ByteCounts) {
+        *self.counts.entry(socket).or_default() += counts;
     }
 
-    /// What came together since the last call.
-    pub fn take(&mut self) -> impl Iterator<Item = (ServingSocket, ByteCounts)> + '_ {
-        self.tallies.drain()
+    /// Removes and returns what was added since the last call.
+    pub fn drain(&mut self) -> impl Iterator<Item = (ServingSocket, ByteCounts)> + '_ {
+        self.counts.drain()
     }
 }
 
@@ -110,7 +111,7 @@ mod tests {
     }
 
     #[test]
-    fn what_every_record_told_of_is_not_missed() {
+    fn bytes_of_every_record_are_not_missed() {
         let mut account = ByteAccount::default();
         let mut seen = 0;
         for (record, is_settled) in [
@@ -122,9 +123,9 @@ mod tests {
             (record(kind::EXCHANGE, 20, 30, 3_150), true),
             (record(kind::CLOSE, 20, 30, 3_150), true),
         ] {
-            let tally = account.take(&record, is_settled);
-            assert_eq!(tally.missed_bytes, 0, "{record:?}");
-            seen += tally.seen_bytes;
+            let counts = account.push(&record, is_settled);
+            assert_eq!(counts.missed_bytes, 0, "{record:?}");
+            seen += counts.seen_bytes;
         }
         assert_eq!(seen, 3_150);
     }
@@ -132,35 +133,35 @@ mod tests {
     #[test]
     fn the_bytes_of_a_lost_record_are_missed_once() {
         let mut account = ByteAccount::default();
-        account.take(&record(kind::EXCHANGE, 100, 50, 150), true);
-        let after = account.take(&record(kind::EXCHANGE, 100, 50, 600), true);
+        account.push(&record(kind::EXCHANGE, 100, 50, 150), true);
+        let after = account.push(&record(kind::EXCHANGE, 100, 50, 600), true);
         let expected = ByteCounts {
             seen_bytes: 450,
             missed_bytes: 300,
         };
         assert_eq!(after, expected);
-        let next = account.take(&record(kind::CLOSE, 100, 50, 600), true);
+        let next = account.push(&record(kind::CLOSE, 100, 50, 600), true);
         assert_eq!(next, ByteCounts::default());
     }
 
     #[test]
-    fn servers_are_told_apart() {
+    fn servers_are_counted_apart() {
         let mut coverage = Coverage::default();
-        let tally = ByteCounts {
+        let counts = ByteCounts {
             seen_bytes: 10,
             missed_bytes: 2,
         };
-        coverage.add((1, Some(80)), tally);
-        coverage.add((1, Some(80)), tally);
-        coverage.add((2, Some(80)), tally);
-        let mut taken: Vec<_> = coverage.take().collect();
-        taken.sort_unstable_by_key(|(place, _)| *place);
+        coverage.add((1, Some(80)), counts);
+        coverage.add((1, Some(80)), counts);
+        coverage.add((2, Some(80)), counts);
+        let mut taken: Vec<_> = coverage.drain().collect();
+        taken.sort_unstable_by_key(|(socket, _)| *socket);
         let both = ByteCounts {
             seen_bytes: 20,
             missed_bytes: 4,
         };
-        assert_eq!(taken, [((1, Some(80)), both), ((2, Some(80)), tally)]);
-        assert_eq!(coverage.take().count(), 0);
+        assert_eq!(taken, [((1, Some(80)), both), ((2, Some(80)), counts)]);
+        assert_eq!(coverage.drain().count(), 0);
         assert_eq!(both.covered_ratio(), Some(0.8));
         assert_eq!(ByteCounts::default().covered_ratio(), None);
     }

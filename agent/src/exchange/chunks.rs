@@ -1,27 +1,27 @@
-//! The pieces of a streamed answer: when the first and the latest were handed to the kernel, how many, and how far apart.
+//! Keeps the pieces of a streamed response: how many, when the first and the latest were written, and the gaps between.
 //!
-//! A piece is whatever its carrier cuts a body into: a chunk of HTTP/1, a DATA frame of HTTP/2, else a write. Nothing
-//! here knows which, or what is in it.
+//! A piece is what its protocol cuts a body into: an HTTP/1 chunk, an HTTP/2 DATA frame, otherwise a write.
+//! Does not depend on: which of these it is, or what is in it.
 
-/// Gaps of one answer that are kept; later ones are unknown.
+/// Gaps of one response that are kept; later ones are unknown.
 const GAPS_CAP: usize = 4096;
 
-/// What an answer's head says of its body's pieces.
+/// What a response's head says about the pieces of its body.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum Framing {
     /// They are events of an event stream.
     Events,
     /// They are chunks.
     Chunks,
-    /// Nothing: that there are several is all that tells a stream.
+    /// Nothing: the body is streamed if it has several pieces.
     #[default]
     Unsaid,
 }
 
-/// The pieces of one answer's body, as far as they were written.
+/// The pieces of one response's body, as far as they were written.
 ///
-/// The time of a piece is the start of the send that carried its first byte, where the record tells that start: of an
-/// answer's first send, and of those that carry chunks. Else it is the send's return.
+/// The time of a piece is the start of the send that carried its first byte, if the record reports that start: for the
+/// first send of a response, and for sends that carry chunks. Otherwise it is the return of the send.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Chunks {
     framing: Framing,
@@ -42,12 +42,12 @@ impl Chunks {
         }
     }
 
-    /// What the answer's head says of them.
+    /// What the response's head says about them.
     pub fn framing(&self) -> Framing {
         self.framing
     }
 
-    /// Whether they make the answer a stream.
+    /// Whether they make the response a streamed one.
     pub fn is_stream(&self) -> bool {
         match self.framing {
             Framing::Events | Framing::Chunks => self.count > 0,
@@ -75,7 +75,7 @@ impl Chunks {
         }
     }
 
-    /// Adds pieces of which only the time of the last is known: several sends that were told together.
+    /// Adds pieces of which only the time of the last is known: several sends that were reported together.
     pub fn note_spread(&mut self, count: u32, last_ns: u64) {
         if count <= 1 {
             return self.note_together(count, last_ns);
@@ -86,17 +86,17 @@ impl Chunks {
         self.latest_ns = self.latest_ns.max(last_ns);
     }
 
-    /// Says that pieces went by which could not be told apart.
+    /// Records that some pieces could not be separated.
     pub fn lose_count(&mut self) {
         self.uncounted = true;
     }
 
-    /// Time of the first piece, ns; `None` when there is none, or its time is not known.
+    /// Time of the first piece, ns; `None` if there is none, or its time is unknown.
     pub fn first_ns(&self) -> Option<u64> {
         self.first_ns
     }
 
-    /// Pieces seen.
+    /// Pieces so far.
     pub fn count(&self) -> u32 {
         self.count
     }
@@ -106,7 +106,7 @@ impl Chunks {
         !self.uncounted
     }
 
-    /// Times between one piece and the next, ns, as far as they are known.
+    /// Gaps between one piece and the next, ns, as far as they are known.
     pub fn gaps_ns(&self) -> &[u64] {
         &self.gaps_ns
     }
@@ -116,7 +116,7 @@ impl Chunks {
         self.gaps_unknown
     }
 
-    /// Mean time from one piece to the next, ns; `None` when there are not two, or the pieces could not be counted.
+    /// Mean time from one piece to the next, ns; `None` if there are fewer than two, or they could not be counted.
     pub fn mean_gap_ns(&self) -> Option<u64> {
         let gaps = u64::from(self.count.checked_sub(1)?);
         let span_ns = self.latest_ns.saturating_sub(self.first_ns?);
@@ -150,7 +150,7 @@ mod tests {
     }
 
     #[test]
-    fn pieces_of_several_sends_told_together_have_unknown_gaps() {
+    fn pieces_of_sends_reported_together_have_unknown_gaps() {
         let mut chunks = Chunks::default();
         chunks.note(100);
         chunks.note_spread(2, 400);
@@ -161,7 +161,7 @@ mod tests {
     }
 
     #[test]
-    fn the_first_of_several_sends_told_together_has_no_time() {
+    fn first_of_sends_reported_together_has_no_time() {
         let mut chunks = Chunks::default();
         chunks.note_spread(2, 400);
         chunks.note(500);

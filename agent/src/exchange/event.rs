@@ -1,41 +1,55 @@
-//! Names what the records of a connection bring about: finished exchanges, unfinished requests, losses.
+//! Names what the records of a connection result in: finished exchanges, unfinished requests, losses.
 //!
-//! Every kind of connection emits these events. Does not depend on: the connections.
+//! Every kind of connection pushes these to a [`Sink`].
+//! Does not depend on: the connections, any server.
 
-use crate::{
-    exchange::{Exchange, Peer, Request, Response},
-    torchserve::exchange::WorkerExchange,
-};
+use crate::exchange::{Exchange, Peer, Request, Response};
 
-/// Something that a record, a tick or a close brought about.
+/// What a record, a tick or the end of a connection resulted in.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Event {
-    /// A request was answered.
+    /// A request got its response.
     Finished(Exchange),
-    /// A worker of a frontend did what it was asked.
-    Worked(WorkerExchange),
-    /// A request was read and will not be seen answered.
+    /// A request was read, and its response will not be observed.
     Unfinished(Unfinished),
-    /// Which one that was, where it was read whole and its connection ended first: the server may not know.
+    /// The request of the [`Event::Unfinished`] before: it was read whole, and the server may still process it.
     Abandoned(Peer, Request),
-    /// A connection, which its server has read from, had waited so many ns to be accepted.
+    /// A server accepted a connection, which had waited for this long, ns.
     Accepted(Peer, u64),
-    /// Something could not be told apart, and was left out.
+    /// Something was dropped, because it could not be interpreted.
     Lost(Loss),
 }
 
-/// Why a request has no answer.
+/// Receives events, in the order in which they happened.
+pub trait Sink {
+    /// Processes an event.
+    fn event(&mut self, event: Event);
+
+    /// Processes a loss.
+    fn lost(&mut self, loss: Loss) {
+        self.event(Event::Lost(loss));
+    }
+}
+
+/// Keeps the events.
+impl Sink for Vec<Event> {
+    fn event(&mut self, event: Event) {
+        self.push(event);
+    }
+}
+
+/// Why a request has no response.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Unfinished {
     /// The connection ended before the request did.
     Incomplete,
-    /// The connection ended after the request and before its answer; on HTTP/2, before its answer's end.
+    /// The connection ended after the request and before its response; on HTTP/2, before the response's end.
     Unanswered,
     /// A record in between was lost, or the bytes in between could not be followed.
     LostRecords,
-    /// It was forgotten: its connection was silent for too long, or had too many open.
+    /// Its connection was silent for too long, or had too many open requests.
     Evicted,
-    /// Its stream was reset or refused, by either side, before its answer's end.
+    /// Its stream was reset or refused, by either side, before the response's end.
     Reset,
 }
 
@@ -59,35 +73,54 @@ impl Unfinished {
             Self::Reset => "reset",
         }
     }
+
+    /// What happened to the request, in one sentence for the documentation.
+    pub const fn help(self) -> &'static str {
+        match self {
+            Self::Incomplete => "The connection ended inside the request.",
+            Self::Unanswered => {
+                "The connection ended before the response, on HTTP/2 before its end; in most cases the client left."
+            }
+            Self::LostRecords => {
+                "A record in between was lost, or the bytes in between could not be followed; see `inferprobe_records_lost_total`."
+            }
+            Self::Evicted => {
+                "The agent dropped the request, because its connection was silent for too long or had too many open requests."
+            }
+            Self::Reset => {
+                "Either side reset or refused the HTTP/2 stream before the response was complete."
+            }
+        }
+    }
 }
 
-/// What userspace left out, and why.
+/// What the agent dropped, and why.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Loss {
-    /// Records of a connection are missing; it was taken up again after them.
+    /// Records of a connection are missing; the agent resumed after them.
     Resynchronised,
     /// Bytes on a watched socket that are no HTTP/1 request.
     NotHttp,
-    /// An answer to a request that was not seen.
+    /// A response to a request that was not observed.
     ResponseWithoutRequest,
-    /// A request whose head lay behind other bytes of one read, where it is not copied, or spoke of what went by before
-    /// the agent: it counts without its path.
+    /// A request whose head was not copied, because it follows other bytes of one read, or whose HPACK references are
+    /// older than the agent: it counts without its path.
     HeadUnseen,
-    /// A call of gRPC whose status spoke of what went by before the agent: it counts by its HTTP status.
+    /// A gRPC call whose status is an HPACK reference that is older than the agent: it counts by its HTTP status.
     StatusUnseen,
-    /// A connection of ZeroMQ, between processes of one server: it counts once, and nothing of it is looked at.
+    /// A ZeroMQ connection between processes of one server: it counts once, and its content is ignored.
     InnerProtocol,
-    /// An HTTP/2 connection whose frames could not be followed: it is given up, and each later read of it counts again.
+    /// An HTTP/2 connection whose frames could not be followed: it is dropped, and each later read counts again.
     Http2Unfollowed,
-    /// A process that should be watched and could not be: its requests are not seen.
+    /// A process that matches a watch and could not be watched: its requests are not observed.
     NotWatched,
-    /// An entry of the ring shorter than it says.
+    /// A ring entry that is shorter than its own header says.
     Malformed,
     /// Bytes on a worker's connection that are no frame.
     NotFramed,
     /// A frame that a worker read and did not reply to.
     WorkerUnanswered,
-    /// A worker's reply to a request whose own answer was not seen: its client left first, mostly.
+    /// A worker's reply to a request whose response was not observed: in most cases its client left first.
     ReplyUnpaired,
 }
 
@@ -125,9 +158,51 @@ impl Loss {
             Self::ReplyUnpaired => "reply_unpaired",
         }
     }
+
+    /// What was lost and what the reader can do, in one sentence for the documentation.
+    pub const fn help(self) -> &'static str {
+        match self {
+            Self::Resynchronised => {
+                "Records of a connection are missing; the agent resumed with the next request. If `ring_full` grows too, give the agent more CPU time."
+            }
+            Self::NotHttp => {
+                "Bytes on a watched connection that are no HTTP/1 request; if they are TLS, watch the port that the TLS proxy forwards to."
+            }
+            Self::InnerProtocol => {
+                "A ZeroMQ connection between processes of one server; it counts once and carries no requests, so no action is needed."
+            }
+            Self::ResponseWithoutRequest => {
+                "A response to a request that the agent did not observe; expected for requests already open when the agent starts."
+            }
+            Self::HeadUnseen => {
+                "A request counted without its path, or a response without a readable status; start the agent before the clients connect."
+            }
+            Self::StatusUnseen => {
+                "A gRPC call counted by its HTTP status, because the agent joined its connection late; start the agent before the clients."
+            }
+            Self::Http2Unfollowed => {
+                "An HTTP/2 connection that could not be followed and is not measured any more; it is measured again when the client reconnects."
+            }
+            Self::NotWatched => {
+                "A process that matches a watch and could not be watched, because 8,192 are watched already; narrow the watches."
+            }
+            Self::Malformed => {
+                "A record shorter than it says, or one that counts more bytes than a connection can carry; please report it as a defect."
+            }
+            Self::NotFramed => {
+                "Bytes between TorchServe's frontend and a worker that are no frame; check that this TorchServe version is supported."
+            }
+            Self::WorkerUnanswered => {
+                "A frame that a TorchServe worker read and did not reply to, because the worker died; see TorchServe's log."
+            }
+            Self::ReplyUnpaired => {
+                "A TorchServe worker's reply without an observed response, or one of another worker; in most cases the client left first."
+            }
+        }
+    }
 }
 
-/// What a request and its answer come to.
+/// Pairs a request with its response.
 pub(crate) fn pair(peer: Peer, request: Option<Request>, response: Response) -> Event {
     match request {
         Some(request) if response.status != 0 => Event::Finished(Exchange {
@@ -137,5 +212,20 @@ pub(crate) fn pair(peer: Peer, request: Option<Request>, response: Response) -> 
         }),
         Some(_) => Event::Lost(Loss::HeadUnseen),
         None => Event::Lost(Loss::ResponseWithoutRequest),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn help_of_every_reason_is_one_short_line() {
+        let losses = Loss::ALL.map(Loss::help);
+        let unfinished = Unfinished::ALL.map(Unfinished::help);
+        for help in losses.iter().chain(&unfinished) {
+            assert!(help.len() <= 160 && help.ends_with('.'), "{help}");
+            assert!(!help.contains(['\n', '|']), "{help}");
+        }
     }
 }

@@ -1,10 +1,8 @@
-//! From segments to requests: what the records of one connection say was asked and answered, and when.
+//! Turns the records of a connection into requests and responses, pairs them, and times them.
 //!
-//! Pure: no kernel, no clock, no names of processes. `table` holds the connections, `requests` and `answers` find the
-//! messages in each direction, `body` what a request's body names, `connection` pairs them first in, first out; `http2`
-//! does all of it by stream. `chunks` holds the pieces of a streamed answer. `turns` does without their bytes. `worker`
-//! does the same as `connection` with the frames of TorchServe's workers. `hops` joins the two by the request's number,
-//! `lines` by order where there is none. `coverage` counts bytes.
+//! `reads` and `writes` describe what a record reports. `http1` pairs by order, `http2` by stream, `opaque` without any
+//! payload, and `zmtp` ignores its connections; they push their events to `event::Sink`.
+//! Does not depend on: the kernel, a clock, names of processes, any server.
 
 pub mod byte_accounting;
 pub mod chunks;
@@ -14,6 +12,9 @@ pub mod http2;
 pub mod opaque;
 pub mod reads;
 pub mod record_stream;
+pub mod upgrade;
+pub mod writes;
+pub mod zmtp;
 
 use uuid::Uuid;
 
@@ -22,16 +23,16 @@ use crate::{
     protocol::grpc::{ModelName, NamedBy},
 };
 
-/// One request as far as it was read.
+/// A request, as far as it was read.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Request {
     /// Number of the request on its connection, from 0.
     pub index: u32,
-    /// Method; empty where the head could not be seen.
+    /// Method; empty if the head was not copied.
     pub method: String,
-    /// Target; empty, or cut off, where the head could not be seen whole.
+    /// Target; empty, or cut off, if the head was not copied whole.
     pub target: String,
-    /// First byte readable, ns; `None` when that was not seen.
+    /// First byte readable, ns; `None` if that was not observed.
     pub arrival_ns: Option<u64>,
     /// First byte read, ns.
     pub first_read_ns: u64,
@@ -39,13 +40,13 @@ pub struct Request {
     pub last_read_ns: u64,
     /// Bytes, head and body.
     pub bytes: u64,
-    /// Whether it was read to its end, as far as its end can be told.
+    /// Whether it was read to its end, as far as its end is known.
     pub complete: bool,
-    /// Model that its content names.
+    /// Model that its content names; `None` if it names none, or was not copied.
     pub named: Option<Box<ModelName>>,
 }
 
-/// One answer as far as it was written.
+/// A response, as far as it was written.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Response {
     /// Status code.
@@ -54,16 +55,30 @@ pub struct Response {
     pub first_write_ns: u64,
     /// Whether `first_write_ns` is only an upper bound: the return of a long send.
     pub first_write_bounded: bool,
-    /// Last byte handed to the kernel, ns; `None` when the end of the answer cannot be told.
+    /// Last byte handed to the kernel, ns; `None` if the end of the response is unknown.
     pub last_write_ns: Option<u64>,
     /// Bytes, head and body.
     pub bytes: u64,
-    /// The server's own number of the request, where its answer tells it.
+    /// The server's own ID of the request; `None` if the response has none.
     pub request_id: Option<Uuid>,
-    /// `grpc-status`; `None` where there is none.
+    /// `grpc-status`; `None` if there is none.
     pub grpc_status: Option<u32>,
-    /// The pieces of its body; `None` where it is no stream.
+    /// The pieces of its body; `None` if it is not streamed.
     pub chunks: Option<Box<Chunks>>,
+}
+
+impl Response {
+    /// A response before its first byte.
+    pub(crate) const NOT_BEGUN: Self = Self {
+        status: 0,
+        first_write_ns: 0,
+        first_write_bounded: false,
+        last_write_ns: None,
+        bytes: 0,
+        request_id: None,
+        grpc_status: None,
+        chunks: None,
+    };
 }
 
 /// A connection, as the records name it.
@@ -71,36 +86,36 @@ pub struct Response {
 pub struct Peer {
     /// Socket cookie.
     pub cookie: u64,
-    /// Process that answered.
+    /// Process that responded.
     pub tgid: u32,
     /// Port of the server; `None` for AF_UNIX.
     pub local_port: Option<u16>,
     /// Port of the client; `None` for AF_UNIX.
     pub peer_port: Option<u16>,
-    /// When the server accepted it, ns; `None` when that was not seen.
+    /// When the server accepted it, ns; `None` if that was not observed.
     pub accepted_ns: Option<u64>,
 }
 
-/// A request and its answer.
+/// A request and its response.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Exchange {
-    /// Where.
+    /// The connection.
     pub peer: Peer,
-    /// What was asked.
+    /// The request.
     pub request: Request,
-    /// What was answered.
+    /// The response.
     pub response: Response,
 }
 
 impl Exchange {
-    /// Whether it was a call of gRPC, as far as that was seen.
+    /// Whether it is a gRPC call, as far as that was observed.
     pub fn is_grpc(&self) -> bool {
         self.response.grpc_status.is_some() || self.request.is_call()
     }
 }
 
 impl Request {
-    /// Whether its own bytes show that it is a call of gRPC.
+    /// Whether its own bytes show that it is a gRPC call.
     pub fn is_call(&self) -> bool {
         let named = self.named.as_ref();
         named.is_some_and(|named| named.by == NamedBy::Message)
@@ -111,7 +126,7 @@ impl Request {
 pub(crate) mod fixtures {
     use super::*;
 
-    /// A request of 20 ns, a handler of 300 and an answer of 4,000.
+    /// A request of 20 ns, a handler of 300 ns and a response of 4,000 ns.
     pub(crate) fn exchange() -> Exchange {
         Exchange {
             peer: Peer {

@@ -1,6 +1,7 @@
-//! One connection whose bytes are not looked at: a request is a turn of reads, and its answer the writes after them.
+//! Follows one opaque connection, of which no payload is copied: a run of reads is a request, the next writes its response.
 //!
-//! Requests that were read before the one before was answered cannot be told from it: they count as one.
+//! Requests that are read before the response to an earlier one count as one with it, because they look the same.
+//! Does not depend on: any protocol.
 
 use inferprobe_ebpf::{
     abi::{ProgressSlot, Record, kind},
@@ -9,20 +10,17 @@ use inferprobe_ebpf::{
 
 use crate::exchange::{
     Exchange, Peer, Request, Response,
-    event::{Event, Loss, Unfinished},
-    http1::{
-        QUIET_NS,
-        responses::{NOT_BEGUN, Writes},
-    },
+    event::{Event, Loss, Sink, Unfinished},
     reads::Reads,
-    record_stream::Sequence,
+    record_stream::{QUIET_NS, RecordStream},
+    writes::Writes,
 };
 
-/// What is known of one connection.
+/// One opaque connection.
 #[derive(Debug)]
 pub struct OpaqueConnection {
     /// Its records.
-    pub sequence: Sequence,
+    pub records: RecordStream,
     next_index: u32,
     request: Option<Request>,
     response: Option<Response>,
@@ -30,10 +28,10 @@ pub struct OpaqueConnection {
 }
 
 impl OpaqueConnection {
-    /// A connection of which `record` is the first sign.
+    /// Opens a connection to `peer`, of which `record` is the first record.
     pub fn new(record: &Record, peer: Peer) -> Self {
         Self {
-            sequence: Sequence::new(record, peer),
+            records: RecordStream::new(record, peer),
             next_index: 0,
             request: None,
             response: None,
@@ -41,24 +39,24 @@ impl OpaqueConnection {
         }
     }
 
-    /// Takes in a record; returns whether the connection goes on.
-    pub fn take(&mut self, view: &RecordView<'_>, out: &mut Vec<Event>) -> bool {
-        if !self.sequence.follows(&view.record) {
-            out.push(Event::Lost(Loss::Resynchronised));
+    /// Processes a record; returns whether the connection stays open.
+    pub fn on_record(&mut self, view: &RecordView<'_>, out: &mut dyn Sink) -> bool {
+        if !self.records.push(&view.record) {
+            out.lost(Loss::Resynchronised);
             self.response = None;
             if self.request.take().is_some() {
-                out.push(Event::Unfinished(Unfinished::LostRecords));
+                out.event(Event::Unfinished(Unfinished::LostRecords));
             }
         }
         match view.record.kind {
             kind::READ => self.read(&Reads::of(view), out),
             kind::EXCHANGE => {
                 self.read(&Reads::of(view), out);
-                let writes = self.sequence.writes(view);
+                let writes = self.records.writes(view);
                 self.write(&writes);
             }
             kind::PROGRESS => {
-                let writes = self.sequence.writes(view);
+                let writes = self.records.writes(view);
                 self.write(&writes);
             }
             _ => {
@@ -69,9 +67,9 @@ impl OpaqueConnection {
         true
     }
 
-    /// Takes in what the kernel holds back of an answer.
-    pub fn take_progress(&mut self, slot: &ProgressSlot) {
-        let writes = self.sequence.held_back(slot);
+    /// Processes writes of a response that no record has reported yet.
+    pub fn on_progress(&mut self, slot: &ProgressSlot) {
+        let writes = self.records.unreported(slot);
         self.write(&writes);
     }
 
@@ -80,19 +78,19 @@ impl OpaqueConnection {
         std::mem::take(&mut self.missed_bytes)
     }
 
-    /// Whether an answer is under way, as far as that can be told.
-    pub fn is_answering(&self) -> bool {
+    /// Whether a response has begun; its end is unknown until the next read.
+    pub fn is_responding(&self) -> bool {
         self.response.is_some()
     }
 
-    /// Whether nothing is under way.
+    /// Whether no request is open.
     pub fn is_idle(&self) -> bool {
         self.request.is_none()
     }
 
-    /// Takes an answer that has been silent for [`QUIET_NS`] for finished. More of it may come: its end is unknown.
-    pub fn end_if_quiet(&mut self, now_ns: u64, out: &mut Vec<Event>) {
-        if now_ns.saturating_sub(self.sequence.latest_ns) < QUIET_NS {
+    /// Finishes a response that has been silent for [`QUIET_NS`]. More of it may follow, so its end is unknown.
+    pub fn end_if_quiet(&mut self, now_ns: u64, out: &mut dyn Sink) {
+        if now_ns.saturating_sub(self.records.latest_ns) < QUIET_NS {
             return;
         }
         if let Some(response) = &mut self.response {
@@ -101,15 +99,15 @@ impl OpaqueConnection {
         }
     }
 
-    /// Ends the connection: the answer that was under way ended with it, a request without one is unfinished.
-    pub fn close(&mut self, reason: Unfinished, out: &mut Vec<Event>) {
+    /// Ends the connection: the open response ends with it, and a request without one is unfinished.
+    pub fn close(&mut self, reason: Unfinished, out: &mut dyn Sink) {
         self.finish(out);
         if self.request.take().is_some() {
-            out.push(Event::Unfinished(reason));
+            out.event(Event::Unfinished(reason));
         }
     }
 
-    fn read(&mut self, reads: &Reads<'_>, out: &mut Vec<Event>) {
+    fn read(&mut self, reads: &Reads<'_>, out: &mut dyn Sink) {
         self.finish(out);
         let next_index = self.next_index;
         let request = self.request.get_or_insert_with(|| Request {
@@ -136,19 +134,19 @@ impl OpaqueConnection {
         let response = self.response.get_or_insert(Response {
             first_write_ns: writes.start_ns,
             first_write_bounded: writes.start_bounded,
-            ..NOT_BEGUN
+            ..Response::NOT_BEGUN
         });
         response.bytes += writes.bytes;
         response.last_write_ns = Some(writes.end_ns);
     }
 
-    /// Tells the answer that was under way, if there is one.
-    fn finish(&mut self, out: &mut Vec<Event>) {
+    /// Reports the exchange, if its response has begun.
+    fn finish(&mut self, out: &mut dyn Sink) {
         if let Some(response) = self.response.take()
             && let Some(request) = self.request.take()
         {
-            out.push(Event::Finished(Exchange {
-                peer: self.sequence.peer,
+            out.event(Event::Finished(Exchange {
+                peer: self.records.peer,
                 request,
                 response,
             }));
@@ -192,13 +190,13 @@ mod tests {
                 request: &[],
                 response: &[],
             };
-            connection.take(&view, &mut out);
+            connection.on_record(&view, &mut out);
         }
         (connection, out)
     }
 
     fn finished(out: &[Event]) -> Vec<(u32, u64, u64, Option<u64>)> {
-        let told = |outcome: &Event| match outcome {
+        let exchange = |event: &Event| match event {
             Event::Finished(exchange) => Some((
                 exchange.request.index,
                 exchange.request.bytes,
@@ -207,11 +205,11 @@ mod tests {
             )),
             _ => None,
         };
-        out.iter().filter_map(told).collect()
+        out.iter().filter_map(exchange).collect()
     }
 
     #[test]
-    fn turns_of_reads_and_writes_are_requests_and_responses() {
+    fn runs_of_reads_and_writes_are_requests_and_responses() {
         let (connection, out) = played(&[
             record(1, kind::READ, 100, 50, 0),
             record(2, kind::EXCHANGE, 200, 60, 5),
@@ -228,17 +226,17 @@ mod tests {
     }
 
     #[test]
-    fn an_response_that_falls_silent_is_told_without_its_end() {
+    fn silent_response_is_finished_without_its_end() {
         let (mut connection, mut out) = played(&[record(1, kind::EXCHANGE, 100, 50, 5)]);
         connection.end_if_quiet(1_000, &mut out);
         assert!(out.is_empty());
         connection.end_if_quiet(QUIET_NS * 2, &mut out);
         assert_eq!(finished(&out), [(0, 50, 5, None)]);
-        assert!(!connection.is_answering());
+        assert!(!connection.is_responding());
     }
 
     #[test]
-    fn what_has_no_response_is_unfinished() {
+    fn request_without_response_is_unfinished() {
         let (_, out) = played(&[
             record(1, kind::READ, 100, 50, 0),
             record(2, kind::CLOSE, 200, 50, 0),

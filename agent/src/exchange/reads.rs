@@ -1,13 +1,14 @@
-//! What a record tells of reads: how many bytes, which of them can be seen, and when each of them came.
+//! Describes the reads that a record reports: how many bytes, which of them were copied, and when each of them arrived.
 //!
-//! Knows no protocol.
+//! The counterpart of `writes`, for the other direction.
+//! Does not depend on: any protocol.
 
 use inferprobe_ebpf::{
     abi::{ArrivalStep, Record, STEPS, flag},
     view::RecordView,
 };
 
-/// A read, or several that were told together.
+/// A read, or several that were reported together.
 #[derive(Debug, Clone, Copy)]
 pub struct Reads<'a> {
     /// When their bytes became readable.
@@ -23,7 +24,7 @@ pub struct Reads<'a> {
 }
 
 impl<'a> Reads<'a> {
-    /// The reads that a record tells of.
+    /// The reads that a record reports.
     pub fn of(view: &RecordView<'a>) -> Self {
         let record = &view.record;
         Self {
@@ -39,24 +40,24 @@ impl<'a> Reads<'a> {
 /// When the bytes of a read became readable.
 #[derive(Debug, Clone, Copy)]
 pub struct Arrivals {
-    /// Of the read's first byte, ns; `None` when that was not seen.
+    /// Of the read's first byte, ns; `None` if that was not observed.
     first_ns: Option<u64>,
-    /// Whether the others came with it.
+    /// Whether the others arrived with it.
     at_once: bool,
-    /// In which steps they came, as far as these are known.
+    /// In which steps they arrived, as far as these are known.
     steps: [ArrivalStep; STEPS],
-    /// Bytes of the read that earlier records told of.
+    /// Bytes of the read that earlier records reported.
     before: u64,
 }
 
 impl Arrivals {
-    /// As a record tells it.
+    /// The arrivals that a record reports.
     pub fn of(record: &Record) -> Self {
-        let told = |bit| record.flags & bit != 0;
+        let is_set = |bit| record.flags & bit != 0;
         Self {
-            first_ns: told(flag::ARRIVAL_KNOWN).then_some(record.arrival_ns),
-            at_once: told(flag::ONE_ARRIVAL),
-            steps: match told(flag::STEPS) {
+            first_ns: is_set(flag::ARRIVAL_KNOWN).then_some(record.arrival_ns),
+            at_once: is_set(flag::ONE_ARRIVAL),
+            steps: match is_set(flag::STEPS) {
                 true => record.steps,
                 false => [ArrivalStep::NONE; STEPS],
             },
@@ -64,8 +65,8 @@ impl Arrivals {
         }
     }
 
-    /// When the byte `offset` bytes behind the first that the record tells of became readable, ns; `None` when that was
-    /// not seen.
+    /// Returns when the byte `offset` bytes after the first one of the record became readable, ns; `None` if that was not
+    /// observed.
     pub fn at(&self, offset: u64) -> Option<u64> {
         let first_ns = self.first_ns?;
         let offset = offset + self.before;
@@ -84,7 +85,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn each_byte_came_with_its_step() {
+    fn each_byte_arrives_with_its_step() {
         let mut record = Record {
             flags: flag::ARRIVAL_KNOWN | flag::STEPS,
             arrival_ns: 1_000,

@@ -1,28 +1,33 @@
-//! What every kind of connection keeps of its records: whose they are, whether one is missing, and what was told before.
+//! Follows the records of one connection: whose they are, whether one is missing, and what earlier ones reported.
+//!
+//! Every kind of connection that numbers its records in one row keeps one.
+//! Does not depend on: any protocol.
 
 use inferprobe_ebpf::{
     abi::{ProgressSlot, Record, kind},
     view::RecordView,
 };
 
-use crate::exchange::{Peer, http1::responses::Writes};
+use crate::exchange::{Peer, writes::Writes};
 
-/// The records of one connection, as far as they were taken in.
+/// Silence after which a response whose end cannot be observed counts as finished, at an unknown time, ns.
+pub const QUIET_NS: u64 = 500_000_000;
+
+/// The records of one connection, as far as they were processed.
 #[derive(Debug)]
-pub struct Sequence {
+pub struct RecordStream {
     /// Whose they are; `tgid` is the latest process.
     pub peer: Peer,
     /// Time of the latest record, ns.
     pub latest_ns: u64,
     seq: u32,
-    /// Bytes and sends of the present run of writes that were told.
+    /// Bytes and sends of the present run of writes that were reported.
     written_bytes: u64,
     sends: u32,
 }
 
-impl Sequence {
-    /// The sequence of a connection of which `record` is the first sign. If it is not the connection's first, the ones
-    /// before were forgotten or lost: either way it starts anew.
+impl RecordStream {
+    /// Starts before `record`. If it is not the connection's first, earlier ones were forgotten or lost.
     pub fn new(record: &Record, peer: Peer) -> Self {
         Self {
             peer,
@@ -33,8 +38,8 @@ impl Sequence {
         }
     }
 
-    /// Takes note of a record; returns whether none is missing before it.
-    pub fn follows(&mut self, record: &Record) -> bool {
+    /// Adds a record; returns whether none is missing before it.
+    pub fn push(&mut self, record: &Record) -> bool {
         let follows = record.seq == self.seq.wrapping_add(1);
         self.seq = record.seq;
         self.peer.tgid = record.tgid;
@@ -46,7 +51,7 @@ impl Sequence {
         follows
     }
 
-    /// The writes that a record tells of and none before it told.
+    /// Returns the writes that a record reports and no earlier one did.
     pub fn writes<'a>(&mut self, view: &RecordView<'a>) -> Writes<'a> {
         let record = &view.record;
         let writes = Writes {
@@ -58,8 +63,8 @@ impl Sequence {
         writes
     }
 
-    /// The writes that the kernel holds back.
-    pub fn held_back(&mut self, slot: &ProgressSlot) -> Writes<'static> {
+    /// Returns the writes of `slot`, which the kernel half has not reported in a record.
+    pub fn unreported(&mut self, slot: &ProgressSlot) -> Writes<'static> {
         let sends = u32::try_from(slot.writes).unwrap_or(u32::MAX);
         let writes = Writes {
             start_ns: slot.last_write_ns,
@@ -77,7 +82,7 @@ impl Sequence {
     }
 
     /// Number of the latest record.
-    pub fn number(&self) -> u32 {
+    pub fn latest_seq(&self) -> u32 {
         self.seq
     }
 }

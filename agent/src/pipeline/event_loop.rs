@@ -1,6 +1,7 @@
-//! The thread between the kernel and the ledger: drains the rings, and tells the kernel whom to watch.
+//! Runs the thread between the kernel half and the pipeline: drains the rings, and says which processes to watch.
 //!
-//! What records come to is the ledger's.
+//! Feeds every record and process event to the pipeline, and ticks it.
+//! Does not depend on: what records contain.
 
 use std::{
     collections::BTreeSet,
@@ -35,78 +36,76 @@ use crate::{
     },
 };
 
-/// Longest time between two drains: records below the kernel's watermark wake nobody up.
+/// Longest time between two drains: fewer records than the ring's watermark do not wake the thread.
 const DRAIN_INTERVAL: Timespec = Timespec {
     tv_sec: 0,
     tv_nsec: 20_000_000,
 };
-/// Least time between two looks at the answers under way, ns: process events may wake the thread much more often.
+/// Shortest time between two ticks, ns: process events may wake the thread much more often.
 const TICK_NS: u64 = 15_000_000;
-/// Records taken in one go: behind them, processes and answers under way have their turn.
+/// Records of one drain; process events and ticks come between two drains.
 const RECORDS_PER_DRAIN: u32 = 65_536;
-/// What an event tells of: the end of the run, or a ring.
+/// Meaning of an epoll event: the end of the run, or a ring.
 const STOP: u64 = 0;
 const RING: u64 = 1;
 /// Drains between two readings of the kernel's loss counters.
 const DRAINS_PER_COUNT: u32 = 10;
-/// Programs that tell of processes.
+/// Programs that report processes.
 const PROCESS_PROGRAMS: [&str; 3] = [
     "sched_process_exec",
     "sched_process_exit",
     "sched_process_fork",
 ];
 
-/// Everything that the thread owns.
+/// What the thread owns.
 pub struct EventLoop {
     probes: Probes,
-    rings: Maps,
-    ledger: Pipeline,
-    /// Workers of TorchServe that procfs does not name.
+    maps: Maps,
+    pipeline: Pipeline,
+    /// TorchServe workers whose model procfs does not show.
     unnamed: BTreeSet<u32>,
-    /// What TorchServe says of workers that nothing else names.
+    /// What TorchServe's management API says about them.
     looked_up: Option<mpsc::Receiver<Running>>,
-    /// Times that the kernel did not tell of a process.
-    untold: u64,
+    /// Process events that the kernel skipped.
+    skipped_events: u64,
     metrics: Arc<Metrics>,
 }
 
 impl EventLoop {
-    /// Begins to watch what `registry` asks for.
+    /// Watches the ports of `registry`.
     pub fn new(
         probes: Probes,
-        rings: Maps,
+        mut maps: Maps,
         registry: Registry,
-        table: ConnectionTable,
+        connections: ConnectionTable,
         metrics: Arc<Metrics>,
         log: Option<RequestLog>,
     ) -> Result<Self> {
         metrics.declare_lost(&DropReason::ALL.map(DropReason::name));
-        let mut this = Self {
+        for port in registry.ports() {
+            maps.set_port(port, true)?;
+        }
+        Ok(Self {
             probes,
-            rings,
-            ledger: Pipeline::new(registry, table, metrics.clone(), log, monotonic_ns()),
+            maps,
+            pipeline: Pipeline::new(registry, connections, metrics.clone(), log, monotonic_ns()),
             unnamed: BTreeSet::new(),
             looked_up: None,
-            untold: 0,
+            skipped_events: 0,
             metrics,
-        };
-        let ports: Vec<u16> = this.ledger.registry.ports().collect();
-        for port in ports {
-            this.rings.set_port(port, true)?;
-        }
-        Ok(this)
+        })
     }
 
-    /// Finds the servers that are there already; returns how many processes are watched.
+    /// Finds the servers that run already; returns how many processes are watched.
     pub fn discover(&mut self) -> Result<usize> {
-        let found = self.ledger.registry.scan().context("look through /proc")?;
+        let found = self.pipeline.scan().context("look through /proc")?;
         for &pid in &found {
-            self.rings.watch_process(pid)?;
-            if !self.ledger.registry.is_worker(pid) {
+            self.maps.watch_process(pid)?;
+            if !self.pipeline.is_worker(pid) {
                 continue;
             }
             match worker::identify(pid, None) {
-                Some(worker) => self.ledger.introduce(pid, worker, None),
+                Some(worker) => self.pipeline.add_worker(pid, worker),
                 None => drop(self.unnamed.insert(pid)),
             }
         }
@@ -114,7 +113,7 @@ impl EventLoop {
         Ok(found.len())
     }
 
-    /// Starts to ask a TorchServe about the workers that were found, and whose models nothing else tells.
+    /// Asks TorchServe's management API, on a thread of its own, for the models of workers that procfs does not show.
     pub fn ask(&mut self, management: &HttpUrl) -> Result<()> {
         if self.unnamed.is_empty() {
             return Ok(());
@@ -127,13 +126,13 @@ impl EventLoop {
 
     /// Whether the kernel still lets this process use its maps and its iterator.
     pub fn reaches_kernel(&mut self) -> bool {
-        self.rings.is_open() && self.probes.scan_listeners().is_ok()
+        self.maps.is_open() && self.probes.scan_listeners().is_ok()
     }
 
     /// Watches one more port.
     pub fn watch_port(&mut self, port: u16, watch: Watch) -> Result<()> {
-        self.ledger.registry.add(watch);
-        self.rings.set_port(port, true)?;
+        self.pipeline.add_watch(watch);
+        self.maps.set_port(port, true)?;
         self.probes.scan_listeners()
     }
 
@@ -145,22 +144,22 @@ impl EventLoop {
         loop {
             let stopped = self.wait(&waiter)?;
             let now_ns = monotonic_ns();
-            self.ledger.begin_turn(now_ns);
+            self.pipeline.set_now(now_ns);
             self.drain_processes();
             self.drain_records();
             if now_ns - ticked_ns < TICK_NS && !stopped {
                 continue;
             }
             ticked_ns = now_ns;
-            self.take_looked_up();
-            let rings = &self.rings;
-            self.ledger.tick(|cookie, seq| rings.progress(cookie, seq));
+            self.add_looked_up();
+            let maps = &self.maps;
+            self.pipeline.tick(|cookie, seq| maps.progress(cookie, seq));
             if drains.is_multiple_of(DRAINS_PER_COUNT) || stopped {
                 self.count_drops();
             }
             drains = drains.wrapping_add(1);
             if stopped {
-                self.ledger.finish();
+                self.pipeline.finish();
                 return Ok(());
             }
         }
@@ -176,10 +175,10 @@ impl EventLoop {
         }
     }
 
-    /// What to wait on: the end of the run, process events, and the record ring's wake-ups.
+    /// Makes what to wait on: the end of the run, process events, and the record ring's wake-ups.
     ///
-    /// A ring is readable for as long as it holds anything, so the record ring tells of its wake-ups alone (EPOLLET):
-    /// else every record would end the wait.
+    /// A ring is readable for as long as it holds anything. The record ring reports only its wake-ups (EPOLLET), because
+    /// otherwise every record would end the wait.
     fn waiter(&self, stop: &OwnedFd) -> Result<OwnedFd> {
         let add = || -> io::Result<OwnedFd> {
             let waiter = epoll::create(epoll::CreateFlags::CLOEXEC)?;
@@ -188,11 +187,11 @@ impl EventLoop {
             epoll::add(&waiter, stop, data(STOP), epoll::EventFlags::IN)?;
             epoll::add(
                 &waiter,
-                &self.rings.processes,
+                &self.maps.processes,
                 data(RING),
                 epoll::EventFlags::IN,
             )?;
-            epoll::add(&waiter, &self.rings.records, data(RING), edge)?;
+            epoll::add(&waiter, &self.maps.records, data(RING), edge)?;
             Ok(waiter)
         };
         add().context("prepare to wait for the rings")
@@ -202,15 +201,15 @@ impl EventLoop {
         let mut found = Vec::new();
         while let Some(event) = self.next_process_event() {
             match event {
-                Some(event) => self.take_process_event(event, &mut found),
+                Some(event) => self.on_process_event(event, &mut found),
                 None => self.metrics.lost(Loss::Malformed.name(), 1),
             }
         }
-        self.welcome(&found);
+        self.on_found(&found);
     }
 
-    /// Watches what the processes that were found serve already.
-    fn welcome(&mut self, found: &[u32]) {
+    /// Watches what processes that are newly watched serve already.
+    fn on_found(&mut self, found: &[u32]) {
         if found.is_empty() {
             return;
         }
@@ -219,32 +218,32 @@ impl EventLoop {
             warn!(err = format!("{err:#}"), "listeners not scanned");
         }
         for &pid in found {
-            info!(pid, server = %self.ledger.registry.server(pid, None).name, "watching");
+            info!(pid, server = %self.pipeline.server_name(pid), "watching");
         }
     }
 
-    /// The next event; an inner `None` stands for one that is too short.
+    /// Returns the next event; `Some(None)` for one that is too short.
     fn next_process_event(&mut self) -> Option<Option<ProcessEvent>> {
-        self.rings
+        self.maps
             .processes
             .next()
             .map(|entry| parse_process_event(&entry))
     }
 
-    /// Adds the processes that were found to be watched to `found`.
-    fn take_process_event(&mut self, event: ProcessEvent, found: &mut Vec<u32>) {
+    /// Adds the processes that are watched from now on to `found`.
+    fn on_process_event(&mut self, event: ProcessEvent, found: &mut Vec<u32>) {
         match event.kind {
-            process::EXIT => self.ledger.exited(event.tgid),
+            process::EXIT => self.pipeline.on_process_exit(event.tgid),
             process::THREAD => {
                 let name = event.name.split(|&byte| byte == 0).next();
-                if let Some(slot) = WorkerId::of_thread(event.tgid, name.unwrap_or_default()) {
-                    self.ledger.handed_on(slot, event.at_ns);
+                if let Some(worker) = WorkerId::of_thread(event.tgid, name.unwrap_or_default()) {
+                    self.pipeline.on_dispatch(worker, event.at_ns);
                 }
             }
-            process::FORK => self.ledger.registry.forked(event.parent, event.tgid),
+            process::FORK => self.pipeline.on_fork(event.parent, event.tgid),
             process::EXEC => self.inspect(event.tgid, found),
             // A process may have changed its command line since it was started.
-            process::LISTEN if !self.ledger.registry.is_watched(event.tgid) => {
+            process::LISTEN if !self.pipeline.is_watched(event.tgid) => {
                 self.inspect(event.tgid, found);
             }
             _ => {}
@@ -252,18 +251,18 @@ impl EventLoop {
     }
 
     fn inspect(&mut self, pid: u32, found: &mut Vec<u32>) {
-        if !self.ledger.registry.inspect(pid) {
+        if !self.pipeline.inspect(pid) {
             return;
         }
-        if let Err(err) = self.rings.watch_process(pid) {
+        if let Err(err) = self.maps.watch_process(pid) {
             self.metrics.lost(Loss::NotWatched.name(), 1);
             warn!(pid, err = format!("{err:#}"), "process not watched");
             return;
         }
         found.push(pid);
-        // Forks from here on are told of by events; of those before, nothing else tells.
+        // Events report later forks. Earlier ones are only visible in procfs.
         for child in children_of(pid) {
-            if !self.ledger.registry.is_watched(child) {
+            if !self.pipeline.is_watched(child) {
                 self.inspect(child, found);
             }
         }
@@ -271,15 +270,15 @@ impl EventLoop {
 
     fn drain_records(&mut self) {
         for _ in 0..RECORDS_PER_DRAIN {
-            let Some(entry) = self.rings.records.next() else {
+            let Some(entry) = self.maps.records.next() else {
                 break;
             };
-            self.ledger.take(&entry);
+            self.pipeline.on_record(&entry);
         }
     }
 
-    /// Takes in what TorchServe said of workers that nothing else named.
-    fn take_looked_up(&mut self) {
+    /// Exports the workers that TorchServe's management API has described.
+    fn add_looked_up(&mut self) {
         let Some(looked_up) = &self.looked_up else {
             return;
         };
@@ -290,35 +289,35 @@ impl EventLoop {
         } in looked_up.try_iter()
         {
             if let Some(worker) = worker::identify_as(pid, model, version) {
-                self.ledger.introduce(pid, worker, None);
+                self.pipeline.add_worker(pid, worker);
             }
         }
     }
 
     fn count_drops(&mut self) {
-        for (reason, total) in self.rings.drops() {
+        for (reason, total) in self.maps.drops() {
             self.metrics.set_lost_total(reason.name(), total);
         }
         let skipped = self.probes.skipped();
         let of_processes = PROCESS_PROGRAMS.iter().filter_map(|name| skipped.get(name));
-        let untold = of_processes.sum();
+        let skipped_events = of_processes.sum();
         self.metrics.set_skipped(skipped);
-        if untold > self.untold {
-            self.untold = untold;
+        if skipped_events > self.skipped_events {
+            self.skipped_events = skipped_events;
             self.catch_up();
         }
     }
 
-    /// Looks for the processes whose begin or end the kernel did not tell of.
+    /// Finds the processes whose start or end the kernel did not report.
     fn catch_up(&mut self) {
-        for pid in self.ledger.registry.gone() {
-            self.rings.unwatch_process(pid);
-            self.ledger.exited(pid);
+        for pid in self.pipeline.ended() {
+            self.maps.unwatch_process(pid);
+            self.pipeline.on_process_exit(pid);
         }
-        let unknown = match self.ledger.registry.unwatched() {
+        let unknown = match self.pipeline.unwatched() {
             Ok(unknown) => unknown,
             Err(err) => {
-                warn!(%err, "/proc not looked through");
+                warn!(%err, "/proc not scanned");
                 return;
             }
         };
@@ -326,7 +325,7 @@ impl EventLoop {
         for pid in unknown {
             self.inspect(pid, &mut found);
         }
-        self.welcome(&found);
+        self.on_found(&found);
     }
 }
 

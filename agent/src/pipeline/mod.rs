@@ -1,290 +1,139 @@
-//! From records to metrics: pairs, names and counts what the kernel told, with no kernel at hand.
+//! Runs the way of a record: connection, exchange, server and route, TorchServe join, metrics and log.
 //!
-//! Everything on the way is decided elsewhere; here it is called in order. Does not know where records come from.
+//! `event_loop` feeds it on a thread of its own. `connections` keeps the connections, `classifier` names what comes out of
+//! them, `recorder` counts it.
+//! Does not depend on: the kernel, which only `event_loop` uses.
 
+pub mod classifier;
+pub mod connection;
 pub mod connections;
 pub mod event_loop;
+pub mod recorder;
 
 use std::{io, sync::Arc};
 
 use inferprobe_ebpf::abi::ProgressSlot;
-use tracing::warn;
 
 use crate::{
-    catalogue::{
-        RequestInfo,
-        route::{Purpose, Route},
-    },
-    discovery::registry::Registry,
-    exchange::{
-        Exchange, Peer, Request,
-        event::{Event, Loss, Unfinished},
-    },
-    identity::{Identity, Server},
-    metrics::{LiveWorker, Metrics},
-    observation::{Observation, WorkerSide},
-    pipeline::connections::ConnectionTable,
+    discovery::{registry::Registry, watch::Watch},
+    exchange::event::{Loss, Unfinished},
+    metrics::Metrics,
+    pipeline::{classifier::Classifier, connections::ConnectionTable, recorder::Recorder},
     request_log::RequestLog,
-    torchserve::{
-        exchange::WorkerExchange,
-        frames::command::Command,
-        join::{Answered, HopJoiner, Settled},
-        worker::{self, Worker, WorkerId},
-    },
+    torchserve::worker::{Worker, WorkerId},
 };
 
-/// Label `server` of TorchServe's workers.
-const TORCHSERVE: &str = "torchserve";
-
-/// What is known between two records, and what comes of it.
+/// All steps, in order: each pushes to the next.
 pub struct Pipeline {
-    /// Who is watched.
-    pub registry: Registry,
-    table: ConnectionTable,
-    frontends: HopJoiner,
-    /// When the latest turn began: what is told in between is no older.
-    now_ns: u64,
-    metrics: Arc<Metrics>,
-    log: Option<RequestLog>,
-    outcomes: Vec<Event>,
-    settled: Vec<Settled>,
+    connections: ConnectionTable,
+    classifier: Classifier,
 }
 
 impl Pipeline {
-    /// Nothing was told yet, at `now_ns`.
+    /// Makes a pipeline without any records yet, at `now_ns`.
     pub fn new(
         registry: Registry,
-        table: ConnectionTable,
+        connections: ConnectionTable,
         metrics: Arc<Metrics>,
         log: Option<RequestLog>,
         now_ns: u64,
     ) -> Self {
         metrics.declare_lost(&Loss::ALL.map(Loss::name));
         metrics.declare_unfinished(&Unfinished::ALL.map(Unfinished::name));
+        let recorder = Recorder::new(metrics, log);
         Self {
-            registry,
-            table,
-            frontends: HopJoiner::default(),
-            now_ns,
-            metrics,
-            log,
-            outcomes: Vec::new(),
-            settled: Vec::new(),
+            connections,
+            classifier: Classifier::new(registry, recorder, now_ns),
         }
     }
 
-    /// Begins a turn at `now_ns`.
-    pub fn begin_turn(&mut self, now_ns: u64) {
-        self.now_ns = now_ns;
+    /// Sets the time of the records to come, ns: what they report is not older than the call before.
+    pub fn set_now(&mut self, now_ns: u64) {
+        self.classifier.now_ns = now_ns;
     }
 
-    /// Takes in an entry of the record ring.
-    pub fn take(&mut self, entry: &[u8]) {
-        self.table.take(entry, &mut self.outcomes);
-        if !self.outcomes.is_empty() {
-            self.settle();
-        }
+    /// Processes an entry of the record ring.
+    pub fn on_record(&mut self, entry: &[u8]) {
+        self.connections.on_record(entry, &mut self.classifier);
     }
 
-    /// Looks after what is under way: `progress` gives what the kernel holds back of a connection.
+    /// Ends what ends without a record: `progress` returns what the kernel half has not reported yet of a connection.
     pub fn tick(&mut self, progress: impl FnMut(u64, u32) -> Option<ProgressSlot>) {
-        self.table.tick(self.now_ns, progress, &mut self.outcomes);
-        self.settle();
-        for ((pid, port), tally) in self.table.coverage.take() {
-            let server = self.registry.server(pid, port);
-            self.metrics.carried(&server.name, tally);
+        let now_ns = self.classifier.now_ns;
+        self.connections
+            .tick(now_ns, progress, &mut self.classifier);
+        for (socket, counts) in self.connections.coverage.drain() {
+            self.classifier.on_bytes(socket, counts);
         }
-        let registry = &self.registry;
-        self.frontends.tick(
-            self.now_ns,
-            |pid| registry.model_of_worker(pid),
-            &mut self.settled,
-            &mut self.outcomes,
-        );
-        self.settle();
-        self.flush_log();
+        self.classifier.tick();
     }
 
-    /// Counts what waits, since nothing more will come.
+    /// Records everything that still waits: no more records will come.
     pub fn finish(&mut self) {
-        self.frontends.finish(&mut self.settled);
-        self.settle();
-        self.flush_log();
+        self.classifier.finish();
     }
 
-    /// Notes that a watched process ended.
-    pub fn exited(&mut self, pid: u32) {
-        self.registry.exited(pid);
-        self.table.process_ended(pid);
-        self.metrics.worker_ended(pid);
-        self.frontends.handovers.forget(pid);
+    /// Processes the end of a watched process.
+    pub fn on_process_exit(&mut self, pid: u32) {
+        self.connections.on_process_exit(pid);
+        self.classifier.on_process_exit(pid);
     }
 
-    /// Notes that a frontend's thread handed a frame on at `at_ns`.
-    pub fn handed_on(&mut self, slot: WorkerId, at_ns: u64) {
-        self.frontends.handovers.note(slot, at_ns);
+    /// Records that a TorchServe frontend's thread dispatched a frame to a worker at `at_ns`.
+    pub fn on_dispatch(&mut self, worker: WorkerId, at_ns: u64) {
+        self.classifier.on_dispatch(worker, at_ns);
     }
 
-    /// Exports a worker that has its model loaded: since `loaded_ns`, where that was seen.
-    pub fn introduce(&mut self, pid: u32, worker: Worker, loaded_ns: Option<u64>) {
-        self.frontends.handovers.introduce(pid, worker.slot);
-        let load_ns = worker
-            .started_ns
-            .and_then(|started_ns| loaded_ns?.checked_sub(started_ns));
-        let worker = LiveWorker {
-            name: worker.name,
-            identity: Identity {
-                model: worker.model.into(),
-                version: worker.version.into(),
-                server: TORCHSERVE.into(),
-            },
-            load_ns,
-        };
-        self.registry.loaded(pid, &worker.identity.model);
-        self.metrics.worker_loaded(pid, worker);
+    /// Exports a TorchServe worker that was found with its model loaded.
+    pub fn add_worker(&mut self, pid: u32, worker: Worker) {
+        self.classifier.add_worker(pid, worker, None);
+    }
+}
+
+/// Which processes are watched.
+impl Pipeline {
+    /// Finds the processes to watch on this host.
+    pub fn scan(&mut self) -> io::Result<Vec<u32>> {
+        self.classifier.registry.scan()
     }
 
-    /// Names what came out, and counts what need not wait.
-    fn settle(&mut self) {
-        let mut outcomes = std::mem::take(&mut self.outcomes);
-        for outcome in outcomes.drain(..) {
-            match outcome {
-                Event::Finished(exchange) => self.answered(exchange),
-                Event::Worked(worked) => self.worked(worked),
-                Event::Abandoned(peer, request) => self.abandoned(peer, &request),
-                Event::Accepted(peer, wait_ns) => self.accepted(peer, wait_ns),
-                Event::Unfinished(reason) => self.metrics.unfinished(reason.name()),
-                Event::Lost(loss) => self.metrics.lost(loss.name(), 1),
-            }
-        }
-        // What was lost on the way came in between.
-        outcomes.append(&mut self.outcomes);
-        self.outcomes = outcomes;
-        let mut settled = std::mem::take(&mut self.settled);
-        for settled in settled.drain(..) {
-            match settled {
-                Settled::Response(answered, inner, worker) => {
-                    self.count(answered, inner, worker.as_deref());
-                }
-                Settled::Abandoned(observation) => self.metrics.observe_abandoned(&observation),
-            }
-        }
-        self.settled = settled;
+    /// Adds a watch.
+    pub fn add_watch(&mut self, watch: Watch) {
+        self.classifier.registry.add(watch);
     }
 
-    fn answered(&mut self, exchange: Exchange) {
-        let is_grpc = exchange.is_grpc();
-        let (server, route) = self.classify(exchange.peer, &exchange.request, is_grpc);
-        let answered = Answered {
-            exchange,
-            server,
-            route,
-        };
-        self.frontends
-            .answered(answered, self.now_ns, &mut self.settled);
+    /// Decides whether to watch a process; returns whether it has to be watched from now on.
+    pub fn inspect(&mut self, pid: u32) -> bool {
+        self.classifier.registry.inspect(pid)
     }
 
-    fn accepted(&mut self, peer: Peer, wait_ns: u64) {
-        let server = self.registry.server(peer.tgid, peer.local_port);
-        if !server.is_internal {
-            self.metrics.accepted(&server.name, wait_ns);
-        }
+    /// Records that `parent` started `child`.
+    pub fn on_fork(&mut self, parent: u32, child: u32) {
+        self.classifier.registry.forked(parent, child);
     }
 
-    fn abandoned(&mut self, peer: Peer, request: &Request) {
-        let (server, route) = self.classify(peer, request, request.is_call());
-        if !server.is_frontend || route.purpose != Purpose::Inference {
-            return;
-        }
-        let identity = Identity::new(server, route);
-        if request.is_call() {
-            self.frontends.abandoned_call(identity, &mut self.settled);
-        } else {
-            self.frontends
-                .abandoned(identity, request.last_read_ns, self.now_ns);
-        }
+    /// Whether a process is watched.
+    pub fn is_watched(&self, pid: u32) -> bool {
+        self.classifier.registry.is_watched(pid)
     }
 
-    /// Who was asked, and for what.
-    fn classify(&mut self, peer: Peer, request: &Request, is_grpc: bool) -> (Server, Route) {
-        let server = self.registry.server(peer.tgid, peer.local_port);
-        if request.method.is_empty() && !is_grpc {
-            // Nothing tells what it was for, but that workers are asked by their frontends alone.
-            let purpose = match self.registry.is_worker(peer.tgid) {
-                true => Purpose::Internal,
-                false => Purpose::Inference,
-            };
-            return (server, Route::of(purpose));
-        }
-        let asked = RequestInfo {
-            method: &request.method,
-            target: &request.target,
-            is_grpc,
-            on_unix: peer.local_port.is_none(),
-            named: request.named.as_deref(),
-        };
-        let route = self.registry.route(&server, asked);
-        (server, route)
+    /// Whether a process is a TorchServe worker.
+    pub fn is_worker(&self, pid: u32) -> bool {
+        self.classifier.registry.is_worker(pid)
     }
 
-    fn worked(&mut self, worked: WorkerExchange) {
-        if let Command::Load { model_name, .. } = &worked.command {
-            if worked.reply.code == 200 {
-                let loaded_ns = worked.replied_ns();
-                self.worker_loaded(worked.peer.tgid, model_name.as_deref(), loaded_ns);
-            }
-            return;
-        }
-        let model = self.registry.model_of_worker(worked.peer.tgid);
-        self.frontends.worked(
-            worked,
-            model.as_ref(),
-            self.now_ns,
-            &mut self.settled,
-            &mut self.outcomes,
-        );
+    /// Name of the server that a process belongs to.
+    pub fn server_name(&mut self, pid: u32) -> Arc<str> {
+        self.classifier.registry.server(pid, None).name
     }
 
-    /// Exports a worker that loaded the model `loaded`, at `loaded_ns`.
-    fn worker_loaded(&mut self, pid: u32, loaded: Option<&str>, loaded_ns: u64) {
-        let sees = self.registry.sees_processes();
-        match sees.then(|| worker::identify(pid, loaded)).flatten() {
-            Some(worker) => self.introduce(pid, worker, Some(loaded_ns)),
-            None => warn!(
-                pid,
-                "worker of TorchServe left out: nothing tells its model and version"
-            ),
-        }
+    /// Watched processes that have ended.
+    pub fn ended(&self) -> Vec<u32> {
+        self.classifier.registry.gone()
     }
 
-    fn count(&mut self, answered: Answered, inner: WorkerSide, worker: Option<&WorkerExchange>) {
-        let Answered {
-            exchange,
-            server,
-            route,
-        } = answered;
-        let observation = Observation::new(&exchange, server, route, inner);
-        self.metrics.observe(&observation);
-        if observation.purpose == Purpose::Internal {
-            return;
-        }
-        if let Some(log) = &mut self.log
-            && let Err(err) = log.write(&exchange, worker, &observation)
-        {
-            self.end_log(&err);
-        }
-    }
-
-    fn flush_log(&mut self) {
-        if let Some(log) = &mut self.log
-            && let Err(err) = log.flush()
-        {
-            self.end_log(&err);
-        }
-    }
-
-    fn end_log(&mut self, err: &io::Error) {
-        warn!(%err, "request log ended");
-        self.log = None;
+    /// Processes of this host that are not watched.
+    pub fn unwatched(&self) -> io::Result<Vec<u32>> {
+        self.classifier.registry.unwatched()
     }
 }

@@ -1,4 +1,7 @@
-//! Which requests ask a language model, and what for: by method and path alone.
+//! Finds what a request asks of a language model, from its method and path.
+//!
+//! Used for the `gen_ai` families.
+//! Does not depend on: bodies, which server it is.
 
 use crate::protocol::target;
 
@@ -11,7 +14,7 @@ pub enum Operation {
     Embeddings,
     /// Content of any kind.
     GenerateContent,
-    /// A text to go on with a prompt.
+    /// A text that continues a prompt.
     TextCompletion,
 }
 
@@ -27,9 +30,9 @@ impl Operation {
     }
 }
 
-/// What a request asks of a language model; `None` where its path is of no API for them.
+/// Returns what a request asks of a language model; `None` if its path belongs to no known API.
 ///
-/// OpenAI's paths count behind any prefix: gateways and applications put them under one of their own.
+/// OpenAI's paths count after any prefix, because gateways and applications add one of their own.
 pub fn operation(method: &str, target: &str) -> Option<Operation> {
     if method != "POST" {
         return None;
@@ -70,7 +73,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn paths_tell_the_operation() {
+    fn path_selects_the_operation() {
         for (target, expected) in [
             ("/v1/chat/completions", Some("chat")),
             ("/openai/v1/chat/completions?x=1", Some("chat")),

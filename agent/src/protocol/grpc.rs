@@ -1,13 +1,13 @@
-//! gRPC: what is a call, and the model that a request message names.
+//! Recognises gRPC calls, and finds the model that a request message names.
 //!
-//! Knows the methods whose messages name a model, and the fields of them that do; of all else in a message only where it
-//! ends. What methods are for is the catalogue's.
+//! Knows the methods whose messages name a model, and the fields that do; it skips all other fields.
+//! Does not depend on: HTTP/2, what methods are for.
 
 /// Bytes of a request's messages that are enough to find the model.
 pub const MESSAGE_CAP: usize = 256;
 /// Bytes before each message: whether it is compressed, and its length.
 pub const PREFIX_LEN: usize = 5;
-/// Model of a call whose path was not seen, and whose message names none.
+/// Model of a call whose path was not observed, and whose message names none.
 pub const UNKNOWN_MODEL: &str = "unknown";
 /// The fields that name model and version, in the messages of TorchServe and of the KServe protocol alike.
 const MODEL_NAME: u64 = 1;
@@ -21,38 +21,38 @@ const SPEC_VERSION_LABEL: u64 = 4;
 /// The model that a request's content names.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ModelName {
-    /// What of the request names it.
+    /// Which part of the request names it.
     pub by: NamedBy,
     /// Model.
     pub model: String,
-    /// Version; `None` where the content leaves it to the server.
+    /// Version; `None` if the content leaves it to the server.
     pub version: Option<String>,
 }
 
-/// What of a request names a model.
+/// Which part of a request names a model.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum NamedBy {
-    /// A message of gRPC.
+    /// A gRPC message.
     Message,
-    /// A JSON body: it does so only for servers that read it there.
+    /// A JSON body: this counts only for servers that read the model there.
     Body,
 }
 
-/// Service and method of a path; `None` if it is not one of gRPC.
+/// Returns service and method of a path; `None` if it is not a gRPC one.
 fn method_of(path: &str) -> Option<(&str, &str)> {
     let (service, method) = path.strip_prefix('/')?.split_once('/')?;
-    // A service stands in a package: that tells it from most paths of plain HTTP.
+    // A service has a package name, with a dot: most plain HTTP paths do not.
     (service.contains('.') && !method.is_empty() && !method.contains(['/', '?']))
         .then_some((service, method))
 }
 
-/// Whether a path may be one of gRPC.
+/// Whether a path may be a gRPC one.
 pub fn is_call(path: &str) -> bool {
     method_of(path).is_some()
 }
 
-/// Whether a request to `path` is a call of gRPC, whose content begins with `content`: that tells where the path was not
-/// seen and is empty.
+/// Whether a request to `path`, whose content begins with `content`, is a gRPC call. An empty `path` was not observed:
+/// then the content decides.
 pub fn begins_call(path: &str, content: &[u8]) -> bool {
     is_call(path) || (path.is_empty() && message_len(content).is_some())
 }
@@ -65,7 +65,7 @@ enum Naming {
     Spec,
 }
 
-/// Where the method's request messages name a model; `None` where they name none, or not where we look.
+/// Returns where the method's request messages name a model; `None` if they name none, or in an unknown way.
 fn naming(service: &str, method: &str) -> Option<Naming> {
     match (service, method) {
         (
@@ -85,21 +85,21 @@ fn naming(service: &str, method: &str) -> Option<Naming> {
     }
 }
 
-/// The model that the first of a request's messages names, whose first bytes, as many as were kept, are `content`.
+/// Returns the model that the first of a request's messages names; `content` is the beginning of the messages.
 ///
-/// `None` where the method's messages name none, or none that can be seen: it lies behind what was kept, or is compressed.
+/// `None` if the method's messages name none, or the name is compressed, or not within `content`.
 pub fn model_of(path: &str, content: &[u8]) -> Option<ModelName> {
     if path.is_empty() {
-        return model_of_unseen(content);
+        return model_of_unknown_path(content);
     }
     let (service, method) = method_of(path)?;
     let naming = naming(service, method)?;
     name_in(first_message(content)?, &naming)
 }
 
-/// As [`model_of`], for a call whose path was not seen: [`UNKNOWN_MODEL`] where the message does not look like one that
-/// names a model. `None` where there is no message.
-fn model_of_unseen(content: &[u8]) -> Option<ModelName> {
+/// As [`model_of`], for a call whose path was not observed: [`UNKNOWN_MODEL`] if the message does not look like one that
+/// names a model, `None` if there is no message.
+fn model_of_unknown_path(content: &[u8]) -> Option<ModelName> {
     message_len(content)?;
     let message = first_message(content).unwrap_or_default();
     let named = name_in(message, &Naming::Plain).filter(|named| {
@@ -113,7 +113,7 @@ fn model_of_unseen(content: &[u8]) -> Option<ModelName> {
     }))
 }
 
-/// Model and version in the fields that name them.
+/// Returns model and version from the fields that name them.
 fn name_in(message: &[u8], naming: &Naming) -> Option<ModelName> {
     let (model, version) = match naming {
         Naming::Plain => (
@@ -134,8 +134,8 @@ fn name_in(message: &[u8], naming: &Naming) -> Option<ModelName> {
     })
 }
 
-/// Whether a message, which may be cut off, has fields of bytes behind the name, where requests of inference have their
-/// input: questions about a model do not (inference.proto of TorchServe, grpc_service.proto of KServe).
+/// Whether a message, which may be cut off, has fields of bytes after the name. Inference requests have their input
+/// there; requests for metadata have none (inference.proto of TorchServe, grpc_service.proto of KServe).
 fn holds_input(mut message: &[u8]) -> bool {
     loop {
         let mut rest = message;
@@ -150,7 +150,7 @@ fn holds_input(mut message: &[u8]) -> bool {
     }
 }
 
-/// Length of the message that content begins with, behind its prefix, bytes; `None` where it begins with no message.
+/// Returns the length of the message that content begins with, without its prefix, bytes; `None` if it begins with none.
 pub fn message_len(content: &[u8]) -> Option<u32> {
     let [0 | 1, l0, l1, l2, l3] = *content.first_chunk::<PREFIX_LEN>()? else {
         return None;
@@ -158,7 +158,7 @@ pub fn message_len(content: &[u8]) -> Option<u32> {
     Some(u32::from_be_bytes([l0, l1, l2, l3]))
 }
 
-/// The first message, as far as it can be seen; `None` where it is compressed or not there.
+/// Returns the first message, as far as it was copied; `None` if it is compressed, or there is none.
 fn first_message(content: &[u8]) -> Option<&[u8]> {
     let (prefix, rest) = content.split_first_chunk::<PREFIX_LEN>()?;
     let [0, l0, l1, l2, l3] = *prefix else {
@@ -168,13 +168,13 @@ fn first_message(content: &[u8]) -> Option<&[u8]> {
     Some(&rest[..rest.len().min(len)])
 }
 
-/// The last value that a message, which may be cut off, gives a string field; `None` also where that is empty.
+/// Returns the last value of a string field in a message, which may be cut off; `None` also if that is empty.
 fn text_field(message: &[u8], number: u64) -> Option<&str> {
     let text = std::str::from_utf8(bytes_field(message, number)?).ok()?;
     (!text.is_empty()).then_some(text)
 }
 
-/// The last value that a message, which may be cut off, gives a field of bytes.
+/// Returns the last value of a field of bytes in a message, which may be cut off.
 fn bytes_field(message: &[u8], number: u64) -> Option<&[u8]> {
     let mut rest = message;
     let mut found = None;
@@ -186,14 +186,14 @@ fn bytes_field(message: &[u8], number: u64) -> Option<&[u8]> {
     found
 }
 
-/// The integer in field 1 of a message that holds nothing else; `None` if it begins otherwise.
+/// Returns the integer in field 1 of a message; `None` if the message does not begin with it.
 fn first_integer(message: &[u8]) -> Option<u64> {
     const INTEGER_1: u64 = 1 << 3;
     let mut rest = message;
     (varint(&mut rest)? == INTEGER_1).then(|| varint(&mut rest))?
 }
 
-/// Takes a whole field off a message: its number, and its value if that is bytes. `None` at the end.
+/// Removes a whole field from a message; returns its number, and its value if that is bytes. `None` at the end.
 fn field<'a>(message: &mut &'a [u8]) -> Option<(u64, Option<&'a [u8]>)> {
     let tag = varint(message)?;
     let len = match tag & 7 {
@@ -233,7 +233,7 @@ mod tests {
     const PREDICT: &str = "/org.pytorch.serve.grpc.inference.InferenceAPIsService/Predictions";
     const INFER: &str = "/inference.GRPCInferenceService/ModelInfer";
 
-    /// A message behind its prefix.
+    /// A message after its prefix.
     fn sent(message: &[u8]) -> Vec<u8> {
         let len = u32::try_from(message.len()).unwrap();
         [&[0][..], &len.to_be_bytes(), message].concat()

@@ -1,31 +1,31 @@
-//! The model that a JSON body names: the string `model` of its outermost object, as OpenAI's API has it.
+//! Finds the model that a JSON body names: the string `model` of its outermost object, as in OpenAI's API.
 //!
-//! Reads the beginning of a body, which may be cut off anywhere, without recursion and without trust. Knows nothing of
-//! heads or of who is asked.
+//! Parses the beginning of a body, which may be cut off anywhere, without recursion.
+//! Does not depend on: heads, which server it is.
 
-/// What the beginning of a body says of the model.
+/// What the beginning of a body says about the model.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum BodyModel {
     /// It names this one.
     Named(String),
     /// It names none, whatever follows.
     Absent,
-    /// What would tell is behind what could be seen.
+    /// It may name one in the bytes that are missing.
     Unknown,
 }
 
 /// Member of the outermost object that names the model.
 const MEMBER: &[u8] = b"model";
 
-/// Why reading ends before a value does.
+/// Why parsing ends before a value does.
 enum Stop {
     /// The bytes end.
     Cut,
-    /// They are no JSON.
+    /// They are not JSON.
     Malformed,
 }
 
-/// Reads the model off the first bytes of a body.
+/// Finds the model in the first bytes of a body.
 ///
 /// Of members with that name the first string counts; an empty one names nothing.
 pub fn model_in(body: &[u8]) -> BodyModel {
@@ -66,13 +66,13 @@ fn find(rest: &mut &[u8]) -> Result<Option<String>, Stop> {
     }
 }
 
-/// The next byte that is no white space; it stays.
+/// Returns the next byte that is no white space, without removing it.
 fn peek(rest: &mut &[u8]) -> Result<u8, Stop> {
     *rest = rest.trim_ascii_start();
     rest.first().copied().ok_or(Stop::Cut)
 }
 
-/// Takes the next byte that is no white space, which must be this one.
+/// Removes the next byte that is no white space, which must be this one.
 fn expect(rest: &mut &[u8], byte: u8) -> Result<(), Stop> {
     if peek(rest)? != byte {
         return Err(Stop::Malformed);
@@ -81,7 +81,7 @@ fn expect(rest: &mut &[u8], byte: u8) -> Result<(), Stop> {
     Ok(())
 }
 
-/// Takes a string whose opening quote was taken: what stands between its quotes, escapes and all.
+/// Removes a string after its opening quote; returns what is between its quotes, with its escapes.
 fn string<'a>(rest: &mut &'a [u8]) -> Result<&'a [u8], Stop> {
     let mut at = 0;
     loop {
@@ -97,7 +97,7 @@ fn string<'a>(rest: &mut &'a [u8]) -> Result<&'a [u8], Stop> {
     }
 }
 
-/// Takes a value that is no string, up to the comma or the bracket behind it.
+/// Removes a value that is no string, up to the comma or the bracket after it.
 fn skip(rest: &mut &[u8]) -> Result<(), Stop> {
     let mut depth = 0_u32;
     loop {
@@ -116,7 +116,7 @@ fn skip(rest: &mut &[u8]) -> Result<(), Stop> {
     }
 }
 
-/// The text that a string's content stands for; what is no text becomes a replacement character.
+/// Decodes the escapes of a string's content; what is no text becomes a replacement character.
 fn unescape(content: &[u8]) -> String {
     let mut units = Vec::new();
     let mut text = String::new();
@@ -152,7 +152,7 @@ fn unescape(content: &[u8]) -> String {
     text
 }
 
-/// The code unit of four hexadecimal digits; of anything else, half a pair, which stands for nothing.
+/// Returns the code unit of four hexadecimal digits; for anything else, half of a surrogate pair, which is invalid.
 fn hex(digits: Option<&[u8]>) -> u16 {
     let digits = digits.filter(|digits| digits.iter().all(u8::is_ascii_hexdigit));
     digits
@@ -161,7 +161,7 @@ fn hex(digits: Option<&[u8]>) -> u16 {
         .unwrap_or(0xd800)
 }
 
-/// Adds the code units that came one after the other to the text: two of them may be one character.
+/// Adds consecutive code units to the text: two of them may be one character.
 fn flush(units: &mut Vec<u16>, text: &mut String, ended: bool) {
     if ended {
         text.extend(char::decode_utf16(units.drain(..)).map(|unit| unit.unwrap_or('\u{fffd}')));

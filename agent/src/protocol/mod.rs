@@ -1,4 +1,7 @@
-//! What bytes mean: pure functions of bytes. Nothing here knows of sockets, times or processes.
+//! Parses bytes: HTTP/1, HTTP/2, gRPC, JSON and ZeroMQ, as pure functions.
+//!
+//! `exchange` and the catalogue use it.
+//! Does not depend on: sockets, times, processes.
 
 pub mod genai;
 pub mod grpc;

@@ -1,8 +1,9 @@
 //! Splits a request target into path segments and query parameters.
 //!
-//! Both the catalogue's patterns and the rules for language models match on these. Does not depend on: any other module.
+//! Both the catalogue's patterns and the rules for language models match on these.
+//! Does not depend on: any other module.
 
-/// Segments of a target's path, each decoded by itself, the empty ones left out.
+/// Returns the segments of a target's path, each decoded by itself, without empty ones.
 pub fn segments_of(target: &str) -> Vec<String> {
     let segments = path_of(target).split('/');
     segments
@@ -11,8 +12,8 @@ pub fn segments_of(target: &str) -> Vec<String> {
         .collect()
 }
 
-/// Segments of a target's path that is decoded before it is split, its last slashes off; `None` if one is empty, or it
-/// does not begin with a slash.
+/// Returns the segments of a target's path, decoded before it is split and without trailing slashes; `None` if one is
+/// empty, or the path does not begin with a slash.
 pub fn segments_of_decoded(target: &str) -> Option<Vec<String>> {
     let path = decode(target.split(['?', '#']).next().unwrap_or_default());
     let path = path.strip_prefix('/')?.trim_end_matches('/');
@@ -20,7 +21,7 @@ pub fn segments_of_decoded(target: &str) -> Option<Vec<String>> {
     (!segments.iter().any(String::is_empty)).then_some(segments)
 }
 
-/// The path of a request target: without scheme and authority, query and fragment.
+/// Returns the path of a request target: without scheme and authority, query and fragment.
 pub fn path_of(target: &str) -> &str {
     let target = match target.split_once("://") {
         Some(("http" | "https", rest)) => rest.find('/').map_or("/", |slash| &rest[slash..]),
@@ -29,7 +30,7 @@ pub fn path_of(target: &str) -> &str {
     target.split(['?', '#']).next().unwrap_or_default()
 }
 
-/// Value of a query parameter of a request target.
+/// Returns the value of a query parameter of a request target.
 pub fn query_value(target: &str, name: &str) -> Option<String> {
     let (_, query) = target.split_once('?')?;
     query

@@ -10,7 +10,7 @@ use std::{
 use uuid::Uuid;
 
 use crate::{
-    exchange::event::{Event, Loss},
+    exchange::event::Loss,
     torchserve::{
         exchange::WorkerExchange,
         frames::command::{Command, Purpose},
@@ -60,7 +60,7 @@ impl<A> JoinById<A> {
         &mut self,
         worked: &Arc<WorkerExchange>,
         now_ns: u64,
-        lost: &mut Vec<Event>,
+        mut on_loss: impl FnMut(Loss),
     ) -> Vec<Joined<A>> {
         let Command::Predict { requests, .. } = &worked.command else {
             return Vec::new();
@@ -72,7 +72,7 @@ impl<A> JoinById<A> {
         for asked in over_http {
             let id = asked.id.as_ref().and_then(|id| Uuid::try_parse(id).ok());
             let Some(id) = id else {
-                lost.push(Event::Lost(Loss::ReplyUnpaired));
+                on_loss(Loss::ReplyUnpaired);
                 continue;
             };
             match self.responses.take(&id) {
@@ -82,8 +82,9 @@ impl<A> JoinById<A> {
                 }),
                 None => {
                     self.timely.push_back((now_ns, id));
-                    let evicted = self.replies.insert(id, worked.clone(), now_ns);
-                    lost.extend(evicted.map(|_| Event::Lost(Loss::ReplyUnpaired)));
+                    if self.replies.insert(id, worked.clone(), now_ns).is_some() {
+                        on_loss(Loss::ReplyUnpaired);
+                    }
                 }
             }
         }
@@ -124,9 +125,10 @@ impl<A> JoinById<A> {
     }
 
     /// Gives up what has waited too long: answers go without a worker, replies are lost.
-    pub fn tick(&mut self, now_ns: u64, lost: &mut Vec<Event>) -> Vec<Joined<A>> {
-        let replies = self.replies.expired(now_ns, REPLY_WAIT_NS);
-        lost.extend(replies.map(|_| Event::Lost(Loss::ReplyUnpaired)));
+    pub fn tick(&mut self, now_ns: u64, mut on_loss: impl FnMut(Loss)) -> Vec<Joined<A>> {
+        for _ in self.replies.expired(now_ns, REPLY_WAIT_NS) {
+            on_loss(Loss::ReplyUnpaired);
+        }
         let responses = self.responses.expired(now_ns, RESPONSE_WAIT_NS);
         let joined = responses.map(|response| Joined {
             response,
@@ -137,7 +139,7 @@ impl<A> JoinById<A> {
 
     /// Lets every answer go that still waits.
     pub fn finish(&mut self) -> Vec<Joined<A>> {
-        self.tick(u64::MAX, &mut Vec::new())
+        self.tick(u64::MAX, drop)
     }
 }
 
@@ -242,11 +244,14 @@ mod tests {
     fn either_half_may_come_first() {
         let mut hops = JoinById::<char>::default();
         let mut lost = Vec::new();
-        assert!(hops.worked(&worked(&[7]), 0, &mut lost).is_empty());
+        assert!(
+            hops.worked(&worked(&[7]), 0, |loss| lost.push(loss))
+                .is_empty()
+        );
         let joined = hops.answered(Uuid::from_u128(7), 'a', 1).unwrap();
         assert!(joined.worker.is_some());
         assert!(hops.answered(Uuid::from_u128(8), 'b', 2).is_none());
-        let joined = hops.worked(&worked(&[8]), 3, &mut lost);
+        let joined = hops.worked(&worked(&[8]), 3, |loss| lost.push(loss));
         assert!(joined[0].response == 'b' && joined[0].worker.is_some());
         assert!(hops.finish().is_empty() && lost.is_empty());
     }
@@ -255,7 +260,7 @@ mod tests {
     fn every_request_of_a_batch_gets_the_workers_half() {
         let mut hops = JoinById::<char>::default();
         assert!(hops.answered(Uuid::from_u128(2), 'a', 0).is_none());
-        let joined = hops.worked(&worked(&[1, 2, 3]), 1, &mut Vec::new());
+        let joined = hops.worked(&worked(&[1, 2, 3]), 1, drop);
         assert_eq!(joined.len(), 1);
         for id in [1, 3] {
             let joined = hops.answered(Uuid::from_u128(id), 'b', 2).unwrap();
@@ -268,8 +273,11 @@ mod tests {
         let mut hops = JoinById::<char>::default();
         let mut lost = Vec::new();
         assert!(hops.answered(Uuid::from_u128(1), 'a', 10).is_none());
-        assert!(hops.tick(RESPONSE_WAIT_NS, &mut lost).is_empty());
-        let joined = hops.tick(RESPONSE_WAIT_NS + 10, &mut lost);
+        assert!(
+            hops.tick(RESPONSE_WAIT_NS, |loss| lost.push(loss))
+                .is_empty()
+        );
+        let joined = hops.tick(RESPONSE_WAIT_NS + 10, |loss| lost.push(loss));
         assert!(joined[0].worker.is_none());
         assert!(lost.is_empty());
     }
@@ -278,16 +286,16 @@ mod tests {
     fn a_reply_whose_client_left_is_counted() {
         let mut hops = JoinById::<char>::default();
         let mut lost = Vec::new();
-        hops.worked(&worked(&[1]), 0, &mut lost);
-        hops.tick(REPLY_WAIT_NS, &mut lost);
-        assert_eq!(lost, [Event::Lost(Loss::ReplyUnpaired)]);
+        hops.worked(&worked(&[1]), 0, |loss| lost.push(loss));
+        hops.tick(REPLY_WAIT_NS, |loss| lost.push(loss));
+        assert_eq!(lost, [Loss::ReplyUnpaired]);
     }
 
     #[test]
     fn an_overdue_reply_is_offered_once() {
         let mut hops = JoinById::<char>::default();
         let mut lost = Vec::new();
-        hops.worked(&worked(&[1, 2, 3]), 0, &mut lost);
+        hops.worked(&worked(&[1, 2, 3]), 0, |loss| lost.push(loss));
         hops.answered(Uuid::from_u128(2), 'a', 1).unwrap();
         let mut offered = Vec::new();
         for now_ns in [OVERDUE_NS - 1, OVERDUE_NS, OVERDUE_NS + 1] {
@@ -300,7 +308,7 @@ mod tests {
         // A slow client's answer may still end.
         let joined = hops.answered(Uuid::from_u128(3), 'b', OVERDUE_NS + 2);
         assert!(joined.unwrap().worker.is_some());
-        hops.tick(u64::MAX, &mut lost);
+        hops.tick(u64::MAX, |loss| lost.push(loss));
         assert!(lost.is_empty());
     }
 
@@ -309,7 +317,7 @@ mod tests {
         let mut hops = JoinById::<char>::default();
         let mut lost = Vec::new();
         for id in 0..WAIT_CAP as u128 + 5 {
-            hops.worked(&worked(&[id]), 0, &mut lost);
+            hops.worked(&worked(&[id]), 0, |loss| lost.push(loss));
         }
         assert_eq!(lost.len(), 5);
     }
@@ -322,8 +330,8 @@ mod tests {
             requests[0].purpose = Purpose::Describe;
         }
         let mut lost = Vec::new();
-        hops.worked(&Arc::new(described), 0, &mut lost);
-        hops.tick(u64::MAX, &mut lost);
+        hops.worked(&Arc::new(described), 0, |loss| lost.push(loss));
+        hops.tick(u64::MAX, |loss| lost.push(loss));
         assert!(lost.is_empty());
     }
 }

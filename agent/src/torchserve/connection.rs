@@ -12,8 +12,8 @@ use inferprobe_ebpf::{
 use crate::{
     exchange::{
         Peer,
-        event::{Event, Loss},
-        record_stream::Sequence,
+        event::{Loss, Sink},
+        record_stream::RecordStream,
     },
     torchserve::{
         exchange::WorkerExchange,
@@ -31,11 +31,17 @@ const TAKEN_WAIT_NS: u64 = 100_000_000;
 /// The end of the list of answers: the last bytes of every reply.
 const END_OF_LIST: u32 = u32::MAX;
 
+/// Receives what the records of all connections result in, those of workers included.
+pub trait WorkerSink: Sink {
+    /// Processes a worker's exchange.
+    fn worked(&mut self, worked: WorkerExchange);
+}
+
 /// What is known of one connection.
 #[derive(Debug)]
 pub struct WorkerConnection {
     /// Its records.
-    pub sequence: Sequence,
+    pub records: RecordStream,
     commands: CommandReader,
     replies: ReplyReader,
     /// Times of the frame that is being read.
@@ -79,7 +85,7 @@ impl WorkerConnection {
     /// A connection of which `record` is the first sign.
     pub fn new(record: &Record, peer: Peer) -> Self {
         Self {
-            sequence: Sequence::new(record, peer),
+            records: RecordStream::new(record, peer),
             commands: CommandReader::default(),
             replies: ReplyReader::default(),
             reading: None,
@@ -91,7 +97,7 @@ impl WorkerConnection {
     }
 
     /// Takes in a record; returns whether the connection goes on.
-    pub fn take(&mut self, view: &RecordView<'_>, out: &mut Vec<Event>) -> bool {
+    pub fn on_record(&mut self, view: &RecordView<'_>, out: &mut dyn WorkerSink) -> bool {
         let record = &view.record;
         if record.kind == kind::REPLY_READ {
             self.taken.bytes += record.read_bytes;
@@ -99,11 +105,11 @@ impl WorkerConnection {
             self.settle(out);
             return true;
         }
-        if !self.sequence.follows(record) {
-            out.push(Event::Lost(Loss::Resynchronised));
+        if !self.records.push(record) {
+            out.lost(Loss::Resynchronised);
             self.give_up_waiting(out);
-            *self = Self::new(record, self.sequence.peer);
-            self.sequence.follows(record);
+            *self = Self::new(record, self.records.peer);
+            self.records.push(record);
         }
         match record.kind {
             kind::READ => self.read(view, out),
@@ -132,21 +138,23 @@ impl WorkerConnection {
     }
 
     /// Gives up waiting for the frontend's read of a reply that was written long ago.
-    pub fn end_if_quiet(&mut self, now_ns: u64, out: &mut Vec<Event>) {
-        if now_ns.saturating_sub(self.sequence.latest_ns) >= TAKEN_WAIT_NS {
+    pub fn end_if_quiet(&mut self, now_ns: u64, out: &mut dyn WorkerSink) {
+        if now_ns.saturating_sub(self.records.latest_ns) >= TAKEN_WAIT_NS {
             self.give_up_waiting(out);
         }
     }
 
     /// Ends the connection, and what is open with it.
-    pub fn close(&mut self, out: &mut Vec<Event>) {
+    pub fn close(&mut self, out: &mut dyn WorkerSink) {
         self.give_up_waiting(out);
         let unanswered = self.open.len() + usize::from(self.reading.take().is_some());
         self.open.clear();
-        out.extend((0..unanswered).map(|_| Event::Lost(Loss::WorkerUnanswered)));
+        for _ in 0..unanswered {
+            out.lost(Loss::WorkerUnanswered);
+        }
     }
 
-    fn read(&mut self, view: &RecordView<'_>, out: &mut Vec<Event>) {
+    fn read(&mut self, view: &RecordView<'_>, out: &mut dyn WorkerSink) {
         let record = &view.record;
         // The frontend sends no frame before it has read the last reply.
         self.give_up_waiting(out);
@@ -171,21 +179,21 @@ impl WorkerConnection {
     }
 
     /// A reply begins: what the worker answers was read, however much of it was captured.
-    fn end_of_reads(&mut self, out: &mut Vec<Event>) {
+    fn end_of_reads(&mut self, out: &mut dyn WorkerSink) {
         let cut = self.commands.end();
         let Some(times) = self.reading.take() else {
             return;
         };
         match cut {
             Some(command) => self.begin(command, times, out),
-            None => out.push(Event::Lost(Loss::NotFramed)),
+            None => out.lost(Loss::NotFramed),
         }
     }
 
-    fn begin(&mut self, command: Command, times: ReadTimes, out: &mut Vec<Event>) {
+    fn begin(&mut self, command: Command, times: ReadTimes, out: &mut dyn WorkerSink) {
         if self.open.len() >= OPEN_CAP {
             self.open.pop_front();
-            out.push(Event::Lost(Loss::WorkerUnanswered));
+            out.lost(Loss::WorkerUnanswered);
         }
         self.open.push_back(Open {
             command,
@@ -196,11 +204,11 @@ impl WorkerConnection {
         });
     }
 
-    fn write(&mut self, view: &RecordView<'_>, out: &mut Vec<Event>) {
+    fn write(&mut self, view: &RecordView<'_>, out: &mut dyn WorkerSink) {
         let record = &view.record;
-        let writes = self.sequence.writes(view);
+        let writes = self.records.writes(view);
         let Some(open) = self.open.front_mut() else {
-            out.push(Event::Lost(Loss::ResponseWithoutRequest));
+            out.lost(Loss::ResponseWithoutRequest);
             return;
         };
         open.reply_bytes += writes.bytes;
@@ -234,12 +242,12 @@ impl WorkerConnection {
                     open.cut = Some(reply);
                 }
             }
-            None => out.push(Event::Lost(Loss::NotFramed)),
+            None => out.lost(Loss::NotFramed),
         }
     }
 
     /// Takes in a reply, of which the last byte went out with `record`.
-    fn answered(&mut self, reply: Reply, record: &Record, out: &mut Vec<Event>) {
+    fn answered(&mut self, reply: Reply, record: &Record, out: &mut dyn WorkerSink) {
         let streams = reply
             .responses
             .iter()
@@ -248,11 +256,11 @@ impl WorkerConnection {
             return;
         }
         let Some(open) = self.open.pop_front() else {
-            out.push(Event::Lost(Loss::ResponseWithoutRequest));
+            out.lost(Loss::ResponseWithoutRequest);
             return;
         };
         let exchange = WorkerExchange {
-            peer: self.sequence.peer,
+            peer: self.records.peer,
             command: open.command,
             idle_since_ns: self.idle_since_ns.replace(record.last_write_ns),
             handed_ns: None,
@@ -268,31 +276,55 @@ impl WorkerConnection {
     }
 
     /// Lets the reply go that the frontend has read.
-    fn settle(&mut self, out: &mut Vec<Event>) {
+    fn settle(&mut self, out: &mut dyn WorkerSink) {
         let Taken { bytes, at_ns } = self.taken;
         if let Some((exchange, _)) = self
             .replied
             .take_if(|(_, reply_bytes)| bytes >= *reply_bytes)
         {
             self.taken = Taken::default();
-            out.push(Event::Worked(WorkerExchange {
+            out.worked(WorkerExchange {
                 taken_ns: Some(at_ns),
                 ..exchange
-            }));
+            });
         }
     }
 
-    fn give_up_waiting(&mut self, out: &mut Vec<Event>) {
+    fn give_up_waiting(&mut self, out: &mut dyn WorkerSink) {
         if let Some((exchange, _)) = self.replied.take() {
             self.taken = Taken::default();
-            out.push(Event::Worked(exchange));
+            out.worked(exchange);
         }
     }
 }
 
 #[cfg(test)]
 mod tests {
+    use crate::exchange::event::Event;
+
     use super::*;
+
+    /// What came of the records.
+    #[derive(Debug, Default)]
+    struct Pushed {
+        worked: Vec<WorkerExchange>,
+        lost: Vec<Loss>,
+    }
+
+    impl Sink for Pushed {
+        fn event(&mut self, event: Event) {
+            let Event::Lost(loss) = event else {
+                panic!("{event:?}")
+            };
+            self.lost.push(loss);
+        }
+    }
+
+    impl WorkerSink for Pushed {
+        fn worked(&mut self, worked: WorkerExchange) {
+            self.worked.push(worked);
+        }
+    }
 
     const ID: &str = "f043ec09-d650-4c73-8e29-cab71d5c951f";
 
@@ -329,7 +361,7 @@ mod tests {
         seq: u32,
         written: u64,
         now_ns: u64,
-        out: Vec<Event>,
+        out: Pushed,
         /// Whether the frontend reads each reply as soon as it is written.
         prompt_reader: bool,
     }
@@ -342,7 +374,7 @@ mod tests {
                 seq: 0,
                 written: 0,
                 now_ns: 1_000,
-                out: Vec::new(),
+                out: Pushed::default(),
             }
         }
 
@@ -388,7 +420,7 @@ mod tests {
             };
             self.connection
                 .get_or_insert_with(|| WorkerConnection::new(&record, peer))
-                .take(&view, &mut self.out);
+                .on_record(&view, &mut self.out);
             if self.prompt_reader && response_bytes > 0 {
                 self.taken(response_bytes as u64, self.now_ns + 410);
             }
@@ -416,15 +448,13 @@ mod tests {
                 response: b"",
             };
             let connection = self.connection.as_mut().unwrap();
-            connection.take(&view, &mut self.out);
+            connection.on_record(&view, &mut self.out);
         }
 
-        fn worked(&self) -> Vec<&WorkerExchange> {
-            let worked = self.out.iter().map(|outcome| match outcome {
-                Event::Worked(exchange) => exchange,
-                other => panic!("{other:?}"),
-            });
-            worked.collect()
+        /// The exchanges, if nothing was lost.
+        fn worked(&self) -> &[WorkerExchange] {
+            assert_eq!(self.out.lost, []);
+            &self.out.worked
         }
     }
 
@@ -525,7 +555,7 @@ mod tests {
         let bytes = response.len() as u64;
         wire.exchange(&predict(10), &response);
         wire.taken(bytes - 1, 2_500);
-        assert!(wire.out.is_empty());
+        assert!(wire.worked().is_empty());
         wire.taken(1, 2_600);
         // The read may be told before the write.
         let request = predict(10);
@@ -547,13 +577,10 @@ mod tests {
         let mut wire = Wire::new();
         wire.exchange(b"X marks nothing", b"nor does this");
         assert_eq!(
-            wire.out,
-            [
-                Event::Lost(Loss::NotFramed),
-                Event::Lost(Loss::ResponseWithoutRequest)
-            ]
+            wire.out.lost,
+            [Loss::NotFramed, Loss::ResponseWithoutRequest]
         );
-        wire.out.clear();
+        wire.out = Pushed::default();
         wire.exchange(&predict(10), &reply(10, None));
         assert_eq!(wire.worked().len(), 1);
     }
@@ -564,7 +591,8 @@ mod tests {
         wire.record(kind::READ, (&predict(10)[..20], 20), (b"", 0));
         wire.seq += 1;
         wire.exchange(&predict(10), &reply(10, None));
-        assert_eq!(wire.out.remove(0), Event::Lost(Loss::Resynchronised));
+        assert_eq!(wire.out.lost, [Loss::Resynchronised]);
+        wire.out.lost.clear();
         assert_eq!(wire.worked().len(), 1);
     }
 
@@ -576,6 +604,6 @@ mod tests {
         let connection = wire.connection.as_mut().unwrap();
         assert!(!connection.is_idle());
         connection.close(&mut wire.out);
-        assert_eq!(wire.out, [Event::Lost(Loss::WorkerUnanswered)]);
+        assert_eq!(wire.out.lost, [Loss::WorkerUnanswered]);
     }
 }

@@ -9,10 +9,7 @@ use uuid::Uuid;
 
 use crate::{
     catalogue::route::{Purpose, Route},
-    exchange::{
-        Exchange,
-        event::{Event, Loss},
-    },
+    exchange::{Exchange, event::Loss},
     identity::{Identity, Server},
     observation::{
         GRPC_CANCELLED, GRPC_INTERNAL, Observation, Protocol, Stages, WorkerSide, http_status_of,
@@ -52,6 +49,15 @@ pub enum Settled {
     Abandoned(Observation),
 }
 
+/// Receives what comes out of the join.
+pub trait JoinSink {
+    /// Processes what is to be counted.
+    fn settled(&mut self, settled: Settled);
+
+    /// Processes a loss.
+    fn lost(&mut self, loss: Loss);
+}
+
 /// What waits for its other half, of every frontend.
 #[derive(Debug, Default)]
 pub struct HopJoiner {
@@ -66,17 +72,18 @@ pub struct HopJoiner {
 
 impl HopJoiner {
     /// Takes in an answer at `now_ns`: it goes on at once unless its worker's half is to come.
-    pub fn answered(&mut self, answered: Answered, now_ns: u64, out: &mut Vec<Settled>) {
+    pub fn answered(&mut self, answered: Answered, now_ns: u64, out: &mut dyn JoinSink) {
         if !answered.server.is_frontend || answered.route.purpose != Purpose::Inference {
-            out.push(Settled::Response(answered, WorkerSide::NoWorker, None));
+            out.settled(Settled::Response(answered, WorkerSide::NoWorker, None));
             return;
         }
         let Exchange {
             request, response, ..
         } = &answered.exchange;
         if let Some(id) = response.request_id {
-            let joined = self.hops.answered(id, answered, now_ns);
-            out.extend(joined.map(Settled::from));
+            if let Some(joined) = self.hops.answered(id, answered, now_ns) {
+                out.settled(joined.into());
+            }
             return;
         }
         // An INTERNAL is the frontend's own: no worker has such a model, or its worker died.
@@ -90,11 +97,12 @@ impl HopJoiner {
                 succeeded: response.grpc_status.map(|status| status == 0),
                 request: answered,
             };
-            let evicted = self.calls.ask(&model, waiting, now_ns);
-            out.extend(evicted.map(|response| settled(response, None)));
+            if let Some(evicted) = self.calls.ask(&model, waiting, now_ns) {
+                out.settled(settled(evicted, None));
+            }
             return;
         }
-        out.push(Settled::Response(answered, WorkerSide::NotObserved, None));
+        out.settled(Settled::Response(answered, WorkerSide::NotObserved, None));
     }
 
     /// Takes in a request of a frontend, read at `last_read_ns`, whose client left: its worker may not know.
@@ -111,8 +119,8 @@ impl HopJoiner {
     }
 
     /// Takes in a call of gRPC whose client left: TorchServe counted it when it came.
-    pub fn abandoned_call(&mut self, identity: Identity, out: &mut Vec<Settled>) {
-        out.push(Settled::Abandoned(Observation {
+    pub fn abandoned_call(&mut self, identity: Identity, out: &mut dyn JoinSink) {
+        out.settled(Settled::Abandoned(Observation {
             identity,
             purpose: Purpose::Inference,
             protocol: Protocol::Grpc(Some(GRPC_CANCELLED)),
@@ -124,14 +132,13 @@ impl HopJoiner {
         }));
     }
 
-    /// Takes in what a worker of `model` did, at `now_ns`; pushes what is lost to `lost`.
+    /// Takes in what a worker of `model` did, at `now_ns`.
     pub fn worked(
         &mut self,
         worked: WorkerExchange,
         model: Option<&Arc<str>>,
         now_ns: u64,
-        out: &mut Vec<Settled>,
-        lost: &mut Vec<Event>,
+        out: &mut dyn JoinSink,
     ) {
         // Where nobody tells of arrivals, the worker has the frame when it has read it.
         let reached_ns = worked.arrival_ns.unwrap_or(worked.last_read_ns);
@@ -142,12 +149,14 @@ impl HopJoiner {
             handed_ns,
             ..worked
         });
-        let joined = self.hops.worked(&worked, now_ns, lost);
-        out.extend(joined.into_iter().map(Settled::from));
+        let joined = self.hops.worked(&worked, now_ns, |loss| out.lost(loss));
+        for joined in joined {
+            out.settled(joined.into());
+        }
         for _ in 0..calls_in(&worked.command) {
             let is_lost = model.is_none_or(|model| self.calls.keep(model, worked.clone(), now_ns));
             if is_lost {
-                lost.push(Event::Lost(Loss::ReplyUnpaired));
+                out.lost(Loss::ReplyUnpaired);
             }
         }
     }
@@ -157,9 +166,20 @@ impl HopJoiner {
         &mut self,
         now_ns: u64,
         model_of: impl Fn(u32) -> Option<Arc<str>>,
-        out: &mut Vec<Settled>,
-        lost: &mut Vec<Event>,
+        out: &mut dyn JoinSink,
     ) {
+        for loss in self.expire(now_ns, model_of, out) {
+            out.lost(loss);
+        }
+    }
+
+    /// Does the work of [`HopJoiner::tick`]; returns what is lost.
+    fn expire(
+        &mut self,
+        now_ns: u64,
+        model_of: impl Fn(u32) -> Option<Arc<str>>,
+        out: &mut dyn JoinSink,
+    ) -> Vec<Loss> {
         let abandoned = &mut self.abandoned;
         self.hops.offer_overdue(now_ns, |id, worked| {
             let model = model_of(worked.peer.tgid);
@@ -167,26 +187,28 @@ impl HopJoiner {
             let observation = claimed.and_then(|(identity, last_read_ns)| {
                 of_abandoned(identity, last_read_ns, id, worked)
             });
-            let adopted = observation.is_some();
-            out.extend(observation.map(Settled::Abandoned));
-            adopted
+            let Some(observation) = observation else {
+                return false;
+            };
+            out.settled(Settled::Abandoned(observation));
+            true
         });
-        let expired = self.hops.tick(now_ns, lost);
-        out.extend(expired.into_iter().map(Settled::from));
-        let calls = self.calls.pair(now_ns, CALL_WAIT_NS);
-        out.extend(
-            calls
-                .into_iter()
-                .map(|(response, worker)| settled(response, worker)),
-        );
+        let mut losses = Vec::new();
+        for expired in self.hops.tick(now_ns, |loss| losses.push(loss)) {
+            out.settled(expired.into());
+        }
+        for (response, worker) in self.calls.pair(now_ns, CALL_WAIT_NS) {
+            out.settled(settled(response, worker));
+        }
         let replies = self.calls.expire(now_ns, REPLY_WAIT_NS);
-        lost.extend((0..replies).map(|_| Event::Lost(Loss::ReplyUnpaired)));
+        losses.extend((0..replies).map(|_| Loss::ReplyUnpaired));
         self.abandoned.expire(now_ns, REPLY_WAIT_NS);
+        losses
     }
 
-    /// Lets every answer go that still waits.
-    pub fn finish(&mut self, out: &mut Vec<Settled>) {
-        self.tick(u64::MAX, |_| None, out, &mut Vec::new());
+    /// Lets every answer go that still waits: replies that wait at the end are no loss.
+    pub fn finish(&mut self, out: &mut dyn JoinSink) {
+        self.expire(u64::MAX, |_| None, out);
     }
 }
 
@@ -260,6 +282,23 @@ mod tests {
     };
 
     use super::*;
+
+    /// What came out of the join.
+    #[derive(Debug, Default)]
+    struct Pushed {
+        settled: Vec<Settled>,
+        lost: Vec<Loss>,
+    }
+
+    impl JoinSink for Pushed {
+        fn settled(&mut self, settled: Settled) {
+            self.settled.push(settled);
+        }
+
+        fn lost(&mut self, loss: Loss) {
+            self.lost.push(loss);
+        }
+    }
 
     const ID: Uuid = Uuid::from_u128(7);
     const PEER: Peer = Peer {
@@ -360,27 +399,27 @@ mod tests {
     #[test]
     fn questions_about_the_server_do_not_wait() {
         let mut frontends = HopJoiner::default();
-        let mut out = Vec::new();
+        let mut out = Pushed::default();
         frontends.answered(answered(Purpose::Admin, Some(ID), None), 0, &mut out);
-        assert_eq!(inner_of(&out), [WorkerSide::NoWorker]);
+        assert_eq!(inner_of(&out.settled), [WorkerSide::NoWorker]);
     }
 
     #[test]
     fn a_request_is_joined_by_its_number_and_a_call_by_its_order() {
         for grpc_status in [None, Some(0)] {
             let mut frontends = HopJoiner::default();
-            let (mut out, mut lost) = (Vec::new(), Vec::new());
+            let mut out = Pushed::default();
             let id = grpc_status.is_none().then_some(ID);
             frontends.answered(answered(Purpose::Inference, id, grpc_status), 0, &mut out);
-            assert!(out.is_empty());
+            assert!(out.settled.is_empty());
             let worked = worked(grpc_status.is_none());
-            frontends.worked(worked, Some(&tiny()), 1, &mut out, &mut lost);
-            frontends.tick(CALL_WAIT_NS, |_| None, &mut out, &mut lost);
-            let [WorkerSide::Observed(hop)] = inner_of(&out)[..] else {
+            frontends.worked(worked, Some(&tiny()), 1, &mut out);
+            frontends.tick(CALL_WAIT_NS, |_| None, &mut out);
+            let [WorkerSide::Observed(hop)] = inner_of(&out.settled)[..] else {
                 panic!("{out:?}")
             };
             assert_eq!((hop.inner_queue_ns, hop.latency_ns), (Some(100), 310));
-            assert!(lost.is_empty());
+            assert!(out.lost.is_empty());
         }
     }
 
@@ -392,7 +431,7 @@ mod tests {
         };
         for (handed_ns, expected_ns) in [(Some(150), Some(50)), (None, None)] {
             let mut frontends = HopJoiner::default();
-            let (mut out, mut lost) = (Vec::new(), Vec::new());
+            let mut out = Pushed::default();
             frontends.handovers.introduce(PEER.tgid, slot);
             if let Some(at_ns) = handed_ns {
                 frontends.handovers.note(slot, at_ns);
@@ -403,8 +442,8 @@ mod tests {
                 arrival_ns: None,
                 ..worked(true)
             };
-            frontends.worked(worked, Some(&tiny()), 1, &mut out, &mut lost);
-            let [WorkerSide::Observed(hop)] = inner_of(&out)[..] else {
+            frontends.worked(worked, Some(&tiny()), 1, &mut out);
+            let [WorkerSide::Observed(hop)] = inner_of(&out.settled)[..] else {
                 panic!("{out:?}")
             };
             assert_eq!(hop.inner_queue_ns, expected_ns);
@@ -414,26 +453,26 @@ mod tests {
     #[test]
     fn a_worker_that_was_not_seen_is_not_waited_for_long() {
         let mut frontends = HopJoiner::default();
-        let (mut out, mut lost) = (Vec::new(), Vec::new());
+        let mut out = Pushed::default();
         frontends.answered(answered(Purpose::Inference, Some(ID), None), 0, &mut out);
         frontends.answered(answered(Purpose::Inference, None, Some(14)), 0, &mut out);
-        frontends.tick(1_000_000_000, |_| None, &mut out, &mut lost);
+        frontends.tick(1_000_000_000, |_| None, &mut out);
         assert_eq!(
-            inner_of(&out),
+            inner_of(&out.settled),
             [WorkerSide::NotObserved, WorkerSide::NotObserved]
         );
-        assert!(lost.is_empty());
+        assert!(out.lost.is_empty());
     }
 
     #[test]
     fn an_response_other_than_the_workers_is_the_frontends_own() {
         let mut frontends = HopJoiner::default();
-        let (mut out, mut lost) = (Vec::new(), Vec::new());
+        let mut out = Pushed::default();
         let mut timed_out = answered(Purpose::Inference, Some(ID), None);
         timed_out.exchange.response.status = 503;
         frontends.answered(timed_out, 0, &mut out);
-        frontends.worked(worked(true), Some(&tiny()), 1, &mut out, &mut lost);
-        assert_eq!(inner_of(&out), [WorkerSide::NotObserved]);
+        frontends.worked(worked(true), Some(&tiny()), 1, &mut out);
+        assert_eq!(inner_of(&out.settled), [WorkerSide::NotObserved]);
     }
 
     #[test]
@@ -443,9 +482,9 @@ mod tests {
             version: "default".into(),
             server: "torchserve".into(),
         };
-        let mut out = Vec::new();
+        let mut out = Pushed::default();
         HopJoiner::default().abandoned_call(identity, &mut out);
-        let [Settled::Abandoned(observation)] = &out[..] else {
+        let [Settled::Abandoned(observation)] = &out.settled[..] else {
             panic!("{out:?}")
         };
         assert_eq!(
@@ -457,18 +496,18 @@ mod tests {
     #[test]
     fn what_was_done_for_a_client_that_left_is_told_with_its_status() {
         let mut frontends = HopJoiner::default();
-        let (mut out, mut lost) = (Vec::new(), Vec::new());
+        let mut out = Pushed::default();
         let identity = Identity {
             model: tiny(),
             version: "1.0".into(),
             server: "torchserve".into(),
         };
         frontends.abandoned(identity.clone(), 100, 0);
-        frontends.worked(worked(true), Some(&tiny()), 1, &mut out, &mut lost);
-        frontends.tick(1_000_000_000, |_| Some(tiny()), &mut out, &mut lost);
-        assert!(out.is_empty());
-        frontends.tick(3_000_000_000, |_| Some(tiny()), &mut out, &mut lost);
-        let [Settled::Abandoned(observation)] = &out[..] else {
+        frontends.worked(worked(true), Some(&tiny()), 1, &mut out);
+        frontends.tick(1_000_000_000, |_| Some(tiny()), &mut out);
+        assert!(out.settled.is_empty());
+        frontends.tick(3_000_000_000, |_| Some(tiny()), &mut out);
+        let [Settled::Abandoned(observation)] = &out.settled[..] else {
             panic!("{out:?}")
         };
         assert_eq!(observation.identity, identity);
@@ -478,6 +517,6 @@ mod tests {
         };
         assert_eq!((hop.latency_ns, hop.end), (310, WorkEnd::Predicted));
         frontends.finish(&mut out);
-        assert!(lost.is_empty() && out.len() == 1);
+        assert!(out.lost.is_empty() && out.settled.len() == 1);
     }
 }

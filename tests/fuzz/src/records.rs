@@ -1,6 +1,10 @@
 //! Records as the kernel half sends them up, and as it never would: through every kind of connection.
 
-use inferprobe::{exchange::event::Event, pipeline::connections::ConnectionTable};
+use inferprobe::{
+    exchange::event::{Event, Sink},
+    pipeline::connections::ConnectionTable,
+    torchserve::{connection::WorkerSink, exchange::WorkerExchange},
+};
 use inferprobe_ebpf::abi::{ArrivalStep, PAYLOAD_CAP, ProgressSlot, Record, flag, kind};
 
 /// Bytes that describe a step; the payload of a record follows them.
@@ -24,14 +28,28 @@ pub fn records(data: &[u8]) {
     }
     let mut table = ConnectionTable::new(true);
     for entry in data.chunks(RAW_LEN) {
-        table.take(entry, &mut Vec::new());
+        table.on_record(entry, &mut Events::default());
     }
+}
+
+/// What came of the records; exchanges of workers are not kept.
+#[derive(Default)]
+struct Events(Vec<Event>);
+
+impl Sink for Events {
+    fn event(&mut self, event: Event) {
+        self.0.push(event);
+    }
+}
+
+impl WorkerSink for Events {
+    fn worked(&mut self, _: WorkerExchange) {}
 }
 
 /// Records up to now.
 struct Run {
     table: ConnectionTable,
-    out: Vec<Event>,
+    out: Events,
     now_ns: u64,
     /// Number of the latest record, and bytes of the present run of writes: of records without and with
     /// `flag::ANSWERS`.
@@ -43,7 +61,7 @@ impl Run {
     fn new(reads_payload: bool) -> Self {
         Self {
             table: ConnectionTable::new(reads_payload),
-            out: Vec::new(),
+            out: Events::default(),
             now_ns: 1 << 32,
             seqs: [[0; 2]; COOKIES],
             written_bytes: [[0; 2]; COOKIES],
@@ -73,7 +91,7 @@ impl Run {
                 return rest;
             }
             6 => {
-                self.table.process_ended(index as u32);
+                self.table.on_process_exit(index as u32);
                 return rest;
             }
             _ => {}
@@ -132,7 +150,7 @@ impl Run {
             ..Record::NONE
         };
         let entry = [bytemuck::bytes_of(&record), request, answer].concat();
-        self.table.take(&entry, &mut self.out);
+        self.table.on_record(&entry, &mut self.out);
         rest
     }
 
@@ -152,7 +170,7 @@ impl Run {
             })
         };
         self.table.tick(now_ns, progress, &mut self.out);
-        self.table.coverage.take().for_each(drop);
+        self.table.coverage.drain().for_each(drop);
     }
 
     /// Ends every connection, and looks at what came out.
@@ -164,7 +182,7 @@ impl Run {
             end[0] = 3 | (index as u8) << 3;
             self.step(end, &[]);
         }
-        for outcome in &self.out {
+        for outcome in &self.out.0 {
             if let Event::Finished(exchange) = outcome {
                 assert!(exchange.response.status != 0 || exchange.request.method.is_empty());
                 assert!(exchange.request.target.len() <= 3 * 1024);

@@ -1,44 +1,47 @@
-//! The beginning of a request's body, kept for as long as it may still name the model.
+//! Finds the model that the beginning of a request's body names.
+//!
+//! Keeps the first bytes for as long as they may still name it.
+//! Does not depend on: the request's head.
 
 use crate::protocol::{
     http1::chunked,
     json_model::{self, BodyModel},
 };
 
-/// Bytes of a body that are looked at.
-const LOOK_CAP: usize = 2048;
+/// Bytes of a body that are searched.
+const SEARCH_CAP: usize = 2048;
 
-/// What came of a body.
+/// The beginning of a body.
 #[derive(Debug)]
 pub struct BodyStart {
-    seen: Vec<u8>,
-    /// Whether the bytes are those of chunks.
+    kept: Vec<u8>,
+    /// Whether the bytes are chunked.
     chunked: bool,
-    /// Whether nothing more is to be looked at.
+    /// Whether the search is over.
     done: bool,
 }
 
 impl BodyStart {
-    /// Nothing of a body yet.
+    /// Starts before the first byte of a body.
     pub const fn new(chunked: bool) -> Self {
         Self {
-            seen: Vec::new(),
+            kept: Vec::new(),
             chunked,
             done: false,
         }
     }
 
-    /// No body, or one that was not seen from its beginning.
+    /// Makes one for no body, or for one whose beginning was not copied.
     pub const fn over() -> Self {
         Self {
-            seen: Vec::new(),
+            kept: Vec::new(),
             chunked: false,
             done: true,
         }
     }
 
-    /// Takes in the next `bytes` of the body, of which these can be seen; gives the model once, when it is found.
-    pub fn take(&mut self, visible: &[u8], bytes: u64) -> Option<String> {
+    /// Adds the next `bytes` of the body, of which `visible` were copied; returns the model once, when it is found.
+    pub fn push(&mut self, visible: &[u8], bytes: u64) -> Option<String> {
         if self.done {
             return None;
         }
@@ -46,18 +49,18 @@ impl BodyStart {
             Ok(bytes) if bytes < visible.len() => &visible[..bytes],
             _ => visible,
         };
-        let room = LOOK_CAP - self.seen.len();
+        let room = SEARCH_CAP - self.kept.len();
         let visible_bytes = visible.len() as u64;
-        self.seen
+        self.kept
             .extend_from_slice(&visible[..visible.len().min(room)]);
         let verdict = match self.chunked {
-            true => json_model::model_in(&chunked::data_of(&self.seen)),
-            false => json_model::model_in(&self.seen),
+            true => json_model::model_in(&chunked::data_of(&self.kept)),
+            false => json_model::model_in(&self.kept),
         };
-        let is_over = self.seen.len() >= LOOK_CAP || visible_bytes < bytes;
+        let is_over = self.kept.len() >= SEARCH_CAP || visible_bytes < bytes;
         self.done = is_over || verdict != BodyModel::Unknown;
         if self.done {
-            self.seen = Vec::new();
+            self.kept = Vec::new();
         }
         match verdict {
             BodyModel::Named(model) => Some(model),
@@ -75,7 +78,7 @@ mod tests {
     fn taken(start: &mut BodyStart, parts: &[&[u8]]) -> Vec<String> {
         parts
             .iter()
-            .filter_map(|part| start.take(part, part.len() as u64))
+            .filter_map(|part| start.push(part, part.len() as u64))
             .collect()
     }
 
@@ -85,7 +88,7 @@ mod tests {
             let mut start = BodyStart::new(false);
             let (first, second) = BODY.split_at(cut);
             assert_eq!(taken(&mut start, &[first, second, BODY]), ["m"], "{cut}");
-            assert!(start.done && start.seen.capacity() == 0);
+            assert!(start.done && start.kept.capacity() == 0);
         }
     }
 
@@ -100,22 +103,22 @@ mod tests {
     }
 
     #[test]
-    fn what_lies_behind_unseen_bytes_is_not_looked_at() {
+    fn bytes_after_a_gap_are_not_searched() {
         let mut start = BodyStart::new(false);
-        assert_eq!(start.take(b"{\"a\":\"", 100), None);
-        assert_eq!(start.take(b"b\",\"model\":\"m\"}", 15), None);
+        assert_eq!(start.push(b"{\"a\":\"", 100), None);
+        assert_eq!(start.push(b"b\",\"model\":\"m\"}", 15), None);
         let mut start = BodyStart::new(false);
-        assert_eq!(start.take(BODY, 20), None);
+        assert_eq!(start.push(BODY, 20), None);
     }
 
     #[test]
-    fn no_more_than_the_first_two_kilobytes_are_looked_at() {
+    fn search_ends_after_two_kilobytes() {
         let long = [&b"{\"a\":\""[..], &[b'x'; 2_050]].concat();
         let mut start = BodyStart::new(false);
         assert!(taken(&mut start, &[&long, b"\",\"model\":\"m\"}"]).is_empty());
         let mut start = BodyStart::new(false);
         assert!(taken(&mut start, &[&long[..2_000]]).is_empty());
-        assert_eq!(start.seen.len(), 2_000);
+        assert_eq!(start.kept.len(), 2_000);
         let named = taken(&mut start, &[b"\",\"model\":\"m\"}"]);
         assert_eq!(named, ["m"]);
     }

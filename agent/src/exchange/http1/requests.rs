@@ -1,4 +1,7 @@
-//! The requests in the bytes that a server reads from one connection.
+//! Finds the requests in the bytes that a server reads from one HTTP/1 connection.
+//!
+//! Keeps those that have no response yet, in order.
+//! Does not depend on: the responses.
 
 use std::collections::VecDeque;
 
@@ -22,13 +25,13 @@ const HEAD_CAP: usize = 8192;
 enum State {
     /// Before a request.
     Between,
-    /// In a head, of which these bytes came.
+    /// In a head, of which these bytes were read.
     Head(Vec<u8>),
     /// In a body, with so many bytes to come.
     Body(u64),
     /// In a chunked body.
     Chunked(ChunkWalk),
-    /// In a request whose end the bytes do not tell: of a head or of chunks that were not seen whole.
+    /// In a request whose end is unknown, because its head or its chunks were not copied whole.
     Open,
     /// In bytes that are no request.
     Junk,
@@ -36,13 +39,13 @@ enum State {
     Tunnel,
 }
 
-/// Requests read and not answered, oldest first, and where the stream of bytes stands.
+/// Requests without a response, oldest first, and the state of the byte stream.
 #[derive(Debug)]
 pub struct RequestStream {
     state: State,
-    /// Read and not answered; the last may still be incomplete.
+    /// Requests without a response, oldest first; the last may still be incomplete.
     pub pending: VecDeque<Request>,
-    /// Bytes that belong to no request, until they are taken.
+    /// Bytes that belong to no request, until they are counted.
     pub missed_bytes: u64,
     next_index: u32,
     /// Of the body that is being read.
@@ -62,7 +65,7 @@ impl Default for RequestStream {
 }
 
 impl RequestStream {
-    /// Takes in a run of reads; tells `on_loss` what could not be told apart.
+    /// Processes reads; calls `on_loss` for what could not be interpreted.
     pub fn feed(&mut self, reads: &Reads<'_>, mut on_loss: impl FnMut(Loss)) {
         if matches!(self.state, State::Open | State::Junk) && begins_request(reads.visible) {
             self.state = State::Between;
@@ -84,13 +87,13 @@ impl RequestStream {
         }
     }
 
-    /// No request can follow: the connection speaks something else from here on.
+    /// Ends the stream: no request follows, because the connection speaks another protocol from here on.
     pub fn tunnel(&mut self) {
         self.state = State::Tunnel;
         self.pending.clear();
     }
 
-    /// A stream that knows nothing of what came before but how many requests there were.
+    /// Returns a stream that keeps nothing of this one but the number of its requests.
     pub fn restart(&self) -> Self {
         Self {
             state: State::Junk,
@@ -101,7 +104,7 @@ impl RequestStream {
         }
     }
 
-    /// Takes some of `left` bytes, of which `visible` can be seen; returns how many.
+    /// Processes some of `left` bytes, of which `visible` were copied; returns how many.
     fn step(&mut self, reads: &Reads<'_>, visible: &[u8], left: u64, at: u64) -> u64 {
         match &mut self.state {
             State::Between => {
@@ -123,14 +126,14 @@ impl RequestStream {
             State::Head(gathered) => {
                 let before = gathered.len();
                 gathered.extend_from_slice(visible);
-                let seen = std::mem::take(gathered);
-                self.read_head(reads, &seen, before, visible.len() as u64, left)
+                let head = std::mem::take(gathered);
+                self.read_head(reads, &head, before, visible.len() as u64, left)
             }
             State::Body(to_come) => {
                 let taken = left.min(*to_come);
                 *to_come -= taken;
                 let ended = *to_come == 0;
-                self.look_into_body(visible, taken);
+                self.search_body(visible, taken);
                 self.extend(reads, taken, left == taken, ended);
                 if ended {
                     self.state = State::Between;
@@ -144,13 +147,13 @@ impl RequestStream {
                     Place::Ended => self.state = State::Between,
                     Place::Lost => self.state = State::Open,
                 }
-                self.look_into_body(visible, walked.taken);
+                self.search_body(visible, walked.taken);
                 let ended = walked.place != Place::Open;
                 self.extend(reads, walked.taken, left == walked.taken, ended);
                 walked.taken
             }
             State::Open => {
-                self.look_into_body(visible, left);
+                self.search_body(visible, left);
                 self.extend(reads, left, true, true);
                 left
             }
@@ -165,12 +168,12 @@ impl RequestStream {
     fn read_head(
         &mut self,
         reads: &Reads<'_>,
-        seen: &[u8],
+        head_bytes: &[u8],
         before: usize,
         visible: u64,
         left: u64,
     ) -> u64 {
-        match http1::parse_request(seen) {
+        match http1::parse_request(head_bytes) {
             Parse::Complete(head, len) => {
                 let taken = (len - before) as u64;
                 self.name(head.method, head.target);
@@ -184,25 +187,25 @@ impl RequestStream {
                 self.extend(reads, taken, left == taken, ended);
                 taken
             }
-            Parse::Partial if visible == left && seen.len() <= HEAD_CAP => {
-                self.state = State::Head(seen.to_vec());
+            Parse::Partial if visible == left && head_bytes.len() <= HEAD_CAP => {
+                self.state = State::Head(head_bytes.to_vec());
                 self.extend(reads, left, true, false);
                 left
             }
-            Parse::Partial => match http1::parse_cut_request(seen) {
-                // The rest of the head was not copied: what can be seen must do.
+            Parse::Partial => match http1::parse_cut_request(head_bytes) {
+                // The rest of the head was not copied.
                 Some((method, target)) => {
                     self.name(method, target);
                     self.state = State::Open;
                     0
                 }
-                None => self.give_up(left),
+                None => self.discard(left),
             },
-            Parse::Invalid => self.give_up(left),
+            Parse::Invalid => self.discard(left),
         }
     }
 
-    fn give_up(&mut self, left: u64) -> u64 {
+    fn discard(&mut self, left: u64) -> u64 {
         let begun = self.pending.pop_back();
         self.missed_bytes += begun.map_or(0, |request| request.bytes) + left;
         self.state = State::Junk;
@@ -236,9 +239,9 @@ impl RequestStream {
         }
     }
 
-    /// Notes the model that a body of `bytes` more names, of which these can be seen.
-    fn look_into_body(&mut self, visible: &[u8], bytes: u64) {
-        if let Some(model) = self.body.take(visible, bytes)
+    /// Searches the next `bytes` of the body, of which `visible` were copied, for its model.
+    fn search_body(&mut self, visible: &[u8], bytes: u64) {
+        if let Some(model) = self.body.push(visible, bytes)
             && let Some(request) = self.open()
         {
             request.named = Some(Box::new(ModelName {
@@ -261,7 +264,7 @@ impl RequestStream {
         }
     }
 
-    /// The request that bytes belong to now, unless its answer came before its end.
+    /// The request that is being read, unless its response came before its end.
     fn open(&mut self) -> Option<&mut Request> {
         let newest = self.next_index.wrapping_sub(1);
         self.pending
@@ -353,7 +356,7 @@ mod tests {
     }
 
     #[test]
-    fn pipelined_requests_are_told_apart() {
+    fn pipelined_requests_are_separate_requests() {
         let mut three = POST.repeat(2);
         three.extend(b"GET /last HTTP/1.1\r\n\r\n");
         let (stream, _) = fed(&[&three]);
@@ -414,7 +417,7 @@ mod tests {
     }
 
     #[test]
-    fn junk_is_counted_and_passed_over() {
+    fn junk_is_counted_and_skipped() {
         let (stream, junk) = fed(&[
             b"\x16\x03\x01junk",
             b"more junk",
@@ -439,7 +442,7 @@ mod tests {
     }
 
     #[test]
-    fn a_head_behind_a_body_that_was_not_copied_is_owned_up_to() {
+    fn head_after_an_uncopied_body_counts_head_unseen() {
         let head = b"POST /p HTTP/1.1\r\nContent-Length: 5000\r\n\r\n";
         let mut stream = RequestStream::default();
         let mut losses = Vec::new();
@@ -454,7 +457,7 @@ mod tests {
     }
 
     #[test]
-    fn bytes_that_cannot_be_seen_are_still_a_request() {
+    fn uncopied_bytes_are_still_a_request() {
         let mut stream = RequestStream::default();
         stream.feed(&reads(b"", 300, 100), |loss| panic!("{loss:?}"));
         assert_eq!(

@@ -1,19 +1,20 @@
-//! Where the messages of one answer begin in its frames of DATA: of gRPC by their prefixes, else each frame is one.
+//! Finds where the messages of one response begin in its DATA frames: gRPC ones by their prefixes, otherwise each frame is one.
 //!
-//! Sees the first bytes of each frame alone. Knows no times.
+//! Uses only the first bytes of each frame.
+//! Does not depend on: times.
 
 use inferprobe_ebpf::http2_frames::ANSWER_DATA_KEPT;
 
 use crate::protocol::grpc::{self, PREFIX_LEN};
 
-/// The messages of one answer, as far as its frames came.
+/// The messages of one response, as far as its frames were written.
 #[derive(Debug, Default)]
 pub(super) struct Messages {
     /// Whether messages have prefixes.
     pub(super) framed: bool,
-    /// First bytes of the frame at hand.
+    /// First bytes of the present frame.
     start: Vec<u8>,
-    /// Whether `start` ends before a hole.
+    /// Whether `start` ends before a gap.
     cut: bool,
     /// Bytes to come of the message that began last.
     left: u64,
@@ -21,7 +22,7 @@ pub(super) struct Messages {
 }
 
 impl Messages {
-    /// Takes in content of the frame at hand; `None`: a hole.
+    /// Adds content of the present frame; `None`: a gap.
     pub(super) fn keep(&mut self, content: Option<&[u8]>) {
         let Some(content) = content else {
             self.cut = true;
@@ -34,8 +35,8 @@ impl Messages {
         }
     }
 
-    /// Ends the frame at hand, whose content has `bytes` bytes; returns how many messages began in it, as far as that can
-    /// be told: at least one does where bytes lie behind the end of another.
+    /// Ends the present frame, whose content has `bytes` bytes; returns how many messages began in it, as far as that is
+    /// known: at least one did if bytes follow the end of another.
     pub(super) fn end_frame(&mut self, bytes: u64) -> u32 {
         self.cut = false;
         let mut start = std::mem::take(&mut self.start);
@@ -49,7 +50,7 @@ impl Messages {
         begun
     }
 
-    /// Whether messages went by that could not be told apart.
+    /// Whether some messages could not be separated.
     pub(super) fn is_lost(&self) -> bool {
         self.lost
     }
@@ -106,7 +107,7 @@ mod tests {
     }
 
     #[test]
-    fn a_frame_is_a_piece_where_nothing_else_is_known() {
+    fn frame_without_messages_is_a_piece() {
         assert_eq!(
             begun(false, &[b"data: 1", b"", b"data: 2"]),
             (vec![1, 0, 1], true)
@@ -124,7 +125,7 @@ mod tests {
     }
 
     #[test]
-    fn messages_in_one_frame_are_told_apart() {
+    fn messages_in_one_frame_are_separate() {
         let three = [message(10), message(0), message(300)].concat();
         assert_eq!(begun(true, &[&three]), (vec![3], true));
         let (first, rest) = three.split_at(30);
@@ -135,7 +136,7 @@ mod tests {
     }
 
     #[test]
-    fn messages_that_begin_where_nothing_is_seen_are_not_counted() {
+    fn messages_that_begin_in_a_gap_are_not_counted() {
         let two = [message(100), message(5)].concat();
         assert_eq!(begun(true, &[&two, &message(1)]), (vec![2, 1], false));
         let cut = message(9);

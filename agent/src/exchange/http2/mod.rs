@@ -1,7 +1,8 @@
-//! One HTTP/2 connection, seen from the server: requests and answers, paired by stream.
+//! Follows one HTTP/2 connection of a server: pairs requests and responses by stream.
 //!
-//! Each record brings one read or one write: its times are the times of all that lies in it. The two sides' records are
-//! numbered apart. Where frames begin is `protocol::http2`'s to know.
+//! Each record reports one read or one write, whose times are the times of all its frames. The two directions number
+//! their records apart. `streams` keeps the open requests, `messages` separates the messages of a response.
+//! Does not depend on: any server, HTTP/1.
 
 mod messages;
 mod streams;
@@ -16,20 +17,21 @@ use inferprobe_ebpf::{
 
 use crate::{
     exchange::{
-        Peer, Request,
-        event::{Event, Loss, Unfinished},
-        http1::responses::Writes,
+        Peer,
+        event::{Loss, Sink, Unfinished},
         http2::streams::Streams,
         reads::Reads,
+        upgrade::Upgrade,
+        writes::Writes,
     },
     protocol::http2::{Fault, FrameReader, PREFACE, Part},
 };
 
-/// What is known of one connection.
+/// One HTTP/2 connection.
 #[derive(Debug)]
 pub struct Http2Connection {
     peer: Peer,
-    /// Number of the latest record of the reads, and of the writes; `None` before the first.
+    /// Numbers of the latest record of reads and of writes; `None` before the first.
     seqs: [Option<u32>; 2],
     written_bytes: u64,
     /// Time of the latest record, ns.
@@ -37,8 +39,8 @@ pub struct Http2Connection {
     /// `None` once a direction could not be followed.
     frames: Option<Frames>,
     streams: Streams,
-    /// Bytes that belong to no request, nor to the connection itself, and were not taken yet.
-    pub(crate) missed_bytes: u64,
+    /// Bytes that belong neither to a request nor to the connection itself, until they are counted.
+    missed_bytes: u64,
 }
 
 /// Both directions.
@@ -49,8 +51,8 @@ struct Frames {
 }
 
 impl Http2Connection {
-    /// A connection of which nothing came yet. If its first read is not a client's preface, it is taken to be joined at the
-    /// beginning of a frame.
+    /// Opens a connection before its first record. If its first read is not a client's preface, the agent has joined an open
+    /// connection, and the read is taken to begin with a frame.
     pub fn new(peer: Peer) -> Self {
         Self {
             peer,
@@ -74,33 +76,36 @@ impl Http2Connection {
         }
     }
 
-    /// A connection that spoke HTTP/1, up to its record `seq`, until the server agreed to the upgrade that `request`, if it
-    /// was seen, asks for: it is answered on the first stream. Of the writes to come, `told_bytes` were told before.
-    pub fn upgraded(request: Option<Request>, seq: u32, told_bytes: u64, peer: Peer) -> Self {
-        let mut this = Self::new(peer);
-        this.seqs = [Some(seq), None];
-        this.written_bytes = told_bytes;
-        if let Some(request) = request {
+    /// Continues a connection that was upgraded from HTTP/1; the request that asked for it gets its response on the first
+    /// stream.
+    pub fn upgraded(upgrade: Upgrade) -> Self {
+        let mut this = Self {
+            seqs: [Some(upgrade.latest_seq), None],
+            written_bytes: upgrade.written_bytes,
+            missed_bytes: upgrade.missed_bytes,
+            ..Self::new(upgrade.peer)
+        };
+        if let Some(request) = upgrade.request {
             this.streams.upgrade(request);
         }
         if let Some(frames) = &mut this.frames {
-            // What the client's SETTINGS allow stood in its request.
+            // The client's SETTINGS, in its request, are not parsed.
             frames.responses.frames.allow_table(u32::MAX);
         }
         this
     }
 
-    /// Takes in a record; returns whether the connection goes on.
-    pub fn take(&mut self, view: &RecordView<'_>, out: &mut Vec<Event>) -> bool {
+    /// Processes a record; returns whether the connection stays open.
+    pub fn on_record(&mut self, view: &RecordView<'_>, out: &mut dyn Sink) -> bool {
         let record = &view.record;
         let side = usize::from(record.flags & flag::ANSWERS != 0);
         let follows = match self.seqs[side] {
             Some(seq) => record.seq == seq.wrapping_add(1),
-            // The first that is told of a connection that was joined, or forgotten, may have any number.
+            // The first record of a connection that was joined late, or forgotten, may have any number.
             None => record.seq == 1 || self.is_joined() || side == 0,
         };
         if !follows {
-            out.push(Event::Lost(Loss::Resynchronised));
+            out.lost(Loss::Resynchronised);
             self.lose(out);
         }
         self.seqs[side] = Some(record.seq);
@@ -128,8 +133,8 @@ impl Http2Connection {
         requests.is_none_or(FrameReader::is_joined)
     }
 
-    /// Takes in a read.
-    fn reads(&mut self, reads: &Reads<'_>, out: &mut Vec<Event>) {
+    /// Processes a read.
+    fn reads(&mut self, reads: &Reads<'_>, out: &mut dyn Sink) {
         if reads.bytes == 0 {
             return;
         }
@@ -139,7 +144,7 @@ impl Http2Connection {
         }) = &mut self.frames
         else {
             self.missed_bytes += reads.bytes;
-            out.push(Event::Lost(Loss::Http2Unfollowed));
+            out.lost(Loss::Http2Unfollowed);
             return;
         };
         if requests.frames.awaits_preface() && reads.visible.first() != Some(&PREFACE[0]) {
@@ -162,8 +167,8 @@ impl Http2Connection {
         self.check(followed, reads.bytes, out);
     }
 
-    /// Takes in a write.
-    fn writes(&mut self, writes: &Writes<'_>, out: &mut Vec<Event>) {
+    /// Processes a write.
+    fn writes(&mut self, writes: &Writes<'_>, out: &mut dyn Sink) {
         let Some(Frames {
             requests,
             responses,
@@ -180,7 +185,7 @@ impl Http2Connection {
             part => streams.write(part, writes, peer, out),
         });
         if responses.frames.is_joined() {
-            // Its SETTINGS were not seen.
+            // Its SETTINGS were not observed.
             allowed = Some(u32::MAX);
         }
         if let Some(bytes) = allowed {
@@ -189,20 +194,20 @@ impl Http2Connection {
         self.check(followed, writes.bytes, out);
     }
 
-    /// Gives the connection up, since records of it are missing.
-    fn lose(&mut self, out: &mut Vec<Event>) {
+    /// Stops following the connection, because records of it are missing.
+    fn lose(&mut self, out: &mut dyn Sink) {
         if self.frames.take().is_some() {
-            out.push(Event::Lost(Loss::Http2Unfollowed));
+            out.lost(Loss::Http2Unfollowed);
         }
         self.streams.lose(out);
     }
 
-    /// Ends the connection, and the requests that are open: complete ones for `complete_reason`.
-    pub fn close(&mut self, complete_reason: Unfinished, out: &mut Vec<Event>) {
+    /// Ends the connection and its open requests; `complete_reason` is the reason of those that were read whole.
+    pub fn close(&mut self, complete_reason: Unfinished, out: &mut dyn Sink) {
         self.streams.close(complete_reason, self.peer, out);
     }
 
-    /// Bytes since it was asked last that belong to no request that was seen, nor to the connection itself, as SETTINGS do.
+    /// Bytes since the last call that belong neither to an observed request nor to the connection itself, as SETTINGS do.
     pub fn take_missed_bytes(&mut self) -> u64 {
         std::mem::take(&mut self.missed_bytes) + self.streams.take_missed_bytes()
     }
@@ -212,10 +217,10 @@ impl Http2Connection {
         self.streams.is_idle()
     }
 
-    /// Gives the connection up at a transfer of `bytes` that cannot be followed.
-    fn check(&mut self, followed: Result<(), Fault>, bytes: u64, out: &mut Vec<Event>) {
+    /// Stops following the connection if a transfer of `bytes` could not be followed.
+    fn check(&mut self, followed: Result<(), Fault>, bytes: u64, out: &mut dyn Sink) {
         if followed.is_err() {
-            // Its frames that could be followed are among them.
+            // They include those frames of the transfer that could be followed.
             self.streams.take_missed_bytes();
             self.missed_bytes += bytes;
             self.lose(out);
@@ -223,7 +228,7 @@ impl Http2Connection {
     }
 }
 
-/// One direction: its frames, and which of their bytes are here.
+/// One direction: its frames, and which of their bytes are copied.
 #[derive(Debug)]
 struct Direction {
     frames: FrameReader,
@@ -232,8 +237,8 @@ struct Direction {
 }
 
 impl Direction {
-    /// Takes in `bytes` bytes, of which the walk carried `visible` up, and left out the others. Each part is told with how
-    /// many of the bytes lie before it, or before what ends it.
+    /// Processes `bytes` bytes, of which the kernel half's walk copied `visible`. Calls `on_part` for each part, with how
+    /// many of the bytes are before it, or before what ends it.
     fn follow(
         &mut self,
         mut visible: &[u8],
@@ -253,11 +258,11 @@ impl Direction {
                 left -= skipped;
                 continue;
             }
-            // What the walk could not carry any more is missing.
-            let (carried, rest) = visible.split_at_checked(kept as usize).ok_or(Fault::Gap)?;
-            self.frames.feed(carried, |part| on_part(part, at))?;
+            // What the walk could not copy is missing.
+            let (copied, rest) = visible.split_at_checked(kept as usize).ok_or(Fault::Gap)?;
+            self.frames.feed(copied, |part| on_part(part, at))?;
             if self.walk.is_in_head() {
-                for &byte in carried {
+                for &byte in copied {
                     self.walk.on_head(byte, self.data_kept);
                 }
             } else {

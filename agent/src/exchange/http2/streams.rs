@@ -1,6 +1,7 @@
-//! The open streams of an HTTP/2 connection: which frames are whose, and when a request is answered.
+//! Keeps the open streams of an HTTP/2 connection: gives each its frames, and reports when its response is complete.
 //!
-//! Knows frames as parts, and nothing of where they begin.
+//! Receives frames as the parts that `protocol::http2` makes of them.
+//! Does not depend on: where frames begin.
 
 use std::collections::BTreeMap;
 
@@ -8,62 +9,65 @@ use crate::{
     exchange::{
         Peer, Request, Response,
         chunks::{Chunks, Framing},
-        event::{Event, Loss, Unfinished, pair},
-        http1::responses::Writes,
+        event::{Event, Loss, Sink, Unfinished, pair},
         http2::messages::Messages,
         reads::Reads,
+        writes::Writes,
     },
     protocol::{
         grpc::{self, MESSAGE_CAP, ModelName, NamedBy},
-        http2::{Content, Fault, Fields, Part},
+        http2::{
+            Fault, Part,
+            fields::{Content, Fields},
+        },
         json_model::{self, BodyModel},
     },
 };
 
-/// Streams that may be open on one connection; more are given up, oldest first.
+/// Streams that may be open on one connection; beyond it, the oldest are dropped.
 pub(super) const OPEN_CAP: usize = 1024;
-/// The stream on which a request is answered that asked for an upgrade (RFC 7540, section 3.2).
+/// The stream of the response to a request that asked for an upgrade (RFC 7540, section 3.2).
 const UPGRADED: u32 = 1;
 
-/// A request that is not answered to the end.
+/// A request whose response has not ended.
 #[derive(Debug)]
 pub(super) struct Stream {
     request: Request,
     response: Option<Response>,
     /// First bytes of the request's content.
     pub(super) content: Vec<u8>,
-    /// Whether `content` ends before a hole.
+    /// Whether `content` ends before a gap.
     cut: bool,
-    /// Messages of the answer.
+    /// Messages of the response.
     messages: Messages,
 }
 
-/// The open streams, and what it takes to begin the next.
+/// The open streams, and what the next one needs.
 #[derive(Debug, Default)]
 pub(super) struct Streams {
     /// By number: older streams have lower ones.
     pub(super) open: BTreeMap<u32, Stream>,
-    /// Lowest and highest stream whose request was seen; `None` before the first.
-    seen: Option<(u32, u32)>,
+    /// Lowest and highest stream whose request was observed; `None` before the first.
+    observed: Option<(u32, u32)>,
     next_index: u32,
     /// Arrival and time of the read that brought the first byte of the latest frame read.
     read_began: (Option<u64>, u64),
     /// Start of the write that brought the first byte of the latest frame written, and whether that is an upper bound.
     write_began: (u64, bool),
-    /// Whether what was read are answers.
+    /// Whether what was read are responses.
     reversed: bool,
-    /// Bytes of frames of streams whose requests were not seen.
+    /// Bytes of streams whose requests were not observed.
     missed_bytes: u64,
 }
 
 impl Streams {
-    /// Opens the first stream with a request that came before the first frame, over HTTP/1.
+    /// Opens the first stream with a request that came over HTTP/1, before the first frame.
     pub(super) fn upgrade(&mut self, request: Request) {
         self.next_index = request.index.wrapping_add(1);
         self.open(UPGRADED, request);
     }
 
-    /// Whether what was read may be requests: the client's side of a connection that was joined in the middle reads answers.
+    /// Fails if what was read are responses: then the agent has joined the client's side of an open connection.
     pub(super) fn check_side(&self) -> Result<(), Fault> {
         match self.reversed {
             true => Err(Fault::Malformed),
@@ -76,33 +80,33 @@ impl Streams {
         self.open.is_empty()
     }
 
-    /// Ends all requests: complete ones for `complete_reason`.
-    pub(super) fn close(&mut self, complete_reason: Unfinished, peer: Peer, out: &mut Vec<Event>) {
+    /// Ends all requests; `complete_reason` is the reason of those that were read whole.
+    pub(super) fn close(&mut self, complete_reason: Unfinished, peer: Peer, out: &mut dyn Sink) {
         for stream in std::mem::take(&mut self.open).into_values() {
-            stream.give_up(complete_reason, peer, out);
+            stream.discard(complete_reason, peer, out);
         }
     }
 
-    /// Ends all requests, since what came of them cannot be known any more.
-    pub(super) fn lose(&mut self, out: &mut Vec<Event>) {
+    /// Ends all requests, because their responses cannot be found any more.
+    pub(super) fn lose(&mut self, out: &mut dyn Sink) {
         for _ in std::mem::take(&mut self.open) {
-            out.push(Event::Unfinished(Unfinished::LostRecords));
+            out.event(Event::Unfinished(Unfinished::LostRecords));
         }
     }
 
-    /// Bytes since it was asked last of streams whose requests were not seen.
+    /// Bytes since the last call of streams whose requests were not observed.
     pub(super) fn take_missed_bytes(&mut self) -> u64 {
         std::mem::take(&mut self.missed_bytes)
     }
 
-    /// Takes in a part of a read, which begins `at` bytes behind the read's first.
+    /// Processes a part of a read, which begins `at` bytes after the read's first.
     pub(super) fn read(
         &mut self,
         part: Part<'_>,
         at: u64,
         reads: &Reads<'_>,
         peer: Peer,
-        out: &mut Vec<Event>,
+        out: &mut dyn Sink,
     ) {
         match part {
             Part::Began => {
@@ -134,21 +138,21 @@ impl Streams {
             } => {
                 self.extend(stream, reads, bytes, ends);
             }
-            Part::Reset { stream } => self.give_up(stream, peer, out),
-            // What a client refuses is pushes.
+            Part::Reset { stream } => self.discard(stream, peer, out),
+            // A client's GOAWAY refuses pushes, not requests.
             Part::GoAway { .. } | Part::TableSize(_) => {}
         }
     }
 
-    /// Begins a request, if that is what the fields are: not trailers, nor what follows a request that was given up.
-    fn begin(&mut self, stream: u32, fields: Fields, out: &mut Vec<Event>) {
-        let follows = self.seen.is_none_or(|(_, newest)| stream > newest);
+    /// Begins a request, unless the fields are trailers, or follow a request that was dropped.
+    fn begin(&mut self, stream: u32, fields: Fields, out: &mut dyn Sink) {
+        let follows = self.observed.is_none_or(|(_, newest)| stream > newest);
         let asks = fields.method.is_some() || fields.unknown;
         if !follows || !asks || stream.is_multiple_of(2) {
             return;
         }
         if fields.path.is_none() && fields.unknown {
-            out.push(Event::Lost(Loss::HeadUnseen));
+            out.lost(Loss::HeadUnseen);
         }
         let (arrival_ns, first_read_ns) = self.read_began;
         let request = Request {
@@ -165,12 +169,12 @@ impl Streams {
         self.next_index = self.next_index.wrapping_add(1);
         self.open(stream, request);
         if self.open.len() > OPEN_CAP && self.open.pop_first().is_some() {
-            out.push(Event::Unfinished(Unfinished::Evicted));
+            out.event(Event::Unfinished(Unfinished::Evicted));
         }
     }
 
     fn open(&mut self, stream: u32, request: Request) {
-        self.seen = Some((self.seen.map_or(stream, |(oldest, _)| oldest), stream));
+        self.observed = Some((self.observed.map_or(stream, |(oldest, _)| oldest), stream));
         let opened = Stream {
             request,
             response: None,
@@ -181,9 +185,9 @@ impl Streams {
         self.open.insert(stream, opened);
     }
 
-    /// Whether the stream is none of those whose requests were seen, be they open or over.
-    fn is_unseen(&self, stream: u32) -> bool {
-        self.seen
+    /// Whether the stream is none of those whose requests were observed, open or ended.
+    fn is_unobserved(&self, stream: u32) -> bool {
+        self.observed
             .is_none_or(|(oldest, newest)| stream < oldest || stream > newest)
             || stream.is_multiple_of(2)
     }
@@ -193,18 +197,18 @@ impl Streams {
             request.bytes += bytes;
             request.last_read_ns = reads.last_ns;
             request.complete |= ends;
-        } else if self.is_unseen(stream) {
+        } else if self.is_unobserved(stream) {
             self.missed_bytes += bytes;
         }
     }
 
-    /// Takes in a part of a write.
+    /// Processes a part of a write.
     pub(super) fn write(
         &mut self,
         part: Part<'_>,
         writes: &Writes<'_>,
         peer: Peer,
-        out: &mut Vec<Event>,
+        out: &mut dyn Sink,
     ) {
         let (stream, bytes, ends) = match part {
             Part::Began => {
@@ -238,40 +242,41 @@ impl Streams {
                 self.add_pieces(stream, content_bytes, writes);
                 (stream, bytes, ends)
             }
-            Part::Reset { stream } => return self.give_up(stream, peer, out),
+            Part::Reset { stream } => return self.discard(stream, peer, out),
             Part::GoAway { last } => {
                 let refused = self
                     .open
                     .split_off(&last.unwrap_or(u32::MAX).saturating_add(1));
-                let reset = Event::Unfinished(Unfinished::Reset);
-                out.extend(refused.iter().map(|_| reset.clone()));
+                for _ in &refused {
+                    out.event(Event::Unfinished(Unfinished::Reset));
+                }
                 return;
             }
             Part::TableSize(_) => return,
         };
         let Some(open) = self.open.get_mut(&stream) else {
-            if self.is_unseen(stream) {
+            if self.is_unobserved(stream) {
                 self.missed_bytes += bytes;
             }
-            // Streams that were seen and are not open any more are told already.
-            let unseen = self.seen.is_none_or(|(oldest, _)| stream < oldest);
+            // Streams that were observed and are not open any more are reported already.
+            let unobserved = self.observed.is_none_or(|(oldest, _)| stream < oldest);
             let pushed = stream.is_multiple_of(2);
-            if ends && unseen && !pushed {
-                out.push(Event::Lost(Loss::ResponseWithoutRequest));
+            if ends && unobserved && !pushed {
+                out.lost(Loss::ResponseWithoutRequest);
             }
             return;
         };
         if let Some(response) = &mut open.response {
             response.bytes += bytes;
             response.last_write_ns = ends.then_some(writes.end_ns);
-            if ends {
-                out.extend(self.finish(stream, peer));
+            if ends && let Some(event) = self.finish(stream, peer) {
+                out.event(event);
             }
         }
     }
 
-    /// Takes in the head or the trailers of an answer, which `ends` with them or not.
-    fn response(&mut self, stream: u32, fields: &Fields, ends: bool, out: &mut Vec<Event>) {
+    /// Processes the head or the trailers of a response, which `ends` with them or not.
+    fn response(&mut self, stream: u32, fields: &Fields, ends: bool, out: &mut dyn Sink) {
         let (first_write_ns, first_write_bounded) = self.write_began;
         let Some(open) = self.open.get_mut(&stream) else {
             return;
@@ -290,11 +295,11 @@ impl Streams {
         });
         response.grpc_status = fields.grpc_status.or(response.grpc_status);
         if ends && is_call && fields.unknown && response.grpc_status.is_none() {
-            out.push(Event::Lost(Loss::StatusUnseen));
+            out.lost(Loss::StatusUnseen);
         }
     }
 
-    /// Adds the pieces that begin with the frame of DATA that ends.
+    /// Adds the pieces that begin in the DATA frame that ends.
     fn add_pieces(&mut self, stream: u32, content_bytes: u64, writes: &Writes<'_>) {
         let (began_ns, bounded) = self.write_began;
         if let Some(open) = self.open.get_mut(&stream) {
@@ -319,14 +324,14 @@ impl Streams {
     }
 
     /// Ends a stream that one of the two sides reset.
-    fn give_up(&mut self, stream: u32, peer: Peer, out: &mut Vec<Event>) {
+    fn discard(&mut self, stream: u32, peer: Peer, out: &mut dyn Sink) {
         if let Some(stream) = self.open.remove(&stream) {
-            stream.give_up(Unfinished::Reset, peer, out);
+            stream.discard(Unfinished::Reset, peer, out);
         }
     }
 }
 
-/// The model that the beginning of a JSON body names.
+/// Returns the model that the beginning of a JSON body names.
 fn named_in_body(content: &[u8]) -> Option<ModelName> {
     match json_model::model_in(content) {
         BodyModel::Named(model) => Some(ModelName {
@@ -339,12 +344,12 @@ fn named_in_body(content: &[u8]) -> Option<ModelName> {
 }
 
 impl Stream {
-    /// Whether it is a call of gRPC, as far as its request tells.
+    /// Whether it is a gRPC call, as far as its request shows.
     fn is_call(&self) -> bool {
         grpc::begins_call(&self.request.target, &self.content)
     }
 
-    /// The request, with the model that its content names, and the answer so far.
+    /// Returns the request, with the model that its content names, and the response so far.
     fn named(self) -> (Request, Option<Response>) {
         let named = match self.is_call() {
             true => grpc::model_of(&self.request.target, &self.content),
@@ -357,20 +362,20 @@ impl Stream {
         (request, self.response)
     }
 
-    /// Tells that nobody will see the answer's end: of a request that was read whole, for `complete_reason`.
-    fn give_up(self, complete_reason: Unfinished, peer: Peer, out: &mut Vec<Event>) {
+    /// Reports that the response's end will not be observed; `complete_reason` is the reason if the request was read whole.
+    fn discard(self, complete_reason: Unfinished, peer: Peer, out: &mut dyn Sink) {
         if !self.request.complete {
-            out.push(Event::Unfinished(Unfinished::Incomplete));
+            out.event(Event::Unfinished(Unfinished::Incomplete));
             return;
         }
-        out.push(Event::Unfinished(complete_reason));
+        out.event(Event::Unfinished(complete_reason));
         if matches!(complete_reason, Unfinished::Reset | Unfinished::Unanswered) {
             let (request, _) = self.named();
-            out.push(Event::Abandoned(peer, request));
+            out.event(Event::Abandoned(peer, request));
         }
     }
 
-    /// Keeps content as far as it is of use: none follows behind a hole.
+    /// Keeps content up to the first gap.
     fn keep(&mut self, content: Option<&[u8]>) {
         let Some(content) = content else {
             self.cut = true;
@@ -384,7 +389,7 @@ impl Stream {
     }
 }
 
-/// What the head of an answer says of its body's pieces; `None` where it is no stream.
+/// What the head of a response says about the pieces of its body; `None` if the body is not streamed.
 fn framing_of(fields: &Fields, is_call: bool) -> Option<Framing> {
     match fields.content {
         Some(Content::Events) => Some(Framing::Events),

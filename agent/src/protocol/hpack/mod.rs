@@ -1,7 +1,8 @@
-//! HPACK (RFC 7541): the header fields of HTTP/2, as far as it takes to know the few that are wanted.
+//! Decodes HPACK (RFC 7541), the header fields of HTTP/2, as far as the wanted fields need it.
 //!
-//! The table keeps what a field to come may refer to, but contents only of the wanted ones. Of a connection joined in
-//! the middle, older entries are not known: fields that refer to them are told as such, and the ones after them are right.
+//! The table keeps every entry, but values only of wanted fields. On a connection that was joined midway, older entries are
+//! unknown: fields that refer to them are reported as [`Field::Unknown`], and later fields are still correct.
+//! Does not depend on: frames.
 
 #[cfg(test)]
 mod tests;
@@ -10,7 +11,7 @@ use std::collections::VecDeque;
 
 use httlib_huffman::DecoderSpeed;
 
-/// Size of the table until something else is said, bytes (RFC 9113, 6.5.2).
+/// Default size of the table, bytes (RFC 9113, 6.5.2).
 const TABLE_DEFAULT: u32 = 4096;
 /// Largest table that is followed, bytes.
 const TABLE_CAP: u32 = 64 << 10;
@@ -51,7 +52,7 @@ pub enum Field<'a> {
     Unknown,
 }
 
-/// The block is not HPACK, or the table is not what its sender takes it for.
+/// The block is not HPACK, or the table differs from its sender's.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Invalid;
 
@@ -106,18 +107,18 @@ impl Default for Decoder {
 }
 
 impl Decoder {
-    /// Says that blocks went by before the first one read here.
+    /// Records that blocks were sent before the first one read here.
     ///
-    /// The size of the table is then not known. One too large does no harm: entries count from the newest, so that what it
-    /// keeps too long has an index that no sender uses.
+    /// The size of the table is then unknown. One too large does no harm: entries count from the newest, so no sender uses
+    /// the index of an entry that is kept too long.
     pub fn join(&mut self) {
         self.joined = true;
         self.allow(TABLE_CAP);
     }
 
-    /// Takes in the other side's `SETTINGS_HEADER_TABLE_SIZE`, bytes.
+    /// Processes the other side's `SETTINGS_HEADER_TABLE_SIZE`, bytes.
     ///
-    /// A sender says in its next block when it makes the table smaller, so that only growth matters here.
+    /// Only growth matters here, because a sender that makes the table smaller says so in its next block.
     pub fn allow(&mut self, bytes: u32) {
         self.allowed = self.allowed.max(bytes.min(TABLE_CAP));
         if !self.chosen {
@@ -125,7 +126,7 @@ impl Decoder {
         }
     }
 
-    /// Reads a whole block, and tells its wanted fields in order.
+    /// Decodes a whole block, and calls `on_field` for its wanted fields in order.
     pub fn read(
         &mut self,
         mut block: &[u8],
@@ -134,7 +135,7 @@ impl Decoder {
         while let Some(&first) = block.first() {
             if first & 0x80 != 0 {
                 let index = integer(&mut block, 7)?;
-                self.tell(index, &mut on_field)?;
+                self.indexed(index, &mut on_field)?;
             } else if first & 0xe0 == 0x20 {
                 let limit = integer(&mut block, 5)?;
                 if limit > self.allowed {
@@ -153,8 +154,8 @@ impl Decoder {
         Ok(())
     }
 
-    /// Tells the entry at `index`.
-    fn tell(&self, index: u32, on_field: &mut impl FnMut(Field<'_>)) -> Result<(), Invalid> {
+    /// Reports the entry at `index`.
+    fn indexed(&self, index: u32, on_field: &mut impl FnMut(Field<'_>)) -> Result<(), Invalid> {
         if let Some((name, value)) = static_field(index) {
             on_field(Field::Wanted(name, value));
             return Ok(());
@@ -170,7 +171,7 @@ impl Decoder {
         Ok(())
     }
 
-    /// Reads a literal field behind its first integer, `name`: the index of its name, or 0.
+    /// Decodes a literal field after its first integer, `name`: the index of its name, or 0.
     fn literal(
         &mut self,
         block: &mut &[u8],
@@ -228,7 +229,7 @@ impl Decoder {
         }
     }
 
-    /// Name of the entry at `index`, and the name's length; 0 where it is not known.
+    /// Returns the name of the entry at `index`, and the name's length; 0 if it is unknown.
     fn key(&self, index: u32) -> Result<(Key, u32), Invalid> {
         let place = index.checked_sub(1).ok_or(Invalid)?;
         if let Some(&name_len) = STATIC_NAME_LENS.get(place as usize) {
@@ -249,14 +250,14 @@ impl Decoder {
         }
     }
 
-    /// Entry of the dynamic table at `index`.
+    /// Returns the entry of the dynamic table at `index`.
     fn entry(&self, index: u32) -> Option<&Entry> {
         let place = (index as usize).checked_sub(STATIC_NAME_LENS.len() + 1)?;
         self.entries.get(place)
     }
 }
 
-/// A wanted field of the static table.
+/// Returns a wanted field of the static table.
 fn static_field(index: u32) -> Option<(Name, &'static [u8])> {
     Some(match index {
         2 => (Name::Method, b"GET"),
@@ -286,7 +287,7 @@ fn key_of(name: &[u8]) -> Key {
     }
 }
 
-/// Takes an integer off the block: the low `prefix` bits of a byte, and up to four more bytes.
+/// Removes an integer from the block: the low `prefix` bits of a byte, and up to four more bytes.
 fn integer(block: &mut &[u8], prefix: u32) -> Result<u32, Invalid> {
     let (&first, mut rest) = block.split_first().ok_or(Invalid)?;
     let full = (1_u32 << prefix) - 1;
@@ -310,7 +311,7 @@ fn integer(block: &mut &[u8], prefix: u32) -> Result<u32, Invalid> {
     Ok(value)
 }
 
-/// Takes a string off the block: its bytes as sent, and whether they are in Huffman code.
+/// Removes a string from the block; returns its bytes as sent, and whether they are in Huffman code.
 fn string<'a>(block: &mut &'a [u8]) -> Result<(&'a [u8], bool), Invalid> {
     let huffman = block.first().is_some_and(|first| first & 0x80 != 0);
     let len = integer(block, 7)? as usize;
@@ -319,7 +320,7 @@ fn string<'a>(block: &mut &'a [u8]) -> Result<(&'a [u8], bool), Invalid> {
     Ok((raw, huffman))
 }
 
-/// A string as it was before it was coded.
+/// Returns a string as it was before it was coded.
 fn plain<'a>(raw: &'a [u8], huffman: bool, scratch: &'a mut Vec<u8>) -> Result<&'a [u8], Invalid> {
     if !huffman {
         return Ok(raw);

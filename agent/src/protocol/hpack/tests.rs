@@ -1,21 +1,21 @@
 use super::*;
 
-type Told = Vec<(Option<Name>, String)>;
+type Fields = Vec<(Option<Name>, String)>;
 
-fn read(decoder: &mut Decoder, block: &[u8]) -> Result<Told, Invalid> {
-    let mut told = Vec::new();
+fn read(decoder: &mut Decoder, block: &[u8]) -> Result<Fields, Invalid> {
+    let mut fields = Vec::new();
     decoder.read(block, |field| {
-        told.push(match field {
+        fields.push(match field {
             Field::Wanted(name, value) => (Some(name), String::from_utf8_lossy(value).into_owned()),
             Field::Unknown => (None, String::new()),
         });
     })?;
-    Ok(told)
+    Ok(fields)
 }
 
-fn told(fields: &[(Name, &str)]) -> Result<Told, Invalid> {
-    let told = |&(name, value): &(Name, &str)| (Some(name), value.to_owned());
-    Ok(fields.iter().map(told).collect())
+fn wanted(fields: &[(Name, &str)]) -> Result<Fields, Invalid> {
+    let field = |&(name, value): &(Name, &str)| (Some(name), value.to_owned());
+    Ok(fields.iter().map(field).collect())
 }
 
 fn hex(digits: &str) -> Vec<u8> {
@@ -48,7 +48,7 @@ fn requests_of_the_standard_are_read_with_their_table() {
         let sizes = [(57, 1), (110, 2), (164, 3)];
         for ((block, path), size) in blocks.iter().zip(["/", "/", "/index.html"]).zip(sizes) {
             let fields = [(Name::Method, "GET"), (Name::Path, path)];
-            assert_eq!(read(&mut decoder, &hex(block)), told(&fields), "{block}");
+            assert_eq!(read(&mut decoder, &hex(block)), wanted(&fields), "{block}");
             assert_eq!((decoder.size, decoder.entries.len()), size, "{block}");
         }
     }
@@ -72,7 +72,7 @@ fn responses_of_the_standard_evict_the_oldest() {
         ),
     ];
     for (block, status, size) in responses {
-        let fields = told(&[(Name::Status, status)]);
+        let fields = wanted(&[(Name::Status, status)]);
         assert_eq!(read(&mut decoder, &hex(block)), fields, "{status}");
         assert_eq!(decoder.size, size, "{status}");
     }
@@ -94,7 +94,7 @@ fn blocks_cut_inside_a_field_are_invalid() {
 #[test]
 fn what_no_sender_may_say_is_invalid() {
     for block in [
-        // An index of 0, and one behind the end of the table.
+        // An index of 0, and one after the end of the table.
         &[0x80][..],
         &[0xbe],
         // A table larger than allowed.
@@ -121,7 +121,10 @@ fn a_table_grows_as_far_as_the_other_side_allows() {
     assert_eq!(read(&mut Decoder::default(), &update), Err(Invalid));
     let mut decoder = Decoder::default();
     decoder.allow(8192);
-    assert_eq!(read(&mut decoder, &update), told(&[(Name::Method, "GET")]));
+    assert_eq!(
+        read(&mut decoder, &update),
+        wanted(&[(Name::Method, "GET")])
+    );
     decoder.allow(u32::MAX);
     assert_eq!((decoder.allowed, decoder.limit), (TABLE_CAP, 8192));
 }
@@ -161,7 +164,7 @@ fn long_values_are_cut_and_count_whole() {
     block.extend(vec![b'a'; 2048]);
     let mut decoder = Decoder::default();
     let cut = "a".repeat(VALUE_CAP);
-    assert_eq!(read(&mut decoder, &block), told(&[(Name::Path, &cut)]));
+    assert_eq!(read(&mut decoder, &block), wanted(&[(Name::Path, &cut)]));
     assert_eq!(decoder.size, 32 + 5 + 2048);
     // One larger than the table empties it.
     block[2..4].copy_from_slice(&[0x81, 0x1f]);

@@ -1,14 +1,14 @@
-//! A body in chunks (RFC 9112, 7.1): a walk from size line to size line, over bytes of which some were not carried.
+//! Follows a chunked body (RFC 9112, 7.1) from size line to size line, over bytes of which some were not copied.
 //!
-//! Knows bytes alone: not whose body it is, nor when its bytes went by.
+//! Both directions of HTTP/1 use it.
+//! Does not depend on: heads, times.
 
 /// Longest size line, and longest line of the trailers, bytes.
 const LINE_CAP: u32 = 8192;
 /// Most digits of a size.
 const DIGITS_CAP: u8 = 16;
 
-/// Where a walk over a chunked body stands. It keeps its place at any cut of the bytes, and over bytes that were not seen
-/// as long as they are data.
+/// The position of a walk over a chunked body. The bytes may be cut anywhere, and data may be missing.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ChunkWalk {
     state: State,
@@ -18,23 +18,23 @@ pub struct ChunkWalk {
 enum State {
     /// In a size line: the size so far, of so many digits.
     Size { size: u64, digits: u8 },
-    /// Behind the digits of a size line.
+    /// After the digits of a size line.
     Extension { size: u64, line_bytes: u32 },
-    /// Behind the CR of a size line.
+    /// After the CR of a size line.
     SizeEnd { size: u64 },
     /// In data, with so many bytes to come.
     Data { left: u64, begun: bool },
-    /// Behind data, before its line end.
+    /// After data, before its line end.
     DataEnd { cr: bool },
-    /// In the lines behind the last chunk; of the present one, so many bytes came, CRs left out.
+    /// In the lines after the last chunk; so many bytes of the present one were read, without CRs.
     Trailers { line_bytes: u32 },
-    /// Behind the end.
+    /// After the end.
     Ended,
-    /// The place is not known any more.
+    /// The position is unknown.
     Lost,
 }
 
-/// What some bytes of a chunked body came to.
+/// What some bytes of a chunked body contain.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Walked {
     /// Bytes that belong to the body: all of them, unless it ended.
@@ -43,20 +43,20 @@ pub struct Walked {
     pub data_bytes: u64,
     /// Chunks whose first byte of data was among them.
     pub chunks: u32,
-    /// Bytes behind the place that was lost.
+    /// Bytes after the position was lost.
     pub missed_bytes: u64,
-    /// Where the body stands after them.
+    /// The state of the body after them.
     pub place: Place,
 }
 
-/// Where a chunked body stands.
+/// The state of a chunked body.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Place {
-    /// It goes on.
+    /// It continues.
     Open,
-    /// It is over, trailers and all.
+    /// It has ended, with its trailers.
     Ended,
-    /// A size line was not seen, or is none: nothing is known of what comes.
+    /// A size line was not copied, or is none: what follows is unknown.
     Lost,
 }
 
@@ -69,7 +69,7 @@ impl Default for ChunkWalk {
 const START: State = State::Size { size: 0, digits: 0 };
 
 impl ChunkWalk {
-    /// Takes in `total` bytes, of which the first are `visible`. Those behind the body's end are left.
+    /// Processes `total` bytes, of which the first are `visible`, up to the body's end.
     pub fn feed(&mut self, visible: &[u8], total: u64) -> Walked {
         let mut walked = Walked {
             taken: 0,
@@ -96,13 +96,13 @@ impl ChunkWalk {
                     };
                 }
                 _ => {
-                    let seen = usize::try_from(walked.taken).ok();
-                    let byte = seen.and_then(|at| visible.get(at));
+                    let at = usize::try_from(walked.taken).ok();
+                    let byte = at.and_then(|at| visible.get(at));
                     self.state = match byte {
                         Some(byte) => self.state.after(*byte),
-                        None => self.state.after_unseen(),
+                        None => self.state.after_uncopied(),
                     };
-                    // The byte that loses the place is the first that is missed.
+                    // The byte that loses the position is the first that is missed.
                     walked.taken += u64::from(self.state != State::Lost);
                 }
             }
@@ -115,14 +115,14 @@ impl ChunkWalk {
         walked
     }
 
-    /// Whether the place is known.
+    /// Whether the position is unknown.
     pub fn is_lost(&self) -> bool {
         self.state == State::Lost
     }
 }
 
 impl State {
-    /// The state behind a byte outside of data.
+    /// Returns the state after a byte outside of data.
     fn after(self, byte: u8) -> Self {
         match (self, byte) {
             (Self::Size { size, digits }, _) if byte.is_ascii_hexdigit() => {
@@ -167,8 +167,8 @@ impl State {
         }
     }
 
-    /// The state behind a byte outside of data that was not seen: a line end behind data can be nothing else.
-    fn after_unseen(self) -> Self {
+    /// Returns the state after a byte outside of data that was not copied: after data, it must be of the line end.
+    fn after_uncopied(self) -> Self {
         match self {
             Self::DataEnd { cr: false } => Self::DataEnd { cr: true },
             Self::DataEnd { cr: true } => START,
@@ -177,7 +177,7 @@ impl State {
     }
 }
 
-/// What the chunks at the beginning of a body carry, as far as it can be seen.
+/// Returns the data of the chunks at the beginning of a body, as far as they were copied.
 pub fn data_of(visible: &[u8]) -> Vec<u8> {
     let mut walk = ChunkWalk::default();
     let mut data = Vec::new();
@@ -189,8 +189,8 @@ pub fn data_of(visible: &[u8]) -> Vec<u8> {
     data
 }
 
-/// Whether bytes begin like a chunk that has data: a size other than 0, of 8 digits at most, and behind it the line's end
-/// or an extension.
+/// Whether bytes begin like a chunk that has data: a size other than 0, of at most 8 digits, then the line's end or an
+/// extension.
 pub fn begins_chunk(visible: &[u8]) -> bool {
     let digits = visible
         .iter()
@@ -201,7 +201,7 @@ pub fn begins_chunk(visible: &[u8]) -> bool {
         && matches!(visible[digits..], [b';', ..] | [b'\r', b'\n', ..] | [b'\r'])
 }
 
-/// Length of the last chunk and the end of its trailers, where there are none: `0`, and two line ends.
+/// Length of the last chunk with its end, if there are no trailers: `0` and two line ends, bytes.
 pub const END_BYTES: u64 = 5;
 
 /// Whether the last bytes of a write end a chunked body. `tail` holds them, the newest in the low byte.
@@ -210,7 +210,7 @@ pub fn ends_chunked(tail: u64) -> bool {
     tail & 0xffff_ffff_ffff == 0x0a30_0d0a_0d0a
 }
 
-/// Whether the last bytes of a write may be the end of a chunked body's trailers: an empty line behind a field.
+/// Whether the last bytes of a write may be the end of a chunked body's trailers: an empty line after a field.
 ///
 /// A chunk whose data ends with a line end looks the same; one that ends with an empty line, as event streams do, does not.
 pub fn may_end_trailers(tail: u64) -> bool {
@@ -295,7 +295,7 @@ mod tests {
         let mut walk = ChunkWalk::default();
         let walked = walk.feed(b"1000\r\n", 6 + 0x800);
         assert_eq!((walked.chunks, walked.data_bytes), (1, 0x800));
-        // The line end behind the data with it.
+        // With the line end after the data.
         let walked = walk.feed(b"", 0x800 + 2);
         assert_eq!((walked.chunks, walked.place), (0, Place::Open));
         assert_eq!(all(&mut walk, b"0\r\n\r\n").place, Place::Ended);

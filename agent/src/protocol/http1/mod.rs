@@ -1,19 +1,19 @@
-//! HTTP/1 heads: request line, status line, and the few fields that say where a message ends and what it is (RFC 9112).
-//! `chunked` walks a body in chunks.
+//! Parses HTTP/1 heads: request line, status line, and the fields that say where a message ends and what it is (RFC 9112).
 //!
-//! Reads what it is given, which may be cut off anywhere, and never trusts it.
+//! The bytes may be cut off anywhere. `chunked` follows chunked bodies.
+//! Does not depend on: connections, times.
 
 pub mod chunked;
 
 use memchr::memchr;
 use uuid::Uuid;
 
-/// Outcome of reading a head.
+/// Result of parsing a head.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Parse<T> {
-    /// The head, and how many bytes it took, its empty line included.
+    /// The head, and its length with the empty line, bytes.
     Complete(T, usize),
-    /// So far it is one, but the bytes end before the head does.
+    /// The beginning of a head, whose end is missing.
     Partial,
     /// It is not HTTP/1.
     Invalid,
@@ -26,7 +26,7 @@ pub enum Body {
     Length(u64),
     /// At the last chunk.
     Chunked,
-    /// The head does not say: a request has none, an answer ends with its connection.
+    /// The head does not say: a request has no body, a response ends with its connection.
     Unsaid,
 }
 
@@ -41,7 +41,7 @@ pub struct RequestHead {
     pub body: Body,
 }
 
-/// An answer's head.
+/// A response's head.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct ResponseHead {
     /// Status code, 100 to 999.
@@ -50,16 +50,16 @@ pub struct ResponseHead {
     pub body: Body,
     /// Whether the body is `text/event-stream`.
     pub is_event_stream: bool,
-    /// Whether it agrees to go on as HTTP/2 (RFC 7540, section 3.2); holds only with status 101.
+    /// Whether it agrees to an upgrade to HTTP/2 (RFC 7540, section 3.2); valid only with status 101.
     pub upgrades_to_http2: bool,
-    /// `x-request-id`, where it is a UUID: TorchServe's number of the request, in its workers' frames too.
+    /// `x-request-id`, if it is a UUID: TorchServe's ID of the request, also in its workers' frames.
     pub request_id: Option<Uuid>,
 }
 
-/// Longest method that is taken for one.
+/// Longest method that is accepted, bytes.
 const METHOD_CAP: usize = 24;
 
-/// Reads a request's head.
+/// Parses a request's head.
 pub fn parse_request(bytes: &[u8]) -> Parse<RequestHead> {
     let Some((line, _)) = split_line(bytes) else {
         return if may_become_request(bytes) {
@@ -85,7 +85,7 @@ pub fn parse_request(bytes: &[u8]) -> Parse<RequestHead> {
     }
 }
 
-/// Method and target of a request whose head is cut off; the target may be cut off too. `None` if there is no method.
+/// Returns method and target of a request whose head is cut off; the target may be cut off too. `None` if there is no method.
 pub fn parse_cut_request(bytes: &[u8]) -> Option<(String, String)> {
     if let Some((line, _)) = split_line(bytes) {
         let (method, target) = request_line(line)?;
@@ -103,11 +103,11 @@ pub fn parse_cut_request(bytes: &[u8]) -> Option<(String, String)> {
     Some((text(bytes.get(..space)?), text(target)))
 }
 
-/// Reads an answer's head.
+/// Parses a response's head.
 pub fn parse_response(bytes: &[u8]) -> Parse<ResponseHead> {
     const START: &[u8] = b"HTTP/1.";
-    let seen = bytes.len().min(START.len());
-    if bytes[..seen] != START[..seen] {
+    let compared = bytes.len().min(START.len());
+    if bytes[..compared] != START[..compared] {
         return Parse::Invalid;
     }
     let Some((line, _)) = split_line(bytes) else {
@@ -136,7 +136,7 @@ pub fn parse_response(bytes: &[u8]) -> Parse<ResponseHead> {
     }
 }
 
-/// Status code of a status line that may be cut off after it.
+/// Returns the status code of a status line that may be cut off after it.
 pub fn status_of(line: &[u8]) -> Option<u16> {
     let rest = line.strip_prefix(b"HTTP/1.")?;
     let (minor, rest) = rest.split_first()?;
@@ -170,7 +170,7 @@ fn is_method(bytes: &[u8]) -> bool {
             .all(|byte| byte.is_ascii_uppercase() || matches!(byte, b'-' | b'_'))
 }
 
-/// Method and target of a complete request line of HTTP/1.
+/// Returns method and target of a complete HTTP/1 request line.
 fn request_line(line: &[u8]) -> Option<(&[u8], &[u8])> {
     let mut parts = line.splitn(3, |&byte| byte == b' ');
     let (method, target, version) = (parts.next()?, parts.next()?, parts.next()?);
@@ -178,7 +178,7 @@ fn request_line(line: &[u8]) -> Option<(&[u8], &[u8])> {
         .then_some((method, target))
 }
 
-/// The first line without its end, and what follows it.
+/// Returns the first line without its end, and what follows it.
 fn split_line(bytes: &[u8]) -> Option<(&[u8], &[u8])> {
     let end = memchr(b'\n', bytes)?;
     let line = bytes[..end].strip_suffix(b"\r").unwrap_or(&bytes[..end]);
@@ -194,7 +194,7 @@ struct Fields {
     request_id: Option<Uuid>,
 }
 
-/// Reads the fields after a start line of `line_len` bytes; gives what they say and the whole head's length.
+/// Parses the fields after a start line of `line_len` bytes; returns what they say and the length of the whole head.
 fn fields(bytes: &[u8], line_len: usize) -> Parse<Fields> {
     let Some(start) = memchr(b'\n', &bytes[line_len..]) else {
         return Parse::Partial;
@@ -274,7 +274,7 @@ mod tests {
     }
 
     #[test]
-    fn an_response_head_gives_status_and_length_also_without_a_reason() {
+    fn a_response_head_gives_status_and_length_also_without_a_reason() {
         let expected = ResponseHead {
             status: 200,
             body: Body::Length(5),

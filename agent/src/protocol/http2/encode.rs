@@ -1,4 +1,4 @@
-//! Frames for tests: what an endpoint would send, byte by byte.
+//! Builds HTTP/2 frames for tests, as an endpoint would send them.
 
 use crate::protocol::http2::head::{flag, kind};
 
@@ -54,7 +54,7 @@ pub(crate) fn go_away(last: u32) -> Vec<u8> {
     frame(kind::GOAWAY, 0, 0, &payload)
 }
 
-/// Numbers that look random, the same ones in each run.
+/// Pseudo-random numbers, the same ones in each run.
 pub(crate) struct Random(pub(crate) u64);
 
 impl Random {

@@ -1,4 +1,7 @@
-//! The header of an HTTP/2 frame, and which headers the standard allows. Knows nothing of payloads.
+//! Parses the header of an HTTP/2 frame, and checks it against the standard.
+//!
+//! The parser calls it for every frame.
+//! Does not depend on: payloads.
 
 /// Bytes of a frame's header.
 pub(super) const HEAD_LEN: usize = 9;
@@ -40,14 +43,14 @@ pub(super) struct Head {
 }
 
 impl Head {
-    /// Reads a header.
+    /// Parses a header.
     pub(super) fn parse(bytes: [u8; HEAD_LEN]) -> Self {
         let [l0, l1, l2, kind, flags, s0, s1, s2, s3] = bytes;
         Self {
             len: u32::from_be_bytes([0, l0, l1, l2]),
             kind,
             flags,
-            // The top bit has no meaning and is to be ignored.
+            // The top bit has no meaning and must be ignored.
             stream: u32::from_be_bytes([s0, s1, s2, s3]) & 0x7fff_ffff,
         }
     }
@@ -62,7 +65,7 @@ impl Head {
         HEAD_LEN as u64 + u64::from(self.len)
     }
 
-    /// Whether the standard allows a frame with such a header. Types that it does not know are allowed.
+    /// Whether the standard allows a frame with such a header. Unknown types are allowed.
     pub(super) fn is_sound(&self) -> bool {
         let on_stream = self.stream != 0;
         match self.kind {

@@ -1,16 +1,21 @@
-//! HTTP/2 frames (RFC 9113): the bytes of one direction of a connection, cut anywhere, as parts of streams.
+//! Parses HTTP/2 frames (RFC 9113): turns the bytes of one direction, cut anywhere, into parts of streams.
 //!
-//! Keeps one header block at most, and of DATA nothing. Which stream is whose, and when, is for others to say.
+//! Keeps at most one header block, and nothing of DATA.
+//! Does not depend on: what streams are for, times.
 
 #[cfg(test)]
 pub(crate) mod encode;
+pub mod fields;
 mod head;
 #[cfg(test)]
 mod tests;
 
 use crate::protocol::{
-    hpack::{self, Decoder, Field, Name},
-    http2::head::{HEAD_LEN, Head, flag, kind},
+    hpack::{self, Decoder},
+    http2::{
+        fields::Fields,
+        head::{HEAD_LEN, Head, flag, kind},
+    },
 };
 
 /// What a client sends first.
@@ -23,16 +28,16 @@ const BLOCK_KEPT: usize = 512;
 /// `SETTINGS_HEADER_TABLE_SIZE`
 const HEADER_TABLE_SIZE: u16 = 1;
 
-/// Why the bytes cannot be followed any further.
+/// Why the bytes cannot be parsed any further.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Fault {
     /// The bytes that are missing hold a frame's header or a part of a header block.
     Gap,
-    /// No such frame may stand here: it is not HTTP/2, or not from a frame's beginning on.
+    /// No such frame is allowed here: the bytes are not HTTP/2, or do not begin with a frame.
     Malformed,
     /// A header block, or SETTINGS, beyond 16 KiB.
     TooLong,
-    /// A header block that cannot be read.
+    /// A header block that cannot be decoded.
     Block,
 }
 
@@ -42,81 +47,12 @@ impl From<hpack::Invalid> for Fault {
     }
 }
 
-/// The wanted fields of a header block.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct Fields {
-    /// `:method`
-    pub method: Option<String>,
-    /// `:path`, cut at 1024 bytes; non-UTF-8 bytes replaced.
-    pub path: Option<String>,
-    /// `:status`, 100 to 999.
-    pub status: Option<u16>,
-    /// `grpc-status`
-    pub grpc_status: Option<u32>,
-    /// `content-type`
-    pub content: Option<Content>,
-    /// Whether there is a `content-length`.
-    pub has_length: bool,
-    /// Whether there are fields that only somebody who was there from the beginning could know.
-    pub unknown: bool,
-}
-
-impl Fields {
-    fn take(&mut self, field: Field<'_>) {
-        let text = |value: &[u8]| String::from_utf8_lossy(value).into_owned();
-        match field {
-            Field::Unknown => self.unknown = true,
-            Field::Wanted(Name::Method, value) => self.method = Some(text(value)),
-            Field::Wanted(Name::Path, value) => self.path = Some(text(value)),
-            Field::Wanted(Name::Status, value) => {
-                let status = number(value).and_then(|status| u16::try_from(status).ok());
-                self.status = status.filter(|status| (100..1000).contains(status));
-            }
-            Field::Wanted(Name::GrpcStatus, value) => self.grpc_status = number(value),
-            Field::Wanted(Name::ContentType, value) => self.content = Some(Content::of(value)),
-            Field::Wanted(Name::ContentLength, _) => self.has_length = true,
-        }
-    }
-}
-
-/// What a `content-type` says.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Content {
-    /// `application/grpc`, with whatever suffix.
-    Grpc,
-    /// `text/event-stream`
-    Events,
-    /// Anything else.
-    Other,
-}
-
-impl Content {
-    fn of(value: &[u8]) -> Self {
-        let begins = |kind: &[u8]| {
-            value
-                .get(..kind.len())
-                .is_some_and(|start| start.eq_ignore_ascii_case(kind))
-        };
-        if begins(b"application/grpc") {
-            Self::Grpc
-        } else if begins(b"text/event-stream") {
-            Self::Events
-        } else {
-            Self::Other
-        }
-    }
-}
-
-fn number(digits: &[u8]) -> Option<u32> {
-    std::str::from_utf8(digits).ok()?.parse().ok()
-}
-
-/// Something that bytes brought.
+/// What bytes contain.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Part<'a> {
-    /// The first byte of a frame, unless the frame goes on with a header block.
+    /// The first byte of a frame, unless the frame continues a header block.
     Began,
-    /// A header block, whole; it ends with the bytes at hand.
+    /// A whole header block; it ends with the present bytes.
     Headers {
         /// Stream.
         stream: u32,
@@ -124,10 +60,10 @@ pub enum Part<'a> {
         bytes: u64,
         /// Whether the stream's direction ends with it.
         ends: bool,
-        /// What it says.
+        /// Its wanted fields.
         fields: Fields,
     },
-    /// Content of a DATA frame, as it comes; `None` where it was not captured.
+    /// Content of a DATA frame; `None` if it was not copied.
     Data {
         /// Stream.
         stream: u32,
@@ -140,7 +76,7 @@ pub enum Part<'a> {
         stream: u32,
         /// Bytes of the frame.
         bytes: u64,
-        /// Bytes of its content, as far as the padding's length was captured.
+        /// Bytes of its content, as far as the padding's length was copied.
         content_bytes: u64,
         /// Whether the stream's direction ends with it.
         ends: bool,
@@ -152,44 +88,44 @@ pub enum Part<'a> {
     },
     /// GOAWAY.
     GoAway {
-        /// Last stream of the other side that will be looked at; `None` where it was not captured.
+        /// Last stream of the other side that will be processed; `None` if it was not copied.
         last: Option<u32>,
     },
-    /// Size of the table of the other direction, bytes: what SETTINGS says, or might have said where it was not captured.
+    /// Size of the other direction's table that SETTINGS allows, bytes; the largest possible if it was not copied.
     TableSize(u32),
 }
 
-/// A header block under way.
+/// The header block that is being read.
 #[derive(Debug, Clone, Copy)]
 struct Block {
     stream: u32,
     bytes: u64,
     ends: bool,
-    /// Whether it announces a push: nobody asked for it.
+    /// Whether it announces a push, which no request asked for.
     pushed: bool,
 }
 
-/// A frame's payload under way.
+/// The frame payload that is being read.
 #[derive(Debug, Clone, Copy)]
 struct Payload {
     head: Head,
     /// Bytes of the payload to come.
     left: u32,
-    /// DATA: bytes of content to come, before the padding. Anything else: bytes to be gathered.
+    /// DATA: bytes of content to come, before the padding. Anything else: bytes to be collected.
     content: u32,
     /// DATA: whether the length of the padding is still to come.
     pad_due: bool,
-    /// DATA: bytes of the padding and its length, as far as that came.
+    /// DATA: bytes of the padding and its length, as far as that was read.
     padding: u32,
-    /// Whether something to be gathered was not captured.
+    /// Whether something to be collected was not copied.
     hidden: bool,
 }
 
 #[derive(Debug)]
 enum State {
-    /// In the client's preface, so many bytes of which came.
+    /// In the client's preface, of which so many bytes were read.
     Preface(usize),
-    /// In a frame's header, so many bytes of which came.
+    /// In a frame's header, of which so many bytes were read.
     Head([u8; HEAD_LEN], usize),
     Payload(Payload),
 }
@@ -202,18 +138,18 @@ pub struct FrameReader {
     first: bool,
     joined: bool,
     fields: Decoder,
-    /// What is gathered: the header block so far, or another frame's payload.
-    gathered: Vec<u8>,
+    /// What is collected: the header block so far, or another frame's payload.
+    collected: Vec<u8>,
     block: Option<Block>,
 }
 
 impl FrameReader {
-    /// What the client sends. Without the preface, the connection is taken to be joined at the beginning of a frame.
+    /// Makes a reader of what the client sends. Without the preface, it assumes that a frame begins, midway.
     pub fn client() -> Self {
         Self::new(State::Preface(0))
     }
 
-    /// What the server sends. If it does not begin with SETTINGS, it is taken to be joined at the beginning of a frame.
+    /// Makes a reader of what the server sends. Without SETTINGS first, it assumes that another frame begins, midway.
     pub fn server() -> Self {
         Self::new(State::Head([0; HEAD_LEN], 0))
     }
@@ -224,33 +160,33 @@ impl FrameReader {
             first: true,
             joined: false,
             fields: Decoder::default(),
-            gathered: Vec::new(),
+            collected: Vec::new(),
             block: None,
         }
     }
 
-    /// Whether it is a client's and no byte of it came.
+    /// Whether it reads a client, and has read no byte.
     pub fn awaits_preface(&self) -> bool {
         matches!(self.state, State::Preface(0))
     }
 
-    /// Says that frames went by before the first byte.
+    /// Records that frames were sent before the first byte.
     pub fn join(&mut self) {
         self.joined = true;
         self.fields.join();
     }
 
-    /// Whether frames went by before the first byte.
+    /// Whether frames were sent before the first byte.
     pub fn is_joined(&self) -> bool {
         self.joined
     }
 
-    /// Takes in the other direction's [`Part::TableSize`].
+    /// Processes the other direction's [`Part::TableSize`].
     pub fn allow_table(&mut self, bytes: u32) {
         self.fields.allow(bytes);
     }
 
-    /// Takes in bytes. After a fault, nothing can be made of what follows.
+    /// Parses bytes. After a fault, later bytes cannot be parsed.
     pub fn feed(
         &mut self,
         mut bytes: &[u8],
@@ -288,7 +224,7 @@ impl FrameReader {
                 }
                 State::Payload(payload) => {
                     let taken = bytes.len().min(payload.left as usize);
-                    self.take(&bytes[..taken], &mut on_part)?;
+                    self.feed_payload(&bytes[..taken], &mut on_part)?;
                     taken
                 }
             };
@@ -297,7 +233,7 @@ impl FrameReader {
         Ok(())
     }
 
-    /// Passes over bytes that were not captured.
+    /// Skips bytes that were not copied.
     pub fn skip(&mut self, bytes: u64, mut on_part: impl FnMut(Part<'_>)) -> Result<(), Fault> {
         let mut left = bytes;
         while left > 0 {
@@ -315,7 +251,7 @@ impl FrameReader {
                     stream,
                     content: None,
                 });
-                // Where the padding begins is not known without its length.
+                // Without its length, the start of the padding is unknown.
                 let known = if payload.pad_due { 0 } else { payload.content };
                 payload.pad_due = false;
                 payload.content = known.saturating_sub(taken);
@@ -336,7 +272,7 @@ impl FrameReader {
     fn begin(&mut self, head: Head, on_part: &mut impl FnMut(Part<'_>)) -> Result<(), Fault> {
         if self.first {
             self.first = false;
-            self.meet(head)?;
+            self.check_first(head)?;
         }
         let continues = head.kind == kind::CONTINUATION;
         let in_place = match &self.block {
@@ -347,7 +283,7 @@ impl FrameReader {
             return Err(Fault::Malformed);
         }
         if !continues {
-            self.gathered.clear();
+            self.collected.clear();
         }
         let (content, pad_due) = match head.kind {
             kind::DATA => (head.len, head.has(flag::PADDED)),
@@ -356,8 +292,8 @@ impl FrameReader {
             _ if head.has_block() => (head.len, false),
             _ => (0, false),
         };
-        let gathers = head.kind != kind::DATA;
-        if gathers && self.gathered.len() + content as usize > BLOCK_CAP {
+        let collects = head.kind != kind::DATA;
+        if collects && self.collected.len() + content as usize > BLOCK_CAP {
             return Err(Fault::TooLong);
         }
         self.state = State::Payload(Payload {
@@ -374,22 +310,25 @@ impl FrameReader {
         Ok(())
     }
 
-    /// Looks at the first frame of all.
-    fn meet(&mut self, head: Head) -> Result<(), Fault> {
+    /// Checks the first frame of the connection.
+    fn check_first(&mut self, head: Head) -> Result<(), Fault> {
         let opens = head.kind == kind::SETTINGS && !head.has(flag::ACK);
         if !opens {
             self.join();
         }
-        // Frames of unknown types are to be passed over, but where there was no beginning, bytes that are no frame look
-        // like one sooner than not.
+        // Frames of unknown types must be skipped. But midway, bytes that are no frame mostly look like one of these.
         if self.joined && head.kind > kind::CONTINUATION {
             return Err(Fault::Malformed);
         }
         Ok(())
     }
 
-    /// Takes in bytes of the payload under way, and no more.
-    fn take(&mut self, mut bytes: &[u8], on_part: &mut impl FnMut(Part<'_>)) -> Result<(), Fault> {
+    /// Parses bytes of the present payload, and no more.
+    fn feed_payload(
+        &mut self,
+        mut bytes: &[u8],
+        on_part: &mut impl FnMut(Part<'_>),
+    ) -> Result<(), Fault> {
         let State::Payload(payload) = &mut self.state else {
             return Ok(());
         };
@@ -415,7 +354,7 @@ impl FrameReader {
                 });
             }
         } else {
-            self.gathered.extend_from_slice(wanted);
+            self.collected.extend_from_slice(wanted);
         }
         if payload.left == 0 {
             self.end(on_part)?;
@@ -423,7 +362,7 @@ impl FrameReader {
         Ok(())
     }
 
-    /// Ends the frame under way.
+    /// Ends the present frame.
     fn end(&mut self, on_part: &mut impl FnMut(Part<'_>)) -> Result<(), Fault> {
         let before = std::mem::replace(&mut self.state, State::Head([0; HEAD_LEN], 0));
         let State::Payload(Payload {
@@ -461,7 +400,7 @@ impl FrameReader {
             kind::RST_STREAM => on_part(Part::Reset { stream }),
             kind::SETTINGS if hidden => on_part(Part::TableSize(u32::MAX)),
             kind::SETTINGS => {
-                for setting in self.gathered.chunks_exact(6) {
+                for setting in self.collected.chunks_exact(6) {
                     if let &[i0, i1, v0, v1, v2, v3] = setting
                         && u16::from_be_bytes([i0, i1]) == HEADER_TABLE_SIZE
                     {
@@ -470,7 +409,7 @@ impl FrameReader {
                 }
             }
             kind::GOAWAY => {
-                let last = self.gathered.first_chunk().filter(|_| !hidden);
+                let last = self.collected.first_chunk().filter(|_| !hidden);
                 on_part(Part::GoAway {
                     last: last.map(|&last| u32::from_be_bytes(last) & 0x7fff_ffff),
                 });
@@ -483,12 +422,12 @@ impl FrameReader {
         Ok(())
     }
 
-    /// Leaves of a gathered frame its part of the header block.
+    /// Removes from a collected frame all but its part of the header block.
     fn strip(&mut self, head: Head) -> Result<(), Fault> {
         let mut start = 0;
         let mut padding = 0;
         if head.has(flag::PADDED) {
-            padding = usize::from(*self.gathered.first().ok_or(Fault::Malformed)?);
+            padding = usize::from(*self.collected.first().ok_or(Fault::Malformed)?);
             start += 1;
         }
         if head.kind == kind::PUSH_PROMISE {
@@ -496,19 +435,19 @@ impl FrameReader {
         } else if head.has(flag::PRIORITY) {
             start += 5;
         }
-        let end = self.gathered.len().checked_sub(padding);
+        let end = self.collected.len().checked_sub(padding);
         let end = end.filter(|&end| start <= end).ok_or(Fault::Malformed)?;
-        self.gathered.truncate(end);
-        self.gathered.drain(..start);
+        self.collected.truncate(end);
+        self.collected.drain(..start);
         Ok(())
     }
 
     fn end_block(&mut self, on_part: &mut impl FnMut(Part<'_>)) -> Result<(), Fault> {
         let mut fields = Fields::default();
         self.fields
-            .read(&self.gathered, |field| fields.take(field))?;
-        self.gathered.clear();
-        self.gathered.shrink_to(BLOCK_KEPT);
+            .read(&self.collected, |field| fields.push(field))?;
+        self.collected.clear();
+        self.collected.shrink_to(BLOCK_KEPT);
         let Some(block) = self.block.take().filter(|block| !block.pushed) else {
             return Ok(());
         };

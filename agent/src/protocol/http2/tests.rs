@@ -69,7 +69,7 @@ fn read(reader: &mut FrameReader, pieces: &[Result<&[u8], u64>]) -> (Vec<Seen>, 
     (parts, Ok(()))
 }
 
-/// The parts that a server gets of these bytes behind the preface and SETTINGS.
+/// The parts that a server gets of these bytes, after the preface and SETTINGS.
 fn from_client(pieces: &[Result<&[u8], u64>]) -> (Vec<Seen>, Result<(), Fault>) {
     let mut reader = FrameReader::client();
     let opening = [&PREFACE[..], &settings()].concat();
@@ -268,7 +268,7 @@ fn lengths_beyond_all_reason_take_no_memory() {
         assert_eq!((&parts[0], followed), (&began(), Ok(())), "{kind}");
         assert!(matches!(reader.state, State::Head(_, 0)), "{kind}");
     }
-    assert_eq!(reader.gathered.capacity(), 0);
+    assert_eq!(reader.collected.capacity(), 0);
     for (kind, stream) in [(kind::HEADERS, 1), (kind::PUSH_PROMISE, 1)] {
         let (_, followed) = from_client(&[Ok(&huge(kind, stream))]);
         assert_eq!(followed, Err(Fault::TooLong), "{kind}");
@@ -314,7 +314,7 @@ fn frames_that_may_not_stand_there_are_faults() {
             &[0; 4],
         ),
         frame(kind::PUSH_PROMISE, flag::END_HEADERS, 1, &[0; 3]),
-        // A block that is not going on, goes on elsewhere, or is broken into.
+        // A block that is not continued, continued on another stream, or interrupted.
         frame(kind::CONTINUATION, flag::END_HEADERS, 1, &block),
         [
             frame(kind::HEADERS, 0, 1, &block),
@@ -390,8 +390,8 @@ fn a_server_that_does_not_begin_with_settings_is_joined() {
 }
 
 #[test]
-fn a_promised_push_feeds_the_table_and_is_passed_over() {
-    // The promise puts a path into the table, which the answer's trailers are then behind.
+fn promised_push_adds_to_the_table_and_is_skipped() {
+    // The promise adds a path to the table, before the response's trailers refer to it.
     let promise = [&[0, 0, 0, 2][..], b"\x44\x02/x"].concat();
     let response = [&[0x88][..], b"\x40\x0bgrpc-status\x010", &[0xbf]].concat();
     let bytes = [
@@ -468,7 +468,7 @@ fn any_bytes_with_any_cuts_are_followed_within_bounds() {
                 0 => reader.skip(piece.len() as u64, |_| {}),
                 _ => reader.feed(piece, |_| {}),
             };
-            assert!(reader.gathered.capacity() <= 2 * BLOCK_CAP);
+            assert!(reader.collected.capacity() <= 2 * BLOCK_CAP);
             if followed.is_err() {
                 break;
             }

@@ -1,11 +1,13 @@
-//! The answers in the bytes that a server writes to one connection.
-
-use inferprobe_ebpf::{abi::flag, view::RecordView};
+//! Finds the responses in the bytes that a server writes to one HTTP/1 connection.
+//!
+//! Counts the pieces of streamed ones.
+//! Does not depend on: the requests, except for the one that a response belongs to.
 
 use crate::{
     exchange::{
         Request, Response,
         chunks::{Chunks, Framing},
+        writes::Writes,
     },
     protocol::http1::{
         self, Body, Parse, ResponseHead,
@@ -13,92 +15,51 @@ use crate::{
     },
 };
 
-/// Longest head that is gathered over several writes, bytes.
+/// Longest head that is collected over several writes, bytes.
 const HEAD_CAP: usize = 8192;
 
-/// One write, or several that were told together.
-#[derive(Debug, Clone, Copy)]
-pub struct Writes<'a> {
-    /// Start of the first, ns.
-    pub start_ns: u64,
-    /// Whether `start_ns` is the return of the send, an upper bound.
-    pub start_bounded: bool,
-    /// Return of the last, ns.
-    pub end_ns: u64,
-    /// How many they are; 1 where nobody counts.
-    pub sends: u32,
-    /// Bytes written.
-    pub bytes: u64,
-    /// The first of them, as many as were copied.
-    pub visible: &'a [u8],
-    /// The stream's last bytes after them, the newest in the low byte; 0 when not known.
-    pub tail: u64,
-}
-
-/// Sends up to this size do not wait for the peer (the default send buffer takes three times as much), so that their
-/// return tells their start.
-const PROMPT_SEND_BYTES: u64 = 64 << 10;
-
-impl<'a> Writes<'a> {
-    /// The writes that a record tells of, `before_bytes` of the same run having been told before.
-    pub fn of(view: &RecordView<'a>, before_bytes: u64) -> Self {
-        let record = &view.record;
-        let bytes = record.written_bytes.saturating_sub(before_bytes);
-        let at_return = record.flags & flag::WRITE_AT_RETURN != 0;
-        Self {
-            start_ns: record.first_write_ns,
-            start_bounded: at_return && bytes > PROMPT_SEND_BYTES,
-            end_ns: record.last_write_ns,
-            sends: 1,
-            bytes,
-            visible: view.response,
-            tail: record.tail,
-        }
-    }
-}
-
-/// What a write brought about.
+/// What a write resulted in.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Step {
-    /// A final answer began: it belongs to the oldest request that has none.
+    /// A final response began: it belongs to the oldest request that has none.
     Began,
-    /// The answer that began last is over.
+    /// The response that began last has ended.
     Ended(Response),
-    /// The connection speaks something else from here on; the answer to the upgrade is over.
+    /// The connection speaks another protocol from here on; the response to the upgrade has ended.
     Upgraded(Response),
-    /// The connection speaks HTTP/2 from here on, and the request that asked for it is answered there.
+    /// The connection speaks HTTP/2 from here on, and the response to the request that asked for it follows there.
     Switched,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq)]
 enum State {
-    /// Before an answer.
+    /// Before a response.
     Between,
-    /// In a head, of which these bytes came.
+    /// In a head, of which these bytes were written.
     Head(Vec<u8>),
     /// In a body, with so many bytes to come.
     Body(u64),
-    /// In a chunked body. Once the walk over its chunks lost its place, what looks like the end is taken for it, even
-    /// where a chunk was found again.
+    /// In a chunked body. Once the walk over its chunks has lost its place, what looks like the end counts as the end, even
+    /// if a chunk was found again.
     Chunked { walk: ChunkWalk, followed: bool },
     /// In a body that ends with the connection.
     UntilClose,
-    /// In an answer whose head was not seen whole.
+    /// In a response whose head was not copied whole.
     Hidden,
-    /// Behind an answer that was given up: its rest, if there is one, up to the next head.
+    /// After a response that was dropped: in its rest, if there is one, up to the next head.
     Rest,
     /// After an upgrade.
     Tunnel,
 }
 
-/// Where the stream of answers stands.
+/// The response that is being written, and the state of the byte stream.
 #[derive(Debug)]
 pub struct ResponseStream {
     state: State,
     open: Response,
     /// Last bytes of the latest write, as [`Writes::tail`].
     tail: u64,
-    /// Time that counts for what the present writes carry, ns: their start, where it is known, else their end.
+    /// Time of the pieces in the present writes, ns: the start of the writes if it is known, otherwise their end.
     piece_ns: u64,
     /// Return of the latest write, ns.
     sent_ns: u64,
@@ -108,7 +69,7 @@ impl Default for ResponseStream {
     fn default() -> Self {
         Self {
             state: State::Between,
-            open: NOT_BEGUN,
+            open: Response::NOT_BEGUN,
             tail: 0,
             piece_ns: 0,
             sent_ns: 0,
@@ -116,26 +77,14 @@ impl Default for ResponseStream {
     }
 }
 
-/// An answer before its first byte.
-pub(crate) const NOT_BEGUN: Response = Response {
-    status: 0,
-    first_write_ns: 0,
-    first_write_bounded: false,
-    last_write_ns: None,
-    bytes: 0,
-    request_id: None,
-    grpc_status: None,
-    chunks: None,
-};
-
 impl ResponseStream {
-    /// Takes in writes, and tells `on_step` what they bring about, in order.
+    /// Processes writes, and calls `on_step` with what they result in, in order.
     ///
-    /// `asked` gives the request that an answer which begins belongs to: an answer to HEAD has no body.
+    /// `next_request` returns the request that a new response belongs to: a response to HEAD has no body.
     pub fn feed(
         &mut self,
         writes: &Writes<'_>,
-        mut asked: impl FnMut() -> Option<Request>,
+        mut next_request: impl FnMut() -> Option<Request>,
         mut on_step: impl FnMut(Step, Option<Request>),
     ) {
         let begins = http1::status_of(writes.visible).is_some();
@@ -151,11 +100,11 @@ impl ResponseStream {
                 | State::UntilClose
         );
         if endless && begins {
-            // The next answer's head: the one before ended with the write before.
+            // This is the head of the next response: the one before ended with the write before.
             on_step(Step::Ended(self.end()), None);
         }
         self.tail = writes.tail;
-        // A record that tells of later writes may still have the start of the answer's first.
+        // A record of later writes may still have the start of the response's first.
         let own_start = !writes.start_bounded && writes.start_ns > self.sent_ns;
         self.piece_ns = if own_start {
             writes.start_ns
@@ -169,33 +118,39 @@ impl ResponseStream {
                 .ok()
                 .and_then(|at| writes.visible.get(at..))
                 .unwrap_or_default();
-            at += self.step(writes, visible, writes.bytes - at, &mut asked, &mut on_step);
+            at += self.step(
+                writes,
+                visible,
+                writes.bytes - at,
+                &mut next_request,
+                &mut on_step,
+            );
         }
     }
 
-    /// Whether an answer has begun and not ended.
+    /// Whether a response has begun and not ended.
     pub fn is_open(&self) -> bool {
         !matches!(self.state, State::Between | State::Rest | State::Tunnel)
     }
 
-    /// Whether an answer is open and no byte to come will tell its end, other than the connection's.
+    /// Whether a response is open whose end no later byte will show, only the end of the connection.
     ///
-    /// `close_is_seen`: the connection's end is.
-    pub fn ends_unseen(&self, close_is_seen: bool) -> bool {
+    /// `reports_close`: a record will report the end of the connection.
+    pub fn ends_unobserved(&self, reports_close: bool) -> bool {
         match self.state {
             State::Hidden => true,
-            State::UntilClose => !close_is_seen,
+            State::UntilClose => !reports_close,
             State::Chunked { followed, .. } => !followed && chunked::may_end_trailers(self.tail),
             _ => false,
         }
     }
 
-    /// Gives up waiting for the end of the open answer: it is left unknown.
-    pub fn give_up(&mut self) -> Response {
+    /// Ends the open response at an unknown time.
+    pub fn end_at_unknown_time(&mut self) -> Response {
         self.state = State::Rest;
         Response {
             last_write_ns: None,
-            ..std::mem::replace(&mut self.open, NOT_BEGUN)
+            ..std::mem::replace(&mut self.open, Response::NOT_BEGUN)
         }
     }
 
@@ -204,10 +159,10 @@ impl ResponseStream {
         self.open.last_write_ns.unwrap_or(0)
     }
 
-    /// Ends the open answer, since the connection ended; `None` if no final answer is open.
+    /// Ends the open response, because the connection ended; `None` if no final response is open.
     pub fn close(&mut self) -> Option<Response> {
         let state = std::mem::replace(&mut self.state, State::Between);
-        let response = std::mem::replace(&mut self.open, NOT_BEGUN);
+        let response = std::mem::replace(&mut self.open, Response::NOT_BEGUN);
         match state {
             State::UntilClose => Some(response),
             State::Body(_) | State::Chunked { .. } | State::Hidden => Some(Response {
@@ -223,7 +178,7 @@ impl ResponseStream {
         writes: &Writes<'_>,
         visible: &[u8],
         left: u64,
-        asked: &mut impl FnMut() -> Option<Request>,
+        next_request: &mut impl FnMut() -> Option<Request>,
         on_step: &mut impl FnMut(Step, Option<Request>),
     ) -> u64 {
         match &mut self.state {
@@ -231,7 +186,7 @@ impl ResponseStream {
                 self.open = Response {
                     first_write_ns: writes.start_ns,
                     first_write_bounded: writes.start_bounded,
-                    ..NOT_BEGUN
+                    ..Response::NOT_BEGUN
                 };
                 self.state = State::Head(Vec::new());
                 0
@@ -239,8 +194,8 @@ impl ResponseStream {
             State::Head(gathered) => {
                 let before = gathered.len();
                 gathered.extend_from_slice(visible);
-                let seen = std::mem::take(gathered);
-                match http1::parse_response(&seen) {
+                let head_bytes = std::mem::take(gathered);
+                match http1::parse_response(&head_bytes) {
                     Parse::Complete(head, len)
                         if (100..200).contains(&head.status) && head.status != 101 =>
                     {
@@ -248,21 +203,23 @@ impl ResponseStream {
                         (len - before) as u64
                     }
                     Parse::Complete(head, len) => {
-                        let request = asked();
+                        let request = next_request();
                         let taken = (len - before) as u64;
                         self.begin(writes, head, taken, request, on_step);
                         taken
                     }
-                    Parse::Partial if visible.len() as u64 == left && seen.len() <= HEAD_CAP => {
-                        self.state = State::Head(seen);
+                    Parse::Partial
+                        if visible.len() as u64 == left && head_bytes.len() <= HEAD_CAP =>
+                    {
+                        self.state = State::Head(head_bytes);
                         self.extend(writes, left);
                         left
                     }
                     _ => {
-                        // Not seen whole, or no head at all: its status, if that much is there, and no end.
-                        self.open.status = http1::status_of(&seen).unwrap_or(0);
+                        // The head was not copied whole, or is none: the status may be there, the end is unknown.
+                        self.open.status = http1::status_of(&head_bytes).unwrap_or(0);
                         self.state = State::Hidden;
-                        on_step(Step::Began, asked());
+                        on_step(Step::Began, next_request());
                         0
                     }
                 }
@@ -286,8 +243,8 @@ impl ResponseStream {
                 let walked = walk.feed(visible, left);
                 let lost = walked.place == Place::Lost;
                 let looks_ended = (lost || !*followed) && chunked::ends_chunked(writes.tail);
-                // All that was missed is the end: behind a long chunk it is not carried.
-                let is_end_alone = looks_ended && walked.missed_bytes == chunked::END_BYTES;
+                // Only the end is missing: after a long chunk it is not copied.
+                let is_only_end = looks_ended && walked.missed_bytes == chunked::END_BYTES;
                 *followed &= !lost;
                 self.extend(writes, walked.taken);
                 self.note_pieces(walked.chunks);
@@ -296,7 +253,7 @@ impl ResponseStream {
                 }
                 if let Some(chunks) = &mut self.open.chunks
                     && lost
-                    && !is_end_alone
+                    && !is_only_end
                 {
                     chunks.lose_count();
                 }
@@ -371,7 +328,7 @@ impl ResponseStream {
         self.open.last_write_ns = Some(writes.end_ns);
     }
 
-    /// Adds the present writes themselves as pieces, where the answer may be a stream.
+    /// Adds the present writes themselves as pieces, if the response may be a streamed one.
     fn note_sends(&mut self, sends: u32) {
         if let Some(chunks) = &mut self.open.chunks {
             match sends {
@@ -381,7 +338,7 @@ impl ResponseStream {
         }
     }
 
-    /// Adds pieces that one write carries, where the answer may be a stream.
+    /// Adds pieces that one write carries, if the response may be a streamed one.
     fn note_pieces(&mut self, count: u32) {
         if let Some(chunks) = &mut self.open.chunks {
             chunks.note_together(count, self.piece_ns);
@@ -390,7 +347,7 @@ impl ResponseStream {
 
     fn end(&mut self) -> Response {
         self.state = State::Between;
-        std::mem::replace(&mut self.open, NOT_BEGUN)
+        std::mem::replace(&mut self.open, Response::NOT_BEGUN)
     }
 }
 

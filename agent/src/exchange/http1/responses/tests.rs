@@ -1,4 +1,4 @@
-//! Answers found in the writes of one connection.
+//! Checks the responses that are found in the writes of one connection.
 
 use super::*;
 
@@ -42,7 +42,7 @@ impl Run {
             .feed(&writes, || None, |step, _| steps.push(step));
     }
 
-    /// Later writes of an answer that are told together, with the start of its first.
+    /// Later writes of a response that are reported together, with the start of its first.
     fn more(&mut self, sends: u32, bytes: u64) {
         self.now_ns += 10;
         let writes = Writes {
@@ -64,7 +64,7 @@ impl Run {
     }
 
     fn ended(&self) -> Vec<(u16, u64, u64, Option<u64>)> {
-        let told = |step: &Step| match step {
+        let ended = |step: &Step| match step {
             Step::Ended(response) => Some((
                 response.status,
                 response.bytes,
@@ -73,12 +73,12 @@ impl Run {
             )),
             _ => None,
         };
-        self.steps.iter().filter_map(told).collect()
+        self.steps.iter().filter_map(ended).collect()
     }
 }
 
 #[test]
-fn an_response_ends_at_its_length() {
+fn a_response_ends_at_its_length() {
     let head = b"HTTP/1.1 200 OK\r\nContent-Length: 3000000\r\n\r\n";
     let mut run = Run::new();
     run.write(head, head.len() as u64 + 1_000_000);
@@ -130,7 +130,7 @@ fn chunked_responses_end_at_the_last_chunk() {
 }
 
 #[test]
-fn a_chunked_response_whose_end_was_not_seen_ends_before_the_next() {
+fn chunked_response_without_a_copied_end_ends_before_the_next() {
     let mut run = Run::new();
     run.all(b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n");
     run.write(b"", 5_000);
@@ -145,11 +145,15 @@ fn a_chunked_response_whose_end_was_not_seen_ends_before_the_next() {
 }
 
 #[test]
-fn an_response_without_a_length_ends_with_the_connection() {
+fn a_response_without_a_length_ends_with_the_connection() {
     let mut run = Run::new();
     run.all(b"HTTP/1.0 200 OK\r\n\r\nsome");
     run.all(b"more");
-    assert!(run.stream.is_open() && !run.stream.ends_unseen(true) && run.stream.ends_unseen(false));
+    assert!(
+        run.stream.is_open()
+            && !run.stream.ends_unobserved(true)
+            && run.stream.ends_unobserved(false)
+    );
     let response = run.stream.close().unwrap();
     assert_eq!(
         (response.status, response.bytes, response.last_write_ns),
@@ -158,7 +162,7 @@ fn an_response_without_a_length_ends_with_the_connection() {
 }
 
 #[test]
-fn an_response_cut_short_has_no_end() {
+fn a_response_cut_short_has_no_end() {
     let mut run = Run::new();
     run.all(b"HTTP/1.1 200 OK\r\nContent-Length: 50\r\n\r\nshort");
     assert_eq!(run.stream.close().unwrap().last_write_ns, None);
@@ -175,7 +179,7 @@ fn bodiless_statuses_end_with_their_head() {
 }
 
 #[test]
-fn pipelined_responses_in_one_write_are_told_apart() {
+fn pipelined_responses_in_one_write_are_separate() {
     let mut run = Run::new();
     run.all(&b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nhi".repeat(3));
     assert_eq!(run.ended().len(), 3);
@@ -198,10 +202,10 @@ fn an_upgrade_ends_http() {
 }
 
 #[test]
-fn an_response_given_up_takes_its_rest_with_it() {
+fn dropped_response_includes_its_rest() {
     let mut run = Run::new();
     run.write(b"HTTP/1.1 200 OK\r\nX-Long: aaa", 9_000);
-    assert_eq!(run.stream.give_up().last_write_ns, None);
+    assert_eq!(run.stream.end_at_unknown_time().last_write_ns, None);
     run.all(b"more of the same answer");
     assert!(!run.stream.is_open());
     run.all(b"HTTP/1.1 201 OK\r\nContent-Length: 0\r\n\r\n");
@@ -216,27 +220,27 @@ fn a_chunked_response_with_trailers_may_have_ended() {
     let mut run = Run::new();
     run.all(b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n");
     run.write(b"", 5_000);
-    assert!(!run.stream.ends_unseen(true));
+    assert!(!run.stream.ends_unobserved(true));
     run.all(b"0\r\nX-Sum: 12345\r\n\r\n");
-    assert!(run.stream.ends_unseen(true));
+    assert!(run.stream.ends_unobserved(true));
 }
 
-/// The pieces of the answers that ended: how many, the first's time, the times between them.
+/// The pieces of the responses that ended: how many, the first's time, the gaps between them.
 fn pieces(run: &Run) -> Vec<(u32, Option<u64>, Vec<u64>)> {
-    let told = |step: &Step| match step {
+    let ended = |step: &Step| match step {
         Step::Ended(Response {
             chunks: Some(chunks),
             ..
         }) => Some((chunks.count(), chunks.first_ns(), chunks.gaps_ns().to_vec())),
         _ => None,
     };
-    run.steps.iter().filter_map(told).collect()
+    run.steps.iter().filter_map(ended).collect()
 }
 
 const CHUNKED: &[u8] = b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n";
 
 #[test]
-fn a_head_alone_is_no_piece() {
+fn head_without_body_is_no_piece() {
     let mut run = Run::new();
     run.all(CHUNKED);
     run.all(b"5\r\nhello\r\n");
@@ -246,7 +250,7 @@ fn a_head_alone_is_no_piece() {
 }
 
 #[test]
-fn a_piece_behind_its_head_has_the_start_of_their_write() {
+fn piece_in_the_write_of_its_head_has_the_start_of_the_write() {
     let mut run = Run::new();
     run.all(b"HTTP/1.1 100 Continue\r\n\r\n");
     run.all(&[CHUNKED, b"5\r\nhello\r\n"].concat());
@@ -300,14 +304,14 @@ fn data_that_looks_like_an_end_or_a_head_is_data() {
 }
 
 #[test]
-fn pipelined_chunked_responses_in_one_write_are_told_apart() {
+fn pipelined_chunked_responses_in_one_write_are_separate() {
     let mut run = Run::new();
     run.all(&[CHUNKED, b"1\r\na\r\n0\r\n\r\n"].concat().repeat(2));
     assert_eq!(pieces(&run).len(), 2);
 }
 
 #[test]
-fn a_walk_that_lost_its_place_goes_on_at_the_next_chunk_and_says_so() {
+fn walk_that_lost_its_place_resumes_at_the_next_chunk_uncounted() {
     let mut run = Run::new();
     run.all(CHUNKED);
     run.write(b"4\r\nab", 200);
@@ -321,7 +325,7 @@ fn a_walk_that_lost_its_place_goes_on_at_the_next_chunk_and_says_so() {
 }
 
 #[test]
-fn an_end_that_was_not_carried_is_told_by_the_tail() {
+fn uncopied_end_is_found_by_the_tail() {
     let mut run = Run::new();
     run.all(CHUNKED);
     let tail = u64::from_be_bytes(*b"x\r\n0\r\n\r\n");
@@ -344,7 +348,7 @@ fn a_write_is_a_piece_of_a_body_that_ends_with_the_connection() {
 }
 
 #[test]
-fn writes_that_are_told_together_are_as_many_pieces() {
+fn writes_reported_together_are_as_many_pieces() {
     let mut run = Run::new();
     run.all(b"HTTP/1.0 200 OK\r\n\r\nsome");
     run.more(1, 4);
@@ -357,7 +361,7 @@ fn writes_that_are_told_together_are_as_many_pieces() {
 }
 
 #[test]
-fn an_response_of_known_length_is_a_stream_of_events_or_none() {
+fn a_response_of_known_length_is_a_stream_of_events_or_none() {
     for (kind, expected) in [("text/event-stream", Some(2)), ("text/plain", None)] {
         let mut run = Run::new();
         let head = format!("HTTP/1.1 200 OK\r\nContent-Length: 4\r\nContent-Type: {kind}\r\n\r\n");
@@ -370,9 +374,9 @@ fn an_response_of_known_length_is_a_stream_of_events_or_none() {
 }
 
 #[test]
-fn a_head_that_was_not_seen_whole_keeps_its_status() {
+fn head_that_was_not_copied_whole_keeps_its_status() {
     let mut run = Run::new();
     run.write(b"HTTP/1.1 503 Busy\r\nX-Long: aaa", 9_000);
-    assert!(run.stream.ends_unseen(true));
+    assert!(run.stream.ends_unobserved(true));
     assert_eq!(run.stream.close().unwrap().status, 503);
 }

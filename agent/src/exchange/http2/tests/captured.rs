@@ -1,5 +1,5 @@
-//! What went over a connection between grpcio 1.85.1's client and server, as a proxy between them took it: a unary
-//! call, a stream of three messages, a call refused with NOT_FOUND, and the unary call again with a deadline.
+//! Replays a connection between grpcio 1.85.1's client and server, captured by a proxy between them: a unary call, a
+//! stream of three messages, a call refused with NOT_FOUND, and the unary call again with a deadline.
 
 use super::*;
 use crate::protocol::grpc::{ModelName, NamedBy};
@@ -130,7 +130,7 @@ fn a_real_connection_keeps_the_times_of_its_reads_and_writes() {
 
 #[test]
 fn a_real_connection_cut_anywhere_is_the_same() {
-    let told = |run: &Run| -> Vec<_> {
+    let reported = |run: &Run| -> Vec<_> {
         run.finished()
             .into_iter()
             .map(|exchange| {
@@ -148,15 +148,19 @@ fn a_real_connection_cut_anywhere_is_the_same() {
             let pieces: Vec<_> = bytes.chunks(len).map(|piece| (side, piece)).collect();
             replay(&mut run, &pieces);
         }
-        assert_eq!((told(&run), run.others().len()), (told(&whole), 0), "{len}");
+        assert_eq!(
+            (reported(&run), run.others().len()),
+            (reported(&whole), 0),
+            "{len}"
+        );
     }
 }
 
 #[test]
-fn a_real_connection_joined_in_the_middle_says_what_it_cannot_know() {
+fn real_connection_joined_midway_counts_what_is_unknown() {
     let mut run = Run::joined();
     replay(&mut run, &SENT[12..]);
-    let told: Vec<_> = run
+    let reported: Vec<_> = run
         .finished()
         .into_iter()
         .map(|exchange| {
@@ -172,7 +176,7 @@ fn a_real_connection_joined_in_the_middle_says_what_it_cannot_know() {
         .collect();
     // The last `grpc-status` is an index of the first call's.
     assert_eq!(
-        told,
+        reported,
         [
             (("POST", "", Some("nope")), 200, Some(5)),
             (("POST", "", Some("tiny")), 200, None)

@@ -1,13 +1,13 @@
-//! Connections that are older than the agent: what is told of them begins in the middle.
+//! Checks connections that were already open when the agent started.
 
 use super::*;
 
-/// A header block whose fields stand in a table that was built before.
+/// A header block whose fields refer to a table that was built earlier.
 fn indexed(stream: u32, fields: &[u8], ends: bool) -> Vec<u8> {
     frame(1, 4 | u8::from(ends), stream, fields)
 }
 
-/// `:method: POST`, and a field that nobody knows.
+/// `:method: POST`, and an unknown field.
 const ASK_UNSEEN: &[u8] = &[0x83, 0xc5];
 
 fn head_unseen() -> Event {
@@ -64,7 +64,7 @@ fn fields_that_come_after_the_join_are_known_from_then_on() {
 }
 
 #[test]
-fn responses_to_what_was_asked_before_are_nobodys() {
+fn responses_to_earlier_requests_count_answer_without_request() {
     let mut run = Run::joined();
     run.read(&[ask(7), data(3, b"rest", true)].concat());
     run.write(&[response(5), data(3, b"more", false), response(7)].concat());

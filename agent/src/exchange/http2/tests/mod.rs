@@ -1,13 +1,12 @@
 mod captured;
 mod joined;
 mod pieces;
-mod upgraded;
 
 use inferprobe_ebpf::abi::Record;
 
 use super::*;
 use crate::{
-    exchange::{Exchange, http2::streams::OPEN_CAP, reads::Arrivals},
+    exchange::{Exchange, event::Event, http2::streams::OPEN_CAP, reads::Arrivals},
     protocol::grpc::MESSAGE_CAP,
     protocol::http2::{
         PREFACE,
@@ -38,7 +37,7 @@ struct Run {
     out: Vec<Event>,
 }
 
-/// What the kernel half carries up of a transfer of `bytes` bytes that begins with `known`, as far as those go.
+/// What the kernel half copies of a transfer of `bytes` bytes that begins with `known`, as far as those go.
 fn carried(walk: &mut FrameCursor, known: &[u8], bytes: u64, data_kept: u32) -> Vec<u8> {
     let mut carried = Vec::new();
     let (mut at, mut left) = (0, bytes as usize);
@@ -70,7 +69,7 @@ fn carried(walk: &mut FrameCursor, known: &[u8], bytes: u64, data_kept: u32) -> 
 }
 
 impl Run {
-    /// Nothing came yet.
+    /// A connection before its first byte.
     fn new() -> Self {
         Self {
             connection: Http2Connection::new(PEER),
@@ -80,7 +79,7 @@ impl Run {
         }
     }
 
-    /// Nothing came yet of a connection whose beginning was missed.
+    /// A connection whose beginning was missed.
     fn joined() -> Self {
         Self {
             walks: [FrameCursor::START; 2],
@@ -88,7 +87,7 @@ impl Run {
         }
     }
 
-    /// Both sides said hello, until 2000 ns.
+    /// A connection whose sides have exchanged SETTINGS, until 2000 ns.
     fn open() -> Self {
         let mut run = Self::new();
         run.read(&[&PREFACE[..], &settings()].concat());
@@ -192,18 +191,18 @@ fn unfinished(reason: Unfinished) -> Event {
 }
 
 #[test]
-fn requests_of_one_read_are_told_apart() {
+fn requests_of_one_read_are_separate() {
     let mut run = Run::open();
     let noise = frame(6, 0, 0, &[0; 8]);
     run.read(&[noise, ask(1), ask(3)].concat());
     run.write(&[response(3), response(1)].concat());
-    let told: Vec<_> = run
+    let reported: Vec<_> = run
         .finished()
         .into_iter()
         .map(|exchange| (exchange.request.index, times(exchange)))
         .collect();
     let both = [Some(3001), Some(3002), Some(3002), Some(4003), Some(4004)];
-    assert_eq!(told, [(1, both), (0, both)]);
+    assert_eq!(reported, [(1, both), (0, both)]);
 }
 
 #[test]
@@ -232,9 +231,9 @@ fn streams_that_run_through_each_other_keep_their_own_times() {
     run.write(&headers(1, OK, false)); // 7000
     run.write(&headers(3, DONE, true)); // 8000
     run.write(&headers(1, DONE, true)); // 9000
-    let told: Vec<_> = run.finished().into_iter().map(times).collect();
+    let reported: Vec<_> = run.finished().into_iter().map(times).collect();
     assert_eq!(
-        told,
+        reported,
         [
             [4001, 4002, 4002, 5003, 8004].map(Some),
             [3001, 3002, 6002, 7003, 9004].map(Some)
@@ -275,7 +274,7 @@ fn content_that_was_not_captured_counts_by_its_frame() {
 }
 
 #[test]
-fn an_response_before_the_requests_end_finishes_it() {
+fn a_response_before_the_requests_end_finishes_it() {
     let mut run = Run::open();
     run.read(&headers(1, ASK, false));
     let refused = &[(":status", "200"), ("grpc-status", "8")];
@@ -284,12 +283,12 @@ fn an_response_before_the_requests_end_finishes_it() {
     run.read(&ask(3));
     run.write(&response(3));
     assert!(run.others().is_empty());
-    let told: Vec<_> = run
+    let reported: Vec<_> = run
         .finished()
         .into_iter()
         .map(|exchange| (exchange.request.complete, exchange.response.grpc_status))
         .collect();
-    assert_eq!(told, [(false, Some(8)), (true, Some(0))]);
+    assert_eq!(reported, [(false, Some(8)), (true, Some(0))]);
 }
 
 #[test]
@@ -355,7 +354,7 @@ fn a_goaway_refuses_the_streams_behind_its_last() {
 }
 
 #[test]
-fn what_is_open_when_the_connection_ends_is_told() {
+fn open_requests_are_unfinished_when_the_connection_ends() {
     let mut run = Run::open();
     run.read(&[ask(1), headers(3, ASK, false)].concat());
     run.write(&headers(1, OK, false));
@@ -370,7 +369,7 @@ fn what_is_open_when_the_connection_ends_is_told() {
 }
 
 #[test]
-fn a_connection_that_cannot_be_followed_is_given_up_for_good() {
+fn connection_that_cannot_be_followed_is_dropped_for_good() {
     let mut run = Run::open();
     run.read(&ask(1));
     run.read_of(&ask(3), 10_000);
@@ -389,7 +388,7 @@ fn a_connection_that_cannot_be_followed_is_given_up_for_good() {
 }
 
 #[test]
-fn a_write_that_cannot_be_followed_gives_the_connection_up() {
+fn write_that_cannot_be_followed_drops_the_connection() {
     let mut run = Run::open();
     run.read(&ask(1));
     run.write_of(b"", 100);
@@ -403,7 +402,7 @@ fn a_write_that_cannot_be_followed_gives_the_connection_up() {
 }
 
 #[test]
-fn missing_records_give_the_connection_up() {
+fn missing_records_drop_the_connection() {
     let mut run = Run::open();
     run.read(&ask(1));
     run.connection.lose(&mut run.out);
@@ -432,7 +431,7 @@ fn a_flood_of_streams_is_bounded_and_counted() {
 }
 
 #[test]
-fn what_no_client_may_begin_is_passed_over() {
+fn what_no_client_may_begin_is_skipped() {
     let mut run = Run::open();
     run.read(
         &[

@@ -1,4 +1,4 @@
-//! The pieces of streamed answers.
+//! Checks the pieces of streamed responses.
 
 use super::*;
 use crate::exchange::chunks::Framing;
@@ -80,7 +80,7 @@ fn frames_are_the_pieces_of_what_is_no_call() {
 }
 
 #[test]
-fn messages_that_begin_out_of_sight_are_owned_up_to() {
+fn messages_that_begin_in_a_gap_are_uncounted() {
     let mut run = Run::open();
     run.read(&ask(1));
     let both = [message(&[1; 100]), message(b"x"), message(b"y")].concat();

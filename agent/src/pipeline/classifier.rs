@@ -1,0 +1,204 @@
+//! Finds the server and the route of each exchange, and joins the two hops of TorchServe's requests.
+//!
+//! Comes after the connections and before the recorder.
+//! Does not depend on: the kernel, the connections.
+
+use std::sync::Arc;
+
+use tracing::warn;
+
+use crate::{
+    catalogue::{
+        RequestInfo,
+        route::{Purpose, Route},
+    },
+    discovery::registry::Registry,
+    exchange::{
+        Exchange, Peer, Request,
+        byte_accounting::{ByteCounts, ServingSocket},
+        event::{Event, Sink},
+    },
+    identity::{Identity, Server},
+    metrics::LiveWorker,
+    pipeline::recorder::Recorder,
+    torchserve::{
+        connection::WorkerSink,
+        exchange::WorkerExchange,
+        frames::command::Command,
+        join::{Answered, HopJoiner, JoinSink as _},
+        worker::{self, Worker, WorkerId},
+    },
+};
+
+/// Label `server` of TorchServe's workers.
+const TORCHSERVE: &str = "torchserve";
+
+/// What is known of the processes, and the requests whose other hop is still to come.
+pub struct Classifier {
+    /// Processes that are watched.
+    pub(super) registry: Registry,
+    joiner: HopJoiner,
+    /// Time of the events to come, ns.
+    pub(super) now_ns: u64,
+    recorder: Recorder,
+}
+
+impl Classifier {
+    /// Starts at `now_ns`, with nothing to join.
+    pub fn new(registry: Registry, recorder: Recorder, now_ns: u64) -> Self {
+        Self {
+            registry,
+            joiner: HopJoiner::default(),
+            now_ns,
+            recorder,
+        }
+    }
+
+    /// Records the responses that have waited long enough for their other hop.
+    pub fn tick(&mut self) {
+        let registry = &self.registry;
+        self.joiner.tick(
+            self.now_ns,
+            |pid| registry.model_of_worker(pid),
+            &mut self.recorder,
+        );
+        self.recorder.flush_log();
+    }
+
+    /// Records every response that still waits: nothing more will come.
+    pub fn finish(&mut self) {
+        self.joiner.finish(&mut self.recorder);
+        self.recorder.flush_log();
+    }
+
+    /// Records bytes of a server.
+    pub fn on_bytes(&mut self, (pid, port): ServingSocket, counts: ByteCounts) {
+        let server = self.registry.server(pid, port);
+        self.recorder.metrics.carried(&server.name, counts);
+    }
+
+    /// Forgets a process that ended.
+    pub fn on_process_exit(&mut self, pid: u32) {
+        self.registry.exited(pid);
+        self.recorder.metrics.worker_ended(pid);
+        self.joiner.handovers.forget(pid);
+    }
+
+    /// Records that a frontend's thread dispatched a frame to a worker at `at_ns`.
+    pub fn on_dispatch(&mut self, worker: WorkerId, at_ns: u64) {
+        self.joiner.handovers.note(worker, at_ns);
+    }
+
+    /// Exports a worker whose model is loaded, since `loaded_ns` if that was observed.
+    pub fn add_worker(&mut self, pid: u32, worker: Worker, loaded_ns: Option<u64>) {
+        self.joiner.handovers.introduce(pid, worker.slot);
+        let load_ns = worker
+            .started_ns
+            .and_then(|started_ns| loaded_ns?.checked_sub(started_ns));
+        let worker = LiveWorker {
+            name: worker.name,
+            identity: Identity {
+                model: worker.model.into(),
+                version: worker.version.into(),
+                server: TORCHSERVE.into(),
+            },
+            load_ns,
+        };
+        self.registry.loaded(pid, &worker.identity.model);
+        self.recorder.metrics.worker_loaded(pid, worker);
+    }
+
+    fn on_exchange(&mut self, exchange: Exchange) {
+        let is_grpc = exchange.is_grpc();
+        let (server, route) = self.classify(exchange.peer, &exchange.request, is_grpc);
+        let answered = Answered {
+            exchange,
+            server,
+            route,
+        };
+        self.joiner
+            .answered(answered, self.now_ns, &mut self.recorder);
+    }
+
+    fn on_accept(&mut self, peer: Peer, wait_ns: u64) {
+        let server = self.registry.server(peer.tgid, peer.local_port);
+        if !server.is_internal {
+            self.recorder.metrics.accepted(&server.name, wait_ns);
+        }
+    }
+
+    fn on_abandoned(&mut self, peer: Peer, request: &Request) {
+        let (server, route) = self.classify(peer, request, request.is_call());
+        if !server.is_frontend || route.purpose != Purpose::Inference {
+            return;
+        }
+        let identity = Identity::new(server, route);
+        if request.is_call() {
+            self.joiner.abandoned_call(identity, &mut self.recorder);
+        } else {
+            self.joiner
+                .abandoned(identity, request.last_read_ns, self.now_ns);
+        }
+    }
+
+    /// Finds the server of a request and what the request is for.
+    fn classify(&mut self, peer: Peer, request: &Request, is_grpc: bool) -> (Server, Route) {
+        let server = self.registry.server(peer.tgid, peer.local_port);
+        if request.method.is_empty() && !is_grpc {
+            // The head was not copied. Only a frontend sends requests to a worker.
+            let purpose = match self.registry.is_worker(peer.tgid) {
+                true => Purpose::Internal,
+                false => Purpose::Inference,
+            };
+            return (server, Route::of(purpose));
+        }
+        let info = RequestInfo {
+            method: &request.method,
+            target: &request.target,
+            is_grpc,
+            on_unix: peer.local_port.is_none(),
+            named: request.named.as_deref(),
+        };
+        let route = self.registry.route(&server, info);
+        (server, route)
+    }
+
+    /// Exports the worker `pid`, which loaded the model `loaded` at `loaded_ns`.
+    fn on_model_loaded(&mut self, pid: u32, loaded: Option<&str>, loaded_ns: u64) {
+        let sees = self.registry.sees_processes();
+        match sees.then(|| worker::identify(pid, loaded)).flatten() {
+            Some(worker) => self.add_worker(pid, worker, Some(loaded_ns)),
+            None => warn!(
+                pid,
+                "TorchServe worker not measured: its model and version are unknown"
+            ),
+        }
+    }
+}
+
+impl Sink for Classifier {
+    fn event(&mut self, event: Event) {
+        match event {
+            Event::Finished(exchange) => self.on_exchange(exchange),
+            Event::Abandoned(peer, request) => self.on_abandoned(peer, &request),
+            Event::Accepted(peer, wait_ns) => self.on_accept(peer, wait_ns),
+            Event::Unfinished(reason) => self.recorder.metrics.unfinished(reason.name()),
+            Event::Lost(loss) => self.recorder.lost(loss),
+        }
+    }
+}
+
+impl WorkerSink for Classifier {
+    fn worked(&mut self, worked: WorkerExchange) {
+        if let Command::Load { model_name, .. } = &worked.command {
+            if worked.reply.code == 200 {
+                let loaded_ns = worked.replied_ns();
+                self.on_model_loaded(worked.peer.tgid, model_name.as_deref(), loaded_ns);
+            }
+            return;
+        }
+        let model: Option<Arc<str>> = self.registry.model_of_worker(worked.peer.tgid);
+        self.joiner
+            .worked(worked, model.as_ref(), self.now_ns, &mut self.recorder);
+    }
+}

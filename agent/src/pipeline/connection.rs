@@ -1,0 +1,239 @@
+//! Gives all kinds of connections one interface, [`Connection`], and chooses the kind of a new one.
+//!
+//! `connections` keeps them by this interface. The kinds themselves are in `exchange` and `torchserve`.
+//! Does not depend on: the table, what becomes of events.
+
+use std::{collections::HashSet, fmt};
+
+use inferprobe_ebpf::{
+    abi::{ProgressSlot, mode},
+    view::RecordView,
+};
+
+use crate::{
+    exchange::{
+        Peer, event::Unfinished, http1::Http1Connection, http2::Http2Connection,
+        opaque::OpaqueConnection, zmtp::ZmtpConnection,
+    },
+    protocol::zmtp,
+    torchserve::connection::{WorkerConnection, WorkerSink},
+};
+
+/// Returns what the kernel half has not reported yet of a connection whose latest record has this number.
+pub type Unreported<'a> = dyn FnMut(u32) -> Option<ProgressSlot> + 'a;
+
+/// One connection, whatever protocol it speaks.
+pub trait Connection: fmt::Debug + Send {
+    /// Processes a record; returns whether the connection stays open.
+    fn on_record(&mut self, view: &RecordView<'_>, out: &mut dyn WorkerSink) -> bool;
+
+    /// Time of the latest record, ns.
+    fn latest_ns(&self) -> u64;
+
+    /// Whether no request is open.
+    fn is_idle(&self) -> bool;
+
+    /// Ends the connection, because the agent needs its memory.
+    fn evict(&mut self, out: &mut dyn WorkerSink);
+
+    /// Bytes since the last call that belong to no request; `None` if the connection carries no requests of clients.
+    fn take_missed_bytes(&mut self) -> Option<u64>;
+
+    /// Returns the HTTP/2 connection that this one becomes, and leaves in `view`, a record of HTTP/2, what belongs to it;
+    /// `None` if this one stays.
+    fn upgrade(
+        &mut self,
+        _view: &mut RecordView<'_>,
+        _out: &mut dyn WorkerSink,
+    ) -> Option<Box<dyn Connection>> {
+        None
+    }
+
+    /// Whether something is open that may end without another record: [`Connection::on_tick`] ends it.
+    fn needs_ticks(&self) -> bool {
+        false
+    }
+
+    /// Processes what the kernel half has not reported yet, and ends what has been silent for too long.
+    fn on_tick(
+        &mut self,
+        _now_ns: u64,
+        _unreported: &mut Unreported<'_>,
+        _out: &mut dyn WorkerSink,
+    ) {
+    }
+
+    /// Ends the connection if it ended with one of these processes, without a record; returns whether it stays open.
+    fn on_process_exits(&mut self, _ended: &HashSet<u32>, _out: &mut dyn WorkerSink) -> bool {
+        true
+    }
+}
+
+/// Opens the connection of which `view` is the first record. If not `reads_payload`, the kernel half copies no payload.
+pub fn open(view: &RecordView<'_>, peer: Peer, reads_payload: bool) -> Box<dyn Connection> {
+    let record = &view.record;
+    match record.mode {
+        _ if !reads_payload => Box::new(OpaqueConnection::new(record, peer)),
+        mode::FRAMES => Box::new(WorkerConnection::new(record, peer)),
+        mode::STREAMS => Box::new(Http2Connection::new(peer)),
+        _ if zmtp::begins(view.request) || zmtp::begins(view.response) => {
+            Box::new(ZmtpConnection::default())
+        }
+        _ => Box::new(Http1Connection::new(record, peer)),
+    }
+}
+
+impl Connection for Http1Connection {
+    fn on_record(&mut self, view: &RecordView<'_>, out: &mut dyn WorkerSink) -> bool {
+        self.on_record(view, out)
+    }
+
+    fn latest_ns(&self) -> u64 {
+        self.records.latest_ns
+    }
+
+    fn is_idle(&self) -> bool {
+        self.is_idle()
+    }
+
+    fn evict(&mut self, out: &mut dyn WorkerSink) {
+        self.close(Unfinished::Evicted, out);
+    }
+
+    fn take_missed_bytes(&mut self) -> Option<u64> {
+        Some(self.take_missed_bytes())
+    }
+
+    fn upgrade(
+        &mut self,
+        view: &mut RecordView<'_>,
+        out: &mut dyn WorkerSink,
+    ) -> Option<Box<dyn Connection>> {
+        let upgrade = self.upgrade(view, out);
+        Some(Box::new(Http2Connection::upgraded(upgrade)))
+    }
+
+    fn needs_ticks(&self) -> bool {
+        self.is_responding()
+    }
+
+    fn on_tick(&mut self, now_ns: u64, unreported: &mut Unreported<'_>, out: &mut dyn WorkerSink) {
+        if let Some(slot) = unreported(self.records.latest_seq()) {
+            self.on_progress(&slot, out);
+        }
+        self.end_if_quiet(now_ns, out);
+    }
+}
+
+impl Connection for Http2Connection {
+    fn on_record(&mut self, view: &RecordView<'_>, out: &mut dyn WorkerSink) -> bool {
+        self.on_record(view, out)
+    }
+
+    fn latest_ns(&self) -> u64 {
+        self.latest_ns
+    }
+
+    fn is_idle(&self) -> bool {
+        self.is_idle()
+    }
+
+    fn evict(&mut self, out: &mut dyn WorkerSink) {
+        self.close(Unfinished::Evicted, out);
+    }
+
+    fn take_missed_bytes(&mut self) -> Option<u64> {
+        Some(self.take_missed_bytes())
+    }
+}
+
+impl Connection for OpaqueConnection {
+    fn on_record(&mut self, view: &RecordView<'_>, out: &mut dyn WorkerSink) -> bool {
+        self.on_record(view, out)
+    }
+
+    fn latest_ns(&self) -> u64 {
+        self.records.latest_ns
+    }
+
+    fn is_idle(&self) -> bool {
+        self.is_idle()
+    }
+
+    fn evict(&mut self, out: &mut dyn WorkerSink) {
+        self.close(Unfinished::Evicted, out);
+    }
+
+    fn take_missed_bytes(&mut self) -> Option<u64> {
+        Some(self.take_missed_bytes())
+    }
+
+    fn needs_ticks(&self) -> bool {
+        self.is_responding()
+    }
+
+    fn on_tick(&mut self, now_ns: u64, unreported: &mut Unreported<'_>, out: &mut dyn WorkerSink) {
+        if let Some(slot) = unreported(self.records.latest_seq()) {
+            self.on_progress(&slot);
+        }
+        self.end_if_quiet(now_ns, out);
+    }
+}
+
+impl Connection for WorkerConnection {
+    fn on_record(&mut self, view: &RecordView<'_>, out: &mut dyn WorkerSink) -> bool {
+        self.on_record(view, out)
+    }
+
+    fn latest_ns(&self) -> u64 {
+        self.records.latest_ns
+    }
+
+    fn is_idle(&self) -> bool {
+        self.is_idle()
+    }
+
+    fn evict(&mut self, out: &mut dyn WorkerSink) {
+        self.close(out);
+    }
+
+    fn take_missed_bytes(&mut self) -> Option<u64> {
+        None
+    }
+
+    fn needs_ticks(&self) -> bool {
+        self.awaits_reader()
+    }
+
+    fn on_tick(&mut self, now_ns: u64, _: &mut Unreported<'_>, out: &mut dyn WorkerSink) {
+        self.end_if_quiet(now_ns, out);
+    }
+
+    fn on_process_exits(&mut self, ended: &HashSet<u32>, out: &mut dyn WorkerSink) -> bool {
+        let has_ended = ended.contains(&self.records.peer.tgid);
+        if has_ended {
+            self.close(out);
+        }
+        !has_ended
+    }
+}
+
+impl Connection for ZmtpConnection {
+    fn on_record(&mut self, view: &RecordView<'_>, out: &mut dyn WorkerSink) -> bool {
+        self.on_record(view, out)
+    }
+
+    fn latest_ns(&self) -> u64 {
+        self.latest_ns
+    }
+
+    fn is_idle(&self) -> bool {
+        true
+    }
+
+    fn evict(&mut self, _: &mut dyn WorkerSink) {}
+
+    fn take_missed_bytes(&mut self) -> Option<u64> {
+        None
+    }
+}

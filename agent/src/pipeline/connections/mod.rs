@@ -1,0 +1,243 @@
+//! Keeps every connection that records name, and the ones that need ticks.
+//!
+//! Gives each record to its connection, counts its bytes, and forgets silent connections.
+//! Does not depend on: protocols, what becomes of events.
+
+use std::collections::{HashMap, HashSet};
+
+use inferprobe_ebpf::{
+    abi::{ProgressSlot, Record, flag, kind, mode},
+    view::RecordView,
+};
+
+use crate::{
+    exchange::{
+        Peer,
+        byte_accounting::{ByteAccount, ByteCounts, Coverage, ServingSocket},
+        event::{Event, Loss},
+    },
+    pipeline::connection::{self, Connection},
+    torchserve::connection::WorkerSink,
+};
+
+/// Connections that are kept; beyond it, silent ones are forgotten.
+const CONNECTION_CAP: usize = 65_536;
+/// Silence after which a connection may be forgotten, ns: the kernel reports the end of TCP connections, but not of
+/// AF_UNIX ones.
+const FORGET_NS: u64 = 600_000_000_000;
+/// Time between two searches for silent connections, ns.
+const SWEEP_NS: u64 = 30_000_000_000;
+/// How long after a process ended its last records may arrive, ns.
+const LAST_RECORDS_NS: u64 = 1_000_000_000;
+
+/// The connections.
+#[derive(Debug)]
+pub struct ConnectionTable {
+    reads_payload: bool,
+    connections: HashMap<u64, Tracked>,
+    /// Bytes by server, until they are exported.
+    pub coverage: Coverage,
+    /// Connections that need ticks, by cookie.
+    ticking: HashSet<u64>,
+    /// When connections were accepted that have no other record yet, by cookie.
+    accepted: HashMap<u64, u64>,
+    /// Processes that ended, and when: the kernel does not report the end of their AF_UNIX connections.
+    ended: Vec<(u64, u32)>,
+    ticked_ns: u64,
+    swept_ns: u64,
+}
+
+/// A connection, and its bytes.
+#[derive(Debug)]
+struct Tracked {
+    connection: Box<dyn Connection>,
+    /// Of all records but those with [`flag::ANSWERS`], and of these.
+    accounts: [ByteAccount; 2],
+}
+
+impl Tracked {
+    fn new(view: &RecordView<'_>, reads_payload: bool, accepted_ns: Option<u64>) -> Self {
+        let peer = Peer {
+            accepted_ns,
+            ..peer_of(&view.record)
+        };
+        Self {
+            connection: connection::open(view, peer, reads_payload),
+            accounts: Default::default(),
+        }
+    }
+
+    /// Counts the bytes of a record that was processed; `None` on a connection that carries no requests of clients.
+    fn count(&mut self, record: &Record, alive: bool) -> Option<ByteCounts> {
+        let missed_bytes = self.connection.take_missed_bytes()?;
+        let is_settled = !alive || self.connection.is_idle();
+        let side = usize::from(record.flags & flag::ANSWERS != 0);
+        let mut counts = self.accounts[side].push(record, is_settled);
+        counts.missed_bytes += missed_bytes;
+        Some(counts)
+    }
+}
+
+/// The socket that serves the connection of a record.
+fn socket_of(record: &Record) -> ServingSocket {
+    let is_unix = record.flags & flag::UNIX != 0;
+    (record.tgid, (!is_unix).then_some(record.local_port))
+}
+
+/// The connection of a record, which does not say when it was accepted.
+fn peer_of(record: &Record) -> Peer {
+    let is_unix = record.flags & flag::UNIX != 0;
+    let (tgid, local_port) = socket_of(record);
+    Peer {
+        cookie: record.cookie,
+        tgid,
+        local_port,
+        peer_port: (!is_unix).then_some(record.peer_port),
+        accepted_ns: None,
+    }
+}
+
+impl ConnectionTable {
+    /// Makes an empty table; `reads_payload` says whether the kernel half copies the bytes of messages.
+    pub fn new(reads_payload: bool) -> Self {
+        Self {
+            reads_payload,
+            connections: HashMap::new(),
+            coverage: Coverage::default(),
+            ticking: HashSet::new(),
+            accepted: HashMap::new(),
+            ended: Vec::new(),
+            ticked_ns: 0,
+            swept_ns: 0,
+        }
+    }
+
+    /// Processes an entry of the record ring.
+    pub fn on_record(&mut self, entry: &[u8], out: &mut dyn WorkerSink) {
+        let Some(mut view) = RecordView::parse(entry) else {
+            out.lost(Loss::Malformed);
+            return;
+        };
+        let record = view.record;
+        let cookie = record.cookie;
+        if record.kind == kind::ACCEPTED {
+            self.on_accept(&record, out);
+            return;
+        }
+        let accepted_ns = self.accepted.remove(&cookie);
+        let begins = !matches!(record.kind, kind::CLOSE | kind::REPLY_READ);
+        if !begins && !self.connections.contains_key(&cookie) {
+            return;
+        }
+        if self.connections.len() >= CONNECTION_CAP && !self.connections.contains_key(&cookie) {
+            self.forget_silent(record.last_write_ns.max(record.last_read_ns), 0, out);
+        }
+        let tracked = self
+            .connections
+            .entry(cookie)
+            .or_insert_with(|| Tracked::new(&view, self.reads_payload, accepted_ns));
+        if record.mode == mode::STREAMS
+            && let Some(upgraded) = tracked.connection.upgrade(&mut view, out)
+        {
+            tracked.connection = upgraded;
+        }
+        let alive = tracked.connection.on_record(&view, out);
+        if record.kind != kind::REPLY_READ
+            && let Some(counts) = tracked.count(&record, alive)
+        {
+            self.coverage.add(socket_of(&record), counts);
+        }
+        if alive && tracked.connection.needs_ticks() {
+            self.ticking.insert(cookie);
+        } else {
+            self.ticking.remove(&cookie);
+        }
+        if !alive {
+            self.connections.remove(&cookie);
+        }
+    }
+
+    /// Records when a connection was accepted; its other records follow. Connections from a frontend to its workers do not
+    /// count, because they carry no requests of clients.
+    fn on_accept(&mut self, record: &Record, out: &mut dyn WorkerSink) {
+        if record.mode == mode::FRAMES {
+            return;
+        }
+        // These are connections whose next record was lost.
+        if self.accepted.len() >= CONNECTION_CAP {
+            self.accepted.clear();
+        }
+        let accepted_ns = record.first_read_ns;
+        self.accepted.insert(record.cookie, accepted_ns);
+        let wait_ns = accepted_ns.saturating_sub(record.arrival_ns);
+        out.event(Event::Accepted(peer_of(record), wait_ns));
+    }
+
+    /// Ends what ends without a record: `progress` returns what the kernel half has not reported yet of the connection with
+    /// this cookie, whose latest record has this number.
+    pub fn tick(
+        &mut self,
+        now_ns: u64,
+        mut progress: impl FnMut(u64, u32) -> Option<ProgressSlot>,
+        out: &mut dyn WorkerSink,
+    ) {
+        self.ticked_ns = now_ns;
+        self.close_ended(now_ns, out);
+        let connections = &mut self.connections;
+        self.ticking.retain(|&cookie| {
+            let Some(Tracked { connection, .. }) = connections.get_mut(&cookie) else {
+                return false;
+            };
+            connection.on_tick(now_ns, &mut |seq| progress(cookie, seq), out);
+            connection.needs_ticks()
+        });
+        if now_ns.saturating_sub(self.swept_ns) >= SWEEP_NS {
+            self.swept_ns = now_ns;
+            self.forget_silent(now_ns, FORGET_NS, out);
+        }
+    }
+
+    /// Records that a process ended: if it is a worker, its connections end with it.
+    pub fn on_process_exit(&mut self, tgid: u32) {
+        self.ended.push((self.ticked_ns, tgid));
+    }
+
+    fn close_ended(&mut self, now_ns: u64, out: &mut dyn WorkerSink) {
+        let due = self
+            .ended
+            .iter()
+            .take_while(|(ended_ns, _)| now_ns.saturating_sub(*ended_ns) >= LAST_RECORDS_NS)
+            .count();
+        if due == 0 {
+            return;
+        }
+        let ended: HashSet<u32> = self.ended.drain(..due).map(|(_, tgid)| tgid).collect();
+        self.connections
+            .retain(|_, tracked| tracked.connection.on_process_exits(&ended, out));
+    }
+
+    /// Forgets connections silent for `silence_ns`: idle ones first, then, if the table is still full, the oldest.
+    fn forget_silent(&mut self, now_ns: u64, silence_ns: u64, out: &mut dyn WorkerSink) {
+        self.connections.retain(|_, Tracked { connection, .. }| {
+            let silent_ns = now_ns.saturating_sub(connection.latest_ns());
+            !connection.is_idle() || silent_ns < silence_ns
+        });
+        if self.connections.len() < CONNECTION_CAP {
+            return;
+        }
+        let mut oldest: Vec<(u64, u64)> = self
+            .connections
+            .iter()
+            .map(|(&cookie, tracked)| (tracked.connection.latest_ns(), cookie))
+            .collect();
+        oldest.sort_unstable();
+        for (_, cookie) in oldest.into_iter().take(CONNECTION_CAP / 8) {
+            if let Some(mut tracked) = self.connections.remove(&cookie) {
+                tracked.connection.evict(out);
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;
