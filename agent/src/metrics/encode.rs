@@ -17,7 +17,8 @@ use prometheus_client::{
 };
 
 use crate::metrics::{
-    families::{AUTOSCALE_FAMILIES, FAMILIES, Family, Kind},
+    families::{AUTOSCALE_FAMILIES, FAMILIES},
+    family::{Family, Kind},
     histogram::Histogram,
 };
 
@@ -55,7 +56,7 @@ impl Selection {
         let mut selected = BTreeSet::new();
         for name in names {
             let families = FAMILIES.iter().chain(AUTOSCALE_FAMILIES);
-            let meant = families.filter(|family| family.responses_to(name));
+            let meant = families.filter(|family| family.has_name(name));
             selected.extend(meant.map(|family| family.name));
         }
         Self(Some(selected))

@@ -6,6 +6,7 @@ mod autoscale;
 mod cardinality;
 mod encode;
 pub mod families;
+pub mod family;
 mod gauges;
 mod gen_ai;
 mod histogram;
