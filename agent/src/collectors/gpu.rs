@@ -14,7 +14,7 @@ use std::{
 use nvml_wrapper::{Device, Nvml, error::NvmlError};
 use tracing::{info, warn};
 
-use crate::metrics::{GpuMemory, GpuSample, Metrics};
+use crate::metrics::{GpuMemory, GpuSample, Metrics, families};
 
 /// The label of this collector.
 const COLLECTOR: &str = "gpu";
@@ -119,7 +119,7 @@ fn watch_devices(metrics: &Weak<Metrics>, nvml: &Nvml, refresh: Duration) {
                     }
                 }
                 Err(err) => {
-                    metrics.gpu_error(index);
+                    metrics.add(&families::GPU_ERRORS, &[&index.to_string()], 1);
                     if failing.insert(index) {
                         warn!(device = index, %err, "GPU is left out");
                     }

@@ -79,9 +79,7 @@ impl Endpoint {
 
 impl MetricsSource for Endpoint {
     fn metrics(&self, selection: &Selection, format: Format) -> String {
-        if let Some(process) = self.process.read() {
-            self.metrics.set_process(process);
-        }
+        self.process.publish(&self.metrics);
         self.metrics.encode(selection, format)
     }
 

@@ -71,11 +71,43 @@ impl Selection {
     }
 }
 
-/// What one series of a counter or a gauge holds.
+/// Value of one series of a counter or a gauge.
 #[derive(Debug, Clone, Copy)]
-pub(super) enum Value {
+pub enum Value {
+    /// A whole number.
     Integer(u64),
+    /// Any other number.
     Float(f64),
+}
+
+impl Value {
+    /// Returns whether this value is greater than `other`.
+    pub(super) fn exceeds(self, other: Self) -> bool {
+        match (self, other) {
+            (Self::Integer(value), Self::Integer(other)) => value > other,
+            _ => self.as_f64() > other.as_f64(),
+        }
+    }
+
+    /// Returns the value as the nearest `f64`.
+    pub(crate) fn as_f64(self) -> f64 {
+        match self {
+            Self::Integer(value) => value as f64,
+            Self::Float(value) => value,
+        }
+    }
+}
+
+impl From<u64> for Value {
+    fn from(value: u64) -> Self {
+        Self::Integer(value)
+    }
+}
+
+impl From<f64> for Value {
+    fn from(value: f64) -> Self {
+        Self::Float(value)
+    }
 }
 
 /// Every sample of one scrape, by family.
@@ -88,8 +120,13 @@ pub(super) struct Samples {
 impl Samples {
     /// Adds a series; `labels` are the values of the family's labels, in their order.
     pub(super) fn push(&mut self, family: &'static Family, labels: &[&str], value: Value) {
+        self.push_labelled(family, Labels::new(family.labels, labels), value);
+    }
+
+    /// Adds a series whose labels are text already.
+    pub(super) fn push_labelled(&mut self, family: &'static Family, labels: Labels, value: Value) {
         let series = self.values.entry(family.name).or_default();
-        series.push((Labels::new(family.labels, labels), value));
+        series.push((labels, value));
     }
 
     /// Adds a series of a family of histograms; one of nothing is left out.
@@ -262,11 +299,12 @@ impl Exposition {
 }
 
 /// The labels of one series as text, made once: a histogram prints them on each of its lines.
-#[derive(Debug)]
-struct Labels(String);
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) struct Labels(String);
 
 impl Labels {
-    fn new(names: &[&str], values: &[&str]) -> Self {
+    /// Spells the labels `names` with `values`, in this order.
+    pub(super) fn new(names: &[&str], values: &[&str]) -> Self {
         debug_assert_eq!(names.len(), values.len(), "{names:?}");
         let bytes = |texts: &[&str]| texts.iter().map(|text| text.len()).sum::<usize>();
         // Four characters stand around each value.

@@ -51,25 +51,6 @@ pub struct GpuMemory {
     pub used_pct: f64,
 }
 
-/// The agent's own process.
-#[derive(Debug, Clone, Copy, PartialEq)]
-pub struct ProcessSample {
-    /// CPU time used, seconds.
-    pub cpu_s: f64,
-    /// Resident memory, bytes.
-    pub resident_bytes: u64,
-    /// Virtual memory, bytes.
-    pub virtual_bytes: u64,
-    /// Open file descriptors.
-    pub open_fds: u64,
-    /// Limit of open file descriptors; `None` when there is none.
-    pub max_fds: Option<u64>,
-    /// Start, seconds since the Unix epoch.
-    pub start_s: f64,
-    /// Threads.
-    pub threads: u64,
-}
-
 /// A value that counts for nothing after a moment: its source may hang, and a stale figure is worse than none.
 #[derive(Debug)]
 pub(crate) struct Expiring<T> {
@@ -91,7 +72,6 @@ pub(crate) struct Figures {
     pub(crate) memory: Option<MemorySample>,
     pub(crate) disk: Option<Expiring<DiskSample>>,
     pub(crate) gpus: Option<Expiring<Vec<GpuSample>>>,
-    pub(crate) process: Option<ProcessSample>,
 }
 
 impl Figures {
@@ -130,43 +110,6 @@ impl Figures {
                     samples.push(family, &["Host", &device, hostname], Value::Float(value));
                 }
             }
-        }
-        if let Some(process) = &self.process {
-            collect_process(process, samples);
-        }
-    }
-}
-
-fn collect_process(process: &ProcessSample, samples: &mut Samples) {
-    for (family, value) in [
-        (&families::PROCESS_CPU, Some(Value::Float(process.cpu_s))),
-        (
-            &families::PROCESS_RESIDENT,
-            Some(Value::Integer(process.resident_bytes)),
-        ),
-        (
-            &families::PROCESS_VIRTUAL,
-            Some(Value::Integer(process.virtual_bytes)),
-        ),
-        (
-            &families::PROCESS_OPEN_FDS,
-            Some(Value::Integer(process.open_fds)),
-        ),
-        (
-            &families::PROCESS_MAX_FDS,
-            process.max_fds.map(Value::Integer),
-        ),
-        (
-            &families::PROCESS_START,
-            Some(Value::Float(process.start_s)),
-        ),
-        (
-            &families::PROCESS_THREADS,
-            Some(Value::Integer(process.threads)),
-        ),
-    ] {
-        if let Some(value) = value {
-            samples.push(family, &[], value);
         }
     }
 }

@@ -10,6 +10,7 @@ pub mod family;
 mod gauges;
 mod gen_ai;
 mod histogram;
+mod plain;
 mod requests;
 mod streams;
 mod torchserve;
@@ -21,15 +22,17 @@ use std::{
 };
 
 pub use autoscale::AutoscaleMetrics;
-pub use encode::{Format, Selection};
-pub use gauges::{DiskSample, GpuMemory, GpuSample, MemorySample, ProcessSample};
+pub use encode::{Format, Selection, Value};
+pub use gauges::{DiskSample, GpuMemory, GpuSample, MemorySample};
 pub use torchserve::LiveWorker;
 
 use crate::{
     exchange::byte_accounting::ByteCounts,
     metrics::{
-        encode::{Samples, Value},
+        encode::Samples,
+        family::Family,
         gauges::{Expiring, Figures},
+        plain::Plain,
         requests::Requests,
         torchserve::Workers,
     },
@@ -48,12 +51,8 @@ pub struct Metrics {
 struct State {
     requests: Requests,
     workers: Workers,
-    lost: BTreeMap<&'static str, u64>,
-    unfinished: BTreeMap<&'static str, u64>,
+    plain: Plain,
     collectors: BTreeMap<&'static str, Liveness>,
-    hooks: BTreeMap<&'static str, &'static str>,
-    skipped: BTreeMap<&'static str, u64>,
-    gpu_errors: BTreeMap<u32, u64>,
     figures: Figures,
 }
 
@@ -67,17 +66,16 @@ enum Liveness {
 impl Metrics {
     /// Empty families; `hostname` is TorchServe's `Hostname` label.
     pub fn new(hostname: &str) -> Self {
+        let mut plain = Plain::default();
+        let version = env!("CARGO_PKG_VERSION");
+        plain.set(&families::BUILD_INFO, &[version], Value::Integer(1));
         Self {
             hostname: hostname.to_owned(),
             state: Mutex::new(State {
                 requests: Requests::new(),
                 workers: Workers::default(),
-                lost: BTreeMap::new(),
-                unfinished: BTreeMap::new(),
+                plain,
                 collectors: BTreeMap::new(),
-                hooks: BTreeMap::new(),
-                skipped: BTreeMap::new(),
-                gpu_errors: BTreeMap::new(),
                 figures: Figures::default(),
             }),
         }
@@ -103,37 +101,27 @@ impl Metrics {
         self.state().workers.remove(pid);
     }
 
-    /// Exports each of these reasons of [`Metrics::lost`] from now on, as 0 until one occurs.
-    pub fn declare_lost(&self, reasons: &[&'static str]) {
+    /// Exports a counter with one label as 0 for each of its `values`, until something is added.
+    pub fn declare(&self, family: &'static Family, values: &[&str]) {
         let mut state = self.state();
-        for reason in reasons {
-            state.lost.entry(reason).or_default();
+        for value in values {
+            state.plain.add(family, &[value], 0);
         }
     }
 
-    /// Adds `n` records that were lost for `reason`.
-    pub fn lost(&self, reason: &'static str, n: u64) {
-        *self.state().lost.entry(reason).or_default() += n;
+    /// Adds `n` to a plain counter. The label values must be few: no peer may choose them.
+    pub fn add(&self, family: &'static Family, labels: &[&str], n: u64) {
+        self.state().plain.add(family, labels, n);
     }
 
-    /// Sets how many records have been lost for `reason`, where the kernel keeps that count. It never falls.
-    pub fn set_lost_total(&self, reason: &'static str, total: u64) {
-        let mut state = self.state();
-        let lost = state.lost.entry(reason).or_default();
-        *lost = total.max(*lost);
+    /// Sets a plain gauge, or the total of a plain counter that is kept elsewhere; such a total never falls.
+    pub fn set(&self, family: &'static Family, labels: &[&str], value: impl Into<Value>) {
+        self.state().plain.set(family, labels, value.into());
     }
 
-    /// Exports each of these reasons of [`Metrics::unfinished`] from now on, as 0 until one occurs.
-    pub fn declare_unfinished(&self, reasons: &[&'static str]) {
-        let mut state = self.state();
-        for reason in reasons {
-            state.unfinished.entry(reason).or_default();
-        }
-    }
-
-    /// Counts one request that was read and never answered in full.
-    pub fn unfinished(&self, reason: &'static str) {
-        *self.state().unfinished.entry(reason).or_default() += 1;
+    /// Removes a series of a plain family.
+    pub fn unset(&self, family: &'static Family, labels: &[&str]) {
+        self.state().plain.unset(family, labels);
     }
 
     /// Adds a connection that had waited `wait_ns` until `server` accepted it.
@@ -156,16 +144,6 @@ impl Metrics {
     pub fn collector_up_until(&self, collector: &'static str, until: Instant) {
         let liveness = Liveness::UpUntil(until);
         self.state().collectors.insert(collector, liveness);
-    }
-
-    /// Says which kind of program a hook of the probes is on, `none` if it is on nothing.
-    pub fn hook(&self, hook: &'static str, kind: &'static str) {
-        self.state().hooks.insert(hook, kind);
-    }
-
-    /// Publishes how often the kernel has passed each program over.
-    pub fn set_skipped(&self, skipped: BTreeMap<&'static str, u64>) {
-        self.state().skipped = skipped;
     }
 
     /// Publishes the busy share of all CPUs, percent; `None` takes the figure away.
@@ -191,16 +169,6 @@ impl Metrics {
         });
     }
 
-    /// Counts one reading that a GPU refused.
-    pub fn gpu_error(&self, index: u32) {
-        *self.state().gpu_errors.entry(index).or_default() += 1;
-    }
-
-    /// Publishes the agent's own figures.
-    pub fn set_process(&self, process: ProcessSample) {
-        self.state().figures.process = Some(process);
-    }
-
     /// The text of what `selection` asks for.
     pub fn encode(&self, selection: &Selection, format: Format) -> String {
         self.samples(Instant::now()).encode(selection, format)
@@ -208,20 +176,11 @@ impl Metrics {
 
     fn samples(&self, now: Instant) -> Samples {
         let mut samples = Samples::default();
-        let version = env!("CARGO_PKG_VERSION");
-        samples.push(&families::BUILD_INFO, &[version], Value::Integer(1));
         let state = self.state();
         state.requests.collect(&self.hostname, &mut samples);
         state.workers.collect(&self.hostname, &mut samples);
+        state.plain.collect(&mut samples);
         state.figures.collect(&self.hostname, now, &mut samples);
-        for (family, totals) in [
-            (&families::RECORDS_LOST, &state.lost),
-            (&families::UNFINISHED, &state.unfinished),
-        ] {
-            for (reason, total) in totals {
-                samples.push(family, &[*reason], Value::Integer(*total));
-            }
-        }
         for (collector, liveness) in &state.collectors {
             let up = match liveness {
                 Liveness::Up => true,
@@ -230,16 +189,6 @@ impl Metrics {
             };
             let value = Value::Integer(u64::from(up));
             samples.push(&families::COLLECTOR_UP, &[*collector], value);
-        }
-        for (hook, kind) in &state.hooks {
-            samples.push(&families::HOOK_INFO, &[*hook, *kind], Value::Integer(1));
-        }
-        for (program, count) in &state.skipped {
-            samples.push(&families::HOOK_SKIPPED, &[*program], Value::Integer(*count));
-        }
-        for (index, count) in &state.gpu_errors {
-            let device = index.to_string();
-            samples.push(&families::GPU_ERRORS, &[&device], Value::Integer(*count));
         }
         samples
     }
@@ -266,8 +215,8 @@ mod tests {
     #[test]
     fn declared_reasons_are_exported_as_zero() {
         let metrics = Metrics::new("vm");
-        metrics.declare_lost(&["ring_full"]);
-        metrics.declare_unfinished(&["closed"]);
+        metrics.declare(&families::RECORDS_LOST, &["ring_full"]);
+        metrics.declare(&families::UNFINISHED, &["closed"]);
         let now = Instant::now();
         for (name, expected) in [
             (
@@ -284,13 +233,14 @@ mod tests {
     }
 
     #[test]
-    fn a_total_of_the_kernel_replaces_and_never_falls() {
+    fn a_total_that_is_set_never_falls() {
         let metrics = Metrics::new("vm");
-        metrics.set_lost_total("ring_full", 7);
-        metrics.set_lost_total("ring_full", 9);
-        metrics.set_lost_total("ring_full", 8);
-        metrics.lost("head_too_long", 2);
-        metrics.lost("head_too_long", 3);
+        for total in [7_u64, 9, 8] {
+            metrics.set(&families::RECORDS_LOST, &["ring_full"], total);
+        }
+        for n in [2, 3] {
+            metrics.add(&families::RECORDS_LOST, &["head_too_long"], n);
+        }
         assert_eq!(
             lines_at(&metrics, "inferprobe_records_lost_total", Instant::now()),
             [

@@ -26,7 +26,7 @@ use crate::{
     },
     discovery::{procfs::children_of, registry::Registry, watch::Watch},
     exchange::event::Loss,
-    metrics::Metrics,
+    metrics::{Metrics, families},
     pipeline::{Pipeline, connections::ConnectionTable},
     request_log::RequestLog,
     torchserve::{
@@ -80,7 +80,10 @@ impl EventLoop {
         metrics: Arc<Metrics>,
         log: Option<RequestLog>,
     ) -> Result<Self> {
-        metrics.declare_lost(&DropReason::ALL.map(DropReason::name));
+        metrics.declare(
+            &families::RECORDS_LOST,
+            &DropReason::ALL.map(DropReason::name),
+        );
         let mut this = Self {
             probes,
             rings,
@@ -203,7 +206,7 @@ impl EventLoop {
         while let Some(event) = self.next_process_event() {
             match event {
                 Some(event) => self.take_process_event(event, &mut found),
-                None => self.metrics.lost(Loss::Malformed.name(), 1),
+                None => self.lost(Loss::Malformed),
             }
         }
         self.welcome(&found);
@@ -256,7 +259,7 @@ impl EventLoop {
             return;
         }
         if let Err(err) = self.rings.watch_process(pid) {
-            self.metrics.lost(Loss::NotWatched.name(), 1);
+            self.lost(Loss::NotWatched);
             warn!(pid, err = format!("{err:#}"), "process not watched");
             return;
         }
@@ -295,14 +298,21 @@ impl EventLoop {
         }
     }
 
+    fn lost(&self, loss: Loss) {
+        self.metrics.add(&families::RECORDS_LOST, &[loss.name()], 1);
+    }
+
     fn count_drops(&mut self) {
         for (reason, total) in self.rings.drops() {
-            self.metrics.set_lost_total(reason.name(), total);
+            self.metrics
+                .set(&families::RECORDS_LOST, &[reason.name()], total);
         }
         let skipped = self.probes.skipped();
         let of_processes = PROCESS_PROGRAMS.iter().filter_map(|name| skipped.get(name));
         let untold = of_processes.sum();
-        self.metrics.set_skipped(skipped);
+        for (program, total) in skipped {
+            self.metrics.set(&families::HOOK_SKIPPED, &[program], total);
+        }
         if untold > self.untold {
             self.untold = untold;
             self.catch_up();

@@ -21,7 +21,7 @@ use crate::{
         event::{Event, Loss, Unfinished},
     },
     identity::{Identity, Server},
-    metrics::{LiveWorker, Metrics},
+    metrics::{LiveWorker, Metrics, families},
     observation::{Observation, WorkerSide},
     pipeline::connections::ConnectionTable,
     request_log::RequestLog,
@@ -59,8 +59,11 @@ impl Pipeline {
         log: Option<RequestLog>,
         now_ns: u64,
     ) -> Self {
-        metrics.declare_lost(&Loss::ALL.map(Loss::name));
-        metrics.declare_unfinished(&Unfinished::ALL.map(Unfinished::name));
+        metrics.declare(&families::RECORDS_LOST, &Loss::ALL.map(Loss::name));
+        metrics.declare(
+            &families::UNFINISHED,
+            &Unfinished::ALL.map(Unfinished::name),
+        );
         Self {
             registry,
             table,
@@ -153,8 +156,10 @@ impl Pipeline {
                 Event::Worked(worked) => self.worked(worked),
                 Event::Abandoned(peer, request) => self.abandoned(peer, &request),
                 Event::Accepted(peer, wait_ns) => self.accepted(peer, wait_ns),
-                Event::Unfinished(reason) => self.metrics.unfinished(reason.name()),
-                Event::Lost(loss) => self.metrics.lost(loss.name(), 1),
+                Event::Unfinished(reason) => {
+                    self.metrics.add(&families::UNFINISHED, &[reason.name()], 1);
+                }
+                Event::Lost(loss) => self.metrics.add(&families::RECORDS_LOST, &[loss.name()], 1),
             }
         }
         // What was lost on the way came in between.
