@@ -318,6 +318,36 @@ impl DropReason {
             Self::ReturnMissed => "return_missed",
         }
     }
+
+    /// What was lost and what the reader can do, as one sentence for the metrics page and the docs.
+    pub const fn help(self) -> &'static str {
+        match self {
+            Self::RingFull => {
+                "Records dropped because the agent read their ring too slowly; give the agent more CPU time."
+            }
+            Self::ProcessRingFull => {
+                "Process events dropped because their ring was full; restart the agent if a server is not measured."
+            }
+            Self::NoStorage => {
+                "Connections not measured for lack of memory or a table entry; free memory or use attach mode tracepoint or fentry."
+            }
+            Self::MapFull => {
+                "Processes, listeners or calls not watched because a table was full; watch fewer processes or ports."
+            }
+            Self::HeadUnreadable => {
+                "Requests or responses with unreadable first bytes; have the server use read and write, not io_uring or sendfile."
+            }
+            Self::ReadBeforeWatch => {
+                "Requests not measured because they were read before the watch; start the agent before the server."
+            }
+            Self::Contended => {
+                "Transfers dropped because two threads used one connection at once; give each thread its own connection."
+            }
+            Self::ReturnMissed => {
+                "Calls not measured because the kernel skipped their return; use fewer threads or another attach mode."
+            }
+        }
+    }
 }
 
 #[cfg(test)]
@@ -328,6 +358,16 @@ mod tests {
     fn drop_reasons_stand_in_slot_order() {
         for (slot, reason) in DropReason::ALL.iter().enumerate() {
             assert_eq!(*reason as usize, slot);
+        }
+    }
+
+    #[test]
+    fn each_reason_has_one_sentence_of_help() {
+        for reason in DropReason::ALL {
+            let help = reason.help();
+            assert!(help.ends_with('.'), "{help}");
+            assert!(!help[..help.len() - 1].contains(". "), "{help}");
+            assert!(help.len() <= 120, "{help}");
         }
     }
 
