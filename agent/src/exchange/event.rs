@@ -59,6 +59,25 @@ impl Unfinished {
             Self::Reset => "reset",
         }
     }
+
+    /// What happened to the request, in one sentence for the documentation.
+    pub const fn help(self) -> &'static str {
+        match self {
+            Self::Incomplete => "The connection ended inside the request.",
+            Self::Unanswered => {
+                "The connection ended before the response, on HTTP/2 before its end; in most cases the client left."
+            }
+            Self::LostRecords => {
+                "A record in between was lost, or the bytes in between could not be followed; see `inferprobe_records_lost_total`."
+            }
+            Self::Evicted => {
+                "The agent dropped the request, because its connection was silent for too long or had too many open requests."
+            }
+            Self::Reset => {
+                "Either side reset or refused the HTTP/2 stream before the response was complete."
+            }
+        }
+    }
 }
 
 /// What userspace left out, and why.
@@ -123,6 +142,48 @@ impl Loss {
             Self::NotFramed => "not_framed",
             Self::WorkerUnanswered => "worker_unanswered",
             Self::ReplyUnpaired => "reply_unpaired",
+        }
+    }
+
+    /// What was lost and what the reader can do, in one sentence for the documentation.
+    pub const fn help(self) -> &'static str {
+        match self {
+            Self::Resynchronised => {
+                "Records of a connection are missing; the agent resumed with the next request. If `ring_full` grows too, give the agent more CPU time."
+            }
+            Self::NotHttp => {
+                "Bytes on a watched connection that are no HTTP/1 request; if they are TLS, watch the port behind the proxy that ends it."
+            }
+            Self::InnerProtocol => {
+                "A ZeroMQ connection between processes of one server; it counts once and carries no requests, so no action is needed."
+            }
+            Self::ResponseWithoutRequest => {
+                "A response to a request that the agent did not observe; expected for requests already open when the agent starts."
+            }
+            Self::HeadUnseen => {
+                "A request counted without its path, or a response without a readable status; start the agent before the clients connect."
+            }
+            Self::StatusUnseen => {
+                "A gRPC call counted by its HTTP status, because the agent joined its connection late; start the agent before the clients."
+            }
+            Self::Http2Unfollowed => {
+                "An HTTP/2 connection that could not be followed and is not measured any more; it is measured again when the client reconnects."
+            }
+            Self::NotWatched => {
+                "A process that matches a watch and could not be watched, because 8,192 are watched already; narrow the watches."
+            }
+            Self::Malformed => {
+                "A record shorter than it says, or one that counts more bytes than a connection can carry; please report it as a defect."
+            }
+            Self::NotFramed => {
+                "Bytes between TorchServe's frontend and a worker that are no frame; check that this TorchServe version is supported."
+            }
+            Self::WorkerUnanswered => {
+                "A frame that a TorchServe worker read and did not reply to, because the worker died; see TorchServe's log."
+            }
+            Self::ReplyUnpaired => {
+                "A TorchServe worker's reply without an observed response, or one of another worker; in most cases the client left first."
+            }
         }
     }
 }
