@@ -95,10 +95,10 @@ families! {
         "Time from first request byte readable to last response byte written.");
     REQUEST_INNER_QUEUE: own("inferprobe_request_inner_queue_seconds", Histogram, "seconds", REQUEST, Workers,
         "Time from last request byte read by TorchServe's frontend to its dispatch to a worker.",
-        "The same time as `QueueTime`, of every request that a worker handled; TorchServe leaves out failed ones.");
+        "The same time as `QueueTime`, of every request that a worker handled; TorchServe excludes failed ones.");
     REQUEST_WORKER: own("inferprobe_request_worker_seconds", Histogram, "seconds", REQUEST, Workers,
         "Time from last request byte read by a TorchServe worker to first byte of its reply.",
-        "The same time as `PredictionTime`, of every request that a worker handled; TorchServe leaves out failed ones.");
+        "The same time as `PredictionTime`, of every request that a worker handled; TorchServe excludes failed ones.");
     REQUEST_RELAY: own("inferprobe_request_relay_seconds", Histogram, "seconds", REQUEST, Workers,
         "Time from last reply byte read by TorchServe's frontend to first response byte written.",
         "If the frontend's read of the last reply byte was not observed, the time begins when the worker wrote that byte.");
@@ -157,7 +157,7 @@ families! {
         "Program type that each hook is attached with, none if it is not attached; always 1.");
     HOOK_SKIPPED: own("inferprobe_hook_skipped_total", Counter, "", PROGRAM, Agent,
         "eBPF program runs skipped by the kernel's recursion guard, host-wide.",
-        "All sockets of the host count, not only watched ones.");
+        "All sockets of the host count, not only watched ones. For a program that is attached twice: the smaller count of the primary and the backup copy.");
     GPU_ERRORS: own("inferprobe_gpu_errors_total", Counter, "", GPU, Agent,
         "Readings of a GPU that NVML refused.");
     BUILD_INFO: own("inferprobe_build_info", Gauge, "", BUILD, Agent,

@@ -12,6 +12,7 @@ mod gen_ai;
 mod histogram;
 mod plain;
 mod requests;
+pub mod stages;
 mod streams;
 mod torchserve;
 

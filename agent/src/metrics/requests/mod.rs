@@ -14,6 +14,7 @@ use crate::{
         families,
         gen_ai::GenAi,
         histogram::Histogram,
+        stages,
         streams::{self, Streams},
         torchserve::{self, LastTimes},
     },
@@ -234,14 +235,14 @@ impl Requests {
             samples.push(&families::INNER_REQUESTS, &[server], value);
         }
         for (stage, count) in [
-            ("handler", self.unknown.handler),
-            ("inner_queue", self.unknown.inner_queue),
-            ("queue", self.unknown.queue),
-            ("stream", self.unknown.stream),
-            ("worker", self.unknown.worker),
+            (&stages::HANDLER, self.unknown.handler),
+            (&stages::INNER_QUEUE, self.unknown.inner_queue),
+            (&stages::QUEUE, self.unknown.queue),
+            (&stages::STREAM, self.unknown.stream),
+            (&stages::WORKER, self.unknown.worker),
         ] {
             let value = Value::Integer(count);
-            samples.push(&families::STAGE_UNKNOWN, &[stage], value);
+            samples.push(&families::STAGE_UNKNOWN, &[stage.name], value);
         }
         self.unknown_of_streams.collect(samples);
         for (label, count) in self.bounds.overflows() {
