@@ -215,7 +215,7 @@ fn publish_figures(metrics: &Metrics) {
         metrics.set(&families::HOOK_INFO, &[hook, kind], 1);
     }
     for (program, total) in [("sock_recv_length", 3), ("sock_send_length", 0)] {
-        metrics.set(&families::HOOK_SKIPPED, &[program], total);
+        metrics.set(&families::BPF_RECURSION_MISSES, &[program], total);
     }
     let process: [(_, Value); 7] = [
         (&families::PROCESS_CPU, 1.25.into()),

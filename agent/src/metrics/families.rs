@@ -155,7 +155,7 @@ families! {
         "Whether a data source works: 1 if it does, 0 if not.");
     HOOK_INFO: own("inferprobe_hook_info", Gauge, "", HOOK, Agent,
         "Program type that each hook is attached with, none if it is not attached; always 1.");
-    HOOK_SKIPPED: own("inferprobe_hook_skipped_total", Counter, "", PROGRAM, Agent,
+    BPF_RECURSION_MISSES: own("inferprobe_bpf_recursion_misses_total", Counter, "", PROGRAM, Agent,
         "eBPF program runs skipped by the kernel's recursion guard, host-wide.",
         "All sockets of the host count, not only watched ones. For a program that is attached twice: the smaller count of the primary and the backup copy.");
     GPU_ERRORS: own("inferprobe_gpu_errors_total", Counter, "", GPU, Agent,

@@ -311,7 +311,8 @@ impl EventLoop {
         let of_processes = PROCESS_PROGRAMS.iter().filter_map(|name| skipped.get(name));
         let untold = of_processes.sum();
         for (program, total) in skipped {
-            self.metrics.set(&families::HOOK_SKIPPED, &[program], total);
+            self.metrics
+                .set(&families::BPF_RECURSION_MISSES, &[program], total);
         }
         if untold > self.untold {
             self.untold = untold;

@@ -30,10 +30,13 @@ fn generated_text_is_that_of_the_code() {
         for (name, text) in page.generated() {
             let expected = blocks::render(name);
             let expected = expected.unwrap_or_else(|| panic!("{}: no table {name}", page.path));
-            assert_eq!(
-                text, expected,
-                "{}: {name} is out of date; run with UPDATE_GOLDEN=1 and review the diff",
-                page.path
+            assert!(
+                text == expected,
+                "{}: {name} is out of date, first difference: {:?}; run with UPDATE_GOLDEN=1 and review the diff",
+                page.path,
+                text.lines()
+                    .zip(expected.lines())
+                    .find(|(old, new)| old != new)
             );
             found.insert(name.to_owned());
         }

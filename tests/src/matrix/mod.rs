@@ -26,7 +26,7 @@ use crate::{
 const SAID: &str = "inferprobe: ";
 const NO_RUNG: &str = "--rung ";
 /// How often the kernel did not run a program, because it was running on that CPU already.
-const SKIPPED: &str = "inferprobe_hook_skipped_total";
+const SKIPPED: &str = "inferprobe_bpf_recursion_misses_total";
 
 /// Runs the real agent on the running kernel, on each rung of its ladder of hooks, and judges what it measures.
 ///
