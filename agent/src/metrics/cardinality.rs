@@ -27,7 +27,7 @@ const MAX_VALUE_BYTES: usize = 256;
 
 /// Which label values are taken, and how often one had to be redirected.
 #[derive(Debug)]
-pub(crate) struct Bounds {
+pub(crate) struct Cardinality {
     other: Arc<str>,
     models: BTreeMap<Arc<str>, Model>,
     unproven_models: usize,
@@ -42,7 +42,7 @@ struct Model {
     proven: bool,
 }
 
-impl Bounds {
+impl Cardinality {
     pub(crate) fn new() -> Self {
         Self {
             other: OTHER.into(),
@@ -158,14 +158,14 @@ mod tests {
         }
     }
 
-    fn overflow_of(bounds: &Bounds, label: &str) -> u64 {
-        let found = bounds.overflows().find(|(name, _)| *name == label);
+    fn overflow_of(cardinality: &Cardinality, label: &str) -> u64 {
+        let found = cardinality.overflows().find(|(name, _)| *name == label);
         found.unwrap().1
     }
 
     #[test]
     fn models_past_the_limit_are_other() {
-        let mut bounds = Bounds::new();
+        let mut cardinality = Cardinality::new();
         for index in 0..10_000 {
             let given = identity(&format!("m{index}"), "1", "s");
             let expected = if index < MAX_MODELS {
@@ -173,79 +173,82 @@ mod tests {
             } else {
                 identity(OTHER, OTHER, "s")
             };
-            assert_eq!(bounds.admit(&given, true), expected);
+            assert_eq!(cardinality.admit(&given, true), expected);
         }
         let known = identity("m7", "1", "s");
-        assert_eq!(bounds.admit(&known, true), known);
-        assert_eq!(overflow_of(&bounds, "model"), 10_000 - MAX_MODELS as u64);
-        assert_eq!(bounds.models.len(), MAX_MODELS);
-        assert_eq!(bounds.identities.len(), MAX_MODELS + 1);
+        assert_eq!(cardinality.admit(&known, true), known);
+        assert_eq!(
+            overflow_of(&cardinality, "model"),
+            10_000 - MAX_MODELS as u64
+        );
+        assert_eq!(cardinality.models.len(), MAX_MODELS);
+        assert_eq!(cardinality.identities.len(), MAX_MODELS + 1);
     }
 
     #[test]
     fn invented_names_leave_room_for_real_models() {
-        let mut bounds = Bounds::new();
+        let mut cardinality = Cardinality::new();
         for index in 0..10_000 {
-            bounds.admit(&identity(&format!("invented{index}"), "1", "s"), false);
+            cardinality.admit(&identity(&format!("invented{index}"), "1", "s"), false);
         }
-        assert_eq!(bounds.models.len(), MAX_UNPROVEN_MODELS);
+        assert_eq!(cardinality.models.len(), MAX_UNPROVEN_MODELS);
         let real = identity("real", "1", "s");
-        assert_eq!(bounds.admit(&real, true), real);
+        assert_eq!(cardinality.admit(&real, true), real);
     }
 
     #[test]
     fn a_proven_model_frees_its_unproven_place() {
-        let mut bounds = Bounds::new();
+        let mut cardinality = Cardinality::new();
         for index in 0..MAX_UNPROVEN_MODELS {
-            bounds.admit(&identity(&format!("m{index}"), "1", "s"), false);
+            cardinality.admit(&identity(&format!("m{index}"), "1", "s"), false);
         }
-        bounds.admit(&identity("m0", "1", "s"), true);
+        cardinality.admit(&identity("m0", "1", "s"), true);
         let next = identity("next", "1", "s");
-        assert_eq!(bounds.admit(&next, false), next);
+        assert_eq!(cardinality.admit(&next, false), next);
     }
 
     #[test]
     fn versions_past_the_limit_are_other_for_that_model_alone() {
-        let mut bounds = Bounds::new();
+        let mut cardinality = Cardinality::new();
         for index in 0..MAX_VERSIONS {
-            bounds.admit(&identity("a", &index.to_string(), "s"), true);
+            cardinality.admit(&identity("a", &index.to_string(), "s"), true);
         }
-        let past = bounds.admit(&identity("a", "x", "s"), true);
+        let past = cardinality.admit(&identity("a", "x", "s"), true);
         assert_eq!(past, identity("a", OTHER, "s"));
         let elsewhere = identity("b", "x", "s");
-        assert_eq!(bounds.admit(&elsewhere, true), elsewhere);
-        assert_eq!(overflow_of(&bounds, "version"), 1);
+        assert_eq!(cardinality.admit(&elsewhere, true), elsewhere);
+        assert_eq!(overflow_of(&cardinality, "version"), 1);
     }
 
     #[test]
     fn servers_past_the_limit_are_other() {
-        let mut bounds = Bounds::new();
+        let mut cardinality = Cardinality::new();
         for index in 0..MAX_SERVERS {
-            bounds.admit_server(&index.to_string().into());
+            cardinality.admit_server(&index.to_string().into());
         }
-        assert_eq!(&*bounds.admit_server(&"x".into()), OTHER);
-        assert_eq!(&*bounds.admit_server(&"0".into()), "0");
+        assert_eq!(&*cardinality.admit_server(&"x".into()), OTHER);
+        assert_eq!(&*cardinality.admit_server(&"0".into()), "0");
     }
 
     #[test]
     fn combinations_past_the_limit_are_other_altogether() {
-        let mut bounds = Bounds::new();
+        let mut cardinality = Cardinality::new();
         for model in 0..MAX_MODELS {
             for server in 0..8 {
                 let given = identity(&model.to_string(), "1", &server.to_string());
-                bounds.admit(&given, true);
+                cardinality.admit(&given, true);
             }
         }
-        assert_eq!(bounds.identities.len(), MAX_IDENTITIES);
-        let past = bounds.admit(&identity("199", "1", "7"), true);
+        assert_eq!(cardinality.identities.len(), MAX_IDENTITIES);
+        let past = cardinality.admit(&identity("199", "1", "7"), true);
         assert_eq!(past, identity(OTHER, OTHER, OTHER));
     }
 
     #[test]
     fn an_oversize_name_is_other() {
-        let mut bounds = Bounds::new();
+        let mut cardinality = Cardinality::new();
         let name = "x".repeat(MAX_VALUE_BYTES + 1);
-        let past = bounds.admit(&identity(&name, "1", "s"), true);
+        let past = cardinality.admit(&identity(&name, "1", "s"), true);
         assert_eq!(past, identity(OTHER, OTHER, "s"));
     }
 }

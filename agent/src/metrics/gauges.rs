@@ -1,4 +1,4 @@
-//! Figures of the host, the GPUs and the agent itself: what collectors publish and how it is exported.
+//! Gauges of the host, the GPUs and the agent itself: what collectors publish and how it is exported.
 //!
 //! Does not know how a figure is read.
 
@@ -67,14 +67,14 @@ impl<T> Expiring<T> {
 
 /// The latest figures.
 #[derive(Debug, Default)]
-pub(crate) struct Figures {
+pub(crate) struct Gauges {
     pub(crate) cpu_pct: Option<f64>,
     pub(crate) memory: Option<MemorySample>,
     pub(crate) disk: Option<Expiring<DiskSample>>,
     pub(crate) gpus: Option<Expiring<Vec<GpuSample>>>,
 }
 
-impl Figures {
+impl Gauges {
     /// Adds every series that counts at `now` to `samples`.
     pub(crate) fn collect(&self, hostname: &str, now: Instant, samples: &mut Samples) {
         let host = ["Host", hostname];

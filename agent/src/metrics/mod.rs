@@ -32,7 +32,7 @@ use crate::{
     metrics::{
         encode::Samples,
         family::Family,
-        gauges::{Expiring, Figures},
+        gauges::{Expiring, Gauges},
         plain::Plain,
         requests::Requests,
         torchserve::Workers,
@@ -54,7 +54,7 @@ struct State {
     workers: Workers,
     plain: Plain,
     collectors: BTreeMap<&'static str, Liveness>,
-    figures: Figures,
+    gauges: Gauges,
 }
 
 #[derive(Debug, Clone, Copy)]
@@ -77,7 +77,7 @@ impl Metrics {
                 workers: Workers::default(),
                 plain,
                 collectors: BTreeMap::new(),
-                figures: Figures::default(),
+                gauges: Gauges::default(),
             }),
         }
     }
@@ -149,22 +149,22 @@ impl Metrics {
 
     /// Publishes the busy share of all CPUs, percent; `None` takes the figure away.
     pub fn set_cpu_pct(&self, cpu_pct: Option<f64>) {
-        self.state().figures.cpu_pct = cpu_pct;
+        self.state().gauges.cpu_pct = cpu_pct;
     }
 
     /// Publishes the memory figures; `None` takes them away.
     pub fn set_memory(&self, memory: Option<MemorySample>) {
-        self.state().figures.memory = memory;
+        self.state().gauges.memory = memory;
     }
 
     /// Publishes the disk figures, which vanish after `valid_until`; `None` takes them away at once.
     pub fn set_disk(&self, disk: Option<DiskSample>, valid_until: Instant) {
-        self.state().figures.disk = disk.map(|value| Expiring { value, valid_until });
+        self.state().gauges.disk = disk.map(|value| Expiring { value, valid_until });
     }
 
     /// Publishes the GPUs that could be read, in place of all before; they vanish after `valid_until`.
     pub fn set_gpus(&self, gpus: Vec<GpuSample>, valid_until: Instant) {
-        self.state().figures.gpus = Some(Expiring {
+        self.state().gauges.gpus = Some(Expiring {
             value: gpus,
             valid_until,
         });
@@ -181,7 +181,7 @@ impl Metrics {
         state.requests.collect(&self.hostname, &mut samples);
         state.workers.collect(&self.hostname, &mut samples);
         state.plain.collect(&mut samples);
-        state.figures.collect(&self.hostname, now, &mut samples);
+        state.gauges.collect(&self.hostname, now, &mut samples);
         for (collector, liveness) in &state.collectors {
             let up = match liveness {
                 Liveness::Up => true,

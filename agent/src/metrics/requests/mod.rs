@@ -9,7 +9,7 @@ use crate::{
     exchange::byte_accounting::ByteCounts,
     identity::Identity,
     metrics::{
-        cardinality::{Bounds, OTHER},
+        cardinality::{Cardinality, OTHER},
         encode::{Samples, Value},
         families,
         gen_ai::GenAi,
@@ -27,7 +27,7 @@ const MAX_CODES: usize = 32;
 /// Totals and last values over every request since the agent started.
 #[derive(Debug)]
 pub(crate) struct Requests {
-    bounds: Bounds,
+    cardinality: Cardinality,
     by_identity: BTreeMap<Identity, Served>,
     admin: BTreeMap<Arc<str>, Codes>,
     carried: BTreeMap<Arc<str>, ByteCounts>,
@@ -45,7 +45,7 @@ pub(crate) struct Requests {
 /// a model alone is summed up by the scrape.
 #[derive(Debug, Default)]
 struct Served {
-    /// A request that showed that the server knows the model was counted here under its own labels, so that the bounds
+    /// A request that showed that the server knows the model was counted here under its own labels, so that the limits
     /// have nothing to say about the next.
     settled: bool,
     codes: Codes,
@@ -86,7 +86,7 @@ struct Unknown {
 impl Requests {
     pub(crate) fn new() -> Self {
         Self {
-            bounds: Bounds::new(),
+            cardinality: Cardinality::new(),
             by_identity: BTreeMap::new(),
             admin: BTreeMap::new(),
             carried: BTreeMap::new(),
@@ -110,13 +110,13 @@ impl Requests {
         }
         match observation.purpose {
             Purpose::Admin => {
-                let server = self.bounds.admit_server(&observation.identity.server);
+                let server = self.cardinality.admit_server(&observation.identity.server);
                 let codes = self.admin.entry(server).or_default();
-                count_code(codes, observation.status, &mut self.bounds);
+                count_code(codes, observation.status, &mut self.cardinality);
             }
             Purpose::Inference => self.observe_inference(observation),
             Purpose::Internal => {
-                let server = self.bounds.admit_server(&observation.identity.server);
+                let server = self.cardinality.admit_server(&observation.identity.server);
                 *self.inner.entry(server).or_default() += 1;
             }
         }
@@ -130,14 +130,14 @@ impl Requests {
             self.responses.add(observation.status);
         }
         self.last_times.add(observation);
-        let identity = self.bounds.admit(&observation.identity, true);
+        let identity = self.cardinality.admit(&observation.identity, true);
         let served = self.by_identity.entry(identity).or_default();
         served.torchserve.add(observation, self.seen);
     }
 
     /// Adds a connection that had waited `wait_ns` until `server` accepted it.
     pub(crate) fn accepted(&mut self, server: &Arc<str>, wait_ns: u64) {
-        let server = self.bounds.admit_server(server);
+        let server = self.cardinality.admit_server(server);
         self.accept_wait
             .entry(server)
             .or_default()
@@ -146,7 +146,7 @@ impl Requests {
 
     /// Adds bytes that went over watched sockets of `server`.
     pub(crate) fn carried(&mut self, server: &Arc<str>, tally: ByteCounts) {
-        let server = self.bounds.admit_server(server);
+        let server = self.cardinality.admit_server(server);
         *self.carried.entry(server).or_default() += tally;
     }
 
@@ -162,15 +162,15 @@ impl Requests {
         if let Some(served) = self.by_identity.get_mut(&observation.identity)
             && served.settled
         {
-            served.add(observation, index, &mut self.bounds);
+            served.add(observation, index, &mut self.cardinality);
             return;
         }
         let proven = !(400..=499).contains(&status);
-        let identity = self.bounds.admit(&observation.identity, proven);
+        let identity = self.cardinality.admit(&observation.identity, proven);
         let settled = proven && identity == observation.identity;
         let served = self.by_identity.entry(identity).or_default();
         served.settled |= settled;
-        served.add(observation, index, &mut self.bounds);
+        served.add(observation, index, &mut self.cardinality);
     }
 
     /// Adds every series to `samples`.
@@ -245,7 +245,7 @@ impl Requests {
             samples.push(&families::STAGE_UNKNOWN, &[stage.name], value);
         }
         self.unknown_of_streams.collect(samples);
-        for (label, count) in self.bounds.overflows() {
+        for (label, count) in self.cardinality.overflows() {
             let value = Value::Integer(count);
             samples.push(&families::LABEL_OVERFLOW, &[label], value);
         }
@@ -271,10 +271,10 @@ impl Requests {
 
 impl Served {
     /// Adds one inference request, the `index`-th of all answered.
-    fn add(&mut self, observation: &Observation, index: u64, bounds: &mut Bounds) {
+    fn add(&mut self, observation: &Observation, index: u64, cardinality: &mut Cardinality) {
         let Observation { status, stages, .. } = observation;
         let total_ns = stages.total_ns();
-        count_code(&mut self.codes, *status, bounds);
+        count_code(&mut self.codes, *status, cardinality);
         for (histogram, ns) in [
             (&mut self.queue, stages.queue_ns),
             (&mut self.handler, stages.handler_ns),
@@ -344,12 +344,12 @@ impl Responses {
     }
 }
 
-fn count_code(codes: &mut Codes, status: u16, bounds: &mut Bounds) {
+fn count_code(codes: &mut Codes, status: u16, cardinality: &mut Cardinality) {
     let code = Some(status).filter(|status| matches!(status, 0 | 100..=599));
     if codes.contains_key(&code) || codes.len() < MAX_CODES {
         *codes.entry(code).or_default() += 1;
     } else {
-        bounds.overflow("code");
+        cardinality.overflow("code");
         *codes.entry(None).or_default() += 1;
     }
 }
