@@ -1,4 +1,7 @@
-//! What `autoscale` exports of one model. Does not know how anything is decided.
+//! Keeps the values that `autoscale` exports of one model.
+//!
+//! The command's loop sets them, and its endpoint serves them.
+//! Does not depend on: how a decision is made.
 
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
@@ -9,7 +12,7 @@ use crate::metrics::{
     plain::Plain,
 };
 
-/// The figures of one model, shared by the loop and its endpoint.
+/// The values of one model, which the loop and its endpoint share.
 #[derive(Debug)]
 pub struct AutoscaleMetrics {
     model: String,
@@ -74,7 +77,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn figures_appear_when_known_and_the_workers_vanish_when_not() {
+    fn values_appear_when_known_and_unknown_workers_vanish() {
         let metrics = AutoscaleMetrics::new("a\"b", ["up", "hold"]);
         let lines = |metrics: &AutoscaleMetrics| {
             let text = metrics.encode(&Selection::all(), Format::Text);

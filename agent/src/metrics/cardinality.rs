@@ -1,6 +1,7 @@
-//! Limits on the label values that a peer can choose, so that memory and exposition stay flat.
+//! Limits the label values that a client can choose, so that memory and exposition stay small.
 //!
-//! First come, first served; past a limit the value is [`OTHER`]. Nothing here counts requests.
+//! The first values are kept; beyond a limit the value is [`OTHER`].
+//! Does not depend on: what is counted.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -9,12 +10,12 @@ use std::{
 
 use crate::identity::Identity;
 
-/// What stands for every value past a limit.
+/// Label value beyond a limit.
 pub(crate) const OTHER: &str = "other";
 
 /// Distinct models.
 const MAX_MODELS: usize = 200;
-/// Models that have been seen only in answers of the 4xx class, which any client can provoke with an invented name.
+/// Models known only from 4xx responses, which any client can cause with an invented name.
 const MAX_UNPROVEN_MODELS: usize = 50;
 /// Distinct versions of one model.
 const MAX_VERSIONS: usize = 16;
@@ -22,10 +23,10 @@ const MAX_VERSIONS: usize = 16;
 const MAX_SERVERS: usize = 64;
 /// Distinct combinations of model, version and server.
 const MAX_IDENTITIES: usize = 1000;
-/// Length of one value.
+/// Length of one value, bytes.
 const MAX_VALUE_BYTES: usize = 256;
 
-/// Which label values are taken, and how often one had to be redirected.
+/// The label values in use, and how often a value was replaced by [`OTHER`].
 #[derive(Debug)]
 pub(crate) struct Cardinality {
     other: Arc<str>,
@@ -56,9 +57,9 @@ impl Cardinality {
         }
     }
 
-    /// The labels to count a request under.
+    /// Returns the labels to count a request under.
     ///
-    /// `proven`: the answer shows that the server knows the model.
+    /// `proven`: the response shows that the server knows the model.
     pub(crate) fn admit(&mut self, identity: &Identity, proven: bool) -> Identity {
         let server = self.admit_server(&identity.server);
         let (model, version) = self.admit_model(&identity.model, &identity.version, proven);
@@ -82,7 +83,7 @@ impl Cardinality {
         }
     }
 
-    /// The label to count a server's request under.
+    /// Returns the label `server` to count under.
     pub(crate) fn admit_server(&mut self, server: &Arc<str>) -> Arc<str> {
         if let Some(known) = self.servers.get(server) {
             return known.clone();
@@ -131,12 +132,12 @@ impl Cardinality {
         (name.clone(), self.other.clone())
     }
 
-    /// Counts a request that lost the value of `label` to a limit.
+    /// Counts a request whose value of `label` is beyond a limit.
     pub(crate) fn overflow(&mut self, label: &'static str) {
         *self.overflows.entry(label).or_default() += 1;
     }
 
-    /// Requests that lost a label value to a limit, by label.
+    /// Returns the number of requests with a value beyond a limit, by label.
     pub(crate) fn overflows(&self) -> impl Iterator<Item = (&'static str, u64)> {
         self.overflows.iter().map(|(label, count)| (*label, *count))
     }
@@ -208,7 +209,7 @@ mod tests {
     }
 
     #[test]
-    fn versions_past_the_limit_are_other_for_that_model_alone() {
+    fn versions_past_the_limit_are_other_only_for_that_model() {
         let mut cardinality = Cardinality::new();
         for index in 0..MAX_VERSIONS {
             cardinality.admit(&identity("a", &index.to_string(), "s"), true);

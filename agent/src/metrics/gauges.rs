@@ -1,6 +1,7 @@
-//! Gauges of the host, the GPUs and the agent itself: what collectors publish and how it is exported.
+//! Keeps the values of the host and the GPUs. Each reading of a source replaces the one before as a whole.
 //!
-//! Does not know how a figure is read.
+//! Collectors set them; values of a source that may hang expire.
+//! Does not depend on: how a value is read.
 
 use std::time::Instant;
 
@@ -16,7 +17,7 @@ pub struct MemorySample {
     pub used_mib: f64,
     /// Available without swapping, MiB.
     pub available_mib: f64,
-    /// What is not available, percent.
+    /// Share that is not available, percent.
     pub used_pct: f64,
 }
 
@@ -31,12 +32,12 @@ pub struct DiskSample {
     pub used_pct: f64,
 }
 
-/// One GPU. A figure that the device does not have is `None`.
+/// One GPU. `None`: the device does not have this value.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct GpuSample {
     /// NVML's index of the device.
     pub index: u32,
-    /// Share of time with a kernel running, percent.
+    /// Share of time in which a GPU kernel ran, percent.
     pub busy_pct: Option<f64>,
     /// Memory.
     pub memory: Option<GpuMemory>,
@@ -47,11 +48,11 @@ pub struct GpuSample {
 pub struct GpuMemory {
     /// Used, whole MiB.
     pub used_mib: f64,
-    /// Used, percent of the whole.
+    /// Used share of the total, percent.
     pub used_pct: f64,
 }
 
-/// A value that counts for nothing after a moment: its source may hang, and a stale figure is worse than none.
+/// A value that expires: its source may hang, and a stale value is worse than none.
 #[derive(Debug)]
 pub(crate) struct Expiring<T> {
     pub(crate) value: T,
@@ -59,13 +60,13 @@ pub(crate) struct Expiring<T> {
 }
 
 impl<T> Expiring<T> {
-    /// The value, if it still counts at `now`.
+    /// Returns the value unless it has expired at `now`.
     pub(crate) fn at(&self, now: Instant) -> Option<&T> {
         (now <= self.valid_until).then_some(&self.value)
     }
 }
 
-/// The latest figures.
+/// The latest values.
 #[derive(Debug, Default)]
 pub(crate) struct Gauges {
     pub(crate) cpu_pct: Option<f64>,
@@ -75,7 +76,7 @@ pub(crate) struct Gauges {
 }
 
 impl Gauges {
-    /// Adds every series that counts at `now` to `samples`.
+    /// Adds every series that has not expired at `now` to `samples`.
     pub(crate) fn collect(&self, hostname: &str, now: Instant, samples: &mut Samples) {
         let host = ["Host", hostname];
         let mut push_host = |family, value| samples.push(family, &host, Value::Float(value));

@@ -1,6 +1,7 @@
-//! Everything that is exported, behind one handle that the agent's threads share.
+//! Keeps the values of every family, behind one handle that the agent's threads share.
 //!
-//! Observations and figures go in, text comes out. Nothing here reads the system or knows of HTTP.
+//! The pipeline and the collectors add and set values; the exporter reads them as text.
+//! Does not depend on: the kernel, procfs, HTTP.
 
 mod autoscale;
 mod cardinality;
@@ -40,8 +41,8 @@ use crate::{
     observation::Observation,
 };
 
-/// The state of every family. Each call holds a lock for a moment; [`Metrics::encode`] holds it only
-/// while it copies the numbers.
+/// The values of every family. Each call holds a lock briefly; [`Metrics::encode`] holds it only while it copies the
+/// values.
 #[derive(Debug)]
 pub struct Metrics {
     hostname: String,
@@ -65,7 +66,7 @@ enum Liveness {
 }
 
 impl Metrics {
-    /// Empty families; `hostname` is TorchServe's `Hostname` label.
+    /// Creates families without samples; `hostname` is the value of TorchServe's label `Hostname`.
     pub fn new(hostname: &str) -> Self {
         let mut plain = Plain::default();
         let version = env!("CARGO_PKG_VERSION");
@@ -87,7 +88,7 @@ impl Metrics {
         self.state().requests.observe(observation);
     }
 
-    /// Adds one request of TorchServe whose client left before its answer.
+    /// Adds a TorchServe request whose client left before the response.
     pub fn observe_abandoned(&self, observation: &Observation) {
         self.state().requests.observe_abandoned(observation);
     }
@@ -97,7 +98,7 @@ impl Metrics {
         self.state().workers.insert(pid, worker);
     }
 
-    /// Takes a worker process out that ended; any other process is none.
+    /// Removes a worker process that ended; ignores any other process.
     pub fn worker_ended(&self, pid: u32) {
         self.state().workers.remove(pid);
     }
@@ -130,39 +131,39 @@ impl Metrics {
         self.state().requests.accepted(server, wait_ns);
     }
 
-    /// Adds bytes that went over watched sockets of `server`.
+    /// Adds bytes read and written on watched sockets of `server`.
     pub fn carried(&self, server: &Arc<str>, tally: ByteCounts) {
         self.state().requests.carried(server, tally);
     }
 
-    /// Says whether a source of figures works.
+    /// Sets whether a data source works.
     pub fn collector_up(&self, collector: &'static str, up: bool) {
         let liveness = if up { Liveness::Up } else { Liveness::Down };
         self.state().collectors.insert(collector, liveness);
     }
 
-    /// Says that a source of figures works, and counts as failed after `until` unless it says so again.
+    /// Sets that a data source works until `until`; after that it counts as failed, unless it is set again.
     pub fn collector_up_until(&self, collector: &'static str, until: Instant) {
         let liveness = Liveness::UpUntil(until);
         self.state().collectors.insert(collector, liveness);
     }
 
-    /// Publishes the busy share of all CPUs, percent; `None` takes the figure away.
+    /// Sets the busy share of all CPUs, percent; `None` removes the value.
     pub fn set_cpu_pct(&self, cpu_pct: Option<f64>) {
         self.state().gauges.cpu_pct = cpu_pct;
     }
 
-    /// Publishes the memory figures; `None` takes them away.
+    /// Sets the memory values; `None` removes them.
     pub fn set_memory(&self, memory: Option<MemorySample>) {
         self.state().gauges.memory = memory;
     }
 
-    /// Publishes the disk figures, which vanish after `valid_until`; `None` takes them away at once.
+    /// Sets the disk values, which expire after `valid_until`; `None` removes them at once.
     pub fn set_disk(&self, disk: Option<DiskSample>, valid_until: Instant) {
         self.state().gauges.disk = disk.map(|value| Expiring { value, valid_until });
     }
 
-    /// Publishes the GPUs that could be read, in place of all before; they vanish after `valid_until`.
+    /// Replaces all GPUs by those that could be read; their values expire after `valid_until`.
     pub fn set_gpus(&self, gpus: Vec<GpuSample>, valid_until: Instant) {
         self.state().gauges.gpus = Some(Expiring {
             value: gpus,
@@ -170,7 +171,7 @@ impl Metrics {
         });
     }
 
-    /// The text of what `selection` asks for.
+    /// Returns the text of the families that `selection` asks for.
     pub fn encode(&self, selection: &Selection, format: Format) -> String {
         self.samples(Instant::now()).encode(selection, format)
     }
@@ -194,7 +195,7 @@ impl Metrics {
         samples
     }
 
-    /// A panic elsewhere leaves at worst one request half counted, so the figures stay readable after it.
+    /// Locks the values. After a panic elsewhere at most one request is half counted, so they stay readable.
     fn state(&self) -> MutexGuard<'_, State> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -252,7 +253,7 @@ mod tests {
     }
 
     #[test]
-    fn figures_of_a_hung_source_vanish_and_it_counts_as_down() {
+    fn values_of_a_hung_source_expire_and_it_counts_as_down() {
         let metrics = Metrics::new("vm");
         let start = Instant::now();
         let until = start + Duration::from_secs(15);
@@ -280,7 +281,7 @@ mod tests {
     }
 
     #[test]
-    fn a_filter_leaves_out_families_without_samples_and_unknown_names() {
+    fn a_filter_drops_families_without_samples_and_unknown_names() {
         let metrics = Metrics::new("vm");
         for names in [&["GPUUtilization"][..], &["NoSuchMetric"], &[""], &[]] {
             let selection = Selection::named(names.iter().copied());

@@ -1,6 +1,7 @@
-//! What finished requests add up to: answers by class, and our own families.
+//! Sums up finished requests: responses by class, and the agent's own families.
 //!
-//! What TorchServe makes of the same requests is `torchserve`'s. Does not know how a request was measured, and holds a bounded number of series whatever peers send.
+//! `torchserve` sums up the same requests by TorchServe's rules. The number of series is limited.
+//! Does not depend on: how a request was measured.
 
 use std::{collections::BTreeMap, sync::Arc};
 
@@ -24,7 +25,7 @@ use crate::{
 /// Distinct status codes of one model or server.
 const MAX_CODES: usize = 32;
 
-/// Totals and last values over every request since the agent started.
+/// Totals and last values of all requests since the agent started.
 #[derive(Debug)]
 pub(crate) struct Requests {
     cardinality: Cardinality,
@@ -32,21 +33,21 @@ pub(crate) struct Requests {
     admin: BTreeMap<Arc<str>, Codes>,
     carried: BTreeMap<Arc<str>, ByteCounts>,
     accept_wait: BTreeMap<Arc<str>, Histogram>,
-    inner: BTreeMap<Arc<str>, u64>,
+    internal: BTreeMap<Arc<str>, u64>,
     last_times: LastTimes,
-    /// Requests of every purpose.
-    seen: u64,
+    /// Requests of every purpose but internal ones.
+    observed: u64,
     responses: Responses,
     unknown: Unknown,
     unknown_of_streams: streams::Unknown,
 }
 
-/// What was served under one identity. Each request finds it once, and everything is added there; what is exported of
-/// a model alone is summed up by the scrape.
+/// What was served under one identity. Each request looks it up once. A scrape sums up the families that have only the
+/// label of the model.
 #[derive(Debug, Default)]
 struct Served {
-    /// A request that showed that the server knows the model was counted here under its own labels, so that the limits
-    /// have nothing to say about the next.
+    /// Whether a request proved that the server knows the model and was counted under its own labels. The limits then
+    /// need no check for later requests.
     settled: bool,
     codes: Codes,
     queue: Histogram,
@@ -57,15 +58,15 @@ struct Served {
     relay: Histogram,
     /// Most models never stream.
     streams: Option<Box<Streams>>,
-    /// Most are no language models.
+    /// Most models are no language models.
     gen_ai: Option<Box<GenAi>>,
     torchserve: torchserve::Served,
 }
 
-/// Answers by status code, 0 where it is not known; another outside 100 to 599, or past the limit, is `None`.
+/// Responses by status code, 0 if it is unknown. `None`: a code outside 100 to 599, or beyond the limit.
 type Codes = BTreeMap<Option<u16>, u64>;
 
-/// Answers over HTTP of every purpose by class, as TorchServe sorts them: what is neither 2xx nor 4xx is 5xx.
+/// HTTP responses of every purpose by class. As in TorchServe, a code that is neither 2xx nor 4xx counts as 5xx.
 #[derive(Debug, Default)]
 struct Responses {
     success: u64,
@@ -91,9 +92,9 @@ impl Requests {
             admin: BTreeMap::new(),
             carried: BTreeMap::new(),
             accept_wait: BTreeMap::new(),
-            inner: BTreeMap::new(),
+            internal: BTreeMap::new(),
             last_times: LastTimes::default(),
-            seen: 0,
+            observed: 0,
             responses: Responses::default(),
             unknown: Unknown::default(),
             unknown_of_streams: streams::Unknown::default(),
@@ -103,7 +104,7 @@ impl Requests {
     /// Adds one finished request.
     pub(crate) fn observe(&mut self, observation: &Observation) {
         if observation.purpose != Purpose::Internal {
-            self.seen += 1;
+            self.observed += 1;
             if observation.protocol == Protocol::Http {
                 self.responses.add(observation.status);
             }
@@ -117,22 +118,22 @@ impl Requests {
             Purpose::Inference => self.observe_inference(observation),
             Purpose::Internal => {
                 let server = self.cardinality.admit_server(&observation.identity.server);
-                *self.inner.entry(server).or_default() += 1;
+                *self.internal.entry(server).or_default() += 1;
             }
         }
     }
 
-    /// Adds a request of TorchServe whose client left before its answer: TorchServe counts it as if it were answered,
-    /// our own families as unfinished.
+    /// Adds a TorchServe request whose client left before the response. TorchServe counts it as answered; the agent's
+    /// own families count it as unfinished.
     pub(crate) fn observe_abandoned(&mut self, observation: &Observation) {
-        self.seen += 1;
+        self.observed += 1;
         if observation.protocol == Protocol::Http {
             self.responses.add(observation.status);
         }
         self.last_times.add(observation);
         let identity = self.cardinality.admit(&observation.identity, true);
         let served = self.by_identity.entry(identity).or_default();
-        served.torchserve.add(observation, self.seen);
+        served.torchserve.add(observation, self.observed);
     }
 
     /// Adds a connection that had waited `wait_ns` until `server` accepted it.
@@ -144,10 +145,10 @@ impl Requests {
             .observe_ns(wait_ns);
     }
 
-    /// Adds bytes that went over watched sockets of `server`.
-    pub(crate) fn carried(&mut self, server: &Arc<str>, tally: ByteCounts) {
+    /// Adds bytes read and written on watched sockets of `server`.
+    pub(crate) fn carried(&mut self, server: &Arc<str>, counts: ByteCounts) {
         let server = self.cardinality.admit_server(server);
-        *self.carried.entry(server).or_default() += tally;
+        *self.carried.entry(server).or_default() += counts;
     }
 
     fn observe_inference(&mut self, observation: &Observation) {
@@ -158,7 +159,7 @@ impl Requests {
         }
         self.last_times.add(observation);
 
-        let index = self.seen;
+        let index = self.observed;
         if let Some(served) = self.by_identity.get_mut(&observation.identity)
             && served.settled
         {
@@ -212,17 +213,17 @@ impl Requests {
         for (server, waits) in &self.accept_wait {
             samples.push_histogram(&families::ACCEPT_WAIT, &[&**server], waits);
         }
-        for (server, tally) in &self.carried {
-            let ratio = tally.covered_ratio().map(Value::Float);
+        for (server, counts) in &self.carried {
+            let ratio = counts.covered_ratio().map(Value::Float);
             for (family, value) in [
                 (&families::COVERAGE, ratio),
                 (
                     &families::SOCKET_BYTES,
-                    Some(Value::Integer(tally.seen_bytes)),
+                    Some(Value::Integer(counts.seen_bytes)),
                 ),
                 (
                     &families::MISSED_BYTES,
-                    Some(Value::Integer(tally.missed_bytes)),
+                    Some(Value::Integer(counts.missed_bytes)),
                 ),
             ] {
                 if let Some(value) = value {
@@ -230,7 +231,7 @@ impl Requests {
                 }
             }
         }
-        for (server, count) in &self.inner {
+        for (server, count) in &self.internal {
             let value = Value::Integer(*count);
             samples.push(&families::INNER_REQUESTS, &[server], value);
         }
@@ -284,11 +285,11 @@ impl Served {
                 histogram.observe_ns(ns);
             }
         }
-        if let WorkerSide::Observed(hop) = &observation.inner {
+        if let WorkerSide::Observed(timing) = &observation.inner {
             for (histogram, ns) in [
-                (&mut self.inner_queue, hop.inner_queue_ns),
-                (&mut self.worker, hop.worker_ns),
-                (&mut self.relay, hop.relay_ns),
+                (&mut self.inner_queue, timing.inner_queue_ns),
+                (&mut self.worker, timing.worker_ns),
+                (&mut self.relay, timing.relay_ns),
             ] {
                 if let Some(ns) = ns {
                     histogram.observe_ns(ns);
@@ -306,7 +307,7 @@ impl Served {
     }
 }
 
-/// The stream to count: an error is not the answer that was asked for, however it is sent.
+/// Returns the stream to count: an error is not the requested response, even if it is streamed.
 fn streamed(observation: &Observation) -> Option<&Stream> {
     let stream = observation.stream.as_deref();
     stream.filter(|_| observation.status < 400)
@@ -325,9 +326,11 @@ impl Unknown {
         self.stream += u64::from(stages.stream_ns.is_none());
         let (inner_queue_unknown, worker_unknown) = match inner {
             WorkerSide::NoWorker => (false, false),
-            // An answer that only a worker can have given.
+            // Only a worker can have produced this response.
             WorkerSide::NotObserved => ((200..=299).contains(status), (200..=299).contains(status)),
-            WorkerSide::Observed(hop) => (hop.inner_queue_ns.is_none(), hop.worker_ns.is_none()),
+            WorkerSide::Observed(timing) => {
+                (timing.inner_queue_ns.is_none(), timing.worker_ns.is_none())
+            }
         };
         self.inner_queue += u64::from(inner_queue_unknown);
         self.worker += u64::from(worker_unknown);
