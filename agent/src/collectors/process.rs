@@ -1,4 +1,7 @@
-//! The agent's own process, read from procfs when a scrape asks.
+//! Reads the agent's own process from procfs, at each scrape.
+//!
+//! The endpoint publishes these values before it encodes.
+//! Does not depend on: the exposition.
 
 use std::fs;
 
@@ -7,15 +10,15 @@ use rustix::time::{ClockId, clock_gettime};
 
 use crate::metrics::{Metrics, Value, families, family::Family};
 
-/// Reads the figures of this process. Holds what does not change while it lives.
+/// Reads the values of this process, and keeps those that never change.
 #[derive(Debug)]
 pub struct ProcessReader {
-    /// Seconds since the Unix epoch; `None` where procfs does not tell.
+    /// Start, seconds since the Unix epoch; `None` if procfs cannot be read.
     start_s: Option<f64>,
 }
 
 impl ProcessReader {
-    /// A reader for this process.
+    /// Creates a reader for this process.
     pub fn new() -> Self {
         Self { start_s: start_s() }
     }
