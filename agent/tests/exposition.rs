@@ -1,4 +1,4 @@
-//! The exposition, compared whole with the files in `tests/golden`; `UPDATE_GOLDEN=1` rewrites them.
+//! Compares the whole exposition with the files in `tests/golden`; `UPDATE_GOLDEN=1` rewrites them.
 
 use std::{
     path::Path,
@@ -94,7 +94,7 @@ fn busy() -> Metrics {
             ..observation("llama", "default", "vllm", status, known)
         });
     }
-    let hop = WorkerTiming {
+    let timing = WorkerTiming {
         inner_queue_ns: Some(7_125_000),
         worker_ns: Some(21_500_000),
         latency_ns: 29_000_000,
@@ -102,7 +102,7 @@ fn busy() -> Metrics {
         end: WorkEnd::Predicted,
     };
     metrics.observe(&Observation {
-        inner: WorkerSide::Observed(hop),
+        inner: WorkerSide::Observed(timing),
         ..observation("two-hop", "default", "torchserve", 200, known)
     });
     let identity = observation("two-hop", "1.0", "torchserve", 200, known).identity;
@@ -115,10 +115,10 @@ fn busy() -> Metrics {
         metrics.worker_loaded(pid, worker);
     }
     for status in [200, 200, 404] {
-        let asked = observation("", "", "torchserve", status, known);
+        let response = observation("", "", "torchserve", status, known);
         metrics.observe(&Observation {
             purpose: Purpose::Admin,
-            ..asked
+            ..response
         });
     }
     metrics.observe(&Observation {
@@ -131,7 +131,7 @@ fn busy() -> Metrics {
     metrics.declare(&families::RECORDS_LOST, &["ring_full", "head_too_long"]);
     metrics.set(&families::RECORDS_LOST, &["ring_full"], 3);
     metrics.add(&families::UNFINISHED, &["closed"], 1);
-    publish_figures(&metrics);
+    publish_values(&metrics);
     metrics
 }
 
@@ -158,7 +158,7 @@ fn observation(
     }
 }
 
-/// A streamed answer of three chunks, one of whose gaps was not seen.
+/// A streamed response of three chunks, with one gap that was not observed.
 fn stream() -> Stream {
     Stream {
         first_byte_ns: Some(36_174_000),
@@ -172,7 +172,7 @@ fn stream() -> Stream {
     }
 }
 
-fn publish_figures(metrics: &Metrics) {
+fn publish_values(metrics: &Metrics) {
     let until = Instant::now() + Duration::from_secs(3600);
     metrics.set_cpu_pct(Some(12.5));
     metrics.set_memory(Some(MemorySample {
@@ -231,7 +231,7 @@ fn publish_figures(metrics: &Metrics) {
     }
 }
 
-/// Compares `text` with a golden file. The agent's version is the one thing in it that a release changes.
+/// Compares `text` with a golden file, without the agent's version, which changes with every release.
 fn compare(name: &str, text: &str) {
     let text = text.replace(
         concat!("{version=\"", env!("CARGO_PKG_VERSION"), "\"}"),

@@ -1,6 +1,6 @@
-//! Whatever a peer may say within a protocol is read as it was meant, wherever its bytes are cut.
+//! Tests that valid messages are parsed as they were meant, wherever their bytes are cut.
 //!
-//! What must hold of bytes that mean nothing is `tests/fuzz`'s.
+//! `tests/fuzz` tests bytes that are not valid.
 
 use std::sync::LazyLock;
 
@@ -28,7 +28,7 @@ use inferprobe::{
 };
 use proptest::{collection::vec, prelude::*};
 
-/// `bytes` in pieces of these lengths, over and over.
+/// Cuts `bytes` into pieces of these lengths, over and over.
 fn pieces<'a>(mut bytes: &'a [u8], lens: &'a [usize]) -> impl Iterator<Item = &'a [u8]> {
     let mut lens = lens.iter().cycle();
     std::iter::from_fn(move || {
@@ -43,7 +43,7 @@ fn lens() -> impl Strategy<Value = Vec<usize>> {
     vec(1_usize..40, 1..8)
 }
 
-/// `text` with the bytes at these places, and all that may not stand in a URL, as percent escapes.
+/// Percent-encodes the bytes of `text` at these places, and all that a URL must not contain.
 fn escaped(text: &str, places: &[usize]) -> String {
     let mut escaped = String::new();
     for (at, byte) in text.bytes().enumerate() {
@@ -123,7 +123,7 @@ proptest! {
     #![proptest_config(config())]
 
     #[test]
-    fn a_request_head_says_what_was_asked(
+    fn a_request_head_yields_method_and_target(
         method in "[A-Z]{1,24}",
         target in "/[!-~]{0,60}",
         fields in vec(("[A-Za-z-]{1,12}", "[ -~]{0,20}"), 0..5),
@@ -147,7 +147,7 @@ proptest! {
     }
 
     #[test]
-    fn an_response_head_says_what_was_answered(status in 100_u16..1000, reason in "[ -~]{0,20}", length in any::<u64>()) {
+    fn a_response_head_yields_status_and_length(status in 100_u16..1000, reason in "[ -~]{0,20}", length in any::<u64>()) {
         let head = format!("HTTP/1.1 {status} {reason}\r\ncontent-length:{length}\r\n\r\n");
         let Parse::Complete(found, len) = http1::parse_response(head.as_bytes()) else {
             panic!("not complete")
@@ -230,7 +230,7 @@ proptest! {
     }
 
     #[test]
-    fn a_message_of_grpc_names_its_model_or_nothing(
+    fn a_grpc_message_names_its_model_or_none(
         model in "[a-z]{1,40}",
         version in proptest::option::of("[0-9]{1,3}"),
         others in vec((3_u8..15, vec(any::<u8>(), 0..40)), 0..4),
@@ -256,29 +256,29 @@ proptest! {
         requests in vec(("[a-z0-9-]{1,36}", vec(("[a-z]{1,9}", "[a-z]{0,9}"), 1..4), vec(any::<u8>(), 0..400), 100_u16..600), 1..5),
         lens in lens(),
     ) {
-        let mut asked = b"I".to_vec();
+        let mut sent = b"I".to_vec();
         let mut replied = [&200_i32.to_be_bytes()[..], &text(b"done")].concat();
         for (id, headers, body, status) in &requests {
-            asked.extend(text(id.as_bytes()));
+            sent.extend(text(id.as_bytes()));
             replied.extend([text(id.as_bytes()), text(b"text/plain")].concat());
             replied.extend(i32::from(*status).to_be_bytes());
             replied.extend(text(b"as asked"));
             replied.extend(i32::try_from(headers.len()).unwrap().to_be_bytes());
             for (name, value) in headers {
                 let header = [text(format!("x-{name}").as_bytes()), text(value.as_bytes())].concat();
-                asked.extend(&header);
+                sent.extend(&header);
                 replied.extend(&header);
             }
-            asked.extend(END);
-            asked.extend([text(b"body"), text(b""), text(body)].concat());
-            asked.extend(END);
+            sent.extend(END);
+            sent.extend([text(b"body"), text(b""), text(body)].concat());
+            sent.extend(END);
             replied.extend(text(body));
         }
-        asked.extend(END);
+        sent.extend(END);
         replied.extend(END);
         let (mut commands, mut replies) = (Vec::new(), Vec::new());
         let (mut of_commands, mut of_replies) = (CommandReader::default(), ReplyReader::default());
-        for piece in pieces(&asked.repeat(2), &lens) {
+        for piece in pieces(&sent.repeat(2), &lens) {
             prop_assert_eq!(of_commands.feed(piece, &mut commands), Ok(()));
         }
         for piece in pieces(&replied.repeat(2), &lens) {
@@ -336,10 +336,10 @@ proptest! {
     }
 
     #[test]
-    fn any_path_is_for_something(method in "[A-Z]{0,9}", target in any::<String>(), is_grpc in any::<bool>()) {
+    fn any_path_has_a_purpose(method in "[A-Z]{0,9}", target in any::<String>(), is_grpc in any::<bool>()) {
         static CATALOGUE: LazyLock<Catalogue> = LazyLock::new(|| Catalogue::new(Vec::new()).unwrap());
-        let asked = RequestInfo { method: &method, target: &target, is_grpc, on_unix: false, named: None };
-        let route = CATALOGUE.route(None, asked);
+        let request = RequestInfo { method: &method, target: &target, is_grpc, on_unix: false, named: None };
+        let route = CATALOGUE.route(None, request);
         prop_assert!(route.model.is_none_or(|model| !model.is_empty()));
     }
 

@@ -1,4 +1,5 @@
-//! Records make the same requests wherever reads and writes were cut, and no order of them does harm or takes memory.
+//! Tests that records yield the same requests wherever reads and writes were cut, and that no order of records fails or
+//! leaks memory.
 
 use std::{
     alloc::{GlobalAlloc, Layout, System},
@@ -23,7 +24,7 @@ fn hold(bytes: isize) {
     HELD_BYTES.set(HELD_BYTES.get() + bytes);
 }
 
-// SAFETY: memory comes from and goes to `System`, as it asks for it.
+// SAFETY: `System` allocates and frees, with the same arguments.
 unsafe impl GlobalAlloc for Counting {
     unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
         hold(layout.size().cast_signed());
@@ -54,7 +55,7 @@ fn entry(record: Record, request: &[u8], response: &[u8]) -> Vec<u8> {
     [bytemuck::bytes_of(&record), request, response].concat()
 }
 
-/// A connection's records as the kernel half numbers them, none of its times told apart.
+/// The records of one connection, numbered as the kernel side numbers them, without times.
 struct Conversation {
     table: ConnectionTable,
     out: Vec<Event>,
@@ -76,7 +77,7 @@ impl Conversation {
         }
     }
 
-    fn tell(&mut self, kind: u8, request: &[u8], response: &[u8]) {
+    fn push(&mut self, kind: u8, request: &[u8], response: &[u8]) {
         let before = match kind {
             kind::PROGRESS => self.record.written_bytes,
             _ => 0,
@@ -88,21 +89,21 @@ impl Conversation {
             written_bytes: before + response.len() as u64,
             ..self.record
         };
-        let told = entry(self.record, request, response);
-        self.table.take(&told, &mut self.out);
+        let entry = entry(self.record, request, response);
+        self.table.take(&entry, &mut self.out);
     }
 
-    /// Reads `request`, then writes `answer`, both in pieces of these lengths.
+    /// Reads `request`, then writes `response`, both in pieces of these lengths.
     fn exchange(&mut self, request: &[u8], response: &[u8], read_len: usize, write_len: usize) {
         let mut reads = request.chunks(read_len);
         let last = reads.next_back().unwrap_or_default();
         for read in reads {
-            self.tell(kind::READ, read, b"");
+            self.push(kind::READ, read, b"");
         }
         let mut writes = response.chunks(write_len);
-        self.tell(kind::EXCHANGE, last, writes.next().unwrap_or_default());
+        self.push(kind::EXCHANGE, last, writes.next().unwrap_or_default());
         for write in writes {
-            self.tell(kind::PROGRESS, b"", write);
+            self.push(kind::PROGRESS, b"", write);
         }
     }
 }
@@ -165,11 +166,11 @@ proptest! {
     ) {
         let mut run = Conversation::new(mode::MESSAGES, flag::ARRIVAL_KNOWN);
         let mut expected = Vec::new();
-        for (method, target, asked, status, answered, read_len, write_len) in exchanges_of {
+        for (method, target, request_body, status, response_body, read_len, write_len) in exchanges_of {
             // These have no body.
-            let answered = if matches!(status, 204 | 304) { None } else { answered };
-            let request = with_body(&format!("{method} {target} HTTP/1.1"), &asked);
-            let response = with_body(&format!("HTTP/1.1 {status} x"), &answered);
+            let response_body = if matches!(status, 204 | 304) { None } else { response_body };
+            let request = with_body(&format!("{method} {target} HTTP/1.1"), &request_body);
+            let response = with_body(&format!("HTTP/1.1 {status} x"), &response_body);
             run.exchange(&request, &response, read_len, write_len);
             expected.push((method, target, status, request.len() as u64, response.len() as u64));
         }
@@ -199,7 +200,7 @@ proptest! {
     }
 
     #[test]
-    fn no_order_of_records_does_harm(
+    fn any_order_of_records_is_processed(
         records in vec((0_u8..7, 0_u8..4, any::<u8>(), 0_u64..3, 0_u32..3, any::<u32>(), vec(any::<u8>(), 0..40)), 0..60),
         reads_payload in any::<bool>(),
     ) {
@@ -226,13 +227,13 @@ proptest! {
     }
 }
 
-/// Tells `rounds` records, and panics if the connection comes to hold too much.
-fn flood(what: &str, mode: u8, rounds: u32, mut told: impl FnMut(u32) -> (u8, Vec<u8>, Vec<u8>)) {
+/// Pushes `rounds` records, and panics if the connection holds too much memory.
+fn flood(what: &str, mode: u8, rounds: u32, mut next: impl FnMut(u32) -> (u8, Vec<u8>, Vec<u8>)) {
     let mut run = Conversation::new(mode, 0);
     let before = HELD_BYTES.get();
     for round in 0..rounds {
-        let (kind, request, response) = told(round);
-        run.tell(kind, &request, &response);
+        let (kind, request, response) = next(round);
+        run.push(kind, &request, &response);
         drop((request, response));
         run.out = Vec::new();
         let held = HELD_BYTES.get() - before;
@@ -251,9 +252,9 @@ fn http2_frame(kind: u8, flags: u8, stream: u32, payload: &[u8]) -> Vec<u8> {
 }
 
 #[test]
-fn a_hostile_peer_takes_bounded_memory() {
+fn a_hostile_client_uses_limited_memory() {
     let read = |bytes: Vec<u8>| (kind::READ, bytes, Vec::new());
-    flood("requests without answers", mode::MESSAGES, 20_000, |_| {
+    flood("requests without responses", mode::MESSAGES, 20_000, |_| {
         read(b"GET /a HTTP/1.1\r\n\r\n".repeat(30))
     });
     flood("a head without an end", mode::MESSAGES, 20_000, |round| {
@@ -289,7 +290,7 @@ fn a_hostile_peer_takes_bounded_memory() {
         },
     );
     flood(
-        "an answer's head without an end",
+        "a response head without an end",
         mode::MESSAGES,
         20_000,
         |round| match round {
@@ -308,7 +309,7 @@ fn a_hostile_peer_takes_bounded_memory() {
     let preface = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
     let hello = [&preface[..], &http2_frame(4, 0, 0, &[])].concat();
     flood(
-        "streams without an answer",
+        "streams without a response",
         mode::STREAMS,
         20_000,
         |round| {

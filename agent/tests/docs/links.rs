@@ -1,6 +1,6 @@
 //! Finds relative links whose file or anchor is missing.
 //!
-//! Anchors are spelt as GitHub spells them. Does not depend on: the tables.
+//! Anchors follow GitHub's rules. Does not depend on: the tables.
 
 use std::{collections::BTreeMap, path::Path, sync::LazyLock};
 
