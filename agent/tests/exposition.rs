@@ -94,7 +94,7 @@ fn busy() -> Metrics {
             ..observation("llama", "default", "vllm", status, known)
         });
     }
-    let timing = WorkerTiming {
+    let hop = WorkerTiming {
         inner_queue_ns: Some(7_125_000),
         worker_ns: Some(21_500_000),
         latency_ns: 29_000_000,
@@ -102,7 +102,7 @@ fn busy() -> Metrics {
         end: WorkEnd::Predicted,
     };
     metrics.observe(&Observation {
-        inner: WorkerSide::Observed(timing),
+        inner: WorkerSide::Observed(hop),
         ..observation("two-hop", "default", "torchserve", 200, known)
     });
     let identity = observation("two-hop", "1.0", "torchserve", 200, known).identity;

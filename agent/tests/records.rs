@@ -55,7 +55,7 @@ fn entry(record: Record, request: &[u8], response: &[u8]) -> Vec<u8> {
     [bytemuck::bytes_of(&record), request, response].concat()
 }
 
-/// The records of one connection, numbered as the kernel side numbers them, without times.
+/// A connection's records as the kernel half numbers them, none of its times told apart.
 struct Conversation {
     table: ConnectionTable,
     out: Vec<Event>,
@@ -77,7 +77,7 @@ impl Conversation {
         }
     }
 
-    fn push(&mut self, kind: u8, request: &[u8], response: &[u8]) {
+    fn tell(&mut self, kind: u8, request: &[u8], response: &[u8]) {
         let before = match kind {
             kind::PROGRESS => self.record.written_bytes,
             _ => 0,
@@ -89,8 +89,8 @@ impl Conversation {
             written_bytes: before + response.len() as u64,
             ..self.record
         };
-        let entry = entry(self.record, request, response);
-        self.table.take(&entry, &mut self.out);
+        let told = entry(self.record, request, response);
+        self.table.take(&told, &mut self.out);
     }
 
     /// Reads `request`, then writes `response`, both in pieces of these lengths.
@@ -98,12 +98,12 @@ impl Conversation {
         let mut reads = request.chunks(read_len);
         let last = reads.next_back().unwrap_or_default();
         for read in reads {
-            self.push(kind::READ, read, b"");
+            self.tell(kind::READ, read, b"");
         }
         let mut writes = response.chunks(write_len);
-        self.push(kind::EXCHANGE, last, writes.next().unwrap_or_default());
+        self.tell(kind::EXCHANGE, last, writes.next().unwrap_or_default());
         for write in writes {
-            self.push(kind::PROGRESS, b"", write);
+            self.tell(kind::PROGRESS, b"", write);
         }
     }
 }
@@ -228,12 +228,12 @@ proptest! {
 }
 
 /// Pushes `rounds` records, and panics if the connection holds too much memory.
-fn flood(what: &str, mode: u8, rounds: u32, mut next: impl FnMut(u32) -> (u8, Vec<u8>, Vec<u8>)) {
+fn flood(what: &str, mode: u8, rounds: u32, mut told: impl FnMut(u32) -> (u8, Vec<u8>, Vec<u8>)) {
     let mut run = Conversation::new(mode, 0);
     let before = HELD_BYTES.get();
     for round in 0..rounds {
-        let (kind, request, response) = next(round);
-        run.push(kind, &request, &response);
+        let (kind, request, response) = told(round);
+        run.tell(kind, &request, &response);
         drop((request, response));
         run.out = Vec::new();
         let held = HELD_BYTES.get() - before;

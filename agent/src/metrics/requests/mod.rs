@@ -285,11 +285,11 @@ impl Served {
                 histogram.observe_ns(ns);
             }
         }
-        if let WorkerSide::Observed(timing) = &observation.inner {
+        if let WorkerSide::Observed(hop) = &observation.inner {
             for (histogram, ns) in [
-                (&mut self.inner_queue, timing.inner_queue_ns),
-                (&mut self.worker, timing.worker_ns),
-                (&mut self.relay, timing.relay_ns),
+                (&mut self.inner_queue, hop.inner_queue_ns),
+                (&mut self.worker, hop.worker_ns),
+                (&mut self.relay, hop.relay_ns),
             ] {
                 if let Some(ns) = ns {
                     histogram.observe_ns(ns);
@@ -328,9 +328,7 @@ impl Unknown {
             WorkerSide::NoWorker => (false, false),
             // Only a worker can have produced this response.
             WorkerSide::NotObserved => ((200..=299).contains(status), (200..=299).contains(status)),
-            WorkerSide::Observed(timing) => {
-                (timing.inner_queue_ns.is_none(), timing.worker_ns.is_none())
-            }
+            WorkerSide::Observed(hop) => (hop.inner_queue_ns.is_none(), hop.worker_ns.is_none()),
         };
         self.inner_queue += u64::from(inner_queue_unknown);
         self.worker += u64::from(worker_unknown);

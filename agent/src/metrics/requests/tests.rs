@@ -125,7 +125,7 @@ fn an_unknown_queue_counts_as_unknown_and_in_no_histogram() {
 
 #[test]
 fn worker_times_have_histograms_and_unknown_ones_are_counted() {
-    let timing = WorkerTiming {
+    let hop = WorkerTiming {
         inner_queue_ns: Some(5_000_000),
         worker_ns: None,
         latency_ns: 9,
@@ -137,7 +137,7 @@ fn worker_times_have_histograms_and_unknown_ones_are_counted() {
         ..observation("tiny", status)
     };
     let requests = after(&[
-        with(200, WorkerSide::Observed(timing)),
+        with(200, WorkerSide::Observed(hop)),
         with(200, WorkerSide::NotObserved),
         with(503, WorkerSide::NotObserved),
     ]);
