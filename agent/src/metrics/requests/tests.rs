@@ -124,7 +124,7 @@ fn an_unknown_queue_counts_as_unknown_and_in_no_histogram() {
 }
 
 #[test]
-fn worker_times_have_histograms_and_unknown_ones_are_counted() {
+fn the_inner_hop_has_histograms_of_its_own_and_counts_what_is_unknown() {
     let hop = WorkerTiming {
         inner_queue_ns: Some(5_000_000),
         worker_ns: None,
