@@ -1,4 +1,4 @@
-//! The endpoint over real connections: paths, methods, negotiation, limits and shutdown.
+//! Tests the endpoint over real connections: paths, methods, negotiation, limits and shutdown.
 
 #![expect(
     clippy::unwrap_used,
@@ -20,7 +20,7 @@ use inferprobe::{
 };
 use tokio::sync::oneshot;
 
-/// Bound on any one wait.
+/// Longest wait.
 const DEADLINE: Duration = Duration::from_secs(20);
 
 struct Server {
@@ -37,7 +37,7 @@ impl Server {
         let endpoint = Arc::new(Endpoint::new(metrics.clone(), health));
         let served = endpoint.clone();
         let (stop, stopped) = oneshot::channel();
-        let (tell, told) = mpsc::channel();
+        let (send_address, address) = mpsc::channel();
         let thread = thread::spawn(move || {
             let runtime = tokio::runtime::Builder::new_current_thread()
                 .enable_all()
@@ -45,12 +45,12 @@ impl Server {
                 .unwrap();
             runtime.block_on(async move {
                 let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
-                tell.send(listener.local_addr().unwrap()).unwrap();
+                send_address.send(listener.local_addr().unwrap()).unwrap();
                 serve(listener, served, stopped).await;
             });
         });
         Self {
-            address: told.recv_timeout(DEADLINE).unwrap(),
+            address: address.recv_timeout(DEADLINE).unwrap(),
             endpoint,
             metrics,
             stop: Some(stop),
@@ -65,7 +65,7 @@ impl Server {
     }
 
     /// Sends one request on a connection of its own.
-    fn ask(&self, request_line: &str, headers: &str) -> Response {
+    fn request(&self, request_line: &str, headers: &str) -> Response {
         let mut stream = self.connect();
         send(&mut stream, request_line, headers);
         let has_body = !request_line.starts_with("HEAD ");
@@ -73,7 +73,7 @@ impl Server {
     }
 
     fn get(&self, target: &str) -> Response {
-        self.ask(&format!("GET {target} HTTP/1.1"), "")
+        self.request(&format!("GET {target} HTTP/1.1"), "")
     }
 
     fn stop(&mut self) {
@@ -158,7 +158,7 @@ fn metrics_are_plain_text_by_default() {
 #[test]
 fn openmetrics_is_served_on_request() {
     let server = Server::start(ProbeHealth::Off);
-    let response = server.ask(
+    let response = server.request(
         "GET /metrics HTTP/1.1",
         "Accept: application/openmetrics-text;version=1.0.0,text/plain;q=0.5\r\n",
     );
@@ -172,7 +172,7 @@ fn openmetrics_is_served_on_request() {
 #[test]
 fn gzip_holds_the_same_text() {
     let server = Server::start(ProbeHealth::Off);
-    let response = server.ask(
+    let response = server.request(
         "GET /metrics?name[]=inferprobe_build_info HTTP/1.1",
         "Accept-Encoding: gzip\r\n",
     );
@@ -239,7 +239,7 @@ fn only_get_and_head_are_allowed() {
     let server = Server::start(ProbeHealth::Attached);
     for target in ["/metrics", "/healthz"] {
         for method in ["POST", "PUT", "DELETE", "PATCH", "OPTIONS", "FOO"] {
-            let response = server.ask(&format!("{method} {target} HTTP/1.1"), "");
+            let response = server.request(&format!("{method} {target} HTTP/1.1"), "");
             assert_eq!(response.status, 405, "{method} {target}");
             assert_eq!(response.header("allow"), Some("GET, HEAD"), "{method}");
         }
@@ -247,7 +247,7 @@ fn only_get_and_head_are_allowed() {
 }
 
 #[test]
-fn head_tells_the_length_and_sends_no_body() {
+fn head_returns_the_length_and_no_body() {
     let server = Server::start(ProbeHealth::Off);
     let target = "/metrics?name[]=inferprobe_build_info";
     let length = server.get(target).body.len().to_string();
@@ -265,7 +265,7 @@ fn head_tells_the_length_and_sends_no_body() {
 }
 
 #[test]
-fn healthz_tells_of_the_probes() {
+fn healthz_reports_the_probes() {
     let server = Server::start(ProbeHealth::Failed("no BTF in this kernel".into()));
     let response = server.get("/healthz");
     assert_eq!(response.status, 503);
@@ -295,7 +295,7 @@ fn junk_and_oversize_heads_harm_only_their_connection() {
         long_header.as_bytes(),
     ] {
         let mut stream = server.connect();
-        // The server may close before it has taken it all.
+        // The server may close before it has read everything.
         let _ = stream.write_all(junk);
         let _ = stream.shutdown(std::net::Shutdown::Write);
         let mut rest = Vec::new();
@@ -306,7 +306,7 @@ fn junk_and_oversize_heads_harm_only_their_connection() {
 }
 
 #[test]
-fn many_slow_clients_do_not_keep_a_scrape_out() {
+fn many_slow_clients_do_not_block_a_scrape() {
     let server = Server::start(ProbeHealth::Off);
     let mut slow: Vec<_> = (0..100)
         .map(|_| {
@@ -318,7 +318,7 @@ fn many_slow_clients_do_not_keep_a_scrape_out() {
     assert_eq!(server.get("/metrics").status, 200);
     let oldest = &mut slow[0];
     let closed = match oldest.read(&mut [0; 1]) {
-        Ok(taken) => taken == 0,
+        Ok(read) => read == 0,
         Err(err) => err.kind() == ErrorKind::ConnectionReset,
     };
     assert!(closed, "the oldest connection is closed");
@@ -330,9 +330,9 @@ fn shutdown_closes_idle_connections_within_a_second() {
     let mut idle = BufReader::new(server.connect());
     send(idle.get_mut(), "GET /healthz HTTP/1.1", "");
     assert_eq!(read_response(&mut idle, true).status, 200);
-    let asked = Instant::now();
+    let started = Instant::now();
     server.stop();
-    assert!(asked.elapsed() < Duration::from_secs(1));
+    assert!(started.elapsed() < Duration::from_secs(1));
     assert_eq!(idle.read(&mut [0; 1]).unwrap(), 0);
     assert!(TcpStream::connect(server.address).is_err());
 }

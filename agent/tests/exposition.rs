@@ -1,7 +1,6 @@
-//! The exposition, compared whole with the files in `tests/golden`; `UPDATE_GOLDEN=1` rewrites them.
+//! Compares the whole exposition with the files in `tests/golden`; `UPDATE_GOLDEN=1` rewrites them.
 
 use std::{
-    collections::BTreeMap,
     path::Path,
     time::{Duration, Instant},
 };
@@ -10,8 +9,8 @@ use inferprobe::{
     catalogue::route::Purpose,
     identity::Identity,
     metrics::{
-        DiskSample, Format, GpuMemory, GpuSample, LiveWorker, MemorySample, Metrics, ProcessSample,
-        Selection,
+        DiskSample, Format, GpuMemory, GpuSample, LiveWorker, MemorySample, Metrics, Selection,
+        Value, families,
     },
     observation::{Observation, Protocol, Stages, Stream, WorkerSide},
     protocol::genai::Operation,
@@ -116,10 +115,10 @@ fn busy() -> Metrics {
         metrics.worker_loaded(pid, worker);
     }
     for status in [200, 200, 404] {
-        let asked = observation("", "", "torchserve", status, known);
+        let response = observation("", "", "torchserve", status, known);
         metrics.observe(&Observation {
             purpose: Purpose::Admin,
-            ..asked
+            ..response
         });
     }
     metrics.observe(&Observation {
@@ -129,11 +128,10 @@ fn busy() -> Metrics {
     for wait_ns in [80_000, 2_000_000_000] {
         metrics.accepted(&"gunicorn".into(), wait_ns);
     }
-    metrics.declare_lost(&["ring_full", "head_too_long"]);
-    metrics.set_lost_total("ring_full", 3);
-    metrics.declare_unfinished(&["closed"]);
-    metrics.unfinished("closed");
-    publish_figures(&metrics);
+    metrics.declare(&families::RECORDS_LOST, &["ring_full", "head_too_long"]);
+    metrics.set(&families::RECORDS_LOST, &["ring_full"], 3);
+    metrics.add(&families::UNFINISHED, &["closed"], 1);
+    publish_values(&metrics);
     metrics
 }
 
@@ -160,7 +158,7 @@ fn observation(
     }
 }
 
-/// A streamed answer of three chunks, one of whose gaps was not seen.
+/// A streamed response of three chunks, with one gap that was not observed.
 fn stream() -> Stream {
     Stream {
         first_byte_ns: Some(36_174_000),
@@ -174,7 +172,7 @@ fn stream() -> Stream {
     }
 }
 
-fn publish_figures(metrics: &Metrics) {
+fn publish_values(metrics: &Metrics) {
     let until = Instant::now() + Duration::from_secs(3600);
     metrics.set_cpu_pct(Some(12.5));
     metrics.set_memory(Some(MemorySample {
@@ -205,7 +203,7 @@ fn publish_figures(metrics: &Metrics) {
         },
     ];
     metrics.set_gpus(gpus, until);
-    metrics.gpu_error(2);
+    metrics.add(&families::GPU_ERRORS, &["2"], 1);
     metrics.collector_up("requests", true);
     metrics.collector_up("cpu", false);
     metrics.collector_up_until("gpu", until);
@@ -214,24 +212,26 @@ fn publish_figures(metrics: &Metrics) {
         ("send", "kprobe"),
         ("send_start", "none"),
     ] {
-        metrics.hook(hook, kind);
+        metrics.set(&families::HOOK_INFO, &[hook, kind], 1);
     }
-    metrics.set_skipped(BTreeMap::from([
-        ("sock_recv_length", 3),
-        ("sock_send_length", 0),
-    ]));
-    metrics.set_process(ProcessSample {
-        cpu_s: 1.25,
-        resident_bytes: 12_345_678,
-        virtual_bytes: 123_456_789,
-        open_fds: 17,
-        max_fds: Some(1024),
-        start_s: 1_700_000_000.25,
-        threads: 5,
-    });
+    for (program, total) in [("sock_recv_length", 3), ("sock_send_length", 0)] {
+        metrics.set(&families::BPF_RECURSION_MISSES, &[program], total);
+    }
+    let process: [(_, Value); 7] = [
+        (&families::PROCESS_CPU, 1.25.into()),
+        (&families::PROCESS_RESIDENT, 12_345_678.into()),
+        (&families::PROCESS_VIRTUAL, 123_456_789.into()),
+        (&families::PROCESS_OPEN_FDS, 17.into()),
+        (&families::PROCESS_MAX_FDS, 1024.into()),
+        (&families::PROCESS_START, 1_700_000_000.25.into()),
+        (&families::PROCESS_THREADS, 5.into()),
+    ];
+    for (family, value) in process {
+        metrics.set(family, &[], value);
+    }
 }
 
-/// Compares `text` with a golden file. The agent's version is the one thing in it that a release changes.
+/// Compares `text` with a golden file, without the agent's version, which changes with every release.
 fn compare(name: &str, text: &str) {
     let text = text.replace(
         concat!("{version=\"", env!("CARGO_PKG_VERSION"), "\"}"),

@@ -1,4 +1,4 @@
-//! The GPU collector against a stub of NVML that this test builds: real symbols, two invented devices.
+//! Tests the GPU collector with a stub of NVML that this test builds: real symbols, two invented devices.
 
 #![expect(
     clippy::unwrap_used,
@@ -21,10 +21,10 @@ use inferprobe::{
 use tempfile::TempDir;
 
 const REFRESH: Duration = Duration::from_millis(20);
-/// Bound on any one wait.
+/// Longest wait.
 const DEADLINE: Duration = Duration::from_secs(20);
 
-/// The stub, built once, apart from the build that runs this test.
+/// The stub, built once, in a target folder of its own.
 static STUB: LazyLock<PathBuf> = LazyLock::new(|| {
     let target = Path::new(env!("CARGO_TARGET_TMPDIR")).join("nvml-stub");
     let built = Command::new(env!("CARGO"))
@@ -38,26 +38,26 @@ static STUB: LazyLock<PathBuf> = LazyLock::new(|| {
     target.join("debug/libnvml_stub.so")
 });
 
-/// A collector over a copy of the stub that only this test steers.
-struct Rig {
+/// A collector with a copy of the stub that only this test controls.
+struct Collector {
     folder: TempDir,
     metrics: Arc<Metrics>,
 }
 
-impl Rig {
+impl Collector {
     fn start(control: &str) -> Self {
         let folder = TempDir::new().unwrap();
         let library = folder.path().join("libnvml_stub.so");
         fs::copy(&*STUB, &library).unwrap();
         let metrics = Arc::new(Metrics::new("vm"));
-        let rig = Self { folder, metrics };
-        rig.steer(control);
-        gpu::spawn(&rig.metrics, REFRESH, Some(library)).unwrap();
-        rig
+        let collector = Self { folder, metrics };
+        collector.control(control);
+        gpu::spawn(&collector.metrics, REFRESH, Some(library)).unwrap();
+        collector
     }
 
-    /// Replaces the control file in one step, so that the stub never reads half of it.
-    fn steer(&self, control: &str) {
+    /// Replaces the control file atomically, so that the stub never reads half of it.
+    fn control(&self, control: &str) {
         let new = self.folder.path().join("new.control");
         fs::write(&new, control).unwrap();
         let path = self.folder.path().join("libnvml_stub.so.control");
@@ -78,7 +78,7 @@ impl Rig {
         lines.map(str::to_owned).collect()
     }
 
-    /// Waits until the samples, the error counts left out, are `expected`.
+    /// Waits until the samples, without the error counts, are `expected`.
     fn await_lines(&self, expected: &[&str]) {
         let deadline = Instant::now() + DEADLINE;
         loop {
@@ -122,65 +122,65 @@ const UP: &str = r#"inferprobe_collector_up{collector="gpu"} 1"#;
 const DOWN: &[&str] = &[r#"inferprobe_collector_up{collector="gpu"} 0"#];
 
 #[test]
-fn a_device_that_starts_failing_leaves_and_may_come_back() {
-    let rig = Rig::start("device 1 fails after 200\n");
-    rig.await_lines(BOTH);
-    assert_eq!(rig.errors_of("1"), 0);
-    rig.await_lines(FIRST);
-    assert!(rig.errors_of("1") > 0);
-    assert_eq!(rig.errors_of("0"), 0);
-    rig.steer("");
-    rig.await_lines(BOTH);
+fn a_device_that_fails_vanishes_and_may_come_back() {
+    let collector = Collector::start("device 1 fails after 200\n");
+    collector.await_lines(BOTH);
+    assert_eq!(collector.errors_of("1"), 0);
+    collector.await_lines(FIRST);
+    assert!(collector.errors_of("1") > 0);
+    assert_eq!(collector.errors_of("0"), 0);
+    collector.control("");
+    collector.await_lines(BOTH);
 }
 
 #[test]
-fn figures_of_a_hung_library_go_stale_and_scrapes_do_not_wait() {
-    let rig = Rig::start("");
-    rig.await_lines(BOTH);
-    rig.steer("hang\n");
-    rig.await_lines(DOWN);
-    let asked = Instant::now();
-    rig.lines();
-    assert!(asked.elapsed() < Duration::from_secs(1));
-    rig.steer("");
-    rig.await_lines(BOTH);
+fn values_of_a_hung_library_expire_and_scrapes_do_not_wait() {
+    let collector = Collector::start("");
+    collector.await_lines(BOTH);
+    collector.control("hang\n");
+    collector.await_lines(DOWN);
+    let started = Instant::now();
+    collector.lines();
+    assert!(started.elapsed() < Duration::from_secs(1));
+    collector.control("");
+    collector.await_lines(BOTH);
 }
 
 #[test]
-fn a_library_that_hangs_at_start_leaves_the_gpus_out() {
-    let rig = Rig::start("hang\n");
-    rig.await_lines(DOWN);
-    rig.steer("");
-    rig.await_lines(BOTH);
+fn a_library_that_hangs_at_start_exports_no_gpu() {
+    let collector = Collector::start("hang\n");
+    collector.await_lines(DOWN);
+    collector.control("");
+    collector.await_lines(BOTH);
 }
 
 #[test]
 fn a_driver_that_is_loaded_later_is_found() {
-    let rig = Rig::start("init fails\n");
-    rig.await_lines(DOWN);
-    rig.steer("");
-    rig.await_lines(BOTH);
+    let collector = Collector::start("init fails\n");
+    collector.await_lines(DOWN);
+    collector.control("");
+    collector.await_lines(BOTH);
 }
 
 #[test]
 fn a_library_that_counts_no_devices_any_more_is_loaded_again() {
-    let rig = Rig::start("");
-    rig.await_lines(BOTH);
-    rig.steer("count fails\n");
-    rig.await_lines(DOWN);
-    rig.steer("");
-    rig.await_lines(BOTH);
+    let collector = Collector::start("");
+    collector.await_lines(BOTH);
+    collector.control("count fails\n");
+    collector.await_lines(DOWN);
+    collector.control("");
+    collector.await_lines(BOTH);
 }
 
 #[test]
 fn a_device_without_utilization_keeps_its_memory() {
-    let rig = Rig::start("device 0 lacks utilization\ndevice 1 fails\n");
-    rig.await_lines(&FIRST[1..]);
-    assert_eq!(rig.errors_of("0"), 0);
+    let collector = Collector::start("device 0 lacks utilization\ndevice 1 fails\n");
+    collector.await_lines(&FIRST[1..]);
+    assert_eq!(collector.errors_of("0"), 0);
 }
 
 #[test]
-fn a_missing_library_leaves_the_gpus_out() {
+fn a_missing_library_exports_no_gpu() {
     let metrics = Arc::new(Metrics::new("vm"));
     let library = "/nonexistent/libnvidia-ml.so.1".into();
     gpu::spawn(&metrics, REFRESH, Some(library)).unwrap();

@@ -1,6 +1,7 @@
-//! GPUs through NVML, on a thread of their own: loading the library, and any call into it, may take for ever.
+//! Reads the GPUs through NVML, on a thread of its own: loading the library, and every call into it, may hang.
 //!
-//! Does not know how figures are exported.
+//! Values expire if a reading hangs; `doctor` reads the GPUs once.
+//! Does not depend on: the exposition.
 
 use std::{
     collections::BTreeSet,
@@ -14,19 +15,19 @@ use std::{
 use nvml_wrapper::{Device, Nvml, error::NvmlError};
 use tracing::{info, warn};
 
-use crate::metrics::{GpuMemory, GpuSample, Metrics};
+use crate::metrics::{GpuMemory, GpuSample, Metrics, families};
 
-/// The label of this collector.
+/// Label `collector`.
 const COLLECTOR: &str = "gpu";
-/// Refresh intervals after which figures that were not read again are stale.
+/// Refresh intervals after which a value that was not read again expires.
 const STALE_AFTER: u32 = 3;
 /// Refresh intervals between attempts to find a driver.
 const RETRY_AFTER: u32 = 12;
-/// Devices read, so that a confused driver cannot make series without end.
+/// Most devices to read: a faulty driver must not create series without limit.
 const MAX_DEVICES: u32 = 64;
 const BYTES_PER_MIB: u64 = 1 << 20;
 
-/// Reads every GPU each `refresh` for as long as `metrics` is in use elsewhere; `library` stands in for the system's NVML.
+/// Reads every GPU each `refresh`, for as long as `metrics` is in use elsewhere; `library` replaces the system's NVML.
 pub fn spawn(
     metrics: &Arc<Metrics>,
     refresh: Duration,
@@ -41,17 +42,17 @@ pub fn spawn(
 }
 
 fn watch(metrics: &Weak<Metrics>, refresh: Duration, library: Option<&Path>) {
-    let mut told = false;
+    let mut logged = false;
     while metrics.strong_count() > 0 {
         match open(library) {
             Ok(nvml) => {
-                info!("NVML is loaded: GPU figures are exported");
-                told = false;
+                info!("NVML loaded; GPU metrics are exported");
+                logged = false;
                 watch_devices(metrics, &nvml, refresh);
             }
             Err(err) => {
-                if !std::mem::replace(&mut told, true) {
-                    info!("no GPU figures: {err}; they appear once an NVIDIA driver is there");
+                if !std::mem::replace(&mut logged, true) {
+                    info!(%err, "NVML not loaded; GPU metrics appear once an NVIDIA driver is installed");
                 }
                 thread::sleep(refresh * RETRY_AFTER);
             }
@@ -59,16 +60,16 @@ fn watch(metrics: &Weak<Metrics>, refresh: Duration, library: Option<&Path>) {
     }
 }
 
-/// What one look at the GPUs came to.
+/// Result of reading the GPUs once.
 #[derive(Debug)]
 pub struct Seen {
-    /// GPUs that were read.
+    /// Number of GPUs that were read.
     pub read: u32,
-    /// What NVML said of each that was not.
+    /// NVML's error for each GPU that could not be read.
     pub refused: Vec<String>,
 }
 
-/// Reads every GPU once; `library` stands in for the system's NVML. It may never return.
+/// Reads every GPU once; `library` replaces the system's NVML. It may never return.
 pub fn look(library: Option<&Path>) -> Result<Seen, NvmlError> {
     let nvml = open(library)?;
     let count = nvml.device_count()?.min(MAX_DEVICES);
@@ -87,21 +88,21 @@ pub fn look(library: Option<&Path>) -> Result<Seen, NvmlError> {
 fn open(library: Option<&Path>) -> Result<Nvml, NvmlError> {
     match library {
         Some(path) => Nvml::builder().lib_path(path.as_os_str()).init(),
-        // The name that a driver package installs; the one without the 1 comes with development files.
+        // Driver packages install this name; the one without the 1 comes with development files.
         None => Nvml::builder()
             .lib_path("libnvidia-ml.so.1".as_ref())
             .init(),
     }
 }
 
-/// Reads until NVML as a whole fails; one device that fails does not count as that.
+/// Reads until NVML cannot count devices any more; a single device that fails does not end it.
 fn watch_devices(metrics: &Weak<Metrics>, nvml: &Nvml, refresh: Duration) {
     let mut failing = BTreeSet::new();
     while let Some(metrics) = metrics.upgrade() {
         let count = match nvml.device_count() {
             Ok(count) => count.min(MAX_DEVICES),
             Err(err) => {
-                warn!(%err, "GPU figures are left out until NVML counts devices again");
+                warn!(%err, "GPUs not counted; GPU metrics are missing until NVML works again");
                 metrics.set_gpus(Vec::new(), Instant::now());
                 metrics.collector_up(COLLECTOR, false);
                 drop(metrics);
@@ -115,13 +116,13 @@ fn watch_devices(metrics: &Weak<Metrics>, nvml: &Nvml, refresh: Duration) {
                 Ok(gpu) => {
                     gpus.push(gpu);
                     if failing.remove(&index) {
-                        info!(device = index, "GPU is read again");
+                        info!(device = index, "GPU read again");
                     }
                 }
                 Err(err) => {
-                    metrics.gpu_error(index);
+                    metrics.add(&families::GPU_ERRORS, &[&index.to_string()], 1);
                     if failing.insert(index) {
-                        warn!(device = index, %err, "GPU is left out");
+                        warn!(device = index, %err, "GPU not read");
                     }
                 }
             }
@@ -149,7 +150,7 @@ fn read_memory(device: &Device<'_>) -> Result<Option<GpuMemory>, NvmlError> {
     Ok(memory.map(|memory| gpu_memory(memory.used, memory.total)))
 }
 
-/// `None` where the device or the driver's version has no such figure: no error, and no series.
+/// Returns `None` if the device or the driver version does not have this value: no error, and no series.
 fn if_supported<T>(outcome: Result<T, NvmlError>) -> Result<Option<T>, NvmlError> {
     match outcome {
         Ok(value) => Ok(Some(value)),
@@ -158,7 +159,8 @@ fn if_supported<T>(outcome: Result<T, NvmlError>) -> Result<Option<T>, NvmlError
     }
 }
 
-/// Memory as TorchServe has it: whole MiB as nvidia-smi prints them, and their share of the whole MiB in total.
+/// Returns memory in TorchServe's units: whole MiB, as nvidia-smi prints them, and their share of the total in whole
+/// MiB.
 fn gpu_memory(used_bytes: u64, total_bytes: u64) -> GpuMemory {
     let used_mib = (used_bytes / BYTES_PER_MIB) as f64;
     let total_mib = (total_bytes / BYTES_PER_MIB) as f64;
@@ -191,7 +193,7 @@ mod tests {
     }
 
     #[test]
-    fn a_figure_that_a_device_lacks_is_no_error() {
+    fn a_value_that_a_device_lacks_is_no_error() {
         assert!(matches!(
             if_supported::<u8>(Err(NvmlError::NotSupported)),
             Ok(None)

@@ -1,7 +1,7 @@
-//! CPU, memory and disk of the host, in TorchServe's definitions.
+//! Reads CPU, memory and disk of the host, by TorchServe's definitions.
 //!
-//! CPU and memory come from procfs on one thread, the disk on another: `statvfs` waits for ever on a dead network mount.
-//! Does not know how figures are exported.
+//! One thread reads CPU and memory from procfs, another the disk: `statvfs` hangs on a dead network mount.
+//! Does not depend on: the exposition.
 
 use std::{
     fs, io,
@@ -16,14 +16,14 @@ use tracing::{info, warn};
 
 use crate::metrics::{DiskSample, MemorySample, Metrics};
 
-/// Time between the two first readings of the CPU times, so that the first figure comes soon.
+/// Time between the first two readings of the CPU times, so that the first value appears soon.
 const FIRST_CPU_INTERVAL: Duration = Duration::from_millis(200);
-/// Refresh intervals after which a figure that was not read again is stale.
+/// Refresh intervals after which a value that was not read again expires.
 const STALE_AFTER: u32 = 3;
 const MIB: f64 = 1_048_576.0;
 const GIB: f64 = 1_073_741_824.0;
 
-/// Reads the figures every `refresh` for as long as `metrics` is in use elsewhere.
+/// Reads the host every `refresh`, for as long as `metrics` is in use elsewhere.
 pub fn spawn(metrics: &Arc<Metrics>, refresh: Duration, disk_mount: PathBuf) -> io::Result<()> {
     for collector in ["cpu", "memory", "disk"] {
         metrics.collector_up(collector, false);
@@ -73,7 +73,7 @@ fn watch_disk(metrics: &Weak<Metrics>, refresh: Duration, mount: &Path) {
     }
 }
 
-/// A source that says once when it stops working, and once when it works again.
+/// A source that logs once when it stops working, and once when it works again.
 struct Source {
     collector: &'static str,
     failing: bool,
@@ -92,13 +92,17 @@ impl Source {
         match outcome {
             Ok(value) => {
                 if std::mem::replace(&mut self.failing, false) {
-                    info!(collector, "figures are back");
+                    info!(collector, "collector works again");
                 }
                 Some(value)
             }
             Err(err) => {
                 if !std::mem::replace(&mut self.failing, true) {
-                    warn!(collector, "figures are left out: {err:#}");
+                    warn!(
+                        collector,
+                        err = format!("{err:#}"),
+                        "collector failed; its metrics are missing"
+                    );
                 }
                 None
             }
@@ -137,7 +141,7 @@ struct CpuTimes {
 
 /// The first line of `/proc/stat`: user, nice, system, idle, iowait, irq, softirq, steal, guest, guest nice.
 ///
-/// Guest time is left out of the sum: `account_guest_time` (kernel/sched/cputime.c, 2.6.24 and later) adds it to user
+/// The sum excludes guest time: `account_guest_time` (kernel/sched/cputime.c, 2.6.24 and later) adds it to user
 /// or nice time as well.
 fn parse_cpu(text: &str) -> Option<CpuTimes> {
     let line = text.lines().find_map(|line| line.strip_prefix("cpu "))?;
@@ -146,7 +150,7 @@ fn parse_cpu(text: &str) -> Option<CpuTimes> {
     for (index, slot) in ticks.iter_mut().enumerate() {
         match fields.next() {
             Some(field) => *slot = field.parse::<u64>().ok()?,
-            // The first four are as old as the file.
+            // Every kernel has the first four.
             None if index < 4 => return None,
             None => break,
         }
@@ -161,15 +165,15 @@ fn parse_cpu(text: &str) -> Option<CpuTimes> {
     })
 }
 
-/// Busy share between two readings, percent with one decimal; `None` if no time has passed.
+/// Returns the busy share between two readings, percent with one decimal; `None` if no time has passed.
 fn cpu_pct(before: CpuTimes, now: CpuTimes) -> Option<f64> {
     let total_ticks = now.total_ticks.checked_sub(before.total_ticks)?;
-    // The kernel's iowait may fall, and busy time seem to rise by more than passed.
+    // The kernel's iowait may fall; the busy time then seems to rise by more than the time that passed.
     let busy_ticks = now.busy_ticks.saturating_sub(before.busy_ticks);
     (total_ticks > 0).then(|| one_decimal_pct(busy_ticks.min(total_ticks), total_ticks))
 }
 
-/// Memory as psutil 5.9.8 counts it, which TorchServe 0.12.0 asks for.
+/// Returns memory as psutil 5.9.8 counts it, which TorchServe 0.12.0 uses.
 fn parse_memory(text: &str) -> Option<MemorySample> {
     let kib = |name: &str| {
         let mut lines = text.lines();
@@ -178,7 +182,7 @@ fn parse_memory(text: &str) -> Option<MemorySample> {
     };
     let total_kib = kib("MemTotal")?;
     let free_kib = kib("MemFree")?;
-    // A container may be told of more than there is.
+    // In a container, more may be reported as available than there is in total.
     let available_kib = match kib("MemAvailable")? {
         available_kib if available_kib > total_kib => free_kib,
         available_kib => available_kib,
@@ -196,10 +200,10 @@ fn parse_memory(text: &str) -> Option<MemorySample> {
     })
 }
 
-/// What `statvfs` tells of a file system.
+/// What `statvfs` reports of a file system.
 #[derive(Debug, Clone, Copy)]
 struct Blocks {
-    /// Size of a block.
+    /// Size of a block, bytes.
     bytes: u64,
     total: u64,
     free: u64,
@@ -252,7 +256,7 @@ mod tests {
     }
 
     #[test]
-    fn cpu_share_is_of_the_interval_and_within_bounds() {
+    fn cpu_share_is_of_the_interval_and_within_0_to_100() {
         for (before, now, expected) in [
             ((100, 1000), (150, 1100), Some(50.0)),
             ((100, 1000), (101, 1300), Some(0.3)),
@@ -303,7 +307,7 @@ mod tests {
     }
 
     #[test]
-    fn disk_share_leaves_out_what_is_reserved_for_root() {
+    fn disk_share_excludes_blocks_reserved_for_root() {
         let blocks = Blocks {
             bytes: 1 << 30,
             total: 100,
@@ -324,7 +328,7 @@ mod tests {
     }
 
     #[test]
-    fn figures_of_this_host_appear_soon() {
+    fn values_of_this_host_appear_soon() {
         let metrics = Arc::new(Metrics::new("vm"));
         spawn(&metrics, Duration::from_millis(20), "/".into()).unwrap();
         let names = ["CPUUtilization", "MemoryUsed", "DiskUtilization"];
@@ -334,7 +338,7 @@ mod tests {
     }
 
     #[test]
-    fn a_missing_mount_leaves_the_disk_out_and_the_rest_in() {
+    fn a_missing_mount_removes_only_the_disk() {
         let metrics = Arc::new(Metrics::new("vm"));
         let mount = "/nonexistent/mount".into();
         spawn(&metrics, Duration::from_millis(20), mount).unwrap();

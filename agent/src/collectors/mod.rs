@@ -1,6 +1,7 @@
-//! Sources of figures that are read again and again: the host, the GPUs, the agent itself.
+//! Reads the host, the GPUs and the agent's own process.
 //!
-//! Each publishes to the metrics from its own thread and never makes a scrape wait.
+//! Host and GPUs are read on threads of their own, so that no scrape waits for them.
+//! Does not depend on: the exposition.
 
 pub mod gpu;
 pub mod host;

@@ -38,7 +38,7 @@ use crate::{
     },
     doctor,
     exporter::{self, Endpoint, ProbeHealth},
-    metrics::Metrics,
+    metrics::{Metrics, families},
     pipeline::{connections::ConnectionTable, event_loop::EventLoop},
     request_log::RequestLog,
     torchserve::properties::TorchServeFile,
@@ -185,7 +185,8 @@ impl RunningProbes {
         let (probes, rings) = Probes::attach(wanted)?;
         let own_pid = pid_namespace::look(probes.own_id(), &config.watches, config.demo)?;
         for report in probes.hooks() {
-            metrics.hook(report.hook, kind_name(report.kind));
+            let labels = [report.hook, kind_name(report.kind)];
+            metrics.set(&families::HOOK_INFO, &labels, 1);
         }
         let hooks = report::line(probes.hooks());
         let registry = Registry::new(config.watches.clone(), config.catalogue.clone(), own_pid);

@@ -3,6 +3,7 @@
 //! Flags win over the file, the file over TorchServe's own file, that over the defaults; watch lists add up. Every
 //! error is one line that names the input and the remedy. Nothing here opens sockets or the kernel.
 
+pub mod keys;
 pub(crate) mod listen;
 mod management;
 mod refresh;

@@ -52,7 +52,7 @@ pub(crate) fn findings(
             severity: Severity::Some,
             what: format!(
                 "now and then a request: {} counts what it comes from",
-                families::HOOK_SKIPPED.name
+                families::BPF_RECURSION_MISSES.name
             ),
             why: format!(
                 "preemption is {preemption}, and the kernel runs no program of this kind on a CPU that was taken from a task \

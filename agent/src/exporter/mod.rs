@@ -1,6 +1,7 @@
-//! A metrics endpoint: hyper on a listener that the caller has bound.
+//! Serves a metrics endpoint over HTTP, on a listener that the caller has bound.
 //!
-//! Serves what the pages hold. Does not know how anything is measured.
+//! The agent and `autoscale` both serve a [`MetricsSource`] here.
+//! Does not depend on: how anything is measured.
 
 mod negotiate;
 pub mod query;
@@ -31,18 +32,18 @@ use crate::{
     metrics::{Format, Metrics, Selection},
 };
 
-/// Connections served at once; one more closes the oldest, so a client that holds many cannot keep a scrape out.
+/// Most connections at once. One more closes the oldest, so that a client with many connections cannot block a scrape.
 const MAX_CONNECTIONS: usize = 32;
-/// Time for a request head, and for an idle connection: longer than the usual scrape interval of a minute.
+/// Longest time for a request head, and for an idle connection: more than the usual scrape interval of a minute.
 const HEAD_TIMEOUT: Duration = Duration::from_secs(75);
-/// Size of a request head, bytes.
+/// Largest request head, bytes.
 const MAX_HEAD_BYTES: usize = 64 * 1024;
-/// Pause after `accept` failed, which it does at once again while descriptors are short.
+/// Pause after `accept` failed: without free descriptors the next call would fail at once.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
-/// Time that answers under way get at shutdown.
+/// Time to finish open responses at shutdown.
 const SHUTDOWN_GRACE: Duration = Duration::from_millis(300);
 
-/// Whether the probes work, as `/healthz` tells.
+/// Whether the probes work, as `/healthz` reports it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum ProbeHealth {
     /// Attached.
@@ -62,7 +63,7 @@ pub struct Endpoint {
 }
 
 impl Endpoint {
-    /// An endpoint over `metrics`.
+    /// Creates an endpoint that serves `metrics`.
     pub fn new(metrics: Arc<Metrics>, health: ProbeHealth) -> Self {
         Self {
             metrics,
@@ -71,7 +72,7 @@ impl Endpoint {
         }
     }
 
-    /// Changes what `/healthz` tells.
+    /// Changes what `/healthz` reports.
     pub fn set_health(&self, health: ProbeHealth) {
         *self.health.lock().unwrap_or_else(PoisonError::into_inner) = health;
     }
@@ -79,9 +80,7 @@ impl Endpoint {
 
 impl MetricsSource for Endpoint {
     fn metrics(&self, selection: &Selection, format: Format) -> String {
-        if let Some(process) = self.process.read() {
-            self.metrics.set_process(process);
-        }
+        self.process.publish(&self.metrics);
         self.metrics.encode(selection, format)
     }
 
@@ -95,8 +94,8 @@ impl MetricsSource for Endpoint {
     }
 }
 
-/// Serves until `shutdown` completes, then finishes the answers under way and returns.
-pub async fn serve(listener: TcpListener, pages: Arc<impl MetricsSource>, shutdown: impl Future) {
+/// Serves until `shutdown` completes, then finishes open responses and returns.
+pub async fn serve(listener: TcpListener, source: Arc<impl MetricsSource>, shutdown: impl Future) {
     let mut connections = JoinSet::new();
     let mut by_age: VecDeque<AbortHandle> = VecDeque::new();
     let (closing, _) = watch::channel(());
@@ -117,7 +116,7 @@ pub async fn serve(listener: TcpListener, pages: Arc<impl MetricsSource>, shutdo
                 {
                     oldest.abort();
                 }
-                let connection = serve_connection(stream, pages.clone(), closing.subscribe());
+                let connection = serve_connection(stream, source.clone(), closing.subscribe());
                 by_age.push_back(connections.spawn(connection));
             }
             Err(err) if is_of_the_peer(&err) => debug!(%err, "connection not accepted"),
@@ -133,17 +132,17 @@ pub async fn serve(listener: TcpListener, pages: Arc<impl MetricsSource>, shutdo
     let _ = tokio::time::timeout(SHUTDOWN_GRACE, finished).await;
 }
 
-/// Serves one connection until it ends; its errors are its own.
+/// Serves one connection until it ends; its errors concern no other connection.
 async fn serve_connection(
     stream: TcpStream,
-    pages: Arc<impl MetricsSource>,
+    source: Arc<impl MetricsSource>,
     mut closing: watch::Receiver<()>,
 ) {
     let service = service_fn(move |request| {
-        let response = respond::respond(&*pages, &request);
+        let response = respond::respond(&*source, &request);
         async move { Ok::<_, Infallible>(response) }
     });
-    // An answer goes out in several writes; without this the last one waits for the client's delayed acknowledgement.
+    // A response takes several writes; without this the last one waits for the client's delayed acknowledgement.
     if let Err(err) = stream.set_nodelay(true) {
         debug!(%err, "TCP_NODELAY not set");
     }
@@ -155,7 +154,7 @@ async fn serve_connection(
     let mut connection = std::pin::pin!(connection);
     let ended = tokio::select! {
         ended = &mut connection => ended,
-        // The sender is gone: the endpoint closes.
+        // The sender was dropped, because the endpoint shuts down.
         _ = closing.changed() => {
             connection.as_mut().graceful_shutdown();
             connection.await
@@ -166,7 +165,7 @@ async fn serve_connection(
     }
 }
 
-/// Whether `accept` failed on account of one connection, so that the next may succeed.
+/// Returns whether `accept` failed because of one connection, so that the next call may succeed.
 fn is_of_the_peer(err: &io::Error) -> bool {
     matches!(
         err.kind(),

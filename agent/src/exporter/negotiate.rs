@@ -1,13 +1,16 @@
-//! What a client accepts: text format and compression. Pure functions of header values.
+//! Chooses text format and compression from the headers of a scrape.
+//!
+//! Pure functions of header values, which `respond` calls.
+//! Does not depend on: connections.
 
 use crate::metrics::Format;
 
-/// The text format for these `Accept` values: OpenMetrics where the client names it and does not prefer plain text.
+/// Returns the text format for these `Accept` values: OpenMetrics if it is named and plain text is not preferred.
 pub(crate) fn format<'a>(accept: impl IntoIterator<Item = &'a str>) -> Format {
     let (mut openmetrics_q, mut text_q) = (0.0_f32, 0.0_f32);
     for item in items(accept) {
         match item.value {
-            // Its version 0.0.1 is a draft with other rules.
+            // Version 0.0.1 is a draft with other rules.
             value
                 if value.eq_ignore_ascii_case("application/openmetrics-text")
                     && item.version.is_none_or(|version| version == "1.0.0") =>
@@ -31,7 +34,7 @@ pub(crate) fn format<'a>(accept: impl IntoIterator<Item = &'a str>) -> Format {
     }
 }
 
-/// Whether these `Accept-Encoding` values allow gzip; what is said of it by name wins over `*`.
+/// Returns whether these `Accept-Encoding` values allow gzip; its own name wins over `*`.
 pub(crate) fn gzip<'a>(accept_encoding: impl IntoIterator<Item = &'a str>) -> bool {
     let (mut named_q, mut any_q) = (None, 0.0);
     for item in items(accept_encoding) {
@@ -47,7 +50,7 @@ pub(crate) fn gzip<'a>(accept_encoding: impl IntoIterator<Item = &'a str>) -> bo
 struct Item<'a> {
     value: &'a str,
     version: Option<&'a str>,
-    /// Quality, 0 to 1; what is malformed counts as refused.
+    /// Quality, 0 to 1; a malformed one counts as 0.
     q: f32,
 }
 
@@ -78,7 +81,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn openmetrics_is_served_to_who_names_it() {
+    fn openmetrics_is_chosen_if_named() {
         let prometheus_2_42 = "application/openmetrics-text;version=1.0.0,\
              application/openmetrics-text;version=0.0.1;q=0.75,text/plain;version=0.0.4;q=0.5,*/*;q=0.1";
         for (accept, expected) in [
@@ -113,7 +116,7 @@ mod tests {
     }
 
     #[test]
-    fn gzip_is_served_to_who_accepts_it() {
+    fn gzip_is_chosen_if_accepted() {
         for (accept, expected) in [
             ("", false),
             ("gzip", true),

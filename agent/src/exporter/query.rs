@@ -1,7 +1,8 @@
-//! The query string of a scrape: which families `name[]` asks for. Pure; knows nothing of connections.
+//! Parses the query string of a scrape: the families that `name[]` asks for.
 //!
 //! The rules are TorchServe's (netty's): pairs are split at `&` and `;`, `+` is a space, any pair may be
-//! percent-encoded, and pairs of other names are ignored.
+//! percent-encoded, and pairs with other names are ignored.
+//! Does not depend on: connections.
 
 use crate::metrics::Selection;
 
@@ -13,7 +14,7 @@ pub struct BadEscape {
     pub at: usize,
 }
 
-/// The families that a query asks for; all of them if it has no `name[]`.
+/// Returns the families that a query asks for; all of them if it has no `name[]`.
 pub fn selection(query: &[u8]) -> Result<Selection, BadEscape> {
     let mut names = Vec::new();
     let mut start = 0;
@@ -32,7 +33,7 @@ pub fn selection(query: &[u8]) -> Result<Selection, BadEscape> {
     if names.is_empty() {
         return Ok(Selection::all());
     }
-    // Every family name is ASCII, so a name that is not UTF-8 means none of them.
+    // Every family name is ASCII, so a name that is not UTF-8 matches none of them.
     let names = names.iter().map(|name| str::from_utf8(name).unwrap_or(""));
     Ok(Selection::named(names))
 }

@@ -1,4 +1,7 @@
-//! One request to one answer. Knows paths, methods and headers; connections are its caller's.
+//! Makes the response to one request: paths, methods, headers and compression.
+//!
+//! Refusals have TorchServe's JSON form.
+//! Does not depend on: connections.
 
 use std::io::Write;
 
@@ -15,11 +18,11 @@ use hyper::{
 
 use crate::exporter::{negotiate, query, source::MetricsSource};
 
-/// An answer with its body whole, so that hyper sets its length.
+/// A response with its whole body, so that hyper sets its length.
 pub(crate) type TextResponse = Response<Full<Bytes>>;
 
-/// The answer to a request; its body is not looked at.
-pub(crate) fn respond<B>(pages: &impl MetricsSource, request: &Request<B>) -> TextResponse {
+/// Returns the response to a request, whose body is ignored.
+pub(crate) fn respond<B>(source: &impl MetricsSource, request: &Request<B>) -> TextResponse {
     let serve = match request.uri().path() {
         "/metrics" | "/metrics/" => metrics,
         "/healthz" => health,
@@ -32,26 +35,26 @@ pub(crate) fn respond<B>(pages: &impl MetricsSource, request: &Request<B>) -> Te
         }
     };
     if !matches!(*request.method(), Method::GET | Method::HEAD) {
-        let mut answer = refusal(
+        let mut response = refusal(
             StatusCode::METHOD_NOT_ALLOWED,
             "MethodNotAllowedException",
             "Requested method is not allowed; use GET or HEAD.",
         );
         let allowed = HeaderValue::from_static("GET, HEAD");
-        answer.headers_mut().insert(ALLOW, allowed);
-        return answer;
+        response.headers_mut().insert(ALLOW, allowed);
+        return response;
     }
     serve(
-        pages,
+        source,
         request.uri().query().unwrap_or_default(),
         request.headers(),
     )
 }
 
-fn metrics(pages: &impl MetricsSource, query: &str, headers: &HeaderMap) -> TextResponse {
+fn metrics(source: &impl MetricsSource, query: &str, headers: &HeaderMap) -> TextResponse {
     let selection = match query::selection(query.as_bytes()) {
         Ok(selection) => selection,
-        // TorchServe says 403 here, not 400.
+        // TorchServe returns 403 here, not 400.
         Err(err) => {
             return refusal(
                 StatusCode::FORBIDDEN,
@@ -61,34 +64,34 @@ fn metrics(pages: &impl MetricsSource, query: &str, headers: &HeaderMap) -> Text
         }
     };
     let format = negotiate::format(values(headers, ACCEPT));
-    let text = pages.metrics(&selection, format);
+    let text = source.metrics(&selection, format);
     let gzip = negotiate::gzip(values(headers, ACCEPT_ENCODING));
     let body = if gzip { compress(&text) } else { text.into() };
-    let mut answer = text_answer(StatusCode::OK, format.content_type(), body);
-    let headers = answer.headers_mut();
+    let mut response = text_response(StatusCode::OK, format.content_type(), body);
+    let headers = response.headers_mut();
     headers.insert(VARY, HeaderValue::from_static("accept, accept-encoding"));
     if gzip {
         headers.insert(CONTENT_ENCODING, HeaderValue::from_static("gzip"));
     }
-    answer
+    response
 }
 
-fn health(pages: &impl MetricsSource, _query: &str, _headers: &HeaderMap) -> TextResponse {
-    let (status, text) = match pages.health() {
+fn health(source: &impl MetricsSource, _query: &str, _headers: &HeaderMap) -> TextResponse {
+    let (status, text) = match source.health() {
         Ok(text) => (StatusCode::OK, text),
         Err(text) => (StatusCode::SERVICE_UNAVAILABLE, text),
     };
     let body = format!("{text}\n").into();
-    text_answer(status, "text/plain; charset=utf-8", body)
+    text_response(status, "text/plain; charset=utf-8", body)
 }
 
-/// The values of every header line of this name; a line that is not ASCII text is dropped.
+/// Returns the values of all headers with this name; ignores those that are not ASCII text.
 fn values(headers: &HeaderMap, name: HeaderName) -> impl Iterator<Item = &str> {
     let lines = headers.get_all(name).into_iter();
     lines.filter_map(|value| value.to_str().ok())
 }
 
-/// Compresses at the fastest level: the text repeats itself, and a scrape waits for it.
+/// Compresses at the fastest level: the text is repetitive, and a scrape waits for it.
 fn compress(text: &str) -> Bytes {
     let mut encoder = GzEncoder::new(Vec::new(), Compression::fast());
     let written = encoder.write_all(text.as_bytes());
@@ -96,22 +99,22 @@ fn compress(text: &str) -> Bytes {
     compressed.expect("writing to a Vec succeeds").into()
 }
 
-fn text_answer(status: StatusCode, content_type: &'static str, body: Bytes) -> TextResponse {
-    let mut answer = Response::new(Full::new(body));
-    *answer.status_mut() = status;
+fn text_response(status: StatusCode, content_type: &'static str, body: Bytes) -> TextResponse {
+    let mut response = Response::new(Full::new(body));
+    *response.status_mut() = status;
     let content_type = HeaderValue::from_static(content_type);
-    answer.headers_mut().insert(CONTENT_TYPE, content_type);
-    answer
+    response.headers_mut().insert(CONTENT_TYPE, content_type);
+    response
 }
 
-/// A refusal in TorchServe's shape, after which the connection closes as TorchServe closes it.
+/// Returns a refusal in TorchServe's form, after which the connection closes, as in TorchServe.
 fn refusal(status: StatusCode, kind: &str, message: &str) -> TextResponse {
     let code = status.as_u16();
     let body = format!(
         "{{\n  \"code\": {code},\n  \"type\": \"{kind}\",\n  \"message\": \"{message}\"\n}}\n"
     );
-    let mut answer = text_answer(status, "application/json", body.into());
+    let mut response = text_response(status, "application/json", body.into());
     let close = HeaderValue::from_static("close");
-    answer.headers_mut().insert(CONNECTION, close);
-    answer
+    response.headers_mut().insert(CONNECTION, close);
+    response
 }

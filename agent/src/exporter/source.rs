@@ -1,14 +1,15 @@
-//! Says what an endpoint serves, whoever has the figures: the agent, or the autoscale command.
+//! Defines what an endpoint serves.
 //!
+//! The agent and the autoscale command implement it.
 //! Does not depend on: HTTP.
 
 use crate::metrics::{Format, Selection};
 
-/// What an endpoint serves under its two paths.
+/// Source of the texts that an endpoint serves.
 pub trait MetricsSource: Send + Sync + 'static {
-    /// The text of `/metrics`.
+    /// Returns the text of `/metrics`.
     fn metrics(&self, selection: &Selection, format: Format) -> String;
 
-    /// The text of `/healthz`, one line; `Err` if something is wrong.
+    /// Returns the text of `/healthz`, one line; `Err` if something is wrong.
     fn health(&self) -> Result<String, String>;
 }

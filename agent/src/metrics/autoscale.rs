@@ -1,90 +1,74 @@
-//! What `autoscale` exports of one model. Does not know how anything is decided.
+//! Keeps the values that `autoscale` exports of one model.
+//!
+//! The command's loop sets them, and its endpoint serves them.
+//! Does not depend on: how a decision is made.
 
-use std::{
-    collections::BTreeMap,
-    sync::{Mutex, MutexGuard, PoisonError},
-};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use crate::metrics::{
     encode::{Format, Samples, Selection, Value},
     families,
+    family::Family,
+    plain::Plain,
 };
 
-/// The figures of one model, shared by the loop and its endpoint.
+/// The values of one model, which the loop and its endpoint share.
 #[derive(Debug)]
 pub struct AutoscaleMetrics {
     model: String,
-    state: Mutex<State>,
-}
-
-#[derive(Debug, Default)]
-struct State {
-    desired: Option<u32>,
-    actual: Option<u32>,
-    queue_s: Option<f64>,
-    decisions: BTreeMap<&'static str, u64>,
+    values: Mutex<Plain>,
 }
 
 impl AutoscaleMetrics {
-    /// No figures yet, and each of `decisions` counted 0 times.
+    /// Exports each of `decisions` as 0, and no other value yet.
     pub fn new(model: &str, decisions: impl IntoIterator<Item = &'static str>) -> Self {
-        let decisions = decisions.into_iter().map(|decision| (decision, 0));
+        let mut values = Plain::default();
+        for decision in decisions {
+            values.add(&families::AUTOSCALE_DECISIONS, &[model, decision], 0);
+        }
         Self {
             model: model.to_owned(),
-            state: Mutex::new(State {
-                decisions: decisions.collect(),
-                ..State::default()
-            }),
+            values: Mutex::new(values),
         }
     }
 
-    /// Counts a decision, and publishes the workers that it wants; `None` leaves the last number.
+    /// Counts a decision, and sets the number of workers that it wants; `None` leaves the last number.
     pub fn decided(&self, decision: &'static str, desired: Option<u32>) {
-        let mut state = self.state();
-        *state.decisions.entry(decision).or_default() += 1;
-        state.desired = desired.or(state.desired);
+        let labels = [&*self.model, decision];
+        self.values()
+            .add(&families::AUTOSCALE_DECISIONS, &labels, 1);
+        if let Some(desired) = desired {
+            self.set(&families::AUTOSCALE_DESIRED, u64::from(desired).into());
+        }
     }
 
-    /// Publishes the workers that are ready; `None` takes the figure away.
+    /// Sets the number of workers that are ready; `None` removes the value.
     pub fn set_actual(&self, actual: Option<u32>) {
-        self.state().actual = actual;
+        let family = &families::AUTOSCALE_ACTUAL;
+        match actual {
+            Some(actual) => self.set(family, u64::from(actual).into()),
+            None => self.values().unset(family, &[&self.model]),
+        }
     }
 
-    /// Publishes the mean queue time of an interval, seconds.
+    /// Sets the mean queue time of an interval, seconds.
     pub fn set_queue_s(&self, queue_s: f64) {
-        self.state().queue_s = Some(queue_s);
+        self.set(&families::AUTOSCALE_QUEUE, queue_s.into());
     }
 
-    /// The text of what `selection` asks for.
+    /// Returns the text of the families that `selection` asks for.
     pub fn encode(&self, selection: &Selection, format: Format) -> String {
         let mut samples = Samples::default();
-        let model = [&*self.model];
-        {
-            let state = self.state();
-            let integer = |count: u32| Value::Integer(u64::from(count));
-            for (family, value) in [
-                (&families::AUTOSCALE_DESIRED, state.desired.map(integer)),
-                (&families::AUTOSCALE_ACTUAL, state.actual.map(integer)),
-                (&families::AUTOSCALE_QUEUE, state.queue_s.map(Value::Float)),
-            ] {
-                if let Some(value) = value {
-                    samples.push(family, &model, value);
-                }
-            }
-            for (decision, count) in &state.decisions {
-                let labels = [&*self.model, *decision];
-                samples.push(
-                    &families::AUTOSCALE_DECISIONS,
-                    &labels,
-                    Value::Integer(*count),
-                );
-            }
-        }
+        self.values().collect(&mut samples);
         samples.encode_table(families::AUTOSCALE_FAMILIES, selection, format)
     }
 
-    fn state(&self) -> MutexGuard<'_, State> {
-        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    fn set(&self, family: &'static Family, value: Value) {
+        self.values().set(family, &[&self.model], value);
+    }
+
+    fn values(&self) -> MutexGuard<'_, Plain> {
+        self.values.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -93,7 +77,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn figures_appear_when_known_and_the_workers_vanish_when_not() {
+    fn values_appear_when_known_and_unknown_workers_vanish() {
         let metrics = AutoscaleMetrics::new("a\"b", ["up", "hold"]);
         let lines = |metrics: &AutoscaleMetrics| {
             let text = metrics.encode(&Selection::all(), Format::Text);

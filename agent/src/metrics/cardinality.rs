@@ -1,6 +1,7 @@
-//! Limits on the label values that a peer can choose, so that memory and exposition stay flat.
+//! Limits the label values that a client can choose, so that memory and exposition stay small.
 //!
-//! First come, first served; past a limit the value is [`OTHER`]. Nothing here counts requests.
+//! The first values are kept; beyond a limit the value is [`OTHER`].
+//! Does not depend on: what is counted.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -9,12 +10,12 @@ use std::{
 
 use crate::identity::Identity;
 
-/// What stands for every value past a limit.
+/// Label value beyond a limit.
 pub(crate) const OTHER: &str = "other";
 
 /// Distinct models.
 const MAX_MODELS: usize = 200;
-/// Models that have been seen only in answers of the 4xx class, which any client can provoke with an invented name.
+/// Models known only from 4xx responses, which any client can cause with an invented name.
 const MAX_UNPROVEN_MODELS: usize = 50;
 /// Distinct versions of one model.
 const MAX_VERSIONS: usize = 16;
@@ -22,12 +23,12 @@ const MAX_VERSIONS: usize = 16;
 const MAX_SERVERS: usize = 64;
 /// Distinct combinations of model, version and server.
 const MAX_IDENTITIES: usize = 1000;
-/// Length of one value.
+/// Length of one value, bytes.
 const MAX_VALUE_BYTES: usize = 256;
 
-/// Which label values are taken, and how often one had to be redirected.
+/// The label values in use, and how often a value was replaced by [`OTHER`].
 #[derive(Debug)]
-pub(crate) struct Bounds {
+pub(crate) struct Cardinality {
     other: Arc<str>,
     models: BTreeMap<Arc<str>, Model>,
     unproven_models: usize,
@@ -42,7 +43,7 @@ struct Model {
     proven: bool,
 }
 
-impl Bounds {
+impl Cardinality {
     pub(crate) fn new() -> Self {
         Self {
             other: OTHER.into(),
@@ -56,9 +57,9 @@ impl Bounds {
         }
     }
 
-    /// The labels to count a request under.
+    /// Returns the labels to count a request under.
     ///
-    /// `proven`: the answer shows that the server knows the model.
+    /// `proven`: the response shows that the server knows the model.
     pub(crate) fn admit(&mut self, identity: &Identity, proven: bool) -> Identity {
         let server = self.admit_server(&identity.server);
         let (model, version) = self.admit_model(&identity.model, &identity.version, proven);
@@ -82,7 +83,7 @@ impl Bounds {
         }
     }
 
-    /// The label to count a server's request under.
+    /// Returns the label `server` to count under.
     pub(crate) fn admit_server(&mut self, server: &Arc<str>) -> Arc<str> {
         if let Some(known) = self.servers.get(server) {
             return known.clone();
@@ -131,12 +132,12 @@ impl Bounds {
         (name.clone(), self.other.clone())
     }
 
-    /// Counts a request that lost the value of `label` to a limit.
+    /// Counts a request whose value of `label` is beyond a limit.
     pub(crate) fn overflow(&mut self, label: &'static str) {
         *self.overflows.entry(label).or_default() += 1;
     }
 
-    /// Requests that lost a label value to a limit, by label.
+    /// Returns the number of requests with a value beyond a limit, by label.
     pub(crate) fn overflows(&self) -> impl Iterator<Item = (&'static str, u64)> {
         self.overflows.iter().map(|(label, count)| (*label, *count))
     }
@@ -158,14 +159,14 @@ mod tests {
         }
     }
 
-    fn overflow_of(bounds: &Bounds, label: &str) -> u64 {
-        let found = bounds.overflows().find(|(name, _)| *name == label);
+    fn overflow_of(cardinality: &Cardinality, label: &str) -> u64 {
+        let found = cardinality.overflows().find(|(name, _)| *name == label);
         found.unwrap().1
     }
 
     #[test]
     fn models_past_the_limit_are_other() {
-        let mut bounds = Bounds::new();
+        let mut cardinality = Cardinality::new();
         for index in 0..10_000 {
             let given = identity(&format!("m{index}"), "1", "s");
             let expected = if index < MAX_MODELS {
@@ -173,79 +174,82 @@ mod tests {
             } else {
                 identity(OTHER, OTHER, "s")
             };
-            assert_eq!(bounds.admit(&given, true), expected);
+            assert_eq!(cardinality.admit(&given, true), expected);
         }
         let known = identity("m7", "1", "s");
-        assert_eq!(bounds.admit(&known, true), known);
-        assert_eq!(overflow_of(&bounds, "model"), 10_000 - MAX_MODELS as u64);
-        assert_eq!(bounds.models.len(), MAX_MODELS);
-        assert_eq!(bounds.identities.len(), MAX_MODELS + 1);
+        assert_eq!(cardinality.admit(&known, true), known);
+        assert_eq!(
+            overflow_of(&cardinality, "model"),
+            10_000 - MAX_MODELS as u64
+        );
+        assert_eq!(cardinality.models.len(), MAX_MODELS);
+        assert_eq!(cardinality.identities.len(), MAX_MODELS + 1);
     }
 
     #[test]
     fn invented_names_leave_room_for_real_models() {
-        let mut bounds = Bounds::new();
+        let mut cardinality = Cardinality::new();
         for index in 0..10_000 {
-            bounds.admit(&identity(&format!("invented{index}"), "1", "s"), false);
+            cardinality.admit(&identity(&format!("invented{index}"), "1", "s"), false);
         }
-        assert_eq!(bounds.models.len(), MAX_UNPROVEN_MODELS);
+        assert_eq!(cardinality.models.len(), MAX_UNPROVEN_MODELS);
         let real = identity("real", "1", "s");
-        assert_eq!(bounds.admit(&real, true), real);
+        assert_eq!(cardinality.admit(&real, true), real);
     }
 
     #[test]
     fn a_proven_model_frees_its_unproven_place() {
-        let mut bounds = Bounds::new();
+        let mut cardinality = Cardinality::new();
         for index in 0..MAX_UNPROVEN_MODELS {
-            bounds.admit(&identity(&format!("m{index}"), "1", "s"), false);
+            cardinality.admit(&identity(&format!("m{index}"), "1", "s"), false);
         }
-        bounds.admit(&identity("m0", "1", "s"), true);
+        cardinality.admit(&identity("m0", "1", "s"), true);
         let next = identity("next", "1", "s");
-        assert_eq!(bounds.admit(&next, false), next);
+        assert_eq!(cardinality.admit(&next, false), next);
     }
 
     #[test]
-    fn versions_past_the_limit_are_other_for_that_model_alone() {
-        let mut bounds = Bounds::new();
+    fn versions_past_the_limit_are_other_only_for_that_model() {
+        let mut cardinality = Cardinality::new();
         for index in 0..MAX_VERSIONS {
-            bounds.admit(&identity("a", &index.to_string(), "s"), true);
+            cardinality.admit(&identity("a", &index.to_string(), "s"), true);
         }
-        let past = bounds.admit(&identity("a", "x", "s"), true);
+        let past = cardinality.admit(&identity("a", "x", "s"), true);
         assert_eq!(past, identity("a", OTHER, "s"));
         let elsewhere = identity("b", "x", "s");
-        assert_eq!(bounds.admit(&elsewhere, true), elsewhere);
-        assert_eq!(overflow_of(&bounds, "version"), 1);
+        assert_eq!(cardinality.admit(&elsewhere, true), elsewhere);
+        assert_eq!(overflow_of(&cardinality, "version"), 1);
     }
 
     #[test]
     fn servers_past_the_limit_are_other() {
-        let mut bounds = Bounds::new();
+        let mut cardinality = Cardinality::new();
         for index in 0..MAX_SERVERS {
-            bounds.admit_server(&index.to_string().into());
+            cardinality.admit_server(&index.to_string().into());
         }
-        assert_eq!(&*bounds.admit_server(&"x".into()), OTHER);
-        assert_eq!(&*bounds.admit_server(&"0".into()), "0");
+        assert_eq!(&*cardinality.admit_server(&"x".into()), OTHER);
+        assert_eq!(&*cardinality.admit_server(&"0".into()), "0");
     }
 
     #[test]
     fn combinations_past_the_limit_are_other_altogether() {
-        let mut bounds = Bounds::new();
+        let mut cardinality = Cardinality::new();
         for model in 0..MAX_MODELS {
             for server in 0..8 {
                 let given = identity(&model.to_string(), "1", &server.to_string());
-                bounds.admit(&given, true);
+                cardinality.admit(&given, true);
             }
         }
-        assert_eq!(bounds.identities.len(), MAX_IDENTITIES);
-        let past = bounds.admit(&identity("199", "1", "7"), true);
+        assert_eq!(cardinality.identities.len(), MAX_IDENTITIES);
+        let past = cardinality.admit(&identity("199", "1", "7"), true);
         assert_eq!(past, identity(OTHER, OTHER, OTHER));
     }
 
     #[test]
     fn an_oversize_name_is_other() {
-        let mut bounds = Bounds::new();
+        let mut cardinality = Cardinality::new();
         let name = "x".repeat(MAX_VALUE_BYTES + 1);
-        let past = bounds.admit(&identity(&name, "1", "s"), true);
+        let past = cardinality.admit(&identity(&name, "1", "s"), true);
         assert_eq!(past, identity(OTHER, OTHER, "s"));
     }
 }

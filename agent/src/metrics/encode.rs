@@ -1,6 +1,7 @@
-//! From samples to text: which families a scrape asked for, and the two text formats.
+//! Encodes samples as text: the families that a scrape asks for, in one of two formats.
 //!
-//! Does not know where a sample comes from.
+//! Every scrape ends here, of the agent and of `autoscale`.
+//! Does not depend on: where a sample comes from.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -17,7 +18,8 @@ use prometheus_client::{
 };
 
 use crate::metrics::{
-    families::{AUTOSCALE_FAMILIES, FAMILIES, Family, Kind},
+    families::{AUTOSCALE_FAMILIES, FAMILIES},
+    family::{Family, Kind},
     histogram::Histogram,
 };
 
@@ -31,7 +33,7 @@ pub enum Format {
 }
 
 impl Format {
-    /// Value of the `Content-Type` header.
+    /// Returns the value of the `Content-Type` header.
     pub const fn content_type(self) -> &'static str {
         match self {
             Self::Text => "text/plain; version=0.0.4; charset=utf-8",
@@ -45,23 +47,23 @@ impl Format {
 pub struct Selection(Option<BTreeSet<&'static str>>);
 
 impl Selection {
-    /// Every family.
+    /// Selects every family.
     pub const fn all() -> Self {
         Self(None)
     }
 
-    /// The families that one of `names` means; a name that means none is dropped.
+    /// Selects the families with one of these names; ignores unknown names.
     pub fn named<'a>(names: impl IntoIterator<Item = &'a str>) -> Self {
         let mut selected = BTreeSet::new();
         for name in names {
             let families = FAMILIES.iter().chain(AUTOSCALE_FAMILIES);
-            let meant = families.filter(|family| family.responses_to(name));
+            let meant = families.filter(|family| family.has_name(name));
             selected.extend(meant.map(|family| family.name));
         }
         Self(Some(selected))
     }
 
-    /// Whether a family is asked for that has `samples` samples: an unfiltered scrape prints HELP and TYPE of all.
+    /// Returns whether to print a family with this number of samples. An unfiltered scrape prints HELP and TYPE of all.
     fn wants(&self, family: &Family, samples: usize) -> bool {
         match &self.0 {
             None => true,
@@ -70,11 +72,43 @@ impl Selection {
     }
 }
 
-/// What one series of a counter or a gauge holds.
+/// Value of one series of a counter or a gauge.
 #[derive(Debug, Clone, Copy)]
-pub(super) enum Value {
+pub enum Value {
+    /// A whole number.
     Integer(u64),
+    /// Any other number.
     Float(f64),
+}
+
+impl Value {
+    /// Returns whether this value is greater than `other`.
+    pub(super) fn exceeds(self, other: Self) -> bool {
+        match (self, other) {
+            (Self::Integer(value), Self::Integer(other)) => value > other,
+            _ => self.as_f64() > other.as_f64(),
+        }
+    }
+
+    /// Returns the value as the nearest `f64`.
+    pub(crate) fn as_f64(self) -> f64 {
+        match self {
+            Self::Integer(value) => value as f64,
+            Self::Float(value) => value,
+        }
+    }
+}
+
+impl From<u64> for Value {
+    fn from(value: u64) -> Self {
+        Self::Integer(value)
+    }
+}
+
+impl From<f64> for Value {
+    fn from(value: f64) -> Self {
+        Self::Float(value)
+    }
 }
 
 /// Every sample of one scrape, by family.
@@ -87,11 +121,16 @@ pub(super) struct Samples {
 impl Samples {
     /// Adds a series; `labels` are the values of the family's labels, in their order.
     pub(super) fn push(&mut self, family: &'static Family, labels: &[&str], value: Value) {
-        let series = self.values.entry(family.name).or_default();
-        series.push((Labels::new(family.labels, labels), value));
+        self.push_labelled(family, Labels::new(family.labels, labels), value);
     }
 
-    /// Adds a series of a family of histograms; one of nothing is left out.
+    /// Adds a series whose labels are text already.
+    pub(super) fn push_labelled(&mut self, family: &'static Family, labels: Labels, value: Value) {
+        let series = self.values.entry(family.name).or_default();
+        series.push((labels, value));
+    }
+
+    /// Adds a series of a histogram family, unless nothing was observed.
     pub(super) fn push_histogram(
         &mut self,
         family: &'static Family,
@@ -105,12 +144,12 @@ impl Samples {
         series.push((Labels::new(family.labels, labels), histogram.clone()));
     }
 
-    /// The text of what `selection` asks for of the agent's families.
+    /// Returns the text of the agent's families that `selection` asks for.
     pub(super) fn encode(self, selection: &Selection, format: Format) -> String {
         self.encode_table(FAMILIES, selection, format)
     }
 
-    /// The text of what `selection` asks for of the families in `table`.
+    /// Returns the text of the families in `table` that `selection` asks for.
     pub(super) fn encode_table(
         mut self,
         table: &[&'static Family],
@@ -139,7 +178,7 @@ impl Samples {
     }
 }
 
-/// Writes HELP and TYPE of each family, and its counters or gauges.
+/// Writes HELP, TYPE and counters or gauges of each family.
 fn encode_families(
     families: Vec<(&'static Family, Vec<(Labels, Value)>)>,
     format: Format,
@@ -150,10 +189,10 @@ fn encode_families(
     text::encode_registry(text, &registry).expect("writing to a String succeeds");
 }
 
-/// Writes the lines of histograms: sum, count and cumulative buckets, which both formats spell alike.
+/// Writes the lines of histograms: sum, count and cumulative buckets, which are the same in both formats.
 ///
-/// They are nine in ten lines of a scrape. The client library makes a line of a dozen small writes through a trait
-/// object, and spells the bound anew each time: this takes a fifth of its time.
+/// They are nine in ten lines of a scrape. The client library formats each line and bucket bound with a dozen small
+/// writes through a trait object; this takes a fifth of its time.
 fn write_histograms(name: &str, series: &[(Labels, Histogram)], text: &mut String) {
     let Some((_, first)) = series.first() else {
         return;
@@ -175,7 +214,7 @@ fn write_histograms(name: &str, series: &[(Labels, Histogram)], text: &mut Strin
     let mut digits = String::new();
     for (Labels(labels), histogram) in series {
         let (sum, count) = (histogram.sum_text(), histogram.count());
-        // Their families all have labels, so a comma always stands between `le` and them.
+        // All histogram families have labels, so a comma always separates `le` from them.
         write!(
             text,
             "{name}_sum{{{labels}}} {sum}\n{name}_count{{{labels}}} {count}\n"
@@ -222,10 +261,10 @@ impl Collector for Exposition {
 }
 
 impl Exposition {
-    /// Name and type to announce.
+    /// Returns name and type for HELP and TYPE.
     ///
-    /// OpenMetrics wants every counter's samples to end in `_total`. TorchServe's names must not change, so its counters
-    /// are `unknown` there.
+    /// OpenMetrics requires that every counter's samples end in `_total`. TorchServe's names must not change, so its
+    /// counters have the type `unknown` there.
     fn descriptor(&self, family: &'static Family) -> (&'static str, MetricType) {
         let metric_type = match (family.kind, self.format) {
             (Kind::Counter, Format::OpenMetrics) if family.is_torchserve() => MetricType::Unknown,
@@ -239,8 +278,8 @@ impl Exposition {
         }
     }
 
-    /// Writes one series. A counter goes out as a gauge does, under its name as it is, except where OpenMetrics adds
-    /// the suffix that its family's name went without.
+    /// Writes one series. A counter is written like a gauge, under its own name, unless OpenMetrics adds the suffix
+    /// that the family's name lacks.
     fn encode_value(
         &self,
         metric: &mut MetricEncoder<'_>,
@@ -260,15 +299,16 @@ impl Exposition {
     }
 }
 
-/// The labels of one series as text, made once: a histogram prints them on each of its lines.
-#[derive(Debug)]
-struct Labels(String);
+/// The labels of one series as text, formatted once: a histogram prints them on each of its lines.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) struct Labels(String);
 
 impl Labels {
-    fn new(names: &[&str], values: &[&str]) -> Self {
+    /// Spells the labels `names` with `values`, in this order.
+    pub(super) fn new(names: &[&str], values: &[&str]) -> Self {
         debug_assert_eq!(names.len(), values.len(), "{names:?}");
         let bytes = |texts: &[&str]| texts.iter().map(|text| text.len()).sum::<usize>();
-        // Four characters stand around each value.
+        // Each value adds four characters of punctuation.
         let mut text = String::with_capacity(bytes(names) + bytes(values) + 4 * names.len());
         for (name, value) in names.iter().zip(values) {
             if !text.is_empty() {
@@ -283,7 +323,7 @@ impl Labels {
     }
 }
 
-/// Appends a label value with the three characters escaped that would end it or its line.
+/// Appends a label value, and escapes the three characters that would end it or its line.
 fn push_escaped(text: &mut String, value: &str) {
     let mut rest = value;
     while let Some(at) = rest.find(['\\', '"', '\n']) {
@@ -299,7 +339,7 @@ fn push_escaped(text: &mut String, value: &str) {
 }
 
 impl EncodeLabelSet for Labels {
-    /// Hands over the whole set in place of one label's name, which goes out as it is.
+    /// Writes the whole set in place of one label's name, which the library does not change.
     fn encode(&self, encoder: &mut LabelSetEncoder<'_>) -> fmt::Result {
         encoder
             .encode_label()

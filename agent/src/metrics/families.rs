@@ -1,108 +1,8 @@
-//! The one table of every family: name, type, unit, labels and help.
+//! Lists every family: name, type, unit, labels, group, help and note.
 //!
-//! Nowhere else is a metric name a string. Nothing here knows a value.
+//! No metric name is written anywhere else. Does not depend on: values.
 
-use std::borrow::Cow;
-
-/// What a family's samples mean.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Kind {
-    /// Only rises.
-    Counter,
-    /// Rises and falls.
-    Gauge,
-    /// Cumulative buckets, a sum and a count.
-    Histogram,
-}
-
-/// One family of the exposition.
-#[derive(Debug)]
-pub struct Family {
-    /// Name in the text format.
-    pub name: &'static str,
-    /// Type in the text format.
-    pub kind: Kind,
-    /// Unit: TorchServe's word for its families, the base unit for the others, else empty.
-    pub unit: &'static str,
-    /// Label names, in the order that samples carry their values.
-    pub labels: &'static [&'static str],
-    help: Option<&'static str>,
-}
-
-impl Family {
-    const fn torchserve(
-        name: &'static str,
-        kind: Kind,
-        unit: &'static str,
-        labels: &'static [&'static str],
-    ) -> Self {
-        Self {
-            name,
-            kind,
-            unit,
-            labels,
-            help: None,
-        }
-    }
-
-    const fn own(
-        name: &'static str,
-        kind: Kind,
-        unit: &'static str,
-        labels: &'static [&'static str],
-        help: &'static str,
-    ) -> Self {
-        Self {
-            name,
-            kind,
-            unit,
-            labels,
-            help: Some(help),
-        }
-    }
-
-    /// Whether TorchServe defines this family.
-    pub const fn is_torchserve(&self) -> bool {
-        self.help.is_none()
-    }
-
-    /// The text of its HELP line.
-    pub fn help(&self) -> Cow<'static, str> {
-        match self.help {
-            Some(help) => Cow::Borrowed(help),
-            None => {
-                let kind = match self.kind {
-                    Kind::Counter => "counter",
-                    Kind::Gauge => "gauge",
-                    Kind::Histogram => "histogram",
-                };
-                let unit = self.unit;
-                Cow::Owned(format!(
-                    "Torchserve prometheus {kind} metric with unit: {unit}"
-                ))
-            }
-        }
-    }
-
-    /// Name of the family in OpenMetrics, where a counter's samples end in `_total` and its family does not.
-    pub fn openmetrics_name(&self) -> &'static str {
-        match (self.is_torchserve(), self.kind) {
-            (false, Kind::Counter) => self.name.strip_suffix("_total").unwrap_or(self.name),
-            _ => self.name,
-        }
-    }
-
-    /// Whether a scrape that asks for `name` means this family: by its name, or by one of its samples' names.
-    pub fn responses_to(&self, name: &str) -> bool {
-        if name == self.name || name == self.openmetrics_name() {
-            return true;
-        }
-        self.kind == Kind::Histogram
-            && name
-                .strip_prefix(self.name)
-                .is_some_and(|suffix| matches!(suffix, "_bucket" | "_sum" | "_count"))
-    }
-}
+use crate::metrics::family::{Family, Group, Kind};
 
 const HOST: &[&str] = &["Level", "Hostname"];
 const DEVICE: &[&str] = &["Level", "DeviceId", "Hostname"];
@@ -144,10 +44,13 @@ const DECISION: &[&str] = &["model", "decision"];
 const NONE: &[&str] = &[];
 
 macro_rules! families {
-    ($(#[$doc:meta])* $table:ident; $($id:ident: $origin:ident($name:literal, $kind:ident, $unit:literal, $labels:ident $(, $help:literal)?);)*) => {
+    ($(#[$doc:meta])* $table:ident; $($id:ident: $origin:ident(
+        $name:literal, $kind:ident, $unit:literal, $labels:ident $(, $group:ident, $help:literal $(, $note:literal)?)?
+    );)*) => {
         $(
             #[doc = concat!("`", $name, "`")]
-            pub static $id: Family = Family::$origin($name, Kind::$kind, $unit, $labels $(, $help)?);
+            pub static $id: Family =
+                Family::$origin($name, Kind::$kind, $unit, $labels $(, Group::$group, $help, concat!($($note)?))?);
         )*
         $(#[$doc])*
         pub static $table: &[&Family] = &[$(&$id),*];
@@ -179,100 +82,115 @@ families! {
     TS_INFERENCE_LATENCY: torchserve("ts_inference_latency_microseconds", Counter, "Microseconds", SERVED);
     TS_QUEUE_LATENCY: torchserve("ts_queue_latency_microseconds", Counter, "Microseconds", SERVED);
 
-    REQUESTS: own("inferprobe_requests_total", Counter, "", RESPONSE,
-        "Inference requests answered, by status code of the answer.");
-    ACCEPT_WAIT: own("inferprobe_accept_wait_seconds", Histogram, "seconds", SERVER,
-        "Connection established to connection accepted by the server, of connections that it read from; with --accept-wait alone.");
-    REQUEST_QUEUE: own("inferprobe_request_queue_seconds", Histogram, "seconds", REQUEST,
-        "First request byte readable to first request byte read by the server.");
-    REQUEST_HANDLER: own("inferprobe_request_handler_seconds", Histogram, "seconds", REQUEST,
-        "Last request byte read to first response byte written.");
-    REQUEST_DURATION: own("inferprobe_request_duration_seconds", Histogram, "seconds", REQUEST,
-        "First request byte readable to last response byte written.");
-    REQUEST_INNER_QUEUE: own("inferprobe_request_inner_queue_seconds", Histogram, "seconds", REQUEST,
-        "Last request byte read by a frontend to when it hands the request to a worker: the wait inside the server.");
-    REQUEST_WORKER: own("inferprobe_request_worker_seconds", Histogram, "seconds", REQUEST,
-        "Last byte read by a frontend's worker to first byte of its reply.");
-    REQUEST_RELAY: own("inferprobe_request_relay_seconds", Histogram, "seconds", REQUEST,
-        "Last reply byte of a worker read by its frontend to first answer byte written by the frontend.");
-    WORKER_LOAD: own("inferprobe_worker_load_seconds", Histogram, "seconds", REQUEST,
-        "Start of a worker's process to its word that the model is loaded.");
-    WORKERS: own("inferprobe_workers", Gauge, "", REQUEST,
-        "Worker processes that have the model loaded.");
-    STAGE_UNKNOWN: own("inferprobe_request_stage_unknown_total", Counter, "", STAGE,
-        "Inference requests with a stage that could not be timed and is left out of the histograms.");
-    STREAM_FIRST_BYTE: own("inferprobe_stream_time_to_first_byte_seconds", Histogram, "seconds", REQUEST,
-        "First request byte readable to first byte of a streamed answer, its head included.");
-    STREAM_FIRST_CHUNK: own("inferprobe_stream_time_to_first_chunk_seconds", Histogram, "seconds", REQUEST,
-        "First request byte readable to first chunk of a streamed answer: the first bytes of its body.");
-    STREAM_GAP: own("inferprobe_stream_chunk_gap_seconds", Histogram, "seconds", REQUEST,
-        "Time from one chunk of a streamed answer to the next.");
-    STREAM_DURATION: own("inferprobe_stream_duration_seconds", Histogram, "seconds", REQUEST,
-        "First request byte readable to last byte of a streamed answer.");
-    STREAM_CHUNKS: own("inferprobe_stream_chunks", Histogram, "", REQUEST,
-        "Chunks of a streamed answer: chunks of HTTP/1.1, DATA frames of HTTP/2, else writes. How many tokens one carries is not known.");
-    STREAM_UNKNOWN: own("inferprobe_stream_unknown_total", Counter, "", FIGURE,
-        "Figures of streamed answers that could not be told and are left out of the histograms.");
-    GEN_AI_FIRST_TOKEN: own("gen_ai_server_time_to_first_token_seconds", Histogram, "seconds", GEN_AI,
-        "First request byte readable to first chunk of a streamed answer of a language model, which is taken for its first token.");
-    GEN_AI_OUTPUT_TOKEN: own("gen_ai_server_time_per_output_token_seconds", Histogram, "seconds", GEN_AI,
-        "Mean time from one chunk to the next, once for each streamed answer of a language model: a chunk is taken for one token, and may carry none or several.");
-    GEN_AI_DURATION: own("gen_ai_server_request_duration_seconds", Histogram, "seconds", GEN_AI_ENDED,
-        "First request byte readable to last answer byte written, of requests to a language model.");
-    ADMIN_REQUESTS: own("inferprobe_admin_requests_total", Counter, "", ADMIN,
-        "Health, metrics and management requests answered by watched servers.");
-    INNER_REQUESTS: own("inferprobe_inner_requests_total", Counter, "", SERVER,
-        "Requests between processes of one server, answered: they count nowhere else.");
-    UNFINISHED: own("inferprobe_requests_unfinished_total", Counter, "", REASON,
+    REQUESTS: own("inferprobe_requests_total", Counter, "", RESPONSE, Requests,
+        "Inference requests answered, by status code of the response.",
+        "A request whose client left before the response counts only as unfinished.");
+    ACCEPT_WAIT: own("inferprobe_accept_wait_seconds", Histogram, "seconds", SERVER, Requests,
+        "Time from connection established to connection accepted, if the server read from it; needs --accept-wait.");
+    REQUEST_QUEUE: own("inferprobe_request_queue_seconds", Histogram, "seconds", REQUEST, Requests,
+        "Time from first request byte readable to first request byte read by the server.");
+    REQUEST_HANDLER: own("inferprobe_request_handler_seconds", Histogram, "seconds", REQUEST, Requests,
+        "Time from last request byte read to first response byte written.");
+    REQUEST_DURATION: own("inferprobe_request_duration_seconds", Histogram, "seconds", REQUEST, Requests,
+        "Time from first request byte readable to last response byte written.");
+    REQUEST_INNER_QUEUE: own("inferprobe_request_inner_queue_seconds", Histogram, "seconds", REQUEST, Workers,
+        "Time from last request byte read by TorchServe's frontend to its dispatch to a worker.",
+        "The same time as `QueueTime`, of every request that a worker handled; TorchServe excludes failed ones.");
+    REQUEST_WORKER: own("inferprobe_request_worker_seconds", Histogram, "seconds", REQUEST, Workers,
+        "Time from last request byte read by a TorchServe worker to first byte of its reply.",
+        "The same time as `PredictionTime`, of every request that a worker handled; TorchServe excludes failed ones.");
+    REQUEST_RELAY: own("inferprobe_request_relay_seconds", Histogram, "seconds", REQUEST, Workers,
+        "Time from last reply byte read by TorchServe's frontend to first response byte written.",
+        "If the frontend's read of the last reply byte was not observed, the time begins when the worker wrote that byte.");
+    WORKER_LOAD: own("inferprobe_worker_load_seconds", Histogram, "seconds", REQUEST, Workers,
+        "Time from start of a TorchServe worker process to its report that the model is loaded.",
+        "The same time as `WorkerLoadTime`.");
+    WORKERS: own("inferprobe_workers", Gauge, "", REQUEST, Workers,
+        "TorchServe worker processes that have the model loaded.",
+        "Workers that were running before the agent started are included.");
+    STAGE_UNKNOWN: own("inferprobe_request_stage_unknown_total", Counter, "", STAGE, Requests,
+        "Inference requests with a stage that could not be timed and is not in the histograms.");
+    STREAM_FIRST_BYTE: own("inferprobe_stream_time_to_first_byte_seconds", Histogram, "seconds", REQUEST, Streams,
+        "Time from first request byte readable to first byte of a streamed response, headers included.");
+    STREAM_FIRST_CHUNK: own("inferprobe_stream_time_to_first_chunk_seconds", Histogram, "seconds", REQUEST, Streams,
+        "Time from first request byte readable to first chunk of a streamed response's body.");
+    STREAM_GAP: own("inferprobe_stream_chunk_gap_seconds", Histogram, "seconds", REQUEST, Streams,
+        "Time from one chunk of a streamed response to the next.",
+        "The agent keeps 4,096 gaps of one response; later gaps count as unknown.");
+    STREAM_DURATION: own("inferprobe_stream_duration_seconds", Histogram, "seconds", REQUEST, Streams,
+        "Time from first request byte readable to last byte of a streamed response.");
+    STREAM_CHUNKS: own("inferprobe_stream_chunks", Histogram, "", REQUEST, Streams,
+        "Chunks of a streamed response: HTTP/1.1 chunks, gRPC messages, HTTP/2 DATA frames, else writes.",
+        "The agent does not know how many tokens a chunk carries.");
+    STREAM_UNKNOWN: own("inferprobe_stream_unknown_total", Counter, "", FIGURE, Streams,
+        "Values of streamed responses that could not be measured and are not in the histograms.");
+    GEN_AI_FIRST_TOKEN: own("gen_ai_server_time_to_first_token_seconds", Histogram, "seconds", GEN_AI, GenAi,
+        "Time from first request byte readable to first chunk of a language model's streamed response.");
+    GEN_AI_OUTPUT_TOKEN: own("gen_ai_server_time_per_output_token_seconds", Histogram, "seconds", GEN_AI, GenAi,
+        "Mean time between chunks of a language model's streamed response; each chunk counts as one token.",
+        "One value per streamed response.");
+    GEN_AI_DURATION: own("gen_ai_server_request_duration_seconds", Histogram, "seconds", GEN_AI_ENDED, GenAi,
+        "Time from first request byte readable to last response byte written, of language model requests.");
+    ADMIN_REQUESTS: own("inferprobe_admin_requests_total", Counter, "", ADMIN, Requests,
+        "Health, metrics and management requests answered by watched servers.",
+        "A request that did not come over gRPC also counts in `Requests2XX` and its siblings.");
+    INNER_REQUESTS: own("inferprobe_inner_requests_total", Counter, "", SERVER, Requests,
+        "Internal requests: answered requests between processes of one server, which no other family counts.");
+    UNFINISHED: own("inferprobe_requests_unfinished_total", Counter, "", REASON, Requests,
         "Requests that were read and never answered in full.");
-    COVERAGE: own("inferprobe_coverage_ratio", Gauge, "ratio", SERVER,
-        "Share of the bytes on a server's watched sockets that belong to requests which were counted.");
-    SOCKET_BYTES: own("inferprobe_socket_bytes_total", Counter, "bytes", SERVER,
-        "Bytes read and written on a server's watched sockets.");
-    MISSED_BYTES: own("inferprobe_missed_bytes_total", Counter, "bytes", SERVER,
-        "Bytes on a server's watched sockets that could not be attributed to a request.");
-    LABEL_OVERFLOW: own("inferprobe_label_overflow_total", Counter, "", LABEL,
-        "Requests counted under the label value other because a limit of distinct values was reached.");
-    RECORDS_LOST: own("inferprobe_records_lost_total", Counter, "", REASON,
-        "Records of the kernel side that did not become part of a request.");
-    COLLECTOR_UP: own("inferprobe_collector_up", Gauge, "", COLLECTOR,
-        "Whether a source of figures works: 1 if it does, 0 if not.");
-    HOOK_INFO: own("inferprobe_hook_info", Gauge, "", HOOK,
-        "The kind of eBPF program that each hook of the probes is on; none where it is on nothing; always 1.");
-    HOOK_SKIPPED: own("inferprobe_hook_skipped_total", Counter, "", PROGRAM,
-        "Times that the kernel did not run a program, on any socket of the host, because it ran on that CPU already.");
-    GPU_ERRORS: own("inferprobe_gpu_errors_total", Counter, "", GPU,
+    COVERAGE: own("inferprobe_coverage_ratio", Gauge, "ratio", SERVER, Coverage,
+        "Share of the bytes on a server's watched sockets that belong to counted requests.",
+        "1 minus unattributed bytes divided by socket bytes, since the agent started.");
+    SOCKET_BYTES: own("inferprobe_socket_bytes_total", Counter, "bytes", SERVER, Coverage,
+        "Bytes read and written on a server's watched sockets.",
+        "The kernel's own byte counts, without connections of TorchServe workers and of ZeroMQ.");
+    MISSED_BYTES: own("inferprobe_missed_bytes_total", Counter, "bytes", SERVER, Coverage,
+        "Unattributed bytes: bytes on a server's watched sockets that belong to no counted request.",
+        "Those of lost records, those that are no request, and those of responses without a request. Bytes of requests that count as unfinished are attributed.");
+    LABEL_OVERFLOW: own("inferprobe_label_overflow_total", Counter, "", LABEL, Coverage,
+        "Requests counted under the label value other because a cardinality limit was reached.");
+    RECORDS_LOST: own("inferprobe_records_lost_total", Counter, "", REASON, Coverage,
+        "Records, transfers and connections that did not become part of a request.");
+    COLLECTOR_UP: own("inferprobe_collector_up", Gauge, "", COLLECTOR, Agent,
+        "Whether a data source works: 1 if it does, 0 if not.");
+    HOOK_INFO: own("inferprobe_hook_info", Gauge, "", HOOK, Agent,
+        "Program type that each hook is attached with, none if it is not attached; always 1.");
+    BPF_RECURSION_MISSES: own("inferprobe_bpf_recursion_misses_total", Counter, "", PROGRAM, Agent,
+        "eBPF program runs skipped by the kernel's recursion guard, host-wide.",
+        "All sockets of the host count, not only watched ones. For a program that is attached twice: the smaller count of the primary and the backup copy.");
+    GPU_ERRORS: own("inferprobe_gpu_errors_total", Counter, "", GPU, Agent,
         "Readings of a GPU that NVML refused.");
-    BUILD_INFO: own("inferprobe_build_info", Gauge, "", BUILD,
-        "The running agent, always 1.");
+    BUILD_INFO: own("inferprobe_build_info", Gauge, "", BUILD, Agent,
+        "Version of the running agent; always 1.");
 
-    PROCESS_CPU: own("process_cpu_seconds_total", Counter, "seconds", NONE,
-        "CPU time that the agent has used, user and system.");
-    PROCESS_RESIDENT: own("process_resident_memory_bytes", Gauge, "bytes", NONE,
+    PROCESS_CPU: own("process_cpu_seconds_total", Counter, "seconds", NONE, Process,
+        "CPU time used by the agent, user and system.");
+    PROCESS_RESIDENT: own("process_resident_memory_bytes", Gauge, "bytes", NONE, Process,
         "Resident memory of the agent.");
-    PROCESS_VIRTUAL: own("process_virtual_memory_bytes", Gauge, "bytes", NONE,
+    PROCESS_VIRTUAL: own("process_virtual_memory_bytes", Gauge, "bytes", NONE, Process,
         "Virtual memory of the agent.");
-    PROCESS_OPEN_FDS: own("process_open_fds", Gauge, "", NONE,
+    PROCESS_OPEN_FDS: own("process_open_fds", Gauge, "", NONE, Process,
         "File descriptors that the agent has open.");
-    PROCESS_MAX_FDS: own("process_max_fds", Gauge, "", NONE,
+    PROCESS_MAX_FDS: own("process_max_fds", Gauge, "", NONE, Process,
         "File descriptors that the agent may open.");
-    PROCESS_START: own("process_start_time_seconds", Gauge, "seconds", NONE,
-        "When the agent started, in seconds since the Unix epoch.");
-    PROCESS_THREADS: own("process_threads", Gauge, "", NONE,
+    PROCESS_START: own("process_start_time_seconds", Gauge, "seconds", NONE, Process,
+        "Start time of the agent, in seconds since the Unix epoch.");
+    PROCESS_THREADS: own("process_threads", Gauge, "", NONE, Process,
         "Threads of the agent.");
 }
 
 families! {
     /// Every family of `autoscale`, in the order of its exposition.
     AUTOSCALE_FAMILIES;
-    AUTOSCALE_DESIRED: own("inferprobe_autoscale_desired_workers", Gauge, "", SCALED,
+    AUTOSCALE_DESIRED: own("inferprobe_autoscale_desired_workers", Gauge, "", SCALED, Autoscale,
         "Workers that autoscale wants the model to have.");
-    AUTOSCALE_ACTUAL: own("inferprobe_autoscale_actual_workers", Gauge, "", SCALED,
-        "Workers of the model that are ready, as TorchServe says.");
-    AUTOSCALE_QUEUE: own("inferprobe_autoscale_queue_seconds", Gauge, "seconds", SCALED,
+    AUTOSCALE_ACTUAL: own("inferprobe_autoscale_actual_workers", Gauge, "", SCALED, Autoscale,
+        "Workers of the model that TorchServe reports as ready.",
+        "Absent while TorchServe does not answer.");
+    AUTOSCALE_QUEUE: own("inferprobe_autoscale_queue_seconds", Gauge, "seconds", SCALED, Autoscale,
         "Mean queue time of the last interval in which it was known.");
-    AUTOSCALE_DECISIONS: own("inferprobe_autoscale_decisions_total", Counter, "", DECISION,
-        "Decisions made, by what they came down to.");
+    AUTOSCALE_DECISIONS: own("inferprobe_autoscale_decisions_total", Counter, "", DECISION, Autoscale,
+        "Autoscale decisions, by their result.");
 }
 
 #[cfg(test)]
@@ -302,7 +220,16 @@ mod tests {
     }
 
     #[test]
-    fn a_family_responses_to_its_own_and_its_samples_names() {
+    fn help_texts_are_short_sentences() {
+        for family in FAMILIES.iter().chain(AUTOSCALE_FAMILIES) {
+            let help = family.help();
+            assert!(help.len() <= 120, "{}: {}", family.name, help.len());
+            assert_eq!(help.ends_with('.'), !family.is_torchserve(), "{help}");
+        }
+    }
+
+    #[test]
+    fn a_family_has_its_own_and_its_samples_names() {
         for (family, name, expected) in [
             (&QUEUE_TIME, "QueueTime", true),
             (&QUEUE_TIME, "queuetime", false),
@@ -330,7 +257,7 @@ mod tests {
             ),
             (&REQUEST_QUEUE, "", false),
         ] {
-            assert_eq!(family.responses_to(name), expected, "{name:?}");
+            assert_eq!(family.has_name(name), expected, "{name:?}");
         }
     }
 }

@@ -1,6 +1,7 @@
-//! Figures of the host, the GPUs and the agent itself: what collectors publish and how it is exported.
+//! Keeps the values of the host and the GPUs. Each reading of a source replaces the one before as a whole.
 //!
-//! Does not know how a figure is read.
+//! Collectors set them; values of a source that may hang expire.
+//! Does not depend on: how a value is read.
 
 use std::time::Instant;
 
@@ -16,7 +17,7 @@ pub struct MemorySample {
     pub used_mib: f64,
     /// Available without swapping, MiB.
     pub available_mib: f64,
-    /// What is not available, percent.
+    /// Share that is not available, percent.
     pub used_pct: f64,
 }
 
@@ -31,12 +32,12 @@ pub struct DiskSample {
     pub used_pct: f64,
 }
 
-/// One GPU. A figure that the device does not have is `None`.
+/// One GPU. `None`: the device does not have this value.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct GpuSample {
     /// NVML's index of the device.
     pub index: u32,
-    /// Share of time with a kernel running, percent.
+    /// Share of time in which a GPU kernel ran, percent.
     pub busy_pct: Option<f64>,
     /// Memory.
     pub memory: Option<GpuMemory>,
@@ -47,30 +48,11 @@ pub struct GpuSample {
 pub struct GpuMemory {
     /// Used, whole MiB.
     pub used_mib: f64,
-    /// Used, percent of the whole.
+    /// Used share of the total, percent.
     pub used_pct: f64,
 }
 
-/// The agent's own process.
-#[derive(Debug, Clone, Copy, PartialEq)]
-pub struct ProcessSample {
-    /// CPU time used, seconds.
-    pub cpu_s: f64,
-    /// Resident memory, bytes.
-    pub resident_bytes: u64,
-    /// Virtual memory, bytes.
-    pub virtual_bytes: u64,
-    /// Open file descriptors.
-    pub open_fds: u64,
-    /// Limit of open file descriptors; `None` when there is none.
-    pub max_fds: Option<u64>,
-    /// Start, seconds since the Unix epoch.
-    pub start_s: f64,
-    /// Threads.
-    pub threads: u64,
-}
-
-/// A value that counts for nothing after a moment: its source may hang, and a stale figure is worse than none.
+/// A value that expires: its source may hang, and a stale value is worse than none.
 #[derive(Debug)]
 pub(crate) struct Expiring<T> {
     pub(crate) value: T,
@@ -78,24 +60,23 @@ pub(crate) struct Expiring<T> {
 }
 
 impl<T> Expiring<T> {
-    /// The value, if it still counts at `now`.
+    /// Returns the value unless it has expired at `now`.
     pub(crate) fn at(&self, now: Instant) -> Option<&T> {
         (now <= self.valid_until).then_some(&self.value)
     }
 }
 
-/// The latest figures.
+/// The latest values.
 #[derive(Debug, Default)]
-pub(crate) struct Figures {
+pub(crate) struct Gauges {
     pub(crate) cpu_pct: Option<f64>,
     pub(crate) memory: Option<MemorySample>,
     pub(crate) disk: Option<Expiring<DiskSample>>,
     pub(crate) gpus: Option<Expiring<Vec<GpuSample>>>,
-    pub(crate) process: Option<ProcessSample>,
 }
 
-impl Figures {
-    /// Adds every series that counts at `now` to `samples`.
+impl Gauges {
+    /// Adds every series that has not expired at `now` to `samples`.
     pub(crate) fn collect(&self, hostname: &str, now: Instant, samples: &mut Samples) {
         let host = ["Host", hostname];
         let mut push_host = |family, value| samples.push(family, &host, Value::Float(value));
@@ -130,43 +111,6 @@ impl Figures {
                     samples.push(family, &["Host", &device, hostname], Value::Float(value));
                 }
             }
-        }
-        if let Some(process) = &self.process {
-            collect_process(process, samples);
-        }
-    }
-}
-
-fn collect_process(process: &ProcessSample, samples: &mut Samples) {
-    for (family, value) in [
-        (&families::PROCESS_CPU, Some(Value::Float(process.cpu_s))),
-        (
-            &families::PROCESS_RESIDENT,
-            Some(Value::Integer(process.resident_bytes)),
-        ),
-        (
-            &families::PROCESS_VIRTUAL,
-            Some(Value::Integer(process.virtual_bytes)),
-        ),
-        (
-            &families::PROCESS_OPEN_FDS,
-            Some(Value::Integer(process.open_fds)),
-        ),
-        (
-            &families::PROCESS_MAX_FDS,
-            process.max_fds.map(Value::Integer),
-        ),
-        (
-            &families::PROCESS_START,
-            Some(Value::Float(process.start_s)),
-        ),
-        (
-            &families::PROCESS_THREADS,
-            Some(Value::Integer(process.threads)),
-        ),
-    ] {
-        if let Some(value) = value {
-            samples.push(family, &[], value);
         }
     }
 }

@@ -1,7 +1,7 @@
-//! What requests to language models add up to, under the names of OpenTelemetry's semantic conventions for generative AI.
+//! Sums up requests to language models, under the names of OpenTelemetry's semantic conventions for generative AI.
 //!
-//! They speak of tokens where only chunks were seen: a chunk of a streamed answer counts as one. Nothing here knows how it
-//! was seen, nor by which path a request asks a language model.
+//! The conventions measure tokens, the agent observes chunks: each chunk of a streamed response counts as one token.
+//! Does not depend on: how a chunk was observed, which paths belong to language models.
 
 use std::collections::BTreeMap;
 
@@ -16,7 +16,7 @@ use crate::{
     protocol::genai::Operation,
 };
 
-/// Status codes that are an `error.type` of their own; any other error is [`OTHER_ERROR`].
+/// Status codes with an `error.type` of their own; any other error is [`OTHER_ERROR`].
 const ERRORS: [(u16, &str); 13] = [
     (400, "400"),
     (401, "401"),
@@ -32,9 +32,9 @@ const ERRORS: [(u16, &str); 13] = [
     (503, "503"),
     (504, "504"),
 ];
-/// The conventions' word for an error without a name.
+/// The conventions' value for an error without a name.
 const OTHER_ERROR: &str = "_OTHER";
-/// No error: an empty label is as good as none.
+/// Value without an error: an empty label equals no label.
 const NO_ERROR: &str = "";
 
 /// Requests to one language model.
@@ -44,7 +44,7 @@ pub(super) struct GenAi {
     streamed: BTreeMap<Operation, Streamed>,
 }
 
-/// Streamed answers to one kind of request.
+/// Streamed responses of one operation.
 #[derive(Debug)]
 struct Streamed {
     first_token: Histogram,
@@ -61,7 +61,7 @@ impl Default for Streamed {
 }
 
 impl GenAi {
-    /// Adds one request that asks for `operation`; `stream` is its answer, if that is a stream and no error.
+    /// Adds one request for `operation`; `stream` is its response, if that is streamed and no error.
     pub(super) fn add(
         &mut self,
         operation: Operation,

@@ -1,19 +1,22 @@
-//! Histograms of durations and of counts, with fixed buckets. Nothing here knows what is measured.
+//! Counts durations and numbers in histograms with fixed buckets.
+//!
+//! Each family of histograms names its buckets here.
+//! Does not depend on: what is measured.
 
 /// The buckets of a family of histograms.
 #[derive(Debug)]
 pub(super) struct Buckets {
-    /// Upper bounds, in the quantity's own unit; a last bucket without a bound follows.
+    /// Upper bounds, in the quantity's own unit; one more bucket has no upper bound.
     bounds: &'static [u64],
-    /// The bounds as label `le` spells them, the last one too.
+    /// Values of the label `le`, that of the last bucket included.
     le: &'static [&'static str],
     quantity: Quantity,
 }
 
-/// What is observed, and how its sum is spelt.
+/// What is observed, and how its sum is formatted.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Quantity {
-    /// Durations: observed in nanoseconds, spelt in seconds.
+    /// Durations: observed in nanoseconds, exported in seconds.
     Duration,
     /// Numbers of something.
     Count,
@@ -23,7 +26,7 @@ const US: u64 = 1_000;
 const MS: u64 = 1_000 * US;
 const S: u64 = 1_000 * MS;
 
-/// Of the stages of requests.
+/// Buckets of the stages of requests.
 pub(super) static STAGES: Buckets = Buckets {
     bounds: &[
         50 * US,
@@ -54,7 +57,7 @@ pub(super) static STAGES: Buckets = Buckets {
     quantity: Quantity::Duration,
 };
 
-/// Of the chunks of a streamed answer.
+/// Buckets of the chunks of a streamed response.
 pub(super) static CHUNKS: Buckets = Buckets {
     bounds: &[
         1, 2, 5, 10, 20, 50, 100, 200, 500, 1_000, 2_000, 5_000, 10_000,
@@ -69,7 +72,7 @@ pub(super) static CHUNKS: Buckets = Buckets {
 // The three lists below are those of the OpenTelemetry semantic conventions for generative AI:
 // https://opentelemetry.io/docs/specs/semconv/gen-ai/gen-ai-metrics/#generative-ai-model-server-metrics
 
-/// Of `gen_ai.server.request.duration`.
+/// Buckets of `gen_ai.server.request.duration`.
 pub(super) static GEN_AI_DURATION: Buckets = Buckets {
     bounds: &[
         10 * MS,
@@ -94,7 +97,7 @@ pub(super) static GEN_AI_DURATION: Buckets = Buckets {
     quantity: Quantity::Duration,
 };
 
-/// Of `gen_ai.server.time_to_first_token`.
+/// Buckets of `gen_ai.server.time_to_first_token`.
 pub(super) static GEN_AI_FIRST_TOKEN: Buckets = Buckets {
     bounds: &[
         MS,
@@ -121,7 +124,7 @@ pub(super) static GEN_AI_FIRST_TOKEN: Buckets = Buckets {
     quantity: Quantity::Duration,
 };
 
-/// Of `gen_ai.server.time_per_output_token`.
+/// Buckets of `gen_ai.server.time_per_output_token`.
 pub(super) static GEN_AI_OUTPUT_TOKEN: Buckets = Buckets {
     bounds: &[
         10 * MS,
@@ -145,11 +148,11 @@ pub(super) static GEN_AI_OUTPUT_TOKEN: Buckets = Buckets {
     quantity: Quantity::Duration,
 };
 
-/// Counts per bucket and the sum of what was observed.
+/// Count of each bucket, and sum of all observed values.
 #[derive(Debug, Clone)]
 pub(super) struct Histogram {
     buckets: &'static Buckets,
-    /// Own count of each bucket; nothing until something was observed.
+    /// Count of each bucket, not cumulative; empty until something is observed.
     counts: Vec<u64>,
     sum: u128,
 }
@@ -161,7 +164,7 @@ impl Default for Histogram {
 }
 
 impl Histogram {
-    /// A histogram of nothing yet.
+    /// Creates a histogram without observations.
     pub(super) const fn new(buckets: &'static Buckets) -> Self {
         Self {
             buckets,
@@ -189,12 +192,13 @@ impl Histogram {
         self.sum += u128::from(value);
     }
 
-    /// How often something was observed.
+    /// Returns the number of observations.
     pub(super) fn count(&self) -> u64 {
         self.counts.iter().sum()
     }
 
-    /// Sum of what was observed, in the unit of its family, as text: no digit is lost, however long the agent runs.
+    /// Returns the sum of all observed values in the unit of the family, as text. It loses no digit, however long the
+    /// agent runs.
     pub(super) fn sum_text(&self) -> String {
         if self.buckets.quantity == Quantity::Count {
             return format!("{}.0", self.sum);
@@ -206,12 +210,12 @@ impl Histogram {
         text[..significant.max(one_decimal)].to_owned()
     }
 
-    /// Own count of each bucket, in the order of [`Histogram::le`]; empty while nothing was observed.
+    /// Returns the count of each bucket, not cumulative, in the order of [`Histogram::le`]; empty without observations.
     pub(super) fn counts(&self) -> &[u64] {
         &self.counts
     }
 
-    /// Label `le` of each bucket.
+    /// Returns the label `le` of each bucket.
     pub(super) fn le(&self) -> &'static [&'static str] {
         self.buckets.le
     }
@@ -241,7 +245,7 @@ mod tests {
     }
 
     #[test]
-    fn labels_spell_the_bounds() {
+    fn labels_match_the_bounds() {
         for buckets in [
             &STAGES,
             &CHUNKS,
@@ -255,8 +259,8 @@ mod tests {
             };
             let bounds = buckets.bounds.iter().map(|bound| *bound as f64 / unit);
             let bounds: Vec<f64> = bounds.chain([f64::INFINITY]).collect();
-            let spelt: Vec<f64> = buckets.le.iter().map(|le| le.parse().unwrap()).collect();
-            assert_eq!(spelt, bounds);
+            let labels: Vec<f64> = buckets.le.iter().map(|le| le.parse().unwrap()).collect();
+            assert_eq!(labels, bounds);
             assert!(bounds.is_sorted_by(|one, next| one < next), "{bounds:?}");
         }
     }

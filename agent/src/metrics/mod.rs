@@ -1,15 +1,19 @@
-//! Everything that is exported, behind one handle that the agent's threads share.
+//! Keeps the values of every family, behind one handle that the agent's threads share.
 //!
-//! Observations and figures go in, text comes out. Nothing here reads the system or knows of HTTP.
+//! The pipeline and the collectors add and set values; the exporter reads them as text.
+//! Does not depend on: the kernel, procfs, HTTP.
 
 mod autoscale;
 mod cardinality;
 mod encode;
 pub mod families;
+pub mod family;
 mod gauges;
 mod gen_ai;
 mod histogram;
+mod plain;
 mod requests;
+pub mod stages;
 mod streams;
 mod torchserve;
 
@@ -20,23 +24,25 @@ use std::{
 };
 
 pub use autoscale::AutoscaleMetrics;
-pub use encode::{Format, Selection};
-pub use gauges::{DiskSample, GpuMemory, GpuSample, MemorySample, ProcessSample};
+pub use encode::{Format, Selection, Value};
+pub use gauges::{DiskSample, GpuMemory, GpuSample, MemorySample};
 pub use torchserve::LiveWorker;
 
 use crate::{
     exchange::byte_accounting::ByteCounts,
     metrics::{
-        encode::{Samples, Value},
-        gauges::{Expiring, Figures},
+        encode::Samples,
+        family::Family,
+        gauges::{Expiring, Gauges},
+        plain::Plain,
         requests::Requests,
         torchserve::Workers,
     },
     observation::Observation,
 };
 
-/// The state of every family. Each call holds a lock for a moment; [`Metrics::encode`] holds it only
-/// while it copies the numbers.
+/// The values of every family. Each call holds a lock briefly; [`Metrics::encode`] holds it only while it copies the
+/// values.
 #[derive(Debug)]
 pub struct Metrics {
     hostname: String,
@@ -47,13 +53,9 @@ pub struct Metrics {
 struct State {
     requests: Requests,
     workers: Workers,
-    lost: BTreeMap<&'static str, u64>,
-    unfinished: BTreeMap<&'static str, u64>,
+    plain: Plain,
     collectors: BTreeMap<&'static str, Liveness>,
-    hooks: BTreeMap<&'static str, &'static str>,
-    skipped: BTreeMap<&'static str, u64>,
-    gpu_errors: BTreeMap<u32, u64>,
-    figures: Figures,
+    gauges: Gauges,
 }
 
 #[derive(Debug, Clone, Copy)]
@@ -64,20 +66,19 @@ enum Liveness {
 }
 
 impl Metrics {
-    /// Empty families; `hostname` is TorchServe's `Hostname` label.
+    /// Creates families without samples; `hostname` is the value of TorchServe's label `Hostname`.
     pub fn new(hostname: &str) -> Self {
+        let mut plain = Plain::default();
+        let version = env!("CARGO_PKG_VERSION");
+        plain.set(&families::BUILD_INFO, &[version], Value::Integer(1));
         Self {
             hostname: hostname.to_owned(),
             state: Mutex::new(State {
                 requests: Requests::new(),
                 workers: Workers::default(),
-                lost: BTreeMap::new(),
-                unfinished: BTreeMap::new(),
+                plain,
                 collectors: BTreeMap::new(),
-                hooks: BTreeMap::new(),
-                skipped: BTreeMap::new(),
-                gpu_errors: BTreeMap::new(),
-                figures: Figures::default(),
+                gauges: Gauges::default(),
             }),
         }
     }
@@ -87,7 +88,7 @@ impl Metrics {
         self.state().requests.observe(observation);
     }
 
-    /// Adds one request of TorchServe whose client left before its answer.
+    /// Adds a TorchServe request whose client left before the response.
     pub fn observe_abandoned(&self, observation: &Observation) {
         self.state().requests.observe_abandoned(observation);
     }
@@ -97,42 +98,32 @@ impl Metrics {
         self.state().workers.insert(pid, worker);
     }
 
-    /// Takes a worker process out that ended; any other process is none.
+    /// Removes a worker process that ended; ignores any other process.
     pub fn worker_ended(&self, pid: u32) {
         self.state().workers.remove(pid);
     }
 
-    /// Exports each of these reasons of [`Metrics::lost`] from now on, as 0 until one occurs.
-    pub fn declare_lost(&self, reasons: &[&'static str]) {
+    /// Exports a counter with one label as 0 for each of its `values`, until something is added.
+    pub fn declare(&self, family: &'static Family, values: &[&str]) {
         let mut state = self.state();
-        for reason in reasons {
-            state.lost.entry(reason).or_default();
+        for value in values {
+            state.plain.add(family, &[value], 0);
         }
     }
 
-    /// Adds `n` records that were lost for `reason`.
-    pub fn lost(&self, reason: &'static str, n: u64) {
-        *self.state().lost.entry(reason).or_default() += n;
+    /// Adds `n` to a plain counter. The label values must be few: no peer may choose them.
+    pub fn add(&self, family: &'static Family, labels: &[&str], n: u64) {
+        self.state().plain.add(family, labels, n);
     }
 
-    /// Sets how many records have been lost for `reason`, where the kernel keeps that count. It never falls.
-    pub fn set_lost_total(&self, reason: &'static str, total: u64) {
-        let mut state = self.state();
-        let lost = state.lost.entry(reason).or_default();
-        *lost = total.max(*lost);
+    /// Sets a plain gauge, or the total of a plain counter that is kept elsewhere; such a total never falls.
+    pub fn set(&self, family: &'static Family, labels: &[&str], value: impl Into<Value>) {
+        self.state().plain.set(family, labels, value.into());
     }
 
-    /// Exports each of these reasons of [`Metrics::unfinished`] from now on, as 0 until one occurs.
-    pub fn declare_unfinished(&self, reasons: &[&'static str]) {
-        let mut state = self.state();
-        for reason in reasons {
-            state.unfinished.entry(reason).or_default();
-        }
-    }
-
-    /// Counts one request that was read and never answered in full.
-    pub fn unfinished(&self, reason: &'static str) {
-        *self.state().unfinished.entry(reason).or_default() += 1;
+    /// Removes a series of a plain family.
+    pub fn unset(&self, family: &'static Family, labels: &[&str]) {
+        self.state().plain.unset(family, labels);
     }
 
     /// Adds a connection that had waited `wait_ns` until `server` accepted it.
@@ -140,87 +131,58 @@ impl Metrics {
         self.state().requests.accepted(server, wait_ns);
     }
 
-    /// Adds bytes that went over watched sockets of `server`.
+    /// Adds bytes read and written on watched sockets of `server`.
     pub fn carried(&self, server: &Arc<str>, tally: ByteCounts) {
         self.state().requests.carried(server, tally);
     }
 
-    /// Says whether a source of figures works.
+    /// Sets whether a data source works.
     pub fn collector_up(&self, collector: &'static str, up: bool) {
         let liveness = if up { Liveness::Up } else { Liveness::Down };
         self.state().collectors.insert(collector, liveness);
     }
 
-    /// Says that a source of figures works, and counts as failed after `until` unless it says so again.
+    /// Sets that a data source works until `until`; after that it counts as failed, unless it is set again.
     pub fn collector_up_until(&self, collector: &'static str, until: Instant) {
         let liveness = Liveness::UpUntil(until);
         self.state().collectors.insert(collector, liveness);
     }
 
-    /// Says which kind of program a hook of the probes is on, `none` if it is on nothing.
-    pub fn hook(&self, hook: &'static str, kind: &'static str) {
-        self.state().hooks.insert(hook, kind);
-    }
-
-    /// Publishes how often the kernel has passed each program over.
-    pub fn set_skipped(&self, skipped: BTreeMap<&'static str, u64>) {
-        self.state().skipped = skipped;
-    }
-
-    /// Publishes the busy share of all CPUs, percent; `None` takes the figure away.
+    /// Sets the busy share of all CPUs, percent; `None` removes the value.
     pub fn set_cpu_pct(&self, cpu_pct: Option<f64>) {
-        self.state().figures.cpu_pct = cpu_pct;
+        self.state().gauges.cpu_pct = cpu_pct;
     }
 
-    /// Publishes the memory figures; `None` takes them away.
+    /// Sets the memory values; `None` removes them.
     pub fn set_memory(&self, memory: Option<MemorySample>) {
-        self.state().figures.memory = memory;
+        self.state().gauges.memory = memory;
     }
 
-    /// Publishes the disk figures, which vanish after `valid_until`; `None` takes them away at once.
+    /// Sets the disk values, which expire after `valid_until`; `None` removes them at once.
     pub fn set_disk(&self, disk: Option<DiskSample>, valid_until: Instant) {
-        self.state().figures.disk = disk.map(|value| Expiring { value, valid_until });
+        self.state().gauges.disk = disk.map(|value| Expiring { value, valid_until });
     }
 
-    /// Publishes the GPUs that could be read, in place of all before; they vanish after `valid_until`.
+    /// Replaces all GPUs by those that could be read; their values expire after `valid_until`.
     pub fn set_gpus(&self, gpus: Vec<GpuSample>, valid_until: Instant) {
-        self.state().figures.gpus = Some(Expiring {
+        self.state().gauges.gpus = Some(Expiring {
             value: gpus,
             valid_until,
         });
     }
 
-    /// Counts one reading that a GPU refused.
-    pub fn gpu_error(&self, index: u32) {
-        *self.state().gpu_errors.entry(index).or_default() += 1;
-    }
-
-    /// Publishes the agent's own figures.
-    pub fn set_process(&self, process: ProcessSample) {
-        self.state().figures.process = Some(process);
-    }
-
-    /// The text of what `selection` asks for.
+    /// Returns the text of the families that `selection` asks for.
     pub fn encode(&self, selection: &Selection, format: Format) -> String {
         self.samples(Instant::now()).encode(selection, format)
     }
 
     fn samples(&self, now: Instant) -> Samples {
         let mut samples = Samples::default();
-        let version = env!("CARGO_PKG_VERSION");
-        samples.push(&families::BUILD_INFO, &[version], Value::Integer(1));
         let state = self.state();
         state.requests.collect(&self.hostname, &mut samples);
         state.workers.collect(&self.hostname, &mut samples);
-        state.figures.collect(&self.hostname, now, &mut samples);
-        for (family, totals) in [
-            (&families::RECORDS_LOST, &state.lost),
-            (&families::UNFINISHED, &state.unfinished),
-        ] {
-            for (reason, total) in totals {
-                samples.push(family, &[*reason], Value::Integer(*total));
-            }
-        }
+        state.plain.collect(&mut samples);
+        state.gauges.collect(&self.hostname, now, &mut samples);
         for (collector, liveness) in &state.collectors {
             let up = match liveness {
                 Liveness::Up => true,
@@ -230,20 +192,10 @@ impl Metrics {
             let value = Value::Integer(u64::from(up));
             samples.push(&families::COLLECTOR_UP, &[*collector], value);
         }
-        for (hook, kind) in &state.hooks {
-            samples.push(&families::HOOK_INFO, &[*hook, *kind], Value::Integer(1));
-        }
-        for (program, count) in &state.skipped {
-            samples.push(&families::HOOK_SKIPPED, &[*program], Value::Integer(*count));
-        }
-        for (index, count) in &state.gpu_errors {
-            let device = index.to_string();
-            samples.push(&families::GPU_ERRORS, &[&device], Value::Integer(*count));
-        }
         samples
     }
 
-    /// A panic elsewhere leaves at worst one request half counted, so the figures stay readable after it.
+    /// Locks the values. After a panic elsewhere at most one request is half counted, so they stay readable.
     fn state(&self) -> MutexGuard<'_, State> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -265,8 +217,8 @@ mod tests {
     #[test]
     fn declared_reasons_are_exported_as_zero() {
         let metrics = Metrics::new("vm");
-        metrics.declare_lost(&["ring_full"]);
-        metrics.declare_unfinished(&["closed"]);
+        metrics.declare(&families::RECORDS_LOST, &["ring_full"]);
+        metrics.declare(&families::UNFINISHED, &["closed"]);
         let now = Instant::now();
         for (name, expected) in [
             (
@@ -283,13 +235,14 @@ mod tests {
     }
 
     #[test]
-    fn a_total_of_the_kernel_replaces_and_never_falls() {
+    fn a_total_that_is_set_never_falls() {
         let metrics = Metrics::new("vm");
-        metrics.set_lost_total("ring_full", 7);
-        metrics.set_lost_total("ring_full", 9);
-        metrics.set_lost_total("ring_full", 8);
-        metrics.lost("head_too_long", 2);
-        metrics.lost("head_too_long", 3);
+        for total in [7_u64, 9, 8] {
+            metrics.set(&families::RECORDS_LOST, &["ring_full"], total);
+        }
+        for n in [2, 3] {
+            metrics.add(&families::RECORDS_LOST, &["head_too_long"], n);
+        }
         assert_eq!(
             lines_at(&metrics, "inferprobe_records_lost_total", Instant::now()),
             [
@@ -300,7 +253,7 @@ mod tests {
     }
 
     #[test]
-    fn figures_of_a_hung_source_vanish_and_it_counts_as_down() {
+    fn values_of_a_hung_source_expire_and_it_counts_as_down() {
         let metrics = Metrics::new("vm");
         let start = Instant::now();
         let until = start + Duration::from_secs(15);
@@ -328,7 +281,7 @@ mod tests {
     }
 
     #[test]
-    fn a_filter_leaves_out_families_without_samples_and_unknown_names() {
+    fn a_filter_drops_families_without_samples_and_unknown_names() {
         let metrics = Metrics::new("vm");
         for names in [&["GPUUtilization"][..], &["NoSuchMetric"], &[""], &[]] {
             let selection = Selection::named(names.iter().copied());

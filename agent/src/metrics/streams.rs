@@ -1,6 +1,7 @@
-//! What streamed answers add up to: our own families of streams, and which of their figures were not known.
+//! Sums up streamed responses: times, chunks, and the values that were unknown.
 //!
-//! A chunk is a piece that a server sent by itself. What it means to a language model is `gen_ai`'s.
+//! A chunk is a part of the body that the server sent separately. `gen_ai` counts chunks as tokens.
+//! Does not depend on: how a chunk was observed.
 
 use crate::{
     identity::Identity,
@@ -12,7 +13,7 @@ use crate::{
     observation::Stream,
 };
 
-/// Streamed answers of one model and server.
+/// Streamed responses of one model and server.
 #[derive(Debug)]
 pub(super) struct Streams {
     first_byte: Histogram,
@@ -22,7 +23,7 @@ pub(super) struct Streams {
     chunks: Histogram,
 }
 
-/// Figures of streamed answers that could not be told.
+/// Values of streamed responses that could not be measured.
 #[derive(Debug, Default)]
 pub(super) struct Unknown {
     first_byte: u64,
@@ -45,7 +46,7 @@ impl Default for Streams {
 }
 
 impl Streams {
-    /// Adds one streamed answer.
+    /// Adds one streamed response.
     pub(super) fn add(&mut self, stream: &Stream) {
         for (histogram, ns) in [
             (&mut self.first_byte, stream.first_byte_ns),
@@ -84,7 +85,7 @@ impl Streams {
 }
 
 impl Unknown {
-    /// Adds what is not known of one streamed answer.
+    /// Adds the unknown values of one streamed response.
     pub(super) fn add(&mut self, stream: &Stream) {
         self.first_byte += u64::from(stream.first_byte_ns.is_none());
         self.first_chunk += u64::from(stream.first_chunk_ns.is_none());

@@ -19,7 +19,7 @@ use crate::{
         event::{Event, Sink},
     },
     identity::{Identity, Server},
-    metrics::LiveWorker,
+    metrics::{LiveWorker, families},
     pipeline::recorder::Recorder,
     torchserve::{
         connection::WorkerSink,
@@ -182,7 +182,11 @@ impl Sink for Classifier {
             Event::Finished(exchange) => self.on_exchange(exchange),
             Event::Abandoned(peer, request) => self.on_abandoned(peer, &request),
             Event::Accepted(peer, wait_ns) => self.on_accept(peer, wait_ns),
-            Event::Unfinished(reason) => self.recorder.metrics.unfinished(reason.name()),
+            Event::Unfinished(reason) => {
+                self.recorder
+                    .metrics
+                    .add(&families::UNFINISHED, &[reason.name()], 1)
+            }
             Event::Lost(loss) => self.recorder.lost(loss),
         }
     }

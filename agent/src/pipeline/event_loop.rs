@@ -27,7 +27,7 @@ use crate::{
     },
     discovery::{procfs::children_of, registry::Registry, watch::Watch},
     exchange::event::Loss,
-    metrics::Metrics,
+    metrics::{Metrics, families},
     pipeline::{Pipeline, connections::ConnectionTable},
     request_log::RequestLog,
     torchserve::{
@@ -81,7 +81,10 @@ impl EventLoop {
         metrics: Arc<Metrics>,
         log: Option<RequestLog>,
     ) -> Result<Self> {
-        metrics.declare_lost(&DropReason::ALL.map(DropReason::name));
+        metrics.declare(
+            &families::RECORDS_LOST,
+            &DropReason::ALL.map(DropReason::name),
+        );
         for port in registry.ports() {
             maps.set_port(port, true)?;
         }
@@ -202,7 +205,9 @@ impl EventLoop {
         while let Some(event) = self.next_process_event() {
             match event {
                 Some(event) => self.on_process_event(event, &mut found),
-                None => self.metrics.lost(Loss::Malformed.name(), 1),
+                None => self
+                    .metrics
+                    .add(&families::RECORDS_LOST, &[Loss::Malformed.name()], 1),
             }
         }
         self.on_found(&found);
@@ -255,7 +260,8 @@ impl EventLoop {
             return;
         }
         if let Err(err) = self.maps.watch_process(pid) {
-            self.metrics.lost(Loss::NotWatched.name(), 1);
+            self.metrics
+                .add(&families::RECORDS_LOST, &[Loss::NotWatched.name()], 1);
             warn!(pid, err = format!("{err:#}"), "process not watched");
             return;
         }
@@ -296,12 +302,16 @@ impl EventLoop {
 
     fn count_drops(&mut self) {
         for (reason, total) in self.maps.drops() {
-            self.metrics.set_lost_total(reason.name(), total);
+            self.metrics
+                .set(&families::RECORDS_LOST, &[reason.name()], total);
         }
         let skipped = self.probes.skipped();
         let of_processes = PROCESS_PROGRAMS.iter().filter_map(|name| skipped.get(name));
         let skipped_events = of_processes.sum();
-        self.metrics.set_skipped(skipped);
+        for (program, total) in skipped {
+            self.metrics
+                .set(&families::BPF_RECURSION_MISSES, &[program], total);
+        }
         if skipped_events > self.skipped_events {
             self.skipped_events = skipped_events;
             self.catch_up();

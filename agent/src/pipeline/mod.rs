@@ -17,7 +17,7 @@ use inferprobe_ebpf::abi::ProgressSlot;
 use crate::{
     discovery::{registry::Registry, watch::Watch},
     exchange::event::{Loss, Unfinished},
-    metrics::Metrics,
+    metrics::{Metrics, families},
     pipeline::{classifier::Classifier, connections::ConnectionTable, recorder::Recorder},
     request_log::RequestLog,
     torchserve::worker::{Worker, WorkerId},
@@ -38,8 +38,11 @@ impl Pipeline {
         log: Option<RequestLog>,
         now_ns: u64,
     ) -> Self {
-        metrics.declare_lost(&Loss::ALL.map(Loss::name));
-        metrics.declare_unfinished(&Unfinished::ALL.map(Unfinished::name));
+        metrics.declare(&families::RECORDS_LOST, &Loss::ALL.map(Loss::name));
+        metrics.declare(
+            &families::UNFINISHED,
+            &Unfinished::ALL.map(Unfinished::name),
+        );
         let recorder = Recorder::new(metrics, log);
         Self {
             connections,

@@ -10,7 +10,7 @@ use tracing::warn;
 use crate::{
     catalogue::route::Purpose,
     exchange::event::Loss,
-    metrics::Metrics,
+    metrics::{Metrics, families},
     observation::{Observation, WorkerSide},
     request_log::RequestLog,
     torchserve::{
@@ -81,6 +81,6 @@ impl JoinSink for Recorder {
     }
 
     fn lost(&mut self, loss: Loss) {
-        self.metrics.lost(loss.name(), 1);
+        self.metrics.add(&families::RECORDS_LOST, &[loss.name()], 1);
     }
 }

@@ -25,7 +25,7 @@ use crate::{
 /// Start of the agent's last line.
 const SAID: &str = "inferprobe: ";
 /// Family of program runs that the kernel's recursion guard skipped.
-const SKIPPED: &str = "inferprobe_hook_skipped_total";
+const SKIPPED: &str = "inferprobe_bpf_recursion_misses_total";
 
 /// Runs the agent on the running kernel in each attach mode, and checks what it measures.
 ///

@@ -1,6 +1,7 @@
-//! What finished requests add up to: answers by class, and our own families.
+//! Sums up finished requests: responses by class, and the agent's own families.
 //!
-//! What TorchServe makes of the same requests is `torchserve`'s. Does not know how a request was measured, and holds a bounded number of series whatever peers send.
+//! `torchserve` sums up the same requests by TorchServe's rules. The number of series is limited.
+//! Does not depend on: how a request was measured.
 
 use std::{collections::BTreeMap, sync::Arc};
 
@@ -9,11 +10,12 @@ use crate::{
     exchange::byte_accounting::ByteCounts,
     identity::Identity,
     metrics::{
-        cardinality::{Bounds, OTHER},
+        cardinality::{Cardinality, OTHER},
         encode::{Samples, Value},
         families,
         gen_ai::GenAi,
         histogram::Histogram,
+        stages,
         streams::{self, Streams},
         torchserve::{self, LastTimes},
     },
@@ -23,29 +25,29 @@ use crate::{
 /// Distinct status codes of one model or server.
 const MAX_CODES: usize = 32;
 
-/// Totals and last values over every request since the agent started.
+/// Totals and last values of all requests since the agent started.
 #[derive(Debug)]
 pub(crate) struct Requests {
-    bounds: Bounds,
+    cardinality: Cardinality,
     by_identity: BTreeMap<Identity, Served>,
     admin: BTreeMap<Arc<str>, Codes>,
     carried: BTreeMap<Arc<str>, ByteCounts>,
     accept_wait: BTreeMap<Arc<str>, Histogram>,
-    inner: BTreeMap<Arc<str>, u64>,
+    internal: BTreeMap<Arc<str>, u64>,
     last_times: LastTimes,
-    /// Requests of every purpose.
-    seen: u64,
+    /// Requests of every purpose but internal ones.
+    observed: u64,
     responses: Responses,
     unknown: Unknown,
     unknown_of_streams: streams::Unknown,
 }
 
-/// What was served under one identity. Each request finds it once, and everything is added there; what is exported of
-/// a model alone is summed up by the scrape.
+/// What was served under one identity. Each request looks it up once. A scrape sums up the families that have only the
+/// label of the model.
 #[derive(Debug, Default)]
 struct Served {
-    /// A request that showed that the server knows the model was counted here under its own labels, so that the bounds
-    /// have nothing to say about the next.
+    /// Whether a request proved that the server knows the model and was counted under its own labels. The limits then
+    /// need no check for later requests.
     settled: bool,
     codes: Codes,
     queue: Histogram,
@@ -56,15 +58,15 @@ struct Served {
     relay: Histogram,
     /// Most models never stream.
     streams: Option<Box<Streams>>,
-    /// Most are no language models.
+    /// Most models are no language models.
     gen_ai: Option<Box<GenAi>>,
     torchserve: torchserve::Served,
 }
 
-/// Answers by status code, 0 where it is not known; another outside 100 to 599, or past the limit, is `None`.
+/// Responses by status code, 0 if it is unknown. `None`: a code outside 100 to 599, or beyond the limit.
 type Codes = BTreeMap<Option<u16>, u64>;
 
-/// Answers over HTTP of every purpose by class, as TorchServe sorts them: what is neither 2xx nor 4xx is 5xx.
+/// HTTP responses of every purpose by class. As in TorchServe, a code that is neither 2xx nor 4xx counts as 5xx.
 #[derive(Debug, Default)]
 struct Responses {
     success: u64,
@@ -85,14 +87,14 @@ struct Unknown {
 impl Requests {
     pub(crate) fn new() -> Self {
         Self {
-            bounds: Bounds::new(),
+            cardinality: Cardinality::new(),
             by_identity: BTreeMap::new(),
             admin: BTreeMap::new(),
             carried: BTreeMap::new(),
             accept_wait: BTreeMap::new(),
-            inner: BTreeMap::new(),
+            internal: BTreeMap::new(),
             last_times: LastTimes::default(),
-            seen: 0,
+            observed: 0,
             responses: Responses::default(),
             unknown: Unknown::default(),
             unknown_of_streams: streams::Unknown::default(),
@@ -102,51 +104,51 @@ impl Requests {
     /// Adds one finished request.
     pub(crate) fn observe(&mut self, observation: &Observation) {
         if observation.purpose != Purpose::Internal {
-            self.seen += 1;
+            self.observed += 1;
             if observation.protocol == Protocol::Http {
                 self.responses.add(observation.status);
             }
         }
         match observation.purpose {
             Purpose::Admin => {
-                let server = self.bounds.admit_server(&observation.identity.server);
+                let server = self.cardinality.admit_server(&observation.identity.server);
                 let codes = self.admin.entry(server).or_default();
-                count_code(codes, observation.status, &mut self.bounds);
+                count_code(codes, observation.status, &mut self.cardinality);
             }
             Purpose::Inference => self.observe_inference(observation),
             Purpose::Internal => {
-                let server = self.bounds.admit_server(&observation.identity.server);
-                *self.inner.entry(server).or_default() += 1;
+                let server = self.cardinality.admit_server(&observation.identity.server);
+                *self.internal.entry(server).or_default() += 1;
             }
         }
     }
 
-    /// Adds a request of TorchServe whose client left before its answer: TorchServe counts it as if it were answered,
-    /// our own families as unfinished.
+    /// Adds a TorchServe request whose client left before the response. TorchServe counts it as answered; the agent's
+    /// own families count it as unfinished.
     pub(crate) fn observe_abandoned(&mut self, observation: &Observation) {
-        self.seen += 1;
+        self.observed += 1;
         if observation.protocol == Protocol::Http {
             self.responses.add(observation.status);
         }
         self.last_times.add(observation);
-        let identity = self.bounds.admit(&observation.identity, true);
+        let identity = self.cardinality.admit(&observation.identity, true);
         let served = self.by_identity.entry(identity).or_default();
-        served.torchserve.add(observation, self.seen);
+        served.torchserve.add(observation, self.observed);
     }
 
     /// Adds a connection that had waited `wait_ns` until `server` accepted it.
     pub(crate) fn accepted(&mut self, server: &Arc<str>, wait_ns: u64) {
-        let server = self.bounds.admit_server(server);
+        let server = self.cardinality.admit_server(server);
         self.accept_wait
             .entry(server)
             .or_default()
             .observe_ns(wait_ns);
     }
 
-    /// Adds bytes that went over watched sockets of `server`.
-    pub(crate) fn carried(&mut self, server: &Arc<str>, tally: ByteCounts) {
-        let server = self.bounds.admit_server(server);
-        *self.carried.entry(server).or_default() += tally;
+    /// Adds bytes read and written on watched sockets of `server`.
+    pub(crate) fn carried(&mut self, server: &Arc<str>, counts: ByteCounts) {
+        let server = self.cardinality.admit_server(server);
+        *self.carried.entry(server).or_default() += counts;
     }
 
     fn observe_inference(&mut self, observation: &Observation) {
@@ -157,19 +159,19 @@ impl Requests {
         }
         self.last_times.add(observation);
 
-        let index = self.seen;
+        let index = self.observed;
         if let Some(served) = self.by_identity.get_mut(&observation.identity)
             && served.settled
         {
-            served.add(observation, index, &mut self.bounds);
+            served.add(observation, index, &mut self.cardinality);
             return;
         }
         let proven = !(400..=499).contains(&status);
-        let identity = self.bounds.admit(&observation.identity, proven);
+        let identity = self.cardinality.admit(&observation.identity, proven);
         let settled = proven && identity == observation.identity;
         let served = self.by_identity.entry(identity).or_default();
         served.settled |= settled;
-        served.add(observation, index, &mut self.bounds);
+        served.add(observation, index, &mut self.cardinality);
     }
 
     /// Adds every series to `samples`.
@@ -211,17 +213,17 @@ impl Requests {
         for (server, waits) in &self.accept_wait {
             samples.push_histogram(&families::ACCEPT_WAIT, &[&**server], waits);
         }
-        for (server, tally) in &self.carried {
-            let ratio = tally.covered_ratio().map(Value::Float);
+        for (server, counts) in &self.carried {
+            let ratio = counts.covered_ratio().map(Value::Float);
             for (family, value) in [
                 (&families::COVERAGE, ratio),
                 (
                     &families::SOCKET_BYTES,
-                    Some(Value::Integer(tally.seen_bytes)),
+                    Some(Value::Integer(counts.seen_bytes)),
                 ),
                 (
                     &families::MISSED_BYTES,
-                    Some(Value::Integer(tally.missed_bytes)),
+                    Some(Value::Integer(counts.missed_bytes)),
                 ),
             ] {
                 if let Some(value) = value {
@@ -229,22 +231,22 @@ impl Requests {
                 }
             }
         }
-        for (server, count) in &self.inner {
+        for (server, count) in &self.internal {
             let value = Value::Integer(*count);
             samples.push(&families::INNER_REQUESTS, &[server], value);
         }
         for (stage, count) in [
-            ("handler", self.unknown.handler),
-            ("inner_queue", self.unknown.inner_queue),
-            ("queue", self.unknown.queue),
-            ("stream", self.unknown.stream),
-            ("worker", self.unknown.worker),
+            (&stages::HANDLER, self.unknown.handler),
+            (&stages::INNER_QUEUE, self.unknown.inner_queue),
+            (&stages::QUEUE, self.unknown.queue),
+            (&stages::STREAM, self.unknown.stream),
+            (&stages::WORKER, self.unknown.worker),
         ] {
             let value = Value::Integer(count);
-            samples.push(&families::STAGE_UNKNOWN, &[stage], value);
+            samples.push(&families::STAGE_UNKNOWN, &[stage.name], value);
         }
         self.unknown_of_streams.collect(samples);
-        for (label, count) in self.bounds.overflows() {
+        for (label, count) in self.cardinality.overflows() {
             let value = Value::Integer(count);
             samples.push(&families::LABEL_OVERFLOW, &[label], value);
         }
@@ -270,10 +272,10 @@ impl Requests {
 
 impl Served {
     /// Adds one inference request, the `index`-th of all answered.
-    fn add(&mut self, observation: &Observation, index: u64, bounds: &mut Bounds) {
+    fn add(&mut self, observation: &Observation, index: u64, cardinality: &mut Cardinality) {
         let Observation { status, stages, .. } = observation;
         let total_ns = stages.total_ns();
-        count_code(&mut self.codes, *status, bounds);
+        count_code(&mut self.codes, *status, cardinality);
         for (histogram, ns) in [
             (&mut self.queue, stages.queue_ns),
             (&mut self.handler, stages.handler_ns),
@@ -305,7 +307,7 @@ impl Served {
     }
 }
 
-/// The stream to count: an error is not the answer that was asked for, however it is sent.
+/// Returns the stream to count: an error is not the requested response, even if it is streamed.
 fn streamed(observation: &Observation) -> Option<&Stream> {
     let stream = observation.stream.as_deref();
     stream.filter(|_| observation.status < 400)
@@ -324,7 +326,7 @@ impl Unknown {
         self.stream += u64::from(stages.stream_ns.is_none());
         let (inner_queue_unknown, worker_unknown) = match inner {
             WorkerSide::NoWorker => (false, false),
-            // An answer that only a worker can have given.
+            // Only a worker can have produced this response.
             WorkerSide::NotObserved => ((200..=299).contains(status), (200..=299).contains(status)),
             WorkerSide::Observed(hop) => (hop.inner_queue_ns.is_none(), hop.worker_ns.is_none()),
         };
@@ -343,12 +345,12 @@ impl Responses {
     }
 }
 
-fn count_code(codes: &mut Codes, status: u16, bounds: &mut Bounds) {
+fn count_code(codes: &mut Codes, status: u16, cardinality: &mut Cardinality) {
     let code = Some(status).filter(|status| matches!(status, 0 | 100..=599));
     if codes.contains_key(&code) || codes.len() < MAX_CODES {
         *codes.entry(code).or_default() += 1;
     } else {
-        bounds.overflow("code");
+        cardinality.overflow("code");
         *codes.entry(None).or_default() += 1;
     }
 }

@@ -69,12 +69,12 @@ fn every_response_counts_in_its_class_and_the_rest_is_5xx() {
 }
 
 #[test]
-fn inner_requests_count_nowhere_else() {
-    let inner = Observation {
+fn internal_requests_count_in_no_other_family() {
+    let internal = Observation {
         purpose: Purpose::Internal,
         ..observation("tiny", 200)
     };
-    let requests = after(&[inner.clone(), inner]);
+    let requests = after(&[internal.clone(), internal]);
     assert_eq!(
         lines(&requests, "inferprobe_inner_requests_total"),
         [r#"inferprobe_inner_requests_total{server="torchserve"} 2"#]
@@ -89,7 +89,7 @@ fn inner_requests_count_nowhere_else() {
 }
 
 #[test]
-fn an_unknown_queue_is_counted_and_guesses_nothing() {
+fn an_unknown_queue_counts_as_unknown_and_in_no_histogram() {
     let mut unqueued = observation("tiny", 200);
     unqueued.stages.queue_ns = None;
     let requests = after(&[observation("tiny", 200), unqueued]);
@@ -192,8 +192,8 @@ fn a_stream_adds_its_times_and_its_chunks() {
 }
 
 #[test]
-fn what_is_unknown_of_a_stream_is_counted_by_figure() {
-    let unseen = Stream {
+fn unknown_values_of_a_stream_are_counted_by_name() {
+    let unknown = Stream {
         first_byte_ns: None,
         first_chunk_ns: None,
         duration_ns: None,
@@ -202,7 +202,7 @@ fn what_is_unknown_of_a_stream_is_counted_by_figure() {
         ..stream()
     };
     let with = |status| Observation {
-        stream: Some(Box::new(unseen.clone())),
+        stream: Some(Box::new(unknown.clone())),
         ..observation("llm", status)
     };
     let requests = after(&[with(200), with(500)]);
@@ -215,7 +215,7 @@ fn what_is_unknown_of_a_stream_is_counted_by_figure() {
 
 #[test]
 fn a_language_model_has_the_names_of_the_conventions() {
-    let asked = |status, stream| Observation {
+    let request = |status, stream| Observation {
         operation: Some(Operation::Chat),
         stream,
         ..observation("llm", status)
@@ -226,10 +226,10 @@ fn a_language_model_has_the_names_of_the_conventions() {
         ..stream()
     };
     let requests = after(&[
-        asked(200, Some(Box::new(stream()))),
-        asked(200, Some(Box::new(unpieced))),
-        asked(200, None),
-        asked(429, Some(Box::new(stream()))),
+        request(200, Some(Box::new(stream()))),
+        request(200, Some(Box::new(unpieced))),
+        request(200, None),
+        request(429, Some(Box::new(stream()))),
     ]);
     let common = r#"model="llm",version="default",server="torchserve",gen_ai_operation_name="chat",gen_ai_provider_name="torchserve",gen_ai_request_model="llm""#;
     for (family, expected) in [
@@ -274,7 +274,7 @@ fn ten_thousand_models_keep_the_series_few_and_the_counts_whole() {
 }
 
 #[test]
-fn codes_are_bounded() {
+fn codes_are_limited() {
     let mut requests = Requests::new();
     for status in (100..1000).chain([200]) {
         requests.observe(&observation("tiny", status));

@@ -1,0 +1,91 @@
+//! Compares the documentation with the code's tables, and checks its links, anchors and lengths.
+//!
+//! `UPDATE_GOLDEN=1` rewrites the text between `<!-- generated:NAME -->` and `<!-- /generated -->`.
+
+mod blocks;
+mod links;
+mod pages;
+
+use std::collections::BTreeSet;
+
+use clap::CommandFactory as _;
+use inferprobe::{
+    cli::Cli,
+    exchange::event::{Loss, Unfinished},
+    metrics::families::{AUTOSCALE_FAMILIES, FAMILIES},
+};
+use inferprobe_ebpf::abi::DropReason;
+
+use crate::pages::{Page, README, docs, pages};
+
+/// Most lines of the readme.
+const README_LINES: usize = 200;
+/// Most lines of a page outside generated text.
+const PAGE_LINES: usize = 300;
+
+#[test]
+fn generated_text_is_that_of_the_code() {
+    let mut found = BTreeSet::new();
+    for page in docs() {
+        for (name, text) in page.generated() {
+            let expected = blocks::render(name);
+            let expected = expected.unwrap_or_else(|| panic!("{}: no table {name}", page.path));
+            assert!(
+                text == expected,
+                "{}: {name} is out of date, first difference: {:?}; run with UPDATE_GOLDEN=1 and review the diff",
+                page.path,
+                text.lines()
+                    .zip(expected.lines())
+                    .find(|(old, new)| old != new)
+            );
+            found.insert(name.to_owned());
+        }
+    }
+    let expected: BTreeSet<String> = blocks::names().into_iter().collect();
+    assert_eq!(found, expected, "tables of the documentation");
+}
+
+#[test]
+fn pages_are_short() {
+    for page in pages() {
+        let limit = if page.path == README {
+            README_LINES
+        } else {
+            PAGE_LINES
+        };
+        let lines = page.own_lines();
+        assert!(
+            lines <= limit,
+            "{}: {lines} lines, limit {limit}",
+            page.path
+        );
+    }
+}
+
+#[test]
+fn links_and_anchors_resolve() {
+    let broken: Vec<String> = pages()
+        .iter()
+        .flat_map(|page| links::broken(page, pages()))
+        .collect();
+    assert!(broken.is_empty(), "{}", broken.join("\n"));
+}
+
+#[test]
+fn every_family_option_and_reason_is_documented() {
+    let families = FAMILIES.iter().chain(AUTOSCALE_FAMILIES);
+    let mut names: Vec<String> = families.map(|family| family.name.to_owned()).collect();
+    for command in Cli::command().get_subcommands() {
+        let options = command.get_arguments().filter_map(|arg| arg.get_long());
+        names.extend(options.map(|long| format!("--{long}")));
+    }
+    names.extend(Loss::ALL.map(|loss| loss.name().to_owned()));
+    names.extend(Unfinished::ALL.map(|reason| reason.name().to_owned()));
+    names.extend(DropReason::ALL.map(|reason| reason.name().to_owned()));
+    let is_documented = |name: &String| {
+        let code = format!("`{name}`");
+        docs().any(|page: &Page| page.text.contains(&code))
+    };
+    names.retain(|name| !is_documented(name));
+    assert!(names.is_empty(), "not in docs/: {names:?}");
+}
