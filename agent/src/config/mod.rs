@@ -19,7 +19,7 @@ use serde::Deserialize;
 
 use crate::{
     bpf::attach_mode::{AttachMode, UnknownAttachMode},
-    catalogue::{Catalogue, entry::FileServer},
+    catalogue::{Catalogue, file::FileServer},
     cli::ServeArgs,
     discovery::watch::{Target, Watch},
     torchserve::{management::url::HttpUrl, properties::TorchServeFile},

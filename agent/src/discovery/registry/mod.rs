@@ -334,7 +334,7 @@ impl Registry {
             Some((entry, parent))
         });
         let (entry, role) = match starter {
-            Some((starter, _)) if starter.inner_children => (starter, Role::Internal),
+            Some((starter, _)) if starter.internal_children => (starter, Role::Internal),
             _ => (entry, role),
         };
         let by_parent = || {
