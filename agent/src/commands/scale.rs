@@ -44,7 +44,7 @@ impl Scale {
             return Err(invalid(
                 "--max-worker",
                 &max.to_string(),
-                format!("less than --min-worker {min}; give at least as many"),
+                format!("less than --min-worker {min}; give {min} or more"),
             ));
         }
         let limit_s = args.timeout.unwrap_or(match args.synchronous {
@@ -113,7 +113,7 @@ mod tests {
     }
 
     #[test]
-    fn a_call_that_torchserve_would_misread_is_not_made() {
+    fn a_value_that_torchserve_would_misread_is_a_usage_error() {
         for (flags, expected) in [
             (
                 "tiny --min-worker -1",
@@ -133,12 +133,12 @@ mod tests {
             ),
             (
                 "tiny --min-worker 3 --max-worker 1",
-                "--max-worker \"1\": less than --min-worker 3; give at least as many",
+                "--max-worker \"1\": less than --min-worker 3; give 3 or more",
             ),
             (
                 "tiny/1.0 --min-worker 1",
-                "MODEL \"tiny/1.0\": not a name in TorchServe; give one without a slash \
-                 (a version goes into --model-version)",
+                "MODEL \"tiny/1.0\": not a valid TorchServe name; give a name without a slash, \
+                 and a version as --model-version",
             ),
             (
                 "tiny --min-worker 1 --timeout 0",
