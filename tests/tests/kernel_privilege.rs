@@ -218,7 +218,7 @@ fn in_a_pid_namespace_of_its_own_the_agent_watches_ports_or_says_what_it_lacks()
     assert_eq!(ended.code, Some(ENVIRONMENT), "{ended:?}");
     let last = ended.stderr.trim_end().lines().last().unwrap();
     for part in [
-        "pid namespace",
+        "PID namespace",
         "--pid=host",
         "hostPID: true",
         "--watch-port",

@@ -86,7 +86,8 @@ fn an_example_that_does_not_hold_is_an_error_with_a_remedy() {
         (
             "examples = [\"run -m a -> b\"]",
             Some(
-                "server.examples \"run -m a -> b\": matches a server process of \"s\" with model \"a\"; correct the entry or the example",
+                "server.examples \"run -m a -> b\": matches a server process of \"s\" with model \"a\"; correct the entry or \
+                 the example",
             ),
         ),
         (
@@ -96,7 +97,8 @@ fn an_example_that_does_not_hold_is_an_error_with_a_remedy() {
         (
             "worker_examples = [\"run\"]",
             Some(
-                "server.worker_examples \"run\": matches a server process of \"s\" with model \"-\"; correct the entry or the example",
+                "server.worker_examples \"run\": matches a server process of \"s\" with model \"-\"; correct the entry \
+                 or the example",
             ),
         ),
         (

@@ -52,7 +52,7 @@ fn check_name(flag: &str, name: &str) -> Result<String, UsageError> {
     Ok(name.to_owned())
 }
 
-/// Checks a number of workers. TorchServe would end every worker for a negative one, and use 1 for what it cannot parse.
+/// Checks a number of workers. TorchServe ends every worker for a negative one, and uses 1 for what it cannot parse.
 pub(crate) fn check_workers(flag: &str, text: &str) -> Result<u32, UsageError> {
     let count = text.parse().ok();
     count.filter(|count| *count <= MAX_WORKERS).ok_or_else(|| {

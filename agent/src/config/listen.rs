@@ -1,6 +1,6 @@
-//! Chooses where the endpoint listens: the option, else the file's key, else TorchServe's `metrics_address`, else the default.
+//! Chooses where the endpoint listens, and rejects every address where TorchServe itself listens according to its file.
 //!
-//! Rejects every address where TorchServe itself listens according to its file.
+//! The option wins over the file's key, that over TorchServe's `metrics_address`, that over the default.
 //! Does not depend on: sockets.
 
 use std::net::{IpAddr, SocketAddr};

@@ -42,7 +42,10 @@ pub async fn run(options: Options) -> Result<()> {
     let mut interrupt = signal(SignalKind::interrupt()).context("handle SIGINT")?;
     let listen = options.listen;
     let listener = TcpListener::bind(listen).await.with_context(|| {
-        format!("--listen {listen}: cannot listen there; stop the process that uses the port (ss -ltnp shows it), or choose another address")
+        format!(
+            "--listen {listen}: cannot listen there; stop the process that uses the port (ss -ltnp shows it), or choose \
+             another address"
+        )
     })?;
     let address = listener
         .local_addr()

@@ -60,7 +60,7 @@ impl RunningProbes {
             rung: config.rung,
         };
         let (probes, rings) = Probes::attach(wanted)?;
-        let own_pid = pid_namespace::look(probes.own_id(), &config.watches, config.demo)?;
+        let own_pid = pid_namespace::check(probes.own_id(), &config.watches, config.demo)?;
         for report in probes.hooks() {
             metrics.hook(report.hook, kind_name(report.kind));
         }
