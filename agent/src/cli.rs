@@ -128,7 +128,7 @@ pub struct ScaleArgs {
 /// Options of `autoscale`.
 #[derive(Debug, Clone, Args)]
 pub struct AutoscaleArgs {
-    /// Scale this model, which is also the label value model in the agent's metrics
+    /// Scale this model [its name in TorchServe and in the label `model` of the agent's metrics]
     #[arg(long, value_name = "MODEL")]
     pub model: String,
     /// Keep at least this many workers; with 0 the next request is answered 503 before a worker is back
@@ -170,7 +170,7 @@ pub struct AutoscaleArgs {
 /// Options that `scale` and `autoscale` share.
 #[derive(Debug, Clone, Args)]
 pub struct ModelArgs {
-    /// Scale this version [default: TorchServe's default version; autoscale counts the requests of all versions]
+    /// Scale this version [default: TorchServe's default version]
     #[arg(long, value_name = "VERSION")]
     pub model_version: Option<String>,
     /// Call TorchServe's management API at this address, plain HTTP only

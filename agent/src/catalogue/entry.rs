@@ -3,6 +3,8 @@
 //! Every error is one line that names the entry, the key and the remedy.
 //! Does not depend on: which servers exist.
 
+use std::sync::Arc;
+
 use regex::Regex;
 
 use crate::{
@@ -43,7 +45,7 @@ impl Role {
 #[derive(Debug)]
 pub struct Entry {
     /// Label `server`.
-    pub name: String,
+    pub name: Arc<str>,
     /// Whether it dispatches requests to workers that are recognised too.
     pub is_frontend: bool,
     /// Whether every request to children of its processes is internal.
@@ -91,7 +93,7 @@ impl Entry {
         }
         let rules = Rules::of_server(&file)?;
         Ok(Self {
-            name: file.name,
+            name: file.name.into(),
             is_frontend: file.worker_process.is_some(),
             internal_children: file.internal_children.unwrap_or_default(),
             internal_unix: file.internal_unix.unwrap_or_default(),
@@ -236,10 +238,7 @@ mod tests {
     #[test]
     fn a_key_that_is_left_out_comes_from_the_entry_named_by_like() {
         let entry = read("name = \"a\"\nprocess = [\"a\"]\nlike = \"base\"").unwrap();
-        assert_eq!(
-            (entry.name.as_str(), entry.fallback),
-            ("a", Fallback::Admin)
-        );
+        assert_eq!((&*entry.name, entry.fallback), ("a", Fallback::Admin));
         let request = |entry: &Entry| {
             let request = PathQuery {
                 method: "POST",

@@ -99,18 +99,18 @@ impl Catalogue {
     }
 
     /// Returns what a request is for, and the model that it names; `entry` is the server's, if it was recognised.
-    pub fn route(&self, entry: Option<&Entry>, asked: RequestInfo<'_>) -> Route {
-        if asked.on_unix && entry.is_some_and(|entry| entry.internal_unix) {
+    pub fn route(&self, entry: Option<&Entry>, request: RequestInfo<'_>) -> Route {
+        if request.on_unix && entry.is_some_and(|entry| entry.internal_unix) {
             return Route::of(Purpose::Internal);
         }
-        let call = match asked.target {
+        let call = match request.target {
             // The connection was already open when the agent started, so the path is unknown: it may be inference.
-            "" if asked.is_grpc => Some(Purpose::Inference),
+            "" if request.is_grpc => Some(Purpose::Inference),
             target => grpc::is_call(target).then(|| self.purpose_of_call(entry, target)),
         };
         match call {
-            Some(purpose) if asked.is_grpc => {
-                let named = asked
+            Some(purpose) if request.is_grpc => {
+                let named = request
                     .named
                     .filter(|named| purpose == Purpose::Inference && named.by == NamedBy::Message);
                 Route {
@@ -121,32 +121,32 @@ impl Catalogue {
             }
             // The path is that of a gRPC method, though the request was cut off before anything else showed it.
             Some(Purpose::Internal) => Route::of(Purpose::Internal),
-            _ => self.route_of_path(entry, asked),
+            _ => self.route_of_path(entry, request),
         }
     }
 
-    fn route_of_path(&self, entry: Option<&Entry>, asked: RequestInfo<'_>) -> Route {
+    fn route_of_path(&self, entry: Option<&Entry>, request: RequestInfo<'_>) -> Route {
         let decodes_first = entry.is_some_and(|entry| entry.decodes_first);
         let is_never = match decodes_first {
-            true => asked.method == "OPTIONS",
-            false => matches!(asked.method, "OPTIONS" | "TRACE" | "CONNECT"),
+            true => request.method == "OPTIONS",
+            false => matches!(request.method, "OPTIONS" | "TRACE" | "CONNECT"),
         };
         if is_never {
             return Route::of(Purpose::Admin);
         }
         let segments = match decodes_first {
-            true => target::segments_of_decoded(asked.target),
-            false => Some(target::segments_of(asked.target)),
+            true => target::segments_of_decoded(request.target),
+            false => Some(target::segments_of(request.target)),
         };
         let Some(segments) = segments else {
             return Route::of(Purpose::Admin);
         };
-        let request = PathQuery {
-            method: asked.method,
+        let query = PathQuery {
+            method: request.method,
             segments: &segments,
-            target: asked.target,
+            target: request.target,
         };
-        let by_entry = entry.and_then(|entry| entry.rules.route(request, asked.named));
+        let by_entry = entry.and_then(|entry| entry.rules.route(query, request.named));
         if let Some(route) = by_entry {
             return route;
         }
@@ -154,7 +154,7 @@ impl Catalogue {
             return Route::of(Purpose::Admin);
         }
         self.default_rules
-            .route(request, asked.named)
+            .route(query, request.named)
             .unwrap_or(Route::of(Purpose::Inference))
     }
 
@@ -198,10 +198,9 @@ impl Catalogue {
                 let example =
                     CommandExample::parse(text).map_err(|err| invalid(key, text, err.into()))?;
                 let found = self.recognise(&example.line);
-                let found = found.map(|(entry, role)| {
-                    (entry.name.as_str(), role, entry.model_in(&example.line))
-                });
-                if found != Some((&server.name, role, example.model)) {
+                let found =
+                    found.map(|(entry, role)| (&*entry.name, role, entry.model_in(&example.line)));
+                if found != Some((server.name.as_str(), role, example.model)) {
                     let found = match found {
                         None => "matches no server".into(),
                         Some((name, role, model)) => format!(
@@ -215,7 +214,10 @@ impl Catalogue {
                 }
             }
         }
-        let entry = self.entries.iter().find(|entry| entry.name == server.name);
+        let entry = self
+            .entries
+            .iter()
+            .find(|entry| *entry.name == *server.name);
         self.check_requests(
             "server.request_examples",
             entry.map(|entry| &**entry),

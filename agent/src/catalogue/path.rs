@@ -116,31 +116,31 @@ impl PathPattern {
     }
 
     /// Returns what it finds in a request; `None` if it does not match.
-    pub fn find(&self, asked: PathQuery<'_>) -> Option<Found> {
+    pub fn find(&self, query: PathQuery<'_>) -> Option<Found> {
         // Most patterns do not match, and most of those because of their length.
-        if self.any_depth.is_none() && self.segments.len() != asked.segments.len() {
+        if self.any_depth.is_none() && self.segments.len() != query.segments.len() {
             return None;
         }
-        if !self.methods.is_empty() && !self.methods.iter().any(|method| method == asked.method) {
+        if !self.methods.is_empty() && !self.methods.iter().any(|method| method == query.method) {
             return None;
         }
         let mut found = Found::default();
         match self.any_depth {
-            None => match_segments(&self.segments, asked.segments, &mut found)?,
+            None => match_segments(&self.segments, query.segments, &mut found)?,
             Some(at) => {
                 let (before, after) = (&self.segments[..at], &self.segments[at + 1..]);
-                let after_at = asked.segments.len().checked_sub(after.len())?;
-                match_segments(before, asked.segments.get(..at)?, &mut found)?;
+                let after_at = query.segments.len().checked_sub(after.len())?;
+                match_segments(before, query.segments.get(..at)?, &mut found)?;
                 // The parts before and after `**` may not overlap.
                 match_segments(
                     after,
-                    asked.segments[at..].get(after_at.checked_sub(at)?..)?,
+                    query.segments[at..].get(after_at.checked_sub(at)?..)?,
                     &mut found,
                 )?;
             }
         }
         if let Some(name) = &self.parameter {
-            found.model = Some(query_value(asked.target, name)?);
+            found.model = Some(query_value(query.target, name)?);
         }
         Some(found)
     }
@@ -239,12 +239,12 @@ mod tests {
         target: &str,
     ) -> Option<(Option<String>, Option<String>)> {
         let segments = crate::protocol::target::segments_of(target);
-        let asked = PathQuery {
+        let query = PathQuery {
             method,
             segments: &segments,
             target,
         };
-        let found = PathPattern::parse(pattern).unwrap().find(asked)?;
+        let found = PathPattern::parse(pattern).unwrap().find(query)?;
         Some((found.model, found.version))
     }
 

@@ -84,9 +84,9 @@ impl Rules {
     }
 
     /// Returns what the first matching path says; `named` is the model that the request's content names.
-    pub fn route(&self, request: PathQuery<'_>, named: Option<&ModelName>) -> Option<Route> {
+    pub fn route(&self, query: PathQuery<'_>, named: Option<&ModelName>) -> Option<Route> {
         self.paths.iter().find_map(|rule| {
-            let found = rule.pattern.find(request)?;
+            let found = rule.pattern.find(query)?;
             let in_body = || {
                 let named = named.filter(|named| rule.by_body && named.by == NamedBy::Body);
                 named.map(|named| named.model.clone())

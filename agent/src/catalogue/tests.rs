@@ -35,11 +35,11 @@ fn recognised<'a>(
 fn entry<'a>(catalogue: &'a Catalogue, name: &str) -> Option<&'a Entry> {
     let mut entries = catalogue.entries.iter();
     entries
-        .find(|entry| entry.name == name)
+        .find(|entry| *entry.name == *name)
         .map(|entry| &**entry)
 }
 
-fn asked<'a>(method: &'a str, target: &'a str) -> RequestInfo<'a> {
+fn http<'a>(method: &'a str, target: &'a str) -> RequestInfo<'a> {
     RequestInfo {
         method,
         target,
@@ -165,7 +165,7 @@ fn a_get_to_an_unknown_server_is_inference() {
     let catalogue = catalogue();
     for server in ["", "uvicorn"] {
         for target in ["/", "/infer?x=1", "/predictions/m"] {
-            let route = catalogue.route(entry(&catalogue, server), asked("GET", target));
+            let route = catalogue.route(entry(&catalogue, server), http("GET", target));
             assert_eq!(route.purpose, Purpose::Inference, "{server} {target}");
         }
     }
@@ -176,7 +176,7 @@ fn torchserve_decodes_a_path_before_it_splits_it() {
     let catalogue = catalogue();
     let torchserve = entry(&catalogue, "torchserve");
     let route = |method, target| {
-        let route = catalogue.route(torchserve, asked(method, target));
+        let route = catalogue.route(torchserve, http(method, target));
         (route.purpose, route.model, route.version)
     };
     let tiny = |version: Option<&str>| {
@@ -224,7 +224,7 @@ fn a_body_names_the_model_if_the_entry_says_so() {
     ] {
         let request = RequestInfo {
             named: Some(&body),
-            ..asked("POST", target)
+            ..http("POST", target)
         };
         let route = catalogue.route(entry(&catalogue, server), request);
         assert_eq!(route.model.as_deref(), expected, "{server} {target}");
@@ -252,7 +252,7 @@ fn a_grpc_message_names_the_model_of_inference_only() {
         let request = RequestInfo {
             is_grpc: true,
             named: Some(&name),
-            ..asked("POST", target)
+            ..http("POST", target)
         };
         let route = catalogue.route(entry(&catalogue, server), request);
         assert_eq!(route.model.as_deref(), expected, "{server} {target}");
@@ -267,7 +267,7 @@ fn a_grpc_path_over_plain_http_is_internal_only_if_the_method_is() {
         // It looks like a gRPC method and is none.
         ("/v1.0/chat", Purpose::Inference),
     ] {
-        let route = catalogue.route(None, asked("POST", target));
+        let route = catalogue.route(None, http("POST", target));
         assert_eq!(route.purpose, purpose, "{target}");
     }
 }
@@ -277,7 +277,7 @@ fn a_request_on_a_unix_socket_is_internal_if_the_entry_says_so() {
     let catalogue = catalogue();
     let request = RequestInfo {
         on_unix: true,
-        ..asked("POST", "/encode")
+        ..http("POST", "/encode")
     };
     for (server, purpose) in [
         ("bentoml", Purpose::Internal),
@@ -323,7 +323,7 @@ fn a_users_entries_come_before_the_built_in_ones() {
     let body = named(NamedBy::Body, "m");
     let rank = RequestInfo {
         named: Some(&body),
-        ..asked("POST", "/rank")
+        ..http("POST", "/rank")
     };
     assert_eq!(catalogue.route(shop, rank).model.as_deref(), Some("m"));
     for (target, purpose) in [
@@ -332,10 +332,10 @@ fn a_users_entries_come_before_the_built_in_ones() {
         ("/other", Purpose::Inference),
         ("/health", Purpose::Admin),
     ] {
-        let route = catalogue.route(shop, asked("POST", target));
+        let route = catalogue.route(shop, http("POST", target));
         assert_eq!(route.purpose, purpose, "{target}");
     }
     let lit = entry(&catalogue, "lit");
-    let shutdown = catalogue.route(lit, asked("POST", "/shutdown"));
+    let shutdown = catalogue.route(lit, http("POST", "/shutdown"));
     assert_eq!(shutdown.purpose, Purpose::Admin);
 }

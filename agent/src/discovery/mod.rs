@@ -1,9 +1,11 @@
 //! Finds the processes to watch, and names what they serve.
 //!
-//! `registry` holds the watched processes; `procfs` reads one, if `pid_namespace` finds that procfs is the host's.
+//! `registry` holds the watched processes; `recognised` recognises one from what `procfs` reads, if `pid_namespace` finds
+//! that procfs is the host's.
 //! Does not depend on: records, metrics.
 
 pub mod pid_namespace;
 pub mod procfs;
+mod recognised;
 pub mod registry;
 pub mod watch;

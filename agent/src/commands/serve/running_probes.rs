@@ -59,7 +59,7 @@ impl RunningProbes {
             accept_wait: config.accept_wait,
             rung: config.rung,
         };
-        let (probes, rings) = Probes::attach(wanted)?;
+        let (probes, maps) = Probes::attach(wanted)?;
         let own_pid = pid_namespace::check(probes.own_id(), &config.watches, config.demo)?;
         for report in probes.hooks() {
             metrics.hook(report.hook, kind_name(report.kind));
@@ -67,7 +67,7 @@ impl RunningProbes {
         let hooks = report::line(probes.hooks());
         let registry = Registry::new(config.watches.clone(), config.catalogue.clone(), own_pid);
         let table = ConnectionTable::new(config.payload);
-        let mut event_loop = EventLoop::new(probes, rings, registry, table, metrics.clone(), log)?;
+        let mut event_loop = EventLoop::new(probes, maps, registry, table, metrics.clone(), log)?;
         let found = event_loop.discover()?;
         give_back_memory();
         info!(processes = found, hooks, "probes attached");

@@ -16,11 +16,12 @@ use crate::{
     catalogue::{
         Catalogue, RequestInfo,
         command::CommandLine,
-        entry::{Entry, Role},
+        entry::Role,
         route::{Purpose, Route},
     },
     discovery::{
         procfs,
+        recognised::{self, Recognised},
         watch::{Target, Watch},
     },
     identity::Server,
@@ -33,9 +34,6 @@ const NAME_TRUST: Duration = Duration::from_secs(5);
 const LINGER: Duration = Duration::from_secs(10);
 /// Largest number of processes that are kept; above it, those with a time limit are dropped.
 const NAME_CAP: usize = 16_384;
-/// Largest number of ancestors that are searched for the one that spawned a child.
-const ANCESTORS: usize = 4;
-
 /// Label `version` of a request that names none, as TorchServe writes it.
 pub const DEFAULT_VERSION: &str = "default";
 
@@ -58,17 +56,6 @@ struct WatchReason {
     configured: Option<usize>,
     /// Entry of the catalogue that matches.
     recognised: Option<Recognised>,
-}
-
-/// A process that the catalogue recognises.
-#[derive(Debug, Clone)]
-struct Recognised {
-    entry: Arc<Entry>,
-    role: Role,
-    /// Label `server`.
-    name: Arc<str>,
-    /// Model that its command line names.
-    model: Option<Arc<str>>,
 }
 
 /// The watched processes and ports.
@@ -239,40 +226,38 @@ impl Registry {
             watch.and_then(name).map(|name| Arc::from(name.as_str()))
         };
         let model = set(|watch| watch.model.as_ref());
-        let command_line_model = |recognised: &Recognised| recognised.model.clone();
+        let (entry, role, own_model) = match recognised {
+            Some(recognised) => (
+                Some(recognised.entry),
+                Some(recognised.role),
+                recognised.model,
+            ),
+            None => (None, None, None),
+        };
         Server {
             name: set(|watch| watch.server.as_ref())
-                .or_else(|| {
-                    recognised
-                        .as_ref()
-                        .map(|recognised| recognised.name.clone())
-                })
+                .or_else(|| entry.as_ref().map(|entry| entry.name.clone()))
                 .unwrap_or_else(|| process_name.clone()),
             model_is_set: model.is_some(),
-            model: model
-                .or_else(|| recognised.as_ref().and_then(command_line_model))
-                .unwrap_or(process_name),
+            model: model.or(own_model).unwrap_or(process_name),
             version: set(|watch| watch.version.as_ref()).unwrap_or_else(|| DEFAULT_VERSION.into()),
-            is_frontend: recognised.as_ref().is_some_and(|recognised| {
-                recognised.entry.is_frontend && recognised.role == Role::Server
-            }),
-            is_internal: recognised
-                .as_ref()
-                .is_some_and(|recognised| recognised.role == Role::Internal),
-            entry: recognised.map(|recognised| recognised.entry),
+            is_frontend: role == Some(Role::Server)
+                && entry.as_ref().is_some_and(|entry| entry.is_frontend),
+            is_internal: role == Some(Role::Internal),
+            entry,
         }
     }
 
     /// Returns what a request to `server` is for, and the model that it names.
-    pub fn route(&self, server: &Server, asked: RequestInfo<'_>) -> Route {
+    pub fn route(&self, server: &Server, request: RequestInfo<'_>) -> Route {
         if server.is_internal {
             return Route::of(Purpose::Internal);
         }
-        let named = asked
+        let named = request
             .named
             .filter(|named| !(server.model_is_set && named.by == NamedBy::Body));
-        let asked = RequestInfo { named, ..asked };
-        self.catalogue.route(server.entry.as_deref(), asked)
+        let request = RequestInfo { named, ..request };
+        self.catalogue.route(server.entry.as_deref(), request)
     }
 
     fn look_up(&mut self, pid: u32) -> (Arc<str>, Option<WatchReason>) {
@@ -319,54 +304,19 @@ impl Registry {
             })
         };
         // A spawned child serves what a fork of the same parent would.
-        let ancestor = line.is_spawned().then(|| spawning_ancestor(pid)).flatten();
+        let ancestor = line
+            .is_spawned()
+            .then(|| recognised::spawning_ancestor(pid))
+            .flatten();
         let configured = of_line(line).or_else(|| ancestor.as_ref().and_then(of_line));
         let recognised = match &ancestor {
-            Some(ancestor) => self
-                .recognise(None, ancestor)
+            Some(ancestor) => Recognised::by_line(&self.catalogue, ancestor)
                 .filter(|recognised| recognised.entry.spawned && recognised.role == Role::Server),
-            None => self.recognise(Some(pid), line),
+            None => Recognised::by_line_and_parent(&self.catalogue, line, pid),
         };
         (configured.is_some() || recognised.is_some()).then_some(WatchReason {
             configured,
             recognised,
         })
     }
-
-    /// Recognises a process by its command line, and by that of its parent if `pid` is given.
-    fn recognise(&self, pid: Option<u32>, line: &CommandLine) -> Option<Recognised> {
-        let (own_entry, own_role) = self.catalogue.recognise(line)?;
-        let parent_line = pid
-            .and_then(procfs::parent_of)
-            .and_then(procfs::command_line);
-        let parent = parent_line.as_ref().and_then(|line| {
-            let (entry, _) = self.catalogue.recognise(line)?;
-            Some((entry, line))
-        });
-        let (entry, role) = match parent {
-            Some((parent, _)) if parent.internal_children => (parent, Role::Internal),
-            _ => (own_entry, own_role),
-        };
-        let by_parent = || {
-            let (parent, line) = parent.filter(|(parent, _)| Arc::ptr_eq(parent, entry))?;
-            parent.model_in(line)
-        };
-        let model = entry.model_in(line).or_else(by_parent);
-        Some(Recognised {
-            entry: entry.clone(),
-            role,
-            name: entry.name.as_str().into(),
-            model: model.map(Arc::from),
-        })
-    }
-}
-
-/// Returns the command line of the nearest ancestor that is not a spawned child itself.
-fn spawning_ancestor(pid: u32) -> Option<CommandLine> {
-    let ancestors = std::iter::successors(Some(pid), |&pid| procfs::parent_of(pid));
-    ancestors
-        .skip(1)
-        .take(ANCESTORS)
-        .map_while(procfs::command_line)
-        .find(|line| !line.is_spawned())
 }

@@ -129,7 +129,7 @@ fn a_recognised_server_with_a_configured_watch_is_both() {
     );
     assert_eq!((&*server.name, &*server.model), ("srv", "m"));
     assert!(server.is_frontend && server.model_is_set);
-    assert_eq!(server.entry.unwrap().name, "torchserve");
+    assert_eq!(&*server.entry.unwrap().name, "torchserve");
 }
 
 #[test]
@@ -245,7 +245,7 @@ fn a_configured_model_wins_over_the_bodys() {
         model: "from-body".into(),
         version: None,
     };
-    let asked = RequestInfo {
+    let request = RequestInfo {
         named: Some(&named),
         ..POST_CHAT
     };
@@ -256,7 +256,7 @@ fn a_configured_model_wins_over_the_bodys() {
     ] {
         let mut registry = registry(watches);
         let server = server_of(&mut registry, b"vllm\0serve\0org/m\0");
-        assert_eq!(registry.route(&server, asked).model.as_deref(), expected);
+        assert_eq!(registry.route(&server, request).model.as_deref(), expected);
     }
 }
 

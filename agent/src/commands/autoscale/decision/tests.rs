@@ -354,12 +354,12 @@ fn no_figures_lead_outside_the_bounds_or_faster_than_the_cool_down() {
             } else {
                 Ok(&queue)
             };
-            let told = if random.below(10) == 0 {
+            let reported = if random.below(10) == 0 {
                 Err("no TorchServe")
             } else {
                 Ok(&workers)
             };
-            let decision = scaler.decide(queue, told, now);
+            let decision = scaler.decide(queue, reported, now);
             let Some(change) = decision.change() else {
                 assert!(
                     decision.desired.is_none_or(|held| held == desired),
