@@ -1,79 +1,82 @@
-//! The command line: its words and their help. Checked values are `config.rs`'s.
+//! Declares the command line: subcommands, options and their help.
+//!
+//! `config` and `commands` check the values.
+//! Does not depend on: any other module.
 
 use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand};
 
-/// Measures every inference request on this host from the kernel, and serves the TorchServe metrics.
+/// Measure every inference request on this host from the kernel, and serve TorchServe-style metrics
 #[derive(Debug, Parser)]
 #[command(name = "inferprobe", version, args_conflicts_with_subcommands = true)]
 pub struct Cli {
-    /// What to do; `serve` if left out.
+    /// Subcommand; `None` means `serve`.
     #[command(subcommand)]
     pub command: Option<Command>,
-    /// Options of `serve`.
+    /// Options of `serve`, if there is no subcommand.
     #[command(flatten)]
     pub serve: ServeArgs,
 }
 
-/// What the binary can do.
+/// The subcommands.
 #[derive(Debug, Subcommand)]
 pub enum Command {
-    /// Attach the probes and serve GET /metrics (the default).
+    /// Attach the probes and serve metrics [default]
     Serve(Box<ServeArgs>),
-    /// Run the example inference server: two models, and a gentle stream of requests to itself.
+    /// Run the example inference server: two models, and a few requests per second to itself
     DemoServer(DemoArgs),
-    /// Say what this host allows to be measured, and what would bring the rest: exit code 0 all, 1 not all, 2 nothing.
+    /// Report what this host lets the agent measure, and how to fix the rest [exit code: 0 all, 1 not all, 2 nothing]
     Doctor(DoctorArgs),
-    /// Have TorchServe run a number of workers of a model.
+    /// Set the number of TorchServe workers of a model
     Scale(ScaleArgs),
-    /// Keep a model's queue time near a target by changing its number of workers in TorchServe.
+    /// Keep a model's queue time near a target by changing its number of TorchServe workers
     Autoscale(Box<AutoscaleArgs>),
 }
 
-/// Options of `serve`. Each is left out to mean "as in the configuration file, else the default".
+/// Options of `serve`. For one that is left out, the configuration file decides, else the default.
 #[derive(Debug, Clone, Default, Args)]
 pub struct ServeArgs {
-    /// Address and port of the metrics endpoint [default: 127.0.0.1:8082]
+    /// Serve metrics on this address and port [default: 127.0.0.1:8082]
     #[arg(long, value_name = "ADDR:PORT")]
     pub listen: Option<String>,
-    /// Configuration file (TOML)
+    /// Read options from this TOML file
     #[arg(long, value_name = "PATH")]
     pub config: Option<PathBuf>,
-    /// TorchServe's own config.properties: its metrics address and interval hold where none is given here
+    /// Read metrics address and interval from TorchServe's config.properties
     #[arg(long, value_name = "PATH")]
     pub ts_config: Option<PathBuf>,
-    /// Watch whoever listens on this TCP port, now or later (repeatable)
+    /// Watch the server on this TCP port, now or later [repeatable]
     #[arg(long, value_name = "PORT")]
     pub watch_port: Vec<String>,
-    /// Watch processes whose command line matches this regular expression (repeatable)
+    /// Watch processes whose command line matches, and their children [repeatable]
     #[arg(long, value_name = "REGEX")]
     pub watch_exe: Vec<String>,
-    /// Seconds between readings of host and GPU figures, 1 to 3600 [default: 5]
+    /// Set the time between readings of host and GPU metrics [1 to 3600 s; default: 5]
     #[arg(long, value_name = "SECONDS")]
     pub refresh_interval: Option<u64>,
-    /// Mount point that the disk figures are of [default: /]
+    /// Report the disk usage of this mount point [default: /]
     #[arg(long, value_name = "PATH")]
     pub disk_mount: Option<PathBuf>,
-    /// NVML library to load instead of the system's libnvidia-ml.so.1
+    /// Load this NVML library [default: libnvidia-ml.so.1]
     #[arg(long, value_name = "PATH")]
     pub nvml_library: Option<PathBuf>,
-    /// Serve host and GPU figures alone: nothing is loaded into the kernel
+    /// Load nothing into the kernel and report only host and GPU metrics
     #[arg(long)]
     pub no_probes: bool,
-    /// Read no byte of what servers read and write: requests are timed and counted, without model, path and status
+    /// Copy no payload: count and time requests without model, path and status
     #[arg(long)]
     pub no_payload: bool,
-    /// Measure how long connections wait until their server accepts them: every system call of the host takes longer
+    /// Measure the time until a connection is accepted; adds about 13 ns to every system call
     #[arg(long)]
     pub accept_wait: bool,
     /// Hold the probes to one kind of hook: tracepoint, fentry, kprobe or syscall [default: the best that works, each]
     #[arg(long, value_name = "RUNG")]
     pub rung: Option<String>,
-    /// Append one JSON line for each finished request to this file (times in ns; never payload)
+    /// Append one JSON line per finished request to this file [times in ns, no payload]
     #[arg(long, value_name = "PATH")]
     pub request_log: Option<PathBuf>,
-    /// Start the example server when no inference server is found on this host
+    /// Start the example server if no inference server is found
     #[arg(long)]
     pub demo: bool,
 }
@@ -81,8 +84,8 @@ pub struct ServeArgs {
 /// Options of `demo-server`.
 #[derive(Debug, Clone, Args)]
 pub struct DemoArgs {
-    /// TCP port on 127.0.0.1 to listen on; 0 takes a free one. The port is printed as one line
-    #[arg(long, default_value_t = 0)]
+    /// Listen on this TCP port of 127.0.0.1 and print it as one line; 0 takes a free port
+    #[arg(long, value_name = "PORT", default_value_t = 0)]
     pub port: u16,
 }
 
@@ -92,7 +95,7 @@ pub struct DoctorArgs {
     /// Print one JSON object instead of a table
     #[arg(long)]
     pub json: bool,
-    /// NVML library to load instead of the system's libnvidia-ml.so.1
+    /// Load this NVML library [default: libnvidia-ml.so.1]
     #[arg(long, value_name = "PATH")]
     pub nvml_library: Option<PathBuf>,
     /// Hold the probes to one kind of hook, as `serve` would: tracepoint, fentry, kprobe or syscall
@@ -103,21 +106,21 @@ pub struct DoctorArgs {
 /// Options of `scale`.
 #[derive(Debug, Clone, Args)]
 pub struct ScaleArgs {
-    /// Name of the model in TorchServe
+    /// Scale this model
     pub model: String,
-    /// Fewest workers: TorchServe starts what is missing. With 0 it may answer the model's requests 503
+    /// Start workers until there are this many; with 0 TorchServe may answer 503
     #[arg(long, value_name = "N", allow_negative_numbers = true)]
     pub min_worker: String,
-    /// Most workers: TorchServe ends those above, and keeps those between [default: as --min-worker]
+    /// End workers above this number [default: as --min-worker]
     #[arg(long, value_name = "M", allow_negative_numbers = true)]
     pub max_worker: Option<String>,
-    /// Wait until the workers are there
+    /// Wait until the workers are ready
     #[arg(long)]
     pub synchronous: bool,
-    /// Longest wait for TorchServe's answer, 1 to 3600 [default: 10, with --synchronous 150]
+    /// Wait this long for TorchServe's response [1 to 3600 s; default: 10, with --synchronous 150]
     #[arg(long, value_name = "SECONDS")]
     pub timeout: Option<u64>,
-    /// Where TorchServe is, and which version of the model is meant.
+    /// TorchServe's address, and the version of the model.
     #[command(flatten)]
     pub torchserve: ModelArgs,
 }
@@ -125,55 +128,55 @@ pub struct ScaleArgs {
 /// Options of `autoscale`.
 #[derive(Debug, Clone, Args)]
 pub struct AutoscaleArgs {
-    /// Name of the model in TorchServe, which is also its label in the agent's metrics
+    /// Scale this model [its name in TorchServe and in the label `model` of the agent's metrics]
     #[arg(long, value_name = "MODEL")]
     pub model: String,
-    /// Fewest workers. With 0 the last one goes when no request comes, and the next request is answered 503 before one is back
+    /// Keep at least this many workers; with 0 the next request is answered 503 before a worker is back
     #[arg(long, value_name = "N", allow_negative_numbers = true)]
     pub min: String,
-    /// Most workers
+    /// Keep at most this many workers
     #[arg(long, value_name = "M", allow_negative_numbers = true)]
     pub max: String,
-    /// Mean queue time above which workers are added; below a quarter of it they are taken away
+    /// Add workers above this mean queue time; remove one below a quarter of it
     #[arg(long, value_name = "MS", allow_negative_numbers = true)]
     pub target_queue_ms: f64,
-    /// Seconds between decisions, 1 to 3600
+    /// Decide this often [1 to 3600 s]
     #[arg(long, value_name = "SECONDS", default_value_t = 5)]
     pub interval: u64,
-    /// Least seconds between two changes of the number of workers, 1 to 3600
+    /// Wait at least this long between two changes [1 to 3600 s]
     #[arg(long, value_name = "SECONDS", default_value_t = 30)]
     pub cool_down: u64,
-    /// Intervals in a row with a low queue before a worker is taken away
+    /// Remove a worker after this many intervals in a row with a low queue
     #[arg(long, value_name = "INTERVALS", default_value_t = 3)]
     pub down_after: u32,
     /// Print the decisions and change nothing
     #[arg(long)]
     pub dry_run: bool,
-    /// Metrics endpoint of the running agent
+    /// Read the agent's metrics at this address
     #[arg(
         long,
         value_name = "URL",
         default_value = "http://127.0.0.1:8082/metrics"
     )]
     pub metrics: String,
-    /// Address and port of this command's own metrics endpoint
+    /// Serve the command's own metrics on this address and port
     #[arg(long, value_name = "ADDR:PORT", default_value = "127.0.0.1:8083")]
     pub listen: String,
-    /// Where TorchServe is, and which version of the model is meant.
+    /// TorchServe's address, and the version of the model.
     #[command(flatten)]
     pub torchserve: ModelArgs,
 }
 
-/// A model of a TorchServe, as `scale` and `autoscale` both name it.
+/// Options that `scale` and `autoscale` share.
 #[derive(Debug, Clone, Args)]
 pub struct ModelArgs {
-    /// Version of the model [default: TorchServe's default version; autoscale counts the requests of all]
+    /// Scale this version [default: TorchServe's default version]
     #[arg(long, value_name = "VERSION")]
     pub model_version: Option<String>,
-    /// TorchServe's management address; plain HTTP
+    /// Call TorchServe's management API at this address, plain HTTP only
     #[arg(long, value_name = "URL", default_value = "http://127.0.0.1:8081")]
     pub management: String,
-    /// TorchServe's key_file.json, where it asks for a key
+    /// Read the key from TorchServe's key_file.json, anew for each call
     #[arg(long, value_name = "PATH")]
     pub token_file: Option<PathBuf>,
 }

@@ -1,4 +1,4 @@
-//! The userspace half of inferprobe, as modules that tests can reach.
+//! Contains the agent: the user-space half of inferprobe, as a library so that tests can reach its modules.
 //!
 //! Data goes one way: hook -> segment -> record -> message -> request -> identity -> observation -> family -> text.
 

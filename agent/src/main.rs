@@ -1,20 +1,28 @@
-//! Entry point: turns the command line into a run, and its outcome into an exit code.
+//! Turns the command line into a run of one subcommand, and its outcome into an exit code.
+//!
+//! `commands` runs it.
+//! Does not depend on: what the subcommands do.
 
 use std::{io::IsTerminal as _, process::ExitCode};
 
 use clap::Parser as _;
 use inferprobe::{
-    cli::{Cli, Command, ServeArgs},
-    commands::{autoscale::options::Options, scale::Scale, serve},
+    cli::{Cli, Command, DoctorArgs},
+    commands::{
+        autoscale::{self, options::Options},
+        demo_server, doctor,
+        scale::{self, Scale},
+        serve,
+    },
     config::Config,
-    doctor,
+    doctor::Options as DoctorOptions,
     usage::UsageError,
 };
 use tracing_subscriber::EnvFilter;
 
 /// Exit code of a usage error.
 const USAGE: u8 = 2;
-/// Exit code of an environment that does not allow the run.
+/// Exit code if the environment does not allow the run.
 const ENVIRONMENT: u8 = 1;
 
 fn main() -> ExitCode {
@@ -27,23 +35,25 @@ fn main() -> ExitCode {
         .with_target(false)
         .init();
     match cli.command {
-        None => serve(&cli.serve),
-        Some(Command::Serve(args)) => serve(&args),
-        Some(Command::DemoServer(args)) => ended(serve::demo_server(&args)),
-        Some(Command::Doctor(args)) => match doctor::Options::check(&args) {
-            Ok(options) => serve::doctor(&options).map_or_else(
-                |err| ended(Err(err)),
-                |outcome| ExitCode::from(outcome.exit_code()),
-            ),
-            Err(err) => refused(&err),
-        },
-        Some(Command::Scale(args)) => checked(Scale::check(&args), |scale| serve::scale(&scale)),
-        Some(Command::Autoscale(args)) => checked(Options::check(&args), serve::autoscale),
+        None => checked(Config::load(&cli.serve), serve::run),
+        Some(Command::Serve(args)) => checked(Config::load(&args), serve::run),
+        Some(Command::DemoServer(args)) => ended(demo_server::run(&args)),
+        Some(Command::Doctor(args)) => examine(&args),
+        Some(Command::Scale(args)) => checked(Scale::check(&args), scale::run),
+        Some(Command::Autoscale(args)) => checked(Options::check(&args), autoscale::run),
     }
 }
 
-fn serve(args: &ServeArgs) -> ExitCode {
-    checked(Config::load(args), serve::serve)
+/// `doctor` has exit codes of its own for what it finds.
+fn examine(args: &DoctorArgs) -> ExitCode {
+    let options = match DoctorOptions::check(args) {
+        Ok(options) => options,
+        Err(err) => return refused(&err),
+    };
+    match doctor::run(&options) {
+        Ok(outcome) => ExitCode::from(outcome.exit_code()),
+        Err(err) => ended(Err(err)),
+    }
 }
 
 fn checked<T>(args: Result<T, UsageError>, run: impl FnOnce(T) -> anyhow::Result<()>) -> ExitCode {

@@ -10,7 +10,7 @@ use regex::Regex;
 #[derive(Debug, thiserror::Error)]
 pub enum UsageError {
     /// A file cannot be read.
-    #[error("{name} {path}: {source}; give the path of a readable {kind} file")]
+    #[error("{name} {path}: cannot read it: {source}; give the path of a readable {kind} file")]
     Unreadable {
         /// Flag or key.
         name: &'static str,
@@ -18,29 +18,27 @@ pub enum UsageError {
         kind: &'static str,
         /// The path as given.
         path: String,
-        /// What the system said.
+        /// Reason of the operating system.
         source: io::Error,
     },
-    /// The file is not what is expected.
-    #[error(
-        "{path}:{line}: {message}; see the configuration section of README.md for the known keys"
-    )]
+    /// The configuration file has an unknown key, a wrong type, or is not TOML.
+    #[error("{path}:{line}: {message}; docs/configuration.md lists the keys")]
     Malformed {
         /// The path as given.
         path: String,
         /// Line, counted from 1.
         line: usize,
-        /// What the parser said, in one line.
+        /// Reason of the parser, in one line.
         message: String,
     },
-    /// A value is out of its range or shape.
+    /// A value is out of range or has the wrong form.
     #[error("{name} {value:?}: {reason}")]
     Invalid {
         /// Flag or key.
         name: String,
         /// The value as given.
         value: String,
-        /// What is wrong and what would be right.
+        /// Fault and remedy.
         reason: String,
     },
     /// A line of a properties file has a value that TorchServe would not accept.
@@ -54,10 +52,10 @@ pub enum UsageError {
         key: String,
         /// The value as given.
         value: String,
-        /// What is wrong and what would be right.
+        /// Fault and remedy.
         reason: String,
     },
-    /// A line is not in the format of Java's property files.
+    /// A line is not in the format of Java properties files.
     #[error("{path}:{line}: {reason}; write \\\\ for a backslash")]
     PropertySyntax {
         /// Path of the file as given.
@@ -67,19 +65,19 @@ pub enum UsageError {
         /// Parser's reason.
         reason: String,
     },
-    /// TorchServe's file leaves no address to listen on.
+    /// TorchServe's file leaves no free address to listen on.
     #[error("{place}: {reason}; {remedy}")]
     Listen {
         /// File, and line if there is one.
         place: String,
-        /// What is wrong.
+        /// Fault.
         reason: String,
-        /// What would be right.
+        /// Remedy.
         remedy: String,
     },
 }
 
-/// Refuses the value of an option or key.
+/// Makes the error for the value of an option or key; `reason` names fault and remedy.
 pub(crate) fn invalid(name: &str, value: &str, reason: String) -> UsageError {
     UsageError::Invalid {
         name: name.into(),

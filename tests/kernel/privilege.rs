@@ -249,7 +249,7 @@ fn agent_in_its_own_pid_namespace_watches_only_ports() {
     assert_eq!(ended.code, Some(ENVIRONMENT), "{ended:?}");
     let last = ended.stderr.trim_end().lines().last().unwrap();
     for part in [
-        "pid namespace",
+        "PID namespace",
         "--pid=host",
         "hostPID: true",
         "--watch-port",

@@ -149,13 +149,13 @@ fn autoscale_without_an_agent_holds_and_reports_it() {
     let decision = autoscale.await_decision("decision=unknown");
     let reason = format!(
         "workers=2/2 queue_ms=- requests=- pending=0 decision=unknown desired=2 \
-                          reason=\"agent not reached at http://127.0.0.1:{port}: cannot connect: "
+                          reason=\"cannot reach the agent at http://127.0.0.1:{port}: cannot connect: "
     );
     assert!(decision.contains(&reason), "{decision}");
     let (status, text) = autoscale.get("/healthz");
     assert_eq!(status, 503, "{text}");
     assert!(
-        text.starts_with("not deciding: agent not reached"),
+        text.starts_with("not deciding: cannot reach the agent"),
         "{text}"
     );
     autoscale.stop();

@@ -1,26 +1,28 @@
-//! A process's command line, as the catalogue's patterns see it: the program or script that runs, and its arguments.
+//! Parses a process's command line into the program, script or module that runs, and its arguments.
 //!
-//! Pure. Knows how interpreters are called, and nothing of servers.
+//! The catalogue's patterns match the result.
+//! Does not depend on: servers.
 
-/// Arguments of Python that take the next one along, unless they are longer than their letter.
+/// Letters of Python options whose value is the rest of the argument, or else the next argument.
 const WITH_VALUE: &str = "XW";
 
-/// A command line, taken apart.
+/// A parsed command line.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct CommandLine {
-    /// As it was given: arguments joined by spaces.
+    /// All arguments, joined by spaces.
     pub given: String,
-    /// Name of the program, or of what an interpreter runs, and the arguments behind it, joined by spaces.
+    /// Name of the program, or of the script or module that Python runs, and its arguments, joined by spaces.
     pub command: String,
-    /// The same, apart.
+    /// The same as separate words.
     words: Vec<String>,
 }
 
 impl CommandLine {
-    /// Takes apart what procfs has: arguments that end with NUL. `None` where there are none, as of a kernel thread.
+    /// Parses the content of `/proc/PID/cmdline`: arguments that each end with NUL. `None` if there are none, as for a
+    /// kernel thread.
     pub fn parse(raw: &[u8]) -> Option<Self> {
         let text = String::from_utf8_lossy(raw);
-        // A process that set a title of its own fills up with NULs.
+        // A process that sets its own title pads it with NULs.
         let arguments: Vec<&str> = text.trim_end_matches('\0').split('\0').collect();
         let program = base_name(arguments.first().filter(|program| !program.is_empty())?);
         let is_python = program.starts_with("python") || program.starts_with("pypy");
@@ -35,7 +37,8 @@ impl CommandLine {
         })
     }
 
-    /// Whether it is a child that Python's `multiprocessing` started anew: what it serves, its parent's line tells.
+    /// Whether it is a child that Python's `multiprocessing` started anew; only its parent's command line shows what it
+    /// serves.
     pub fn is_spawned(&self) -> bool {
         let code = self.words.get(1).filter(|_| self.words[0] == "-c");
         code.is_some_and(|code| {
@@ -45,7 +48,7 @@ impl CommandLine {
         })
     }
 
-    /// Value of an option: `--name value` or `--name=value`, with dashes or underscores within.
+    /// Returns the value of an option: `--name value` or `--name=value`, with dashes or underscores inside the name.
     pub fn option(&self, name: &str) -> Option<&str> {
         let mut words = self.words.iter().skip(1);
         while let Some(word) = words.next() {
@@ -62,7 +65,7 @@ impl CommandLine {
     }
 }
 
-/// Last part of a path; a title that is no path stays whole.
+/// Returns the last part of a path; a title that is not a path stays whole.
 fn base_name(program: &str) -> &str {
     let first = program.split(' ').next().unwrap_or_default();
     match first.contains('/') {
@@ -71,7 +74,7 @@ fn base_name(program: &str) -> &str {
     }
 }
 
-/// What Python runs, and the arguments behind it: a script's name, a module's, or `-c` and its code.
+/// Returns what Python runs, and its arguments: the name of a script or module, or `-c` and its code.
 fn script_of(arguments: &[&str]) -> Option<Vec<String>> {
     let mut at = 0;
     loop {
@@ -122,7 +125,7 @@ mod tests {
     }
 
     #[test]
-    fn a_command_is_what_runs_and_its_arguments() {
+    fn a_command_is_the_program_that_runs_and_its_arguments() {
         for (line, command) in [
             (&["/usr/bin/ollama", "serve"][..], "ollama serve"),
             (
@@ -176,7 +179,7 @@ mod tests {
     }
 
     #[test]
-    fn a_child_started_anew_is_told_by_its_code() {
+    fn a_spawned_child_is_recognised_by_its_code() {
         for code in [
             "from multiprocessing.spawn import spawn_main; spawn_main(tracker_fd=7, pipe_handle=9)",
             "from multiprocessing.forkserver import main; main(4, 7, [])",

@@ -1,179 +1,87 @@
-//! The grammar of the catalogue's entries, and its checks: text to [`Entry`].
+//! Checks one server's entry and recognises its processes: `FileServer` to [`Entry`].
 //!
-//! Every error is one line that names the entry, the key and the remedy. Knows no server by name.
+//! Every error is one line that names the entry, the key and the remedy.
+//! Does not depend on: which servers exist.
+
+use std::sync::Arc;
 
 use regex::Regex;
-use serde::Deserialize;
 
 use crate::{
     catalogue::{
         command::CommandLine,
-        path::{CallPattern, PathPattern},
-        route::Purpose,
+        file::{Fallback, FileServer},
+        rules::Rules,
     },
     usage::{UsageError, invalid, parse_regex},
 };
 
-/// Longest model name that is taken from a command line, bytes.
+/// Longest model name that a command line may give, bytes.
 const NAME_CAP: usize = 256;
-
-/// One `[[server]]` as it is written.
-#[derive(Debug, Clone, Default, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct FileServer {
-    name: String,
-    like: Option<String>,
-    process: Option<Vec<String>>,
-    worker_process: Option<Vec<String>>,
-    inner_process: Option<Vec<String>>,
-    inner_children: Option<bool>,
-    inner_unix: Option<bool>,
-    spawned: Option<bool>,
-    model_options: Option<Vec<String>>,
-    model_pattern: Option<String>,
-    decodes_first: Option<bool>,
-    rest: Option<Fallback>,
-    inference: Option<Vec<String>>,
-    inference_by_body: Option<Vec<String>>,
-    admin: Option<Vec<String>>,
-    inner: Option<Vec<String>>,
-    grpc_inference: Option<Vec<String>>,
-    grpc_admin: Option<Vec<String>>,
-    grpc_inner: Option<Vec<String>>,
-}
-
-/// The catalogue's file.
-#[derive(Debug, Clone, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct FileCatalogue {
-    /// The entries, in the order in which they are tried.
-    pub server: Vec<FileServer>,
-    /// What paths are for where no entry says.
-    pub guess: FileGuess,
-}
-
-/// The `[guess]` of the catalogue's file.
-#[derive(Debug, Clone, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct FileGuess {
-    inference: Vec<String>,
-    inference_by_body: Vec<String>,
-    admin: Vec<String>,
-    grpc_admin: Vec<String>,
-    grpc_inner: Vec<String>,
-}
-
-/// What a request is for that no pattern of the entry fits.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Deserialize)]
-#[serde(rename_all = "lowercase")]
-pub enum Fallback {
-    /// About the server.
-    Admin,
-    /// What the rules for unknown servers say.
-    #[default]
-    Guess,
-}
 
 /// What a process of a server does.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Role {
-    /// It takes requests.
+    /// It receives requests of clients.
     Server,
-    /// It does the work for a server of TorchServe's kind, which hands requests on to it in frames.
+    /// It does the work for a frontend such as TorchServe's, which dispatches requests to it in frames.
     Worker,
-    /// It takes requests from other processes of the server alone.
+    /// It receives only requests of other processes of the same server.
     Internal,
+}
+
+impl Role {
+    /// Its words in errors.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Server => "server process",
+            Self::Worker => "worker",
+            Self::Internal => "internal process",
+        }
+    }
 }
 
 /// A server that can be recognised.
 #[derive(Debug)]
 pub struct Entry {
     /// Label `server`.
-    pub name: String,
-    /// Whether it hands requests on to workers that are recognised too.
+    pub name: Arc<str>,
+    /// Whether it dispatches requests to workers that are recognised too.
     pub is_frontend: bool,
-    /// Whether all that its processes start serves itself alone.
-    pub inner_children: bool,
-    /// Whether it is asked on unix sockets by itself alone.
-    pub inner_unix: bool,
+    /// Whether every request to children of its processes is internal.
+    pub internal_children: bool,
+    /// Whether every request on a unix socket is internal.
+    pub internal_unix: bool,
     /// Whether its children that Python's `multiprocessing` started anew serve as it does.
     pub spawned: bool,
-    /// Whether it decodes a path before it splits it, as TorchServe does.
+    /// Whether it percent-decodes a path before it splits it, as TorchServe does.
     pub decodes_first: bool,
-    /// What is for what no rule says.
-    pub rest: Fallback,
-    /// What its paths are for.
+    /// Purpose of what no rule matches.
+    pub fallback: Fallback,
+    /// Purposes of its paths and gRPC methods.
     pub rules: Rules,
-    /// Patterns of its processes, by what they do; the first that fits counts.
+    /// Patterns of its processes by role; the first that matches counts.
     processes: Vec<(Role, Regex)>,
     model_options: Vec<String>,
     model_pattern: Option<Regex>,
 }
 
-/// What paths and calls are for.
-#[derive(Debug, Default)]
-pub struct Rules {
-    /// Paths, those first that are tried first.
-    pub paths: Vec<PathRule>,
-    /// Methods of gRPC.
-    pub calls: Vec<(Purpose, CallPattern)>,
-}
-
-/// What one pattern of paths is for.
-#[derive(Debug)]
-pub struct PathRule {
-    /// The paths.
-    pub pattern: PathPattern,
-    /// What they are for.
-    pub purpose: Purpose,
-    /// Whether the body names the model.
-    pub by_body: bool,
-}
-
-impl FileServer {
-    /// Name of the entry, as given.
-    pub fn name(&self) -> &str {
-        &self.name
-    }
-
-    /// Takes what this entry does not say from the one of `known` that it is like.
-    pub fn completed<'a>(
-        mut self,
-        mut known: impl Iterator<Item = &'a Self>,
-    ) -> Result<Self, UsageError> {
-        let Some(like) = self.like.take() else {
-            return Ok(self);
-        };
-        let Some(base) = known.find(|entry| entry.name == like) else {
-            let reason = "no server of the catalogue has that name; README.md lists them";
-            return Err(invalid("server.like", &like, reason.into()));
-        };
-        let base = base.clone();
-        macro_rules! complete {
-            ($($key:ident)*) => { Self {
-                name: self.name,
-                like: None,
-                process: self.process,
-                $($key: self.$key.or(base.$key),)*
-            } };
-        }
-        Ok(complete!(
-            worker_process inner_process inner_children inner_unix spawned model_options model_pattern decodes_first
-            rest inference inference_by_body admin inner grpc_inference grpc_admin grpc_inner
-        ))
-    }
-
-    /// Checks the entry.
-    pub fn check(self) -> Result<Entry, UsageError> {
-        if self.name.trim().is_empty() {
+impl Entry {
+    /// Checks an entry as written.
+    pub fn check(file: FileServer) -> Result<Self, UsageError> {
+        if file.name.trim().is_empty() {
             let reason = "is empty; give the server a name";
-            return Err(invalid("server.name", &self.name, reason.into()));
+            return Err(invalid("server.name", &file.name, reason.into()));
         }
         let mut processes = Vec::new();
         for (key, role, patterns) in [
-            ("server.worker_process", Role::Worker, &self.worker_process),
-            ("server.inner_process", Role::Internal, &self.inner_process),
-            ("server.process", Role::Server, &self.process),
+            ("server.worker_process", Role::Worker, &file.worker_process),
+            (
+                "server.internal_process",
+                Role::Internal,
+                &file.internal_process,
+            ),
+            ("server.process", Role::Server, &file.process),
         ] {
             if let Some(patterns) = patterns {
                 processes.extend(process_pattern(key, patterns)?.map(|regex| (role, regex)));
@@ -181,137 +89,29 @@ impl FileServer {
         }
         if !processes.iter().any(|(role, _)| *role == Role::Server) {
             let reason = "has no process; give at least one pattern of its command line";
-            return Err(invalid("[[server]]", &self.name, reason.into()));
+            return Err(invalid("[[server]]", &file.name, reason.into()));
         }
-        let model_pattern = match &self.model_pattern {
-            None => None,
-            Some(pattern) => {
-                let regex = parse_regex("server.model_pattern", pattern)?;
-                if regex.captures_len() != 2 {
-                    let reason =
-                        "has not one group; put the model in ( ) and other groups in (?: )";
-                    return Err(invalid("server.model_pattern", pattern, reason.into()));
-                }
-                Some(regex)
-            }
-        };
-        let mut rules = Rules::default();
-        for (key, purpose, by_body, patterns) in [
-            ("server.inner", Purpose::Internal, false, &self.inner),
-            ("server.admin", Purpose::Admin, false, &self.admin),
-            (
-                "server.inference_by_body",
-                Purpose::Inference,
-                true,
-                &self.inference_by_body,
-            ),
-            (
-                "server.inference",
-                Purpose::Inference,
-                false,
-                &self.inference,
-            ),
-        ] {
-            rules.add_paths(
-                key,
-                purpose,
-                by_body,
-                patterns.as_deref().unwrap_or_default(),
-            )?;
-        }
-        for (key, purpose, patterns) in [
-            ("server.grpc_inner", Purpose::Internal, &self.grpc_inner),
-            (
-                "server.grpc_inference",
-                Purpose::Inference,
-                &self.grpc_inference,
-            ),
-            ("server.grpc_admin", Purpose::Admin, &self.grpc_admin),
-        ] {
-            rules.add_calls(key, purpose, patterns.as_deref().unwrap_or_default())?;
-        }
-        Ok(Entry {
-            name: self.name,
-            is_frontend: self.worker_process.is_some(),
-            inner_children: self.inner_children.unwrap_or_default(),
-            inner_unix: self.inner_unix.unwrap_or_default(),
-            spawned: self.spawned.unwrap_or_default(),
-            decodes_first: self.decodes_first.unwrap_or_default(),
-            rest: self.rest.unwrap_or_default(),
-            rules: rules.in_order(),
+        let rules = Rules::of_server(&file)?;
+        Ok(Self {
+            name: file.name.into(),
+            is_frontend: file.worker_process.is_some(),
+            internal_children: file.internal_children.unwrap_or_default(),
+            internal_unix: file.internal_unix.unwrap_or_default(),
+            spawned: file.spawned.unwrap_or_default(),
+            decodes_first: file.decodes_first.unwrap_or_default(),
+            fallback: file.fallback.unwrap_or_default(),
+            rules,
             processes,
-            model_options: self.model_options.unwrap_or_default(),
-            model_pattern,
+            model_options: file.model_options.unwrap_or_default(),
+            model_pattern: file
+                .model_pattern
+                .as_deref()
+                .map(model_pattern)
+                .transpose()?,
         })
     }
-}
 
-impl FileGuess {
-    /// Checks the rules.
-    pub fn check(&self) -> Result<Rules, UsageError> {
-        let mut rules = Rules::default();
-        rules.add_paths("guess.admin", Purpose::Admin, false, &self.admin)?;
-        rules.add_paths(
-            "guess.inference_by_body",
-            Purpose::Inference,
-            true,
-            &self.inference_by_body,
-        )?;
-        rules.add_paths(
-            "guess.inference",
-            Purpose::Inference,
-            false,
-            &self.inference,
-        )?;
-        rules.add_calls("guess.grpc_inner", Purpose::Internal, &self.grpc_inner)?;
-        rules.add_calls("guess.grpc_admin", Purpose::Admin, &self.grpc_admin)?;
-        Ok(rules.in_order())
-    }
-}
-
-impl Rules {
-    fn add_paths(
-        &mut self,
-        key: &str,
-        purpose: Purpose,
-        by_body: bool,
-        patterns: &[String],
-    ) -> Result<(), UsageError> {
-        for text in patterns {
-            let pattern =
-                PathPattern::parse(text).map_err(|reason| invalid(key, text, reason.into()))?;
-            self.paths.push(PathRule {
-                pattern,
-                purpose,
-                by_body,
-            });
-        }
-        Ok(())
-    }
-
-    fn add_calls(
-        &mut self,
-        key: &str,
-        purpose: Purpose,
-        patterns: &[String],
-    ) -> Result<(), UsageError> {
-        for text in patterns {
-            let pattern =
-                CallPattern::parse(text).map_err(|reason| invalid(key, text, reason.into()))?;
-            self.calls.push((purpose, pattern));
-        }
-        Ok(())
-    }
-
-    /// Puts paths of a known length before open ones.
-    fn in_order(mut self) -> Self {
-        self.paths.sort_by_key(|rule| rule.pattern.is_open());
-        self
-    }
-}
-
-impl Entry {
-    /// What a process with this command line does for the server; `None` if it is none of its processes.
+    /// Returns what a process with this command line does for the server; `None` if it is not one of its processes.
     pub fn role_of(&self, line: &CommandLine) -> Option<Role> {
         let mut processes = self.processes.iter();
         processes
@@ -319,7 +119,7 @@ impl Entry {
             .map(|(role, _)| *role)
     }
 
-    /// The model that a process serves, if its command line says so.
+    /// Returns the model that a command line names.
     pub fn model_in(&self, line: &CommandLine) -> Option<String> {
         let by_option = || self.model_options.iter().find_map(|name| line.option(name));
         let by_pattern = || {
@@ -333,12 +133,23 @@ impl Entry {
     }
 }
 
-/// One pattern for all of these: each begins at the program's name and ends with a word.
+/// Compiles the pattern that finds the model.
+fn model_pattern(pattern: &str) -> Result<Regex, UsageError> {
+    let regex = parse_regex("server.model_pattern", pattern)?;
+    if regex.captures_len() != 2 {
+        let reason =
+            "needs exactly one group; put the model in ( ) and write other groups as (?: )";
+        return Err(invalid("server.model_pattern", pattern, reason.into()));
+    }
+    Ok(regex)
+}
+
+/// Compiles the patterns into one, which matches from the program's name to the end of a word.
 fn process_pattern(key: &str, patterns: &[String]) -> Result<Option<Regex>, UsageError> {
     for pattern in patterns {
         let empty = parse_regex(key, pattern)?.is_match("");
         if empty {
-            let reason = "fits every process; name the program that it begins with";
+            let reason = "matches every process; begin with the name of the program";
             return Err(invalid(key, pattern, reason.into()));
         }
     }
@@ -356,6 +167,10 @@ fn process_pattern(key: &str, patterns: &[String]) -> Result<Option<Regex>, Usag
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::catalogue::{
+        path::PathQuery,
+        route::{Purpose, Route},
+    };
 
     fn read(text: &str) -> Result<Entry, String> {
         let file: FileServer = toml::from_str(text).map_err(|err| err.message().to_owned())?;
@@ -364,12 +179,12 @@ mod tests {
         )
         .unwrap();
         file.completed(std::iter::once(&base))
-            .and_then(FileServer::check)
+            .and_then(Entry::check)
             .map_err(|err| err.to_string())
     }
 
     #[test]
-    fn what_is_wrong_is_named_with_its_remedy() {
+    fn an_error_names_the_key_and_the_remedy() {
         for (text, start) in [
             ("process = [\"a\"]", "missing field `name`"),
             ("name = \"a\"\nproces = [\"a\"]", "unknown field `proces`"),
@@ -388,11 +203,11 @@ mod tests {
             ),
             (
                 "name = \"a\"\nprocess = [\".*\"]",
-                "server.process \".*\": fits every process",
+                "server.process \".*\": matches every process",
             ),
             (
                 "name = \"a\"\nprocess = [\"a\"]\nmodel_pattern = \"a\"",
-                "server.model_pattern \"a\": has not one group",
+                "server.model_pattern \"a\": needs exactly one group",
             ),
             (
                 "name = \"a\"\nprocess = [\"a\"]\nadmin = [\"/x\"]",
@@ -400,7 +215,7 @@ mod tests {
             ),
             (
                 "name = \"a\"\nprocess = [\"a\"]\ngrpc_inner = [\"x\"]",
-                "server.grpc_inner \"x\": is no path of gRPC",
+                "server.grpc_internal \"x\": is not a gRPC method",
             ),
             (
                 "name = \"a\"\nprocess = [\"a\"]\nrest = \"x\"",
@@ -408,7 +223,7 @@ mod tests {
             ),
             (
                 "name = \"a\"\nprocess = [\"a\"]\nlike = \"x\"",
-                "server.like \"x\": no server",
+                "server.like \"x\": is not a built-in server",
             ),
         ] {
             let message = read(text).unwrap_err();
@@ -421,17 +236,25 @@ mod tests {
     }
 
     #[test]
-    fn an_entry_takes_from_its_like_what_it_does_not_say() {
+    fn a_key_that_is_left_out_comes_from_the_entry_named_by_like() {
         let entry = read("name = \"a\"\nprocess = [\"a\"]\nlike = \"base\"").unwrap();
-        assert_eq!((entry.name.as_str(), entry.rest), ("a", Fallback::Admin));
-        assert_eq!(entry.rules.paths.len(), 1);
+        assert_eq!((&*entry.name, entry.fallback), ("a", Fallback::Admin));
+        let request = |entry: &Entry| {
+            let request = PathQuery {
+                method: "POST",
+                segments: &["x".to_owned()],
+                target: "/x",
+            };
+            entry.rules.route(request, None)
+        };
+        assert_eq!(request(&entry), Some(Route::of(Purpose::Inference)));
         let entry =
             read("name = \"a\"\nprocess = [\"a\"]\nlike = \"base\"\ninference = []").unwrap();
-        assert!(entry.rules.paths.is_empty());
+        assert_eq!(request(&entry), None);
     }
 
     #[test]
-    fn a_pattern_begins_at_the_program_and_ends_with_a_word() {
+    fn a_pattern_matches_from_the_program_to_the_end_of_a_word() {
         let entry = read("name = \"a\"\nprocess = ['serve|run x', 'y']").unwrap();
         for (line, expected) in [
             (&b"/bin/serve\0a"[..], true),

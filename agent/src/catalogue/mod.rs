@@ -1,12 +1,15 @@
-//! Who is who: the servers that are recognised, and what requests to them are for.
+//! Recognises inference servers by their command lines, and decides what each request to them is for.
 //!
-//! The data is `servers.toml` and the user's own entries, in the grammar of `entry`. `command` takes command lines
-//! apart, `path` has the patterns of paths. Pure: nothing here reads procfs or knows of sockets.
+//! The data is `servers.toml` and the user's `[[server]]` entries; discovery and the pipeline ask the catalogue.
+//! Does not depend on: procfs, sockets.
 
 pub mod command;
 pub mod entry;
+pub mod example;
+pub mod file;
 pub mod path;
 pub mod route;
+pub mod rules;
 #[cfg(test)]
 mod tests;
 
@@ -15,86 +18,99 @@ use std::sync::Arc;
 use crate::{
     catalogue::{
         command::CommandLine,
-        entry::{Entry, Fallback, FileCatalogue, FileServer, Role, Rules},
+        entry::{Entry, Role},
+        example::{CommandExample, RequestExample},
+        file::{Fallback, FileCatalogue, FileServer},
         path::PathQuery,
         route::{Purpose, Route},
+        rules::Rules,
     },
     protocol::{
         grpc::{self, ModelName, NamedBy},
         target,
     },
-    usage::UsageError,
+    usage::{UsageError, invalid},
 };
 
-/// The entries that the agent comes with.
-const BUILT_IN: &str = include_str!("servers.toml");
+/// The catalogue's file.
+const SERVERS_TOML: &str = include_str!("servers.toml");
 
 /// Every server that can be recognised.
 #[derive(Debug)]
 pub struct Catalogue {
     /// In the order in which they are tried.
     entries: Vec<Arc<Entry>>,
-    guess: Rules,
+    default_rules: Rules,
 }
 
-/// A request, as far as its purpose depends on it.
+/// The parts of a request that decide its purpose.
 #[derive(Debug, Clone, Copy)]
 pub struct RequestInfo<'a> {
-    /// Method of HTTP.
+    /// HTTP method.
     pub method: &'a str,
-    /// Request target; of gRPC, the path of the call.
+    /// Request target; for gRPC, the path of the method.
     pub target: &'a str,
-    /// Whether it is a call of gRPC.
+    /// Whether it is a gRPC call.
     pub is_grpc: bool,
-    /// Whether it came on a unix socket.
+    /// Whether it arrived on a unix socket.
     pub on_unix: bool,
     /// Model that its content names.
     pub named: Option<&'a ModelName>,
 }
 
 impl Catalogue {
-    /// The built-in entries behind the user's `own`.
+    /// Checks the user's `own` entries, and puts them before the built-in ones.
     pub fn new(own: Vec<FileServer>) -> Result<Self, UsageError> {
-        let built_in: FileCatalogue =
-            toml::from_str(BUILT_IN).expect("a test reads the built-in catalogue");
+        let built_in = Self::built_in();
+        let own = own
+            .into_iter()
+            .map(|server| server.completed(built_in.server.iter()))
+            .collect::<Result<Vec<_>, _>>()?;
         let mut entries = Vec::new();
-        for server in own {
-            let server = server.completed(built_in.server.iter())?;
-            entries.push(Arc::new(server.check()?));
+        for server in &own {
+            entries.push(Arc::new(Entry::check(server.clone())?));
         }
         for server in built_in.server {
-            let entry = server
-                .check()
-                .expect("a test checks the built-in catalogue");
+            let entry = Entry::check(server).expect("a test checks the built-in entries");
             entries.push(Arc::new(entry));
         }
-        let guess = built_in
-            .guess
-            .check()
-            .expect("a test checks the built-in catalogue");
-        Ok(Self { entries, guess })
+        let default_rules =
+            Rules::of_defaults(&built_in.default_rules).expect("a test checks the default rules");
+        let this = Self {
+            entries,
+            default_rules,
+        };
+        for server in &own {
+            this.check_examples(server)?;
+        }
+        Ok(this)
     }
 
-    /// The server that a process with this command line belongs to, and what it does there.
+    /// Returns the built-in entries and the default rules, as written in `servers.toml`.
+    pub fn built_in() -> FileCatalogue {
+        toml::from_str(SERVERS_TOML).expect("a test reads the built-in entries")
+    }
+
+    /// Returns the server that a process with this command line belongs to, and what the process does for it.
     pub fn recognise(&self, line: &CommandLine) -> Option<(&Arc<Entry>, Role)> {
         self.entries
             .iter()
             .find_map(|entry| Some((entry, entry.role_of(line)?)))
     }
 
-    /// What a request is for, and the model that it names; `entry` is the server's, where it was recognised.
-    pub fn route(&self, entry: Option<&Entry>, asked: RequestInfo<'_>) -> Route {
-        if asked.on_unix && entry.is_some_and(|entry| entry.inner_unix) {
+    /// Returns what a request is for, and the model that it names; `entry` is the server's, if it was recognised.
+    pub fn route(&self, entry: Option<&Entry>, request: RequestInfo<'_>) -> Route {
+        if request.on_unix && entry.is_some_and(|entry| entry.internal_unix) {
             return Route::of(Purpose::Internal);
         }
-        let call = match asked.target {
-            // Of a connection that is older than the watch: it may be an inference.
-            "" if asked.is_grpc => Some(Purpose::Inference),
+        let call = match request.target {
+            // The connection was already open when the agent started, so the path is unknown: it may be inference.
+            "" if request.is_grpc => Some(Purpose::Inference),
             target => grpc::is_call(target).then(|| self.purpose_of_call(entry, target)),
         };
         match call {
-            Some(purpose) if asked.is_grpc => {
-                let named = asked
+            Some(purpose) if request.is_grpc => {
+                let named = request
                     .named
                     .filter(|named| purpose == Purpose::Inference && named.by == NamedBy::Message);
                 Route {
@@ -103,88 +119,149 @@ impl Catalogue {
                     version: named.and_then(|named| named.version.clone()),
                 }
             }
-            // A call that was cut off before anything else of it told that it is one.
+            // The path is that of a gRPC method, though the request was cut off before anything else showed it.
             Some(Purpose::Internal) => Route::of(Purpose::Internal),
-            _ => self.route_of_path(entry, asked),
+            _ => self.route_of_path(entry, request),
         }
     }
 
-    fn route_of_path(&self, entry: Option<&Entry>, asked: RequestInfo<'_>) -> Route {
+    fn route_of_path(&self, entry: Option<&Entry>, request: RequestInfo<'_>) -> Route {
         let decodes_first = entry.is_some_and(|entry| entry.decodes_first);
         let is_never = match decodes_first {
-            true => asked.method == "OPTIONS",
-            false => matches!(asked.method, "OPTIONS" | "TRACE" | "CONNECT"),
+            true => request.method == "OPTIONS",
+            false => matches!(request.method, "OPTIONS" | "TRACE" | "CONNECT"),
         };
         if is_never {
             return Route::of(Purpose::Admin);
         }
         let segments = match decodes_first {
-            true => target::segments_of_decoded(asked.target),
-            false => Some(target::segments_of(asked.target)),
+            true => target::segments_of_decoded(request.target),
+            false => Some(target::segments_of(request.target)),
         };
         let Some(segments) = segments else {
             return Route::of(Purpose::Admin);
         };
-        let request = PathQuery {
-            method: asked.method,
+        let query = PathQuery {
+            method: request.method,
             segments: &segments,
-            target: asked.target,
+            target: request.target,
         };
-        let by_entry = entry.and_then(|entry| entry.rules.route(request, asked.named));
+        let by_entry = entry.and_then(|entry| entry.rules.route(query, request.named));
         if let Some(route) = by_entry {
             return route;
         }
-        if entry.is_some_and(|entry| entry.rest == Fallback::Admin) {
+        if entry.is_some_and(|entry| entry.fallback == Fallback::Admin) {
             return Route::of(Purpose::Admin);
         }
-        self.guess
-            .route(request, asked.named)
+        self.default_rules
+            .route(query, request.named)
             .unwrap_or(Route::of(Purpose::Inference))
     }
 
-    /// What a call is for: by its server's rules, by those of any server, by the common ones.
+    /// Returns what a gRPC method is for: by its server's rules, by those of any server, by the default rules.
     fn purpose_of_call(&self, entry: Option<&Entry>, path: &str) -> Purpose {
         let of_entry = entry.and_then(|entry| entry.rules.purpose_of_call(path));
         let of_any = || {
-            let found = |wanted| {
-                let mut calls = self.entries.iter().flat_map(|entry| &entry.rules.calls);
-                calls.any(|(purpose, pattern)| *purpose == wanted && pattern.fits(path))
+            let has = |purpose| {
+                let mut entries = self.entries.iter();
+                entries.any(|entry| entry.rules.has_call(purpose, path))
             };
             [Purpose::Internal, Purpose::Inference, Purpose::Admin]
                 .into_iter()
-                .find(|wanted| found(*wanted))
+                .find(|purpose| has(*purpose))
         };
         of_entry
             .or_else(of_any)
-            .or_else(|| self.guess.purpose_of_call(path))
-            .unwrap_or(match entry.map(|entry| entry.rest) {
+            .or_else(|| self.default_rules.purpose_of_call(path))
+            .unwrap_or(match entry.map(|entry| entry.fallback) {
                 Some(Fallback::Admin) => Purpose::Admin,
-                Some(Fallback::Guess) | None => Purpose::Inference,
+                Some(Fallback::DefaultRules) | None => Purpose::Inference,
             })
     }
-}
 
-impl Rules {
-    /// What the first pattern that fits says.
-    fn route(&self, request: PathQuery<'_>, named: Option<&ModelName>) -> Option<Route> {
-        self.paths.iter().find_map(|rule| {
-            let found = rule.pattern.find(request)?;
-            let in_body = || {
-                let named = named.filter(|named| rule.by_body && named.by == NamedBy::Body);
-                named.map(|named| named.model.clone())
-            };
-            Some(Route {
-                purpose: rule.purpose,
-                model: found.model.or_else(in_body),
-                version: found.version,
-            })
-        })
+    /// Checks that an entry's examples are recognised as that entry, with the model and purpose that they state.
+    fn check_examples(&self, server: &FileServer) -> Result<(), UsageError> {
+        for (key, role, examples) in [
+            ("server.examples", Role::Server, &server.examples),
+            (
+                "server.worker_examples",
+                Role::Worker,
+                &server.worker_examples,
+            ),
+            (
+                "server.internal_examples",
+                Role::Internal,
+                &server.internal_examples,
+            ),
+        ] {
+            for text in examples {
+                let example =
+                    CommandExample::parse(text).map_err(|err| invalid(key, text, err.into()))?;
+                let found = self.recognise(&example.line);
+                let found =
+                    found.map(|(entry, role)| (&*entry.name, role, entry.model_in(&example.line)));
+                if found != Some((server.name.as_str(), role, example.model)) {
+                    let found = match found {
+                        None => "matches no server".into(),
+                        Some((name, role, model)) => format!(
+                            "matches a {} of {name:?} with model {:?}",
+                            role.name(),
+                            model.as_deref().unwrap_or("-")
+                        ),
+                    };
+                    let reason = format!("{found}; correct the entry or the example");
+                    return Err(invalid(key, text, reason));
+                }
+            }
+        }
+        let entry = self
+            .entries
+            .iter()
+            .find(|entry| *entry.name == *server.name);
+        self.check_requests(
+            "server.request_examples",
+            entry.map(|entry| &**entry),
+            &server.request_examples,
+        )
     }
 
-    fn purpose_of_call(&self, path: &str) -> Option<Purpose> {
-        let mut calls = self.calls.iter();
-        calls
-            .find(|(_, pattern)| pattern.fits(path))
-            .map(|(purpose, _)| *purpose)
+    /// Checks that requests to the server of `entry` have the purpose, model and version that `examples` state.
+    fn check_requests(
+        &self,
+        key: &str,
+        entry: Option<&Entry>,
+        examples: &[String],
+    ) -> Result<(), UsageError> {
+        for text in examples {
+            let example =
+                RequestExample::parse(text).map_err(|err| invalid(key, text, err.into()))?;
+            for target in &example.targets {
+                let found = self.route(
+                    entry,
+                    RequestInfo {
+                        method: &example.method,
+                        target,
+                        is_grpc: example.is_grpc,
+                        on_unix: false,
+                        named: None,
+                    },
+                );
+                if found != example.expected {
+                    let Route {
+                        purpose,
+                        model,
+                        version,
+                    } = found;
+                    let reason = format!(
+                        "{target} is {} with model {:?}, version {:?}; correct the entry or the example",
+                        purpose.name(),
+                        model.as_deref().unwrap_or("-"),
+                        version.as_deref().unwrap_or("-")
+                    );
+                    return Err(invalid(key, text, reason));
+                }
+            }
+        }
+        Ok(())
     }
 }

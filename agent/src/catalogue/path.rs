@@ -1,32 +1,33 @@
-//! Patterns of requests over HTTP and of calls over gRPC, and the model and version that they find.
+//! Parses and matches the patterns of HTTP requests and gRPC methods, and finds the model and version in a path.
 //!
-//! Pure. Knows no server.
+//! `rules` gives each pattern its purpose.
+//! Does not depend on: which server a pattern belongs to.
 
 use crate::protocol::target::query_value;
 
-/// Methods and a path, of which parts may name a model and its version.
+/// HTTP methods and a path, parts of which may name a model and its version.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct PathPattern {
     /// Empty: every method.
     methods: Vec<String>,
     segments: Vec<Segment>,
-    /// Place of the segment that stands for any number.
-    rest: Option<usize>,
-    /// Parameter of the query that must be there and names the model.
+    /// Index of the segment `**`.
+    any_depth: Option<usize>,
+    /// Query parameter that is required and names the model.
     parameter: Option<String>,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq)]
 enum Segment {
-    /// This text.
+    /// Exactly this text.
     Text(String),
     /// Anything between two texts.
     Between(String, Slot, String),
-    /// Any number of segments, also none.
-    Rest,
+    /// `**`: any number of segments, also none.
+    AnyDepth,
 }
 
-/// What the variable part of a segment stands for.
+/// Meaning of the variable part of a segment.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Slot {
     Model,
@@ -34,32 +35,32 @@ enum Slot {
     Any,
 }
 
-/// What a pattern found.
+/// Model and version that a pattern found.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Found {
-    /// Model in the path.
+    /// Model in the path or query; `None` if the pattern has none.
     pub model: Option<String>,
-    /// Version in the path.
+    /// Version in the path; `None` if the pattern has none.
     pub version: Option<String>,
 }
 
-/// A request as patterns see it.
+/// The parts of a request that patterns match.
 #[derive(Debug, Clone, Copy)]
 pub struct PathQuery<'a> {
-    /// Method.
+    /// HTTP method.
     pub method: &'a str,
-    /// Decoded segments of the path.
+    /// Percent-decoded segments of the path.
     pub segments: &'a [String],
     /// Request target, for its query.
     pub target: &'a str,
 }
 
 impl PathPattern {
-    /// Reads a pattern; the error says what is wrong and what would be right.
+    /// Parses a pattern; the error names the fault and the remedy.
     pub fn parse(text: &str) -> Result<Self, &'static str> {
         let Some((methods, path)) = text.split_once(' ') else {
             return Err(
-                "has no method; give one before the path, as in \"POST /infer\", or * for all",
+                "has no method; write one before the path, such as \"POST /infer\", or * for every method",
             );
         };
         let (path, query) = match path.split_once('?') {
@@ -67,7 +68,7 @@ impl PathPattern {
             None => (path, None),
         };
         let Some(path) = path.strip_prefix('/') else {
-            return Err("has no path; let it begin with /");
+            return Err("has no path; begin it with /");
         };
         let methods = match methods {
             "*" => Vec::new(),
@@ -78,14 +79,14 @@ impl PathPattern {
         };
         if !methods.iter().all(is_method) {
             return Err(
-                "has a method that is none; write them in capitals, as in \"POST|PUT /infer\"",
+                "has an invalid method; write methods in capitals, such as \"POST|PUT /infer\"",
             );
         }
         let segments = path.split('/').filter(|segment| !segment.is_empty());
         let segments: Vec<Segment> = segments.map(segment).collect::<Result<_, _>>()?;
         if segments
             .iter()
-            .filter(|segment| **segment == Segment::Rest)
+            .filter(|segment| **segment == Segment::AnyDepth)
             .count()
             > 1
         {
@@ -95,51 +96,51 @@ impl PathPattern {
             None => None,
             Some(query) => match query.strip_suffix("={model}") {
                 Some(name) => Some(name.to_owned()),
-                None => return Err("has a query other than name={model}; leave it out"),
+                None => return Err("has a query other than ?name={model}; remove it"),
             },
         };
-        let rest = segments
+        let any_depth = segments
             .iter()
-            .position(|segment| *segment == Segment::Rest);
+            .position(|segment| *segment == Segment::AnyDepth);
         Ok(Self {
             methods,
             segments,
-            rest,
+            any_depth,
             parameter,
         })
     }
 
-    /// Whether it stands for paths of any length: such a pattern gives way to the others.
+    /// Whether it matches paths of any length; such a pattern is tried after the others.
     pub fn is_open(&self) -> bool {
-        self.rest.is_some()
+        self.any_depth.is_some()
     }
 
-    /// What it finds in a request; `None` if it does not fit.
-    pub fn find(&self, asked: PathQuery<'_>) -> Option<Found> {
-        // Most patterns do not fit, and most of those by their length.
-        if self.rest.is_none() && self.segments.len() != asked.segments.len() {
+    /// Returns what it finds in a request; `None` if it does not match.
+    pub fn find(&self, query: PathQuery<'_>) -> Option<Found> {
+        // Most patterns do not match, and most of those because of their length.
+        if self.any_depth.is_none() && self.segments.len() != query.segments.len() {
             return None;
         }
-        if !self.methods.is_empty() && !self.methods.iter().any(|method| method == asked.method) {
+        if !self.methods.is_empty() && !self.methods.iter().any(|method| method == query.method) {
             return None;
         }
         let mut found = Found::default();
-        match self.rest {
-            None => fit(&self.segments, asked.segments, &mut found)?,
-            Some(rest) => {
-                let (before, after) = (&self.segments[..rest], &self.segments[rest + 1..]);
-                let after_at = asked.segments.len().checked_sub(after.len())?;
-                fit(before, asked.segments.get(..rest)?, &mut found)?;
-                // What stands before may not overlap with what stands behind.
-                fit(
+        match self.any_depth {
+            None => match_segments(&self.segments, query.segments, &mut found)?,
+            Some(at) => {
+                let (before, after) = (&self.segments[..at], &self.segments[at + 1..]);
+                let after_at = query.segments.len().checked_sub(after.len())?;
+                match_segments(before, query.segments.get(..at)?, &mut found)?;
+                // The parts before and after `**` may not overlap.
+                match_segments(
                     after,
-                    asked.segments[rest..].get(after_at.checked_sub(rest)?..)?,
+                    query.segments[at..].get(after_at.checked_sub(at)?..)?,
                     &mut found,
                 )?;
             }
         }
         if let Some(name) = &self.parameter {
-            found.model = Some(query_value(asked.target, name)?);
+            found.model = Some(query_value(query.target, name)?);
         }
         Some(found)
     }
@@ -147,7 +148,7 @@ impl PathPattern {
 
 fn segment(text: &str) -> Result<Segment, &'static str> {
     if text == "**" {
-        return Ok(Segment::Rest);
+        return Ok(Segment::AnyDepth);
     }
     let slots = [
         ("{model}", Slot::Model),
@@ -172,14 +173,14 @@ fn segment(text: &str) -> Result<Segment, &'static str> {
     Ok(Segment::Between(before.to_owned(), slot, after.to_owned()))
 }
 
-fn fit(pattern: &[Segment], given: &[String], found: &mut Found) -> Option<()> {
+fn match_segments(pattern: &[Segment], given: &[String], found: &mut Found) -> Option<()> {
     if pattern.len() != given.len() {
         return None;
     }
     for (segment, given) in pattern.iter().zip(given) {
         match segment {
             Segment::Text(text) if text == given => {}
-            Segment::Text(_) | Segment::Rest => return None,
+            Segment::Text(_) | Segment::AnyDepth => return None,
             Segment::Between(before, slot, after) => {
                 let value = given.strip_prefix(&**before)?.strip_suffix(&**after)?;
                 match slot {
@@ -194,34 +195,34 @@ fn fit(pattern: &[Segment], given: &[String], found: &mut Found) -> Option<()> {
     Some(())
 }
 
-/// A method of gRPC by its whole path, or by its beginning and a `*`.
+/// A gRPC method by its whole path, or by a prefix and `*`.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct CallPattern {
     path: String,
-    open: bool,
+    is_prefix: bool,
 }
 
 impl CallPattern {
-    /// Reads a pattern; the error says what is wrong and what would be right.
+    /// Parses a pattern; the error names the fault and the remedy.
     pub fn parse(text: &str) -> Result<Self, &'static str> {
-        let (path, open) = match text.strip_suffix('*') {
+        let (path, is_prefix) = match text.strip_suffix('*') {
             Some(path) => (path, true),
             None => (text, false),
         };
         if !path.starts_with('/') || path.contains(['*', ' ', '{']) {
             return Err(
-                "is no path of gRPC; write it as in \"/package.Service/Method\" or \"/package.*\"",
+                "is not a gRPC method; write it as \"/package.Service/Method\" or \"/package.*\"",
             );
         }
         Ok(Self {
             path: path.to_owned(),
-            open,
+            is_prefix,
         })
     }
 
-    /// Whether it fits the path of a call.
-    pub fn fits(&self, path: &str) -> bool {
-        match self.open {
+    /// Whether it matches the path of a gRPC method.
+    pub fn matches(&self, path: &str) -> bool {
+        match self.is_prefix {
             true => path.starts_with(&*self.path),
             false => path == self.path,
         }
@@ -238,12 +239,12 @@ mod tests {
         target: &str,
     ) -> Option<(Option<String>, Option<String>)> {
         let segments = crate::protocol::target::segments_of(target);
-        let asked = PathQuery {
+        let query = PathQuery {
             method,
             segments: &segments,
             target,
         };
-        let found = PathPattern::parse(pattern).unwrap().find(asked)?;
+        let found = PathPattern::parse(pattern).unwrap().find(query)?;
         Some((found.model, found.version))
     }
 
@@ -296,7 +297,7 @@ mod tests {
     }
 
     #[test]
-    fn methods_are_told_apart() {
+    fn a_pattern_matches_only_its_methods() {
         for (pattern, method, expected) in [
             ("POST|PUT /a", "PUT", true),
             ("POST|PUT /a", "GET", false),
@@ -311,12 +312,12 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_pattern_is_refused() {
+    fn an_invalid_pattern_is_an_error_with_a_remedy() {
         for (text, start) in [
             ("/a", "has no method"),
             ("POST a", "has no path"),
-            ("post /a", "has a method"),
-            ("POST| /a", "has a method"),
+            ("post /a", "has an invalid method"),
+            ("POST| /a", "has an invalid method"),
             ("POST /{name}", "has braces"),
             ("POST /{model}{version}", "has a segment"),
             ("POST /a*b*c", "has a segment"),
@@ -333,15 +334,15 @@ mod tests {
     }
 
     #[test]
-    fn calls_fit_whole_or_by_their_beginning() {
+    fn a_grpc_pattern_matches_the_whole_path_or_its_prefix() {
         for (pattern, path, expected) in [
             ("/a.B/C", "/a.B/C", true),
             ("/a.B/C", "/a.B/CD", false),
             ("/a.*", "/a.B/C", true),
             ("/a.*", "/ab.C/D", false),
         ] {
-            let fits = CallPattern::parse(pattern).unwrap().fits(path);
-            assert_eq!(fits, expected, "{pattern} {path}");
+            let matches = CallPattern::parse(pattern).unwrap().matches(path);
+            assert_eq!(matches, expected, "{pattern} {path}");
         }
     }
 }

@@ -1,4 +1,7 @@
-//! Checks of what `scale` and `autoscale` both take from the command line. Nothing here calls anyone.
+//! Checks the options that `scale` and `autoscale` share.
+//!
+//! Both turn them into a model and a management API.
+//! Does not depend on: the network.
 
 use std::time::Duration;
 
@@ -11,10 +14,10 @@ use crate::{
     usage::{UsageError, invalid},
 };
 
-/// The largest number that TorchServe reads as one; above it, it silently takes 1.
+/// Largest number of workers that TorchServe can parse; it replaces a larger one by 1 without an error.
 const MAX_WORKERS: u32 = i32::MAX as u32;
 
-/// The management API that the command line names.
+/// Returns the management API that the command line names.
 pub(crate) fn management(args: &ModelArgs, time_limit: Duration) -> Result<Management, UsageError> {
     let address = check_url("--management", &args.management)?;
     Ok(Management::new(
@@ -24,13 +27,13 @@ pub(crate) fn management(args: &ModelArgs, time_limit: Duration) -> Result<Manag
     ))
 }
 
-/// An address that can be asked.
+/// Parses an address that plain HTTP can reach.
 pub(crate) fn check_url(flag: &str, text: &str) -> Result<HttpUrl, UsageError> {
     text.parse()
         .map_err(|err: UrlError| invalid(flag, text, err.to_string()))
 }
 
-/// The model `name` that `flag` gave, in the version of the command line.
+/// Checks the model `name` of option `flag`, and the version of the command line.
 pub(crate) fn check_model(flag: &str, name: &str, args: &ModelArgs) -> Result<Model, UsageError> {
     let version = args.model_version.as_deref();
     let version = version.map(|version| check_name("--model-version", version));
@@ -40,16 +43,16 @@ pub(crate) fn check_model(flag: &str, name: &str, args: &ModelArgs) -> Result<Mo
     })
 }
 
-/// A name that stays one segment of a path: TorchServe takes an encoded slash for a slash.
+/// Checks that a name stays one segment of a path, because TorchServe decodes an encoded slash.
 fn check_name(flag: &str, name: &str) -> Result<String, UsageError> {
     if name.is_empty() || name.contains('/') || name.chars().any(char::is_control) {
-        let reason = "not a name in TorchServe; give one without a slash (a version goes into --model-version)";
+        let reason = "not a valid TorchServe name; give a name without a slash, and a version as --model-version";
         return Err(invalid(flag, name, reason.into()));
     }
     Ok(name.to_owned())
 }
 
-/// A count that TorchServe understands: it ends every worker on a negative one, and takes what it cannot read for 1.
+/// Checks a number of workers. TorchServe ends every worker for a negative one, and uses 1 for what it cannot parse.
 pub(crate) fn check_workers(flag: &str, text: &str) -> Result<u32, UsageError> {
     let count = text.parse().ok();
     count.filter(|count| *count <= MAX_WORKERS).ok_or_else(|| {
@@ -58,7 +61,7 @@ pub(crate) fn check_workers(flag: &str, text: &str) -> Result<u32, UsageError> {
     })
 }
 
-/// Whole seconds up to an hour.
+/// Checks a time of whole seconds, up to one hour.
 pub(crate) fn check_seconds(flag: &str, seconds: u64) -> Result<Duration, UsageError> {
     if (1..=3600).contains(&seconds) {
         return Ok(Duration::from_secs(seconds));

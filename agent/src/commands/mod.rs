@@ -1,9 +1,12 @@
-//! Runs the subcommands, one file each: wiring only.
+//! Runs the subcommands, one file or folder each: wiring only.
 //!
-//! Does not depend on: the command line as typed; `main` hands over checked options.
+//! `main` passes checked options.
+//! Does not depend on: the command line as typed.
 
 mod arguments;
 pub mod autoscale;
 pub mod demo_server;
+pub mod doctor;
+mod runtime;
 pub mod scale;
 pub mod serve;

@@ -1,17 +1,25 @@
-//! The `scale` command: one call, TorchServe's sentence. What the call is made of is `management.rs`'s.
+//! Runs `inferprobe scale`: one call to TorchServe's management API, whose own sentence is printed.
+//!
+//! `torchserve::management` makes the call.
+//! Does not depend on: HTTP.
 
-use anyhow::Result;
+use std::io::{self, Write as _};
+
+use anyhow::{Context as _, Result};
 
 use crate::{
     cli::ScaleArgs,
-    commands::arguments::{check_model, check_seconds, check_workers, management},
+    commands::{
+        arguments::{check_model, check_seconds, check_workers, management},
+        runtime,
+    },
     torchserve::management::{Management, Model},
     usage::{UsageError, invalid},
 };
 
-/// Time for an answer that does not wait for workers, seconds.
+/// Time for a response that does not wait for workers, seconds.
 const RESPONSE_LIMIT_S: u64 = 10;
-/// Time for an answer that does: TorchServe gives a worker 120 s to start unless it is told otherwise.
+/// Time for a response that does, seconds: by default TorchServe gives a worker 120 s to start.
 const SYNCHRONOUS_LIMIT_S: u64 = 150;
 
 /// A checked `scale` command.
@@ -36,7 +44,7 @@ impl Scale {
             return Err(invalid(
                 "--max-worker",
                 &max.to_string(),
-                format!("less than --min-worker {min}; give at least as many"),
+                format!("less than --min-worker {min}; give {min} or more"),
             ));
         }
         let limit_s = args.timeout.unwrap_or(match args.synchronous {
@@ -52,8 +60,8 @@ impl Scale {
         })
     }
 
-    /// Makes the call; the sentence to print.
-    pub async fn run(&self) -> Result<String> {
+    /// Makes the call; returns the sentence to print.
+    async fn call(&self) -> Result<String> {
         let Self {
             management,
             model,
@@ -65,11 +73,19 @@ impl Scale {
         Ok(match scaled.partial {
             false => scaled.status,
             true => format!(
-                "{} (206: TorchServe took it on, and not every worker is there yet)",
+                "{} (206: TorchServe accepted the request, but not every worker is running yet)",
                 scaled.status
             ),
         })
     }
+}
+
+/// Scales the model, and prints TorchServe's sentence.
+pub fn run(scale: Scale) -> Result<()> {
+    runtime::block_on(async move {
+        let sentence = scale.call().await?;
+        writeln!(io::stdout(), "{sentence}").context("print TorchServe's response")
+    })
 }
 
 #[cfg(test)]
@@ -97,7 +113,7 @@ mod tests {
     }
 
     #[test]
-    fn a_call_that_torchserve_would_misread_is_not_made() {
+    fn a_value_that_torchserve_would_misread_is_a_usage_error() {
         for (flags, expected) in [
             (
                 "tiny --min-worker -1",
@@ -117,12 +133,12 @@ mod tests {
             ),
             (
                 "tiny --min-worker 3 --max-worker 1",
-                "--max-worker \"1\": less than --min-worker 3; give at least as many",
+                "--max-worker \"1\": less than --min-worker 3; give 3 or more",
             ),
             (
                 "tiny/1.0 --min-worker 1",
-                "MODEL \"tiny/1.0\": not a name in TorchServe; give one without a slash \
-                 (a version goes into --model-version)",
+                "MODEL \"tiny/1.0\": not a valid TorchServe name; give a name without a slash, \
+                 and a version as --model-version",
             ),
             (
                 "tiny --min-worker 1 --timeout 0",

@@ -1,6 +1,7 @@
-//! Where the endpoint listens: the flag, else the file's key, else TorchServe's `metrics_address`, else the default.
+//! Chooses where the endpoint listens, and rejects every address where TorchServe itself listens according to its file.
 //!
-//! Never where TorchServe itself listens, as far as its file tells. Opens no sockets.
+//! The option wins over the file's key, that over TorchServe's `metrics_address`, that over the default.
+//! Does not depend on: sockets.
 
 use std::net::{IpAddr, SocketAddr};
 
@@ -9,10 +10,10 @@ use crate::{
     usage::{UsageError, invalid},
 };
 
-/// Where the endpoint listens unless told otherwise: TorchServe's own metrics address.
+/// Default address: the default of TorchServe's own metrics address.
 const DEFAULT: &str = "127.0.0.1:8082";
 
-/// Chooses the address: `given` is the flag or the file's key, by its name.
+/// Chooses the address; `given` is the name and value of the option or key.
 pub(super) fn choose(
     given: Option<(&str, &str)>,
     torchserve: Option<&TorchServeFile>,
@@ -21,15 +22,15 @@ pub(super) fn choose(
         (Some((name, value)), None) => parse(name, value),
         (Some((name, value)), Some(file)) => {
             let listen = parse(name, value)?;
-            refuse_taken(name, value, listen, file)?;
+            check_free(name, value, listen, file)?;
             Ok(listen)
         }
-        (None, Some(file)) => torchserves(file),
+        (None, Some(file)) => of_torchserve(file),
         (None, None) => parse("--listen", DEFAULT),
     }
 }
 
-/// An address and port to listen on, `name` being the flag or the key that gave it.
+/// Parses an address and port to listen on; `name` is the option or key.
 pub(crate) fn parse(name: &str, value: &str) -> Result<SocketAddr, UsageError> {
     value.parse().map_err(|_| {
         invalid(
@@ -40,8 +41,8 @@ pub(crate) fn parse(name: &str, value: &str) -> Result<SocketAddr, UsageError> {
     })
 }
 
-/// Refuses `listen` if TorchServe listens there.
-fn refuse_taken(
+/// Checks that TorchServe does not listen on `listen`.
+fn check_free(
     name: &str,
     value: &str,
     listen: SocketAddr,
@@ -70,7 +71,7 @@ fn refuse_taken(
     Ok(())
 }
 
-/// Whether both cannot be listened on; a name may stand for any address.
+/// Whether the two addresses exclude each other; a host name may stand for any address.
 fn collide(listen: SocketAddr, theirs: &Address) -> bool {
     let Address::Tcp { port, .. } = theirs else {
         return false;
@@ -82,8 +83,8 @@ fn collide(listen: SocketAddr, theirs: &Address) -> bool {
     listen.port() == *port && same_host
 }
 
-/// TorchServe's own metrics address, which it must not use itself.
-fn torchserves(file: &TorchServeFile) -> Result<SocketAddr, UsageError> {
+/// Returns TorchServe's own metrics address, if TorchServe does not use it itself.
+fn of_torchserve(file: &TorchServeFile) -> Result<SocketAddr, UsageError> {
     let setting = &file.metrics_address;
     if file.enable_metrics_api.value {
         return Err(UsageError::Listen {
@@ -92,13 +93,13 @@ fn torchserves(file: &TorchServeFile) -> Result<SocketAddr, UsageError> {
                 "TorchServe serves its own metrics at {} while enable_metrics_api is true",
                 setting.value
             ),
-            remedy: "set enable_metrics_api=false there, or give --listen".into(),
+            remedy: "set enable_metrics_api=false there, or give --listen ADDR:PORT".into(),
         });
     }
     let Some(line) = setting.line else {
         return parse("--listen", DEFAULT);
     };
-    let refused = |reason: &str| UsageError::Property {
+    let error = |reason: &str| UsageError::Property {
         path: file.path.clone(),
         line,
         key: "metrics_address".into(),
@@ -110,9 +111,11 @@ fn torchserves(file: &TorchServeFile) -> Result<SocketAddr, UsageError> {
             tls: false, port, ..
         } => match setting.value.ip() {
             Some(ip) => Ok(SocketAddr::new(ip, *port)),
-            None => Err(refused("the endpoint listens on an IP address, not a name")),
+            None => Err(error(
+                "the endpoint listens on an IP address, not on a host name",
+            )),
         },
-        _ => Err(refused("the endpoint speaks plain HTTP over TCP alone")),
+        _ => Err(error("the endpoint supports only plain HTTP over TCP")),
     }
 }
 
@@ -134,7 +137,7 @@ mod tests {
     }
 
     #[test]
-    fn torchserves_address_holds_if_torchserve_leaves_it_free() {
+    fn torchserves_address_is_used_if_torchserve_leaves_it_free() {
         for (text, expected) in [
             ("", "127.0.0.1:8082"),
             ("metrics_address=http://0.0.0.0:9082", "0.0.0.0:9082"),
@@ -161,7 +164,7 @@ mod tests {
     }
 
     #[test]
-    fn nothing_is_chosen_while_torchserve_serves_its_metrics_itself() {
+    fn a_torchserve_that_serves_its_own_metrics_is_an_error() {
         for (text, start) in [
             (
                 "",
@@ -174,13 +177,13 @@ mod tests {
         ] {
             let message = refusal(None, text);
             assert!(message.starts_with(start), "{message:?}");
-            let remedy = "; set enable_metrics_api=false there, or give --listen";
+            let remedy = "; set enable_metrics_api=false there, or give --listen ADDR:PORT";
             assert!(message.ends_with(remedy), "{message:?}");
         }
     }
 
     #[test]
-    fn no_port_of_torchserve_is_taken() {
+    fn an_address_that_torchserve_uses_is_an_error() {
         for (given, text, part) in [
             (
                 "127.0.0.1:8082",
@@ -223,11 +226,11 @@ mod tests {
     }
 
     #[test]
-    fn an_address_that_the_endpoint_cannot_have_is_named() {
+    fn an_address_that_the_endpoint_cannot_use_is_an_error() {
         for (value, reason) in [
             ("https://127.0.0.1:8445", "plain HTTP over TCP"),
             ("unix:/ts.sock", "plain HTTP over TCP"),
-            ("http://ts.internal:8082", "not a name"),
+            ("http://ts.internal:8082", "not on a host name"),
         ] {
             let message = refusal(None, &format!("{API_OFF}metrics_address={value}"));
             let start = format!("ts.properties:2: metrics_address {value:?}: ");

@@ -1,4 +1,7 @@
-//! Where a TorchServe is asked about its workers: the address in its own file, else TorchServe's default.
+//! Chooses the address of TorchServe's management API: the one in its own file, else TorchServe's default.
+//!
+//! The agent asks it about workers whose model is unknown.
+//! Does not depend on: the network.
 
 use crate::{
     torchserve::{
@@ -8,10 +11,10 @@ use crate::{
     usage::{UsageError, invalid},
 };
 
-/// Where TorchServe's management API listens unless told otherwise.
+/// Default address of TorchServe's management API.
 const DEFAULT: &str = "http://127.0.0.1:8081";
 
-/// Chooses the address; one that is not plain HTTP over TCP cannot be asked, and leaves the default.
+/// Chooses the address; one that is not plain HTTP over TCP cannot be used, so the default applies.
 pub(super) fn choose(file: Option<&TorchServeFile>) -> Result<HttpUrl, UsageError> {
     let address = file.map(|file| file.management_address.value.to_string());
     let address = address.filter(|address| address.starts_with("http://"));
@@ -27,7 +30,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn torchserves_own_address_is_asked_if_it_can_be() {
+    fn torchserves_own_address_is_used_if_it_is_plain_http() {
         for (text, expected) in [
             ("", "http://127.0.0.1:8081/"),
             (

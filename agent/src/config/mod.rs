@@ -1,7 +1,7 @@
-//! Command line and configuration file, checked and joined into one [`Config`].
+//! Checks the command line and the configuration file, and joins them into one [`Config`].
 //!
-//! Flags win over the file, the file over TorchServe's own file, that over the defaults; watch lists add up. Every
-//! error is one line that names the input and the remedy. Nothing here opens sockets or the kernel.
+//! An option wins over the file, the file over TorchServe's own file, that over the default; watch lists add up.
+//! Does not depend on: sockets, the kernel.
 
 pub mod keys;
 pub(crate) mod listen;
@@ -20,7 +20,7 @@ use serde::Deserialize;
 
 use crate::{
     bpf::attach_mode::{AttachMode, UnknownAttachMode},
-    catalogue::{Catalogue, entry::FileServer},
+    catalogue::{Catalogue, file::FileServer},
     cli::ServeArgs,
     discovery::watch::{Target, Watch},
     torchserve::{management::url::HttpUrl, properties::TorchServeFile},
@@ -32,31 +32,31 @@ use crate::{
 pub struct Config {
     /// Where the endpoint listens.
     pub listen: SocketAddr,
-    /// What to watch beside the servers recognised by themselves.
+    /// What to watch in addition to the servers of the catalogue.
     pub watches: Vec<Watch>,
     /// The servers that are recognised.
     pub catalogue: Arc<Catalogue>,
-    /// Time between readings of host and GPU figures.
+    /// Time between readings of host and GPU metrics.
     pub refresh: Duration,
-    /// Mount point that the disk figures are of.
+    /// Mount point whose disk usage is reported.
     pub disk_mount: PathBuf,
-    /// NVML library to load instead of the system's.
+    /// NVML library to load; `None`: the system's.
     pub nvml_library: Option<PathBuf>,
     /// Whether to attach the probes.
     pub probes: bool,
-    /// Whether to read the beginnings of requests and answers.
+    /// Whether to copy the beginnings of requests and responses.
     pub payload: bool,
-    /// Whether to measure how long connections wait to be accepted.
+    /// Whether to measure the time until a connection is accepted.
     pub accept_wait: bool,
     /// The one kind of hook that the probes are held to.
     pub rung: Option<AttachMode>,
-    /// File that takes one JSON line per finished request.
+    /// File that receives one JSON line per finished request.
     pub request_log: Option<PathBuf>,
-    /// Whether to start the example server when nothing else is there.
+    /// Whether to start the example server if no inference server is found.
     pub demo: bool,
-    /// What TorchServe's own file says, if it is given.
+    /// TorchServe's own file, if it is given.
     pub torchserve: Option<TorchServeFile>,
-    /// Where a TorchServe is asked about its workers.
+    /// Address of TorchServe's management API.
     pub management: HttpUrl,
 }
 
@@ -89,7 +89,7 @@ struct FileWatch {
 }
 
 impl Config {
-    /// Checks the command line and the files it names, and joins them.
+    /// Reads the files that the command line names, checks everything, and joins it.
     pub fn load(args: &ServeArgs) -> Result<Self, UsageError> {
         let file = match &args.config {
             None => FileConfig::default(),
@@ -212,8 +212,8 @@ fn check_watch(number: usize, entry: FileWatch) -> Result<Watch, UsageError> {
         (None, Some(exe)) => Target::Exe(parse_regex("watch.exe", &exe)?),
         (port, exe) => {
             let reason = match (port, exe) {
-                (Some(_), Some(_)) => "has both port and exe; keep one of the two",
-                _ => "has neither port nor exe; give one of the two",
+                (Some(_), Some(_)) => "has both port and exe; keep one of them",
+                _ => "has neither port nor exe; give one of them",
             };
             return Err(UsageError::Invalid {
                 name: "[[watch]]".into(),

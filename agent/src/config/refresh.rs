@@ -1,5 +1,7 @@
-//! Time between readings of host and GPU figures: the flag, else the file's key, else TorchServe's
-//! `metric_time_interval`, else the default.
+//! Chooses the time between readings of host and GPU metrics.
+//!
+//! The option wins over the file's key, that over TorchServe's `metric_time_interval`, that over the default.
+//! Does not depend on: the collectors.
 
 use std::{ops::RangeInclusive, time::Duration};
 
@@ -12,7 +14,7 @@ const DEFAULT_S: u64 = 5;
 const RANGE_S: RangeInclusive<u64> = 1..=3600;
 const REMEDY: &str = "out of range; give whole seconds from 1 to 3600";
 
-/// Chooses the time: `given_s` is the flag or the file's key, by its name.
+/// Chooses the time; `given_s` is the name and value of the option or key.
 pub(super) fn choose(
     given_s: Option<(&str, u64)>,
     torchserve: Option<&TorchServeFile>,
@@ -24,14 +26,14 @@ pub(super) fn choose(
             }
             seconds
         }
-        (None, Some(file)) => torchserves_s(file)?.unwrap_or(DEFAULT_S),
+        (None, Some(file)) => of_torchserve_s(file)?.unwrap_or(DEFAULT_S),
         (None, None) => DEFAULT_S,
     };
     Ok(Duration::from_secs(seconds))
 }
 
-/// TorchServe's time, if its file has one.
-fn torchserves_s(file: &TorchServeFile) -> Result<Option<u64>, UsageError> {
+/// Returns TorchServe's interval, if its file has one.
+fn of_torchserve_s(file: &TorchServeFile) -> Result<Option<u64>, UsageError> {
     let setting = file.metric_time_interval_s;
     let Some(line) = setting.line else {
         return Ok(None);
@@ -45,7 +47,7 @@ fn torchserves_s(file: &TorchServeFile) -> Result<Option<u64>, UsageError> {
         line,
         key: "metric_time_interval".into(),
         value: seconds.to_string(),
-        reason: format!("{REMEDY}, or --refresh-interval"),
+        reason: format!("{REMEDY}, or give --refresh-interval SECONDS"),
     })
 }
 
@@ -54,13 +56,13 @@ mod tests {
     use super::*;
 
     #[test]
-    fn torchserves_time_is_in_range_unless_another_is_given() {
+    fn torchserves_interval_is_checked_only_if_it_is_used() {
         let file = TorchServeFile::parse("ts", b"\nmetric_time_interval=3601").unwrap();
         let message = choose(None, Some(&file)).unwrap_err().to_string();
         assert_eq!(
             message,
             "ts:2: metric_time_interval \"3601\": out of range; give whole seconds from 1 to 3600, \
-             or --refresh-interval"
+             or give --refresh-interval SECONDS"
         );
         let given = Some(("refresh_interval_s", 3600));
         assert_eq!(

@@ -1,9 +1,11 @@
-//! Which processes are watched, and what they serve.
+//! Finds the processes to watch, and names what they serve.
 //!
-//! `registry` keeps who is watched and names them, with what `process` reads of one, where `sight` finds that procfs tells
-//! of them. `torchserve` tells TorchServe's workers apart, and `handovers` when they were given work.
+//! `registry` holds the watched processes; `recognised` recognises one from what `procfs` reads, if `pid_namespace` finds
+//! that procfs is the host's.
+//! Does not depend on: records, metrics.
 
 pub mod pid_namespace;
 pub mod procfs;
+mod recognised;
 pub mod registry;
 pub mod watch;

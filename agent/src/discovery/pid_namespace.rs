@@ -1,6 +1,7 @@
-//! Whether procfs tells of the processes that the kernel's records name: in a pid namespace of its own it has others.
+//! Checks whether procfs and the kernel's records use the same process ids: those of the host PID namespace.
 //!
-//! Knows nothing of namespaces but that: what both say of this one process is compared.
+//! Compares what both report for this one process. The registry reads procfs only if they agree.
+//! Does not depend on: how namespaces work.
 
 use tracing::warn;
 
@@ -9,46 +10,49 @@ use crate::discovery::{
     watch::{Target, Watch},
 };
 
-/// Nothing could be found.
+/// The agent runs in another PID namespace than the host's, and no port is given that it could watch all the same.
 #[derive(Debug, thiserror::Error, PartialEq, Eq)]
 #[error(
-    "the agent runs in a pid namespace of its own, or without /proc: it sees no process of the host; run it in the \
-     host's pid namespace (docker and podman: --pid=host; Kubernetes: hostPID: true), or name ports with --watch-port"
+    "cannot find processes: the agent is not in the host PID namespace, or /proc is not mounted; run it in the host PID \
+     namespace (docker and podman: --pid=host; Kubernetes: hostPID: true), or give ports with --watch-port"
 )]
-pub struct Blind;
+pub struct OtherPidNamespace;
 
-/// This process's id, where procfs and the kernel's records agree on it; `None` where they do not, and what is wanted
-/// can be watched all the same.
+/// Returns this process's id if procfs and the kernel's records agree on it.
 ///
-/// `in_records`: what records call this process. `demo`: whether the example server is wanted where nothing else is
-/// watched.
-pub fn look(in_records: u32, watches: &[Watch], demo: bool) -> Result<Option<u32>, Blind> {
-    let own_pid = judge(in_records, procfs::own_id(), watches, demo)?;
+/// Returns `None` with a warning if they differ but only ports are to be watched. `record_pid` is the id in records;
+/// `demo` is whether the example server starts if nothing else is watched.
+pub fn check(
+    record_pid: u32,
+    watches: &[Watch],
+    demo: bool,
+) -> Result<Option<u32>, OtherPidNamespace> {
+    let own_pid = common_pid(record_pid, procfs::own_id(), watches, demo)?;
     if own_pid.is_none() {
         warn!(
-            "the agent runs in a pid namespace of its own, or without /proc: only servers on ports that were named are \
-             measured, as server \"unknown\" where no name was given; to see the host's processes, run it in the host's \
-             pid namespace (docker and podman: --pid=host; Kubernetes: hostPID: true)"
+            remedy = "run the agent in the host PID namespace (docker and podman: --pid=host; Kubernetes: hostPID: true)",
+            "not in the host PID namespace, or /proc is not mounted: only servers on given ports are measured, as server \
+             \"unknown\" if no name is given"
         );
     }
     Ok(own_pid)
 }
 
-fn judge(
-    in_records: u32,
-    in_procfs: Option<u32>,
+fn common_pid(
+    record_pid: u32,
+    procfs_pid: Option<u32>,
     watches: &[Watch],
     demo: bool,
-) -> Result<Option<u32>, Blind> {
-    if in_procfs == Some(in_records) {
-        return Ok(in_procfs);
+) -> Result<Option<u32>, OtherPidNamespace> {
+    if procfs_pid == Some(record_pid) {
+        return Ok(procfs_pid);
     }
     let is_port = |watch: &Watch| matches!(watch.target, Target::Port(_));
-    // The example server is started where nothing is watched, and watched by its port.
+    // The example server starts only if nothing is watched, and is then watched by its port.
     if watches.iter().any(is_port) || demo && watches.is_empty() {
         return Ok(None);
     }
-    Err(Blind)
+    Err(OtherPidNamespace)
 }
 
 #[cfg(test)]
@@ -67,7 +71,7 @@ mod tests {
     }
 
     #[test]
-    fn without_sight_of_processes_ports_can_be_watched() {
+    fn in_another_pid_namespace_only_ports_can_be_watched() {
         let port = || watch(Target::Port(80));
         let exe = || watch(Target::Exe(Regex::new("x").unwrap()));
         let cases = [
@@ -76,22 +80,22 @@ mod tests {
             (Some(1), vec![port(), exe()], false, Ok(None)),
             (None, vec![port()], false, Ok(None)),
             (Some(1), vec![], true, Ok(None)),
-            (Some(1), vec![exe()], true, Err(Blind)),
-            (Some(1), vec![], false, Err(Blind)),
-            (None, vec![], false, Err(Blind)),
+            (Some(1), vec![exe()], true, Err(OtherPidNamespace)),
+            (Some(1), vec![], false, Err(OtherPidNamespace)),
+            (None, vec![], false, Err(OtherPidNamespace)),
         ];
-        for (in_procfs, watches, demo, expected) in cases {
+        for (procfs_pid, watches, demo, expected) in cases {
             assert_eq!(
-                judge(7, in_procfs, &watches, demo),
+                common_pid(7, procfs_pid, &watches, demo),
                 expected,
-                "{in_procfs:?} {watches:?} {demo}"
+                "{procfs_pid:?} {watches:?} {demo}"
             );
         }
     }
 
     #[test]
-    fn blindness_is_one_line_with_remedies() {
-        let line = Blind.to_string();
+    fn the_error_is_one_line_with_remedies() {
+        let line = OtherPidNamespace.to_string();
         assert!(!line.contains('\n'));
         for remedy in ["--pid=host", "hostPID", "--watch-port"] {
             assert!(line.contains(remedy), "{line}");

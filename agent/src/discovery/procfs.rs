@@ -1,19 +1,21 @@
-//! What procfs says of one process, read when it is asked for.
+//! Reads what `/proc` reports about one process.
+//!
+//! Nothing is cached: the registry keeps what it needs.
+//! Does not depend on: which processes are watched.
 
 use std::{fs, io, path::Path, sync::Arc};
 
 use crate::catalogue::command::CommandLine;
 
-/// Short name of a process that procfs does not tell of.
+/// Short name of a process that is not in procfs.
 pub const UNKNOWN: &str = "unknown";
 
-/// This process's id, as procfs has it; `None` if there is no procfs, or one of a pid namespace that this process is not
-/// in.
+/// Returns this process's id in procfs; `None` if there is no procfs, or if it is that of another PID namespace.
 pub fn own_id() -> Option<u32> {
     fs::read_link("/proc/self").ok()?.to_str()?.parse().ok()
 }
 
-/// Every process that procfs has.
+/// Returns the ids of all processes.
 pub fn all() -> io::Result<Vec<u32>> {
     let mut pids = Vec::new();
     for entry in fs::read_dir("/proc")? {
@@ -23,17 +25,17 @@ pub fn all() -> io::Result<Vec<u32>> {
     Ok(pids)
 }
 
-/// Whether a process is there.
+/// Whether a process exists.
 pub fn exists(pid: u32) -> bool {
     Path::new("/proc").join(pid.to_string()).exists()
 }
 
-/// Command line of a process; `None` if it is gone or a kernel thread.
+/// Returns the command line of a process; `None` if the process has ended or is a kernel thread.
 pub fn command_line(pid: u32) -> Option<CommandLine> {
     CommandLine::parse(&fs::read(format!("/proc/{pid}/cmdline")).ok()?)
 }
 
-/// Short name of a process; `unknown` if it is gone.
+/// Returns the short name of a process; `unknown` if the process has ended.
 pub fn short_name(pid: u32) -> Arc<str> {
     match fs::read(format!("/proc/{pid}/comm")) {
         Ok(raw) => String::from_utf8_lossy(raw.trim_ascii_end())
@@ -43,14 +45,14 @@ pub fn short_name(pid: u32) -> Arc<str> {
     }
 }
 
-/// Parent of a process; `None` if it is gone.
+/// Returns the parent of a process; `None` if the process has ended.
 pub fn parent_of(pid: u32) -> Option<u32> {
     let status = fs::read_to_string(format!("/proc/{pid}/status")).ok()?;
     let parent = status.lines().find_map(|line| line.strip_prefix("PPid:"))?;
     parent.trim().parse().ok()
 }
 
-/// Children of a process, of all its threads; none if it is gone.
+/// Returns the children that all threads of a process started; none if the process has ended.
 pub fn children_of(pid: u32) -> Vec<u32> {
     let Ok(threads) = fs::read_dir(format!("/proc/{pid}/task")) else {
         return Vec::new();
@@ -73,7 +75,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn children_are_found() {
+    fn a_running_child_is_found() {
         let mut child = Command::new("cat").stdin(Stdio::piped()).spawn().unwrap();
         assert!(children_of(std::process::id()).contains(&child.id()));
         child.kill().unwrap();
@@ -82,7 +84,7 @@ mod tests {
     }
 
     #[test]
-    fn the_own_process_is_known() {
+    fn the_own_process_is_read() {
         let own = std::process::id();
         assert_eq!(own_id(), Some(own));
         assert!(command_line(own).is_some());
@@ -92,7 +94,7 @@ mod tests {
     }
 
     #[test]
-    fn a_process_that_is_gone_is_unknown() {
+    fn an_ended_process_is_unknown() {
         assert_eq!(command_line(u32::MAX), None);
         assert!(!exists(u32::MAX));
         assert_eq!(parent_of(u32::MAX), None);

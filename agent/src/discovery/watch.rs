@@ -1,33 +1,33 @@
-//! Describes what to watch: a port or a command line, and the names to give to what it serves.
+//! Describes what to watch: a port or a command line, and the labels of what it serves.
 //!
 //! The configuration makes watches, the registry applies them. Does not depend on: any other module.
 
 use regex::Regex;
 
-/// One thing to watch, and the names to give to what it serves.
+/// One port or command line to watch, and the labels of what it serves.
 #[derive(Debug, Clone)]
 pub struct Watch {
-    /// How it is found.
+    /// How the server is found.
     pub target: Target,
-    /// Model name where the path does not say.
+    /// Label `model` if the request names none; `None`: as the catalogue has it.
     pub model: Option<String>,
-    /// Model version where the path does not say.
+    /// Label `version` if the request names none; `None`: `default`.
     pub version: Option<String>,
-    /// Server label instead of the process's name.
+    /// Label `server`; `None`: the catalogue entry's name, else the process's.
     pub server: Option<String>,
 }
 
 /// How a watched server is found.
 #[derive(Debug, Clone)]
 pub enum Target {
-    /// Whoever listens on this TCP port.
+    /// The process that listens on this TCP port.
     Port(u16),
     /// Processes whose command line (arguments joined by a space) matches.
     Exe(Regex),
 }
 
 impl Watch {
-    /// Watches `target` under the names that it has by itself.
+    /// Makes a watch that sets no labels.
     pub fn unnamed(target: Target) -> Self {
         Self {
             target,

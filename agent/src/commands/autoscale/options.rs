@@ -1,4 +1,7 @@
-//! The checked command line of `autoscale`.
+//! Checks the command line of `autoscale`.
+//!
+//! The control loop uses the result.
+//! Does not depend on: the network.
 
 use std::{net::SocketAddr, time::Duration};
 
@@ -13,25 +16,25 @@ use crate::{
     usage::{UsageError, invalid},
 };
 
-/// Time for an answer of TorchServe that waits for no worker.
+/// Time limit for a call to TorchServe that does not wait for workers.
 const MANAGEMENT_LIMIT: Duration = Duration::from_secs(10);
 
-/// What to do, where, and how often.
+/// Checked options of `autoscale`.
 #[derive(Debug)]
 pub struct Options {
-    /// The model.
+    /// Model to scale.
     pub model: Model,
-    /// When to change its workers.
+    /// When to change its number of workers.
     pub policy: Policy,
     /// Time between two decisions.
     pub interval: Duration,
-    /// Whether to print decisions and change nothing.
+    /// Whether to print decisions without changing anything.
     pub dry_run: bool,
-    /// The agent's page, with the families that matter.
+    /// The agent's metrics endpoint, restricted to the families that are used.
     pub metrics: HttpUrl,
-    /// TorchServe.
+    /// TorchServe's management API.
     pub management: Management,
-    /// Where the command's own figures are served.
+    /// Where the command's own metrics are served.
     pub listen: SocketAddr,
 }
 
@@ -41,17 +44,17 @@ impl Options {
         let min = check_workers("--min", &args.min)?;
         let max = check_workers("--max", &args.max)?;
         if max == 0 || max < min {
-            let reason = format!("give at least 1, and at least --min {min}");
+            let reason = format!("too few workers; give at least 1, and at least --min {min}");
             return Err(invalid("--max", &max.to_string(), reason));
         }
         let target_queue_ms = args.target_queue_ms;
         if !(target_queue_ms.is_finite() && target_queue_ms > 0.0) {
-            let reason = "not a time to wait; give milliseconds above 0";
+            let reason = "not a queue time; give milliseconds above 0";
             let value = target_queue_ms.to_string();
             return Err(invalid("--target-queue-ms", &value, reason.into()));
         }
         if args.down_after == 0 {
-            let reason = "give at least 1 interval";
+            let reason = "too few intervals; give at least 1";
             return Err(invalid("--down-after", "0", reason.into()));
         }
         let metrics = check_url("--metrics", &args.metrics)?;
@@ -111,15 +114,15 @@ mod tests {
     }
 
     #[test]
-    fn what_cannot_be_followed_is_refused() {
+    fn a_value_out_of_range_is_a_usage_error() {
         for (flags, expected) in [
             (
                 "--min 3 --max 2 --target-queue-ms 20",
-                "--max \"2\": give at least 1, and at least --min 3",
+                "--max \"2\": too few workers; give at least 1, and at least --min 3",
             ),
             (
                 "--min 0 --max 0 --target-queue-ms 20",
-                "--max \"0\": give at least 1, and at least --min 0",
+                "--max \"0\": too few workers; give at least 1, and at least --min 0",
             ),
             (
                 "--min -1 --max 2 --target-queue-ms 20",
@@ -127,15 +130,15 @@ mod tests {
             ),
             (
                 "--min 1 --max 2 --target-queue-ms 0",
-                "--target-queue-ms \"0\": not a time to wait; give milliseconds above 0",
+                "--target-queue-ms \"0\": not a queue time; give milliseconds above 0",
             ),
             (
                 "--min 1 --max 2 --target-queue-ms -5",
-                "--target-queue-ms \"-5\": not a time to wait; give milliseconds above 0",
+                "--target-queue-ms \"-5\": not a queue time; give milliseconds above 0",
             ),
             (
                 "--min 1 --max 2 --target-queue-ms NaN",
-                "--target-queue-ms \"NaN\": not a time to wait; give milliseconds above 0",
+                "--target-queue-ms \"NaN\": not a queue time; give milliseconds above 0",
             ),
             (
                 "--min 1 --max 2 --target-queue-ms 20 --interval 0",
@@ -147,7 +150,7 @@ mod tests {
             ),
             (
                 "--min 1 --max 2 --target-queue-ms 20 --down-after 0",
-                "--down-after \"0\": give at least 1 interval",
+                "--down-after \"0\": too few intervals; give at least 1",
             ),
             (
                 "--min 1 --max 2 --target-queue-ms 20 --listen 8083",

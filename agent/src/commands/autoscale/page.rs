@@ -1,16 +1,19 @@
-//! A strict reader of the text format's samples, version 0.0.4. Does not know what they mean.
+//! Parses the samples of the Prometheus text format, version 0.0.4, strictly.
+//!
+//! `queue` picks the samples that it needs.
+//! Does not depend on: the meaning of a family.
 
-/// Label names with their values, unescaped, in the order of the line.
+/// Label names and unescaped values, in the order of the line.
 pub type Labels = Vec<(String, String)>;
 
-/// One line with a value.
+/// One sample line.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Sample {
-    /// Name on the line.
+    /// Metric name.
     pub name: String,
-    /// Its labels.
+    /// Labels.
     pub labels: Labels,
-    /// The value.
+    /// Value.
     pub value: f64,
 }
 
@@ -22,17 +25,17 @@ impl Sample {
     }
 }
 
-/// A line that is none of the format.
+/// A line that breaks the format.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("line {line}: {rule}")]
 pub struct Fault {
     /// Counted from 1.
     pub line: usize,
-    /// What is wrong.
+    /// Rule that it breaks.
     pub rule: &'static str,
 }
 
-/// Every sample of a page, in its order.
+/// Returns every sample of a page, in its order.
 pub fn parse(page: &str) -> Result<Vec<Sample>, Fault> {
     let mut samples = Vec::new();
     if !page.is_empty() && !page.ends_with('\n') {
@@ -77,7 +80,7 @@ fn sample(line: &str) -> Result<Sample, &'static str> {
     })
 }
 
-/// The labels and what follows their closing brace.
+/// Returns the labels, and the rest after their closing brace.
 fn labels(mut text: &str) -> Result<(Labels, &str), &'static str> {
     let mut labels = Vec::new();
     loop {
@@ -88,7 +91,7 @@ fn labels(mut text: &str) -> Result<(Labels, &str), &'static str> {
         let rest = rest.strip_prefix("=\"").ok_or("no value of a label")?;
         let (value, rest) = quoted(rest)?;
         labels.push((label.to_owned(), value));
-        // A comma may stand behind the last label, as TorchServe writes it.
+        // A comma may follow the last label, as TorchServe writes it.
         text = match rest.strip_prefix(',') {
             Some(rest) => rest,
             None if rest.starts_with('}') => rest,
@@ -97,7 +100,7 @@ fn labels(mut text: &str) -> Result<(Labels, &str), &'static str> {
     }
 }
 
-/// A label value, unescaped, and what follows its closing quote.
+/// Returns an unescaped label value, and the rest after its closing quote.
 fn quoted(text: &str) -> Result<(String, &str), &'static str> {
     let mut value = String::new();
     let mut rest = text.char_indices();
@@ -116,7 +119,7 @@ fn quoted(text: &str) -> Result<(String, &str), &'static str> {
     Err("a label value without its end")
 }
 
-/// A name and what follows it.
+/// Returns a name and the rest.
 fn name(text: &str) -> Option<(&str, &str)> {
     let end = text
         .find(|c: char| !(c.is_ascii_alphanumeric() || matches!(c, '_' | ':')))

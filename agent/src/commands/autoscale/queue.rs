@@ -1,4 +1,7 @@
-//! How long requests waited in one interval, from two scrapes of the agent. Pure: pages are its callers'.
+//! Computes how long requests waited in one interval, from two scrapes of the agent.
+//!
+//! The control loop scrapes; `decision` uses the result.
+//! Does not depend on: the network.
 
 use crate::{
     commands::autoscale::page::{self, Sample},
@@ -6,62 +9,62 @@ use crate::{
     torchserve::management::Model,
 };
 
-/// Value of label `server` of what TorchServe answers.
+/// Value of label `server` of requests to TorchServe.
 const TORCHSERVE: &str = "torchserve";
-/// The source of figures without which requests are not seen.
+/// Value of label `collector` of the probes, without which no request is measured.
 const PROBES: &str = "probes";
-/// Beginning of the label names that one request has.
+/// Label with the name of the model.
 const MODEL: &str = "model";
 
-/// What one scrape says of a model.
+/// Counters of one model in one scrape.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Reading {
-    /// Start of the agent, seconds since the Unix epoch; `None` where it does not tell.
+    /// Start of the agent, seconds since the Unix epoch; `None` if the page does not contain it.
     started_s: Option<f64>,
-    /// Requests that waited, since the start.
+    /// Requests that waited for a worker, since the start.
     finished: f64,
-    /// Their waiting times together, seconds.
+    /// Sum of their queue times, seconds.
     waited_s: f64,
-    /// Requests that were answered, whether or not they got to wait.
+    /// Answered requests, whether or not they waited.
     answered: f64,
 }
 
-/// What happened between two scrapes.
+/// Requests and queue times between two scrapes.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Queue {
     /// Requests that waited for a worker and were answered.
     pub finished: u64,
-    /// Their waiting times together, milliseconds.
+    /// Sum of their queue times, milliseconds.
     pub waited_ms: f64,
-    /// All requests that were answered, those too that were refused without a worker.
+    /// All answered requests, including those that TorchServe refused without a worker.
     pub answered: u64,
 }
 
 impl Queue {
-    /// Mean waiting time, milliseconds; `None` if no request finished.
+    /// Returns the mean queue time, milliseconds; `None` if no request finished.
     pub fn mean_ms(&self) -> Option<f64> {
         (self.finished > 0).then(|| self.waited_ms / self.finished as f64)
     }
 }
 
-/// Why an interval's queue is not known.
+/// Why an interval's queue time is unknown.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum Missing {
-    /// The page is not what the agent serves.
-    #[error("not a page of the agent: {0}; give its endpoint as --metrics")]
+    /// The page is not the agent's.
+    #[error("not the agent's metrics: {0}; give the agent's endpoint as --metrics")]
     Malformed(String),
-    /// The agent runs, and sees no requests.
-    #[error("the agent's probes are not attached: see its log")]
+    /// The agent runs without probes and measures no requests.
+    #[error("the agent's probes are not attached; see its log")]
     NoProbes,
-    /// There is no scrape to compare with.
+    /// There is no earlier scrape to compare with.
     #[error("first reading of the agent")]
     First,
-    /// The agent's counters began anew.
+    /// The agent's counters restarted.
     #[error("the agent was restarted")]
     Restarted,
 }
 
-/// The families that [`Reading::of`] looks at.
+/// Returns the families that [`Reading::of`] reads.
 pub fn families() -> [&'static str; 4] {
     [
         families::REQUEST_INNER_QUEUE.name,
@@ -72,7 +75,7 @@ pub fn families() -> [&'static str; 4] {
 }
 
 impl Reading {
-    /// Reads a page of the agent.
+    /// Parses the agent's metrics.
     pub fn of(page: &str, model: &Model) -> Result<Self, Missing> {
         let samples = page::parse(page).map_err(|fault| Missing::Malformed(fault.to_string()))?;
         let probes = samples.iter().find(|sample| {
@@ -107,7 +110,7 @@ impl Reading {
         })
     }
 
-    /// What happened since the scrape `before`.
+    /// Returns what happened since the scrape `before`.
     pub fn since(&self, before: Option<&Self>) -> Result<Queue, Missing> {
         let before = before.ok_or(Missing::First)?;
         let fell = self.finished < before.finished
@@ -124,7 +127,7 @@ impl Reading {
     }
 }
 
-/// Whether a sample counts requests of `model`: of every version unless it names one.
+/// Whether a sample counts requests of `model`, of every version if `model` names none.
 fn is_of(sample: &Sample, model: &Model) -> bool {
     let version = model.version.as_deref();
     sample.has(MODEL, &model.name)

@@ -1,4 +1,7 @@
-//! One line of text for each decision. Nothing is decided here.
+//! Formats each decision as one line of text.
+//!
+//! The control loop prints it.
+//! Does not depend on: how the decision is made.
 
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
@@ -7,7 +10,7 @@ use crate::{
     torchserve::management::Description,
 };
 
-/// What one interval brought; a figure that is missing is written `-`.
+/// Returns the line of one interval; an unknown value is written as `-`.
 pub fn line(
     at: SystemTime,
     model: &str,
@@ -34,7 +37,7 @@ pub fn line(
     )
 }
 
-/// Wall time as `2026-11-22T04:21:00Z`; a time before 1970 is written as 1970.
+/// Formats wall time as `2026-11-22T04:21:00Z`; a time before 1970 becomes 1970-01-01.
 fn rfc3339_utc(at: SystemTime) -> String {
     let since = at.duration_since(UNIX_EPOCH).unwrap_or(Duration::ZERO);
     let (day, second) = (since.as_secs() / 86_400, since.as_secs() % 86_400);
@@ -43,7 +46,7 @@ fn rfc3339_utc(at: SystemTime) -> String {
     format!("{year:04}-{month:02}-{day:02}T{hour:02}:{minute:02}:{second:02}Z")
 }
 
-/// Year, month and day of the month of a day counted from 1970-01-01.
+/// Returns year, month and day of the month of a day counted from 1970-01-01.
 ///
 /// Years that begin in March have their leap day at the end, so months have fixed offsets: 153 days for every five.
 fn date(days: u64) -> (u64, u64, u64) {

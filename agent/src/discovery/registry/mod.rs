@@ -1,6 +1,7 @@
-//! Who is watched, and under which names their requests are counted.
+//! Holds the watched processes and ports, and the labels of their requests.
 //!
-//! Reads procfs once per process, when an event or a record first names it: nothing is polled.
+//! Reads procfs once per process, when an event or a record first names it; nothing is polled.
+//! Does not depend on: records, exchanges.
 
 #[cfg(test)]
 mod tests;
@@ -15,58 +16,46 @@ use crate::{
     catalogue::{
         Catalogue, RequestInfo,
         command::CommandLine,
-        entry::{Entry, Role},
+        entry::Role,
         route::{Purpose, Route},
     },
     discovery::{
         procfs,
+        recognised::{self, Recognised},
         watch::{Target, Watch},
     },
     identity::Server,
     protocol::grpc::NamedBy,
 };
 
-/// How long the name of a process that no exit event will tell of is trusted.
+/// How long the name of a process is kept if no exit event will report its end.
 const NAME_TRUST: Duration = Duration::from_secs(5);
-/// How long an ended process keeps its names, for records that are still on their way.
+/// How long an ended process keeps its labels, for records that are not processed yet.
 const LINGER: Duration = Duration::from_secs(10);
-/// Processes whose names are kept; past it, the least trusted go.
+/// Largest number of processes that are kept; above it, those with a time limit are dropped.
 const NAME_CAP: usize = 16_384;
-/// Parents that are gone through to find who started a child anew.
-const ANCESTORS: usize = 4;
-
-/// Version label of a request whose client asked for none, as TorchServe labels it.
+/// Label `version` of a request that names none, as TorchServe writes it.
 pub const DEFAULT_VERSION: &str = "default";
 
 #[derive(Debug)]
 struct Process {
     /// Short name, `comm`.
     name: Arc<str>,
-    reason: Option<Match>,
+    /// Why it is watched; `None` if it is not.
+    reason: Option<WatchReason>,
     /// Model that it has loaded, if it is a worker.
     model: Option<Arc<str>>,
-    /// When the entry is looked up anew, or dropped; `None`: an event will tell.
+    /// When the entry expires; `None` if an exit event will report the end of the process.
     until: Option<Instant>,
 }
 
-/// Why a process is watched; it may be for both reasons.
+/// Why a process is watched; both reasons may hold.
 #[derive(Debug, Clone, Default)]
-struct Match {
-    /// By the configured watch of this index.
+struct WatchReason {
+    /// Index of the configured watch that matches.
     configured: Option<usize>,
-    /// By its nature.
-    known: Option<Known>,
-}
-
-/// What the catalogue says of a process.
-#[derive(Debug, Clone)]
-struct Known {
-    entry: Arc<Entry>,
-    role: Role,
-    /// Label `server`.
-    name: Arc<str>,
-    /// Model that its command line names.
-    model: Option<Arc<str>>,
+    /// Entry of the catalogue that matches.
+    recognised: Option<Recognised>,
 }
 
 /// The watched processes and ports.
@@ -79,10 +68,9 @@ pub struct Registry {
 }
 
 impl Registry {
-    /// A registry that watches what the configuration says, and the servers of the catalogue.
+    /// Makes a registry that watches what the configuration names, and the servers of the catalogue.
     ///
-    /// `own_pid`: this process, as records and procfs have it; `None`: procfs has other numbers than records, and is not
-    /// asked.
+    /// `own_pid` is this process's id. `None`: procfs and records use different ids, so procfs is not read.
     pub fn new(watches: Vec<Watch>, catalogue: Arc<Catalogue>, own_pid: Option<u32>) -> Self {
         Self {
             watches,
@@ -92,7 +80,7 @@ impl Registry {
         }
     }
 
-    /// Whether procfs tells of the processes that records name.
+    /// Whether procfs uses the same process ids as records.
     pub fn sees_processes(&self) -> bool {
         self.own_pid.is_some()
     }
@@ -102,7 +90,7 @@ impl Registry {
         self.watches.push(watch);
     }
 
-    /// TCP ports to watch.
+    /// Returns the TCP ports to watch.
     pub fn ports(&self) -> impl Iterator<Item = u16> + '_ {
         self.watches.iter().filter_map(|watch| match watch.target {
             Target::Port(port) => Some(port),
@@ -110,7 +98,7 @@ impl Registry {
         })
     }
 
-    /// Looks at every process there is; returns those to watch.
+    /// Inspects every process; returns those to watch.
     pub fn scan(&mut self) -> std::io::Result<Vec<u32>> {
         if !self.sees_processes() {
             return Ok(Vec::new());
@@ -120,7 +108,7 @@ impl Registry {
         Ok(found)
     }
 
-    /// Processes that are there and not watched.
+    /// Returns the running processes that are not watched.
     pub fn unwatched(&self) -> std::io::Result<Vec<u32>> {
         if !self.sees_processes() {
             return Ok(Vec::new());
@@ -130,7 +118,7 @@ impl Registry {
         Ok(pids)
     }
 
-    /// Watched processes that are there no more, and of whose end nothing has told.
+    /// Returns the watched processes that have ended without an exit event.
     pub fn gone(&self) -> Vec<u32> {
         if !self.sees_processes() {
             return Vec::new();
@@ -142,17 +130,17 @@ impl Registry {
         pids.filter(|&pid| !procfs::exists(pid)).collect()
     }
 
-    /// Looks at a process that is new, or runs a new program; returns whether it is to be watched.
+    /// Inspects a process that is new or runs a new program; returns whether to watch it.
     pub fn inspect(&mut self, pid: u32) -> bool {
         self.processes.remove(&pid);
         if self.own_pid.is_none_or(|own_pid| pid == own_pid) {
             return false;
         }
-        // A process that is gone again has nothing to serve.
+        // A process that has already ended serves nothing.
         let Some(line) = procfs::command_line(pid) else {
             return false;
         };
-        let Some(reason) = self.matching(pid, &line) else {
+        let Some(reason) = self.reason_to_watch(pid, &line) else {
             return false;
         };
         let name = procfs::short_name(pid);
@@ -168,7 +156,7 @@ impl Registry {
         true
     }
 
-    /// Notes that a watched process forked: the child is watched for the same reason.
+    /// Records that a watched process forked: the child is watched for the same reason.
     pub fn forked(&mut self, parent: u32, child: u32) {
         let inherited = self
             .processes
@@ -187,47 +175,50 @@ impl Registry {
         }
     }
 
-    /// Notes that a watched process ended.
+    /// Records that a watched process ended.
     pub fn exited(&mut self, pid: u32) {
         if let Some(process) = self.processes.get_mut(&pid) {
             process.until = Some(Instant::now() + LINGER);
         }
     }
 
-    /// Whether the process is watched for its own sake.
+    /// Whether the process is watched, and not only its port.
     pub fn is_watched(&self, pid: u32) -> bool {
         self.processes
             .get(&pid)
             .is_some_and(|process| process.reason.is_some())
     }
 
-    /// Whether the process is a worker of a known frontend.
+    /// Whether the process is a worker of a recognised frontend.
     pub fn is_worker(&self, pid: u32) -> bool {
         let process = self.processes.get(&pid);
-        let known = process.and_then(|process| process.reason.as_ref()?.known.as_ref());
-        known.is_some_and(|known| known.role == Role::Worker)
+        let recognised = process.and_then(|process| process.reason.as_ref()?.recognised.as_ref());
+        recognised.is_some_and(|recognised| recognised.role == Role::Worker)
     }
 
-    /// Notes which model a worker has loaded.
+    /// Records which model a worker has loaded.
     pub fn loaded(&mut self, pid: u32, model: &str) {
         if let Some(process) = self.processes.get_mut(&pid) {
             process.model = Some(model.into());
         }
     }
 
-    /// Model that a worker has loaded; `None` where that is not known.
+    /// Returns the model that a worker has loaded; `None` if it is unknown.
     pub fn model_of_worker(&self, pid: u32) -> Option<Arc<str>> {
         self.processes.get(&pid)?.model.clone()
     }
 
-    /// Names to count a request under that `pid` answered on `port` (`None`: AF_UNIX).
+    /// Returns the labels of requests that `pid` answers on `port` (`None`: a unix socket).
     pub fn server(&mut self, pid: u32, port: Option<u16>) -> Server {
         let (process_name, reason) = self.look_up(pid);
         let by_port = self
             .watches
             .iter()
             .position(|watch| matches!(watch.target, Target::Port(p) if Some(p) == port));
-        let Match { configured, known } = reason.unwrap_or_default();
+        let WatchReason {
+            configured,
+            recognised,
+        } = reason.unwrap_or_default();
         let watch = by_port
             .or(configured)
             .and_then(|index| self.watches.get(index));
@@ -235,39 +226,41 @@ impl Registry {
             watch.and_then(name).map(|name| Arc::from(name.as_str()))
         };
         let model = set(|watch| watch.model.as_ref());
-        let by_nature = |known: &Known| known.model.clone();
+        let (entry, role, own_model) = match recognised {
+            Some(recognised) => (
+                Some(recognised.entry),
+                Some(recognised.role),
+                recognised.model,
+            ),
+            None => (None, None, None),
+        };
         Server {
             name: set(|watch| watch.server.as_ref())
-                .or_else(|| known.as_ref().map(|known| known.name.clone()))
+                .or_else(|| entry.as_ref().map(|entry| entry.name.clone()))
                 .unwrap_or_else(|| process_name.clone()),
             model_is_set: model.is_some(),
-            model: model
-                .or_else(|| known.as_ref().and_then(by_nature))
-                .unwrap_or(process_name),
+            model: model.or(own_model).unwrap_or(process_name),
             version: set(|watch| watch.version.as_ref()).unwrap_or_else(|| DEFAULT_VERSION.into()),
-            is_frontend: known
-                .as_ref()
-                .is_some_and(|known| known.entry.is_frontend && known.role == Role::Server),
-            is_internal: known
-                .as_ref()
-                .is_some_and(|known| known.role == Role::Internal),
-            entry: known.map(|known| known.entry),
+            is_frontend: role == Some(Role::Server)
+                && entry.as_ref().is_some_and(|entry| entry.is_frontend),
+            is_internal: role == Some(Role::Internal),
+            entry,
         }
     }
 
-    /// What a request to `server` is for, and the model that it names.
-    pub fn route(&self, server: &Server, asked: RequestInfo<'_>) -> Route {
+    /// Returns what a request to `server` is for, and the model that it names.
+    pub fn route(&self, server: &Server, request: RequestInfo<'_>) -> Route {
         if server.is_internal {
             return Route::of(Purpose::Internal);
         }
-        let named = asked
+        let named = request
             .named
             .filter(|named| !(server.model_is_set && named.by == NamedBy::Body));
-        let asked = RequestInfo { named, ..asked };
-        self.catalogue.route(server.entry.as_deref(), asked)
+        let request = RequestInfo { named, ..request };
+        self.catalogue.route(server.entry.as_deref(), request)
     }
 
-    fn look_up(&mut self, pid: u32) -> (Arc<str>, Option<Match>) {
+    fn look_up(&mut self, pid: u32) -> (Arc<str>, Option<WatchReason>) {
         let now = Instant::now();
         match self.processes.get(&pid) {
             Some(process) if process.until.is_none_or(|until| now < until) => {
@@ -303,60 +296,27 @@ impl Registry {
         self.processes.insert(pid, process);
     }
 
-    fn matching(&self, pid: u32, line: &CommandLine) -> Option<Match> {
+    fn reason_to_watch(&self, pid: u32, line: &CommandLine) -> Option<WatchReason> {
         let of_line = |line: &CommandLine| {
             self.watches.iter().position(|watch| match &watch.target {
                 Target::Exe(regex) => regex.is_match(&line.given),
                 Target::Port(_) => false,
             })
         };
-        // A child that was started anew is what a fork of the same parent would be.
-        let starter = line.is_spawned().then(|| starter_of(pid)).flatten();
-        let configured = of_line(line).or_else(|| starter.as_ref().and_then(of_line));
-        let known = match &starter {
-            Some(starter) => {
-                let known = self.known(None, starter);
-                known.filter(|known| known.entry.spawned && known.role == Role::Server)
-            }
-            None => self.known(Some(pid), line),
+        // A spawned child serves what a fork of the same parent would.
+        let ancestor = line
+            .is_spawned()
+            .then(|| recognised::spawning_ancestor(pid))
+            .flatten();
+        let configured = of_line(line).or_else(|| ancestor.as_ref().and_then(of_line));
+        let recognised = match &ancestor {
+            Some(ancestor) => Recognised::by_line(&self.catalogue, ancestor)
+                .filter(|recognised| recognised.entry.spawned && recognised.role == Role::Server),
+            None => Recognised::by_line_and_parent(&self.catalogue, line, pid),
         };
-        (configured.is_some() || known.is_some()).then_some(Match { configured, known })
-    }
-
-    /// What the catalogue says of a process with this command line; `pid`: its parent's has a say too.
-    fn known(&self, pid: Option<u32>, line: &CommandLine) -> Option<Known> {
-        let (entry, role) = self.catalogue.recognise(line)?;
-        let parent = pid
-            .and_then(procfs::parent_of)
-            .and_then(procfs::command_line);
-        let starter = parent.as_ref().and_then(|parent| {
-            let (entry, _) = self.catalogue.recognise(parent)?;
-            Some((entry, parent))
-        });
-        let (entry, role) = match starter {
-            Some((starter, _)) if starter.inner_children => (starter, Role::Internal),
-            _ => (entry, role),
-        };
-        let by_parent = || {
-            let (starter, parent) = starter.filter(|(starter, _)| Arc::ptr_eq(starter, entry))?;
-            starter.model_in(parent)
-        };
-        let model = entry.model_in(line).or_else(by_parent);
-        Some(Known {
-            entry: entry.clone(),
-            role,
-            name: entry.name.as_str().into(),
-            model: model.map(Arc::from),
+        (configured.is_some() || recognised.is_some()).then_some(WatchReason {
+            configured,
+            recognised,
         })
     }
-}
-
-/// Command line of the nearest ancestor that is no child started anew itself.
-fn starter_of(pid: u32) -> Option<CommandLine> {
-    let ancestors = std::iter::successors(Some(pid), |&pid| procfs::parent_of(pid));
-    ancestors
-        .skip(1)
-        .take(ANCESTORS)
-        .map_while(procfs::command_line)
-        .find(|line| !line.is_spawned())
 }

@@ -1,4 +1,4 @@
-//! Who is watched and how it is called, with processes of the tests' own.
+//! Tests which processes are watched and how they are labelled, with processes that the tests start.
 
 use std::{
     fs,
@@ -14,7 +14,7 @@ use crate::protocol::grpc::ModelName;
 
 use super::*;
 
-/// A process with a command line of its own, ended with the test.
+/// A process that ends with the test.
 struct Sleeper(Child);
 
 impl Sleeper {
@@ -60,9 +60,9 @@ const POST_CHAT: RequestInfo<'_> = RequestInfo {
     named: None,
 };
 
-/// The names of a process `proc` with this command line, whose parent is nobody.
+/// The labels of a process `proc` with this command line and without a parent.
 fn server_of(registry: &mut Registry, raw: &[u8]) -> Server {
-    let reason = registry.matching(u32::MAX, &CommandLine::parse(raw).unwrap());
+    let reason = registry.reason_to_watch(u32::MAX, &CommandLine::parse(raw).unwrap());
     assert!(reason.is_some());
     let process = Process {
         name: "proc".into(),
@@ -75,7 +75,7 @@ fn server_of(registry: &mut Registry, raw: &[u8]) -> Server {
 }
 
 #[test]
-fn a_port_names_whoever_serves_it() {
+fn a_watched_port_labels_the_process_that_serves_it() {
     let mut registry = registry(vec![watch(Target::Port(80), Some("m"))]);
     let own = std::process::id();
     let server = registry.server(own, Some(80));
@@ -89,7 +89,7 @@ fn a_port_names_whoever_serves_it() {
 }
 
 #[test]
-fn a_procfs_with_other_numbers_is_not_asked() {
+fn a_procfs_with_other_process_ids_is_not_read() {
     let catalogue = Catalogue::new(Vec::new()).unwrap();
     let watches = vec![watch(exe("."), None), watch(Target::Port(80), Some("m"))];
     let mut registry = Registry::new(watches, Arc::new(catalogue), None);
@@ -102,7 +102,7 @@ fn a_procfs_with_other_numbers_is_not_asked() {
 }
 
 #[test]
-fn a_process_is_found_by_its_command_line_and_names_its_forks() {
+fn a_process_is_found_by_its_command_line_and_labels_its_forks() {
     let sleeper = Sleeper::start("0.0001");
     let pid = sleeper.0.id();
     let mut registry = registry(vec![watch(exe("^sleep 600 0.0001$"), Some("m"))]);
@@ -121,7 +121,7 @@ fn a_process_is_found_by_its_command_line_and_names_its_forks() {
 }
 
 #[test]
-fn a_known_server_with_a_watch_of_its_own_is_both() {
+fn a_recognised_server_with_a_configured_watch_is_both() {
     let mut registry = registry(vec![watch(exe("ModelServer"), Some("m"))]);
     let server = server_of(
         &mut registry,
@@ -129,11 +129,11 @@ fn a_known_server_with_a_watch_of_its_own_is_both() {
     );
     assert_eq!((&*server.name, &*server.model), ("srv", "m"));
     assert!(server.is_frontend && server.model_is_set);
-    assert_eq!(server.entry.unwrap().name, "torchserve");
+    assert_eq!(&*server.entry.unwrap().name, "torchserve");
 }
 
 #[test]
-fn a_known_server_is_named_by_its_command_line() {
+fn a_recognised_server_is_labelled_by_its_command_line() {
     let mut registry = registry(vec![]);
     let server = server_of(&mut registry, b"vllm\0serve\0org/m\0");
     assert_eq!((&*server.name, &*server.model), ("vllm", "org/m"));
@@ -177,7 +177,7 @@ impl Family {
         }
     }
 
-    /// The names of the child, once it runs what it is to run.
+    /// The labels of the child, once its command line starts with `runs`.
     fn server(&self, registry: &mut Registry, runs: &str) -> Server {
         let deadline = Instant::now() + Duration::from_secs(5);
         let runs_it = || {
@@ -205,7 +205,7 @@ const SPAWNED: &str =
     "exec -a python3 bash -c 'from multiprocessing.spawn import spawn_main; sleep 600; true'";
 
 #[test]
-fn a_child_started_anew_has_its_parents_names() {
+fn a_spawned_child_has_its_parents_labels() {
     let family = Family::start("uvicorn", "main:app", SPAWNED);
     let server = family.server(&mut registry(vec![]), "-c from");
     assert_eq!((&*server.name, &*server.model), ("uvicorn", "main:app"));
@@ -216,7 +216,7 @@ fn a_child_started_anew_has_its_parents_names() {
 }
 
 #[test]
-fn a_child_of_a_server_whose_children_do_not_serve_is_not_watched() {
+fn a_spawned_child_is_not_watched_unless_the_entry_says_so() {
     let family = Family::start("vllm", "serve", SPAWNED);
     let mut registry = registry(vec![]);
     let server = family.server(&mut registry, "-c from");
@@ -224,7 +224,7 @@ fn a_child_of_a_server_whose_children_do_not_serve_is_not_watched() {
 }
 
 #[test]
-fn what_a_server_starts_for_itself_is_inner() {
+fn a_child_is_internal_if_the_entry_says_so() {
     let family = Family::start("ollama", "serve", "exec -a llama-server sleep 600");
     let server = family.server(&mut registry(vec![]), "llama-server");
     assert_eq!(&*server.name, "ollama");
@@ -239,13 +239,13 @@ fn a_parents_command_line_names_the_model_too() {
 }
 
 #[test]
-fn a_configured_model_stands_before_a_bodys() {
+fn a_configured_model_wins_over_the_bodys() {
     let named = ModelName {
         by: NamedBy::Body,
         model: "from-body".into(),
         version: None,
     };
-    let asked = RequestInfo {
+    let request = RequestInfo {
         named: Some(&named),
         ..POST_CHAT
     };
@@ -256,12 +256,12 @@ fn a_configured_model_stands_before_a_bodys() {
     ] {
         let mut registry = registry(watches);
         let server = server_of(&mut registry, b"vllm\0serve\0org/m\0");
-        assert_eq!(registry.route(&server, asked).model.as_deref(), expected);
+        assert_eq!(registry.route(&server, request).model.as_deref(), expected);
     }
 }
 
 #[test]
-fn an_ended_process_keeps_its_names_for_a_while() {
+fn an_ended_process_keeps_its_labels_for_a_while() {
     let mut registry = registry(vec![]);
     registry.insert(
         u32::MAX,
@@ -278,7 +278,7 @@ fn an_ended_process_keeps_its_names_for_a_while() {
 }
 
 #[test]
-fn what_no_event_told_of_is_found_anew() {
+fn a_process_without_events_is_found_by_a_scan() {
     let mut sleeper = Sleeper::start("1");
     let pid = sleeper.0.id();
     let mut registry = registry(vec![watch(exe("sleep"), None)]);

@@ -1,15 +1,18 @@
-//! When to change the number of workers, and why. Pure: the clock is an argument, and nothing is asked or changed.
+//! Decides when to change the number of workers, and gives the reason.
+//!
+//! The control loop carries a decision out; the clock is an argument.
+//! Does not depend on: the network.
 
 use std::time::{Duration, Instant};
 
 use crate::{commands::autoscale::queue::Queue, torchserve::management::Description};
 
-/// A queue of less than this share of the target is low.
+/// A queue time below this share of the target is low.
 const LOW_SHARE: f64 = 0.25;
-/// A queue of more than this many times the target doubles the workers.
+/// A queue time above this many times the target doubles the workers.
 const DOUBLING: f64 = 4.0;
 
-/// What the operator wants.
+/// Settings of the operator.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Policy {
     /// Fewest workers.
@@ -18,22 +21,22 @@ pub struct Policy {
     pub max: u32,
     /// Mean queue time above which workers are added, milliseconds, above 0.
     pub target_queue_ms: f64,
-    /// Least time between two changes.
+    /// Shortest time between two changes.
     pub cool_down: Duration,
-    /// Intervals in a row with a low queue before a worker is taken away, at least 1.
+    /// Intervals in a row with a low queue before a worker is removed, at least 1.
     pub down_after: u32,
 }
 
-/// What a decision comes down to.
+/// Kind of a decision.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Verdict {
     /// More workers.
     Up,
     /// Fewer workers.
     Down,
-    /// As many as there are.
+    /// No change.
     Hold,
-    /// As many as there are, because a figure is missing.
+    /// No change, because a value is unknown.
     Unknown,
 }
 
@@ -41,7 +44,7 @@ impl Verdict {
     /// Every verdict.
     pub const ALL: [Self; 4] = [Self::Up, Self::Down, Self::Hold, Self::Unknown];
 
-    /// Its word in output and labels.
+    /// Returns its word in output and labels.
     pub const fn word(self) -> &'static str {
         match self {
             Self::Up => "up",
@@ -52,19 +55,19 @@ impl Verdict {
     }
 }
 
-/// A number of workers, and how it came about.
+/// A number of workers, and the reason for it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Decision {
-    /// What it comes down to.
+    /// Kind.
     pub verdict: Verdict,
-    /// Workers that there should be; `None` while TorchServe's number is not known.
+    /// Desired number of workers; `None` if TorchServe's number is unknown.
     pub desired: Option<u32>,
-    /// Why, in words.
+    /// Reason, as a phrase.
     pub reason: String,
 }
 
 impl Decision {
-    /// The number of workers to ask TorchServe for.
+    /// Returns the number of workers to request from TorchServe; `None` if nothing changes.
     pub fn change(&self) -> Option<u32> {
         match self.verdict {
             Verdict::Up | Verdict::Down => self.desired,
@@ -81,20 +84,20 @@ impl Decision {
     }
 }
 
-/// How long the queue is, against the target.
+/// Queue time relative to the target.
 #[derive(Debug, Clone, Copy, PartialEq)]
 enum Load {
-    /// Above the target.
+    /// Above the target, milliseconds.
     High(f64),
-    /// Requests wait, and none was finished.
+    /// Requests wait, and none finished.
     Stuck,
-    /// Between low and the target.
+    /// Between low and the target, milliseconds.
     Fair(f64),
-    /// Low; nothing if there was no request.
+    /// Low, milliseconds; `None` if there was no request.
     Low(Option<f64>),
 }
 
-/// What is remembered from one decision to the next.
+/// State between decisions.
 #[derive(Debug)]
 pub struct Scaler {
     policy: Policy,
@@ -103,12 +106,12 @@ pub struct Scaler {
     /// Intervals in a row without any request.
     idle: u32,
     last_change: Option<Instant>,
-    /// The number of workers that TorchServe has not reached, and since when.
+    /// Number of workers that TorchServe has not reached yet, and since when.
     unsettled: Option<(u32, Instant)>,
 }
 
 impl Scaler {
-    /// A scaler that has changed nothing yet.
+    /// Makes a scaler without a past.
     pub fn new(policy: Policy) -> Self {
         Self {
             policy,
@@ -119,7 +122,7 @@ impl Scaler {
         }
     }
 
-    /// The decision of one interval; `Err` says why a figure is missing.
+    /// Decides for one interval; `Err` is the reason why a value is unknown.
     pub fn decide(
         &mut self,
         queue: Result<&Queue, &str>,
@@ -169,7 +172,7 @@ impl Scaler {
         self.follow(load, workers, now)
     }
 
-    /// Says that a change was carried out, where that took time: the cool-down counts from here.
+    /// Records that a change was carried out: the cool-down counts from `at`.
     pub fn changed(&mut self, at: Instant) {
         self.last_change = Some(at);
     }
@@ -197,7 +200,7 @@ impl Scaler {
         };
     }
 
-    /// Whether TorchServe is on its way to its number of workers, and not longer than the cool-down.
+    /// Whether TorchServe is still changing its number of workers, and for no longer than the cool-down.
     fn is_starting(&mut self, workers: &Description, now: Instant) -> bool {
         if workers.ready == workers.desired {
             self.unsettled = None;
@@ -211,7 +214,7 @@ impl Scaler {
         now.saturating_duration_since(since) <= self.policy.cool_down
     }
 
-    /// What to do without workers: no request waits then, so the first one that is refused asks for a worker.
+    /// Decides without workers: no request waits then, so the first refused one calls for a worker.
     fn wake(
         &mut self,
         workers: &Description,
@@ -265,7 +268,7 @@ impl Scaler {
                     ),
                     None => "no requests".into(),
                 };
-                // A low queue says that fewer workers would do, but not that none would.
+                // A low queue shows that fewer workers are enough, but not that none is.
                 let is_last = min == 0 && current == 1;
                 let lasted = if is_last { self.idle } else { self.low };
                 if is_last && lasted == 0 {

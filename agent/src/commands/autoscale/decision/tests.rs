@@ -1,4 +1,4 @@
-//! Each rule by itself, then all of them against random figures.
+//! Tests each rule of the decision by itself, then all of them with random values.
 
 use super::*;
 
@@ -12,7 +12,7 @@ const POLICY: Policy = Policy {
     down_after: 3,
 };
 
-/// A scaler whose TorchServe does at once what is asked, unless a test says otherwise.
+/// A scaler whose TorchServe reaches the desired number of workers at once, unless a test changes that.
 struct Trial {
     scaler: Scaler,
     now: Instant,
@@ -101,7 +101,7 @@ fn a_queue_above_the_target_adds_a_worker_and_far_above_it_doubles_them() {
 }
 
 #[test]
-fn reasons_name_the_figure_and_the_bound() {
+fn a_reason_names_the_value_and_the_limit() {
     for (workers, queue, expected) in [
         (
             1,
@@ -354,12 +354,12 @@ fn no_figures_lead_outside_the_bounds_or_faster_than_the_cool_down() {
             } else {
                 Ok(&queue)
             };
-            let told = if random.below(10) == 0 {
+            let reported = if random.below(10) == 0 {
                 Err("no TorchServe")
             } else {
                 Ok(&workers)
             };
-            let decision = scaler.decide(queue, told, now);
+            let decision = scaler.decide(queue, reported, now);
             let Some(change) = decision.change() else {
                 assert!(
                     decision.desired.is_none_or(|held| held == desired),

@@ -1,6 +1,7 @@
-//! The loop: scrape, describe, decide, print, scale; and the endpoint beside it.
+//! Runs the loop of `autoscale`: scrapes the agent, asks TorchServe, decides, prints, scales; serves its own metrics.
 //!
-//! Everything that waits is here. What is decided is `decision.rs`'s.
+//! Everything that waits is here; `decision` decides.
+//! Does not depend on: how a decision is made.
 
 use std::{
     io::{self, Write as _},
@@ -29,19 +30,22 @@ use crate::{
     torchserve::management::http_client::{self, Limits},
 };
 
-/// What a scrape of the agent may take; its families have a few thousand series at most.
+/// Limits of one scrape of the agent; the chosen families have a few thousand series at most.
 const SCRAPE_LIMITS: Limits = Limits {
     time: Duration::from_secs(5),
     body_bytes: 8 << 20,
 };
 
-/// Decides at each interval until a signal ends it; scaling that TorchServe has begun is left to it.
+/// Decides at each interval until a signal ends it. Scaling that TorchServe has begun goes on.
 pub async fn run(options: Options) -> Result<()> {
     let mut terminate = signal(SignalKind::terminate()).context("handle SIGTERM")?;
     let mut interrupt = signal(SignalKind::interrupt()).context("handle SIGINT")?;
     let listen = options.listen;
     let listener = TcpListener::bind(listen).await.with_context(|| {
-        format!("--listen {listen}: cannot listen there; choose another address, or stop what uses the port (ss -ltnp shows it)")
+        format!(
+            "--listen {listen}: cannot listen there; stop the process that uses the port (ss -ltnp shows it), or choose \
+             another address"
+        )
     })?;
     let address = listener
         .local_addr()
@@ -49,17 +53,17 @@ pub async fn run(options: Options) -> Result<()> {
     options.management.describe(&options.model).await?;
     if options.policy.min == 0 {
         warn!(
-            "--min 0: without workers TorchServe answers requests 503, and the first such answer brings a worker back"
+            "--min 0: without workers TorchServe answers requests with 503; the first 503 starts a worker again"
         );
     }
     info!(
         model = options.model.name,
         dry_run = options.dry_run,
-        "deciding; own figures on http://{address}/metrics"
+        "deciding; own metrics at http://{address}/metrics"
     );
     let shown = Arc::new(Shown {
         metrics: AutoscaleMetrics::new(&options.model.name, Verdict::ALL.map(Verdict::word)),
-        missing: Mutex::new(Some("nothing was decided yet".into())),
+        missing: Mutex::new(Some("no decision yet".into())),
     });
     let mut ended = Ok(());
     let stopped = async {
@@ -73,10 +77,10 @@ pub async fn run(options: Options) -> Result<()> {
     ended
 }
 
-/// What the endpoint shows.
+/// What the endpoint serves.
 struct Shown {
     metrics: AutoscaleMetrics,
-    /// Why the last decision had to do without a figure.
+    /// Why the last decision lacked a value; `None` if it lacked none.
     missing: Mutex<Option<String>>,
 }
 
@@ -94,7 +98,7 @@ impl MetricsSource for Shown {
     }
 }
 
-/// Decides for ever; ends only when nobody takes its lines any more.
+/// Decides for ever; returns only if its lines can no longer be printed.
 async fn decide_on(options: &Options, shown: &Shown) -> Result<()> {
     let mut scaler = Scaler::new(options.policy);
     let mut before = None;
@@ -113,7 +117,7 @@ async fn step(
     before: &mut Option<Reading>,
 ) -> Result<()> {
     let reading = scrape(options).await;
-    // A mean is of one interval: what an earlier scrape said does not stand in for one that is missing.
+    // A mean belongs to one interval, so an earlier scrape cannot replace a missing one.
     let last = std::mem::replace(before, reading.as_ref().ok().copied());
     let queue = reading.and_then(|reading| Ok(reading.since(last.as_ref())?));
     let queue = queue.map_err(|err| format!("{err:#}"));
@@ -129,7 +133,7 @@ async fn step(
         .metrics
         .set_actual(workers.as_ref().ok().map(|workers| workers.ready));
     if let (Ok(queue), Ok(workers)) = (&queue, &workers) {
-        // Without a request there is no wait; without one that finished it is not known.
+        // If no request is pending, the queue time is 0; if one is pending and none finished, it is unknown.
         let none = (workers.pending == 0).then_some(0.0);
         if let Some(mean_ms) = queue.mean_ms().or(none) {
             shown.metrics.set_queue_s(mean_ms / 1000.0);
@@ -152,30 +156,30 @@ async fn step(
     let Some(desired) = decision.change().filter(|_| !options.dry_run) else {
         return Ok(());
     };
-    // TorchServe keeps what lies between its bounds: only equal ones end a worker.
+    // TorchServe keeps a number of workers within the limits, so only equal limits end a worker.
     let scaled = options
         .management
         .scale(&options.model, desired, desired, false);
     if let Err(err) = scaled.await {
-        warn!("workers not changed: {err:#}");
+        warn!("number of workers not changed: {err:#}");
     }
     scaler.changed(Instant::now());
     Ok(())
 }
 
-/// What the agent says of the model.
+/// Scrapes the agent's counters of the model.
 async fn scrape(options: &Options) -> Result<Reading> {
     let url = &options.metrics;
     let response = http_client::fetch(Method::GET, url, None, SCRAPE_LIMITS).await;
     let response = response.map_err(|err| {
         anyhow!(
-            "agent not reached at http://{}: {err}; start it, or give its endpoint as --metrics",
+            "cannot reach the agent at http://{}: {err}; start it, or give its endpoint as --metrics",
             url.authority()
         )
     })?;
     if response.status != StatusCode::OK {
         return Err(anyhow!(
-            "agent at http://{} answered {}; give its endpoint as --metrics",
+            "the agent at http://{} answered {}; give its endpoint as --metrics",
             url.authority(),
             response.status.as_u16()
         ));

@@ -1,0 +1,152 @@
+//! Runs `inferprobe serve`: opens the endpoint, starts probes and collectors, and stops them at a signal.
+//!
+//! The only file that wires every module together; `running_probes` wires the probes.
+//! Does not depend on: the command line as typed.
+
+mod running_probes;
+
+use std::sync::Arc;
+
+use anyhow::{Context as _, Result};
+use tokio::{
+    net::TcpListener,
+    signal::unix::{SignalKind, signal},
+};
+use tracing::{info, warn};
+
+use crate::{
+    bpf::privileges,
+    collectors::{gpu, host},
+    commands::{runtime, serve::running_probes::RunningProbes},
+    config::Config,
+    exporter::{self, Endpoint, ProbeHealth},
+    metrics::Metrics,
+    request_log::RequestLog,
+    torchserve::properties::TorchServeFile,
+};
+
+/// Name of the probes in `inferprobe_collector_up`.
+const PROBES: &str = "probes";
+
+/// Runs the agent until a signal ends it.
+pub fn run(config: Config) -> Result<()> {
+    runtime::block_on(serve(config))
+}
+
+async fn serve(config: Config) -> Result<()> {
+    let listener = TcpListener::bind(config.listen).await.with_context(|| {
+        format!(
+            "--listen {}: cannot listen there; stop the process that uses the port (ss -ltnp shows it), or choose \
+             another address",
+            config.listen
+        )
+    })?;
+    if let Some(file) = &config.torchserve {
+        log_torchserve_file(file);
+    }
+    let metrics = Arc::new(Metrics::new(&hostname()));
+    let log = open_log(&config)?;
+    metrics.collector_up(PROBES, false);
+    let mut running = match config.probes {
+        true => Some(RunningProbes::start(&config, &metrics, log)?),
+        false => {
+            privileges::give_up()?;
+            None
+        }
+    };
+    let health = if running.is_some() {
+        ProbeHealth::Attached
+    } else {
+        ProbeHealth::Off
+    };
+    metrics.collector_up(PROBES, running.is_some());
+    host::spawn(&metrics, config.refresh, config.disk_mount.clone())
+        .context("start the host collector")?;
+    gpu::spawn(&metrics, config.refresh, config.nvml_library.clone())
+        .context("start the GPU collector")?;
+    let endpoint = Arc::new(Endpoint::new(metrics.clone(), health));
+    let address = listener
+        .local_addr()
+        .context("read back the listening address")?;
+    info!(
+        probes = running.is_some(),
+        "listening on http://{address}/metrics"
+    );
+
+    let mut failed = running.as_mut().and_then(RunningProbes::take_failed);
+    let on_failure = {
+        let (endpoint, metrics) = (endpoint.clone(), metrics.clone());
+        async move {
+            if let Some(failed) = &mut failed {
+                // A thread that panics drops its end of the channel and sends nothing.
+                let reason = failed
+                    .await
+                    .unwrap_or_else(|_| "the event-loop thread panicked".into());
+                warn!(reason, "probes stopped: requests are no longer measured");
+                metrics.collector_up(PROBES, false);
+                endpoint.set_health(ProbeHealth::Failed(reason));
+            }
+            std::future::pending::<()>().await;
+        }
+    };
+    let mut terminate = signal(SignalKind::terminate()).context("handle SIGTERM")?;
+    let mut interrupt = signal(SignalKind::interrupt()).context("handle SIGINT")?;
+    let stopped = async {
+        tokio::select! {
+            _ = terminate.recv() => {}
+            _ = interrupt.recv() => {}
+            () = on_failure => {}
+        }
+    };
+    exporter::serve(listener, endpoint, stopped).await;
+    if let Some(running) = running {
+        running.stop();
+    }
+    Ok(())
+}
+
+/// Logs the settings of TorchServe's own file that the agent uses.
+fn log_torchserve_file(file: &TorchServeFile) {
+    let (inference, management) = (
+        &file.inference_address.value,
+        &file.management_address.value,
+    );
+    info!(
+        metrics_mode = %file.metrics_mode.value,
+        enable_metrics_api = file.enable_metrics_api.value,
+        metrics_address = %file.metrics_address.value,
+        inference_address = %inference,
+        management_address = %management,
+        grpc_inference_port = file.grpc_inference_port.value,
+        use_native_io = file.use_native_io.value,
+        "read TorchServe's {}",
+        file.path
+    );
+    if inference.is_tls() || management.is_tls() {
+        warn!(
+            inference_address = %inference,
+            management_address = %management,
+            "TLS requests are not measured"
+        );
+    }
+}
+
+fn open_log(config: &Config) -> Result<Option<RequestLog>> {
+    let Some(path) = &config.request_log else {
+        return Ok(None);
+    };
+    let log = RequestLog::open(path).with_context(|| {
+        format!(
+            "--request-log {}: cannot open it; give the path of a file that the agent can write",
+            path.display()
+        )
+    })?;
+    Ok(Some(log))
+}
+
+fn hostname() -> String {
+    rustix::system::uname()
+        .nodename()
+        .to_string_lossy()
+        .into_owned()
+}

@@ -1,0 +1,149 @@
+//! Starts and stops the measuring half of the agent: probes, event-loop thread and example server.
+//!
+//! `serve` keeps the handle while the endpoint runs.
+//! Does not depend on: the endpoint and the collectors.
+
+use std::{
+    os::fd::OwnedFd,
+    process::Child,
+    sync::Arc,
+    thread::{self, JoinHandle},
+};
+
+use anyhow::{Context as _, Result};
+use rustix::pipe::{PipeFlags, pipe_with};
+use tokio::sync::oneshot;
+use tracing::{info, warn};
+
+use crate::{
+    bpf::{
+        loader::Probes,
+        options::Wanted,
+        preflight, privileges,
+        report::{self, kind_name},
+    },
+    commands::demo_server,
+    config::Config,
+    discovery::{
+        pid_namespace,
+        registry::Registry,
+        watch::{Target, Watch},
+    },
+    metrics::{Metrics, families},
+    pipeline::{connections::ConnectionTable, event_loop::EventLoop},
+    request_log::RequestLog,
+};
+
+/// The event-loop thread, and what ends with it.
+pub(super) struct RunningProbes {
+    /// Closed to end the thread.
+    stop: OwnedFd,
+    thread: JoinHandle<()>,
+    /// Receives the reason if the thread ends by itself.
+    failed: Option<oneshot::Receiver<String>>,
+    demo: Option<Child>,
+}
+
+impl RunningProbes {
+    /// Attaches the probes, finds the servers, and starts the thread. Gives up the capabilities that are not needed
+    /// any more.
+    pub(super) fn start(
+        config: &Config,
+        metrics: &Arc<Metrics>,
+        log: Option<RequestLog>,
+    ) -> Result<Self> {
+        preflight::check(config.accept_wait)?;
+        privileges::warn_of_losses();
+        let wanted = Wanted {
+            payload: config.payload,
+            accept_wait: config.accept_wait,
+            rung: config.rung,
+        };
+        let (probes, maps) = Probes::attach(wanted)?;
+        let own_pid = pid_namespace::check(probes.own_id(), &config.watches, config.demo)?;
+        for report in probes.hooks() {
+            metrics.set(
+                &families::HOOK_INFO,
+                &[report.hook, kind_name(report.kind)],
+                1,
+            );
+        }
+        let hooks = report::line(probes.hooks());
+        let registry = Registry::new(config.watches.clone(), config.catalogue.clone(), own_pid);
+        let table = ConnectionTable::new(config.payload);
+        let mut event_loop = EventLoop::new(probes, maps, registry, table, metrics.clone(), log)?;
+        let found = event_loop.discover()?;
+        give_back_memory();
+        info!(processes = found, hooks, "probes attached");
+        let demo = if config.demo && found == 0 && config.watches.is_empty() {
+            Some(start_demo(&mut event_loop)?)
+        } else {
+            None
+        };
+        // After the last program is started, because one with file capabilities could not start any more; and before
+        // the first thread, which inherits what is kept.
+        let kept = privileges::narrow(|| event_loop.reaches_kernel())?;
+        info!(%kept, "capabilities given up");
+        event_loop.ask(&config.management)?;
+        let (watched_end, stop) = pipe_with(PipeFlags::CLOEXEC).context("open a pipe")?;
+        let (report_failure, failed) = oneshot::channel();
+        let thread = thread::Builder::new()
+            .name("event-loop".into())
+            .spawn(move || {
+                if let Err(err) = event_loop.run(&watched_end) {
+                    // Fails only if the agent is ending, and then the reason does not matter.
+                    let _ = report_failure.send(format!("{err:#}"));
+                }
+            });
+        Ok(Self {
+            stop,
+            thread: thread.context("start the event-loop thread")?,
+            failed: Some(failed),
+            demo,
+        })
+    }
+
+    /// Returns what receives the reason if the thread ends by itself; `None` from the second call on.
+    pub(super) fn take_failed(&mut self) -> Option<oneshot::Receiver<String>> {
+        self.failed.take()
+    }
+
+    /// Ends the thread, which detaches the probes, and the example server.
+    pub(super) fn stop(self) {
+        drop(self.stop);
+        if self.thread.join().is_err() {
+            warn!("event-loop thread panicked");
+        }
+        if let Some(mut demo) = self.demo
+            && let Err(err) = demo.kill().and_then(|()| demo.wait())
+        {
+            warn!(%err, "example server not ended");
+        }
+    }
+}
+
+fn start_demo(event_loop: &mut EventLoop) -> Result<Child> {
+    let program = std::env::current_exe().context("find the agent's own program")?;
+    let (child, port) = demo_server::spawn(&program).context("start the example server")?;
+    let watch = Watch {
+        target: Target::Port(port),
+        model: None,
+        version: None,
+        server: Some("demo".into()),
+    };
+    event_loop.watch_port(port, watch)?;
+    info!(
+        pid = child.id(),
+        "no inference server found: started the example server on 127.0.0.1:{port}"
+    );
+    Ok(child)
+}
+
+/// Returns to the system the memory that held the kernel's type information while the probes were attached.
+fn give_back_memory() {
+    #[cfg(target_env = "gnu")]
+    // SAFETY: `malloc_trim` (glibc) has no preconditions.
+    unsafe {
+        libc::malloc_trim(0);
+    }
+}
