@@ -67,9 +67,9 @@ pub struct ServeArgs {
     /// Measure how long connections wait until their server accepts them: every system call of the host takes longer
     #[arg(long)]
     pub accept_wait: bool,
-    /// Hold the probes to one kind of hook: tracepoint, fentry, kprobe or syscall [default: the best that works, each]
-    #[arg(long, value_name = "RUNG")]
-    pub rung: Option<String>,
+    /// Use only this attach mode: tracepoint, fentry, kprobe or syscall [default: best per hook]
+    #[arg(long, value_name = "MODE", alias = "rung")]
+    pub attach_mode: Option<String>,
     /// Append one JSON line for each finished request to this file (times in ns; never payload)
     #[arg(long, value_name = "PATH")]
     pub request_log: Option<PathBuf>,
@@ -95,9 +95,9 @@ pub struct DoctorArgs {
     /// NVML library to load instead of the system's libnvidia-ml.so.1
     #[arg(long, value_name = "PATH")]
     pub nvml_library: Option<PathBuf>,
-    /// Hold the probes to one kind of hook, as `serve` would: tracepoint, fentry, kprobe or syscall
-    #[arg(long, value_name = "RUNG")]
-    pub rung: Option<String>,
+    /// Use only this attach mode, as serve would: tracepoint, fentry, kprobe or syscall
+    #[arg(long, value_name = "MODE", alias = "rung")]
+    pub attach_mode: Option<String>,
 }
 
 /// Options of `scale`.

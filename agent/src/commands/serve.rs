@@ -18,12 +18,7 @@ use tokio::{
 use tracing::{info, warn};
 
 use crate::{
-    bpf::{
-        loader::Probes,
-        options::Wanted,
-        preflight, privileges,
-        report::{self, kind_name},
-    },
+    bpf::{loader::Probes, options::Wanted, preflight, privileges, report},
     collectors::{gpu, host},
     commands::{
         autoscale::{self, options::Options},
@@ -61,7 +56,7 @@ pub async fn run(config: Config) -> Result<()> {
     let mut watching = match config.probes {
         true => Some(RunningProbes::start(&config, &metrics, log)?),
         false => {
-            privileges::give_up()?;
+            privileges::drop_all()?;
             None
         }
     };
@@ -176,16 +171,16 @@ struct RunningProbes {
 impl RunningProbes {
     fn start(config: &Config, metrics: &Arc<Metrics>, log: Option<RequestLog>) -> Result<Self> {
         preflight::check(config.accept_wait)?;
-        privileges::warn_of_losses();
+        privileges::warn_without_ptrace();
         let wanted = Wanted {
             payload: config.payload,
             accept_wait: config.accept_wait,
-            rung: config.rung,
+            attach_mode: config.attach_mode,
         };
         let (probes, rings) = Probes::attach(wanted)?;
         let own_pid = pid_namespace::look(probes.own_id(), &config.watches, config.demo)?;
         for report in probes.hooks() {
-            metrics.hook(report.hook, kind_name(report.kind));
+            metrics.hook(report.hook.name(), report.kind_label());
         }
         let hooks = report::line(probes.hooks());
         let registry = Registry::new(config.watches.clone(), config.catalogue.clone(), own_pid);
@@ -275,7 +270,7 @@ pub fn serve(config: Config) -> Result<()> {
 
 /// Runs the example server.
 pub fn demo_server(args: &crate::cli::DemoArgs) -> Result<()> {
-    privileges::give_up()?;
+    privileges::drop_all()?;
     runtime()?.block_on(demo_server::run(args))
 }
 

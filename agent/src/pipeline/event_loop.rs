@@ -299,10 +299,10 @@ impl EventLoop {
         for (reason, total) in self.rings.drops() {
             self.metrics.set_lost_total(reason.name(), total);
         }
-        let skipped = self.probes.skipped();
-        let of_processes = PROCESS_PROGRAMS.iter().filter_map(|name| skipped.get(name));
+        let misses = self.probes.recursion_misses();
+        let of_processes = PROCESS_PROGRAMS.iter().filter_map(|name| misses.get(name));
         let untold = of_processes.sum();
-        self.metrics.set_skipped(skipped);
+        self.metrics.set_skipped(misses);
         if untold > self.untold {
             self.untold = untold;
             self.catch_up();
