@@ -216,7 +216,7 @@ fn publish_figures(metrics: &Metrics) {
     ] {
         metrics.hook(hook, kind);
     }
-    metrics.set_skipped(BTreeMap::from([
+    metrics.set_recursion_misses(BTreeMap::from([
         ("sock_recv_length", 3),
         ("sock_send_length", 0),
     ]));

@@ -59,7 +59,7 @@ pub(crate) fn findings(
             severity: Severity::Some,
             what: format!(
                 "a request now and then; {} is the upper bound",
-                families::HOOK_SKIPPED.name
+                families::BPF_RECURSION_MISSES.name
             ),
             why: format!(
                 "preemption model {preemption}: if a task loses its CPU inside {inside}, the kernel skips programs of this \

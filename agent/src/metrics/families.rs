@@ -239,8 +239,8 @@ families! {
         "Whether a source of figures works: 1 if it does, 0 if not.");
     HOOK_INFO: own("inferprobe_hook_info", Gauge, "", HOOK,
         "The kind of eBPF program that each hook of the probes is on; none where it is on nothing; always 1.");
-    HOOK_SKIPPED: own("inferprobe_hook_skipped_total", Counter, "", PROGRAM,
-        "Times that the kernel did not run a program, on any socket of the host, because it ran on that CPU already.");
+    BPF_RECURSION_MISSES: own("inferprobe_bpf_recursion_misses_total", Counter, "", PROGRAM,
+        "eBPF program runs skipped by the kernel's recursion guard, host-wide.");
     GPU_ERRORS: own("inferprobe_gpu_errors_total", Counter, "", GPU,
         "Readings of a GPU that NVML refused.");
     BUILD_INFO: own("inferprobe_build_info", Gauge, "", BUILD,

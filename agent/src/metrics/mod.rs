@@ -51,7 +51,7 @@ struct State {
     unfinished: BTreeMap<&'static str, u64>,
     collectors: BTreeMap<&'static str, Liveness>,
     hooks: BTreeMap<&'static str, &'static str>,
-    skipped: BTreeMap<&'static str, u64>,
+    recursion_misses: BTreeMap<&'static str, u64>,
     gpu_errors: BTreeMap<u32, u64>,
     figures: Figures,
 }
@@ -75,7 +75,7 @@ impl Metrics {
                 unfinished: BTreeMap::new(),
                 collectors: BTreeMap::new(),
                 hooks: BTreeMap::new(),
-                skipped: BTreeMap::new(),
+                recursion_misses: BTreeMap::new(),
                 gpu_errors: BTreeMap::new(),
                 figures: Figures::default(),
             }),
@@ -162,9 +162,9 @@ impl Metrics {
         self.state().hooks.insert(hook, kind);
     }
 
-    /// Publishes how often the kernel has passed each program over.
-    pub fn set_skipped(&self, skipped: BTreeMap<&'static str, u64>) {
-        self.state().skipped = skipped;
+    /// Publishes how often the recursion guard of the kernel skipped each program.
+    pub fn set_recursion_misses(&self, misses: BTreeMap<&'static str, u64>) {
+        self.state().recursion_misses = misses;
     }
 
     /// Publishes the busy share of all CPUs, percent; `None` takes the figure away.
@@ -233,8 +233,12 @@ impl Metrics {
         for (hook, kind) in &state.hooks {
             samples.push(&families::HOOK_INFO, &[*hook, *kind], Value::Integer(1));
         }
-        for (program, count) in &state.skipped {
-            samples.push(&families::HOOK_SKIPPED, &[*program], Value::Integer(*count));
+        for (program, count) in &state.recursion_misses {
+            samples.push(
+                &families::BPF_RECURSION_MISSES,
+                &[*program],
+                Value::Integer(*count),
+            );
         }
         for (index, count) in &state.gpu_errors {
             let device = index.to_string();

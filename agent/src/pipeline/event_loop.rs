@@ -302,7 +302,7 @@ impl EventLoop {
         let misses = self.probes.recursion_misses();
         let of_processes = PROCESS_PROGRAMS.iter().filter_map(|name| misses.get(name));
         let untold = of_processes.sum();
-        self.metrics.set_skipped(misses);
+        self.metrics.set_recursion_misses(misses);
         if untold > self.untold {
             self.untold = untold;
             self.catch_up();
