@@ -227,11 +227,11 @@ fn missing_capabilities_hide_other_users_processes() {
     });
     let parts = ["servers of other users", "hidepid=invisible", "hidepid"];
     assert_finding(&hidden, Outcome::Some, Severity::Some, parts);
-    let seen = report(|facts| {
+    let visible = report(|facts| {
         facts.host.capabilities = without(&[read]);
         facts.host.hidepid = Some("invisible".into());
     });
-    assert_eq!(seen.missing, []);
+    assert_eq!(visible.missing, []);
 }
 
 #[test]
