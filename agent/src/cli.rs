@@ -70,9 +70,9 @@ pub struct ServeArgs {
     /// Measure the time until a connection is accepted; adds about 13 ns to every system call
     #[arg(long)]
     pub accept_wait: bool,
-    /// Hold the probes to one kind of hook: tracepoint, fentry, kprobe or syscall [default: the best that works, each]
-    #[arg(long, value_name = "RUNG")]
-    pub rung: Option<String>,
+    /// Use only this attach mode: tracepoint, fentry, kprobe or syscall [default: best per hook]
+    #[arg(long, value_name = "MODE", alias = "rung")]
+    pub attach_mode: Option<String>,
     /// Append one JSON line per finished request to this file [times in ns, no payload]
     #[arg(long, value_name = "PATH")]
     pub request_log: Option<PathBuf>,
@@ -98,9 +98,9 @@ pub struct DoctorArgs {
     /// Load this NVML library [default: libnvidia-ml.so.1]
     #[arg(long, value_name = "PATH")]
     pub nvml_library: Option<PathBuf>,
-    /// Hold the probes to one kind of hook, as `serve` would: tracepoint, fentry, kprobe or syscall
-    #[arg(long, value_name = "RUNG")]
-    pub rung: Option<String>,
+    /// Use only this attach mode, as serve would: tracepoint, fentry, kprobe or syscall
+    #[arg(long, value_name = "MODE", alias = "rung")]
+    pub attach_mode: Option<String>,
 }
 
 /// Options of `scale`.

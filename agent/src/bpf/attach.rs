@@ -1,4 +1,7 @@
-//! Attaches one way to be told something: all of its programs, or none.
+//! Attaches all programs of a candidate, or none.
+//!
+//! The loader calls this for each hook.
+//! Does not depend on: attach modes, fallback order.
 
 use std::{io, os::fd::AsFd as _};
 
@@ -13,47 +16,51 @@ use rustix::io::Errno;
 use tracing::debug;
 
 use crate::bpf::{
-    attach_mode::{ProgramType, Refused},
+    attach_mode::ProgramType,
     btf::Types,
     hooks::{Candidate, ProgramSpec},
     kretprobe::Kretprobe,
+    report::{RefusalKind, Refused},
 };
 
-/// What attaching takes beside the programs.
+/// Type information of the running kernel.
 #[derive(Clone, Copy)]
 pub struct Kernel<'a> {
-    /// Its types, for names of functions.
+    /// Types by name, to look up functions.
     pub types: &'a Types<'a>,
-    /// The same, as the loader of programs wants them.
+    /// The same types, for aya.
     pub btf: &'a Btf,
 }
 
-/// Attaches all programs of `way`, `twice`: with their second copies; what must be kept for them beside the object. An
-/// iterator is loaded alone: it is attached each time that it runs.
+/// Attaches all programs of `candidate`, and with `backups` also their backup copies.
+///
+/// Returns the probes to keep for as long as the programs are attached. An iterator is only loaded: each run attaches it.
 pub fn attach(
     ebpf: &mut Ebpf,
     kernel: Kernel<'_>,
-    way: &Candidate,
-    twice: bool,
+    candidate: &Candidate,
+    backups: bool,
 ) -> Result<Vec<Kretprobe>, Refused> {
+    let program_type = candidate.program_type;
     let mut loaded = Vec::new();
     let mut kept = Vec::new();
-    for (program, part) in copies(way, twice) {
-        debug!(program, target = part.target, "attach");
-        if part.optional && !kernel.types.has_function(part.target) {
+    for (name, program) in copies(candidate, backups) {
+        debug!(program = name, target = program.target, "attaching");
+        if program.optional && !kernel.types.has_function(program.target) {
             continue;
         }
-        match attach_part(ebpf, kernel, way.kind, &program, part, &mut kept) {
-            Ok(true) => loaded.push(program),
+        match attach_program(ebpf, kernel, program_type, &name, program, &mut kept) {
+            Ok(true) => loaded.push(name),
             Ok(false) => {}
-            Err(reason) => {
+            Err((kind, reason)) => {
                 drop(kept);
-                for program in loaded {
-                    unload(ebpf, &program);
+                for name in loaded {
+                    unload(ebpf, &name);
                 }
                 return Err(Refused {
-                    kind: way.kind,
-                    target: part.target,
+                    program_type,
+                    target: program.target,
+                    kind,
                     reason,
                 });
             }
@@ -62,54 +69,58 @@ pub fn attach(
     Ok(kept)
 }
 
-/// The programs of `way` in the order in which they are attached, so that second copies run behind the first ones.
-fn copies(way: &Candidate, twice: bool) -> Vec<(String, &ProgramSpec)> {
-    let firsts = way.parts.iter().map(|part| (part.program.to_owned(), part));
-    let seconds = way.parts.iter().filter(|part| twice && part.twice);
-    let seconds = seconds.map(|part| (part.second(), part));
-    if way.kind == ProgramType::Fentry {
-        // A trampoline calls the latest one first (kernel/bpf/trampoline.c, `__bpf_trampoline_link_prog`).
-        seconds.chain(firsts).collect()
+/// Lists the programs in the order in which they are attached, so that backup copies run after the primary ones.
+fn copies(candidate: &Candidate, backups: bool) -> Vec<(String, &ProgramSpec)> {
+    let programs = candidate.programs.iter();
+    let primaries = programs
+        .clone()
+        .map(|program| (program.name.to_owned(), program));
+    let backups = programs.filter(|program| backups && program.has_backup);
+    let backups = backups.map(|program| (program.backup_name(), program));
+    if candidate.program_type == ProgramType::Fentry {
+        // A trampoline runs the program that was attached last first (kernel/bpf/trampoline.c, `__bpf_trampoline_link_prog`).
+        backups.chain(primaries).collect()
     } else {
-        // A tracepoint calls them in their order (kernel/tracepoint.c, `func_add`).
-        firsts.chain(seconds).collect()
+        // A tracepoint runs them in the order in which they were attached (kernel/tracepoint.c, `func_add`).
+        primaries.chain(backups).collect()
     }
 }
 
-/// Returns whether the program was loaded for it; the reason as a line if it could not be had.
-fn attach_part(
+/// Returns whether the program was loaded for this; otherwise the kind of refusal and the reason as one line.
+fn attach_program(
     ebpf: &mut Ebpf,
     kernel: Kernel<'_>,
-    kind: ProgramType,
+    program_type: ProgramType,
     name: &str,
-    part: &ProgramSpec,
+    spec: &ProgramSpec,
     kept: &mut Vec<Kretprobe>,
-) -> Result<bool, String> {
-    let is_on_function = matches!(kind, ProgramType::Fentry | ProgramType::Kprobe);
-    if is_on_function && !kernel.types.has_function(part.target) {
-        return Err("this kernel has no such function".into());
+) -> Result<bool, (RefusalKind, String)> {
+    let unavailable = |reason: String| Err((RefusalKind::Unavailable, reason));
+    let needs_function = matches!(program_type, ProgramType::Fentry | ProgramType::Kprobe);
+    if needs_function && !kernel.types.has_function(spec.target) {
+        return unavailable("this kernel has no such function".into());
     }
-    let program = ebpf
-        .program_mut(name)
-        .ok_or_else(|| format!("this build has no program {name}"))?;
-    let outcome = match kind {
-        ProgramType::TpBtf => tp_btf(program, kernel.btf, part.target),
-        ProgramType::Fentry if part.at_return => fexit(program, kernel.btf, part.target),
-        ProgramType::Fentry => fentry(program, kernel.btf, part.target),
-        ProgramType::Kprobe if part.at_return => {
-            let (is_first, probe) = kretprobe(program, part)?;
+    let Some(program) = ebpf.program_mut(name) else {
+        return unavailable(format!("this build has no program {name}"));
+    };
+    let outcome = match program_type {
+        ProgramType::TpBtf => tp_btf(program, kernel.btf, spec.target),
+        ProgramType::Fentry if spec.at_return => fexit(program, kernel.btf, spec.target),
+        ProgramType::Fentry => fentry(program, kernel.btf, spec.target),
+        ProgramType::Kprobe if spec.at_return => {
+            let (is_first, probe) = kretprobe(program, spec)?;
             kept.push(probe);
             Ok(is_first)
         }
-        ProgramType::Kprobe => kprobe(program, part.target),
-        ProgramType::RawTp => raw_tp(program, part.target),
-        ProgramType::Tracepoint => tracepoint(program, part.target),
-        ProgramType::Iter => iter(program, kernel.btf, part.target),
+        ProgramType::Kprobe => kprobe(program, spec.target),
+        ProgramType::RawTp => raw_tp(program, spec.target),
+        ProgramType::Tracepoint => tracepoint(program, spec.target),
+        ProgramType::Iter => iter(program, kernel.btf, spec.target),
     };
     if let Ok(info) = program.info() {
-        debug!(program = name, steps = ?info.verified_instruction_count(), "verified");
+        debug!(program = name, steps = ?info.verified_instruction_count(), "program verified");
     }
-    outcome.map_err(|err| reason(part, err))
+    outcome.map_err(|err| refusal(name, err))
 }
 
 fn tp_btf(program: &mut Program, btf: &Btf, target: &str) -> Result<bool, ProgramError> {
@@ -140,17 +151,20 @@ fn kprobe(program: &mut Program, target: &str) -> Result<bool, ProgramError> {
     Ok(is_first)
 }
 
-fn kretprobe(program: &mut Program, part: &ProgramSpec) -> Result<(bool, Kretprobe), String> {
+fn kretprobe(
+    program: &mut Program,
+    spec: &ProgramSpec,
+) -> Result<(bool, Kretprobe), (RefusalKind, String)> {
     let loaded = (|| {
         let program: &mut KProbe = program.try_into()?;
         let is_first = load_kprobe(program)?;
         Ok((is_first, program.fd()?.try_clone()?))
     })();
-    let (is_first, fd) = loaded.map_err(|err| reason(part, err))?;
-    Ok((is_first, Kretprobe::attach(fd.as_fd(), part.target)?))
+    let (is_first, fd) = loaded.map_err(|err| refusal(spec.name, err))?;
+    Ok((is_first, Kretprobe::attach(fd.as_fd(), spec.target)?))
 }
 
-/// Loads a program that may be on several functions; whether that was still to do.
+/// Loads a program that may be attached to several functions; returns whether it was not loaded yet.
 fn load_kprobe(program: &mut KProbe) -> Result<bool, ProgramError> {
     match program.load() {
         Ok(()) => Ok(true),
@@ -166,7 +180,7 @@ fn raw_tp(program: &mut Program, target: &str) -> Result<bool, ProgramError> {
     Ok(true)
 }
 
-/// `target`: the event's group and name, with a slash between them.
+/// Attaches the program to `target`, `group/name` of a perf event.
 fn tracepoint(program: &mut Program, target: &str) -> Result<bool, ProgramError> {
     let program: &mut TracePoint = program.try_into()?;
     program.load()?;
@@ -195,52 +209,58 @@ fn unload(ebpf: &mut Ebpf, name: &str) {
         _ => Ok(()),
     };
     if let Err(err) = outcome {
-        debug!(name, %err, "not unloaded");
+        debug!(program = name, %err, "program not unloaded");
     }
 }
 
-/// Why a program is not where it should be, as a line. The verifier's log, of thousands, goes to the debug log.
-fn reason(part: &ProgramSpec, err: ProgramError) -> String {
-    let program = part.program;
+/// Returns the kind of a refusal and the reason as one line. The verifier's log is too long and goes to the debug log.
+fn refusal(program: &str, err: ProgramError) -> (RefusalKind, String) {
+    let unavailable = |reason: String| (RefusalKind::Unavailable, reason);
     match err {
-        ProgramError::Btf(_) => "this kernel has no such tracepoint or function".into(),
+        ProgramError::Btf(_) => {
+            unavailable("this kernel has no such tracepoint or function".into())
+        }
         ProgramError::LoadError {
             io_error,
             verifier_log,
         } => {
-            debug!(program, %verifier_log, "refused");
-            let log = verifier_log.to_string();
-            match is_permission(&io_error) {
-                true => refused_permission(),
-                false => match verdict(&log) {
-                    Some(verdict) => format!("the verifier refused it: {verdict}"),
-                    None => format!("not loaded: {io_error}"),
-                },
+            debug!(program, %verifier_log, "program refused");
+            if is_not_permitted(&io_error) {
+                return not_permitted();
             }
+            let log = verifier_log.to_string();
+            unavailable(match verdict(&log) {
+                Some(verdict) => format!("the verifier refused it: {verdict}"),
+                None => format!("not loaded: {io_error}"),
+            })
         }
-        ProgramError::SyscallError(err) => match is_permission(&err.io_error) {
-            true => refused_permission(),
-            false => format!("{}: {}", err.call, err.io_error),
-        },
-        ProgramError::KProbeError(_) => "this kernel has no kprobes".into(),
-        err => anyhow::Error::new(err).to_string().replace('\n', " "),
+        ProgramError::SyscallError(err) if is_not_permitted(&err.io_error) => not_permitted(),
+        ProgramError::SyscallError(err) => {
+            let kind = match err.io_error.kind() {
+                io::ErrorKind::PermissionDenied => RefusalKind::NotPermitted,
+                _ => RefusalKind::Unavailable,
+            };
+            (kind, format!("{}: {}", err.call, err.io_error))
+        }
+        ProgramError::KProbeError(_) => unavailable("this kernel has no kprobes".into()),
+        err => unavailable(anyhow::Error::new(err).to_string().replace('\n', " ")),
     }
 }
 
-fn is_permission(err: &io::Error) -> bool {
-    // EACCES, which has the same kind, is the verifier's.
+fn not_permitted() -> (RefusalKind, String) {
+    (
+        RefusalKind::NotPermitted,
+        "operation not permitted".to_owned(),
+    )
+}
+
+fn is_not_permitted(err: &io::Error) -> bool {
+    // The verifier uses EACCES, which has the same `ErrorKind`.
     err.raw_os_error() == Some(Errno::PERM.raw_os_error())
 }
 
-/// What a refusal for want of permission is called.
-pub const NOT_PERMITTED: &str = "operation not permitted";
-
-fn refused_permission() -> String {
-    NOT_PERMITTED.into()
-}
-
-/// What the verifier's log ends with, whatever it found.
-const FIGURES: [&str; 5] = [
+/// Starts of the statistics lines that end every verifier log.
+const STATISTICS: [&str; 5] = [
     "processed ",
     "stack depth ",
     "subprog ",
@@ -248,11 +268,11 @@ const FIGURES: [&str; 5] = [
     "#",
 ];
 
-/// The line of the verifier's log that says why.
+/// Returns the line of the verifier's log that gives the reason.
 fn verdict(log: &str) -> Option<&str> {
     log.lines().rev().map(str::trim).find(|line| {
-        let is_figure = FIGURES.iter().any(|start| line.starts_with(start));
-        !line.is_empty() && !is_figure
+        let is_statistic = STATISTICS.iter().any(|start| line.starts_with(start));
+        !line.is_empty() && !is_statistic
     })
 }
 
@@ -261,7 +281,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_verdict_is_the_last_word_of_the_log() {
+    fn verdict_is_the_last_line_before_the_statistics() {
         let log = "0: R1=ctx(off=0,imm=0) R10=fp0\n5: (85) call bpf_loop#181\ninvalid func unknown#181\n\
                    verification time 93 usec\nstack depth 0+8\nprocessed 5 insns (limit 1000000) max_states_per_insn 0\n";
         assert_eq!(verdict(log), Some("invalid func unknown#181"));

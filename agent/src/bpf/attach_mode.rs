@@ -1,28 +1,28 @@
-//! The ladder of hooks: for each thing that the agent wants to be told, the kinds of program that can tell it, best first,
-//! and which of them this kernel took.
+//! Names the attach modes and the eBPF program types that they use.
 //!
-//! Knows no program: the loader tries them.
+//! `--attach-mode` limits the loader to one mode; the hook table says which programs each mode has.
+//! Does not depend on: programs, the kernel.
 
 use std::{fmt, str::FromStr};
 
-/// Kinds of program that watch sockets, best first.
+/// A way to observe sockets, in fallback order.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub enum AttachMode {
-    /// Typed tracepoints of sockets: Linux 6.3 and later.
+    /// BTF-typed tracepoints of sockets: Linux 6.3 and later.
     Tracepoint,
-    /// The entry and the return of kernel functions, through a trampoline.
+    /// Entry and return of kernel functions, through a trampoline.
     Fentry,
-    /// The same, through kprobes.
+    /// Entry and return of kernel functions, through kprobes.
     Kprobe,
-    /// System calls alone: nobody tells when bytes arrive.
+    /// System calls only: arrival times are unknown.
     Syscall,
 }
 
 impl AttachMode {
-    /// All of them, best first.
+    /// Every mode, in fallback order.
     pub const ALL: [Self; 4] = [Self::Tracepoint, Self::Fentry, Self::Kprobe, Self::Syscall];
 
-    /// What `--rung` calls it.
+    /// Value of `--attach-mode`.
     pub const fn name(self) -> &'static str {
         match self {
             Self::Tracepoint => "tracepoint",
@@ -45,20 +45,20 @@ impl FromStr for AttachMode {
     fn from_str(name: &str) -> Result<Self, UnknownAttachMode> {
         Self::ALL
             .into_iter()
-            .find(|rung| rung.name() == name)
+            .find(|mode| mode.name() == name)
             .ok_or(UnknownAttachMode)
     }
 }
 
-/// No rung has that name.
+/// No attach mode has that name.
 #[derive(Debug, thiserror::Error, PartialEq, Eq)]
 #[error("give tracepoint, fentry, kprobe or syscall")]
 pub struct UnknownAttachMode;
 
-/// ProgramType of program, by the kernel's name for it.
+/// Type of an eBPF program, under the kernel's name.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum ProgramType {
-    /// A typed tracepoint.
+    /// A BTF-typed tracepoint.
     TpBtf,
     /// Entry or return of a function, through a trampoline.
     Fentry,
@@ -66,9 +66,9 @@ pub enum ProgramType {
     Kprobe,
     /// A tracepoint with untyped arguments.
     RawTp,
-    /// A tracepoint of perf events.
+    /// A tracepoint through a perf event.
     Tracepoint,
-    /// An iterator, which runs when it is read.
+    /// An iterator, which runs when the agent reads it.
     Iter,
 }
 
@@ -86,42 +86,20 @@ impl ProgramType {
     }
 }
 
-/// What became of one hook.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct HookReport {
-    /// Its name, and the value of the label `hook`.
-    pub hook: &'static str,
-    /// What it is on; `None`: on nothing, so that what it tells is lost.
-    pub kind: Option<ProgramType>,
-    /// What was tried before, best first.
-    pub refused: Vec<Refused>,
-}
-
-/// Why a hook is not on a better kind of program.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Refused {
-    /// The kind.
-    pub kind: ProgramType,
-    /// Function or tracepoint that it was to be on.
-    pub target: &'static str,
-    /// What stood in the way, as one line.
-    pub reason: String,
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
 
     #[test]
-    fn a_rung_is_known_by_its_name_alone() {
-        for rung in AttachMode::ALL {
-            assert_eq!(rung.name().parse(), Ok(rung));
+    fn attach_mode_is_parsed_from_its_exact_name() {
+        for mode in AttachMode::ALL {
+            assert_eq!(mode.name().parse(), Ok(mode));
         }
         assert_eq!("kprobes".parse::<AttachMode>(), Err(UnknownAttachMode));
     }
 
     #[test]
-    fn rungs_stand_best_first() {
+    fn attach_modes_are_in_fallback_order() {
         assert!(AttachMode::ALL.is_sorted());
     }
 }

@@ -1,17 +1,18 @@
-//! Offsets of struct members, values of enumerators and names of functions, read from the kernel's own type information (BTF).
+//! Reads struct member offsets, enumerator values and function names from the kernel's type information (BTF).
 //!
-//! Only what offsets need of the format (Documentation/bpf/btf.rst, v6.18): aya's parser does not give members.
+//! Parses only what `offsets` needs of the format (Documentation/bpf/btf.rst, v6.18), because aya's parser hides members.
+//! Does not depend on: which members the agent reads.
 
-/// Why an offset could not be had.
+/// Why an offset is unavailable.
 #[derive(Debug, thiserror::Error, PartialEq, Eq)]
 pub enum BtfError {
-    /// The bytes are not BTF, or end too early.
+    /// The bytes are not BTF, or are truncated.
     #[error("malformed BTF at byte {0}")]
     Malformed(usize),
-    /// No struct of that name.
+    /// No struct has that name.
     #[error("the kernel's BTF has no struct {0}")]
     NoStruct(String),
-    /// No such member.
+    /// The struct has no such member.
     #[error("the kernel's struct {0} has no member {1}")]
     NoMember(String, String),
 }
@@ -33,7 +34,7 @@ const KIND_DECL_TAG: u32 = 17;
 const KIND_TYPE_TAG: u32 = 18;
 const KIND_ENUM64: u32 = 19;
 
-/// Types of a kernel, as far as member offsets need them.
+/// An index of the types of a kernel.
 #[derive(Debug)]
 pub struct Types<'a> {
     data: &'a [u8],
@@ -50,7 +51,7 @@ struct Type {
     members: usize,
     /// Whether member offsets carry a bit-field size in their top byte.
     packed_offsets: bool,
-    /// Size, or the type that it refers to.
+    /// Size, or id of the type that it refers to.
     of: u32,
 }
 
@@ -80,9 +81,9 @@ impl<'a> Types<'a> {
         Ok(this)
     }
 
-    /// Offset in bytes of `path` (members joined by dots) in the struct called `name`.
+    /// Returns the offset in bytes of `path` (members joined by dots) in the struct called `name`.
     ///
-    /// Members of anonymous structs and unions are found as in C; an array counts as its first element.
+    /// Looks into anonymous structs and unions as C does. An array counts as its first element.
     pub fn offset(&self, name: &str, path: &str) -> Result<u32, BtfError> {
         let mut ty = self.named_struct(name)?;
         let mut bits = 0;
@@ -99,7 +100,7 @@ impl<'a> Types<'a> {
         Ok(bits / 8)
     }
 
-    /// Offset in bytes of the first of `paths` that the struct called `name` has.
+    /// Returns the offset in bytes of the first of `paths` that the struct called `name` has.
     pub fn offset_of_any(&self, name: &str, paths: &[&str]) -> Result<u32, BtfError> {
         let mut missing = None;
         for path in paths {
@@ -111,7 +112,7 @@ impl<'a> Types<'a> {
         Err(missing.unwrap_or_else(|| BtfError::NoMember(name.into(), String::new())))
     }
 
-    /// Value of the enumerator called `name`, of whichever `enum`; `None` if there is none.
+    /// Returns the value of the enumerator called `name` of any `enum`; `None` if there is none.
     pub fn enumerator(&self, name: &str) -> Option<u32> {
         for &position in &self.positions {
             let ty = self.type_at(position as usize).ok()?;
@@ -128,7 +129,7 @@ impl<'a> Types<'a> {
         None
     }
 
-    /// Whether the kernel has a function called `name`.
+    /// Returns whether the kernel has a function called `name`.
     pub fn has_function(&self, name: &str) -> bool {
         self.positions.iter().any(|&position| {
             self.type_at(position as usize).is_ok_and(|ty| {
@@ -150,7 +151,7 @@ impl<'a> Types<'a> {
         Err(BtfError::NoStruct(name.into()))
     }
 
-    /// Bit offset and type id of a member.
+    /// Returns the bit offset and the type id of a member.
     fn member(&self, ty: Type, name: &str) -> Result<Option<(u32, u32)>, BtfError> {
         for index in 0..ty.members {
             let at = ty.position + 12 + index * 12;
@@ -176,7 +177,7 @@ impl<'a> Types<'a> {
         Ok(None)
     }
 
-    /// The type behind typedefs, qualifiers and arrays.
+    /// Follows typedefs, qualifiers and arrays to the type itself.
     fn resolve(&self, id: u32) -> Result<Type, BtfError> {
         let mut id = id;
         for _ in 0..32 {
@@ -213,7 +214,7 @@ impl<'a> Types<'a> {
     }
 }
 
-/// Bytes that follow the twelve of every type; `None` for a kind that the format does not have.
+/// Returns the number of bytes after the twelve that every type has; `None` for an unknown kind.
 fn trailer_bytes(kind: u32, members: usize) -> Option<usize> {
     Some(match kind {
         KIND_INT | KIND_VAR | KIND_DECL_TAG => 4,
@@ -331,7 +332,7 @@ mod tests {
     }
 
     #[test]
-    fn enumerators_and_functions_are_known_by_name() {
+    fn enumerators_and_functions_are_found_by_name() {
         let data = image();
         let types = Types::parse(&data).unwrap();
         assert_eq!(types.enumerator("SECOND"), Some(4));
@@ -341,7 +342,7 @@ mod tests {
     }
 
     #[test]
-    fn the_first_name_that_a_struct_has_is_taken() {
+    fn offset_of_any_takes_the_first_path_that_exists() {
         let data = image();
         let types = Types::parse(&data).unwrap();
         assert_eq!(types.offset_of_any("outer", &["z", "b", "a"]), Ok(4));
@@ -352,7 +353,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_missing_is_named() {
+    fn errors_name_the_missing_struct_or_member() {
         let data = image();
         let types = Types::parse(&data).unwrap();
         assert_eq!(

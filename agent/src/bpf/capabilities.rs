@@ -1,10 +1,11 @@
-//! Which capabilities the calling thread has, by name.
+//! Reads which capabilities the calling thread has, and names them.
 //!
-//! Knows nothing of what they are for.
+//! Preflight, privileges and the doctor check them.
+//! Does not depend on: what the agent needs them for.
 
 use std::{fmt, fs};
 
-/// Names by number (include/uapi/linux/capability.h), without their `CAP_`.
+/// Names by number (include/uapi/linux/capability.h), without `CAP_`.
 const NAMES: [&str; 41] = [
     "CHOWN",
     "DAC_OVERRIDE",
@@ -54,29 +55,29 @@ const NAMES: [&str; 41] = [
 pub struct Capability(u32);
 
 impl Capability {
-    /// Passing over the mode of files: all that [`Self::DAC_READ_SEARCH`] allows, and writing.
+    /// Ignoring the mode of files: everything that [`Self::DAC_READ_SEARCH`] allows, and writing.
     pub const DAC_OVERRIDE: Self = Self(1);
-    /// Reading files, and looking through folders, whose mode forbids it.
+    /// Reading files and listing folders whose mode forbids it.
     pub const DAC_READ_SEARCH: Self = Self(2);
     /// Changing the bounding set.
     pub const SETPCAP: Self = Self(8);
-    /// Looking into processes of other users.
+    /// Inspecting processes of other users.
     pub const SYS_PTRACE: Self = Self(19);
-    /// Among much else, all that [`Self::PERFMON`] and [`Self::BPF`] allow.
+    /// Everything that [`Self::PERFMON`] and [`Self::BPF`] allow, and much more.
     pub const SYS_ADMIN: Self = Self(21);
     /// Exceeding resource limits.
     pub const SYS_RESOURCE: Self = Self(24);
     /// Reading kernel memory from eBPF programs.
     pub const PERFMON: Self = Self(38);
-    /// Loading eBPF programs and making their maps.
+    /// Loading eBPF programs and creating their maps.
     pub const BPF: Self = Self(39);
 
-    /// The capability of a number, as the kernel counts them.
+    /// Returns the capability with the kernel's number.
     pub const fn from_number(number: u32) -> Self {
         Self(number)
     }
 
-    /// Its number, as the kernel counts them.
+    /// Returns the kernel's number.
     pub const fn number(self) -> u32 {
         self.0
     }
@@ -96,56 +97,56 @@ impl fmt::Display for Capability {
 pub struct Capabilities(u64);
 
 impl Capabilities {
-    /// A set from its mask, a bit for each number.
+    /// Makes a set from its mask, which has a bit for each number.
     pub const fn from_mask(mask: u64) -> Self {
         Self(mask)
     }
 
-    /// Its mask, a bit for each number.
+    /// Returns the mask, which has a bit for each number.
     pub const fn mask(self) -> u64 {
         self.0
     }
 
-    /// What the calling thread may do now; nothing where procfs does not tell.
+    /// Reads the effective set of the calling thread; empty if procfs is not readable.
     pub fn effective() -> Self {
         Self::own("CapEff:")
     }
 
-    /// What the calling thread may take up.
+    /// Reads the set that the calling thread may make effective.
     pub fn permitted() -> Self {
         Self::own("CapPrm:")
     }
 
-    /// What a program that the calling thread becomes may be granted at most.
+    /// Reads the upper limit for programs that the calling thread executes.
     pub fn bounding() -> Self {
         Self::own("CapBnd:")
     }
 
     fn own(key: &str) -> Self {
-        // A process's status is that of its first thread; capabilities belong to threads.
+        // Capabilities belong to threads, and /proc/self/status describes the first thread.
         let status = fs::read_to_string("/proc/thread-self/status").unwrap_or_default();
         Self::parse(&status, key)
     }
 
-    /// The mask behind `key` in the text of a `/proc/PID/status`; the empty set if there is none.
+    /// Parses the mask after `key` in the text of `/proc/PID/status`; the empty set if there is none.
     fn parse(status: &str, key: &str) -> Self {
         let mask = status.lines().find_map(|line| line.strip_prefix(key));
         let mask = mask.and_then(|mask| u64::from_str_radix(mask.trim(), 16).ok());
         Self(mask.unwrap_or(0))
     }
 
-    /// Whether `capability` is in the set.
+    /// Returns whether `capability` is in the set.
     pub const fn holds(self, capability: Capability) -> bool {
         capability.0 < u64::BITS && self.0 >> capability.0 & 1 == 1
     }
 
-    /// Those of `wanted` that are in the set.
+    /// Returns those of `wanted` that are in the set.
     pub fn only(self, wanted: &[Capability]) -> Self {
         let wanted = wanted.iter().filter(|one| self.holds(**one));
         Self(wanted.fold(0, |mask, one| mask | 1 << one.0))
     }
 
-    /// Every capability in the set, by number.
+    /// Iterates over the set, by number.
     pub fn iter(self) -> impl Iterator<Item = Capability> {
         (0..u64::BITS)
             .map(Capability)
@@ -171,7 +172,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_mask_is_read_by_its_key() {
+    fn parse_finds_the_mask_by_its_key() {
         let status = "Name:\tx\nCapPrm:\t0000000000000000\nCapEff:\t000001c000080004\n";
         let names = |key: &str| -> Vec<String> {
             let set = Capabilities::parse(status, key);
@@ -192,7 +193,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_mask_is_the_empty_set() {
+    fn invalid_mask_is_the_empty_set() {
         for status in ["", "CapEff:", "CapEff:\tall\n", "CapEff:\t-1\n"] {
             let set = Capabilities::parse(status, "CapEff:");
             assert_eq!(set, Capabilities::default(), "{status:?}");
@@ -200,7 +201,7 @@ mod tests {
     }
 
     #[test]
-    fn a_set_is_told_as_a_line() {
+    fn set_is_displayed_as_a_line() {
         let set = Capabilities::from_mask(1 << 39 | 1 << 38 | 1 << 19);
         assert_eq!(set.to_string(), "CAP_SYS_PTRACE CAP_PERFMON CAP_BPF");
         let wanted = [Capability::BPF, Capability::SYS_ADMIN];

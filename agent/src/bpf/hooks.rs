@@ -1,261 +1,273 @@
-//! The table of hooks: for each thing that the agent wants to be told, the programs that can tell it, best first.
+//! Lists the hooks: for each, the candidate programs that can report it, in fallback order.
 //!
-//! Knows no kernel: what is to be had of these is the loader's to find out.
+//! The loader tries the candidates on the running kernel.
+//! Does not depend on: the running kernel.
 
-use crate::bpf::attach_mode::{AttachMode, ProgramType};
+use crate::bpf::{
+    attach_mode::{AttachMode, ProgramType},
+    hook_id::HookId,
+};
 
-/// How programs keep the state of sockets. All programs of one run do it the same way.
+/// How programs read kernel objects, and where they keep connection state. All programs of a run use the same way.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Flavour {
-    /// In the sockets' own storage (5.11): programs whose arguments the verifier knows by type.
-    Typed,
-    /// In tables by address: any other program.
-    Plain,
+pub enum ProgramAccess {
+    /// Arguments are BTF-typed for the verifier; state is in the storage of the socket (5.11).
+    Btf,
+    /// Arguments are raw addresses; state is in hash maps by address.
+    Raw,
 }
 
-/// One program, and what it is to be on.
+/// An eBPF program and its target.
 #[derive(Debug, Clone, Copy)]
 pub struct ProgramSpec {
     /// Name in the object.
-    pub program: &'static str,
-    /// Function or tracepoint, of events with its group.
+    pub name: &'static str,
+    /// Function or tracepoint; for a perf event, `group/name`.
     pub target: &'static str,
-    /// Whether it is at the return of the function.
+    /// Whether it is attached to the return of the function.
     pub at_return: bool,
-    /// Whether a kernel may lack the target, because it is built without what the target serves, or does that otherwise.
+    /// Whether it is skipped on kernels without the target, which then do not have the feature or report it elsewhere.
     pub optional: bool,
-    /// Whether the object has a second copy of the program, for kernels that may pass the first over.
-    pub twice: bool,
+    /// Whether the object has a backup copy, for kernels that may skip the primary one.
+    pub has_backup: bool,
 }
 
 impl ProgramSpec {
-    /// Name of the second copy of the program in the object.
-    pub fn second(&self) -> String {
-        format!("{}_second", self.program)
+    /// Name of the backup copy in the object.
+    pub fn backup_name(&self) -> String {
+        format!("{}_second", self.name)
     }
 }
 
-/// One way to be told something: all of its programs together.
+/// A set of programs that together provide a hook.
 #[derive(Debug, Clone, Copy)]
 pub struct Candidate {
-    /// Where on the ladder it stands; `None`: it is the same on all rungs.
-    pub rung: Option<AttachMode>,
-    /// Flavour that it is for.
-    pub flavour: Flavour,
-    /// ProgramType of its programs.
-    pub kind: ProgramType,
-    /// The programs; none: it comes with those of the hook `send`.
-    pub parts: &'static [ProgramSpec],
+    /// Attach mode that it belongs to; `None` if it belongs to all.
+    pub mode: Option<AttachMode>,
+    /// Access that it needs.
+    pub access: ProgramAccess,
+    /// Type of its programs.
+    pub program_type: ProgramType,
+    /// The programs; empty if those of the hook `recv` or `send` also report this hook.
+    pub programs: &'static [ProgramSpec],
 }
 
-/// One thing that the agent wants to be told.
+/// A hook and its candidates.
 #[derive(Debug, Clone, Copy)]
 pub struct Hook {
-    /// Name of it.
-    pub name: &'static str,
-    /// Whether nothing can be measured without it.
-    pub needed: bool,
-    /// Function without which the kernel tells this through the hook `send`.
-    pub unless: Option<&'static str>,
-    /// The ways, best first.
-    pub ways: &'static [Candidate],
+    /// Its identity.
+    pub id: HookId,
+    /// Whether no request can be measured without it.
+    pub required: bool,
+    /// Kernel function that the hook observes; a kernel without it reports these events through the hook `send`.
+    pub only_with: Option<&'static str>,
+    /// The candidates, in fallback order.
+    pub candidates: &'static [Candidate],
 }
 
 impl Hook {
-    /// Whether programs of the flavour could ever tell it.
-    pub fn is_for(&self, flavour: Flavour) -> bool {
-        self.ways.iter().any(|way| way.flavour == flavour)
+    /// Returns whether any candidate has this access.
+    pub fn supports(&self, access: ProgramAccess) -> bool {
+        self.candidates
+            .iter()
+            .any(|candidate| candidate.access == access)
     }
 }
 
-const fn part(program: &'static str, target: &'static str) -> ProgramSpec {
+const fn entry(name: &'static str, target: &'static str) -> ProgramSpec {
     ProgramSpec {
-        program,
+        name,
         target,
         at_return: false,
         optional: false,
-        twice: false,
+        has_backup: false,
     }
 }
 
-const fn returns(program: &'static str, target: &'static str) -> ProgramSpec {
+const fn returns(name: &'static str, target: &'static str) -> ProgramSpec {
     ProgramSpec {
         at_return: true,
-        ..part(program, target)
+        ..entry(name, target)
     }
 }
 
-const fn optional(part: ProgramSpec) -> ProgramSpec {
+const fn optional(program: ProgramSpec) -> ProgramSpec {
     ProgramSpec {
         optional: true,
-        ..part
+        ..program
     }
 }
 
-const fn twice(part: ProgramSpec) -> ProgramSpec {
+const fn with_backup(program: ProgramSpec) -> ProgramSpec {
     ProgramSpec {
-        twice: true,
-        ..part
+        has_backup: true,
+        ..program
     }
 }
 
-const fn way(
-    rung: AttachMode,
-    flavour: Flavour,
-    kind: ProgramType,
-    parts: &'static [ProgramSpec],
+const fn in_mode(
+    mode: AttachMode,
+    access: ProgramAccess,
+    program_type: ProgramType,
+    programs: &'static [ProgramSpec],
 ) -> Candidate {
     Candidate {
-        rung: Some(rung),
-        flavour,
-        kind,
-        parts,
+        mode: Some(mode),
+        access,
+        program_type,
+        programs,
     }
 }
 
-const fn on_all(flavour: Flavour, kind: ProgramType, parts: &'static [ProgramSpec]) -> Candidate {
+const fn in_all_modes(
+    access: ProgramAccess,
+    program_type: ProgramType,
+    programs: &'static [ProgramSpec],
+) -> Candidate {
     Candidate {
-        rung: None,
-        flavour,
-        kind,
-        parts,
+        mode: None,
+        access,
+        program_type,
+        programs,
     }
 }
 
-const fn tracepoint(parts: &'static [ProgramSpec]) -> Candidate {
-    way(
+const fn tracepoint(programs: &'static [ProgramSpec]) -> Candidate {
+    in_mode(
         AttachMode::Tracepoint,
-        Flavour::Typed,
+        ProgramAccess::Btf,
         ProgramType::TpBtf,
-        parts,
+        programs,
     )
 }
 
-const fn fentry(parts: &'static [ProgramSpec]) -> Candidate {
-    way(
+const fn fentry(programs: &'static [ProgramSpec]) -> Candidate {
+    in_mode(
         AttachMode::Fentry,
-        Flavour::Typed,
+        ProgramAccess::Btf,
         ProgramType::Fentry,
-        parts,
+        programs,
     )
 }
 
-const fn kprobe(parts: &'static [ProgramSpec]) -> Candidate {
-    way(
+const fn kprobe(programs: &'static [ProgramSpec]) -> Candidate {
+    in_mode(
         AttachMode::Kprobe,
-        Flavour::Plain,
+        ProgramAccess::Raw,
         ProgramType::Kprobe,
-        parts,
+        programs,
     )
 }
 
-const fn syscall(parts: &'static [ProgramSpec]) -> Candidate {
-    way(
+const fn syscall(programs: &'static [ProgramSpec]) -> Candidate {
+    in_mode(
         AttachMode::Syscall,
-        Flavour::Plain,
+        ProgramAccess::Raw,
         ProgramType::RawTp,
-        parts,
+        programs,
     )
 }
 
-/// As [`syscall`], by programs during which a task keeps its CPU.
-const fn event(parts: &'static [ProgramSpec]) -> Candidate {
-    way(
+/// As [`syscall`], through perf events, whose programs run with preemption off.
+const fn perf_event(programs: &'static [ProgramSpec]) -> Candidate {
+    in_mode(
         AttachMode::Syscall,
-        Flavour::Plain,
+        ProgramAccess::Raw,
         ProgramType::Tracepoint,
-        parts,
+        programs,
     )
 }
 
-/// A hook that is a typed tracepoint in both flavours.
-const fn typed(parts: &'static [ProgramSpec]) -> [Candidate; 2] {
+/// Candidates of a hook that uses the same BTF-typed tracepoint with either access.
+const fn either_access(programs: &'static [ProgramSpec]) -> [Candidate; 2] {
     [
-        on_all(Flavour::Typed, ProgramType::TpBtf, parts),
-        on_all(Flavour::Plain, ProgramType::TpBtf, parts),
+        in_all_modes(ProgramAccess::Btf, ProgramType::TpBtf, programs),
+        in_all_modes(ProgramAccess::Raw, ProgramType::TpBtf, programs),
     ]
 }
 
-/// Bytes, or a connection, became readable.
 const READABLE: Hook = Hook {
-    name: "readable",
-    needed: false,
-    unless: None,
-    ways: &[
-        tracepoint(&[twice(part("sk_data_ready", "sk_data_ready"))]),
-        fentry(&[twice(part("fentry_readable", "sock_def_readable"))]),
-        kprobe(&[part("kprobe_readable", "sock_def_readable")]),
+    id: HookId::Readable,
+    required: false,
+    only_with: None,
+    candidates: &[
+        tracepoint(&[with_backup(entry("sk_data_ready", "sk_data_ready"))]),
+        fentry(&[with_backup(entry("fentry_readable", "sock_def_readable"))]),
+        kprobe(&[entry("kprobe_readable", "sock_def_readable")]),
     ],
 };
 
-/// Bytes were taken out of a socket.
 const RECV: Hook = Hook {
-    name: "recv",
-    needed: true,
-    unless: None,
-    ways: &[
-        tracepoint(&[twice(part("sock_recv_length", "sock_recv_length"))]),
+    id: HookId::Recv,
+    required: true,
+    only_with: None,
+    candidates: &[
+        tracepoint(&[with_backup(entry("sock_recv_length", "sock_recv_length"))]),
         fentry(&[
-            twice(returns("fexit_recv_inet", "inet_recvmsg")),
-            optional(twice(returns("fexit_recv_inet6", "inet6_recvmsg"))),
-            optional(twice(returns("fexit_recv_unix", "unix_stream_recvmsg"))),
+            with_backup(returns("fexit_recv_inet", "inet_recvmsg")),
+            optional(with_backup(returns("fexit_recv_inet6", "inet6_recvmsg"))),
+            optional(with_backup(returns(
+                "fexit_recv_unix",
+                "unix_stream_recvmsg",
+            ))),
         ]),
         kprobe(&[
             returns("kretprobe_recv", "inet_recvmsg"),
             optional(returns("kretprobe_recv", "inet6_recvmsg")),
             optional(returns("kretprobe_recv", "unix_stream_recvmsg")),
-            part("kprobe_recv", "inet_recvmsg"),
-            optional(part("kprobe_recv", "inet6_recvmsg")),
-            optional(part("kprobe_recv", "unix_stream_recvmsg")),
+            entry("kprobe_recv", "inet_recvmsg"),
+            optional(entry("kprobe_recv", "inet6_recvmsg")),
+            optional(entry("kprobe_recv", "unix_stream_recvmsg")),
         ]),
         syscall(&[
-            part("syscall_exit_recv", "sys_exit"),
-            part("syscall_exit_send", "sys_exit"),
-            part("syscall_enter", "sys_enter"),
+            entry("syscall_exit_recv", "sys_exit"),
+            entry("syscall_exit_send", "sys_exit"),
+            entry("syscall_enter", "sys_enter"),
         ]),
-        event(&[
-            part("event_exit_recv", "raw_syscalls/sys_exit"),
-            part("event_exit_send", "raw_syscalls/sys_exit"),
-            part("event_enter", "raw_syscalls/sys_enter"),
+        perf_event(&[
+            entry("event_exit_recv", "raw_syscalls/sys_exit"),
+            entry("event_exit_send", "raw_syscalls/sys_exit"),
+            entry("event_enter", "raw_syscalls/sys_enter"),
         ]),
     ],
 };
 
-/// Bytes were given to a socket.
 const SEND: Hook = Hook {
-    name: "send",
-    needed: true,
-    unless: None,
-    ways: &[
-        tracepoint(&[twice(part("sock_send_length", "sock_send_length"))]),
+    id: HookId::Send,
+    required: true,
+    only_with: None,
+    candidates: &[
+        tracepoint(&[with_backup(entry("sock_send_length", "sock_send_length"))]),
         fentry(&[
-            twice(returns("fexit_send_inet", "inet_sendmsg")),
-            optional(twice(returns("fexit_send_inet6", "inet6_sendmsg"))),
-            optional(twice(returns("fexit_send_unix", "unix_stream_sendmsg"))),
+            with_backup(returns("fexit_send_inet", "inet_sendmsg")),
+            optional(with_backup(returns("fexit_send_inet6", "inet6_sendmsg"))),
+            optional(with_backup(returns(
+                "fexit_send_unix",
+                "unix_stream_sendmsg",
+            ))),
         ]),
         kprobe(&[
             returns("kretprobe_send", "inet_sendmsg"),
             optional(returns("kretprobe_send", "inet6_sendmsg")),
             optional(returns("kretprobe_send", "unix_stream_sendmsg")),
-            part("kprobe_send", "inet_sendmsg"),
-            optional(part("kprobe_send", "inet6_sendmsg")),
-            optional(part("kprobe_send", "unix_stream_sendmsg")),
+            entry("kprobe_send", "inet_sendmsg"),
+            optional(entry("kprobe_send", "inet6_sendmsg")),
+            optional(entry("kprobe_send", "unix_stream_sendmsg")),
         ]),
-        // The programs of `recv` see both.
+        // The programs of `recv` report sends too.
         syscall(&[]),
-        event(&[]),
+        perf_event(&[]),
     ],
 };
 
-/// A file was given to a socket, where that does not go through `send`: before 6.5.
 const SENDFILE: Hook = Hook {
-    name: "sendfile",
-    needed: false,
-    unless: Some("inet_sendpage"),
-    ways: &[
+    id: HookId::Sendfile,
+    required: false,
+    only_with: Some("inet_sendpage"),
+    candidates: &[
         fentry(&[
-            twice(returns("fexit_sendpage_inet", "inet_sendpage")),
-            optional(twice(returns(
+            with_backup(returns("fexit_sendpage_inet", "inet_sendpage")),
+            optional(with_backup(returns(
                 "fexit_sendpage_unix",
                 "unix_stream_sendpage",
             ))),
@@ -263,46 +275,53 @@ const SENDFILE: Hook = Hook {
         kprobe(&[
             returns("kretprobe_send", "inet_sendpage"),
             optional(returns("kretprobe_send", "unix_stream_sendpage")),
-            part("kprobe_sendpage", "inet_sendpage"),
-            optional(part("kprobe_sendpage", "unix_stream_sendpage")),
+            entry("kprobe_sendpage", "inet_sendpage"),
+            optional(entry("kprobe_sendpage", "unix_stream_sendpage")),
         ]),
         syscall(&[]),
-        event(&[]),
+        perf_event(&[]),
     ],
 };
 
-/// A send begins.
 const SEND_START: Hook = Hook {
-    name: "send_start",
-    needed: false,
-    unless: None,
-    ways: &[
-        tracepoint(&[twice(part("tcp_sendmsg_locked", "tcp_sendmsg_locked"))]),
+    id: HookId::SendStart,
+    required: false,
+    only_with: None,
+    candidates: &[
+        tracepoint(&[with_backup(entry(
+            "tcp_sendmsg_locked",
+            "tcp_sendmsg_locked",
+        ))]),
         fentry(&[
-            twice(part("fentry_send_start", "tcp_sendmsg_locked")),
-            optional(twice(part("fentry_sendpage_start", "do_tcp_sendpages"))),
+            with_backup(entry("fentry_send_start", "tcp_sendmsg_locked")),
+            optional(with_backup(entry(
+                "fentry_sendpage_start",
+                "do_tcp_sendpages",
+            ))),
         ]),
         kprobe(&[]),
         syscall(&[]),
-        event(&[]),
+        perf_event(&[]),
     ],
 };
 
-/// A connection is made, or ends; a listener begins.
 const STATE: Hook = Hook {
-    name: "state",
-    needed: true,
-    unless: None,
-    ways: &[
-        on_all(
-            Flavour::Typed,
+    id: HookId::State,
+    required: true,
+    only_with: None,
+    candidates: &[
+        in_all_modes(
+            ProgramAccess::Btf,
             ProgramType::TpBtf,
-            &[twice(part("inet_sock_set_state", "inet_sock_set_state"))],
+            &[with_backup(entry(
+                "inet_sock_set_state",
+                "inet_sock_set_state",
+            ))],
         ),
-        on_all(
-            Flavour::Plain,
+        in_all_modes(
+            ProgramAccess::Raw,
             ProgramType::TpBtf,
-            &[twice(part(
+            &[with_backup(entry(
                 "inet_sock_set_state_plain",
                 "inet_sock_set_state",
             ))],
@@ -310,57 +329,57 @@ const STATE: Hook = Hook {
     ],
 };
 
-/// An AF_UNIX socket is given up: its state has to go, where the socket does not take it along.
+/// Needed if connection state is in hash maps: otherwise the kernel frees the state with the socket.
 const UNIX_RELEASE: Hook = Hook {
-    name: "unix_release",
-    needed: false,
-    unless: None,
-    ways: &[
-        kprobe(&[part("kprobe_unix_release", "unix_release")]),
-        // The entry of a call finds out that its socket is another one.
+    id: HookId::UnixRelease,
+    required: false,
+    only_with: None,
+    candidates: &[
+        kprobe(&[entry("kprobe_unix_release", "unix_release")]),
+        // The program at the entry of a system call notices that the address belongs to a new socket.
         syscall(&[]),
-        event(&[]),
+        perf_event(&[]),
     ],
 };
 
-/// The listeners that are there already.
 const LISTENERS: Hook = Hook {
-    name: "listeners",
-    needed: true,
-    unless: None,
-    ways: &[
-        on_all(
-            Flavour::Typed,
+    id: HookId::Listeners,
+    required: true,
+    only_with: None,
+    candidates: &[
+        in_all_modes(
+            ProgramAccess::Btf,
             ProgramType::Iter,
-            &[part("scan_listeners", "task_file")],
+            &[entry("scan_listeners", "task_file")],
         ),
-        on_all(
-            Flavour::Plain,
+        in_all_modes(
+            ProgramAccess::Raw,
             ProgramType::Iter,
-            &[part("scan_listeners_plain", "task_file")],
+            &[entry("scan_listeners_plain", "task_file")],
         ),
     ],
 };
 
-/// The hooks in the order in which they are attached: what tells of a loss comes first, and of processes before all else.
+/// The hooks in the order in which they are attached: processes and connections first, so that the agent misses no end of
+/// one that another hook reports on.
 pub const HOOKS: [Hook; 11] = [
     Hook {
-        name: "exec",
-        needed: true,
-        unless: None,
-        ways: &typed(&[part("sched_process_exec", "sched_process_exec")]),
+        id: HookId::Exec,
+        required: true,
+        only_with: None,
+        candidates: &either_access(&[entry("sched_process_exec", "sched_process_exec")]),
     },
     Hook {
-        name: "exit",
-        needed: true,
-        unless: None,
-        ways: &typed(&[part("sched_process_exit", "sched_process_exit")]),
+        id: HookId::Exit,
+        required: true,
+        only_with: None,
+        candidates: &either_access(&[entry("sched_process_exit", "sched_process_exit")]),
     },
     Hook {
-        name: "fork",
-        needed: true,
-        unless: None,
-        ways: &typed(&[part("sched_process_fork", "sched_process_fork")]),
+        id: HookId::Fork,
+        required: true,
+        only_with: None,
+        candidates: &either_access(&[entry("sched_process_fork", "sched_process_fork")]),
     },
     STATE,
     READABLE,
@@ -372,22 +391,23 @@ pub const HOOKS: [Hook; 11] = [
     LISTENERS,
 ];
 
-/// System calls whose return tells of an accept: attached only if that is wanted, for the kernel then takes a longer way
-/// through every system call of the host.
+/// Returns of the system calls `accept` and `accept4`.
+///
+/// Attached only with `--accept-wait`, because it makes the kernel use a slower path for every system call of the host.
 pub const ACCEPT: Hook = Hook {
-    name: "accept",
-    needed: true,
-    unless: None,
-    ways: &typed_accept(),
+    id: HookId::Accept,
+    required: true,
+    only_with: None,
+    candidates: &accept_candidates(),
 };
 
-const fn typed_accept() -> [Candidate; 2] {
-    const PARTS: &[ProgramSpec] = &[
-        part("sys_exit_accept", "syscalls/sys_exit_accept"),
-        part("sys_exit_accept4", "syscalls/sys_exit_accept4"),
+const fn accept_candidates() -> [Candidate; 2] {
+    const PROGRAMS: &[ProgramSpec] = &[
+        entry("sys_exit_accept", "syscalls/sys_exit_accept"),
+        entry("sys_exit_accept4", "syscalls/sys_exit_accept4"),
     ];
     [
-        on_all(Flavour::Typed, ProgramType::Tracepoint, PARTS),
-        on_all(Flavour::Plain, ProgramType::Tracepoint, PARTS),
+        in_all_modes(ProgramAccess::Btf, ProgramType::Tracepoint, PROGRAMS),
+        in_all_modes(ProgramAccess::Raw, ProgramType::Tracepoint, PROGRAMS),
     ]
 }

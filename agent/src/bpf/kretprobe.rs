@@ -1,9 +1,9 @@
-//! Kretprobes that many threads may wait behind at once.
+//! Attaches kretprobes that many threads may wait in at once.
 //!
-//! The kernel keeps a place for each call whose return is to be told, and passes over the returns of calls that found
-//! none. Of a probe that is made by `perf_event_open` alone there is one place for each CPU, where a server's threads wait
-//! in `recv` by the hundred; only a probe that is defined in tracefs may say how many it wants
-//! (Documentation/trace/kprobetrace.rst, v6.18).
+//! The kernel keeps a slot for each call whose return is pending, and skips the return of a call that found no free slot.
+//! A kretprobe that is made by `perf_event_open` only has one slot per CPU, but hundreds of a server's threads wait in
+//! `recv`. Only a probe that is defined in tracefs can ask for more (Documentation/trace/kprobetrace.rst, v6.18).
+//! Does not depend on: hooks, attach modes.
 
 use std::{
     fs::{self, File, OpenOptions},
@@ -17,51 +17,56 @@ use std::{
 use perf_event_open_sys::{bindings, ioctls, perf_event_open};
 use tracing::warn;
 
-use crate::bpf::preflight::TRACEFS;
+use crate::bpf::{preflight::TRACEFS, report::RefusalKind};
 
-/// Places of each probe: the most that the kernel gives (kernel/trace/trace_kprobe.c, `KRETPROBE_MAXACTIVE_MAX`).
-const PLACES: u32 = 4096;
+/// Slots of each probe: the kernel's maximum (kernel/trace/trace_kprobe.c, `KRETPROBE_MAXACTIVE_MAX`).
+const SLOTS: u32 = 4096;
 /// Group of the probes' names in tracefs.
 const GROUP: &str = "inferprobe";
 
 /// Number of the next probe of this process.
 static NEXT: AtomicU32 = AtomicU32::new(0);
 
-/// An attached probe. Dropping it detaches the program and takes the definition back.
+/// An attached probe. Dropping it detaches the program and removes the definition.
 #[derive(Debug)]
 pub struct Kretprobe {
-    /// Open from the beginning: what the agent may open then is more than what it may open in the end.
+    /// Opened at start, because the agent drops the capability to open it later.
     definitions: File,
     name: String,
-    /// Closed before the definition goes: the kernel keeps what is in use.
+    /// Closed before the definition is removed: the kernel keeps a definition that is in use.
     event: Option<OwnedFd>,
 }
 
 impl Kretprobe {
-    /// Attaches the kprobe program `program` to the return of the kernel's `function`; the reason as a line if that fails.
-    pub fn attach(program: BorrowedFd<'_>, function: &str) -> Result<Self, String> {
+    /// Attaches the kprobe program `program` to the return of the kernel's `function`.
+    ///
+    /// If that fails, returns the kind of refusal and the reason as one line.
+    pub fn attach(program: BorrowedFd<'_>, function: &str) -> Result<Self, (RefusalKind, String)> {
         let tracefs = find_tracefs()?;
         let path = tracefs.join("kprobe_events");
-        let refused = |err: io::Error| format!("cannot write {}: {err}", path.display());
+        let not_written = |err| refusal(&format!("cannot write {}", path.display()), &err);
         let definitions = OpenOptions::new().append(true).open(&path);
-        let definitions = definitions.map_err(refused)?;
-        take_back_stale(&path, &definitions);
+        let definitions = definitions.map_err(not_written)?;
+        remove_stale(&path, &definitions);
         let number = NEXT.fetch_add(1, Ordering::Relaxed);
         let mut probe = Self {
             name: format!("{GROUP}/r_{}_{number}_{function}", process::id()),
             definitions,
             event: None,
         };
-        let line = format!("r{PLACES}:{} {function}", probe.name);
-        write(&probe.definitions, &line).map_err(refused)?;
+        let line = format!("r{SLOTS}:{} {function}", probe.name);
+        write(&probe.definitions, &line).map_err(not_written)?;
         let id = tracefs.join("events").join(&probe.name).join("id");
         let number = fs::read_to_string(&id)
-            .map_err(|err| format!("cannot read {}: {err}", id.display()))?
+            .map_err(|err| refusal(&format!("cannot read {}", id.display()), &err))?
             .trim()
             .parse()
-            .map_err(|_| format!("{} holds no number", id.display()))?;
-        let event = open(number).map_err(|err| format!("perf_event_open: {err}"))?;
-        start(&event, program).map_err(|err| format!("attach to the event: {err}"))?;
+            .map_err(|_| {
+                let reason = format!("{} has no number", id.display());
+                (RefusalKind::Unavailable, reason)
+            })?;
+        let event = open(number).map_err(|err| refusal("perf_event_open", &err))?;
+        start(&event, program).map_err(|err| refusal("cannot start the event", &err))?;
         probe.event = Some(event);
         Ok(probe)
     }
@@ -71,22 +76,34 @@ impl Drop for Kretprobe {
     fn drop(&mut self) {
         drop(self.event.take());
         if let Err(err) = write(&self.definitions, &format!("-:{}", self.name)) {
-            warn!(name = self.name, %err, "definition of a probe not taken back");
+            warn!(name = self.name, %err, "probe definition not removed");
         }
     }
 }
 
-/// The mounted tracefs.
-fn find_tracefs() -> Result<&'static Path, String> {
-    let mut refusal = "tracefs is not mounted".to_owned();
+fn refusal(what: &str, err: &io::Error) -> (RefusalKind, String) {
+    let kind = match err.kind() {
+        io::ErrorKind::PermissionDenied => RefusalKind::NotPermitted,
+        _ => RefusalKind::Unavailable,
+    };
+    (kind, format!("{what}: {err}"))
+}
+
+/// Returns the mount point of tracefs.
+fn find_tracefs() -> Result<&'static Path, (RefusalKind, String)> {
+    let mut refusal = (
+        RefusalKind::Unavailable,
+        "tracefs is not mounted".to_owned(),
+    );
     for dir in TRACEFS.map(Path::new) {
         match fs::metadata(dir.join("kprobe_events")) {
             Ok(_) => return Ok(dir),
             Err(err) if err.kind() == io::ErrorKind::PermissionDenied => {
-                refusal = format!(
-                    "{} is closed to this user: run as root, or with CAP_DAC_OVERRIDE",
+                let reason = format!(
+                    "{} needs root or CAP_DAC_OVERRIDE: permission denied",
                     dir.display()
                 );
+                refusal = (RefusalKind::NotPermitted, reason);
             }
             Err(_) => {}
         }
@@ -94,7 +111,7 @@ fn find_tracefs() -> Result<&'static Path, String> {
     Err(refusal)
 }
 
-/// Opens the tracepoint with the number for all processes.
+/// Opens the tracepoint with this number for all processes.
 fn open(number: u64) -> io::Result<OwnedFd> {
     let mut attr = bindings::perf_event_attr {
         type_: bindings::PERF_TYPE_TRACEPOINT,
@@ -103,8 +120,8 @@ fn open(number: u64) -> io::Result<OwnedFd> {
         ..Default::default()
     };
     attr.__bindgen_anon_1.sample_period = 1;
-    // One CPU stands for all: the program is run by the tracepoint itself.
-    // SAFETY: `attr` is valid, and has its own size.
+    // One CPU suffices: the tracepoint itself runs the program, on every CPU.
+    // SAFETY: `attr` is valid, and `size` is its size.
     let fd = unsafe {
         perf_event_open(
             &raw mut attr,
@@ -117,7 +134,7 @@ fn open(number: u64) -> io::Result<OwnedFd> {
     if fd < 0 {
         return Err(io::Error::last_os_error());
     }
-    // SAFETY: the kernel gave this descriptor to nobody else.
+    // SAFETY: the descriptor is new, so this is its only owner.
     Ok(unsafe { OwnedFd::from_raw_fd(fd) })
 }
 
@@ -134,21 +151,21 @@ fn start(event: &OwnedFd, program: BorrowedFd<'_>) -> io::Result<()> {
     }
 }
 
-/// Takes back the definitions of agents that were killed: nothing is attached to them any more.
-fn take_back_stale(path: &Path, definitions: &File) {
+/// Removes the definitions that killed agents left behind, to which no program is attached any more.
+fn remove_stale(path: &Path, definitions: &File) {
     let text = fs::read_to_string(path).unwrap_or_default();
     for (name, pid) in text.lines().filter_map(own) {
         if Path::new("/proc").join(pid).exists() {
             continue;
         }
         if let Err(err) = write(definitions, &format!("-:{name}")) {
-            warn!(name, %err, "definition of a killed agent's probe not taken back");
+            warn!(name, %err, "probe definition of a killed agent not removed");
         }
     }
 }
 
-/// Name of one of our probes, and the process that defined it, in a line such as
-/// `r4096:inferprobe/r_12_0_inet_recvmsg inet_recvmsg`.
+/// Returns the name and the process id of an agent's probe from a line such as
+/// `r4096:inferprobe/r_12_0_inet_recvmsg inet_recvmsg`; `None` for the probe of another program.
 fn own(line: &str) -> Option<(&str, &str)> {
     let name = line.split_whitespace().next()?.split_once(':')?.1;
     let pid = name
@@ -168,7 +185,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn our_definitions_are_told_from_others() {
+    fn own_ignores_definitions_of_other_programs() {
         let line = "r4096:inferprobe/r_12_0_inet_recvmsg inet_recvmsg";
         assert_eq!(own(line), Some(("inferprobe/r_12_0_inet_recvmsg", "12")));
         for other in [

@@ -1,4 +1,7 @@
-//! Loads the programs into the kernel and attaches them; detaches by being dropped.
+//! Loads the eBPF programs, attaches them in the best mode of this kernel, and detaches them when dropped.
+//!
+//! `serve` and the doctor call [`Probes::attach`]; a self-test decides whether an attempt counts.
+//! Does not depend on: what the records mean.
 
 use std::{
     collections::BTreeMap,
@@ -20,196 +23,124 @@ use rustix::{
 use tracing::{debug, warn};
 
 use crate::bpf::{
-    attach::{self, Kernel, NOT_PERMITTED},
-    attach_mode::{AttachMode, HookReport, ProgramType, Refused},
+    attach::{self, Kernel},
+    attach_mode::{AttachMode, ProgramType},
     btf::Types,
-    hooks::{ACCEPT, Candidate, Flavour, HOOKS, Hook},
+    error::LoadError,
+    hook_id::HookId,
+    hooks::{ACCEPT, Candidate, HOOKS, Hook, ProgramAccess},
     kretprobe::Kretprobe,
     maps::Maps,
     offsets,
     options::Wanted,
     preemption::Preemption,
     preflight::BTF_PATH,
-    recursion_misses, report,
-    selftest::{self, Seen},
+    recursion_misses,
+    report::{HookReport, RefusalKind, Refused},
+    selftest::{self, Expected},
 };
 
 static OBJECT: &[u8] = include_bytes_aligned!(concat!(env!("OUT_DIR"), "/inferprobe-ebpf"));
 
-/// Why the probes could not be attached, as one line with the remedy.
-#[derive(Debug, thiserror::Error)]
-pub enum LoadError {
-    /// The embedded object is empty: `build.rs` had no toolchain for it, or was asked to skip it.
-    #[error(
-        "built without the eBPF programs: there was no toolchain for them, or INFERPROBE_SKIP_EBPF=1 was set; run \
-         `cargo xtask build`"
-    )]
-    NoPrograms,
-    /// The kernel takes a hook in none of its ways.
-    #[error(
-        "this kernel takes the hook {} in none of its ways ({}); run on a newer kernel, or with --no-probes for host and \
-         GPU figures alone; `inferprobe doctor` shows all hooks",
-        .failed.hook, why(.failed)
-    )]
-    NoHook {
-        /// The hook.
-        failed: HookReport,
-        /// What became of the hooks before it.
-        before: Vec<HookReport>,
-    },
-    /// The kernel has nothing of the kind that was asked for.
-    #[error(
-        "--rung {rung}: {reason}; leave the option out to have the best that this kernel takes"
-    )]
-    NoRung {
-        /// The kind.
-        rung: AttachMode,
-        /// What stood in the way.
-        reason: String,
-    },
-    /// An accept cannot be seen.
-    #[error(
-        "--accept-wait: {}; run as root, on a kernel with CONFIG_FTRACE_SYSCALLS=y, or leave the option out",
-        why(.0)
-    )]
-    NoAccept(HookReport),
-    /// The kernel does not let this process load programs.
-    #[error(
-        "the kernel refused the probes: run with CAP_BPF and CAP_PERFMON outside of any user namespace, before Linux 5.11 \
-         also with an unlimited RLIMIT_MEMLOCK (systemd: LimitMEMLOCK=infinity), or with --no-probes for host and GPU \
-         figures alone"
-    )]
-    NotPermitted,
-    /// The kernel refused something else.
-    #[error("{0:#}")]
-    Refused(#[from] anyhow::Error),
-}
+/// Kernel helper that BTF-typed programs need; their other helpers are older.
+const LOOP_HELPER: &str = "bpf_loop";
+/// Target of the refusal that reports a failed self-test.
+const SELF_TEST: &str = "self-test";
 
-fn why(report: &HookReport) -> String {
-    report::why(report).join("; ")
-}
-
-/// One try at all hooks together: the flavour of the programs, and where on the ladder they may stand.
+/// One try at all hooks together, limited to one access and some attach modes.
 #[derive(Debug, Clone, Copy)]
 struct Attempt {
-    flavour: Flavour,
-    rungs: &'static [AttachMode],
-    /// Whether it is only worth while if arrivals are seen.
-    sees_arrivals: bool,
-    /// Whether system calls are told of by events of perf, which cost more than raw tracepoints, and during whose programs
-    /// a task keeps its CPU.
-    by_events: bool,
+    access: ProgramAccess,
+    modes: &'static [AttachMode],
+    /// Whether the attempt fails without arrival times.
+    needs_arrivals: bool,
+    /// Whether system calls are traced through perf events: these cost more than raw tracepoints, but run their programs
+    /// with preemption off.
+    perf_events: bool,
 }
 
-/// On typed tracepoints and through trampolines, each hook on the better one.
-const TYPED: Attempt = Attempt {
-    flavour: Flavour::Typed,
-    rungs: &[AttachMode::Tracepoint, AttachMode::Fentry],
-    sees_arrivals: true,
-    by_events: false,
+/// Each hook uses the better of BTF-typed tracepoints and trampolines.
+const BTF_TYPED: Attempt = Attempt {
+    access: ProgramAccess::Btf,
+    modes: &[AttachMode::Tracepoint, AttachMode::Fentry],
+    needs_arrivals: true,
+    perf_events: false,
 };
-/// On kprobes.
 const KPROBES: Attempt = Attempt {
-    flavour: Flavour::Plain,
-    rungs: &[AttachMode::Kprobe],
-    ..TYPED
+    access: ProgramAccess::Raw,
+    modes: &[AttachMode::Kprobe],
+    ..BTF_TYPED
 };
-/// On raw tracepoints of system calls.
+/// System calls through raw tracepoints.
 const SYSCALLS: Attempt = Attempt {
-    rungs: &[AttachMode::Syscall],
-    sees_arrivals: false,
+    modes: &[AttachMode::Syscall],
+    needs_arrivals: false,
     ..KPROBES
 };
-/// On events of system calls.
-const EVENTS: Attempt = Attempt {
-    by_events: true,
+/// System calls through perf events.
+const PERF_EVENTS: Attempt = Attempt {
+    perf_events: true,
     ..SYSCALLS
 };
 
 impl Attempt {
-    /// The attempts, best first; with `rung`, those that hold to it.
-    fn all(rung: Option<AttachMode>, preemption: Preemption) -> Vec<Self> {
-        let events = preemption.reaches_programs().then_some(EVENTS);
-        match rung {
-            None => [TYPED, KPROBES]
+    /// Lists the attempts in fallback order; with `mode`, only those in that mode.
+    fn all(mode: Option<AttachMode>, preemption: Preemption) -> Vec<Self> {
+        let perf_events = preemption.reaches_programs().then_some(PERF_EVENTS);
+        match mode {
+            None => [BTF_TYPED, KPROBES]
                 .into_iter()
-                .chain(events)
+                .chain(perf_events)
                 .chain([SYSCALLS])
                 .collect(),
             Some(AttachMode::Tracepoint) => vec![Self {
-                rungs: &[AttachMode::Tracepoint],
-                ..TYPED
+                modes: &[AttachMode::Tracepoint],
+                ..BTF_TYPED
             }],
             Some(AttachMode::Fentry) => vec![Self {
-                rungs: &[AttachMode::Fentry],
-                ..TYPED
+                modes: &[AttachMode::Fentry],
+                ..BTF_TYPED
             }],
             Some(AttachMode::Kprobe) => vec![KPROBES],
-            Some(AttachMode::Syscall) => events.into_iter().chain([SYSCALLS]).collect(),
+            Some(AttachMode::Syscall) => perf_events.into_iter().chain([SYSCALLS]).collect(),
         }
     }
 
-    /// The ways to have a hook, best first.
-    fn ways(self, hook: &Hook) -> impl Iterator<Item = &Candidate> {
-        hook.ways.iter().filter(move |way| {
-            let is_allowed = match way.rung {
+    /// Returns the candidates of a hook that this attempt allows, in fallback order.
+    fn candidates(self, hook: &Hook) -> impl Iterator<Item = &Candidate> {
+        hook.candidates.iter().filter(move |candidate| {
+            let is_allowed = match candidate.mode {
                 None => true,
                 Some(AttachMode::Syscall) => {
-                    self.rungs.contains(&AttachMode::Syscall)
-                        && self.by_events == (way.kind == ProgramType::Tracepoint)
+                    self.modes.contains(&AttachMode::Syscall)
+                        && self.perf_events == (candidate.program_type == ProgramType::Tracepoint)
                 }
-                Some(rung) => self.rungs.contains(&rung),
+                Some(mode) => self.modes.contains(&mode),
             };
-            way.flavour == self.flavour && is_allowed
+            candidate.access == self.access && is_allowed
         })
     }
 
-    fn takes(self, hook: &Hook) -> bool {
-        hook.needed || (self.sees_arrivals && hook.name == READABLE)
+    fn requires(self, hook: &Hook) -> bool {
+        hook.required || (self.needs_arrivals && hook.id == HookId::Readable)
     }
 }
-
-/// Name of the hook that tells of arrivals.
-const READABLE: &str = "readable";
-/// Helper that typed programs cannot do without: all others that they use are older.
-const LOOP: &str = "bpf_loop";
-/// Name of the hook that tells of reads.
-const RECV: &str = "recv";
-/// What a hook that is on something, and told something wrong, is said to have failed at.
-pub const SELF_TEST: &str = "self-test";
-/// Name of the hook that tells of the start of a send.
-const SEND_START: &str = "send_start";
-/// Name of the hook that other hooks may come with.
-const SEND: &str = "send";
 
 /// Attached programs. Dropping it detaches them and frees every map.
 #[derive(Debug)]
 pub struct Probes {
     ebpf: Ebpf,
-    /// Goes behind the programs that are on them.
+    /// Dropped after the programs that are attached to them.
     _kept: Vec<Kretprobe>,
-    /// Programs by name, with their second copies.
+    /// Copies of each loaded program, by the name of the primary one.
     copies: BTreeMap<&'static str, Vec<ProgramFd>>,
-    flavour: Flavour,
+    access: ProgramAccess,
     hooks: Vec<HookReport>,
     own_id: u32,
 }
 
-impl LoadError {
-    /// What became of the hooks, as far as they were tried.
-    pub fn hooks(&self) -> Vec<HookReport> {
-        match self {
-            Self::NoHook { failed, before } => {
-                let others = before.iter().filter(|report| report.hook != failed.hook);
-                others.chain([failed]).cloned().collect()
-            }
-            _ => Vec::new(),
-        }
-    }
-}
-
 impl Probes {
-    /// Loads and attaches the best programs that this kernel takes for what is `wanted`, and has them prove themselves.
+    /// Loads and attaches the programs for `wanted` in the best mode that passes the self-test on this kernel.
     pub fn attach(wanted: Wanted) -> Result<(Self, Maps), LoadError> {
         if OBJECT.is_empty() {
             return Err(LoadError::NoPrograms);
@@ -221,8 +152,8 @@ impl Probes {
             types: &types,
             btf: &btf,
         };
-        let preemption = Preemption::look();
-        debug!(%preemption, "whether a task may lose its CPU within a program");
+        let preemption = Preemption::detect();
+        debug!(%preemption, "kernel preemption model");
         let loading = Loading {
             kernel,
             offsets: offsets::resolve(&types).context("resolve kernel field offsets")?,
@@ -236,50 +167,41 @@ impl Probes {
             wanted,
         };
         raise_memory_lock();
-        let mut refused = Reasons::default();
+        let mut refusals = Refusals::default();
         let mut last = None;
-        for attempt in Attempt::all(wanted.rung, preemption) {
-            match loading.attempt(attempt, &mut refused) {
-                Err(err @ LoadError::NoHook { .. }) => last = Some(err),
+        for attempt in Attempt::all(wanted.attach_mode, preemption) {
+            match loading.attempt(attempt, &mut refusals) {
+                Err(err @ LoadError::HookUnavailable { .. }) => last = Some(err),
                 outcome => return outcome,
             }
         }
-        Err(match (last.expect("there are attempts"), wanted.rung) {
-            (LoadError::NoHook { failed, .. }, Some(rung)) => LoadError::NoRung {
-                rung,
-                reason: format!("hook {}: {}", failed.hook, why(&failed)),
-            },
+        let err = last.expect("every mode has an attempt");
+        Err(match (err, wanted.attach_mode) {
+            (LoadError::HookUnavailable { failed, .. }, Some(mode)) => {
+                LoadError::AttachModeUnavailable { mode, failed }
+            }
             (err, _) => err,
         })
     }
 
-    /// What each hook is on.
+    /// Outcome of each hook.
     pub fn hooks(&self) -> &[HookReport] {
         &self.hooks
     }
 
-    /// This process's id, as the kernel's records have it.
+    /// Id of this process in the kernel's records, which is its id in the host's PID namespace.
     pub fn own_id(&self) -> u32 {
         self.own_id
     }
 
-    /// Whether the start of a TCP send is seen.
-    fn sees_send_start(&self) -> bool {
-        self.has(SEND_START)
+    fn is_attached(&self, hook: HookId) -> bool {
+        program_type(&self.hooks, hook).is_some()
     }
 
-    /// Whether it is seen when bytes arrive.
-    fn sees_arrivals(&self) -> bool {
-        self.has(READABLE)
-    }
-
-    fn has(&self, name: &str) -> bool {
-        kind_of(&self.hooks, name).is_some()
-    }
-
-    /// Times that the kernel passed each program over, because it was running on that CPU already; of a program that is
-    /// there twice, what it passed both copies over is at most the smaller count, which is this.
-    pub fn skipped(&self) -> BTreeMap<&'static str, u64> {
+    /// Reads how often the kernel's recursion guard skipped each program.
+    ///
+    /// For a program with a backup copy this is the smaller count: the upper bound for events that both copies missed.
+    pub fn recursion_misses(&self) -> BTreeMap<&'static str, u64> {
         let counts = self.copies.iter().filter_map(|(name, copies)| {
             let counts = copies.iter().map(|fd| recursion_misses::count(fd.as_fd()));
             Some((*name, counts.min()?))
@@ -287,11 +209,11 @@ impl Probes {
         counts.collect()
     }
 
-    /// Marks the listeners that watched processes and ports have already.
+    /// Marks the sockets on which watched processes and ports already listen.
     pub fn scan_listeners(&mut self) -> Result<()> {
-        let name = match self.flavour {
-            Flavour::Typed => "scan_listeners",
-            Flavour::Plain => "scan_listeners_plain",
+        let name = match self.access {
+            ProgramAccess::Btf => "scan_listeners",
+            ProgramAccess::Raw => "scan_listeners_plain",
         };
         let scan: &mut Iter = self
             .ebpf
@@ -306,19 +228,20 @@ impl Probes {
         let mut pass = link
             .into_file()
             .with_context(|| format!("open the iterator {name}"))?;
-        // The program writes nothing: reading to the end is what walks every open file.
+        // The program writes nothing: reading to the end makes it visit every open file.
         pass.read_to_end(&mut Vec::new())
             .with_context(|| format!("run the iterator {name}"))?;
         Ok(())
     }
 }
 
-/// The programs that are loaded, each with its second copy where that is.
-fn copies(ebpf: &Ebpf) -> io::Result<BTreeMap<&'static str, Vec<ProgramFd>>> {
+/// Returns the loaded programs, each with its copies.
+fn loaded_copies(ebpf: &Ebpf) -> io::Result<BTreeMap<&'static str, Vec<ProgramFd>>> {
     let mut loaded = BTreeMap::new();
-    let ways = HOOKS.iter().chain([&ACCEPT]).flat_map(|hook| hook.ways);
-    for part in ways.flat_map(|way| way.parts) {
-        let names = [part.program.to_owned(), part.second()];
+    let hooks = HOOKS.iter().chain([&ACCEPT]);
+    let candidates = hooks.flat_map(|hook| hook.candidates);
+    for program in candidates.flat_map(|candidate| candidate.programs) {
+        let names = [program.name.to_owned(), program.backup_name()];
         let fds = names
             .iter()
             .filter_map(|name| ebpf.program(name)?.fd().ok());
@@ -326,18 +249,21 @@ fn copies(ebpf: &Ebpf) -> io::Result<BTreeMap<&'static str, Vec<ProgramFd>>> {
             .map(ProgramFd::try_clone)
             .collect::<io::Result<Vec<_>>>()?;
         if !copies.is_empty() {
-            loaded.insert(part.program, copies);
+            loaded.insert(program.name, copies);
         }
     }
     Ok(loaded)
 }
 
-/// What the hook called `name` is on.
-fn kind_of(hooks: &[HookReport], name: &str) -> Option<ProgramType> {
-    hooks.iter().find(|report| report.hook == name)?.kind
+/// Returns the type of the programs that are attached for a hook.
+fn program_type(hooks: &[HookReport], hook: HookId) -> Option<ProgramType> {
+    hooks
+        .iter()
+        .find(|report| report.hook == hook)?
+        .program_type
 }
 
-/// Before 5.11 maps count against this limit; where it cannot be raised, the kernel says so when the maps are made.
+/// Raises the limit that maps count against before 5.11. If that fails, the kernel may refuse the maps later.
 fn raise_memory_lock() {
     let unlimited = Rlimit {
         current: None,
@@ -348,43 +274,46 @@ fn raise_memory_lock() {
     }
 }
 
-fn is_permission(err: &anyhow::Error) -> bool {
+fn is_not_permitted(err: &anyhow::Error) -> bool {
     err.chain()
         .filter_map(|cause| cause.downcast_ref::<io::Error>())
         .any(|cause| cause.raw_os_error() == Some(Errno::PERM.raw_os_error()))
 }
 
-/// Why hooks were not attached better, by the hook's name.
+/// Refusals of all attempts so far, each with its hook.
 #[derive(Default)]
-struct Reasons(Vec<(&'static str, Refused)>);
+struct Refusals(Vec<(HookId, Refused)>);
 
-impl Reasons {
-    /// Notes that the hooks, as far as they stand on rungs, are not tried.
-    fn give_up(&mut self, hooks: &[Hook], attempt: Attempt, reason: &str) {
+impl Refusals {
+    /// Adds a refusal for each hook that an attempt leaves untried. Hooks that do not depend on the mode are not affected.
+    fn add_untried(&mut self, hooks: &[Hook], attempt: Attempt, reason: &str) {
         for hook in hooks {
-            let ways = attempt.ways(hook).filter(|way| way.rung.is_some());
-            self.0.extend(ways.filter_map(|way| {
+            let candidates = attempt
+                .candidates(hook)
+                .filter(|candidate| candidate.mode.is_some());
+            self.0.extend(candidates.filter_map(|candidate| {
                 let refused = Refused {
-                    kind: way.kind,
-                    target: way.parts.first()?.target,
+                    program_type: candidate.program_type,
+                    target: candidate.programs.first()?.target,
+                    kind: RefusalKind::Unavailable,
                     reason: reason.to_owned(),
                 };
-                Some((hook.name, refused))
+                Some((hook.id, refused))
             }));
         }
     }
 
-    fn report(&self, hook: &'static str, kind: Option<ProgramType>) -> HookReport {
-        let of_hook = self.0.iter().filter(|(name, _)| *name == hook);
+    fn report(&self, hook: HookId, program_type: Option<ProgramType>) -> HookReport {
+        let of_hook = self.0.iter().filter(|(id, _)| *id == hook);
         HookReport {
             hook,
-            kind,
+            program_type,
             refused: of_hook.map(|(_, refused)| refused.clone()).collect(),
         }
     }
 }
 
-/// What every attempt has in common.
+/// Input that all attempts share.
 struct Loading<'a> {
     kernel: Kernel<'a>,
     offsets: Offsets,
@@ -397,13 +326,14 @@ impl Loading<'_> {
     fn attempt(
         &self,
         attempt: Attempt,
-        refused: &mut Reasons,
+        refusals: &mut Refusals,
     ) -> Result<(Probes, Maps), LoadError> {
-        if attempt.flavour == Flavour::Typed && !self.kernel.types.has_function(LOOP) {
+        let has_loop = self.kernel.types.has_function(LOOP_HELPER);
+        if attempt.access == ProgramAccess::Btf && !has_loop {
             let reason = "needs bpf_loop, which this kernel lacks (Linux 5.17)";
-            refused.give_up(&HOOKS, attempt, reason);
-            return Err(LoadError::NoHook {
-                failed: refused.report(RECV, None),
+            refusals.add_untried(&HOOKS, attempt, reason);
+            return Err(LoadError::HookUnavailable {
+                failed: refusals.report(HookId::Recv, None),
                 before: Vec::new(),
             });
         }
@@ -411,107 +341,106 @@ impl Loading<'_> {
         let mut hooks: Vec<HookReport> = Vec::new();
         let mut kept = Vec::new();
         for (index, hook) in HOOKS.iter().enumerate() {
-            let is_sent = hook
-                .unless
+            let is_with_send = hook
+                .only_with
                 .is_some_and(|function| !self.kernel.types.has_function(function));
-            let kind = if is_sent {
-                kind_of(&hooks, SEND)
+            let attached = if is_with_send {
+                program_type(&hooks, HookId::Send)
             } else {
-                self.climb(&mut ebpf, &mut kept, hook, attempt, refused)
+                self.attach_hook(&mut ebpf, &mut kept, hook, attempt, refusals)
             };
-            let report = refused.report(hook.name, kind);
-            if kind.is_some() {
+            let report = refusals.report(hook.id, attached);
+            if attached.is_some() {
                 hooks.push(report);
-            } else if attempt.takes(hook) {
-                let is_forbidden = |refused: &Refused| refused.reason == NOT_PERMITTED;
-                // Of the first hook there is no other way.
+            } else if attempt.requires(hook) {
+                let is_forbidden = |refused: &Refused| refused.kind == RefusalKind::NotPermitted;
+                // The first hook has a single candidate: without permission for it, no other attempt can succeed.
                 if hooks.is_empty() && report.refused.iter().any(is_forbidden) {
                     return Err(LoadError::NotPermitted);
                 }
                 let others = HOOKS.get(index + 1..).unwrap_or_default();
-                let reason = format!("not tried without the hook {}", hook.name);
-                refused.give_up(others, attempt, &reason);
-                return Err(LoadError::NoHook {
+                let reason = format!("not tried without the hook {}", hook.id);
+                refusals.add_untried(others, attempt, &reason);
+                return Err(LoadError::HookUnavailable {
                     failed: report,
                     before: hooks,
                 });
-            } else if hook.is_for(attempt.flavour) {
+            } else if hook.supports(attempt.access) {
                 hooks.push(report);
             }
         }
         if self.wanted.accept_wait {
-            let kind = self.climb(&mut ebpf, &mut kept, &ACCEPT, attempt, refused);
-            let report = refused.report(ACCEPT.name, kind);
-            if kind.is_none() {
-                return Err(LoadError::NoAccept(report));
+            let attached = self.attach_hook(&mut ebpf, &mut kept, &ACCEPT, attempt, refusals);
+            let report = refusals.report(ACCEPT.id, attached);
+            if attached.is_none() {
+                return Err(LoadError::AcceptUnavailable(report));
             }
             hooks.push(report);
         }
-        let mut rings = Maps::take(&mut ebpf)?;
+        let mut maps = Maps::take(&mut ebpf)?;
         let probes = Probes {
-            copies: copies(&ebpf).context("keep the programs at hand")?,
+            copies: loaded_copies(&ebpf).context("keep the programs open")?,
             ebpf,
             _kept: kept,
-            flavour: attempt.flavour,
+            access: attempt.access,
             hooks,
             own_id: 0,
         };
-        let seen = Seen {
-            arrivals: probes.sees_arrivals(),
-            send_start: probes.sees_send_start(),
+        let expected = Expected {
+            arrivals: probes.is_attached(HookId::Readable),
+            send_start: probes.is_attached(HookId::SendStart),
         };
-        match selftest::run(&mut rings, seen, self.wanted) {
-            Ok(own_id) => Ok((Probes { own_id, ..probes }, rings)),
+        match selftest::run(&mut maps, expected, self.wanted) {
+            Ok(own_id) => Ok((Probes { own_id, ..probes }, maps)),
             Err(err) => {
                 let reason = format!("{err:#}");
-                warn!(rungs = ?attempt.rungs, reason, "hooks that do not tell the truth here are left out");
+                warn!(attach_modes = ?attempt.modes, reason, "self-test failed; trying the next attach mode");
                 let before = probes.hooks;
-                if let Some(kind) = kind_of(&before, RECV) {
-                    let target = SELF_TEST;
-                    refused.0.push((
-                        RECV,
-                        Refused {
-                            kind,
-                            target,
-                            reason,
-                        },
-                    ));
+                if let Some(program_type) = program_type(&before, HookId::Recv) {
+                    let refused = Refused {
+                        program_type,
+                        target: SELF_TEST,
+                        kind: RefusalKind::SelfTestFailed,
+                        reason,
+                    };
+                    refusals.0.push((HookId::Recv, refused));
                 }
-                let failed = refused.report(RECV, None);
-                Err(LoadError::NoHook { failed, before })
+                let failed = refusals.report(HookId::Recv, None);
+                Err(LoadError::HookUnavailable { failed, before })
             }
         }
     }
 
-    /// Attaches the hook in the best way that the attempt allows; what it is on then.
-    fn climb(
+    /// Attaches the first candidate of a hook that the attempt allows and the kernel accepts; returns its program type.
+    fn attach_hook(
         &self,
         ebpf: &mut Ebpf,
         kept: &mut Vec<Kretprobe>,
         hook: &Hook,
         attempt: Attempt,
-        refused: &mut Reasons,
+        refusals: &mut Refusals,
     ) -> Option<ProgramType> {
-        for way in attempt.ways(hook) {
-            match attach::attach(ebpf, self.kernel, way, self.preemption.reaches_programs()) {
+        let backups = self.preemption.reaches_programs();
+        for candidate in attempt.candidates(hook) {
+            match attach::attach(ebpf, self.kernel, candidate, backups) {
                 Ok(probes) => {
                     kept.extend(probes);
-                    return Some(way.kind);
+                    return Some(candidate.program_type);
                 }
-                Err(err) => refused.0.push((hook.name, err)),
+                Err(refused) => refusals.0.push((hook.id, refused)),
             }
         }
         None
     }
 
-    /// Loads the object, with the maps that the flavour needs.
+    /// Loads the object, and shrinks the maps that the attempt does not use.
     fn load(&self, attempt: Attempt) -> Result<Ebpf, LoadError> {
-        let Attempt { flavour, rungs, .. } = attempt;
+        let Attempt { access, modes, .. } = attempt;
         let features = Features {
-            kernel_vectors: rungs.contains(&AttachMode::Kprobe).into(),
+            kernel_vectors: modes.contains(&AttachMode::Kprobe).into(),
             ..self.features
         };
-        let syscalls = match self.wanted.payload || flavour == Flavour::Plain {
+        let syscalls = match self.wanted.payload || access == ProgramAccess::Raw {
             true => offsets::SYSCALLS,
             false => SyscallAbi::NONE,
         };
@@ -519,7 +448,7 @@ impl Loading<'_> {
         if !self.wanted.accept_wait {
             loader.map_max_entries("ACCEPTS", 1);
         }
-        if flavour == Flavour::Typed {
+        if access == ProgramAccess::Btf {
             for map in [
                 "CONNS_BY_ADDRESS",
                 "ANSWERS_BY_ADDRESS",
@@ -538,9 +467,9 @@ impl Loading<'_> {
             .load(OBJECT)
             .map_err(|err| {
                 let err = anyhow::Error::new(err);
-                match is_permission(&err) {
+                match is_not_permitted(&err) {
                     true => LoadError::NotPermitted,
-                    false => LoadError::Refused(err.context("load the eBPF object")),
+                    false => LoadError::Other(err.context("load the eBPF object")),
                 }
             })
     }

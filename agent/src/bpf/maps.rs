@@ -1,4 +1,7 @@
-//! What comes up from the kernel: records and process events off their rings, progress slots and loss counters.
+//! Opens the maps that the agent shares with its programs: rings, progress slots, loss counters, watched targets.
+//!
+//! The event loop drains the rings and sets what is watched.
+//! Does not depend on: what records mean.
 
 use anyhow::{Context as _, Result};
 use aya::{
@@ -22,7 +25,7 @@ pub struct Maps {
 }
 
 impl Maps {
-    /// Takes the maps out of a loaded object.
+    /// Takes the maps from a loaded object.
     pub fn take(ebpf: &mut Ebpf) -> Result<Self> {
         let mut map = |name: &str| {
             ebpf.take_map(name)
@@ -40,7 +43,7 @@ impl Maps {
         })
     }
 
-    /// Latest write of the socket, if the kernel holds one back that is newer than its record `seq`.
+    /// Returns the latest write of the socket, if the kernel has not sent it in a record after `seq` yet.
     pub fn progress(&self, cookie: u64, seq: u32) -> Option<ProgressSlot> {
         let index = usize::try_from(cookie % PROGRESS_SLOTS as u64).ok()?;
         let words = self.progresses.get(index)?;
@@ -48,24 +51,24 @@ impl Maps {
         (slot.is_whole() && slot.cookie == cookie && slot.seq == u64::from(seq)).then_some(slot)
     }
 
-    /// Losses since the programs were loaded, by reason.
+    /// Returns the losses since the programs were loaded, by reason.
     pub fn drops(&self) -> impl Iterator<Item = (DropReason, u64)> + '_ {
         DropReason::ALL.into_iter().map(|reason| {
-            let places = (reason as usize..).step_by(DropReason::ALL.len());
-            let counts = places.take(DROP_CPUS).filter_map(|at| self.drops.get(at));
+            let slots = (reason as usize..).step_by(DropReason::ALL.len());
+            let counts = slots.take(DROP_CPUS).filter_map(|at| self.drops.get(at));
             (reason, counts.sum())
         })
     }
 
-    /// Whether the kernel still lets this process use its maps.
+    /// Returns whether the kernel still lets this process use its maps.
     pub fn is_open(&self) -> bool {
         let outcome = self.watched.get(&0, 0);
         matches!(outcome, Ok(_) | Err(MapError::KeyNotFound))
     }
 
-    /// Ends the watch of a process.
+    /// Stops watching a process.
     pub fn unwatch_process(&mut self, tgid: u32) {
-        // Its end was told of meanwhile, if it is not there.
+        // If it is absent, a program has removed it when the process ended.
         let _ = self.watched.remove(&tgid);
     }
 
@@ -76,7 +79,7 @@ impl Maps {
             .with_context(|| format!("watch process {tgid}"))
     }
 
-    /// Watches a TCP port, or ends its watch.
+    /// Starts or stops watching a TCP port.
     pub fn set_port(&mut self, port: u16, watched: bool) -> Result<()> {
         let index = u32::from(port >> 6);
         let bit = 1_u64 << (port & 63);
@@ -88,7 +91,7 @@ impl Maps {
     }
 }
 
-/// Reads an entry of the process ring; `None` when it is short.
+/// Parses an entry of the process ring; `None` if it is too short.
 pub fn parse_process_event(entry: &[u8]) -> Option<ProcessEvent> {
     Some(bytemuck::pod_read_unaligned(
         entry.get(..size_of::<ProcessEvent>())?,

@@ -1,7 +1,8 @@
-//! An array map as memory of this process: read without a system call.
+//! Maps an array map into memory, so that the agent reads it without a system call.
 //!
-//! More than a matter of cost: while a call reads a map, the kernel runs no kprobe's program on that CPU, whichever task
-//! has it (kernel/bpf/syscall.c, `bpf_disable_instrumentation`).
+//! This also avoids losses: while bpf(2) reads a map, the kernel runs no kprobe program on that CPU, for any task
+//! (kernel/bpf/syscall.c, `bpf_disable_instrumentation`).
+//! Does not depend on: what the entries mean.
 
 use std::{
     io,
@@ -15,7 +16,7 @@ use aya::maps::{Map, MapData};
 use bytemuck::AnyBitPattern;
 use memmap2::{MmapOptions, MmapRaw};
 
-/// The entries of an array map (`BPF_F_MMAPABLE`, 5.5), each a `T`; the kernel half writes them meanwhile.
+/// Entries of an array map (`BPF_F_MMAPABLE`, 5.5), each a `T`, which the programs write concurrently.
 #[derive(Debug)]
 pub struct MmapArray<T> {
     memory: MmapRaw,
@@ -24,12 +25,12 @@ pub struct MmapArray<T> {
 }
 
 impl<T: AnyBitPattern> MmapArray<T> {
-    /// Maps the `entries` of an array map, whose values are as long as a `T`, in whole words.
+    /// Maps the `entries` of an array map, whose values have the size of `T`, a multiple of eight bytes.
     pub fn open(map: Map, entries: usize) -> Result<Self> {
         let Map::Array(map) = map else {
-            bail!("it is no array");
+            bail!("not an array map");
         };
-        Self::map(&map, entries).context("map it into memory")
+        Self::map(&map, entries).context("map into memory")
     }
 
     fn map(map: &MapData, entries: usize) -> io::Result<Self> {
@@ -43,13 +44,13 @@ impl<T: AnyBitPattern> MmapArray<T> {
         })
     }
 
-    /// A copy of the entry, which a program may have been writing meanwhile.
+    /// Copies the entry, which a program may be writing at the same time; `None` if there is none with that index.
     pub fn get(&self, index: usize) -> Option<T> {
         if index >= self.entries {
             return None;
         }
         let entries: *const T = self.memory.as_ptr().cast();
-        // SAFETY: the entry lies in the mapping, which is aligned to pages, and any bits are a `T`.
+        // SAFETY: the entry is inside the mapping, which is page-aligned, and any bits are a valid `T`.
         Some(unsafe { ptr::read_volatile(entries.add(index)) })
     }
 }

@@ -1,11 +1,14 @@
-//! The agent's hold on the kernel: what it can do here, the programs it loads, the records it gets back.
+//! Loads the eBPF programs, attaches them, and reads what they report.
 //!
-//! Knows nothing of protocols, processes' names or metrics.
+//! `serve` and the doctor attach the probes; the event loop drains the maps.
+//! Does not depend on: protocols, process names, metrics.
 
 pub mod attach;
 pub mod attach_mode;
 pub mod btf;
 pub mod capabilities;
+pub mod error;
+pub mod hook_id;
 pub mod hooks;
 pub mod kretprobe;
 pub mod loader;

@@ -1,4 +1,7 @@
-//! What the kernel half needs to know of the running kernel: field offsets, and the system call layout.
+//! Resolves the load-time constants of the programs: field offsets, kernel features, and the system call layout.
+//!
+//! The loader writes them into the object before it loads it.
+//! Does not depend on: how programs are attached.
 
 use inferprobe_ebpf::globals::{Features, Offsets, SyscallAbi};
 
@@ -38,15 +41,15 @@ pub fn resolve(types: &Types<'_>) -> Result<Offsets, BtfError> {
         iter_kind: types.offset_of_any("iov_iter", &["iter_type", "type"])?,
         iter_vectors: types.offset_of_any("iov_iter", &["__iov", "iov"])?,
         iter_count: types.offset("iov_iter", "nr_segs")?,
-        // Of kernels before 6.0, which have no such kind, it is not looked at.
+        // Kernels before 6.0 have no such kind, so the programs do not read the offset there.
         iter_buffer: types.offset_of_any("iov_iter", &["ubuf", "iov_offset"])?,
         iter_offset: types.offset("iov_iter", "iov_offset")?,
     })
 }
 
-/// What the kernel can do, with nothing wanted of it.
+/// Detects the features of the kernel, with every option off.
 pub fn features(types: &Types<'_>) -> Features {
-    // Up to 5.13 the kind is a bit of a word, whose lowest bit is the direction.
+    // Before 5.14 the kind is a bit of a word, and the lowest bit is the direction.
     let is_word = types.offset("iov_iter", "iter_type").is_err();
     Features {
         payload: 0,

@@ -1,35 +1,35 @@
-//! Whether a task may lose its CPU while it runs a program: then the kernel passes the program over for the next task on
-//! that CPU, and a second copy must stand by.
+//! Detects the kernel's preemption model, which says whether a task can lose its CPU inside an eBPF program.
 //!
-//! Reads the kernel's files. Where none says, it may.
+//! If it can, the kernel skips that program for the next task on the CPU, and the loader attaches backup copies.
+//! Does not depend on: the programs.
 
 use std::{fmt, fs, io::Read as _};
 
 use flate2::read::GzDecoder;
 
-/// Where the kernel says how it is set now.
+/// The models of the running kernel, the current one in parentheses.
 const MODES: &str = "/sys/kernel/debug/sched/preempt";
 
-/// Model of preemption, by the kernel's name for it.
+/// Preemption model, under the kernel's name.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Preemption {
-    /// Never within the kernel.
+    /// Never inside the kernel.
     None,
-    /// Within the kernel where it offers that.
+    /// Inside the kernel at explicit points.
     Voluntary,
     /// Anywhere.
     Full,
-    /// Anywhere, mostly at a tick of the clock (6.13).
+    /// Anywhere, mostly at a timer tick (6.13).
     Lazy,
-    /// Anywhere, within most interrupts too.
+    /// Anywhere, also inside most interrupt handlers.
     RealTime,
-    /// Nothing says which.
+    /// No source names the model.
     Unknown,
 }
 
 impl Preemption {
-    /// Looks at the running kernel.
-    pub fn look() -> Self {
+    /// Detects the model of the running kernel.
+    pub fn detect() -> Self {
         let uname = rustix::system::uname();
         let release = uname.release().to_string_lossy();
         let texts = Texts {
@@ -40,12 +40,12 @@ impl Preemption {
         texts.judge(|| config(&release))
     }
 
-    /// Whether a task may lose its CPU within a program.
+    /// Returns whether a task can lose its CPU inside a program; true if the model is unknown.
     pub const fn reaches_programs(self) -> bool {
         !matches!(self, Self::None | Self::Voluntary)
     }
 
-    /// Name of the model.
+    /// The kernel's name of the model.
     pub const fn name(self) -> &'static str {
         match self {
             Self::None => "none",
@@ -70,7 +70,7 @@ impl fmt::Display for Preemption {
     }
 }
 
-/// Configuration that the kernel was built with, wherever it lies.
+/// Reads the build configuration of the kernel from one of its usual places.
 fn config(release: &str) -> Option<String> {
     let files = [
         format!("/boot/config-{release}"),
@@ -85,7 +85,7 @@ fn config(release: &str) -> Option<String> {
     })
 }
 
-/// What the kernel says of itself.
+/// What the kernel says about itself.
 struct Texts<'a> {
     /// `uname -v`
     version: &'a str,
@@ -95,9 +95,9 @@ struct Texts<'a> {
 }
 
 impl Texts<'_> {
-    /// `config`: what the kernel was built with, which takes some reading.
+    /// Concludes the model. `config` reads the build configuration, and is called only if nothing else decides.
     fn judge(&self, config: impl FnOnce() -> Option<String>) -> Preemption {
-        // The word stands in the version of any kernel that can (init/Makefile, init/version-timestamp.c).
+        // The version of each kernel with preemption has this word (init/Makefile, init/version-timestamp.c).
         let mut words = self.version.split_whitespace();
         let Some(word) = words.find(|word| word.starts_with("PREEMPT")) else {
             return Preemption::None;
@@ -110,9 +110,9 @@ impl Texts<'_> {
             return model;
         }
         let is_dynamic = word.starts_with("PREEMPT_DYNAMIC");
-        let asked = || {
+        let requested = || {
             let words = self.command_line.split_whitespace().filter(|_| is_dynamic);
-            // The last one counts.
+            // The last one wins.
             words
                 .rev()
                 .find_map(|word| Preemption::named(word.strip_prefix("preempt=")?))
@@ -124,11 +124,11 @@ impl Texts<'_> {
                 .find(|(line, _)| config.lines().any(|own| own == *line))
                 .map(|(_, model)| *model)
         };
-        asked().or_else(built).unwrap_or(Preemption::Unknown)
+        requested().or_else(built).unwrap_or(Preemption::Unknown)
     }
 }
 
-/// What a kernel is built to be, unless it is told otherwise (kernel/Kconfig.preempt).
+/// Default model by build option (kernel/Kconfig.preempt).
 const BUILT: [(&str, Preemption); 4] = [
     ("CONFIG_PREEMPT_NONE=y", Preemption::None),
     ("CONFIG_PREEMPT_VOLUNTARY=y", Preemption::Voluntary),
@@ -136,7 +136,7 @@ const BUILT: [(&str, Preemption); 4] = [
     ("CONFIG_PREEMPT=y", Preemption::Full),
 ];
 
-/// The model in brackets: `none voluntary (full) lazy`.
+/// Returns the model in parentheses: `none voluntary (full) lazy`.
 fn selected(modes: &str) -> Option<Preemption> {
     let (_, rest) = modes.split_once('(')?;
     let (name, _) = rest.split_once(')')?;
@@ -162,20 +162,23 @@ mod tests {
     }
 
     #[test]
-    fn what_is_set_now_counts_before_what_was_asked_for_and_built() {
+    fn current_model_precedes_command_line_and_configuration() {
         const DYNAMIC: &str = "#1 SMP PREEMPT_DYNAMIC Debian 6.12.117-1 (2026-11-12)";
         let modes = Some("none voluntary (full) lazy\n");
-        let asked = "quiet preempt=voluntary";
+        let requested = "quiet preempt=voluntary";
         let built =
             Some("CONFIG_PREEMPT_BUILD=y\n# CONFIG_PREEMPT is not set\nCONFIG_PREEMPT_LAZY=y\n");
-        assert_eq!(judged(DYNAMIC, modes, asked, built), Preemption::Full);
-        assert_eq!(judged(DYNAMIC, None, asked, built), Preemption::Voluntary);
+        assert_eq!(judged(DYNAMIC, modes, requested, built), Preemption::Full);
+        assert_eq!(
+            judged(DYNAMIC, None, requested, built),
+            Preemption::Voluntary
+        );
         assert_eq!(judged(DYNAMIC, None, "quiet", built), Preemption::Lazy);
         assert_eq!(judged(DYNAMIC, None, "", None), Preemption::Unknown);
     }
 
     #[test]
-    fn a_kernel_that_cannot_is_known_by_its_version() {
+    fn version_names_kernels_without_preemption() {
         let plain = "#1 SMP Debian 5.10.0-46 (2026-10-01)";
         assert_eq!(judged(plain, None, "preempt=full", None), Preemption::None);
         let real_time = "#1 SMP PREEMPT_RT Debian 6.12.117-1";
@@ -188,7 +191,7 @@ mod tests {
     }
 
     #[test]
-    fn where_nothing_says_a_task_may_lose_its_cpu() {
+    fn unknown_model_reaches_programs() {
         let without = [Preemption::None, Preemption::Voluntary];
         assert!(without.iter().all(|model| !model.reaches_programs()));
         assert!(Preemption::Unknown.reaches_programs());

@@ -1,35 +1,38 @@
-//! Whether this host lets the agent load its programs at all; if not, which one thing stands in the way and the remedy.
+//! Checks, before anything is loaded, whether this host lets the agent load its programs.
+//!
+//! `serve` and the doctor call it first, because its errors are clearer than those of the kernel.
+//! Does not depend on: the programs.
 
 use std::{fs, io, path::Path};
 
 use crate::bpf::capabilities::{Capabilities, Capability};
 
-/// The kernel's own type information.
+/// Type information of the running kernel.
 pub const BTF_PATH: &str = "/sys/kernel/btf/vmlinux";
-/// Folders on which tracefs may be mounted, in the order in which the agent tries them.
+/// Mount points of tracefs, in the order in which the agent tries them.
 pub const TRACEFS: [&str; 2] = ["/sys/kernel/tracing", "/sys/kernel/debug/tracing"];
 
-/// What stands in the way: each is one line that names the thing and the remedy.
+/// What prevents loading, as one line with the remedy.
 #[derive(Debug, thiserror::Error, PartialEq, Eq)]
 pub enum Obstacle {
-    /// No BTF.
+    /// The kernel has no BTF.
     #[error(
-        "this kernel has no BTF ({BTF_PATH} is missing); boot one built with CONFIG_DEBUG_INFO_BTF=y, \
-         or run with --no-probes for host and GPU figures alone"
+        "this kernel has no BTF: {BTF_PATH} is missing; boot a kernel built with CONFIG_DEBUG_INFO_BTF=y, or run with \
+         --no-probes for host and GPU metrics only"
     )]
     NoBtf,
     /// A capability is missing.
     #[error(
-        "missing capability {0}, {use_of}; run as root, or grant it beside the others \
+        "missing capability {0}, {use_of}; run as root, or grant it together with the others \
          (setcap cap_bpf,cap_perfmon,cap_sys_ptrace+ep inferprobe; \
          systemd: AmbientCapabilities=CAP_BPF CAP_PERFMON CAP_SYS_PTRACE; \
-         Kubernetes: securityContext.capabilities.add), or run with --no-probes for host and GPU figures alone",
+         Kubernetes: securityContext.capabilities.add), or run with --no-probes for host and GPU metrics only",
         use_of = use_of(*.0)
     )]
     NoCapability(Capability),
     /// `--accept-wait` needs tracefs, and this user may not read it.
     #[error(
-        "--accept-wait: missing capability CAP_DAC_READ_SEARCH, without which {0} is closed to all but root; \
+        "--accept-wait: missing capability CAP_DAC_READ_SEARCH, without which only root can read {0}; \
          grant it, open the folder (mount -o remount,mode=755 {0}), or leave the option out"
     )]
     ClosedTracefs(&'static str),
@@ -40,24 +43,24 @@ pub enum Obstacle {
         TRACEFS[0], TRACEFS[1], TRACEFS[0]
     )]
     NoTracefs,
-    /// Kernel lockdown in confidentiality mode.
+    /// Kernel lockdown is in confidentiality mode.
     #[error(
-        "kernel lockdown is in confidentiality mode, which forbids reading kernel memory from eBPF; boot with \
-         lockdown=integrity or none, or run with --no-probes for host and GPU figures alone"
+        "kernel lockdown is in confidentiality mode, which forbids eBPF programs to read kernel memory; boot with \
+         lockdown=integrity or none, or run with --no-probes for host and GPU metrics only"
     )]
     Lockdown,
 }
 
-/// What the probes need `capability` for, behind a comma.
+/// Returns what the probes need `capability` for.
 fn use_of(capability: Capability) -> &'static str {
     match capability {
-        Capability::BPF => "which loading the probes takes",
-        Capability::PERFMON => "which lets the probes read the kernel's memory",
+        Capability::BPF => "which the agent needs to load the probes",
+        Capability::PERFMON => "which the probes need to read kernel memory",
         _ => "which the probes need",
     }
 }
 
-/// Looks at this host; `accept_wait`: whether that is to be measured too.
+/// Checks this host; with `accept_wait`, also what `--accept-wait` needs.
 pub fn check(accept_wait: bool) -> Result<(), Obstacle> {
     let lockdown = fs::read_to_string("/sys/kernel/security/lockdown").unwrap_or_default();
     let held = Capabilities::effective();
@@ -108,7 +111,7 @@ mod tests {
     const OPEN: &str = "[none] integrity confidentiality\n";
 
     #[test]
-    fn the_first_obstacle_is_named() {
+    fn judge_names_the_first_obstacle() {
         let mask = |held: &[Capability]| held.iter().map(|one| 1 << one.number()).sum();
         let (bpf, perfmon) = (Capability::BPF, Capability::PERFMON);
         let confidential = "none integrity [confidentiality]\n";
@@ -178,7 +181,7 @@ mod tests {
     }
 
     #[test]
-    fn every_obstacle_is_one_line_with_a_remedy() {
+    fn obstacles_are_one_line_with_a_remedy() {
         for obstacle in [
             Obstacle::NoBtf,
             Obstacle::NoCapability(Capability::BPF),

@@ -1,6 +1,7 @@
-//! What the agent may still do once its programs run: whatever else it was allowed is given up for good.
+//! Drops, for good, all capabilities that the agent no longer needs once its programs run.
 //!
-//! Capabilities belong to threads: this comes before any other thread is started.
+//! Capabilities belong to threads, so `serve` calls this before it starts any other thread.
+//! Does not depend on: how the programs were attached.
 
 use anyhow::{Context as _, Result};
 use rustix::thread::{
@@ -11,69 +12,72 @@ use tracing::warn;
 
 use crate::bpf::capabilities::{Capabilities, Capability};
 
-/// What reading procfs of other users' processes needs: their working directories (`proc_pid_get_link`,
-/// fs/proc/base.c), and what lies in those that are closed to others.
+/// Needed to read the procfs entries of other users' processes: the working directory (`proc_pid_get_link`,
+/// fs/proc/base.c), and files in directories that are closed to others.
 const FOR_PROCFS: [Capability; 2] = [Capability::SYS_PTRACE, Capability::DAC_READ_SEARCH];
-/// What maps and iterators of one's own may need, in the order in which it is tried: before Linux 5.19 the system call
-/// `bpf` is closed to all without CAP_BPF, or CAP_SYS_ADMIN, where `kernel.unprivileged_bpf_disabled` is set.
+/// Needed on some kernels to use the agent's own maps and iterators, in the order in which they are tried. Before Linux
+/// 5.19, `kernel.unprivileged_bpf_disabled` closes bpf(2) to processes without CAP_BPF or CAP_SYS_ADMIN.
 const FOR_MAPS: [Capability; 3] = [Capability::BPF, Capability::PERFMON, Capability::SYS_ADMIN];
 
-/// Says what is lost for want of capabilities that the probes can do without.
-pub fn warn_of_losses() {
+/// Warns if CAP_SYS_PTRACE is missing: the probes work without it, but some metrics do not.
+pub fn warn_without_ptrace() {
     if !Capabilities::effective().holds(Capability::SYS_PTRACE) {
         warn!(
-            "missing capability {}: TorchServe's workers of other users stay without model and version, and where /proc is \
-             mounted with hidepid no server of theirs is found; grant it beside CAP_BPF and CAP_PERFMON, or run as root",
+            "missing capability {}: TorchServe workers of other users have no model and version, and if /proc is mounted \
+             with hidepid, servers of other users are not found; grant it together with CAP_BPF and CAP_PERFMON, or run as \
+             root",
             Capability::SYS_PTRACE
         );
     }
 }
 
-/// Keeps what reading procfs needs, and as little more as `works`, which uses the maps, does with; what was kept.
+/// Drops all capabilities except those for procfs and the fewest with which `works`, which uses the maps, succeeds.
+///
+/// Returns the capabilities that were kept.
 ///
 /// # Errors
-/// When the kernel refuses, which it does for no set of capabilities that a process may have.
+/// If the kernel refuses. It does not do so for any set of capabilities that a process can have.
 pub fn narrow(mut works: impl FnMut() -> bool) -> Result<Capabilities> {
     let held = Capabilities::permitted();
     let mut wanted = FOR_PROCFS.to_vec();
     for one in FOR_MAPS {
-        set(held.only(&wanted), held).context("lower the agent's capabilities")?;
+        set(held.only(&wanted), held).context("lower the effective capabilities")?;
         if works() {
             break;
         }
         wanted.push(one);
     }
     let kept = held.only(&wanted);
-    give_up_all_but(kept)?;
+    drop_all_except(kept)?;
     Ok(kept)
 }
 
-/// Gives everything up.
+/// Drops all capabilities.
 ///
 /// # Errors
 /// As [`narrow`].
-pub fn give_up() -> Result<()> {
-    give_up_all_but(Capabilities::default())
+pub fn drop_all() -> Result<()> {
+    drop_all_except(Capabilities::default())
 }
 
-fn give_up_all_but(kept: Capabilities) -> Result<()> {
+fn drop_all_except(kept: Capabilities) -> Result<()> {
     let held = Capabilities::permitted();
-    set(held, held).context("take up the agent's capabilities")?;
-    // Who may not change the bounding set gains nothing by it either: no program grants more from here on.
+    set(held, held).context("raise the effective capabilities")?;
+    // Without CAP_SETPCAP the bounding set cannot change. It does not matter: with no_new_privs, no program grants more.
     if held.holds(Capability::SETPCAP) {
         let extra = Capabilities::bounding();
         for one in extra.iter().filter(|one| !kept.holds(*one)) {
             remove_capability_from_bounding_set(CapabilitySet::from_bits_retain(1 << one.number()))
-                .with_context(|| format!("give up {one} for programs started later"))?;
+                .with_context(|| format!("drop {one} for programs started later"))?;
         }
     }
-    set_no_new_privs(true).context("refuse new privileges")?;
+    set_no_new_privs(true).context("set no_new_privs")?;
     clear_ambient_capability_set().context("clear the ambient capabilities")?;
-    set(kept, kept).context("give up capabilities")?;
+    set(kept, kept).context("drop capabilities")?;
     Ok(())
 }
 
-/// Sets the calling thread's capabilities; nothing is left for programs to inherit.
+/// Sets the capabilities of the calling thread; its programs inherit none.
 fn set(effective: Capabilities, permitted: Capabilities) -> rustix::io::Result<()> {
     let bits = |set: Capabilities| CapabilitySet::from_bits_retain(set.mask());
     let sets = CapabilitySets {
@@ -89,17 +93,17 @@ mod tests {
     use super::*;
 
     #[test]
-    fn nothing_is_left_once_all_is_given_up() {
-        // On a thread of its own: the other tests keep what they have.
+    fn drop_all_leaves_nothing() {
+        // In its own thread, so that other tests keep their capabilities.
         let left = std::thread::spawn(|| {
-            give_up().unwrap();
+            drop_all().unwrap();
             [Capabilities::effective(), Capabilities::permitted()]
         });
         assert_eq!(left.join().unwrap(), [Capabilities::default(); 2]);
     }
 
     #[test]
-    fn no_more_is_kept_than_maps_do_with() {
+    fn narrow_keeps_the_fewest_capabilities_that_work() {
         let held = Capabilities::permitted();
         for failures in 0..=FOR_MAPS.len() {
             let left = std::thread::spawn(move || {

@@ -1,8 +1,9 @@
-//! How often the kernel has passed a program over.
+//! Reads how often the kernel's recursion guard skipped a program.
 //!
-//! A program that runs is not run again on the same CPU before it is through (kernel/bpf/trampoline.c,
-//! `__bpf_prog_enter_recur`; kernel/trace/bpf_trace.c, `__bpf_trace_run`). Where its task can lose the CPU meanwhile, another
-//! task's transfer finds it so, and is not told of.
+//! The kernel does not start a program on a CPU on which that program is still running (kernel/bpf/trampoline.c,
+//! `__bpf_prog_enter_recur`; kernel/trace/bpf_trace.c, `__bpf_trace_run`). If a task loses its CPU inside the program, the
+//! next task on that CPU finds it running, and its event is missed.
+//! Does not depend on: hooks, attach modes.
 
 use std::{
     io,
@@ -19,9 +20,9 @@ struct Request {
     info: u64,
 }
 
-/// Times that the kernel passed the program over since it was loaded (5.12); 0 if it does not say.
+/// Returns how often the kernel skipped the program since it was loaded (5.12); 0 if the kernel does not report it.
 pub fn count(program: BorrowedFd<'_>) -> u64 {
-    // SAFETY: zeros are a `bpf_prog_info`.
+    // SAFETY: zero bytes are a valid `bpf_prog_info`.
     let mut info: bpf_prog_info = unsafe { std::mem::zeroed() };
     let request = Request {
         fd: program.as_raw_fd().cast_unsigned(),
@@ -34,9 +35,9 @@ pub fn count(program: BorrowedFd<'_>) -> u64 {
     }
 }
 
-/// Calls bpf(2) with a request that begins as `command`'s part of `union bpf_attr` does.
+/// Calls bpf(2) with a request that starts with the fields of `union bpf_attr` for `command`.
 fn bpf<T>(command: bpf_cmd, request: &T) -> io::Result<i64> {
-    // SAFETY: every request in this file is of its command's layout, and lives, with what it points to, for the call.
+    // SAFETY: each request in this file has the layout of its command; it and its pointers are valid during the call.
     let result = unsafe {
         libc::syscall(
             libc::SYS_bpf,
@@ -62,7 +63,7 @@ mod tests {
 
     use super::*;
 
-    /// Writes a line to the kernel's trace, which is what it is on: `bpf_trace_printk("x")`.
+    /// `bpf_trace_printk("x")`, attached to the tracepoint that this call hits.
     const PROGRAM: [u64; 8] = [
         // r1 = "x\0"
         0x0000_0078_0000_01b7,
@@ -108,12 +109,12 @@ mod tests {
 
     fn descriptor(number: i64) -> OwnedFd {
         let number = i32::try_from(number).unwrap();
-        // SAFETY: the kernel gave it to nobody else.
+        // SAFETY: the descriptor is new, so this is its only owner.
         unsafe { OwnedFd::from_raw_fd(number) }
     }
 
     #[test]
-    fn a_program_that_runs_into_itself_is_counted() {
+    fn recursion_of_a_program_is_counted() {
         const { assert!(size_of::<bpf_insn>() == size_of::<u64>()) };
         let loaded = bpf(
             bpf_cmd::BPF_PROG_LOAD,

@@ -1,77 +1,115 @@
-//! What the hooks are on, as words: for the log, and for a label.
+//! Reports what each hook is attached to, and formats that for the log and for labels.
 //!
-//! Knows nothing of how they came to be there.
+//! The loader makes the reports; `serve` logs and exports them, the doctor draws findings from them.
+//! Does not depend on: how hooks are attached.
 
 use std::collections::BTreeMap;
 
-use crate::bpf::attach_mode::{HookReport, ProgramType};
+use crate::bpf::{attach_mode::ProgramType, hook_id::HookId};
 
-/// Value of the label `kind`.
-pub fn kind_name(kind: Option<ProgramType>) -> &'static str {
-    kind.map_or("none", ProgramType::name)
+/// Outcome for one hook.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct HookReport {
+    /// The hook.
+    pub hook: HookId,
+    /// Type of its attached programs; `None` if it is not attached.
+    pub program_type: Option<ProgramType>,
+    /// Program types that were tried before, in fallback order.
+    pub refused: Vec<Refused>,
 }
 
-/// One line: `readable,recv: tp_btf; send_start: none (tp_btf tcp_sendmsg_locked: no such tracepoint)`.
+impl HookReport {
+    /// Value of the label `kind`.
+    pub fn kind_label(&self) -> &'static str {
+        self.program_type.map_or("none", ProgramType::name)
+    }
+
+    /// Why earlier program types failed, each as `type targets: reason`; targets with the same reason share an entry.
+    pub fn reasons(&self) -> Vec<String> {
+        let mut order = Vec::new();
+        let mut targets: BTreeMap<(&str, &str), Vec<&str>> = BTreeMap::new();
+        for refused in &self.refused {
+            let key = (refused.program_type.name(), refused.reason.as_str());
+            if !order.contains(&key) {
+                order.push(key);
+            }
+            targets.entry(key).or_default().push(refused.target);
+        }
+        let entry = |key: (&str, &str)| {
+            let (program_type, reason) = key;
+            format!("{program_type} {}: {reason}", targets[&key].join(","))
+        };
+        order.into_iter().map(entry).collect()
+    }
+}
+
+/// A program type that a hook could not use.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Refused {
+    /// The program type.
+    pub program_type: ProgramType,
+    /// Function or tracepoint that the program was for.
+    pub target: &'static str,
+    /// Kind of the refusal.
+    pub kind: RefusalKind,
+    /// Reason, as one line.
+    pub reason: String,
+}
+
+/// Kind of a refusal, as far as the agent or the doctor acts on it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum RefusalKind {
+    /// The process lacks a privilege.
+    NotPermitted,
+    /// The programs were attached, and the self-test failed.
+    SelfTestFailed,
+    /// The kernel lacks something, the verifier rejected the program, or it was not tried.
+    Unavailable,
+}
+
+/// Formats all reports as one line: `readable,recv: tp_btf; send_start: none (tp_btf tcp_sendmsg_locked: no such tracepoint)`.
 ///
-/// Hooks on the same kind stand together, in their order; of those that are on nothing it is said why.
+/// Hooks with the same program type share an entry. Hooks that are not attached come last, each with the reasons.
 pub fn line(hooks: &[HookReport]) -> String {
-    let mut together: Vec<(&str, Vec<&str>)> = Vec::new();
-    for report in hooks.iter().filter(|report| report.kind.is_some()) {
-        let kind = kind_name(report.kind);
-        match together.iter_mut().find(|(known, _)| *known == kind) {
-            Some((_, hooks)) => hooks.push(report.hook),
-            None => together.push((kind, vec![report.hook])),
+    let mut by_type: Vec<(&str, Vec<&str>)> = Vec::new();
+    for report in hooks.iter().filter(|report| report.program_type.is_some()) {
+        let kind = report.kind_label();
+        match by_type.iter_mut().find(|(known, _)| *known == kind) {
+            Some((_, hooks)) => hooks.push(report.hook.name()),
+            None => by_type.push((kind, vec![report.hook.name()])),
         }
     }
-    let chosen = together
+    let attached = by_type
         .into_iter()
         .map(|(kind, hooks)| format!("{}: {kind}", hooks.join(",")));
-    let lost = hooks
+    let missing = hooks
         .iter()
-        .filter(|report| report.kind.is_none())
-        .map(|report| match why(report) {
+        .filter(|report| report.program_type.is_none())
+        .map(|report| match report.reasons() {
             reasons if reasons.is_empty() => format!("{}: none", report.hook),
             reasons => format!("{}: none ({})", report.hook, reasons.join(", ")),
         });
-    chosen.chain(lost).collect::<Vec<_>>().join("; ")
-}
-
-/// Why the better kinds failed, each `kind target: reason`; targets of one kind with one reason stand together.
-pub fn why(report: &HookReport) -> Vec<String> {
-    let mut order = Vec::new();
-    let mut targets: BTreeMap<(&str, &str), Vec<&str>> = BTreeMap::new();
-    for refused in &report.refused {
-        let key = (refused.kind.name(), refused.reason.as_str());
-        if !order.contains(&key) {
-            order.push(key);
-        }
-        targets.entry(key).or_default().push(refused.target);
-    }
-    let words = |key: (&str, &str)| {
-        let (kind, reason) = key;
-        format!("{kind} {}: {reason}", targets[&key].join(","))
-    };
-    order.into_iter().map(words).collect()
+    attached.chain(missing).collect::<Vec<_>>().join("; ")
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::bpf::attach_mode::Refused;
 
     fn report(
-        hook: &'static str,
-        kind: Option<ProgramType>,
+        hook: HookId,
+        program_type: Option<ProgramType>,
         refused: &[(ProgramType, &str)],
     ) -> HookReport {
         HookReport {
             hook,
-            kind,
+            program_type,
             refused: refused
                 .iter()
-                .map(|(kind, reason)| Refused {
-                    kind: *kind,
+                .map(|(program_type, reason)| Refused {
+                    program_type: *program_type,
                     target: "somewhere",
+                    kind: RefusalKind::Unavailable,
                     reason: (*reason).into(),
                 })
                 .collect(),
@@ -79,41 +117,41 @@ mod tests {
     }
 
     #[test]
-    fn hooks_on_one_kind_stand_together() {
+    fn line_groups_hooks_by_program_type() {
         let hooks = [
-            report("readable", Some(ProgramType::TpBtf), &[]),
+            report(HookId::Readable, Some(ProgramType::TpBtf), &[]),
             report(
-                "recv",
+                HookId::Recv,
                 Some(ProgramType::Fentry),
                 &[(ProgramType::TpBtf, "absent")],
             ),
-            report("send", Some(ProgramType::TpBtf), &[]),
+            report(HookId::Send, Some(ProgramType::TpBtf), &[]),
         ];
         assert_eq!(line(&hooks), "readable,send: tp_btf; recv: fentry");
         assert_eq!(line(&[]), "");
     }
 
     #[test]
-    fn a_lost_hook_says_why() {
-        let lost = [
-            report("send_start", None, &[(ProgramType::TpBtf, "absent")]),
-            report("sendfile", None, &[]),
+    fn line_gives_the_reasons_of_a_missing_hook() {
+        let missing = [
+            report(HookId::SendStart, None, &[(ProgramType::TpBtf, "absent")]),
+            report(HookId::Sendfile, None, &[]),
         ];
         assert_eq!(
-            line(&lost),
+            line(&missing),
             "send_start: none (tp_btf somewhere: absent); sendfile: none"
         );
     }
 
     #[test]
-    fn targets_with_one_reason_are_named_once() {
+    fn targets_with_the_same_reason_share_an_entry() {
         let refused = [
             (ProgramType::TpBtf, "absent"),
             (ProgramType::Fentry, "EPERM"),
             (ProgramType::Fentry, "EPERM"),
         ];
         assert_eq!(
-            why(&report("recv", None, &refused)),
+            report(HookId::Recv, None, &refused).reasons(),
             [
                 "tp_btf somewhere: absent",
                 "fentry somewhere,somewhere: EPERM"

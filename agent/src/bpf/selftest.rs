@@ -1,4 +1,7 @@
-//! One exchange over loopback at start-up, whose every figure is known: proof that the offsets are this kernel's.
+//! Exchanges a request with itself over loopback and checks the record, which proves that the kernel offsets are right.
+//!
+//! The loader runs it after each attempt.
+//! Does not depend on: hooks, attach modes.
 
 use std::{
     io::{Read as _, Write as _},
@@ -18,36 +21,37 @@ const REQUEST: &[u8] = b"GET /inferprobe-self-test HTTP/1.1\r\n\r\n";
 const RESPONSE: &[u8] = b"HTTP/1.1 204 No Content\r\n\r\n";
 const DEADLINE: Duration = Duration::from_secs(2);
 
-/// What of an exchange can be seen with the hooks at hand.
+/// Times that the attached hooks must report.
 #[derive(Debug, Clone, Copy)]
-pub struct Seen {
+pub struct Expected {
     /// When bytes arrive.
     pub arrivals: bool,
-    /// When a send begins.
+    /// When a send starts.
     pub send_start: bool,
 }
 
-/// Exchanges a request with itself and requires its true record back, with all that is `wanted`; this process's id, as
-/// the kernel's records have it.
-pub fn run(rings: &mut Maps, seen: Seen, wanted: Wanted) -> Result<u32> {
-    // The port is known to the listener before it is watched, so a second, watched listener takes the exchange.
+/// Exchanges a request with itself and requires a correct record, with everything that is `wanted`.
+///
+/// Returns the id of this process in the kernel's records.
+pub fn run(maps: &mut Maps, expected: Expected, wanted: Wanted) -> Result<u32> {
+    // The kernel reports a listener only if its port is watched already: this one only finds a free port.
     let port = TcpListener::bind(("127.0.0.1", 0))
         .and_then(|free| free.local_addr())
         .context("take a loopback port")?
         .port();
-    rings.set_port(port, true)?;
+    maps.set_port(port, true)?;
     let exchanged = exchange(port);
     let outcome = exchanged.and_then(|peer_port| {
-        let found = await_record(rings, port)?;
-        check(&found, peer_port, seen, wanted)?;
+        let found = await_record(maps, port)?;
+        check(&found, peer_port, expected, wanted)?;
         Ok(found.record.tgid)
     });
-    rings.set_port(port, false)?;
-    drain(rings);
+    maps.set_port(port, false)?;
+    drain(maps);
     outcome
 }
 
-/// Returns the client's port.
+/// Sends the request and the response; returns the client's port.
 fn exchange(port: u16) -> Result<u16> {
     let listener = TcpListener::bind(("127.0.0.1", port)).context("listen on a loopback port")?;
     let mut client = TcpStream::connect(("127.0.0.1", port)).context("connect over loopback")?;
@@ -56,18 +60,20 @@ fn exchange(port: u16) -> Result<u16> {
     server
         .read_exact(&mut [0; REQUEST.len()])
         .context("read over loopback")?;
-    server.write_all(RESPONSE).context("answer over loopback")?;
+    server
+        .write_all(RESPONSE)
+        .context("respond over loopback")?;
     client
         .read_exact(&mut [0; RESPONSE.len()])
-        .context("read the answer over loopback")?;
+        .context("read the response over loopback")?;
     Ok(peer.port())
 }
 
-fn await_record(rings: &mut Maps, port: u16) -> Result<Found> {
+fn await_record(maps: &mut Maps, port: u16) -> Result<Found> {
     let end = Instant::now() + DEADLINE;
     let mut accepted = None;
     while Instant::now() < end {
-        while let Some(entry) = rings.records.next() {
+        while let Some(entry) = maps.records.next() {
             if let Some(view) = RecordView::parse(&entry)
                 && view.record.local_port == port
             {
@@ -87,7 +93,10 @@ fn await_record(rings: &mut Maps, port: u16) -> Result<Found> {
         }
         std::thread::sleep(Duration::from_millis(1));
     }
-    bail!("self-test: no record of the loopback exchange came; this kernel is not supported")
+    bail!(
+        "no record of the loopback exchange within {} s",
+        DEADLINE.as_secs()
+    )
 }
 
 struct Found {
@@ -97,28 +106,22 @@ struct Found {
     response: Vec<u8>,
 }
 
-fn check(found: &Found, peer_port: u16, seen: Seen, wanted: Wanted) -> Result<()> {
+fn check(found: &Found, peer_port: u16, expected: Expected, wanted: Wanted) -> Result<()> {
     let record = &found.record;
-    let in_order = (record.arrival_ns > 0) == seen.arrivals
+    let in_order = (record.arrival_ns > 0) == expected.arrivals
         && record.arrival_ns <= record.first_read_ns
         && record.first_read_ns <= record.last_read_ns
         && record.last_read_ns <= record.first_write_ns
         && record.first_write_ns <= record.last_write_ns;
+    ensure!(record.peer_port == peer_port, "wrong peer port");
     ensure!(
-        record.peer_port == peer_port,
-        "self-test: wrong peer port; this kernel is not supported"
+        (record.flags & flag::ARRIVAL_KNOWN != 0) == expected.arrivals,
+        "wrong or missing arrival time"
     );
-    ensure!(
-        (record.flags & flag::ARRIVAL_KNOWN != 0) == seen.arrivals,
-        "self-test: no arrival time; this kernel is not supported"
-    );
-    ensure!(
-        in_order,
-        "self-test: times out of order; this kernel is not supported"
-    );
+    ensure!(in_order, "times are out of order");
     ensure!(
         record.read_bytes == REQUEST.len() as u64 && record.written_bytes == RESPONSE.len() as u64,
-        "self-test: wrong byte counts; this kernel is not supported"
+        "wrong byte counts"
     );
     let (request, response) = match wanted.payload {
         true => (REQUEST, RESPONSE),
@@ -126,7 +129,7 @@ fn check(found: &Found, peer_port: u16, seen: Seen, wanted: Wanted) -> Result<()
     };
     ensure!(
         found.request == request && found.response == response,
-        "self-test: wrong payload; this kernel is not supported"
+        "wrong payload"
     );
     let accept_in_order = found.accepted.map(|accepted| {
         0 < accepted.arrival_ns
@@ -135,16 +138,16 @@ fn check(found: &Found, peer_port: u16, seen: Seen, wanted: Wanted) -> Result<()
     });
     ensure!(
         accept_in_order == wanted.accept_wait.then_some(true),
-        "self-test: no accept, or at a wrong time; leave --accept-wait out on this kernel"
+        "wrong or missing accept time (--accept-wait)"
     );
     ensure!(
-        seen.send_start == (record.flags & flag::WRITE_AT_RETURN == 0),
-        "self-test: the start of a send was not seen; this kernel is not supported"
+        expected.send_start == (record.flags & flag::WRITE_AT_RETURN == 0),
+        "wrong or missing start of the send"
     );
     Ok(())
 }
 
-fn drain(rings: &mut Maps) {
-    while rings.records.next().is_some() {}
-    while rings.processes.next().is_some() {}
+fn drain(maps: &mut Maps) {
+    while maps.records.next().is_some() {}
+    while maps.processes.next().is_some() {}
 }

@@ -48,8 +48,8 @@ pub struct Config {
     pub payload: bool,
     /// Whether to measure the time until a connection is accepted.
     pub accept_wait: bool,
-    /// The one kind of hook that the probes are held to.
-    pub rung: Option<AttachMode>,
+    /// The only attach mode to use; `None` for the best of each hook.
+    pub attach_mode: Option<AttachMode>,
     /// File that receives one JSON line per finished request.
     pub request_log: Option<PathBuf>,
     /// Whether to start the example server if no inference server is found.
@@ -187,7 +187,11 @@ fn join(
         probes: !args.no_probes && file.probes.unwrap_or(true),
         payload: !args.no_payload && file.payload.unwrap_or(true),
         accept_wait: args.accept_wait || file.accept_wait.unwrap_or(false),
-        rung: args.rung.as_deref().map(parse_rung).transpose()?,
+        attach_mode: args
+            .attach_mode
+            .as_deref()
+            .map(parse_attach_mode)
+            .transpose()?,
         request_log: args.request_log.clone().or(file.request_log),
         demo: args.demo,
         management: management::choose(torchserve.as_ref())?,
@@ -195,12 +199,12 @@ fn join(
     })
 }
 
-/// Checks the value of `--rung`.
-pub(crate) fn parse_rung(value: &str) -> Result<AttachMode, UsageError> {
+/// Checks the value of `--attach-mode`.
+pub(crate) fn parse_attach_mode(value: &str) -> Result<AttachMode, UsageError> {
     value
         .parse()
         .map_err(|err: UnknownAttachMode| UsageError::Invalid {
-            name: "--rung".into(),
+            name: "--attach-mode".into(),
             value: value.into(),
             reason: err.to_string(),
         })

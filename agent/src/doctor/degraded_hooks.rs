@@ -1,103 +1,118 @@
-//! What may be missing from the metrics where the hooks are on kinds of program that keep less than the best.
+//! Concludes what may be missing from the metrics because hooks use program types that report less than others.
 //!
-//! Does not know how hooks are attached.
+//! The diagnosis calls it if the probes are attached.
+//! Does not depend on: how hooks are attached.
 
 use crate::{
     bpf::{
-        attach_mode::{AttachMode, HookReport, ProgramType},
+        attach_mode::{AttachMode, ProgramType},
+        hook_id::HookId,
         preemption::Preemption,
+        report::HookReport,
     },
     doctor::finding::{Finding, Severity, remedy},
     metrics::families,
 };
 
-/// What is lost under load or by chance, with the hooks that there are; `rung` is the one kind that they were held to.
+/// Returns what is lost under load or by chance with these hooks; `forced` is the mode of `--attach-mode`.
 pub(crate) fn findings(
     hooks: &[HookReport],
     preemption: Preemption,
-    rung: Option<AttachMode>,
+    forced: Option<AttachMode>,
 ) -> Vec<Finding> {
-    let recv = hooks.iter().find(|report| report.hook == "recv");
-    let kind = recv.and_then(|report| report.kind);
-    let by_kprobes = kind == Some(ProgramType::Kprobe);
-    if !by_kprobes && !matches!(kind, Some(ProgramType::RawTp | ProgramType::Tracepoint)) {
+    let recv = hooks.iter().find(|report| report.hook == HookId::Recv);
+    let program_type = recv.and_then(|report| report.program_type);
+    let uses_kprobes = program_type == Some(ProgramType::Kprobe);
+    let uses_system_calls = matches!(
+        program_type,
+        Some(ProgramType::RawTp | ProgramType::Tracepoint)
+    );
+    if !uses_kprobes && !uses_system_calls {
         return Vec::new();
     }
-    let better = |otherwise: &str| remedy(rung, || otherwise.to_owned());
+    let remedy = |otherwise: &str| remedy(forced, || otherwise.to_owned());
     let newer = "run on Linux 5.17 or later, x86-64, or 6.12 or later, arm64";
-    let mut losses = vec![Finding {
+    let mut findings = vec![Finding {
         severity: Severity::Some,
-        what: "requests on watched connections beyond 4096 at a time".into(),
-        why: "without typed programs the state of connections lies in a table".into(),
-        remedy: better(newer),
+        what: "requests on more than 4096 watched connections at the same time".into(),
+        why: "without BTF-typed programs, connection state is in a table of fixed size".into(),
+        remedy: remedy(newer),
     }];
-    if by_kprobes {
-        losses.push(Finding {
+    if uses_kprobes {
+        findings.push(Finding {
             severity: Severity::Some,
             what: format!(
-                "{} of a request that arrives while another kprobe runs on the same CPU: unknown, or that of its next \
-                 segment",
+                "{} of a request that arrives while another kprobe runs on the same CPU: unknown, or measured from its \
+                 next segment",
                 families::REQUEST_QUEUE.name,
             ),
-            why: "the kernel does not run one kprobe within another".into(),
-            remedy: better(newer),
+            why: "the kernel does not run a kprobe inside another one".into(),
+            remedy: remedy(newer),
         });
     }
     if preemption.reaches_programs() {
-        let within = match kind {
+        let inside = match program_type {
             Some(ProgramType::RawTp) => "such a program",
-            _ => "a call of bpf(2)",
+            _ => "a bpf(2) call",
         };
-        losses.push(Finding {
+        findings.push(Finding {
             severity: Severity::Some,
             what: format!(
-                "now and then a request: {} counts what it comes from",
+                "a request now and then; {} is the upper bound",
                 families::BPF_RECURSION_MISSES.name
             ),
             why: format!(
-                "preemption is {preemption}, and the kernel runs no program of this kind on a CPU that was taken from a task \
-                 within {within}",
+                "preemption model {preemption}: if a task loses its CPU inside {inside}, the kernel skips programs of this \
+                 type on that CPU",
             ),
-            remedy: better("boot with preempt=voluntary"),
+            remedy: remedy("boot with preempt=voluntary"),
         });
     }
-    losses
+    findings
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    fn on(kind: ProgramType) -> [HookReport; 1] {
+    fn attached(program_type: ProgramType) -> [HookReport; 1] {
         [HookReport {
-            hook: "recv",
-            kind: Some(kind),
+            hook: HookId::Recv,
+            program_type: Some(program_type),
             refused: Vec::new(),
         }]
     }
 
     #[test]
-    fn typed_programs_keep_everything() {
-        for kind in [ProgramType::TpBtf, ProgramType::Fentry] {
-            assert_eq!(findings(&on(kind), Preemption::Full, None), []);
+    fn btf_typed_programs_have_no_findings() {
+        for program_type in [ProgramType::TpBtf, ProgramType::Fentry] {
+            assert_eq!(
+                findings(&attached(program_type), Preemption::Full, None),
+                []
+            );
         }
     }
 
     #[test]
-    fn kprobes_lose_more_where_a_task_may_lose_its_cpu() {
-        let count = |preemption| findings(&on(ProgramType::Kprobe), preemption, None).len();
+    fn preemption_adds_a_finding() {
+        let count = |preemption| findings(&attached(ProgramType::Kprobe), preemption, None).len();
         assert_eq!((count(Preemption::None), count(Preemption::Lazy)), (2, 3));
-        let why = &findings(&on(ProgramType::RawTp), Preemption::Lazy, None)[1].why;
-        assert!(why.ends_with("within such a program"), "{why}");
+        let why = &findings(&attached(ProgramType::RawTp), Preemption::Lazy, None)[1].why;
+        assert!(why.contains("inside such a program"), "{why}");
     }
 
     #[test]
-    fn what_a_forced_rung_loses_comes_back_without_it() {
-        let losses = findings(
-            &on(ProgramType::Kprobe),
+    fn forced_attach_mode_is_the_remedy() {
+        let findings = findings(
+            &attached(ProgramType::Kprobe),
             Preemption::Lazy,
             Some(AttachMode::Kprobe),
         );
-        assert!(losses.iter().all(|loss| loss.remedy == "leave --rung out"));
+        assert_eq!(findings.len(), 3);
+        assert!(
+            findings
+                .iter()
+                .all(|finding| finding.remedy == "leave --attach-mode out")
+        );
     }
 }

@@ -1,6 +1,7 @@
-//! What will be missing from the metrics, why, and what would bring it back: conclusions from facts.
+//! Concludes from the facts what will be missing from the metrics, why, and how to fix it.
 //!
-//! Looks at nothing itself.
+//! Pure functions of the facts; the report lists the findings.
+//! Does not depend on: how facts are collected.
 
 use crate::{
     bpf::capabilities::{Capabilities, Capability},
@@ -21,51 +22,50 @@ use crate::{
     metrics::families,
 };
 
-/// Every loss that follows from `facts`, the heaviest first.
+/// Returns the findings that follow from `facts`, the most severe first.
 pub(crate) fn findings(facts: &Facts) -> Vec<Finding> {
     let Facts {
-        rung,
+        attach_mode,
         host,
         gpus,
         probing,
     } = facts;
-    let mut losses = of_probes(host, probing);
-    losses.extend(of_capabilities(host));
-    losses.extend(of_processes(host));
-    if losses
+    let mut findings = of_probes(host, probing);
+    findings.extend(of_capabilities(host));
+    findings.extend(of_processes(host));
+    if findings
         .iter()
-        .all(|loss| loss.severity != Severity::Everything)
+        .all(|finding| finding.severity != Severity::Everything)
     {
-        losses.extend(missing_hooks::findings(&probing.hooks, *rung));
-        losses.extend(degraded_hooks::findings(
+        findings.extend(missing_hooks::findings(&probing.hooks, *attach_mode));
+        findings.extend(degraded_hooks::findings(
             &probing.hooks,
             host.preemption,
-            *rung,
+            *attach_mode,
         ));
     }
-    losses.extend(of_gpus(gpus));
-    losses.extend(of_tracefs(host.tracefs));
-    losses.sort_by_key(|loss| loss.severity);
-    losses
+    findings.extend(of_gpus(gpus));
+    findings.extend(of_tracefs(host.tracefs));
+    findings.sort_by_key(|finding| finding.severity);
+    findings
 }
 
-/// Each thing that keeps the probes from being attached; nothing if they are, and tell the truth.
+/// Returns each cause that prevents attaching the probes; empty if they passed the self-test.
 fn of_probes(host: &Host, probing: &Probing) -> Vec<Finding> {
     let every_request = |why: String, remedy: &str| Finding {
         severity: Severity::Everything,
-        what: "every figure of requests, models and workers; those of host and GPUs stay".into(),
+        what: "all request, model and worker metrics; host and GPU metrics remain".into(),
         why,
         remedy: remedy.into(),
     };
     if let SelfTest::Failed { reason } = &probing.self_test {
-        const REMEDY: &str =
-            "see that the loopback interface is up (ip link set lo up); else run on another kernel";
-        return vec![every_request(reason.clone(), REMEDY)];
+        const REMEDY: &str = "check that the loopback interface is up (ip link set lo up); otherwise run on another kernel";
+        return vec![every_request(format!("self-test failed: {reason}"), REMEDY)];
     }
     let Some(refusal) = &probing.refusal else {
         return Vec::new();
     };
-    let mut losses: Vec<Finding> = missing(
+    let mut findings: Vec<Finding> = missing(
         host.capabilities,
         &[Capability::BPF, Capability::PERFMON],
         Capability::SYS_ADMIN,
@@ -75,48 +75,48 @@ fn of_probes(host: &Host, probing: &Probing) -> Vec<Finding> {
     .collect();
     if host.user_namespace == UserNamespace::Nested {
         let why =
-            "the agent runs in a user namespace of its own: its capabilities do not hold for eBPF";
-        losses.push(every_request(
+            "the agent runs in a user namespace of its own: its capabilities do not apply to eBPF";
+        findings.push(every_request(
             why.into(),
             "run outside of any user namespace (docker run --userns=host; podman: as root)",
         ));
     }
     if host.lockdown == Some(Lockdown::Confidentiality) {
         let why =
-            "kernel lockdown is in confidentiality mode: no eBPF program may read kernel memory";
-        losses.push(every_request(
+            "kernel lockdown is in confidentiality mode: eBPF programs may not read kernel memory";
+        findings.push(every_request(
             why.into(),
             "boot with lockdown=integrity or none",
         ));
     }
     if host.btf_bytes.is_none() {
         let why = "the kernel has no BTF (/sys/kernel/btf/vmlinux)";
-        losses.push(every_request(
+        findings.push(every_request(
             why.into(),
             "boot a kernel built with CONFIG_DEBUG_INFO_BTF=y",
         ));
     }
     if host.ring_buffer == RingBuffer::Unknown {
         let why = "the kernel has no ring buffers";
-        losses.push(every_request(why.into(), "run on Linux 5.8 or later"));
+        findings.push(every_request(why.into(), "run on Linux 5.8 or later"));
     }
-    if losses.is_empty() {
-        // Errors say the remedy behind a semicolon.
+    if findings.is_empty() {
+        // An error gives its remedy after a semicolon.
         let (why, remedy) = refusal.split_once("; ").unwrap_or((
             refusal,
-            "see with RUST_LOG=debug what the kernel said: a security module or a container's limits may forbid it, or \
-             the kernel is not supported",
+            "run with RUST_LOG=debug to see the kernel's error: a security module or a container's limits may forbid \
+             eBPF, or the kernel is not supported",
         ));
-        losses.push(every_request(why.into(), remedy));
+        findings.push(every_request(why.into(), remedy));
     }
-    losses
+    findings
 }
 
-/// How to be granted what loading takes.
+/// How to get the capabilities that loading the probes needs.
 const GRANT: &str = "run as root, or grant CAP_BPF and CAP_PERFMON (systemd: AmbientCapabilities=CAP_BPF \
                      CAP_PERFMON; Kubernetes: securityContext.capabilities.add)";
 
-/// Those of `wanted` that are not held, unless `instead` is.
+/// Returns those of `wanted` that are not held; none if `instead`, which implies them, is held.
 fn missing(held: Capabilities, wanted: &[Capability], instead: Capability) -> Vec<Capability> {
     if held.holds(instead) {
         return Vec::new();
@@ -125,27 +125,28 @@ fn missing(held: Capabilities, wanted: &[Capability], instead: Capability) -> Ve
     wanted.iter().copied().filter(lacks).collect()
 }
 
-/// What procfs keeps back of other users' processes.
+/// Returns what procfs hides about other users' processes.
 fn of_capabilities(host: &Host) -> Option<Finding> {
     let held = host.capabilities;
-    let mut lacking = missing(held, &[Capability::SYS_PTRACE], Capability::SYS_PTRACE);
-    lacking.extend(missing(
+    let mut lacked = missing(held, &[Capability::SYS_PTRACE], Capability::SYS_PTRACE);
+    lacked.extend(missing(
         held,
         &[Capability::DAC_READ_SEARCH],
         Capability::DAC_OVERRIDE,
     ));
-    let names: Vec<String> = lacking.iter().map(Capability::to_string).collect();
+    let names: Vec<String> = lacked.iter().map(Capability::to_string).collect();
     let (last, others) = names.split_last()?;
     let why = match others {
         [] => format!("{last} is missing"),
         others => format!("{} and {last} are missing", others.join(", ")),
     };
-    let hides = lacking
+    let hides = lacked
         .contains(&Capability::SYS_PTRACE)
         .then_some(host.hidepid.as_ref())
         .flatten();
     let models = format!(
-        "the model or version of some TorchServe workers of other users ({}, {}): their working folders cannot be read",
+        "the model or version of some TorchServe workers of other users ({}, {}): the agent cannot read their working \
+         directories",
         families::WORKERS.name,
         families::WORKER_LOAD.name,
     );
@@ -162,8 +163,7 @@ fn of_capabilities(host: &Host) -> Option<Finding> {
         },
         Some(hidepid) => Finding {
             severity: Severity::Some,
-            what: "every server of other users that is not watched by its port: it is not found"
-                .into(),
+            what: "servers of other users: they are not found, unless their port is watched".into(),
             why: format!("{why}, and /proc is mounted with hidepid={hidepid}"),
             remedy: format!("{remedy}; or mount /proc without hidepid"),
         },
@@ -175,13 +175,13 @@ fn of_processes(host: &Host) -> Option<Finding> {
         PidNamespace::Host => return None,
         PidNamespace::NestedWithOuterProc => OLDER_LISTENERS,
         PidNamespace::Nested => {
-            "servers that are found by their command lines, and the names of processes: those of this pid namespace \
-             have other ids on the host, and those outside are not seen; watched ports are"
+            "servers that are found by their command lines, and process names: the agent does not see processes outside \
+             its pid namespace, and those inside have other ids on the host; watched ports are measured"
         }
         PidNamespace::Unknown => "servers that are found by their command lines",
     };
     let why = match host.pid_namespace {
-        PidNamespace::Unknown => "/proc does not tell of this process",
+        PidNamespace::Unknown => "/proc has no entry for this process",
         _ => "the agent runs in a pid namespace of its own",
     };
     let remedy = match host.pid_namespace {
@@ -209,9 +209,9 @@ fn of_gpus(gpus: &Gpus) -> Option<Finding> {
             what: all,
             why: format!("NVML cannot be used: {reason}"),
             remedy: match gpus.expected {
-                true => "give --nvml-library the path of a libnvidia-ml.so.1, or leave it out",
+                true => "set --nvml-library to the path of a libnvidia-ml.so.1, or leave the option out",
                 false => {
-                    "install the driver's libnvidia-ml.so.1, or name it with --nvml-library (containers: the NVIDIA \
+                    "install the driver's libnvidia-ml.so.1, or set --nvml-library to its path (containers: the NVIDIA \
                      runtime with NVIDIA_DRIVER_CAPABILITIES=utility)"
                 }
             }
@@ -221,7 +221,7 @@ fn of_gpus(gpus: &Gpus) -> Option<Finding> {
             severity: Severity::Some,
             what: format!("{all} of some GPUs"),
             why: refused.join(", "),
-            remedy: "see what nvidia-smi says of them".into(),
+            remedy: "run nvidia-smi to see the error of each GPU".into(),
         }),
         _ => None,
     }
@@ -235,7 +235,7 @@ fn of_tracefs(tracefs: Tracefs) -> Option<Finding> {
             "run as root, or grant CAP_DAC_READ_SEARCH",
         ),
         Tracefs::WithoutSystemCalls => (
-            "the kernel has no tracepoints of system calls",
+            "the kernel has no tracepoints for system calls",
             "boot a kernel built with CONFIG_FTRACE_SYSCALLS=y",
         ),
         Tracefs::NotMounted => (

@@ -1,44 +1,45 @@
-//! Describes one thing that will be missing from the metrics: how much, why, and what brings it back.
+//! Defines a finding: something that will be missing from the metrics, why, and the remedy.
 //!
-//! Every rule of the diagnosis makes these. Does not depend on: the facts.
+//! Each rule of the diagnosis makes findings; the report lists them.
+//! Does not depend on: the facts.
 
 use serde::Serialize;
 
 use crate::bpf::attach_mode::AttachMode;
 
-/// Something that will be missing.
+/// Something that will be missing from the metrics.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct Finding {
-    /// How much it is.
+    /// How much is missing.
     pub severity: Severity,
-    /// What it is, in terms of the metrics.
+    /// What is missing, in terms of the metrics.
     pub what: String,
-    /// What is in the way.
+    /// The cause.
     pub why: String,
-    /// What would bring it back.
+    /// How to fix it.
     pub remedy: String,
 }
 
-/// How much is lost.
+/// How much is missing.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Severity {
     /// Every request.
     Everything,
-    /// Some figures, or those of some servers.
+    /// Some metrics, or those of some servers.
     Some,
-    /// Nothing but what an option would add.
+    /// Only what an option would add.
     Option,
 }
 
-/// What is lost where listeners that were there before the agent are not found.
-pub(super) const OLDER_LISTENERS: &str = "queue and duration of the first request on each connection of a listener that \
-                                          is older than the agent, and HTTP/2 connections of such a listener";
+/// What is missing if the agent does not find the sockets that were listening before it started.
+pub(super) const OLDER_LISTENERS: &str = "for sockets that were listening before the agent started: queue time and duration \
+                                          of the first request on each connection, and HTTP/2 connections";
 
-/// What brings back what a rung loses: to leave the option out that holds the hooks to it, or else what `otherwise` says.
-pub(super) fn remedy(rung: Option<AttachMode>, otherwise: impl FnOnce() -> String) -> String {
-    match rung {
-        Some(_) => "leave --rung out".into(),
+/// Returns the remedy for what an attach mode does not report: to leave out the option that forces it, or else `otherwise`.
+pub(super) fn remedy(forced: Option<AttachMode>, otherwise: impl FnOnce() -> String) -> String {
+    match forced {
+        Some(_) => "leave --attach-mode out".into(),
         None => otherwise(),
     }
 }

@@ -1,105 +1,102 @@
-//! What is missing from the metrics where a hook is on nothing.
+//! Concludes what is missing from the metrics because a hook is not attached.
 //!
-//! Does not know how hooks are attached.
+//! The diagnosis calls it if the probes are attached.
+//! Does not depend on: how hooks are attached.
 
 use crate::{
     bpf::{
-        attach::NOT_PERMITTED,
-        attach_mode::{AttachMode, HookReport, ProgramType},
+        attach_mode::{AttachMode, ProgramType},
+        hook_id::HookId,
+        report::{HookReport, RefusalKind},
     },
     doctor::finding::{Finding, OLDER_LISTENERS, Severity, remedy},
     metrics::families,
 };
 
-/// A loss for each hook that is on nothing; `rung` is the one kind that they were held to.
-pub(crate) fn findings(hooks: &[HookReport], rung: Option<AttachMode>) -> Vec<Finding> {
-    let lost = hooks.iter().filter(|report| report.kind.is_none());
-    lost.map(|report| {
-        let (what, since) = told_by(report.hook);
-        Finding {
+/// Returns a finding for each hook that is not attached; `forced` is the mode of `--attach-mode`.
+pub(crate) fn findings(hooks: &[HookReport], forced: Option<AttachMode>) -> Vec<Finding> {
+    let missing = hooks.iter().filter(|report| report.program_type.is_none());
+    missing
+        .map(|report| Finding {
             severity: Severity::Some,
-            what,
-            why: format!("hook {} is on nothing", report.hook),
-            remedy: remedy(rung, || match since {
-                Some(since) if is_forbidden(report) => {
-                    format!("run as root, which kprobes take, or on {since} or later")
+            what: metrics_of(report.hook),
+            why: format!(
+                "hook `{}` is not attached: it {}",
+                report.hook,
+                report.hook.help()
+            ),
+            remedy: remedy(forced, || match first_kernel(report.hook) {
+                Some(kernel) if is_kprobe_forbidden(report) => {
+                    format!("run as root, which kprobes need, or on {kernel} or later")
                 }
-                Some(since) => format!("run on {since} or later"),
+                Some(kernel) => format!("run on {kernel} or later"),
                 None => "run on a newer kernel".into(),
             }),
-        }
-    })
-    .collect()
+        })
+        .collect()
 }
 
-/// Whether a kprobe, which this kernel has, was refused for want of permission.
-fn is_forbidden(report: &HookReport) -> bool {
-    let kprobes = report
-        .refused
-        .iter()
-        .filter(|refused| refused.kind == ProgramType::Kprobe);
-    kprobes.map(|refused| &refused.reason).any(|reason| {
-        reason == NOT_PERMITTED || reason.contains("run as root") || reason.contains("cannot write")
+/// Returns whether the kernel has a kprobe for the hook, and this process lacks the privilege to use it.
+fn is_kprobe_forbidden(report: &HookReport) -> bool {
+    report.refused.iter().any(|refused| {
+        refused.program_type == ProgramType::Kprobe && refused.kind == RefusalKind::NotPermitted
     })
 }
 
-/// What a hook tells, in terms of the metrics, and the first kernel that is sure to have it.
-fn told_by(hook: &str) -> (String, Option<&'static str>) {
+/// Returns the first kernel that is sure to have the hook; `None` if that is not known.
+fn first_kernel(hook: HookId) -> Option<&'static str> {
     match hook {
-        "readable" => (from_arrival(), Some("Linux 6.3")),
-        "recv" | "send" => ("every figure of requests".into(), Some("Linux 6.3")),
-        "send_start" => (
-            format!(
-                "{}, {} of TCP answers whose first send is longer than 64 KiB; of others they include that send",
-                families::REQUEST_HANDLER.name,
-                families::HANDLER_TIME.name,
-            ),
-            Some("Linux 6.16"),
-        ),
-        "sendfile" => (
-            format!(
-                "bytes that servers send with sendfile: {} and {} end before them",
-                families::REQUEST_DURATION.name,
-                families::STREAM_DURATION.name,
-            ),
-            Some("Linux 6.5"),
-        ),
-        "state" => (
-            format!(
-                "when connections close ({}), and TCP listeners that are newer than the agent",
-                families::UNFINISHED.name,
-            ),
-            None,
-        ),
-        "exec" => (
-            "servers that start after the agent, unless their port is watched".into(),
-            None,
-        ),
-        "exit" => (
-            format!(
-                "when processes end: {} counts those of workers that are gone",
-                families::WORKERS.name
-            ),
-            None,
-        ),
-        "fork" => (
-            format!(
-                "what children of servers answer, and when TorchServe's frontend hands requests on ({}, {})",
-                families::REQUEST_INNER_QUEUE.name,
-                families::QUEUE_TIME.name,
-            ),
-            None,
-        ),
-        "unix_release" => (
-            "connections over unix sockets beyond the first 4096: state of those that ended is not given back".into(),
-            None,
-        ),
-        "listeners" => (OLDER_LISTENERS.into(), None),
-        other => (format!("what the hook {other} tells"), None),
+        HookId::Readable | HookId::Recv | HookId::Send => Some("Linux 6.3"),
+        HookId::SendStart => Some("Linux 6.16"),
+        HookId::Sendfile => Some("Linux 6.5"),
+        HookId::Exec
+        | HookId::Exit
+        | HookId::Fork
+        | HookId::State
+        | HookId::UnixRelease
+        | HookId::Listeners
+        | HookId::Accept => None,
     }
 }
 
-/// The families that begin with a request's arrival.
+/// Returns what the hook provides, in terms of the metrics.
+fn metrics_of(hook: HookId) -> String {
+    match hook {
+        HookId::Readable => from_arrival(),
+        HookId::Recv | HookId::Send => "all request metrics".into(),
+        HookId::SendStart => format!(
+            "{}, {} of TCP responses whose first send is longer than 64 KiB; those of other responses include that send",
+            families::REQUEST_HANDLER.name,
+            families::HANDLER_TIME.name,
+        ),
+        HookId::Sendfile => format!(
+            "bytes that servers send with sendfile: {} and {} end before them",
+            families::REQUEST_DURATION.name,
+            families::STREAM_DURATION.name,
+        ),
+        HookId::State => format!(
+            "the end of connections ({}), and TCP listeners that start after the agent",
+            families::UNFINISHED.name,
+        ),
+        HookId::Exec => "servers that start after the agent, unless their port is watched".into(),
+        HookId::Exit => format!(
+            "the end of processes: {} counts workers that have ended",
+            families::WORKERS.name
+        ),
+        HookId::Fork => format!(
+            "requests that new children of servers handle, and when TorchServe's frontend dispatches requests ({}, {})",
+            families::REQUEST_INNER_QUEUE.name,
+            families::QUEUE_TIME.name,
+        ),
+        HookId::UnixRelease => {
+            "connections over unix sockets after the first 4096, because the state of closed ones is not freed".into()
+        }
+        HookId::Listeners => OLDER_LISTENERS.into(),
+        HookId::Accept => families::ACCEPT_WAIT.name.into(),
+    }
+}
+
+/// Returns the families whose times start at the arrival of a request.
 fn from_arrival() -> String {
     let families = [
         &families::REQUEST_QUEUE,
@@ -116,8 +113,7 @@ fn from_arrival() -> String {
         &families::TS_INFERENCE_LATENCY,
     ];
     format!(
-        "{}; {} of servers other than TorchServe, and of TorchServe where its frontend is not seen to hand a request \
-         on: nobody tells when requests arrive",
+        "{}; {} of servers other than TorchServe, and of TorchServe if the dispatch by its frontend is not observed",
         families.map(|family| family.name).join(", "),
         torchserve.map(|family| family.name).join(", "),
     )
@@ -126,62 +122,60 @@ fn from_arrival() -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::bpf::{attach_mode::Refused, hooks::HOOKS};
+    use crate::bpf::report::Refused;
 
-    fn lost(hook: &'static str) -> HookReport {
+    fn missing(hook: HookId) -> HookReport {
         HookReport {
             hook,
-            kind: None,
+            program_type: None,
             refused: vec![Refused {
-                kind: ProgramType::TpBtf,
+                program_type: ProgramType::TpBtf,
                 target: "somewhere",
+                kind: RefusalKind::Unavailable,
                 reason: "no such tracepoint".into(),
             }],
         }
     }
 
     #[test]
-    fn only_hooks_on_nothing_are_losses() {
+    fn hook_without_programs_is_a_finding() {
         let attached = HookReport {
-            kind: Some(ProgramType::Fentry),
-            ..lost("recv")
+            program_type: Some(ProgramType::Fentry),
+            ..missing(HookId::Recv)
         };
-        let losses = findings(&[attached, lost("readable")], None);
-        let [loss] = &losses[..] else {
-            panic!("{losses:?}");
+        let findings = findings(&[attached, missing(HookId::Readable)], None);
+        let [finding] = &findings[..] else {
+            panic!("{findings:?}");
         };
-        assert_eq!(loss.severity, Severity::Some);
-        assert!(loss.what.contains("inferprobe_request_queue_seconds"));
-        assert_eq!(loss.why, "hook readable is on nothing");
-        assert_eq!(loss.remedy, "run on Linux 6.3 or later");
+        assert_eq!(finding.severity, Severity::Some);
+        assert!(finding.what.contains("inferprobe_request_queue_seconds"));
+        assert_eq!(
+            finding.why,
+            "hook `readable` is not attached: it reports when bytes become readable on a socket; without it, arrival \
+             times are unknown"
+        );
+        assert_eq!(finding.remedy, "run on Linux 6.3 or later");
     }
 
     #[test]
-    fn a_kprobe_that_only_root_may_have_is_a_remedy() {
-        let mut report = lost("readable");
+    fn forbidden_kprobe_makes_root_a_remedy() {
+        let mut report = missing(HookId::Readable);
         report.refused.push(Refused {
-            kind: ProgramType::Kprobe,
+            program_type: ProgramType::Kprobe,
             target: "sock_def_readable",
-            reason: NOT_PERMITTED.into(),
+            kind: RefusalKind::NotPermitted,
+            reason: "operation not permitted".into(),
         });
-        let losses = findings(&[report], None);
+        let findings = findings(&[report], None);
         assert_eq!(
-            losses[0].remedy,
-            "run as root, which kprobes take, or on Linux 6.3 or later"
+            findings[0].remedy,
+            "run as root, which kprobes need, or on Linux 6.3 or later"
         );
     }
 
     #[test]
-    fn what_a_forced_rung_loses_comes_back_without_it() {
-        let losses = findings(&[lost("send_start")], Some(AttachMode::Syscall));
-        assert_eq!(losses[0].remedy, "leave --rung out");
-    }
-
-    #[test]
-    fn every_hook_says_what_it_tells() {
-        for hook in HOOKS.map(|hook| hook.name) {
-            assert!(!told_by(hook).0.contains("what the hook"), "{hook}");
-        }
-        assert_eq!(told_by("other").0, "what the hook other tells");
+    fn forced_attach_mode_is_the_remedy() {
+        let findings = findings(&[missing(HookId::SendStart)], Some(AttachMode::Syscall));
+        assert_eq!(findings[0].remedy, "leave --attach-mode out");
     }
 }

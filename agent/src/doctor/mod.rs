@@ -1,6 +1,7 @@
-//! `inferprobe doctor`: what this host allows the agent to measure, what will be missing, and what would bring it back.
+//! Runs `inferprobe doctor`: reports what this host lets the agent measure, what will be missing, and how to fix that.
 //!
-//! Looks, attaches the probes for a moment, and changes nothing.
+//! Reads the host's files, attaches the probes for a moment, and changes no setting.
+//! Does not depend on: how requests are measured.
 
 mod degraded_hooks;
 mod diagnosis;
@@ -15,7 +16,7 @@ use std::path::PathBuf;
 use crate::{
     bpf::attach_mode::AttachMode,
     cli::DoctorArgs,
-    config::parse_rung,
+    config::parse_attach_mode,
     doctor::{
         facts::{Facts, gpus, host, probing},
         report::{Outcome, Report},
@@ -28,7 +29,7 @@ use crate::{
 pub struct Options {
     json: bool,
     nvml_library: Option<PathBuf>,
-    rung: Option<AttachMode>,
+    attach_mode: Option<AttachMode>,
 }
 
 impl Options {
@@ -37,18 +38,22 @@ impl Options {
         Ok(Self {
             json: args.json,
             nvml_library: args.nvml_library.clone(),
-            rung: args.rung.as_deref().map(parse_rung).transpose()?,
+            attach_mode: args
+                .attach_mode
+                .as_deref()
+                .map(parse_attach_mode)
+                .transpose()?,
         })
     }
 }
 
-/// Looks at this host; the text to print, and what it comes to.
+/// Examines this host; returns the text to print, and the outcome.
 pub fn examine(options: &Options) -> Result<(String, Outcome), serde_json::Error> {
     let report = Report::conclude(Facts {
-        rung: options.rung,
-        host: host::look(),
-        gpus: gpus::look(options.nvml_library.clone()),
-        probing: probing::attempt(options.rung),
+        attach_mode: options.attach_mode,
+        host: host::collect(),
+        gpus: gpus::collect(options.nvml_library.clone()),
+        probing: probing::attempt(options.attach_mode),
     });
     let text = match options.json {
         true => serde_json::to_string_pretty(&report)? + "\n",

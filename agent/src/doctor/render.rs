@@ -1,12 +1,12 @@
-//! The report as text for a person: sections of aligned rows, at most 100 columns wide.
+//! Formats the report as text: sections of aligned rows, at most 100 columns wide.
+//!
+//! `inferprobe doctor` prints it, unless `--json` is given.
+//! Does not depend on: how findings are concluded.
 
 use std::fmt::Write as _;
 
 use crate::{
-    bpf::{
-        capabilities::{Capabilities, Capability},
-        report::{self, kind_name},
-    },
+    bpf::capabilities::{Capabilities, Capability},
     doctor::{
         facts::{
             gpus::Nvml,
@@ -20,15 +20,15 @@ use crate::{
 
 const WIDTH: usize = 100;
 const INDENT: usize = 2;
-/// Column in which the values of rows begin.
+/// Column in which the values of host rows start.
 const VALUE: usize = 20;
-/// Column in which the reasons of hooks begin.
+/// Column in which the reasons of hooks start.
 const REASON: usize = 34;
-/// Column in which the words on a loss begin.
-const LOSS: usize = 13;
+/// Column in which the texts of findings start.
+const FINDING: usize = 13;
 
-/// Capabilities that change what is measured.
-const OF_INTEREST: [Capability; 6] = [
+/// Capabilities that affect what the agent can measure.
+const RELEVANT: [Capability; 6] = [
     Capability::DAC_OVERRIDE,
     Capability::DAC_READ_SEARCH,
     Capability::SYS_PTRACE,
@@ -37,7 +37,7 @@ const OF_INTEREST: [Capability; 6] = [
     Capability::BPF,
 ];
 
-/// The whole report.
+/// Returns the whole report.
 pub(crate) fn table(report: &Report) -> String {
     let facts = &report.facts;
     let mut text = format!("inferprobe {}\n", report.version);
@@ -55,14 +55,14 @@ pub(crate) fn table(report: &Report) -> String {
     for report in &facts.probing.hooks {
         let label = format!(
             "{:width$}{}",
-            report.hook,
-            kind_name(report.kind),
+            report.hook.name(),
+            report.kind_label(),
             width = VALUE - INDENT
         );
-        row(&mut text, &label, REASON, &report::why(report).join("; "));
+        row(&mut text, &label, REASON, &report.reasons().join("; "));
     }
     if let Some(refusal) = &facts.probing.refusal {
-        // The remedy, behind the semicolon, stands below.
+        // The finding below has the remedy, which follows the semicolon.
         let why = refusal.split_once("; ").map_or(&**refusal, |(why, _)| why);
         row(&mut text, "not attached", VALUE, why);
     }
@@ -76,15 +76,15 @@ pub(crate) fn table(report: &Report) -> String {
     if report.missing.is_empty() {
         row(&mut text, "nothing", VALUE, "");
     }
-    for loss in &report.missing {
-        let label = match loss.severity {
+    for finding in &report.missing {
+        let label = match finding.severity {
             Severity::Everything => "all",
             Severity::Some => "some",
             Severity::Option => "option",
         };
-        row(&mut text, label, LOSS, &loss.what);
-        row(&mut text, "  why", LOSS, &loss.why);
-        row(&mut text, "  remedy", LOSS, &loss.remedy);
+        row(&mut text, label, FINDING, &finding.what);
+        row(&mut text, "  why", FINDING, &finding.why);
+        row(&mut text, "  remedy", FINDING, &finding.remedy);
     }
     // Writing to a string cannot fail.
     let _ = writeln!(text, "\n{}", report.outcome);
@@ -117,9 +117,9 @@ fn host_rows(host: &Host) -> [(&'static str, String); 16] {
         (
             "ring buffer",
             match &host.ring_buffer {
-                RingBuffer::Usable => "can be made".into(),
-                RingBuffer::Unknown => "unknown to this kernel".into(),
-                RingBuffer::Refused { reason } => format!("cannot be made: {reason}"),
+                RingBuffer::Usable => "can be created".into(),
+                RingBuffer::Unknown => "not supported by this kernel".into(),
+                RingBuffer::Refused { reason } => format!("cannot be created: {reason}"),
             },
         ),
         (
@@ -155,11 +155,11 @@ fn host_rows(host: &Host) -> [(&'static str, String); 16] {
     ]
 }
 
-/// Those that matter to the agent by name, and how many others there are.
+/// Names the relevant capabilities, and counts the others.
 fn capabilities(held: Capabilities) -> String {
     let (named, others): (Vec<_>, Vec<_>) = held
         .iter()
-        .partition(|capability| OF_INTEREST.contains(capability));
+        .partition(|capability| RELEVANT.contains(capability));
     let names = named.iter().map(Capability::to_string);
     let others = (!others.is_empty()).then(|| format!("and {} others", others.len()));
     let words: Vec<String> = names.chain(others).collect();
@@ -173,13 +173,13 @@ fn nvml(nvml: &Nvml) -> String {
     match nvml {
         Nvml::Loaded { read, refused } if refused.is_empty() => format!("reads GPUs: {read}"),
         Nvml::Loaded { read, refused } => {
-            format!("reads GPUs: {read}; refuses {}", refused.join(", "))
+            format!("reads GPUs: {read}; errors: {}", refused.join(", "))
         }
         Nvml::Unusable { reason } => format!("not usable: {reason}"),
     }
 }
 
-/// Adds a row whose value begins in `column`, and goes on there in the next line where it does not fit.
+/// Adds a row whose value starts in `column`, and continues there on the next line if it is too long.
 fn row(text: &mut String, label: &str, column: usize, value: &str) {
     let mut line = format!("{:INDENT$}{label}", "");
     for word in value.split_whitespace() {

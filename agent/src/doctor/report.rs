@@ -1,6 +1,7 @@
-//! Joins facts with the findings that follow from them, and says what it comes to.
+//! Joins the facts with the findings that follow from them, and concludes the outcome.
 //!
-//! This is the JSON output; `table` prints the same for a person. Does not depend on: how facts are gathered.
+//! This is the JSON output; `render` prints the same as a table.
+//! Does not depend on: how facts are collected.
 
 use std::fmt;
 
@@ -12,35 +13,35 @@ use crate::doctor::{
     finding::{Finding, Severity},
 };
 
-/// Facts and what follows from them.
+/// Facts, findings and outcome.
 #[derive(Debug, Clone, Serialize)]
 pub struct Report {
     /// Version of the agent.
     pub version: &'static str,
-    /// What was found.
+    /// The facts.
     #[serde(flatten)]
     pub facts: Facts,
-    /// What will be missing from the metrics, the heaviest first.
+    /// What will be missing from the metrics, the most severe first.
     pub missing: Vec<Finding>,
-    /// What it comes to.
+    /// The outcome.
     pub outcome: Outcome,
 }
 
-/// What it comes to.
+/// How much the agent can measure on this host.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Outcome {
-    /// All is measured.
+    /// Everything.
     All,
-    /// Some is lost.
+    /// Not everything.
     Some,
-    /// No request is measured.
+    /// No request.
     Nothing,
 }
 
 impl Outcome {
-    fn of(losses: &[Finding]) -> Self {
-        match losses.iter().map(|loss| loss.severity).min() {
+    fn of(findings: &[Finding]) -> Self {
+        match findings.iter().map(|finding| finding.severity).min() {
             Some(Severity::Everything) => Self::Nothing,
             Some(Severity::Some) => Self::Some,
             Some(Severity::Option) | None => Self::All,
@@ -61,7 +62,7 @@ impl fmt::Display for Outcome {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
             Self::All => "All is measured (exit code 0).",
-            Self::Some => "Some is lost (exit code 1).",
+            Self::Some => "Some metrics will be missing (exit code 1).",
             Self::Nothing => "No request can be measured (exit code 2).",
         })
     }

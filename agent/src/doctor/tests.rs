@@ -1,11 +1,13 @@
-//! From facts to what is said of them.
+//! Tests the doctor from facts to findings, table and JSON.
 
 use super::*;
 use crate::{
     bpf::{
-        attach_mode::{HookReport, ProgramType, Refused},
+        attach_mode::ProgramType,
         capabilities::{Capabilities, Capability},
+        hook_id::HookId,
         preemption::Preemption,
+        report::{HookReport, RefusalKind, Refused},
     },
     doctor::{
         facts::{
@@ -24,10 +26,10 @@ use crate::{
 
 const ALL: u64 = 0x1ff_ffff_ffff;
 
-/// A host on which all is measured.
+/// A host on which everything is measured.
 fn sound() -> Facts {
     Facts {
-        rung: None,
+        attach_mode: None,
         host: Host {
             kernel: "6.18.15-cloud-amd64".into(),
             architecture: "x86_64".into(),
@@ -56,8 +58,8 @@ fn sound() -> Facts {
         probing: Probing {
             refusal: None,
             hooks: vec![HookReport {
-                hook: "readable",
-                kind: Some(ProgramType::TpBtf),
+                hook: HookId::Readable,
+                program_type: Some(ProgramType::TpBtf),
                 refused: Vec::new(),
             }],
             self_test: SelfTest::Passed,
@@ -67,8 +69,8 @@ fn sound() -> Facts {
 
 fn without(capabilities: &[Capability]) -> Capabilities {
     let mask = |one: &Capability| 1 << one.number();
-    let lacking: u64 = capabilities.iter().map(mask).sum();
-    Capabilities::from_mask(ALL & !lacking)
+    let lacked: u64 = capabilities.iter().map(mask).sum();
+    Capabilities::from_mask(ALL & !lacked)
 }
 
 fn refused(reason: &str) -> Probing {
@@ -79,38 +81,41 @@ fn refused(reason: &str) -> Probing {
     }
 }
 
-/// What is concluded once `spoil` has changed a sound host.
-fn report(spoil: impl FnOnce(&mut Facts)) -> Report {
+/// Returns the report on a sound host that `change` changes.
+fn report(change: impl FnOnce(&mut Facts)) -> Report {
     let mut facts = sound();
-    spoil(&mut facts);
+    change(&mut facts);
     Report::conclude(facts)
 }
 
-fn assert_loss(report: &Report, outcome: Outcome, severity: Severity, parts: [&str; 3]) {
-    let [loss] = &report.missing[..] else {
+fn assert_finding(report: &Report, outcome: Outcome, severity: Severity, parts: [&str; 3]) {
+    let [finding] = &report.missing[..] else {
         panic!("{:#?}", report.missing);
     };
     assert_eq!(
-        (report.outcome, loss.severity),
+        (report.outcome, finding.severity),
         (outcome, severity),
-        "{loss:?}"
+        "{finding:?}"
     );
-    for (text, part) in [&loss.what, &loss.why, &loss.remedy].into_iter().zip(parts) {
+    for (text, part) in [&finding.what, &finding.why, &finding.remedy]
+        .into_iter()
+        .zip(parts)
+    {
         assert!(text.contains(part), "{text:?} lacks {part:?}");
     }
 }
 
 #[test]
-fn nothing_is_missing_on_a_sound_host() {
+fn sound_host_has_no_findings() {
     let report = report(|_| {});
     assert_eq!(report.missing, []);
     assert_eq!(report.outcome.exit_code(), 0);
 }
 
 #[test]
-fn each_missing_capability_is_named_by_itself() {
+fn missing_capabilities_are_separate_findings() {
     let (admin, bpf, perfmon) = (Capability::SYS_ADMIN, Capability::BPF, Capability::PERFMON);
-    for (lacking, expected) in [
+    for (lacked, expected) in [
         (&[admin, bpf][..], &["CAP_BPF is missing"][..]),
         (&[admin, perfmon], &["CAP_PERFMON is missing"]),
         (
@@ -119,20 +124,20 @@ fn each_missing_capability_is_named_by_itself() {
         ),
     ] {
         let report = report(|facts| {
-            facts.host.capabilities = without(lacking);
+            facts.host.capabilities = without(lacked);
             facts.probing = refused("refused");
         });
-        let why: Vec<&str> = report.missing.iter().map(|loss| &*loss.why).collect();
+        let why: Vec<&str> = report.missing.iter().map(|finding| &*finding.why).collect();
         assert_eq!(why, expected);
         assert_eq!(report.outcome.exit_code(), 2);
     }
 }
 
 #[test]
-fn what_keeps_the_probes_away_is_named() {
+fn cause_that_prevents_the_probes_is_named() {
     let everything = |report: &Report, why: &str, remedy: &str| {
-        let parts = ["every figure of requests", why, remedy];
-        assert_loss(report, Outcome::Nothing, Severity::Everything, parts);
+        let parts = ["all request, model and worker metrics", why, remedy];
+        assert_finding(report, Outcome::Nothing, Severity::Everything, parts);
     };
     let locked = report(|facts| {
         facts.host.lockdown = Some(Lockdown::Confidentiality);
@@ -163,18 +168,19 @@ fn what_keeps_the_probes_away_is_named() {
             reason: "wrong payload".into(),
         };
     });
-    everything(&failed, "wrong payload", "another kernel");
+    everything(&failed, "self-test failed: wrong payload", "another kernel");
 }
 
 #[test]
-fn a_lost_hook_is_some_loss() {
+fn missing_hook_is_a_finding() {
     let report = report(|facts| {
         facts.probing.hooks = vec![HookReport {
-            hook: "send_start",
-            kind: None,
+            hook: HookId::SendStart,
+            program_type: None,
             refused: vec![Refused {
-                kind: ProgramType::TpBtf,
+                program_type: ProgramType::TpBtf,
                 target: "tcp_sendmsg_locked",
+                kind: RefusalKind::Unavailable,
                 reason: "absent".into(),
             }],
         }];
@@ -184,17 +190,17 @@ fn a_lost_hook_is_some_loss() {
         "send_start",
         "Linux 6.16",
     ];
-    assert_loss(&report, Outcome::Some, Severity::Some, parts);
+    assert_finding(&report, Outcome::Some, Severity::Some, parts);
     assert_eq!(report.outcome.exit_code(), 1);
 }
 
 #[test]
-fn hooks_are_no_losses_of_their_own_where_nothing_is_attached() {
+fn hooks_are_no_findings_if_nothing_is_attached() {
     let report = report(|facts| {
         facts.probing = refused("none; newer");
         facts.probing.hooks = vec![HookReport {
-            hook: "recv",
-            kind: None,
+            hook: HookId::Recv,
+            program_type: None,
             refused: Vec::new(),
         }];
     });
@@ -202,60 +208,56 @@ fn hooks_are_no_losses_of_their_own_where_nothing_is_attached() {
 }
 
 #[test]
-fn processes_of_other_users_may_be_out_of_sight() {
+fn missing_capabilities_hide_other_users_processes() {
     let (ptrace, dac, read) = (
         Capability::SYS_PTRACE,
         Capability::DAC_OVERRIDE,
         Capability::DAC_READ_SEARCH,
     );
-    let unlooked = report(|facts| facts.host.capabilities = without(&[ptrace, dac, read]));
+    let unreadable = report(|facts| facts.host.capabilities = without(&[ptrace, dac, read]));
     let parts = [
         "inferprobe_workers",
         "CAP_SYS_PTRACE and CAP_DAC_READ_SEARCH are missing",
         "CAP_SYS_PTRACE and CAP_DAC_READ_SEARCH",
     ];
-    assert_loss(&unlooked, Outcome::Some, Severity::Some, parts);
+    assert_finding(&unreadable, Outcome::Some, Severity::Some, parts);
     let hidden = report(|facts| {
         facts.host.capabilities = without(&[ptrace]);
         facts.host.hidepid = Some("invisible".into());
     });
-    let parts = [
-        "every server of other users",
-        "hidepid=invisible",
-        "hidepid",
-    ];
-    assert_loss(&hidden, Outcome::Some, Severity::Some, parts);
-    let seen = report(|facts| {
+    let parts = ["servers of other users", "hidepid=invisible", "hidepid"];
+    assert_finding(&hidden, Outcome::Some, Severity::Some, parts);
+    let visible = report(|facts| {
         facts.host.capabilities = without(&[read]);
         facts.host.hidepid = Some("invisible".into());
     });
-    assert_eq!(seen.missing, []);
+    assert_eq!(visible.missing, []);
 }
 
 #[test]
-fn a_nested_pid_namespace_hides_servers() {
+fn nested_pid_namespace_hides_servers() {
     for (namespace, what) in [
         (PidNamespace::Nested, "command lines"),
-        (PidNamespace::NestedWithOuterProc, "older"),
+        (PidNamespace::NestedWithOuterProc, "listening before"),
     ] {
         let report = report(|facts| facts.host.pid_namespace = namespace);
         let parts = [what, "pid namespace", "--pid=host"];
-        assert_loss(&report, Outcome::Some, Severity::Some, parts);
+        assert_finding(&report, Outcome::Some, Severity::Some, parts);
     }
 }
 
 #[test]
-fn gpus_count_only_where_there_should_be_some() {
+fn gpus_are_a_finding_only_if_expected() {
     for (present, expected, remedy) in [
         (true, false, "install the driver's"),
-        (false, true, "give --nvml-library"),
+        (false, true, "set --nvml-library"),
     ] {
         let report = report(|facts| {
             facts.gpus.present = present;
             facts.gpus.expected = expected;
         });
         let parts = ["GPUUtilization", "no library", remedy];
-        assert_loss(&report, Outcome::Some, Severity::Some, parts);
+        assert_finding(&report, Outcome::Some, Severity::Some, parts);
     }
     let read = report(|facts| {
         facts.gpus.present = true;
@@ -272,11 +274,11 @@ fn gpus_count_only_where_there_should_be_some() {
         };
     });
     let parts = ["of some GPUs", "device 3: lost", "nvidia-smi"];
-    assert_loss(&refused, Outcome::Some, Severity::Some, parts);
+    assert_finding(&refused, Outcome::Some, Severity::Some, parts);
 }
 
 #[test]
-fn what_only_an_option_needs_is_no_failure() {
+fn finding_about_an_option_keeps_exit_code_0() {
     for (tracefs, remedy) in [
         (Tracefs::NotMounted, "mount -t tracefs"),
         (Tracefs::Forbidden, "CAP_DAC_READ_SEARCH"),
@@ -284,19 +286,23 @@ fn what_only_an_option_needs_is_no_failure() {
     ] {
         let report = report(|facts| facts.host.tracefs = tracefs);
         let parts = ["--accept-wait", "trace", remedy];
-        assert_loss(&report, Outcome::All, Severity::Option, parts);
+        assert_finding(&report, Outcome::All, Severity::Option, parts);
         assert_eq!(report.outcome.exit_code(), 0);
     }
 }
 
 #[test]
-fn the_heaviest_loss_stands_first() {
+fn most_severe_finding_comes_first() {
     let report = report(|facts| {
         facts.host.tracefs = Tracefs::NotMounted;
         facts.gpus.present = true;
         facts.probing = refused("no; yes");
     });
-    let severities: Vec<Severity> = report.missing.iter().map(|loss| loss.severity).collect();
+    let severities: Vec<Severity> = report
+        .missing
+        .iter()
+        .map(|finding| finding.severity)
+        .collect();
     assert_eq!(
         severities,
         [Severity::Everything, Severity::Some, Severity::Option]
@@ -304,16 +310,17 @@ fn the_heaviest_loss_stands_first() {
 }
 
 #[test]
-fn the_table_is_aligned_and_100_columns_wide() {
+fn table_is_aligned_and_at_most_100_columns_wide() {
     let report = report(|facts| {
         facts.host.pid_namespace = PidNamespace::Nested;
         facts.host.lockdown = None;
         facts.probing.hooks.push(HookReport {
-            hook: "send_start",
-            kind: None,
+            hook: HookId::SendStart,
+            program_type: None,
             refused: vec![Refused {
-                kind: ProgramType::TpBtf,
+                program_type: ProgramType::TpBtf,
                 target: "tcp_sendmsg_locked",
+                kind: RefusalKind::Unavailable,
                 reason: "a reason with many words ".repeat(9),
             }],
         });
@@ -332,15 +339,15 @@ fn the_table_is_aligned_and_100_columns_wide() {
         "\n  self-test         passed\n",
         "\nWhat will be missing\n  some       servers that",
         "\n    remedy   run in the host's pid namespace",
-        "\nSome is lost (exit code 1).\n",
+        "\nSome metrics will be missing (exit code 1).\n",
     ] {
         assert!(text.contains(part), "lacks {part:?}:\n{text}");
     }
 }
 
 #[test]
-fn the_json_keys_are_stable() {
-    let report = report(|facts| facts.rung = Some(AttachMode::Tracepoint));
+fn json_keys_are_stable() {
+    let report = report(|facts| facts.attach_mode = Some(AttachMode::Tracepoint));
     let json = serde_json::to_value(&report).unwrap();
     let keys = |value: &serde_json::Value| -> Vec<String> {
         let object = value.as_object().unwrap();
@@ -349,7 +356,13 @@ fn the_json_keys_are_stable() {
     assert_eq!(
         keys(&json),
         [
-            "gpus", "host", "missing", "outcome", "probes", "rung", "version"
+            "attach_mode",
+            "gpus",
+            "host",
+            "missing",
+            "outcome",
+            "probes",
+            "version"
         ]
     );
     assert_eq!(
@@ -373,7 +386,7 @@ fn the_json_keys_are_stable() {
             "user_namespace",
         ]
     );
-    assert_eq!(json["rung"], "tracepoint");
+    assert_eq!(json["attach_mode"], "tracepoint");
     assert_eq!(json["host"]["lockdown"], "none");
     assert_eq!(json["host"]["capabilities"][39], "CAP_BPF");
     assert_eq!(json["host"]["ring_buffer"]["state"], "usable");

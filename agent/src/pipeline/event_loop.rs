@@ -305,10 +305,10 @@ impl EventLoop {
             self.metrics
                 .set(&families::RECORDS_LOST, &[reason.name()], total);
         }
-        let skipped = self.probes.skipped();
-        let of_processes = PROCESS_PROGRAMS.iter().filter_map(|name| skipped.get(name));
+        let misses = self.probes.recursion_misses();
+        let of_processes = PROCESS_PROGRAMS.iter().filter_map(|name| misses.get(name));
         let skipped_events = of_processes.sum();
-        for (program, total) in skipped {
+        for (program, total) in misses {
             self.metrics
                 .set(&families::BPF_RECURSION_MISSES, &[program], total);
         }

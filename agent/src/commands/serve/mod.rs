@@ -50,7 +50,7 @@ async fn serve(config: Config) -> Result<()> {
     let mut running = match config.probes {
         true => Some(RunningProbes::start(&config, &metrics, log)?),
         false => {
-            privileges::give_up()?;
+            privileges::drop_all()?;
             None
         }
     };

@@ -16,12 +16,7 @@ use tokio::sync::oneshot;
 use tracing::{info, warn};
 
 use crate::{
-    bpf::{
-        loader::Probes,
-        options::Wanted,
-        preflight, privileges,
-        report::{self, kind_name},
-    },
+    bpf::{loader::Probes, options::Wanted, preflight, privileges, report},
     commands::demo_server,
     config::Config,
     discovery::{
@@ -53,18 +48,18 @@ impl RunningProbes {
         log: Option<RequestLog>,
     ) -> Result<Self> {
         preflight::check(config.accept_wait)?;
-        privileges::warn_of_losses();
+        privileges::warn_without_ptrace();
         let wanted = Wanted {
             payload: config.payload,
             accept_wait: config.accept_wait,
-            rung: config.rung,
+            attach_mode: config.attach_mode,
         };
         let (probes, maps) = Probes::attach(wanted)?;
         let own_pid = pid_namespace::check(probes.own_id(), &config.watches, config.demo)?;
         for report in probes.hooks() {
             metrics.set(
                 &families::HOOK_INFO,
-                &[report.hook, kind_name(report.kind)],
+                &[report.hook.name(), report.kind_label()],
                 1,
             );
         }

@@ -1,6 +1,7 @@
-//! Which of the kernel's file systems are there, from what looking at them came to.
+//! Concludes which of the kernel's file systems are usable.
 //!
-//! Reads no file.
+//! Pure functions of what `host` read.
+//! Does not depend on: the host's files, the findings.
 
 use std::{fmt, io};
 
@@ -9,23 +10,23 @@ use serde::Serialize;
 /// `f_type` of cgroup v2 (include/uapi/linux/magic.h, `CGROUP2_SUPER_MAGIC`).
 const CGROUP2_MAGIC: i64 = 0x6367_7270;
 
-/// Version of the control groups at `/sys/fs/cgroup`.
+/// Version of control groups at `/sys/fs/cgroup`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Cgroups {
-    /// One tree.
+    /// One hierarchy.
     V2,
-    /// A tree for each controller, and one of version 2 beside them.
+    /// A hierarchy for each controller, and also one of version 2.
     Hybrid,
-    /// A tree for each controller.
+    /// A hierarchy for each controller.
     V1,
-    /// Nothing is mounted there.
+    /// Not mounted.
     None,
 }
 
 impl Cgroups {
-    /// Concludes it from the types of the file systems at `/sys/fs/cgroup` and at `unified` in it, and from whether the
-    /// first has folders.
+    /// Concludes the version from the file system types of `/sys/fs/cgroup` and its `unified`, and from whether the first
+    /// has folders.
     pub fn of(root: Option<i64>, unified: Option<i64>, has_trees: bool) -> Self {
         match (root, unified) {
             (Some(CGROUP2_MAGIC), _) => Self::V2,
@@ -47,22 +48,22 @@ impl fmt::Display for Cgroups {
     }
 }
 
-/// Whether the tracepoints of system calls are found, which `--accept-wait` needs.
+/// Whether the tracepoints of system calls are readable, which `--accept-wait` needs.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Tracefs {
-    /// They are.
+    /// Yes.
     Usable,
-    /// They may not be read.
+    /// No: this process may not read them.
     Forbidden,
-    /// Tracefs is there, and they are not.
+    /// No: tracefs does not have them.
     WithoutSystemCalls,
-    /// No tracefs is mounted.
+    /// No: tracefs is not mounted.
     NotMounted,
 }
 
 impl Tracefs {
-    /// Concludes it from reading the file of such a tracepoint, and from whether there is a folder of tracepoints.
+    /// Concludes the state from reading the file of such a tracepoint, and from whether tracefs has tracepoints at all.
     pub fn of(reading: Result<(), io::ErrorKind>, has_events: bool) -> Self {
         match reading {
             Ok(()) => Self::Usable,
@@ -89,7 +90,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_version_of_control_groups_is_told_by_the_file_systems() {
+    fn cgroup_version_follows_from_the_file_systems() {
         const TMPFS: i64 = 0x0102_1994;
         const SYSFS: i64 = 0x6265_6572;
         for (root, unified, has_trees, expected) in [
@@ -106,7 +107,7 @@ mod tests {
     }
 
     #[test]
-    fn tracepoints_of_system_calls_may_be_kept_back_or_absent() {
+    fn tracepoints_may_be_forbidden_or_absent() {
         let (denied, absent) = (io::ErrorKind::PermissionDenied, io::ErrorKind::NotFound);
         for (reading, has_events, expected) in [
             (Ok(()), true, Tracefs::Usable),

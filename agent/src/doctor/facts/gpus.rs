@@ -1,6 +1,7 @@
-//! NVIDIA GPUs of this host, and whether NVML reads them.
+//! Finds the NVIDIA GPUs of this host, and checks whether NVML reads them.
 //!
-//! Does not know which figures come of it.
+//! Uses the GPU collector of `serve`.
+//! Does not depend on: the findings.
 
 use std::{
     fs,
@@ -14,73 +15,73 @@ use serde::Serialize;
 
 use crate::collectors::gpu;
 
-/// Longest wait for NVML: with a broken driver a call into it may never return.
+/// Longest wait for NVML: with a broken driver, a call into it may never return.
 const LIMIT: Duration = Duration::from_secs(5);
 const NVIDIA: &str = "0x10de";
 /// First byte of a display controller's class; a GPU without a display has it too.
 const DISPLAY_CLASS: &str = "0x03";
 
-/// What there is, and what NVML says.
+/// GPUs of this host.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct Gpus {
-    /// Whether the host has an NVIDIA GPU, or the driver of one.
+    /// Whether the host has an NVIDIA GPU or NVIDIA's driver.
     pub present: bool,
-    /// Whether the library was named, which says that there should be one.
+    /// Whether `--nvml-library` was given, which implies that the host has a GPU.
     pub expected: bool,
-    /// What NVML came to.
+    /// State of NVML.
     pub nvml: Nvml,
 }
 
-/// What NVML came to.
+/// State of NVML.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 #[serde(tag = "state", rename_all = "snake_case")]
 pub enum Nvml {
     /// It is loaded.
     Loaded {
-        /// GPUs that it reads.
+        /// Number of GPUs that it reads.
         read: u32,
-        /// What it says of those that it does not read.
+        /// Error of each GPU that it does not read.
         refused: Vec<String>,
     },
-    /// It is not, and this is why.
+    /// It cannot be used.
     Unusable {
-        /// What the loader or the library said.
+        /// Error of the dynamic loader or of the library.
         reason: String,
     },
 }
 
-/// Looks at this host; `library` stands in for the system's NVML.
-pub(crate) fn look(library: Option<PathBuf>) -> Gpus {
+/// Collects the facts; `library` replaces the system's NVML.
+pub(crate) fn collect(library: Option<PathBuf>) -> Gpus {
     Gpus {
         present: has_driver(Path::new("/dev")) || has_device(Path::new("/sys/bus/pci/devices")),
         expected: library.is_some(),
-        nvml: ask(library),
+        nvml: try_nvml(library),
     }
 }
 
-fn ask(library: Option<PathBuf>) -> Nvml {
+fn try_nvml(library: Option<PathBuf>) -> Nvml {
     let unusable = |reason: &str| Nvml::Unusable {
         reason: reason.into(),
     };
-    let (tell, told) = mpsc::channel();
-    let asking = thread::Builder::new().name("nvml".into()).spawn(move || {
-        // Nobody listens any more once the limit has passed.
-        let _ = tell.send(gpu::look(library.as_deref()));
+    let (sender, receiver) = mpsc::channel();
+    let started = thread::Builder::new().name("nvml".into()).spawn(move || {
+        // After the time limit the receiver is closed.
+        let _ = sender.send(gpu::look(library.as_deref()));
     });
-    if let Err(err) = asking {
+    if let Err(err) = started {
         return unusable(&format!("cannot start a thread: {err}"));
     }
-    match told.recv_timeout(LIMIT) {
-        Ok(Ok(seen)) => Nvml::Loaded {
-            read: seen.read,
-            refused: seen.refused,
+    match receiver.recv_timeout(LIMIT) {
+        Ok(Ok(gpus)) => Nvml::Loaded {
+            read: gpus.read,
+            refused: gpus.refused,
         },
         Ok(Err(err)) => unusable(&err.to_string()),
-        Err(_) => unusable(&format!("no answer within {} s", LIMIT.as_secs())),
+        Err(_) => unusable(&format!("no response within {} s", LIMIT.as_secs())),
     }
 }
 
-/// Whether `dev` has a file of NVIDIA's driver.
+/// Returns whether `dev` has a file of NVIDIA's driver.
 fn has_driver(dev: &Path) -> bool {
     let Ok(entries) = fs::read_dir(dev) else {
         return false;
@@ -91,7 +92,7 @@ fn has_driver(dev: &Path) -> bool {
         .any(|name| name.as_encoded_bytes().starts_with(b"nvidia"))
 }
 
-/// Whether the folder of PCI devices has a GPU of NVIDIA's.
+/// Returns whether the folder of PCI devices has an NVIDIA GPU.
 fn has_device(devices: &Path) -> bool {
     let Ok(entries) = fs::read_dir(devices) else {
         return false;
@@ -108,7 +109,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_driver_is_known_by_its_files() {
+    fn driver_is_recognised_by_its_files() {
         let dev = tempfile::tempdir().unwrap();
         fs::write(dev.path().join("null"), "").unwrap();
         assert!(!has_driver(dev.path()));
@@ -118,7 +119,7 @@ mod tests {
     }
 
     #[test]
-    fn a_gpu_is_a_display_controller_of_nvidias() {
+    fn gpu_is_an_nvidia_display_controller() {
         for (vendor, class, expected) in [
             ("0x10de\n", "0x030200\n", true),
             ("0x10de\n", "0x030000\n", true),
@@ -135,8 +136,8 @@ mod tests {
     }
 
     #[test]
-    fn a_library_that_is_not_there_is_unusable() {
-        let gpus = look(Some("/no/such/library.so".into()));
+    fn missing_library_is_unusable() {
+        let gpus = collect(Some("/no/such/library.so".into()));
         assert!(gpus.expected);
         let Nvml::Unusable { reason } = gpus.nvml else {
             panic!("{gpus:?}");

@@ -1,6 +1,7 @@
-//! What this host is, as far as measuring on it goes: reads the kernel's files, and has them understood elsewhere.
+//! Reads the facts about the host that decide what the agent can measure.
 //!
-//! Does not know what follows from it.
+//! Reads the kernel's files; the files beside this one interpret them.
+//! Does not depend on: the findings.
 
 use std::{fs, io, path::Path};
 
@@ -23,56 +24,56 @@ use crate::{
 /// A tracepoint that `--accept-wait` needs.
 const TRACEPOINT: &str = "events/syscalls/sys_exit_accept/id";
 
-/// Facts of the host and of the agent's place in it. `None`: the kernel does not tell.
+/// Facts about the host and about this process. `None`: unknown, because the kernel does not report it.
 #[derive(Debug, Clone, Serialize)]
 pub struct Host {
     /// Release of the kernel.
     pub kernel: String,
-    /// What the kernel calls the machine.
+    /// Machine name, as `uname -m` prints it.
     pub architecture: String,
-    /// Size of the kernel's type information; `None` without any.
+    /// Size of the kernel's type information; `None` if the kernel has none.
     pub btf_bytes: Option<u64>,
-    /// How programs run.
+    /// Whether the kernel compiles eBPF programs.
     pub jit: Option<Jit>,
-    /// Whether a ring buffer can be made.
+    /// Whether a ring buffer can be created.
     pub ring_buffer: RingBuffer,
     /// Kernel lockdown.
     pub lockdown: Option<Lockdown>,
     /// Active security modules.
     pub security_modules: Option<Vec<String>>,
-    /// What programs without capabilities may load.
+    /// Whether eBPF is open to processes without capabilities.
     pub unprivileged_bpf: Option<Unprivileged>,
-    /// Effective user.
+    /// Effective user id.
     pub user_id: u32,
-    /// Capabilities in effect.
+    /// Effective capabilities.
     #[serde(serialize_with = "names")]
     pub capabilities: Capabilities,
-    /// Whether capabilities hold for eBPF.
+    /// User namespace, which decides whether capabilities apply to eBPF.
     pub user_namespace: UserNamespace,
-    /// Whose processes procfs shows.
+    /// PID namespace, and the one whose processes procfs shows.
     pub pid_namespace: PidNamespace,
-    /// Option `hidepid` of procfs; `None` if nothing is hidden.
+    /// Mount option `hidepid` of procfs; `None` if no process is hidden.
     pub hidepid: Option<String>,
-    /// Version of the control groups.
+    /// Mounted version of control groups.
     pub cgroups: Cgroups,
-    /// Whether tracepoints of system calls are found.
+    /// Whether the tracepoints of system calls are readable.
     pub tracefs: Tracefs,
-    /// Where a task may lose its CPU.
+    /// Preemption model.
     #[serde(serialize_with = "model")]
     pub preemption: Preemption,
 }
 
-/// Whether a ring buffer can be made.
+/// Whether a ring buffer can be created.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 #[serde(tag = "state", rename_all = "snake_case")]
 pub enum RingBuffer {
-    /// It can.
+    /// Yes.
     Usable,
-    /// The kernel does not know them.
+    /// No: the kernel has no ring buffers.
     Unknown,
-    /// The kernel refused to make one.
+    /// No: the kernel refused it.
     Refused {
-        /// What it said.
+        /// The kernel's error.
         reason: String,
     },
 }
@@ -88,8 +89,8 @@ fn model<S: serde::Serializer>(model: &Preemption, serializer: S) -> Result<S::O
     serializer.serialize_str(model.name())
 }
 
-/// Looks at this host.
-pub(crate) fn look() -> Host {
+/// Collects the facts.
+pub(crate) fn collect() -> Host {
     let uname = rustix::system::uname();
     let sysctl = |name: &str| text(&format!("/proc/sys/{name}")).unwrap_or_default();
     let lockdown = text("/sys/kernel/security/lockdown");
@@ -111,7 +112,7 @@ pub(crate) fn look() -> Host {
         hidepid: processes::hidepid(&mountinfo),
         cgroups: cgroups(Path::new("/sys/fs/cgroup")),
         tracefs: tracefs(),
-        preemption: Preemption::look(),
+        preemption: Preemption::detect(),
     }
 }
 
@@ -123,7 +124,7 @@ fn link(path: &str) -> Option<String> {
     Some(fs::read_link(path).ok()?.to_string_lossy().into_owned())
 }
 
-/// Has the kernel make one, which is closed at once.
+/// Creates a ring buffer and closes it.
 fn ring_buffer() -> RingBuffer {
     match is_map_supported(MapType::RingBuf) {
         Ok(true) => RingBuffer::Usable,
@@ -150,13 +151,13 @@ fn cgroups(root: &Path) -> Cgroups {
 }
 
 fn tracefs() -> Tracefs {
-    let seen = TRACEFS.map(|folder| {
+    let states = TRACEFS.map(|folder| {
         let folder = Path::new(folder);
         let reading = fs::read(folder.join(TRACEPOINT)).map(drop);
         let has_events = folder.join("events").is_dir();
         Tracefs::of(reading.map_err(|err: io::Error| err.kind()), has_events)
     });
-    match seen {
+    match states {
         [Tracefs::NotMounted, second] => second,
         [first, _] => first,
     }

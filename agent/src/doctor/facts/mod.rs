@@ -1,6 +1,7 @@
-//! Gathers what this host is and has: the facts that findings follow from.
+//! Collects the facts about this host from which the findings follow.
 //!
-//! Each file looks at one part of the host. Does not depend on: what follows from the facts.
+//! Each file covers one part of the host.
+//! Does not depend on: the findings.
 
 pub mod filesystems;
 pub mod gpus;
@@ -16,24 +17,24 @@ use crate::{
     doctor::facts::{gpus::Gpus, host::Host, probing::Probing},
 };
 
-/// What was found on this host.
+/// Facts about this host.
 #[derive(Debug, Clone, Serialize)]
 pub struct Facts {
-    /// The one kind of hook that the probes were held to.
-    #[serde(serialize_with = "rung_name")]
-    pub rung: Option<AttachMode>,
+    /// The mode of `--attach-mode`; `None` for the best of each hook.
+    #[serde(serialize_with = "attach_mode_name")]
+    pub attach_mode: Option<AttachMode>,
     /// The host, and the agent's place in it.
     pub host: Host,
     /// NVIDIA GPUs.
     pub gpus: Gpus,
-    /// What came of attaching the probes.
+    /// Outcome of attaching the probes.
     #[serde(rename = "probes")]
     pub probing: Probing,
 }
 
-fn rung_name<S: serde::Serializer>(
-    rung: &Option<AttachMode>,
+fn attach_mode_name<S: serde::Serializer>(
+    mode: &Option<AttachMode>,
     serializer: S,
 ) -> Result<S::Ok, S::Error> {
-    rung.map(AttachMode::name).serialize(serializer)
+    mode.map(AttachMode::name).serialize(serializer)
 }

@@ -1,50 +1,51 @@
-//! One try at attaching the probes, with the self-test, that leaves nothing behind.
+//! Attaches the probes once, with the self-test, and detaches them again.
 //!
-//! Does not know what follows from it.
+//! Uses the same loader as `serve`.
+//! Does not depend on: the findings.
 
 use serde::{Serialize, Serializer};
 
 use crate::bpf::{
-    attach_mode::{AttachMode, HookReport, Refused},
-    loader::{Probes, SELF_TEST},
+    attach_mode::AttachMode,
+    loader::Probes,
     options::Wanted,
     preflight,
-    report::kind_name,
+    report::{HookReport, RefusalKind, Refused},
 };
 
-/// What came of the try.
+/// Outcome of attaching the probes.
 #[derive(Debug, Clone, Serialize)]
 pub struct Probing {
-    /// Why nothing is attached; `None` if it is.
+    /// Why the probes cannot be attached; `None` if they can.
     pub refusal: Option<String>,
-    /// What each hook is on; none where it was not tried.
+    /// Outcome of each hook; empty if none was tried.
     #[serde(serialize_with = "serialize_hooks")]
     pub hooks: Vec<HookReport>,
-    /// What the self-test said.
+    /// Outcome of the self-test.
     pub self_test: SelfTest,
 }
 
-/// What the self-test said.
+/// Outcome of the self-test.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 #[serde(tag = "state", rename_all = "snake_case")]
 pub enum SelfTest {
-    /// The exchange with itself came back as it was.
+    /// The record of the test request was correct.
     Passed,
-    /// It did not.
+    /// The record was missing or wrong.
     Failed {
-        /// What was wrong.
+        /// What was wrong with it.
         reason: String,
     },
-    /// There was nothing to test.
+    /// The probes were not attached.
     NotRun,
 }
 
-/// Attaches the probes as the agent would, exchanges a request with itself, and detaches them.
-pub(crate) fn attempt(rung: Option<AttachMode>) -> Probing {
+/// Attaches the probes as `serve` would, runs the self-test, and detaches them.
+pub(crate) fn attempt(attach_mode: Option<AttachMode>) -> Probing {
     let wanted = Wanted {
         payload: true,
         accept_wait: false,
-        rung,
+        attach_mode,
     };
     if let Err(obstacle) = preflight::check(wanted.accept_wait) {
         return Probing {
@@ -70,10 +71,13 @@ pub(crate) fn attempt(rung: Option<AttachMode>) -> Probing {
     }
 }
 
-/// What the self-test said where nothing is attached.
+/// Returns the outcome of the self-test if the probes could not be attached.
 fn failure(hooks: &[HookReport]) -> SelfTest {
     let all = hooks.iter().flat_map(|report| &report.refused);
-    match all.rev().find(|refused| refused.target == SELF_TEST) {
+    match all
+        .rev()
+        .find(|refused| refused.kind == RefusalKind::SelfTestFailed)
+    {
         Some(refused) => SelfTest::Failed {
             reason: refused.reason.clone(),
         },
@@ -97,8 +101,8 @@ struct Attempt<'a> {
 
 fn serialize_hooks<S: Serializer>(hooks: &[HookReport], serializer: S) -> Result<S::Ok, S::Error> {
     serializer.collect_seq(hooks.iter().map(|report| Hook {
-        hook: report.hook,
-        kind: kind_name(report.kind),
+        hook: report.hook.name(),
+        kind: report.kind_label(),
         refused: report.refused.iter().map(Attempt::from).collect(),
     }))
 }
@@ -106,7 +110,7 @@ fn serialize_hooks<S: Serializer>(hooks: &[HookReport], serializer: S) -> Result
 impl<'a> From<&'a Refused> for Attempt<'a> {
     fn from(refused: &'a Refused) -> Self {
         Self {
-            kind: refused.kind.name(),
+            kind: refused.program_type.name(),
             target: refused.target,
             reason: &refused.reason,
         }

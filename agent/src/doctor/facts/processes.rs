@@ -1,18 +1,19 @@
-//! Which processes the agent sees, and with what rights, from what procfs says of it.
+//! Concludes which processes the agent can see, and in which namespaces it runs.
 //!
-//! Reads no file.
+//! Pure functions of what `host` read from procfs.
+//! Does not depend on: the host's files, the findings.
 
 use std::fmt;
 
 use serde::Serialize;
 
-/// The first pid namespace, as `/proc/PID/ns/pid` links to it (include/linux/proc_ns.h, `PROC_PID_INIT_INO`, 3.8).
+/// The host's PID namespace, as `/proc/PID/ns/pid` links to it (include/linux/proc_ns.h, `PROC_PID_INIT_INO`, 3.8).
 const FIRST_NAMESPACE: &str = "pid:[4026531836]";
 
-/// The first user namespace, as `/proc/PID/ns/user` links to it (`PROC_USER_INIT_INO`, 3.8).
+/// The host's user namespace, as `/proc/PID/ns/user` links to it (`PROC_USER_INIT_INO`, 3.8).
 const FIRST_USERS: &str = "user:[4026531837]";
 
-/// The user namespace that the agent runs in: only in the host's do capabilities hold for eBPF.
+/// User namespace of the agent: capabilities apply to eBPF only in the host's.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "snake_case")]
 pub enum UserNamespace {
@@ -20,12 +21,12 @@ pub enum UserNamespace {
     Host,
     /// A nested one.
     Nested,
-    /// Procfs does not tell.
+    /// Procfs is not readable.
     Unknown,
 }
 
 impl UserNamespace {
-    /// Concludes it from the link `/proc/self/ns/user`.
+    /// Concludes the namespace from the link `/proc/self/ns/user`.
     pub fn of(namespace: Option<&str>) -> Self {
         match namespace {
             Some(FIRST_USERS) => Self::Host,
@@ -39,28 +40,28 @@ impl fmt::Display for UserNamespace {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
             Self::Host => "the host's",
-            Self::Nested => "nested: capabilities do not hold for eBPF",
+            Self::Nested => "nested: capabilities do not apply to eBPF",
             Self::Unknown => "unknown",
         })
     }
 }
 
-/// The pid namespace that the agent runs in.
+/// PID namespace of the agent.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "snake_case")]
 pub enum PidNamespace {
     /// The host's.
     Host,
-    /// A nested one, beside a `/proc` of an outer one.
+    /// A nested one, with the `/proc` of an outer one.
     NestedWithOuterProc,
-    /// A nested one, and so is `/proc`.
+    /// A nested one, with its own `/proc`.
     Nested,
-    /// Procfs does not tell.
+    /// Procfs is not readable.
     Unknown,
 }
 
 impl PidNamespace {
-    /// Concludes it from the link `/proc/self/ns/pid`, the link `/proc/self`, and the process's own id.
+    /// Concludes the namespace from the links `/proc/self/ns/pid` and `/proc/self`, and from the process id.
     pub fn of(namespace: Option<&str>, proc_self: Option<&str>, own_pid: u32) -> Self {
         let (Some(namespace), Some(proc_self)) = (namespace, proc_self) else {
             return Self::Unknown;
@@ -70,7 +71,7 @@ impl PidNamespace {
         } else if proc_self.parse() == Ok(own_pid) {
             Self::Nested
         } else {
-            // Procfs calls a process by the id that it has where procfs was mounted.
+            // Procfs shows the process ids of the namespace in which it was mounted.
             Self::NestedWithOuterProc
         }
     }
@@ -87,9 +88,9 @@ impl fmt::Display for PidNamespace {
     }
 }
 
-/// The option `hidepid` of the `/proc` in `/proc/self/mountinfo`, as it stands there; `None` if nothing is hidden.
+/// Returns the mount option `hidepid` of `/proc` from `/proc/self/mountinfo`; `None` if no process is hidden.
 pub(crate) fn hidepid(mountinfo: &str) -> Option<String> {
-    // The last mount on a point is the one that is seen.
+    // The last mount on a mount point hides the earlier ones.
     let proc = mountinfo.lines().rev().find_map(|line| {
         let (mount, filesystem) = line.split_once(" - ")?;
         let is_proc = mount.split(' ').nth(4) == Some("/proc");
@@ -107,7 +108,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_namespace_is_known_by_its_link_and_by_whose_procfs_is_there() {
+    fn pid_namespace_follows_from_its_link_and_procfs() {
         let (first, other) = (Some(FIRST_NAMESPACE), Some("pid:[4026532201]"));
         for (namespace, proc_self, expected) in [
             (first, Some("7"), PidNamespace::Host),
@@ -122,7 +123,7 @@ mod tests {
     }
 
     #[test]
-    fn only_the_first_user_namespace_is_the_hosts() {
+    fn user_namespace_follows_from_its_link() {
         for (namespace, expected) in [
             (Some(FIRST_USERS), UserNamespace::Host),
             (Some("user:[4026532201]"), UserNamespace::Nested),
@@ -133,7 +134,7 @@ mod tests {
     }
 
     #[test]
-    fn hidden_processes_are_told_by_the_last_mount_on_proc() {
+    fn hidepid_is_that_of_the_last_mount_on_proc() {
         let plain = "22 27 0:21 / /proc rw,relatime - proc proc rw\n";
         let hidden = "22 27 0:21 / /proc rw - proc proc rw,gid=9,hidepid=invisible\n";
         let elsewhere = "22 27 0:21 / /srv/proc rw - proc proc rw,hidepid=2\n";

@@ -1,6 +1,7 @@
-//! What the kernel allows eBPF programs, from the texts in which it says so.
+//! Parses the kernel settings that limit eBPF programs.
 //!
-//! Reads no file.
+//! Pure functions of what `host` read.
+//! Does not depend on: the host's files, the findings.
 
 use std::fmt;
 
@@ -12,14 +13,14 @@ use serde::Serialize;
 pub enum Lockdown {
     /// Off.
     None,
-    /// The running kernel cannot be changed.
+    /// User space cannot modify the running kernel.
     Integrity,
-    /// Nor can its memory be read.
+    /// User space cannot read its memory either.
     Confidentiality,
 }
 
 impl Lockdown {
-    /// Reads `none [integrity] confidentiality`; `None` if no known mode is chosen.
+    /// Reads `none [integrity] confidentiality`; `None` if no known mode is selected.
     pub fn parse(text: &str) -> Option<Self> {
         let (_, rest) = text.split_once('[')?;
         match rest.split_once(']')?.0 {
@@ -41,20 +42,20 @@ impl fmt::Display for Lockdown {
     }
 }
 
-/// How programs run (`net.core.bpf_jit_enable`).
+/// Whether the kernel compiles eBPF programs (`net.core.bpf_jit_enable`).
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Jit {
-    /// Interpreted.
+    /// No: they are interpreted.
     Off,
-    /// Compiled.
+    /// Yes.
     On,
-    /// Compiled, and written to the kernel's log.
+    /// Yes, and it writes them to its log.
     Debug,
 }
 
 impl Jit {
-    /// Reads the setting; `None` if it is no known one.
+    /// Reads the setting; `None` if it is unknown.
     pub fn parse(text: &str) -> Option<Self> {
         match text.trim() {
             "0" => Some(Self::Off),
@@ -68,27 +69,27 @@ impl Jit {
 impl fmt::Display for Jit {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
-            Self::Off => "off: programs are interpreted, and cost more",
+            Self::Off => "off: eBPF programs are interpreted, which costs more CPU time",
             Self::On => "on",
-            Self::Debug => "on, and written to the kernel's log",
+            Self::Debug => "on, with debug output to the kernel's log",
         })
     }
 }
 
-/// Whether programs may be loaded without a capability (`kernel.unprivileged_bpf_disabled`).
+/// Whether a process without capabilities may load programs (`kernel.unprivileged_bpf_disabled`).
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Unprivileged {
-    /// Some may.
+    /// Yes, of some types.
     Allowed,
-    /// None, until the machine is started again.
+    /// No, until the next boot.
     ForbiddenForGood,
-    /// None, until an administrator allows it.
+    /// No, until an administrator allows it.
     Forbidden,
 }
 
 impl Unprivileged {
-    /// Reads the setting; `None` if it is no known one.
+    /// Reads the setting; `None` if it is unknown.
     pub fn parse(text: &str) -> Option<Self> {
         match text.trim() {
             "0" => Some(Self::Allowed),
@@ -102,14 +103,14 @@ impl Unprivileged {
 impl fmt::Display for Unprivileged {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
-            Self::Allowed => "allowed, of kinds that the agent does not use",
+            Self::Allowed => "allowed, for program types that the agent does not use",
             Self::ForbiddenForGood => "forbidden until the next boot",
             Self::Forbidden => "forbidden",
         })
     }
 }
 
-/// Names of the active security modules (`/sys/kernel/security/lsm`).
+/// Parses the names of the active security modules (`/sys/kernel/security/lsm`).
 pub(crate) fn modules(text: &str) -> Vec<String> {
     let names = text.trim().split(',').filter(|name| !name.is_empty());
     names.map(str::to_owned).collect()
@@ -120,7 +121,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_chosen_lockdown_is_the_one_in_brackets() {
+    fn lockdown_is_the_mode_in_brackets() {
         for (text, expected) in [
             ("[none] integrity confidentiality\n", Some(Lockdown::None)),
             (
@@ -141,7 +142,7 @@ mod tests {
     }
 
     #[test]
-    fn settings_are_known_by_their_numbers() {
+    fn settings_are_parsed_from_their_numbers() {
         for (text, jit, unprivileged) in [
             ("0\n", Some(Jit::Off), Some(Unprivileged::Allowed)),
             ("1\n", Some(Jit::On), Some(Unprivileged::ForbiddenForGood)),
@@ -155,7 +156,7 @@ mod tests {
     }
 
     #[test]
-    fn modules_are_parted_by_commas() {
+    fn modules_are_separated_by_commas() {
         assert_eq!(modules("lockdown,yama,bpf\n"), ["lockdown", "yama", "bpf"]);
         assert!(modules("\n").is_empty());
     }
