@@ -65,12 +65,12 @@ struct StreamLine {
 struct WorkerLine {
     pid: u32,
     code: i32,
-    handed_ns: Option<u64>,
+    dispatched_ns: Option<u64>,
     arrival_ns: Option<u64>,
     last_read_ns: u64,
     first_write_ns: Option<u64>,
     last_write_ns: u64,
-    taken_ns: Option<u64>,
+    reply_read_ns: Option<u64>,
 }
 
 impl RequestLog {
@@ -122,12 +122,12 @@ impl RequestLog {
             worker: worker.map(|worked| WorkerLine {
                 pid: worked.peer.tgid,
                 code: worked.reply.code,
-                handed_ns: worked.handed_ns,
+                dispatched_ns: worked.dispatched_ns,
                 arrival_ns: worked.arrival_ns,
                 last_read_ns: worked.last_read_ns,
                 first_write_ns: worked.first_write_ns,
                 last_write_ns: worked.last_write_ns,
-                taken_ns: worked.taken_ns,
+                reply_read_ns: worked.reply_read_ns,
             }),
             stream: observation.stream.as_deref().map(|stream| StreamLine {
                 first_byte_ns: stream.first_byte_ns,

@@ -104,7 +104,7 @@ pub struct LoggedWorker {
     /// What the whole batch ended with: 200, or an error.
     pub code: i32,
     /// When the frontend's thread for the worker handed the frame on; `None` when not seen.
-    pub handed_ns: Option<u64>,
+    pub dispatched_ns: Option<u64>,
     /// First byte sent by the frontend; `None` when not seen.
     pub arrival_ns: Option<u64>,
     /// Last byte read by the worker.
@@ -114,7 +114,7 @@ pub struct LoggedWorker {
     /// Last byte of its reply.
     pub last_write_ns: u64,
     /// Last byte of its reply read by the frontend; `None` when not seen.
-    pub taken_ns: Option<u64>,
+    pub reply_read_ns: Option<u64>,
 }
 
 impl Logged {
@@ -126,9 +126,9 @@ impl Logged {
     /// Wait between the frontend's last read and its handing the request on, as far as that was seen.
     pub fn inner_queue_ns(&self) -> Option<u64> {
         let worker = self.worker.as_ref()?;
-        let handed_ns = worker.handed_ns.filter(|ns| *ns >= self.last_read_ns);
-        let taken_ns = handed_ns.or(worker.arrival_ns)?;
-        Some(taken_ns.saturating_sub(self.last_read_ns))
+        let dispatched_ns = worker.dispatched_ns.filter(|ns| *ns >= self.last_read_ns);
+        let queue_end_ns = dispatched_ns.or(worker.arrival_ns)?;
+        Some(queue_end_ns.saturating_sub(self.last_read_ns))
     }
 
     /// Time between the worker's last read and its first write.
@@ -140,7 +140,7 @@ impl Logged {
     /// Time between the frontend's last read of the request and its last of the reply, as far as that was seen.
     pub fn latency_ns(&self) -> Option<u64> {
         let worker = self.worker.as_ref()?;
-        let replied_ns = worker.taken_ns.unwrap_or(worker.last_write_ns);
+        let replied_ns = worker.reply_read_ns.unwrap_or(worker.last_write_ns);
         Some(replied_ns.saturating_sub(self.last_read_ns))
     }
 

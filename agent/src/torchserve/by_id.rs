@@ -223,7 +223,7 @@ mod tests {
                 whole: true,
             },
             idle_since_ns: None,
-            handed_ns: None,
+            dispatched_ns: None,
             arrival_ns: None,
             last_read_ns: 1,
             reply: Reply {
@@ -234,7 +234,7 @@ mod tests {
             },
             first_write_ns: None,
             last_write_ns: 2,
-            taken_ns: None,
+            reply_read_ns: None,
         })
     }
 

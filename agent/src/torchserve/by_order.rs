@@ -213,7 +213,7 @@ mod tests {
                 whole: true,
             },
             idle_since_ns: None,
-            handed_ns: None,
+            dispatched_ns: None,
             arrival_ns: Some(arrival_ns),
             last_read_ns: arrival_ns,
             reply: Reply {
@@ -224,7 +224,7 @@ mod tests {
             },
             first_write_ns: None,
             last_write_ns,
-            taken_ns: None,
+            reply_read_ns: None,
         })
     }
 

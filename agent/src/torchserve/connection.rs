@@ -255,13 +255,13 @@ impl WorkerConnection {
             peer: self.sequence.peer,
             command: open.command,
             idle_since_ns: self.idle_since_ns.replace(record.last_write_ns),
-            handed_ns: None,
+            dispatched_ns: None,
             arrival_ns: open.times.arrival_ns,
             last_read_ns: open.times.last_read_ns,
             reply,
             first_write_ns: open.first_write_ns.flatten(),
             last_write_ns: record.last_write_ns,
-            taken_ns: None,
+            reply_read_ns: None,
         };
         self.replied = Some((exchange, open.reply_bytes));
         self.settle(out);
@@ -276,7 +276,7 @@ impl WorkerConnection {
         {
             self.taken = Taken::default();
             out.push(Event::Worked(WorkerExchange {
-                taken_ns: Some(at_ns),
+                reply_read_ns: Some(at_ns),
                 ..exchange
             }));
         }
@@ -538,8 +538,12 @@ mod tests {
         let connection = wire.connection.as_mut().unwrap();
         assert!(connection.awaits_reader());
         connection.end_if_quiet(wire.now_ns + 400 + TAKEN_WAIT_NS, &mut wire.out);
-        let taken_ns: Vec<_> = wire.worked().iter().map(|worked| worked.taken_ns).collect();
-        assert_eq!(taken_ns, [Some(2_600), Some(4_350), None, None]);
+        let reply_read_ns: Vec<_> = wire
+            .worked()
+            .iter()
+            .map(|worked| worked.reply_read_ns)
+            .collect();
+        assert_eq!(reply_read_ns, [Some(2_600), Some(4_350), None, None]);
     }
 
     #[test]

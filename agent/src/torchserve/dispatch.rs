@@ -51,8 +51,8 @@ impl DispatchTimes {
         let mut within = times_ns
             .iter()
             .filter(|at_ns| (since_ns..=reached_ns).contains(*at_ns));
-        let handed_ns = within.next();
-        handed_ns.filter(|_| within.next().is_none()).copied()
+        let dispatched_ns = within.next();
+        dispatched_ns.filter(|_| within.next().is_none()).copied()
     }
 }
 

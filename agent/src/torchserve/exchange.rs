@@ -17,7 +17,7 @@ pub struct WorkerExchange {
     /// When the worker wrote the last byte of its reply before, ns; `None` when that was not seen.
     pub idle_since_ns: Option<u64>,
     /// When the frontend's thread for the worker handed the frame on to be sent, ns; `None` when that was not seen.
-    pub handed_ns: Option<u64>,
+    pub dispatched_ns: Option<u64>,
     /// First byte sent by the frontend, ns; `None` when that was not seen.
     pub arrival_ns: Option<u64>,
     /// Last byte read by the worker, ns.
@@ -29,12 +29,12 @@ pub struct WorkerExchange {
     /// Last reply byte handed to the kernel, ns.
     pub last_write_ns: u64,
     /// Last reply byte read by the frontend, ns; `None` when that was not seen.
-    pub taken_ns: Option<u64>,
+    pub reply_read_ns: Option<u64>,
 }
 
 impl WorkerExchange {
     /// When the frontend had the whole reply, ns: as it read it, else as the worker wrote it.
     pub fn replied_ns(&self) -> u64 {
-        self.taken_ns.unwrap_or(self.last_write_ns)
+        self.reply_read_ns.unwrap_or(self.last_write_ns)
     }
 }

@@ -135,11 +135,11 @@ impl HopJoiner {
     ) {
         // Where nobody tells of arrivals, the worker has the frame when it has read it.
         let reached_ns = worked.arrival_ns.unwrap_or(worked.last_read_ns);
-        let handed_ns = self
-            .handovers
-            .before(worked.peer.tgid, worked.idle_since_ns, reached_ns);
+        let dispatched_ns =
+            self.handovers
+                .before(worked.peer.tgid, worked.idle_since_ns, reached_ns);
         let worked = Arc::new(WorkerExchange {
-            handed_ns,
+            dispatched_ns,
             ..worked
         });
         let joined = self.hops.worked(&worked, now_ns, lost);
@@ -326,7 +326,7 @@ mod tests {
                 whole: true,
             },
             idle_since_ns: None,
-            handed_ns: None,
+            dispatched_ns: None,
             arrival_ns: Some(200),
             last_read_ns: 210,
             reply: Reply {
@@ -341,7 +341,7 @@ mod tests {
             },
             first_write_ns: Some(400),
             last_write_ns: 410,
-            taken_ns: None,
+            reply_read_ns: None,
         }
     }
 
@@ -390,11 +390,11 @@ mod tests {
             frontend: 1,
             number: 9000,
         };
-        for (handed_ns, expected_ns) in [(Some(150), Some(50)), (None, None)] {
+        for (dispatched_ns, expected_ns) in [(Some(150), Some(50)), (None, None)] {
             let mut frontends = HopJoiner::default();
             let (mut out, mut lost) = (Vec::new(), Vec::new());
             frontends.handovers.introduce(PEER.tgid, slot);
-            if let Some(at_ns) = handed_ns {
+            if let Some(at_ns) = dispatched_ns {
                 frontends.handovers.note(slot, at_ns);
             }
             frontends.answered(answered(Purpose::Inference, Some(ID), None), 0, &mut out);

@@ -60,10 +60,10 @@ impl WorkerTiming {
         };
         Self {
             inner_queue_ns: worked
-                .handed_ns
-                .filter(|handed_ns| *handed_ns >= last_read_ns)
+                .dispatched_ns
+                .filter(|dispatched_ns| *dispatched_ns >= last_read_ns)
                 .or(worked.arrival_ns)
-                .map(|taken_ns| since(last_read_ns, taken_ns)),
+                .map(|queue_end_ns| since(last_read_ns, queue_end_ns)),
             worker_ns: worked
                 .first_write_ns
                 .map(|first_ns| since(worked.last_read_ns, first_ns)),
@@ -108,7 +108,7 @@ mod tests {
                 whole: true,
             },
             idle_since_ns: None,
-            handed_ns: None,
+            dispatched_ns: None,
             arrival_ns: Some(1_031),
             last_read_ns: 1_041,
             reply: Reply {
@@ -119,7 +119,7 @@ mod tests {
             },
             first_write_ns: Some(1_301),
             last_write_ns: 1_309,
-            taken_ns: Some(1_311),
+            reply_read_ns: Some(1_311),
         }
     }
 
@@ -139,10 +139,10 @@ mod tests {
     #[test]
     fn the_queue_ends_when_the_request_is_handed_on() {
         let mut worked = worked(200, "Prediction success");
-        for (handed_ns, expected_ns) in [(Some(1_025), 4), (Some(1_020), 10), (None, 10)] {
-            worked.handed_ns = handed_ns;
+        for (dispatched_ns, expected_ns) in [(Some(1_025), 4), (Some(1_020), 10), (None, 10)] {
+            worked.dispatched_ns = dispatched_ns;
             let hop = WorkerTiming::new(&exchange(), &worked);
-            assert_eq!(hop.inner_queue_ns, Some(expected_ns), "{handed_ns:?}");
+            assert_eq!(hop.inner_queue_ns, Some(expected_ns), "{dispatched_ns:?}");
         }
     }
 
