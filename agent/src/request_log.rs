@@ -21,7 +21,7 @@ pub struct RequestLog {
 
 /// One line. Times are CLOCK_MONOTONIC nanoseconds; `null` where a time is not known.
 #[derive(Debug, Serialize)]
-struct Line<'a> {
+struct LogLine<'a> {
     conn: u64,
     seq: u32,
     pid: u32,
@@ -95,7 +95,7 @@ impl RequestLog {
             response,
         } = exchange;
         let identity = &observation.identity;
-        let line = Line {
+        let line = LogLine {
             conn: peer.cookie,
             seq: request.index,
             pid: peer.tgid,
@@ -119,15 +119,15 @@ impl RequestLog {
             request_bytes: request.bytes,
             response_bytes: response.bytes,
             accepted_ns: peer.accepted_ns.filter(|_| request.index == 0),
-            worker: worker.map(|worked| WorkerLine {
-                pid: worked.peer.tgid,
-                code: worked.reply.code,
-                dispatched_ns: worked.dispatched_ns,
-                arrival_ns: worked.arrival_ns,
-                last_read_ns: worked.last_read_ns,
-                first_write_ns: worked.first_write_ns,
-                last_write_ns: worked.last_write_ns,
-                reply_read_ns: worked.reply_read_ns,
+            worker: worker.map(|worker_exchange| WorkerLine {
+                pid: worker_exchange.peer.tgid,
+                code: worker_exchange.reply.code,
+                dispatched_ns: worker_exchange.dispatched_ns,
+                arrival_ns: worker_exchange.arrival_ns,
+                last_read_ns: worker_exchange.last_read_ns,
+                first_write_ns: worker_exchange.first_write_ns,
+                last_write_ns: worker_exchange.last_write_ns,
+                reply_read_ns: worker_exchange.reply_read_ns,
             }),
             stream: observation.stream.as_deref().map(|stream| StreamLine {
                 first_byte_ns: stream.first_byte_ns,

@@ -95,18 +95,18 @@ fn busy() -> Metrics {
             ..observation("llama", "default", "vllm", status, known)
         });
     }
-    let hop = WorkerTiming {
-        inner_queue_ns: Some(7_125_000),
+    let timing = WorkerTiming {
+        internal_queue_ns: Some(7_125_000),
         worker_ns: Some(21_500_000),
         latency_ns: 29_000_000,
         relay_ns: Some(1_250_000),
         end: WorkEnd::Predicted,
     };
     metrics.observe(&Observation {
-        inner: WorkerSide::Observed(hop),
-        ..observation("two-hop", "default", "torchserve", 200, known)
+        worker_side: WorkerSide::Observed(timing),
+        ..observation("two-timing", "default", "torchserve", 200, known)
     });
-    let identity = observation("two-hop", "1.0", "torchserve", 200, known).identity;
+    let identity = observation("two-timing", "1.0", "torchserve", 200, known).identity;
     for (pid, load_ns) in [(7, Some(1_525_000_000)), (8, None)] {
         let worker = LiveWorker {
             name: format!("W-900{pid}-two-hop_1.0"),
@@ -154,7 +154,7 @@ fn observation(
         protocol: Protocol::Http,
         status,
         stages,
-        inner: WorkerSide::NoWorker,
+        worker_side: WorkerSide::NoWorker,
         stream: None,
         operation: None,
     }

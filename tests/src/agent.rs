@@ -124,7 +124,7 @@ impl Logged {
     }
 
     /// Wait between the frontend's last read and its handing the request on, as far as that was seen.
-    pub fn inner_queue_ns(&self) -> Option<u64> {
+    pub fn internal_queue_ns(&self) -> Option<u64> {
         let worker = self.worker.as_ref()?;
         let dispatched_ns = worker.dispatched_ns.filter(|ns| *ns >= self.last_read_ns);
         let queue_end_ns = dispatched_ns.or(worker.arrival_ns)?;

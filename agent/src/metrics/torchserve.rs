@@ -18,18 +18,18 @@ use crate::{
 
 /// What TorchServe counts of one model and version.
 #[derive(Debug, Clone, Copy, Default)]
-pub(super) struct Served {
+pub(super) struct ModelTotals {
     requests: u64,
     /// `None` until a request whose time is known was answered.
     latency_ns: Option<u128>,
     queue_ns: Option<u128>,
-    handler: Option<Last>,
-    prediction: Option<Last>,
+    handler: Option<LastTime>,
+    prediction: Option<LastTime>,
 }
 
 /// The latest known time; a later one is greater.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-struct Last {
+struct LastTime {
     /// Number of the request among all answered.
     index: u64,
     ns: u64,
@@ -53,7 +53,7 @@ impl Share {
         let Observation {
             status,
             stages,
-            inner,
+            worker_side,
             protocol,
             ..
         } = observation;
@@ -62,14 +62,14 @@ impl Share {
         }
         // Nothing is handed on to a worker without a model: a 404 of the frontend's own is no inference, and over gRPC
         // it is an INTERNAL (GRPCInferenceHandler.java).
-        let names_no_model = match (inner, protocol) {
+        let names_no_model = match (worker_side, protocol) {
             (WorkerSide::NotObserved, Protocol::Grpc(Some(grpc_status))) => {
                 *grpc_status == GRPC_INTERNAL
             }
             _ => *status == 404,
         };
-        let share = match inner {
-            WorkerSide::Observed(hop) => Self::of_worker(hop),
+        let share = match worker_side {
+            WorkerSide::Observed(timing) => Self::of_worker(timing),
             _ if !(200..=299).contains(status) => Self {
                 counts: !names_no_model,
                 ..Self::default()
@@ -88,7 +88,7 @@ impl Share {
                 ..Self::default()
             },
         };
-        match (inner, protocol) {
+        match (worker_side, protocol) {
             // TorchServe adds no sums for gRPC (GRPCJob.java).
             (WorkerSide::Observed(_) | WorkerSide::NotObserved, Protocol::Grpc(_)) => Self {
                 latency_ns: None,
@@ -99,19 +99,19 @@ impl Share {
         }
     }
 
-    fn of_worker(hop: &WorkerTiming) -> Self {
-        match hop.end {
+    fn of_worker(timing: &WorkerTiming) -> Self {
+        match timing.end {
             WorkEnd::Predicted => Self {
                 counts: true,
-                latency_ns: Some(hop.latency_ns),
-                queue_ns: hop.inner_queue_ns,
-                last_queue_ns: hop.inner_queue_ns,
-                handler_ns: hop.worker_ns,
-                prediction_ns: hop.worker_ns,
+                latency_ns: Some(timing.latency_ns),
+                queue_ns: timing.internal_queue_ns,
+                last_queue_ns: timing.internal_queue_ns,
+                handler_ns: timing.worker_ns,
+                prediction_ns: timing.worker_ns,
             },
             WorkEnd::Refused => Self {
                 counts: true,
-                handler_ns: hop.worker_ns,
+                handler_ns: timing.worker_ns,
                 ..Self::default()
             },
             WorkEnd::Failed => Self {
@@ -122,7 +122,7 @@ impl Share {
     }
 }
 
-impl Served {
+impl ModelTotals {
     /// Adds one inference request, the `index`-th of all answered.
     pub(super) fn add(&mut self, observation: &Observation, index: u64) {
         let share = Share::of(observation);
@@ -130,7 +130,7 @@ impl Served {
         self.requests += u64::from(share.counts);
         add_ns(&mut self.latency_ns, wide(share.latency_ns));
         add_ns(&mut self.queue_ns, wide(share.queue_ns));
-        let last = |ns: Option<u64>| ns.map(|ns| Last { index, ns });
+        let last = |ns: Option<u64>| ns.map(|ns| LastTime { index, ns });
         self.handler = last(share.handler_ns).or(self.handler);
         self.prediction = last(share.prediction_ns).or(self.prediction);
     }
@@ -154,8 +154,8 @@ impl LastTimes {
     /// Takes in one inference request.
     pub(super) fn add(&mut self, observation: &Observation) {
         self.queue_ns = Share::of(observation).last_queue_ns.or(self.queue_ns);
-        if let WorkerSide::Observed(hop) = observation.inner {
-            self.worker_thread_ns = hop.relay_ns.or(self.worker_thread_ns);
+        if let WorkerSide::Observed(timing) = observation.worker_side {
+            self.worker_thread_ns = timing.relay_ns.or(self.worker_thread_ns);
         }
     }
 
@@ -175,12 +175,12 @@ impl LastTimes {
 
 /// Adds what is exported of models and versions to `samples`.
 pub(super) fn collect_served<'a>(
-    served: impl Iterator<Item = (&'a Identity, &'a Served)>,
+    served: impl Iterator<Item = (&'a Identity, &'a ModelTotals)>,
     hostname: &str,
     samples: &mut Samples,
 ) {
-    let mut last: BTreeMap<&str, (Option<Last>, Option<Last>)> = BTreeMap::new();
-    let mut by_model_version: BTreeMap<(&str, &str), Served> = BTreeMap::new();
+    let mut last: BTreeMap<&str, (Option<LastTime>, Option<LastTime>)> = BTreeMap::new();
+    let mut by_model_version: BTreeMap<(&str, &str), ModelTotals> = BTreeMap::new();
     for (identity, served) in served.filter(|(_, served)| served.requests > 0) {
         let (handler, prediction) = last.entry(&identity.model).or_default();
         *handler = served.handler.max(*handler);
@@ -195,7 +195,7 @@ pub(super) fn collect_served<'a>(
             (&families::HANDLER_TIME, handler),
             (&families::PREDICTION_TIME, prediction),
         ] {
-            if let Some(Last { ns, .. }) = last {
+            if let Some(LastTime { ns, .. }) = last {
                 let value = Value::Float(ns_to_centi_ms_f64(ns));
                 samples.push(family, &[model, "Model", hostname], value);
             }
@@ -330,9 +330,9 @@ mod tests {
         unsplit_ns: None,
     };
 
-    fn hop(end: WorkEnd) -> WorkerSide {
+    fn timing(end: WorkEnd) -> WorkerSide {
         WorkerSide::Observed(WorkerTiming {
-            inner_queue_ns: Some(5_900_000),
+            internal_queue_ns: Some(5_900_000),
             worker_ns: Some(20_006_000),
             latency_ns: 26_000_000,
             relay_ns: Some(1_999_999),
@@ -340,14 +340,14 @@ mod tests {
         })
     }
 
-    fn observation(status: u16, inner: WorkerSide) -> Observation {
+    fn observation(status: u16, worker_side: WorkerSide) -> Observation {
         Observation {
             identity: identity("tiny"),
             purpose: Purpose::Inference,
             protocol: Protocol::Http,
             status,
             stages: STAGES,
-            inner,
+            worker_side,
             stream: None,
             operation: None,
         }
@@ -370,7 +370,7 @@ mod tests {
     }
 
     fn after(observations: &[Observation]) -> Vec<String> {
-        let mut served = Served::default();
+        let mut served = ModelTotals::default();
         let mut last = LastTimes::default();
         for (index, observation) in (0..).zip(observations) {
             served.add(observation, index);
@@ -389,7 +389,7 @@ mod tests {
 
     #[test]
     fn a_workers_response_has_torchserves_times_units_and_rounding() {
-        let observation = observation(200, hop(WorkEnd::Predicted));
+        let observation = observation(200, timing(WorkEnd::Predicted));
         assert_eq!(
             after(&[observation.clone(), observation]),
             [
@@ -425,20 +425,20 @@ mod tests {
             // A status that the handler set changes nothing.
             (
                 404,
-                hop(WorkEnd::Predicted),
+                timing(WorkEnd::Predicted),
                 &["requests", "latency", "queue", "handler", "prediction"],
             ),
-            (503, hop(WorkEnd::Refused), &["requests", "handler"]),
-            (404, hop(WorkEnd::Failed), &["requests"]),
+            (503, timing(WorkEnd::Refused), &["requests", "handler"]),
+            (404, timing(WorkEnd::Failed), &["requests"]),
             (503, WorkerSide::NotObserved, &["requests"]),
             (404, WorkerSide::NotObserved, &[]),
             (404, WorkerSide::NoWorker, &[]),
             (302, WorkerSide::NoWorker, &["requests"]),
             (200, WorkerSide::NotObserved, &["requests", "latency"]),
         ];
-        for (status, inner, expected) in cases {
-            let mut served = Served::default();
-            served.add(&observation(status, inner), 1);
+        for (status, worker_side, expected) in cases {
+            let mut served = ModelTotals::default();
+            served.add(&observation(status, worker_side), 1);
             let found = [
                 ("requests", served.requests > 0),
                 ("latency", served.latency_ns.is_some()),
@@ -450,20 +450,20 @@ mod tests {
                 .into_iter()
                 .filter_map(|(name, there)| there.then_some(name))
                 .collect();
-            assert_eq!(found, expected, "{status} {inner:?}");
+            assert_eq!(found, expected, "{status} {worker_side:?}");
         }
     }
 
     #[test]
     fn grpc_adds_no_sums_and_an_internal_error_of_the_frontend_is_no_inference() {
-        let call = |grpc_status, status, inner| Observation {
+        let call = |grpc_status, status, worker_side| Observation {
             protocol: Protocol::Grpc(Some(grpc_status)),
-            ..observation(status, inner)
+            ..observation(status, worker_side)
         };
         let internal = call(GRPC_INTERNAL, 500, WorkerSide::NotObserved);
-        let missing = call(5, 404, hop(WorkEnd::Failed));
+        let missing = call(5, 404, timing(WorkEnd::Failed));
         assert_eq!(
-            after(&[internal, missing, call(0, 200, hop(WorkEnd::Predicted))]),
+            after(&[internal, missing, call(0, 200, timing(WorkEnd::Predicted))]),
             [
                 format!("HandlerTime{MODEL} 20.01"),
                 format!("PredictionTime{MODEL} 20.01"),

@@ -136,7 +136,7 @@ pub struct Observation {
     /// How long each stage took.
     pub stages: Stages,
     /// What lies behind the handler stage.
-    pub inner: WorkerSide,
+    pub worker_side: WorkerSide,
     /// The answer as a stream; `None` where it is none.
     pub stream: Option<Box<Stream>>,
     /// What it asks of a language model; `None` where its path is not known to ask one.
@@ -145,7 +145,7 @@ pub struct Observation {
 
 impl Observation {
     /// What there is to count of an exchange that `server` answered, whose path says `route`, and what lay behind it.
-    pub fn new(exchange: &Exchange, server: Server, route: Route, inner: WorkerSide) -> Self {
+    pub fn new(exchange: &Exchange, server: Server, route: Route, worker_side: WorkerSide) -> Self {
         let response = &exchange.response;
         Self {
             purpose: route.purpose,
@@ -157,7 +157,7 @@ impl Observation {
             },
             status: response.grpc_status.map_or(response.status, http_status_of),
             stages: Stages::from(exchange),
-            inner,
+            worker_side,
             stream: Stream::of(exchange).map(Box::new),
             operation: genai::operation(&exchange.request.method, &exchange.request.target),
         }

@@ -30,7 +30,7 @@ use crate::{
     pipeline::{Pipeline, connections::ConnectionTable},
     request_log::RequestLog,
     torchserve::{
-        management::{Running, model_lookup, url::HttpUrl},
+        management::{RunningWorker, model_lookup, url::HttpUrl},
         worker::{self, WorkerId},
     },
 };
@@ -64,7 +64,7 @@ pub struct EventLoop {
     /// Workers of TorchServe that procfs does not name.
     unnamed: BTreeSet<u32>,
     /// What TorchServe says of workers that nothing else names.
-    looked_up: Option<mpsc::Receiver<Running>>,
+    looked_up: Option<mpsc::Receiver<RunningWorker>>,
     /// Times that the kernel did not tell of a process.
     untold: u64,
     metrics: Arc<Metrics>,
@@ -237,8 +237,8 @@ impl EventLoop {
             process::EXIT => self.ledger.exited(event.tgid),
             process::THREAD => {
                 let name = event.name.split(|&byte| byte == 0).next();
-                if let Some(slot) = WorkerId::of_thread(event.tgid, name.unwrap_or_default()) {
-                    self.ledger.handed_on(slot, event.at_ns);
+                if let Some(worker) = WorkerId::of_thread(event.tgid, name.unwrap_or_default()) {
+                    self.ledger.dispatched(worker, event.at_ns);
                 }
             }
             process::FORK => self.ledger.registry.forked(event.parent, event.tgid),
@@ -283,7 +283,7 @@ impl EventLoop {
         let Some(looked_up) = &self.looked_up else {
             return;
         };
-        for Running {
+        for RunningWorker {
             pid,
             model,
             version,

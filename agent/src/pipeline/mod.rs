@@ -27,8 +27,8 @@ use crate::{
     request_log::RequestLog,
     torchserve::{
         exchange::WorkerExchange,
-        frames::command::Command,
-        join::{Answered, HopJoiner, Settled},
+        frames::command::WorkerCommand,
+        join::{FrontendExchange, HopJoiner, Joined},
         worker::{self, Worker, WorkerId},
     },
 };
@@ -41,13 +41,13 @@ pub struct Pipeline {
     /// Who is watched.
     pub registry: Registry,
     table: ConnectionTable,
-    frontends: HopJoiner,
+    hop_joiner: HopJoiner,
     /// When the latest turn began: what is told in between is no older.
     now_ns: u64,
     metrics: Arc<Metrics>,
     log: Option<RequestLog>,
     outcomes: Vec<Event>,
-    settled: Vec<Settled>,
+    settled: Vec<Joined>,
 }
 
 impl Pipeline {
@@ -64,7 +64,7 @@ impl Pipeline {
         Self {
             registry,
             table,
-            frontends: HopJoiner::default(),
+            hop_joiner: HopJoiner::default(),
             now_ns,
             metrics,
             log,
@@ -95,7 +95,7 @@ impl Pipeline {
             self.metrics.carried(&server.name, tally);
         }
         let registry = &self.registry;
-        self.frontends.tick(
+        self.hop_joiner.tick(
             self.now_ns,
             |pid| registry.model_of_worker(pid),
             &mut self.settled,
@@ -107,7 +107,7 @@ impl Pipeline {
 
     /// Counts what waits, since nothing more will come.
     pub fn finish(&mut self) {
-        self.frontends.finish(&mut self.settled);
+        self.hop_joiner.finish(&mut self.settled);
         self.settle();
         self.flush_log();
     }
@@ -117,17 +117,17 @@ impl Pipeline {
         self.registry.exited(pid);
         self.table.process_ended(pid);
         self.metrics.worker_ended(pid);
-        self.frontends.handovers.forget(pid);
+        self.hop_joiner.dispatch_times.remove_worker(pid);
     }
 
     /// Notes that a frontend's thread handed a frame on at `at_ns`.
-    pub fn handed_on(&mut self, slot: WorkerId, at_ns: u64) {
-        self.frontends.handovers.note(slot, at_ns);
+    pub fn dispatched(&mut self, worker: WorkerId, at_ns: u64) {
+        self.hop_joiner.dispatch_times.on_dispatch(worker, at_ns);
     }
 
     /// Exports a worker that has its model loaded: since `loaded_ns`, where that was seen.
     pub fn introduce(&mut self, pid: u32, worker: Worker, loaded_ns: Option<u64>) {
-        self.frontends.handovers.introduce(pid, worker.slot);
+        self.hop_joiner.dispatch_times.add_worker(pid, worker.id);
         let load_ns = worker
             .started_ns
             .and_then(|started_ns| loaded_ns?.checked_sub(started_ns));
@@ -163,10 +163,10 @@ impl Pipeline {
         let mut settled = std::mem::take(&mut self.settled);
         for settled in settled.drain(..) {
             match settled {
-                Settled::Response(answered, inner, worker) => {
+                Joined::Response(answered, inner, worker) => {
                     self.count(answered, inner, worker.as_deref());
                 }
-                Settled::Abandoned(observation) => self.metrics.observe_abandoned(&observation),
+                Joined::Abandoned(observation) => self.metrics.observe_abandoned(&observation),
             }
         }
         self.settled = settled;
@@ -175,13 +175,13 @@ impl Pipeline {
     fn answered(&mut self, exchange: Exchange) {
         let is_grpc = exchange.is_grpc();
         let (server, route) = self.classify(exchange.peer, &exchange.request, is_grpc);
-        let answered = Answered {
+        let answered = FrontendExchange {
             exchange,
             server,
             route,
         };
-        self.frontends
-            .answered(answered, self.now_ns, &mut self.settled);
+        self.hop_joiner
+            .on_response(answered, self.now_ns, &mut self.settled);
     }
 
     fn accepted(&mut self, peer: Peer, wait_ns: u64) {
@@ -198,10 +198,11 @@ impl Pipeline {
         }
         let identity = Identity::new(server, route);
         if request.is_call() {
-            self.frontends.abandoned_call(identity, &mut self.settled);
+            self.hop_joiner
+                .on_abandoned_grpc(identity, &mut self.settled);
         } else {
-            self.frontends
-                .abandoned(identity, request.last_read_ns, self.now_ns);
+            self.hop_joiner
+                .on_abandoned(identity, request.last_read_ns, self.now_ns);
         }
     }
 
@@ -209,7 +210,7 @@ impl Pipeline {
     fn classify(&mut self, peer: Peer, request: &Request, is_grpc: bool) -> (Server, Route) {
         let server = self.registry.server(peer.tgid, peer.local_port);
         if request.method.is_empty() && !is_grpc {
-            // Nothing tells what it was for, but that workers are asked by their frontends alone.
+            // Nothing tells what it was for, but that workers are asked by their hop_joiner alone.
             let purpose = match self.registry.is_worker(peer.tgid) {
                 true => Purpose::Internal,
                 false => Purpose::Inference,
@@ -228,7 +229,7 @@ impl Pipeline {
     }
 
     fn worked(&mut self, worked: WorkerExchange) {
-        if let Command::Load { model_name, .. } = &worked.command {
+        if let WorkerCommand::Load { model_name, .. } = &worked.command {
             if worked.reply.code == 200 {
                 let loaded_ns = worked.replied_ns();
                 self.worker_loaded(worked.peer.tgid, model_name.as_deref(), loaded_ns);
@@ -236,7 +237,7 @@ impl Pipeline {
             return;
         }
         let model = self.registry.model_of_worker(worked.peer.tgid);
-        self.frontends.worked(
+        self.hop_joiner.on_worker_exchange(
             worked,
             model.as_ref(),
             self.now_ns,
@@ -257,8 +258,13 @@ impl Pipeline {
         }
     }
 
-    fn count(&mut self, answered: Answered, inner: WorkerSide, worker: Option<&WorkerExchange>) {
-        let Answered {
+    fn count(
+        &mut self,
+        answered: FrontendExchange,
+        inner: WorkerSide,
+        worker: Option<&WorkerExchange>,
+    ) {
+        let FrontendExchange {
             exchange,
             server,
             route,

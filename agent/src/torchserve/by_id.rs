@@ -1,4 +1,4 @@
-//! Joins a request's two hops: what the frontend answered, and what its worker did for it.
+//! Joins a request's two join: what the frontend answered, and what its worker did for it.
 //!
 //! Both name the request by the same UUID. Either may be told first, since each comes from its own socket.
 
@@ -13,7 +13,7 @@ use crate::{
     exchange::event::{Event, Loss},
     torchserve::{
         exchange::WorkerExchange,
-        frames::command::{Command, Purpose},
+        frames::command::{RequestKind, WorkerCommand},
     },
 };
 
@@ -26,10 +26,10 @@ const REPLY_WAIT_NS: u64 = 120_000_000_000;
 /// Answers, and replies, that may wait; past it, the oldest give up.
 const WAIT_CAP: usize = 65_536;
 
-/// An answer that came out of the join, and what its worker did, if a worker was asked.
+/// An answer that came out of the join, and what its worker did, if a worker was request.
 #[derive(Debug)]
-pub struct Joined<A> {
-    /// What the frontend was asked and answered.
+pub struct Pairing<A> {
+    /// What the frontend was request and answered.
     pub response: A,
     /// What its worker did; shared by all requests of a batch.
     pub worker: Option<Arc<WorkerExchange>>,
@@ -38,8 +38,8 @@ pub struct Joined<A> {
 /// What waits for its other half; `A` is what the caller knows of an answer.
 #[derive(Debug)]
 pub struct JoinById<A> {
-    responses: Waiting<A>,
-    replies: Waiting<Arc<WorkerExchange>>,
+    responses: WaitingById<A>,
+    replies: WaitingById<Arc<WorkerExchange>>,
     /// Replies that are not overdue yet, and when each came.
     timely: VecDeque<(u64, Uuid)>,
 }
@@ -47,8 +47,8 @@ pub struct JoinById<A> {
 impl<A> Default for JoinById<A> {
     fn default() -> Self {
         Self {
-            responses: Waiting::default(),
-            replies: Waiting::default(),
+            responses: WaitingById::default(),
+            replies: WaitingById::default(),
             timely: VecDeque::new(),
         }
     }
@@ -56,33 +56,33 @@ impl<A> Default for JoinById<A> {
 
 impl<A> JoinById<A> {
     /// Takes in a worker's exchange at `now_ns`; returns the answers that waited for it.
-    pub fn worked(
+    pub fn on_worker_exchange(
         &mut self,
-        worked: &Arc<WorkerExchange>,
+        worker_exchange: &Arc<WorkerExchange>,
         now_ns: u64,
         lost: &mut Vec<Event>,
-    ) -> Vec<Joined<A>> {
-        let Command::Predict { requests, .. } = &worked.command else {
+    ) -> Vec<Pairing<A>> {
+        let WorkerCommand::Predict { requests, .. } = &worker_exchange.command else {
             return Vec::new();
         };
         let mut joined = Vec::new();
         let over_http = requests
             .iter()
-            .filter(|asked| asked.has_headers && asked.purpose != Purpose::Describe);
-        for asked in over_http {
-            let id = asked.id.as_ref().and_then(|id| Uuid::try_parse(id).ok());
+            .filter(|request| request.has_headers && request.kind != RequestKind::Describe);
+        for request in over_http {
+            let id = request.id.as_ref().and_then(|id| Uuid::try_parse(id).ok());
             let Some(id) = id else {
                 lost.push(Event::Lost(Loss::ReplyUnpaired));
                 continue;
             };
             match self.responses.take(&id) {
-                Some(response) => joined.push(Joined {
+                Some(response) => joined.push(Pairing {
                     response,
-                    worker: Some(worked.clone()),
+                    worker: Some(worker_exchange.clone()),
                 }),
                 None => {
                     self.timely.push_back((now_ns, id));
-                    let evicted = self.replies.insert(id, worked.clone(), now_ns);
+                    let evicted = self.replies.insert(id, worker_exchange.clone(), now_ns);
                     lost.extend(evicted.map(|_| Event::Lost(Loss::ReplyUnpaired)));
                 }
             }
@@ -91,15 +91,15 @@ impl<A> JoinById<A> {
     }
 
     /// Takes in the answer to request `id` at `now_ns`; returns it if it need not wait, or one that it pushed out.
-    pub fn answered(&mut self, id: Uuid, response: A, now_ns: u64) -> Option<Joined<A>> {
-        if let Some(worked) = self.replies.take(&id) {
-            return Some(Joined {
+    pub fn on_response(&mut self, id: Uuid, response: A, now_ns: u64) -> Option<Pairing<A>> {
+        if let Some(worker_exchange) = self.replies.take(&id) {
+            return Some(Pairing {
                 response,
-                worker: Some(worked),
+                worker: Some(worker_exchange),
             });
         }
         let response = self.responses.insert(id, response, now_ns)?;
-        Some(Joined {
+        Some(Pairing {
             response,
             worker: None,
         })
@@ -115,8 +115,8 @@ impl<A> JoinById<A> {
             .timely
             .pop_front_if(|(since_ns, _)| now_ns.saturating_sub(*since_ns) >= OVERDUE_NS)
         {
-            if let Some(worked) = self.replies.by_id.get(&id)
-                && adopt(id, worked)
+            if let Some(worker_exchange) = self.replies.by_id.get(&id)
+                && adopt(id, worker_exchange)
             {
                 self.replies.take(&id);
             }
@@ -124,11 +124,11 @@ impl<A> JoinById<A> {
     }
 
     /// Gives up what has waited too long: answers go without a worker, replies are lost.
-    pub fn tick(&mut self, now_ns: u64, lost: &mut Vec<Event>) -> Vec<Joined<A>> {
+    pub fn tick(&mut self, now_ns: u64, lost: &mut Vec<Event>) -> Vec<Pairing<A>> {
         let replies = self.replies.expired(now_ns, REPLY_WAIT_NS);
         lost.extend(replies.map(|_| Event::Lost(Loss::ReplyUnpaired)));
         let responses = self.responses.expired(now_ns, RESPONSE_WAIT_NS);
-        let joined = responses.map(|response| Joined {
+        let joined = responses.map(|response| Pairing {
             response,
             worker: None,
         });
@@ -136,20 +136,20 @@ impl<A> JoinById<A> {
     }
 
     /// Lets every answer go that still waits.
-    pub fn finish(&mut self) -> Vec<Joined<A>> {
+    pub fn finish(&mut self) -> Vec<Pairing<A>> {
         self.tick(u64::MAX, &mut Vec::new())
     }
 }
 
 /// Values by the request's number, oldest first.
 #[derive(Debug)]
-struct Waiting<T> {
+struct WaitingById<T> {
     by_id: HashMap<Uuid, T>,
     /// When each came; entries whose value was taken stay until their turn.
     since: VecDeque<(u64, Uuid)>,
 }
 
-impl<T> Default for Waiting<T> {
+impl<T> Default for WaitingById<T> {
     fn default() -> Self {
         Self {
             by_id: HashMap::new(),
@@ -158,7 +158,7 @@ impl<T> Default for Waiting<T> {
     }
 }
 
-impl<T> Waiting<T> {
+impl<T> WaitingById<T> {
     /// Adds a value; returns one that has to go for it.
     fn insert(&mut self, id: Uuid, value: T, now_ns: u64) -> Option<T> {
         self.since.push_back((now_ns, id));
@@ -197,7 +197,7 @@ impl<T> Waiting<T> {
 mod tests {
     use crate::{
         exchange::Peer,
-        torchserve::frames::{command::Asked, reply::Reply},
+        torchserve::frames::{command::BatchedRequest, reply::Reply},
     };
 
     use super::*;
@@ -210,15 +210,15 @@ mod tests {
         accepted_ns: None,
     };
 
-    fn worked(ids: &[u128]) -> Arc<WorkerExchange> {
-        let requests = ids.iter().map(|id| Asked {
+    fn worker_exchange(ids: &[u128]) -> Arc<WorkerExchange> {
+        let requests = ids.iter().map(|id| BatchedRequest {
             id: Some(Uuid::from_u128(*id).to_string()),
             has_headers: true,
-            purpose: Purpose::Predict,
+            kind: RequestKind::Predict,
         });
         Arc::new(WorkerExchange {
             peer: PEER,
-            command: Command::Predict {
+            command: WorkerCommand::Predict {
                 requests: requests.collect(),
                 whole: true,
             },
@@ -240,90 +240,93 @@ mod tests {
 
     #[test]
     fn either_half_may_come_first() {
-        let mut hops = JoinById::<char>::default();
+        let mut join = JoinById::<char>::default();
         let mut lost = Vec::new();
-        assert!(hops.worked(&worked(&[7]), 0, &mut lost).is_empty());
-        let joined = hops.answered(Uuid::from_u128(7), 'a', 1).unwrap();
+        assert!(
+            join.on_worker_exchange(&worker_exchange(&[7]), 0, &mut lost)
+                .is_empty()
+        );
+        let joined = join.on_response(Uuid::from_u128(7), 'a', 1).unwrap();
         assert!(joined.worker.is_some());
-        assert!(hops.answered(Uuid::from_u128(8), 'b', 2).is_none());
-        let joined = hops.worked(&worked(&[8]), 3, &mut lost);
+        assert!(join.on_response(Uuid::from_u128(8), 'b', 2).is_none());
+        let joined = join.on_worker_exchange(&worker_exchange(&[8]), 3, &mut lost);
         assert!(joined[0].response == 'b' && joined[0].worker.is_some());
-        assert!(hops.finish().is_empty() && lost.is_empty());
+        assert!(join.finish().is_empty() && lost.is_empty());
     }
 
     #[test]
     fn every_request_of_a_batch_gets_the_workers_half() {
-        let mut hops = JoinById::<char>::default();
-        assert!(hops.answered(Uuid::from_u128(2), 'a', 0).is_none());
-        let joined = hops.worked(&worked(&[1, 2, 3]), 1, &mut Vec::new());
+        let mut join = JoinById::<char>::default();
+        assert!(join.on_response(Uuid::from_u128(2), 'a', 0).is_none());
+        let joined = join.on_worker_exchange(&worker_exchange(&[1, 2, 3]), 1, &mut Vec::new());
         assert_eq!(joined.len(), 1);
         for id in [1, 3] {
-            let joined = hops.answered(Uuid::from_u128(id), 'b', 2).unwrap();
+            let joined = join.on_response(Uuid::from_u128(id), 'b', 2).unwrap();
             assert!(joined.worker.is_some());
         }
     }
 
     #[test]
     fn an_response_that_no_worker_gave_goes_on_alone() {
-        let mut hops = JoinById::<char>::default();
+        let mut join = JoinById::<char>::default();
         let mut lost = Vec::new();
-        assert!(hops.answered(Uuid::from_u128(1), 'a', 10).is_none());
-        assert!(hops.tick(RESPONSE_WAIT_NS, &mut lost).is_empty());
-        let joined = hops.tick(RESPONSE_WAIT_NS + 10, &mut lost);
+        assert!(join.on_response(Uuid::from_u128(1), 'a', 10).is_none());
+        assert!(join.tick(RESPONSE_WAIT_NS, &mut lost).is_empty());
+        let joined = join.tick(RESPONSE_WAIT_NS + 10, &mut lost);
         assert!(joined[0].worker.is_none());
         assert!(lost.is_empty());
     }
 
     #[test]
     fn a_reply_whose_client_left_is_counted() {
-        let mut hops = JoinById::<char>::default();
+        let mut join = JoinById::<char>::default();
         let mut lost = Vec::new();
-        hops.worked(&worked(&[1]), 0, &mut lost);
-        hops.tick(REPLY_WAIT_NS, &mut lost);
+        join.on_worker_exchange(&worker_exchange(&[1]), 0, &mut lost);
+        join.tick(REPLY_WAIT_NS, &mut lost);
         assert_eq!(lost, [Event::Lost(Loss::ReplyUnpaired)]);
     }
 
     #[test]
     fn an_overdue_reply_is_offered_once() {
-        let mut hops = JoinById::<char>::default();
+        let mut join = JoinById::<char>::default();
         let mut lost = Vec::new();
-        hops.worked(&worked(&[1, 2, 3]), 0, &mut lost);
-        hops.answered(Uuid::from_u128(2), 'a', 1).unwrap();
+        join.on_worker_exchange(&worker_exchange(&[1, 2, 3]), 0, &mut lost);
+        join.on_response(Uuid::from_u128(2), 'a', 1).unwrap();
         let mut offered = Vec::new();
         for now_ns in [OVERDUE_NS - 1, OVERDUE_NS, OVERDUE_NS + 1] {
-            hops.offer_overdue(now_ns, |id, _| {
+            join.offer_overdue(now_ns, |id, _| {
                 offered.push((now_ns, id.as_u128()));
                 id.as_u128() == 1
             });
         }
         assert_eq!(offered, [(OVERDUE_NS, 1), (OVERDUE_NS, 3)]);
         // A slow client's answer may still end.
-        let joined = hops.answered(Uuid::from_u128(3), 'b', OVERDUE_NS + 2);
+        let joined = join.on_response(Uuid::from_u128(3), 'b', OVERDUE_NS + 2);
         assert!(joined.unwrap().worker.is_some());
-        hops.tick(u64::MAX, &mut lost);
+        join.tick(u64::MAX, &mut lost);
         assert!(lost.is_empty());
     }
 
     #[test]
     fn a_flood_is_bounded_and_counted() {
-        let mut hops = JoinById::<char>::default();
+        let mut join = JoinById::<char>::default();
         let mut lost = Vec::new();
         for id in 0..WAIT_CAP as u128 + 5 {
-            hops.worked(&worked(&[id]), 0, &mut lost);
+            join.on_worker_exchange(&worker_exchange(&[id]), 0, &mut lost);
         }
         assert_eq!(lost.len(), 5);
     }
 
     #[test]
     fn a_description_is_no_inference() {
-        let mut hops = JoinById::<char>::default();
-        let mut described = Arc::unwrap_or_clone(worked(&[1]));
-        if let Command::Predict { requests, .. } = &mut described.command {
-            requests[0].purpose = Purpose::Describe;
+        let mut join = JoinById::<char>::default();
+        let mut described = Arc::unwrap_or_clone(worker_exchange(&[1]));
+        if let WorkerCommand::Predict { requests, .. } = &mut described.command {
+            requests[0].kind = RequestKind::Describe;
         }
         let mut lost = Vec::new();
-        hops.worked(&Arc::new(described), 0, &mut lost);
-        hops.tick(u64::MAX, &mut lost);
+        join.on_worker_exchange(&Arc::new(described), 0, &mut lost);
+        join.tick(u64::MAX, &mut lost);
         assert!(lost.is_empty());
     }
 }

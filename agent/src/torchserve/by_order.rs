@@ -11,46 +11,48 @@ use std::{
 use crate::torchserve::exchange::WorkerExchange;
 
 /// Requests, and replies, of one model that may wait; past it, the oldest give up.
-const LINE_CAP: usize = 4096;
+const QUEUE_CAP: usize = 4096;
 /// Models whose requests may wait; a request for one more does not.
 const MODEL_CAP: usize = 1024;
 
 /// A request that a worker was given; `A` is what the caller knows of it.
 #[derive(Debug)]
-pub struct Waiting<A> {
+pub struct WaitingRequest<A> {
     /// What the caller knows.
     pub request: A,
     /// Last byte read by the frontend, ns.
     pub last_read_ns: u64,
     /// Last answer byte written by the frontend, ns: a stream's first is written before its worker's last. `None` when
     /// it had nobody to answer.
-    pub answered_ns: Option<u64>,
+    pub responded_ns: Option<u64>,
     /// Whether the answer was a success; `None` when there was none.
     pub succeeded: Option<bool>,
 }
 
-impl<A> Waiting<A> {
-    /// Whether the worker can have worked on this: after it was read, before it was answered, and with that success.
-    fn fits(&self, worked: &WorkerExchange) -> bool {
-        let begun_ns = worked.arrival_ns.unwrap_or(worked.last_read_ns);
-        let succeeded = worked.reply.code == 200;
+impl<A> WaitingRequest<A> {
+    /// Whether the worker can have worker_exchange on this: after it was read, before it was answered, and with that success.
+    fn fits(&self, worker_exchange: &WorkerExchange) -> bool {
+        let begun_ns = worker_exchange
+            .arrival_ns
+            .unwrap_or(worker_exchange.last_read_ns);
+        let succeeded = worker_exchange.reply.code == 200;
         self.last_read_ns <= begun_ns
             && self.succeeded.is_none_or(|success| success == succeeded)
             && self
-                .answered_ns
-                .is_none_or(|answered_ns| worked.last_write_ns <= answered_ns)
+                .responded_ns
+                .is_none_or(|responded_ns| worker_exchange.last_write_ns <= responded_ns)
     }
 }
 
 /// What waits, by model.
 #[derive(Debug)]
 pub struct JoinByOrder<A> {
-    by_model: HashMap<Arc<str>, Line<A>>,
+    by_model: HashMap<Arc<str>, ModelQueue<A>>,
 }
 
 #[derive(Debug)]
-struct Line<A> {
-    requests: VecDeque<(u64, Waiting<A>)>,
+struct ModelQueue<A> {
+    requests: VecDeque<(u64, WaitingRequest<A>)>,
     replies: VecDeque<(u64, Arc<WorkerExchange>)>,
 }
 
@@ -64,38 +66,47 @@ impl<A> Default for JoinByOrder<A> {
 
 impl<A> JoinByOrder<A> {
     /// Takes in a request at `now_ns`; returns one that cannot wait, be it this or the oldest.
-    pub fn ask(&mut self, model: &Arc<str>, request: Waiting<A>, now_ns: u64) -> Option<A> {
+    pub fn add_request(
+        &mut self,
+        model: &Arc<str>,
+        request: WaitingRequest<A>,
+        now_ns: u64,
+    ) -> Option<A> {
         if self.by_model.len() >= MODEL_CAP && !self.by_model.contains_key(model) {
             return Some(request.request);
         }
-        let line = self.by_model.entry(model.clone()).or_default();
-        line.requests.push_back((now_ns, request));
-        if line.requests.len() <= LINE_CAP {
+        let queue = self.by_model.entry(model.clone()).or_default();
+        queue.requests.push_back((now_ns, request));
+        if queue.requests.len() <= QUEUE_CAP {
             return None;
         }
-        let (_, oldest) = line.requests.pop_front()?;
+        let (_, oldest) = queue.requests.pop_front()?;
         Some(oldest.request)
     }
 
     /// Takes out the requests that have waited for `settled_ns` at `now_ns`, so that all their replies are here, and
     /// gives each a reply that fits: the oldest, but so that as few as can be go without.
-    pub fn pair(&mut self, now_ns: u64, settled_ns: u64) -> Vec<(A, Option<Arc<WorkerExchange>>)> {
+    pub fn pair_due(
+        &mut self,
+        now_ns: u64,
+        settled_ns: u64,
+    ) -> Vec<(A, Option<Arc<WorkerExchange>>)> {
         let mut paired = Vec::new();
-        for line in self.by_model.values_mut() {
+        for queue in self.by_model.values_mut() {
             let mut due = Vec::new();
-            while let Some((_, request)) = line
+            while let Some((_, request)) = queue
                 .requests
                 .pop_front_if(|(since_ns, _)| now_ns.saturating_sub(*since_ns) >= settled_ns)
             {
                 due.push(request);
             }
-            let mut taken = line.assign(&due);
-            let replies = std::mem::take(&mut line.replies);
+            let mut taken = queue.assign(&due);
+            let replies = std::mem::take(&mut queue.replies);
             let mut given: Vec<Option<Arc<WorkerExchange>>> = vec![None; due.len()];
-            for (index, (since_ns, worked)) in replies.into_iter().enumerate() {
+            for (index, (since_ns, worker_exchange)) in replies.into_iter().enumerate() {
                 match taken.get_mut(index).and_then(Option::take) {
-                    Some(request) => given[request] = Some(worked),
-                    None => line.replies.push_back((since_ns, worked)),
+                    Some(request) => given[request] = Some(worker_exchange),
+                    None => queue.replies.push_back((since_ns, worker_exchange)),
                 }
             }
             let requests = due.into_iter().map(|waiting| waiting.request);
@@ -105,42 +116,47 @@ impl<A> JoinByOrder<A> {
     }
 
     /// The oldest request that a reply fits, if there is one.
-    pub fn claim(&mut self, model: &str, worked: &WorkerExchange) -> Option<A> {
-        let line = self.by_model.get_mut(model)?;
-        let fitting = line
+    pub fn claim_request(&mut self, model: &str, worker_exchange: &WorkerExchange) -> Option<A> {
+        let queue = self.by_model.get_mut(model)?;
+        let fitting = queue
             .requests
             .iter()
-            .position(|(_, request)| request.fits(worked))?;
-        let (_, request) = line.requests.remove(fitting)?;
+            .position(|(_, request)| request.fits(worker_exchange))?;
+        let (_, request) = queue.requests.remove(fitting)?;
         Some(request.request)
     }
 
     /// Keeps a reply that no request has claimed yet; returns whether another one gave way.
-    pub fn keep(&mut self, model: &Arc<str>, worked: Arc<WorkerExchange>, now_ns: u64) -> bool {
-        let line = self.by_model.entry(model.clone()).or_default();
-        line.replies.push_back((now_ns, worked));
-        line.replies.len() > LINE_CAP && line.replies.pop_front().is_some()
+    pub fn add_reply(
+        &mut self,
+        model: &Arc<str>,
+        worker_exchange: Arc<WorkerExchange>,
+        now_ns: u64,
+    ) -> bool {
+        let queue = self.by_model.entry(model.clone()).or_default();
+        queue.replies.push_back((now_ns, worker_exchange));
+        queue.replies.len() > QUEUE_CAP && queue.replies.pop_front().is_some()
     }
 
     /// Gives up what has waited for `wait_ns` at `now_ns`; returns how many replies went.
     pub fn expire(&mut self, now_ns: u64, wait_ns: u64) -> usize {
         let late = |since_ns: u64| now_ns.saturating_sub(since_ns) >= wait_ns;
         let mut replies = 0;
-        self.by_model.retain(|_, line| {
-            line.requests.retain(|(since_ns, _)| !late(*since_ns));
-            let before = line.replies.len();
-            line.replies.retain(|(since_ns, _)| !late(*since_ns));
-            replies += before - line.replies.len();
-            !line.requests.is_empty() || !line.replies.is_empty()
+        self.by_model.retain(|_, queue| {
+            queue.requests.retain(|(since_ns, _)| !late(*since_ns));
+            let before = queue.replies.len();
+            queue.replies.retain(|(since_ns, _)| !late(*since_ns));
+            replies += before - queue.replies.len();
+            !queue.requests.is_empty() || !queue.replies.is_empty()
         });
         replies
     }
 }
 
-impl<A> Line<A> {
+impl<A> ModelQueue<A> {
     /// For each reply, the index of the request in `due` that it goes to: a matching of the greatest size, found by
     /// augmenting paths (Kuhn's algorithm).
-    fn assign(&self, due: &[Waiting<A>]) -> Vec<Option<usize>> {
+    fn assign(&self, due: &[WaitingRequest<A>]) -> Vec<Option<usize>> {
         let mut owner = vec![None; self.replies.len()];
         for request in 0..due.len() {
             let mut tried = vec![false; self.replies.len()];
@@ -153,12 +169,12 @@ impl<A> Line<A> {
     fn find(
         &self,
         request: usize,
-        due: &[Waiting<A>],
+        due: &[WaitingRequest<A>],
         owner: &mut [Option<usize>],
         tried: &mut [bool],
     ) -> bool {
-        for (index, (_, worked)) in self.replies.iter().enumerate() {
-            if tried[index] || !due[request].fits(worked) {
+        for (index, (_, worker_exchange)) in self.replies.iter().enumerate() {
+            if tried[index] || !due[request].fits(worker_exchange) {
                 continue;
             }
             tried[index] = true;
@@ -172,7 +188,7 @@ impl<A> Line<A> {
     }
 }
 
-impl<A> Default for Line<A> {
+impl<A> Default for ModelQueue<A> {
     fn default() -> Self {
         Self {
             requests: VecDeque::new(),
@@ -185,21 +201,25 @@ impl<A> Default for Line<A> {
 mod tests {
     use crate::{
         exchange::Peer,
-        torchserve::frames::{command::Command, reply::Reply},
+        torchserve::frames::{command::WorkerCommand, reply::Reply},
     };
 
     use super::*;
 
-    fn request(request: char, last_read_ns: u64, answered_ns: Option<u64>) -> Waiting<char> {
-        Waiting {
+    fn request(
+        request: char,
+        last_read_ns: u64,
+        responded_ns: Option<u64>,
+    ) -> WaitingRequest<char> {
+        WaitingRequest {
             request,
             last_read_ns,
-            answered_ns,
-            succeeded: answered_ns.map(|_| true),
+            responded_ns,
+            succeeded: responded_ns.map(|_| true),
         }
     }
 
-    fn worked(arrival_ns: u64, last_write_ns: u64) -> Arc<WorkerExchange> {
+    fn worker_exchange(arrival_ns: u64, last_write_ns: u64) -> Arc<WorkerExchange> {
         Arc::new(WorkerExchange {
             peer: Peer {
                 cookie: 1,
@@ -208,7 +228,7 @@ mod tests {
                 peer_port: None,
                 accepted_ns: None,
             },
-            command: Command::Predict {
+            command: WorkerCommand::Predict {
                 requests: Vec::new(),
                 whole: true,
             },
@@ -230,20 +250,32 @@ mod tests {
 
     #[test]
     fn requests_of_a_model_take_its_replies_in_order() {
-        let mut lines = JoinByOrder::default();
+        let mut join = JoinByOrder::default();
         let tiny: Arc<str> = "tiny".into();
-        assert!(lines.ask(&tiny, request('a', 10, Some(100)), 0).is_none());
-        assert!(lines.ask(&tiny, request('b', 11, Some(200)), 0).is_none());
-        assert_eq!(lines.claim("tiny", &worked(20, 90)), Some('a'));
-        assert_eq!(lines.claim("tiny", &worked(91, 190)), Some('b'));
-        assert_eq!(lines.claim("tiny", &worked(191, 290)), None);
-        assert_eq!(lines.claim("twin", &worked(20, 90)), None);
+        assert!(
+            join.add_request(&tiny, request('a', 10, Some(100)), 0)
+                .is_none()
+        );
+        assert!(
+            join.add_request(&tiny, request('b', 11, Some(200)), 0)
+                .is_none()
+        );
+        assert_eq!(
+            join.claim_request("tiny", &worker_exchange(20, 90)),
+            Some('a')
+        );
+        assert_eq!(
+            join.claim_request("tiny", &worker_exchange(91, 190)),
+            Some('b')
+        );
+        assert_eq!(join.claim_request("tiny", &worker_exchange(191, 290)), None);
+        assert_eq!(join.claim_request("twin", &worker_exchange(20, 90)), None);
     }
 
-    fn paired(lines: &mut JoinByOrder<char>, now_ns: u64) -> Vec<(char, Option<u64>)> {
-        let paired = lines.pair(now_ns, 100).into_iter();
-        let arrivals = paired.map(|(request, worked)| {
-            let arrival_ns = worked.and_then(|worked| worked.arrival_ns);
+    fn paired(join: &mut JoinByOrder<char>, now_ns: u64) -> Vec<(char, Option<u64>)> {
+        let paired = join.pair_due(now_ns, 100).into_iter();
+        let arrivals = paired.map(|(request, worker_exchange)| {
+            let arrival_ns = worker_exchange.and_then(|worker_exchange| worker_exchange.arrival_ns);
             (request, arrival_ns)
         });
         arrivals.collect()
@@ -251,60 +283,75 @@ mod tests {
 
     #[test]
     fn requests_take_the_oldest_replies_that_leave_the_others_theirs() {
-        let mut lines = JoinByOrder::default();
+        let mut join = JoinByOrder::default();
         let tiny: Arc<str> = "tiny".into();
         // The second was read later, handed on first, and answered long before.
-        assert!(lines.ask(&tiny, request('a', 10, Some(250)), 0).is_none());
-        assert!(lines.ask(&tiny, request('b', 11, Some(35)), 1).is_none());
-        assert!(lines.ask(&tiny, request('c', 45, Some(400)), 101).is_none());
+        assert!(
+            join.add_request(&tiny, request('a', 10, Some(250)), 0)
+                .is_none()
+        );
+        assert!(
+            join.add_request(&tiny, request('b', 11, Some(35)), 1)
+                .is_none()
+        );
+        assert!(
+            join.add_request(&tiny, request('c', 45, Some(400)), 101)
+                .is_none()
+        );
         for (arrival_ns, last_write_ns) in [(5, 9), (20, 30), (40, 240), (241, 390)] {
-            assert!(!lines.keep(&tiny, worked(arrival_ns, last_write_ns), 0));
+            assert!(!join.add_reply(&tiny, worker_exchange(arrival_ns, last_write_ns), 0));
         }
-        assert_eq!(paired(&mut lines, 99), []);
-        assert_eq!(paired(&mut lines, 101), [('a', Some(40)), ('b', Some(20))]);
-        assert_eq!(paired(&mut lines, 201), [('c', Some(241))]);
-        assert_eq!(lines.expire(1_000, 500), 1);
+        assert_eq!(paired(&mut join, 99), []);
+        assert_eq!(paired(&mut join, 101), [('a', Some(40)), ('b', Some(20))]);
+        assert_eq!(paired(&mut join, 201), [('c', Some(241))]);
+        assert_eq!(join.expire(1_000, 500), 1);
     }
 
     #[test]
     fn a_failure_is_not_the_reply_of_a_success() {
-        let mut lines = JoinByOrder::default();
+        let mut join = JoinByOrder::default();
         let tiny: Arc<str> = "tiny".into();
-        assert!(!lines.keep(&tiny, worked(20, 90), 0));
-        let failed = Waiting {
+        assert!(!join.add_reply(&tiny, worker_exchange(20, 90), 0));
+        let failed = WaitingRequest {
             succeeded: Some(false),
             ..request('a', 10, Some(100))
         };
-        assert!(lines.ask(&tiny, failed, 0).is_none());
-        assert!(lines.ask(&tiny, request('b', 10, Some(100)), 0).is_none());
-        assert_eq!(paired(&mut lines, 100), [('a', None), ('b', Some(20))]);
+        assert!(join.add_request(&tiny, failed, 0).is_none());
+        assert!(
+            join.add_request(&tiny, request('b', 10, Some(100)), 0)
+                .is_none()
+        );
+        assert_eq!(paired(&mut join, 100), [('a', None), ('b', Some(20))]);
     }
 
     #[test]
     fn what_waits_too_long_is_given_up() {
-        let mut lines = JoinByOrder::default();
+        let mut join = JoinByOrder::default();
         let tiny: Arc<str> = "tiny".into();
-        assert!(lines.ask(&tiny, request('a', 10, None), 0).is_none());
-        assert!(!lines.keep(&tiny, worked(5, 50), 5));
-        assert_eq!(lines.expire(99, 100), 0);
-        assert_eq!(lines.expire(104, 100), 0);
-        assert_eq!(lines.claim("tiny", &worked(20, 50)), None);
-        assert_eq!(lines.expire(105, 100), 1);
-        assert!(lines.by_model.is_empty());
+        assert!(join.add_request(&tiny, request('a', 10, None), 0).is_none());
+        assert!(!join.add_reply(&tiny, worker_exchange(5, 50), 5));
+        assert_eq!(join.expire(99, 100), 0);
+        assert_eq!(join.expire(104, 100), 0);
+        assert_eq!(join.claim_request("tiny", &worker_exchange(20, 50)), None);
+        assert_eq!(join.expire(105, 100), 1);
+        assert!(join.by_model.is_empty());
     }
 
     #[test]
     fn a_flood_is_bounded() {
-        let mut lines = JoinByOrder::default();
+        let mut join = JoinByOrder::default();
         let tiny: Arc<str> = "tiny".into();
         let mut back = 0;
-        for _ in 0..LINE_CAP + 5 {
-            back += usize::from(lines.ask(&tiny, request('a', 10, None), 0).is_some());
+        for _ in 0..QUEUE_CAP + 5 {
+            back += usize::from(join.add_request(&tiny, request('a', 10, None), 0).is_some());
         }
         assert_eq!(back, 5);
         for index in 0..MODEL_CAP + 5 {
             let model: Arc<str> = format!("m{index}").into();
-            back += usize::from(lines.ask(&model, request('a', 10, None), 0).is_some());
+            back += usize::from(
+                join.add_request(&model, request('a', 10, None), 0)
+                    .is_some(),
+            );
         }
         assert_eq!(back, 5 + 6);
     }

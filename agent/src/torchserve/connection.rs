@@ -18,7 +18,7 @@ use crate::{
     torchserve::{
         exchange::WorkerExchange,
         frames::{
-            command::{Command, CommandReader},
+            command::{CommandReader, WorkerCommand},
             reply::{Reply, ReplyReader},
         },
     },
@@ -27,7 +27,7 @@ use crate::{
 /// Frames that may wait for a reply; more are given up, oldest first.
 const OPEN_CAP: usize = 64;
 /// How long a reply that was written waits to be told that the frontend read it, ns.
-const TAKEN_WAIT_NS: u64 = 100_000_000;
+const REPLY_READ_WAIT_NS: u64 = 100_000_000;
 /// The end of the list of answers: the last bytes of every reply.
 const END_OF_LIST: u32 = u32::MAX;
 
@@ -41,17 +41,17 @@ pub struct WorkerConnection {
     /// Times of the frame that is being read.
     reading: Option<ReadTimes>,
     /// Frames without their whole reply, oldest first.
-    open: VecDeque<Open>,
+    open: VecDeque<OpenFrame>,
     /// Last byte of the latest whole reply.
     idle_since_ns: Option<u64>,
     /// The latest exchange and the bytes of its reply, until the frontend has read them.
-    replied: Option<(WorkerExchange, u64)>,
-    taken: Taken,
+    unread_reply: Option<(WorkerExchange, u64)>,
+    reply_reads: ReplyReads,
 }
 
 /// What the frontend has read of the reply that is being written, or was last.
 #[derive(Debug, Clone, Copy, Default)]
-struct Taken {
+struct ReplyReads {
     bytes: u64,
     at_ns: u64,
 }
@@ -64,13 +64,13 @@ struct ReadTimes {
 
 /// A frame that was read.
 #[derive(Debug)]
-struct Open {
-    command: Command,
+struct OpenFrame {
+    command: WorkerCommand,
     times: ReadTimes,
     /// First reply byte; the inner `None` stands for one that is only bounded.
     first_write_ns: Option<Option<u64>>,
     /// A reply of which the rest, uncaptured, is still being written.
-    cut: Option<Reply>,
+    partial: Option<Reply>,
     /// Bytes of the reply so far.
     reply_bytes: u64,
 }
@@ -85,8 +85,8 @@ impl WorkerConnection {
             reading: None,
             open: VecDeque::new(),
             idle_since_ns: None,
-            replied: None,
-            taken: Taken::default(),
+            unread_reply: None,
+            reply_reads: ReplyReads::default(),
         }
     }
 
@@ -94,14 +94,14 @@ impl WorkerConnection {
     pub fn take(&mut self, view: &RecordView<'_>, out: &mut Vec<Event>) -> bool {
         let record = &view.record;
         if record.kind == kind::TAKEN {
-            self.taken.bytes += record.read_bytes;
-            self.taken.at_ns = record.last_read_ns;
-            self.settle(out);
+            self.reply_reads.bytes += record.read_bytes;
+            self.reply_reads.at_ns = record.last_read_ns;
+            self.emit_if_read(out);
             return true;
         }
         if !self.sequence.follows(record) {
             out.push(Event::Lost(Loss::Resynchronised));
-            self.give_up_waiting(out);
+            self.emit_unread(out);
             *self = Self::new(record, self.sequence.peer);
             self.sequence.follows(record);
         }
@@ -109,7 +109,7 @@ impl WorkerConnection {
             kind::READ => self.read(view, out),
             kind::EXCHANGE => {
                 self.read(view, out);
-                self.end_of_reads(out);
+                self.end_frame(out);
                 self.write(view, out);
             }
             kind::PROGRESS => self.write(view, out),
@@ -123,24 +123,24 @@ impl WorkerConnection {
 
     /// Whether nothing is under way.
     pub fn is_idle(&self) -> bool {
-        self.reading.is_none() && self.open.is_empty() && self.replied.is_none()
+        self.reading.is_none() && self.open.is_empty() && self.unread_reply.is_none()
     }
 
     /// Whether a reply waits to be read.
     pub fn awaits_reader(&self) -> bool {
-        self.replied.is_some()
+        self.unread_reply.is_some()
     }
 
     /// Gives up waiting for the frontend's read of a reply that was written long ago.
     pub fn end_if_quiet(&mut self, now_ns: u64, out: &mut Vec<Event>) {
-        if now_ns.saturating_sub(self.sequence.latest_ns) >= TAKEN_WAIT_NS {
-            self.give_up_waiting(out);
+        if now_ns.saturating_sub(self.sequence.latest_ns) >= REPLY_READ_WAIT_NS {
+            self.emit_unread(out);
         }
     }
 
     /// Ends the connection, and what is open with it.
     pub fn close(&mut self, out: &mut Vec<Event>) {
-        self.give_up_waiting(out);
+        self.emit_unread(out);
         let unanswered = self.open.len() + usize::from(self.reading.take().is_some());
         self.open.clear();
         out.extend((0..unanswered).map(|_| Event::Lost(Loss::WorkerUnanswered)));
@@ -149,7 +149,7 @@ impl WorkerConnection {
     fn read(&mut self, view: &RecordView<'_>, out: &mut Vec<Event>) {
         let record = &view.record;
         // The frontend sends no frame before it has read the last reply.
-        self.give_up_waiting(out);
+        self.emit_unread(out);
         let arrival_known = record.flags & flag::ARRIVAL_KNOWN != 0;
         let times = self.reading.get_or_insert(ReadTimes {
             arrival_ns: arrival_known.then_some(record.arrival_ns),
@@ -166,32 +166,32 @@ impl WorkerConnection {
             .and_then(|()| self.commands.skip(rest, &mut commands));
         for command in commands {
             self.reading = None;
-            self.begin(command, times, out);
+            self.begin_frame(command, times, out);
         }
     }
 
     /// A reply begins: what the worker answers was read, however much of it was captured.
-    fn end_of_reads(&mut self, out: &mut Vec<Event>) {
-        let cut = self.commands.end();
+    fn end_frame(&mut self, out: &mut Vec<Event>) {
+        let partial = self.commands.end();
         let Some(times) = self.reading.take() else {
             return;
         };
-        match cut {
-            Some(command) => self.begin(command, times, out),
+        match partial {
+            Some(command) => self.begin_frame(command, times, out),
             None => out.push(Event::Lost(Loss::NotFramed)),
         }
     }
 
-    fn begin(&mut self, command: Command, times: ReadTimes, out: &mut Vec<Event>) {
+    fn begin_frame(&mut self, command: WorkerCommand, times: ReadTimes, out: &mut Vec<Event>) {
         if self.open.len() >= OPEN_CAP {
             self.open.pop_front();
             out.push(Event::Lost(Loss::WorkerUnanswered));
         }
-        self.open.push_back(Open {
+        self.open.push_back(OpenFrame {
             command,
             times,
             first_write_ns: None,
-            cut: None,
+            partial: None,
             reply_bytes: 0,
         });
     }
@@ -207,11 +207,11 @@ impl WorkerConnection {
         open.first_write_ns
             .get_or_insert((!writes.start_bounded).then_some(writes.start_ns));
         let is_end = record.tail as u32 == END_OF_LIST;
-        if let Some(reply) = open.cut.take() {
+        if let Some(reply) = open.partial.take() {
             if is_end {
-                self.answered(reply, record, out);
+                self.end_reply(reply, record, out);
             } else {
-                open.cut = Some(reply);
+                open.partial = Some(reply);
             }
             return;
         }
@@ -222,16 +222,16 @@ impl WorkerConnection {
             .feed(view.response, &mut replies)
             .and_then(|()| self.replies.skip(rest, &mut replies));
         for reply in replies {
-            self.answered(reply, record, out);
+            self.end_reply(reply, record, out);
         }
         if followed.is_ok() {
             return;
         }
         match self.replies.end() {
-            Some(reply) if is_end => self.answered(reply, record, out),
+            Some(reply) if is_end => self.end_reply(reply, record, out),
             Some(reply) => {
                 if let Some(open) = self.open.front_mut() {
-                    open.cut = Some(reply);
+                    open.partial = Some(reply);
                 }
             }
             None => out.push(Event::Lost(Loss::NotFramed)),
@@ -239,7 +239,7 @@ impl WorkerConnection {
     }
 
     /// Takes in a reply, of which the last byte went out with `record`.
-    fn answered(&mut self, reply: Reply, record: &Record, out: &mut Vec<Event>) {
+    fn end_reply(&mut self, reply: Reply, record: &Record, out: &mut Vec<Event>) {
         let streams = reply
             .responses
             .iter()
@@ -263,18 +263,18 @@ impl WorkerConnection {
             last_write_ns: record.last_write_ns,
             reply_read_ns: None,
         };
-        self.replied = Some((exchange, open.reply_bytes));
-        self.settle(out);
+        self.unread_reply = Some((exchange, open.reply_bytes));
+        self.emit_if_read(out);
     }
 
     /// Lets the reply go that the frontend has read.
-    fn settle(&mut self, out: &mut Vec<Event>) {
-        let Taken { bytes, at_ns } = self.taken;
+    fn emit_if_read(&mut self, out: &mut Vec<Event>) {
+        let ReplyReads { bytes, at_ns } = self.reply_reads;
         if let Some((exchange, _)) = self
-            .replied
+            .unread_reply
             .take_if(|(_, reply_bytes)| bytes >= *reply_bytes)
         {
-            self.taken = Taken::default();
+            self.reply_reads = ReplyReads::default();
             out.push(Event::Worked(WorkerExchange {
                 reply_read_ns: Some(at_ns),
                 ..exchange
@@ -282,9 +282,9 @@ impl WorkerConnection {
         }
     }
 
-    fn give_up_waiting(&mut self, out: &mut Vec<Event>) {
-        if let Some((exchange, _)) = self.replied.take() {
-            self.taken = Taken::default();
+    fn emit_unread(&mut self, out: &mut Vec<Event>) {
+        if let Some((exchange, _)) = self.unread_reply.take() {
+            self.reply_reads = ReplyReads::default();
             out.push(Event::Worked(exchange));
         }
     }
@@ -390,7 +390,7 @@ mod tests {
                 .get_or_insert_with(|| WorkerConnection::new(&record, peer))
                 .take(&view, &mut self.out);
             if self.prompt_reader && response_bytes > 0 {
-                self.taken(response_bytes as u64, self.now_ns + 410);
+                self.read_reply(response_bytes as u64, self.now_ns + 410);
             }
         }
 
@@ -402,7 +402,7 @@ mod tests {
             );
         }
 
-        fn taken(&mut self, read_bytes: u64, last_read_ns: u64) {
+        fn read_reply(&mut self, read_bytes: u64, last_read_ns: u64) {
             let record = Record {
                 cookie: 5,
                 kind: kind::TAKEN,
@@ -419,20 +419,23 @@ mod tests {
             connection.take(&view, &mut self.out);
         }
 
-        fn worked(&self) -> Vec<&WorkerExchange> {
-            let worked = self.out.iter().map(|outcome| match outcome {
+        fn exchanges(&self) -> Vec<&WorkerExchange> {
+            let exchanges = self.out.iter().map(|outcome| match outcome {
                 Event::Worked(exchange) => exchange,
                 other => panic!("{other:?}"),
             });
-            worked.collect()
+            exchanges.collect()
         }
     }
 
-    fn ids(command: &Command) -> Vec<Option<&str>> {
-        let Command::Predict { requests, .. } = command else {
+    fn ids(command: &WorkerCommand) -> Vec<Option<&str>> {
+        let WorkerCommand::Predict { requests, .. } = command else {
             panic!("{command:?}")
         };
-        requests.iter().map(|asked| asked.id.as_deref()).collect()
+        requests
+            .iter()
+            .map(|request| request.id.as_deref())
+            .collect()
     }
 
     #[test]
@@ -440,19 +443,22 @@ mod tests {
         let mut wire = Wire::new();
         wire.exchange(&predict(10), &reply(10, None));
         wire.exchange(&predict(10), &reply(10, None));
-        let worked = wire.worked();
-        assert_eq!(worked.len(), 2);
-        assert_eq!(ids(&worked[1].command), [Some(ID)]);
+        let exchanges = wire.exchanges();
+        assert_eq!(exchanges.len(), 2);
+        assert_eq!(ids(&exchanges[1].command), [Some(ID)]);
         assert_eq!(
-            (worked[1].arrival_ns, worked[1].last_read_ns),
+            (exchanges[1].arrival_ns, exchanges[1].last_read_ns),
             (Some(3_000), 3_020)
         );
         assert_eq!(
-            (worked[1].first_write_ns, worked[1].last_write_ns),
+            (exchanges[1].first_write_ns, exchanges[1].last_write_ns),
             (Some(3_300), 3_400)
         );
-        assert_eq!((worked[1].reply.code, worked[1].reply.whole), (200, true));
-        let idle_since_ns = [worked[0].idle_since_ns, worked[1].idle_since_ns];
+        assert_eq!(
+            (exchanges[1].reply.code, exchanges[1].reply.whole),
+            (200, true)
+        );
+        let idle_since_ns = [exchanges[0].idle_since_ns, exchanges[1].idle_since_ns];
         assert_eq!(idle_since_ns, [None, Some(2_400)]);
     }
 
@@ -473,10 +479,10 @@ mod tests {
             (&bytes[value + 300_000..], 12),
             (&response, response.len()),
         );
-        let worked = wire.worked();
-        assert_eq!(ids(&worked[0].command), [Some(ID)]);
+        let exchanges = wire.exchanges();
+        assert_eq!(ids(&exchanges[0].command), [Some(ID)]);
         assert_eq!(
-            (worked[0].arrival_ns, worked[0].last_read_ns),
+            (exchanges[0].arrival_ns, exchanges[0].last_read_ns),
             (Some(2_000), 4_020)
         );
     }
@@ -491,13 +497,16 @@ mod tests {
             (&response[..1_024], response.len()),
         );
         wire.exchange(&request, &reply(10, None));
-        let worked = wire.worked();
-        assert_eq!((worked[0].reply.code, worked[0].reply.whole), (200, false));
+        let exchanges = wire.exchanges();
         assert_eq!(
-            (worked[0].first_write_ns, worked[0].last_write_ns),
+            (exchanges[0].reply.code, exchanges[0].reply.whole),
+            (200, false)
+        );
+        assert_eq!(
+            (exchanges[0].first_write_ns, exchanges[0].last_write_ns),
             (None, 2_400)
         );
-        assert_eq!(worked.len(), 2);
+        assert_eq!(exchanges.len(), 2);
     }
 
     #[test]
@@ -509,10 +518,10 @@ mod tests {
             wire.record(kind::PROGRESS, (b"", 0), (&part[..1_024], part.len()));
         }
         wire.exchange(&predict(10), &reply(10, None));
-        let worked = wire.worked();
-        assert_eq!(worked.len(), 2);
+        let exchanges = wire.exchanges();
+        assert_eq!(exchanges.len(), 2);
         assert_eq!(
-            (worked[0].first_write_ns, worked[0].last_write_ns),
+            (exchanges[0].first_write_ns, exchanges[0].last_write_ns),
             (Some(2_300), 4_400)
         );
     }
@@ -524,24 +533,24 @@ mod tests {
         let response = reply(10, None);
         let bytes = response.len() as u64;
         wire.exchange(&predict(10), &response);
-        wire.taken(bytes - 1, 2_500);
+        wire.read_reply(bytes - 1, 2_500);
         assert!(wire.out.is_empty());
-        wire.taken(1, 2_600);
+        wire.read_reply(1, 2_600);
         // The read may be told before the write.
         let request = predict(10);
         wire.record(kind::READ, (&request[..9], 9), (b"", 0));
-        wire.taken(bytes, 4_350);
+        wire.read_reply(bytes, 4_350);
         wire.exchange(&request[9..], &response);
         // A read that was not seen is not waited for.
         wire.exchange(&predict(10), &response);
         wire.exchange(&predict(10), &response);
         let connection = wire.connection.as_mut().unwrap();
         assert!(connection.awaits_reader());
-        connection.end_if_quiet(wire.now_ns + 400 + TAKEN_WAIT_NS, &mut wire.out);
+        connection.end_if_quiet(wire.now_ns + 400 + REPLY_READ_WAIT_NS, &mut wire.out);
         let reply_read_ns: Vec<_> = wire
-            .worked()
+            .exchanges()
             .iter()
-            .map(|worked| worked.reply_read_ns)
+            .map(|exchanges| exchanges.reply_read_ns)
             .collect();
         assert_eq!(reply_read_ns, [Some(2_600), Some(4_350), None, None]);
     }
@@ -559,7 +568,7 @@ mod tests {
         );
         wire.out.clear();
         wire.exchange(&predict(10), &reply(10, None));
-        assert_eq!(wire.worked().len(), 1);
+        assert_eq!(wire.exchanges().len(), 1);
     }
 
     #[test]
@@ -569,7 +578,7 @@ mod tests {
         wire.seq += 1;
         wire.exchange(&predict(10), &reply(10, None));
         assert_eq!(wire.out.remove(0), Event::Lost(Loss::Resynchronised));
-        assert_eq!(wire.worked().len(), 1);
+        assert_eq!(wire.exchanges().len(), 1);
     }
 
     #[test]

@@ -4,7 +4,7 @@
 
 use crate::{
     exchange::Peer,
-    torchserve::frames::{command::Command, reply::Reply},
+    torchserve::frames::{command::WorkerCommand, reply::Reply},
 };
 
 /// A frame that a TorchServe worker read, and its reply.
@@ -13,7 +13,7 @@ pub struct WorkerExchange {
     /// Where; `tgid` is the worker.
     pub peer: Peer,
     /// What the frontend asked.
-    pub command: Command,
+    pub command: WorkerCommand,
     /// When the worker wrote the last byte of its reply before, ns; `None` when that was not seen.
     pub idle_since_ns: Option<u64>,
     /// When the frontend's thread for the worker handed the frame on to be sent, ns; `None` when that was not seen.

@@ -1,4 +1,4 @@
-//! Between what a frontend answered and what is counted of it: the wait for its worker's half.
+//! Between what a frontend frontend_exchange and what is counted of it: the wait for its worker's half.
 //!
 //! Decides which worker's exchange belongs to which request; what is made of both is `latency`'s. Reads no clock and no
 //! procfs.
@@ -18,11 +18,11 @@ use crate::{
         GRPC_CANCELLED, GRPC_INTERNAL, Observation, Protocol, Stages, WorkerSide, http_status_of,
     },
     torchserve::{
-        by_id::{JoinById, Joined},
-        by_order::{JoinByOrder, Waiting},
+        by_id::{JoinById, Pairing},
+        by_order::{JoinByOrder, WaitingRequest},
         dispatch::DispatchTimes,
         exchange::WorkerExchange,
-        frames::command::{Command, Purpose as Asked},
+        frames::command::{RequestKind, WorkerCommand},
         timing::{WorkerTiming, torchserve_status},
     },
 };
@@ -34,10 +34,10 @@ const REPLY_WAIT_NS: u64 = 150_000_000_000;
 
 /// An exchange of a frontend, and what its process and its path say of it.
 #[derive(Debug)]
-pub struct Answered {
-    /// What was asked and answered.
+pub struct FrontendExchange {
+    /// What was request and frontend_exchange.
     pub exchange: Exchange,
-    /// Who answered.
+    /// Who frontend_exchange.
     pub server: Server,
     /// What the path says.
     pub route: Route,
@@ -45,9 +45,9 @@ pub struct Answered {
 
 /// What is to be counted.
 #[derive(Debug)]
-pub enum Settled {
+pub enum Joined {
     /// An answer, and what lay behind it.
-    Response(Answered, WorkerSide, Option<Arc<WorkerExchange>>),
+    Response(FrontendExchange, WorkerSide, Option<Arc<WorkerExchange>>),
     /// What a worker did for a client that had left.
     Abandoned(Observation),
 }
@@ -55,97 +55,121 @@ pub enum Settled {
 /// What waits for its other half, of every frontend.
 #[derive(Debug, Default)]
 pub struct HopJoiner {
-    hops: JoinById<Answered>,
+    by_id: JoinById<FrontendExchange>,
     /// Calls of gRPC, whose answers do not tell their number.
-    calls: JoinByOrder<Answered>,
+    grpc_by_order: JoinByOrder<FrontendExchange>,
     /// Requests whose clients left before the answer.
     abandoned: JoinByOrder<(Identity, u64)>,
     /// When frames were handed on.
-    pub handovers: DispatchTimes,
+    pub dispatch_times: DispatchTimes,
 }
 
 impl HopJoiner {
     /// Takes in an answer at `now_ns`: it goes on at once unless its worker's half is to come.
-    pub fn answered(&mut self, answered: Answered, now_ns: u64, out: &mut Vec<Settled>) {
-        if !answered.server.is_frontend || answered.route.purpose != Purpose::Inference {
-            out.push(Settled::Response(answered, WorkerSide::NoWorker, None));
+    pub fn on_response(
+        &mut self,
+        frontend_exchange: FrontendExchange,
+        now_ns: u64,
+        out: &mut Vec<Joined>,
+    ) {
+        if !frontend_exchange.server.is_frontend
+            || frontend_exchange.route.purpose != Purpose::Inference
+        {
+            out.push(Joined::Response(
+                frontend_exchange,
+                WorkerSide::NoWorker,
+                None,
+            ));
             return;
         }
         let Exchange {
             request, response, ..
-        } = &answered.exchange;
+        } = &frontend_exchange.exchange;
         if let Some(id) = response.request_id {
-            let joined = self.hops.answered(id, answered, now_ns);
-            out.extend(joined.map(Settled::from));
+            let joined = self.by_id.on_response(id, frontend_exchange, now_ns);
+            out.extend(joined.map(Joined::from));
             return;
         }
         // An INTERNAL is the frontend's own: no worker has such a model, or its worker died.
-        if answered.exchange.is_grpc()
+        if frontend_exchange.exchange.is_grpc()
             && response.grpc_status != Some(GRPC_INTERNAL)
-            && let Some(model) = answered.route.model.as_deref().map(Arc::from)
+            && let Some(model) = frontend_exchange.route.model.as_deref().map(Arc::from)
         {
-            let waiting = Waiting {
+            let waiting = WaitingRequest {
                 last_read_ns: request.last_read_ns,
-                answered_ns: Some(response.last_write_ns.unwrap_or(response.first_write_ns)),
+                responded_ns: Some(response.last_write_ns.unwrap_or(response.first_write_ns)),
                 succeeded: response.grpc_status.map(|status| status == 0),
-                request: answered,
+                request: frontend_exchange,
             };
-            let evicted = self.calls.ask(&model, waiting, now_ns);
-            out.extend(evicted.map(|response| settled(response, None)));
+            let evicted = self.grpc_by_order.add_request(&model, waiting, now_ns);
+            out.extend(evicted.map(|response| joined(response, None)));
             return;
         }
-        out.push(Settled::Response(answered, WorkerSide::NotObserved, None));
+        out.push(Joined::Response(
+            frontend_exchange,
+            WorkerSide::NotObserved,
+            None,
+        ));
     }
 
     /// Takes in a request of a frontend, read at `last_read_ns`, whose client left: its worker may not know.
-    pub fn abandoned(&mut self, identity: Identity, last_read_ns: u64, now_ns: u64) {
+    pub fn on_abandoned(&mut self, identity: Identity, last_read_ns: u64, now_ns: u64) {
         let model = identity.model.clone();
-        let waiting = Waiting {
+        let waiting = WaitingRequest {
             last_read_ns,
-            answered_ns: None,
+            responded_ns: None,
             succeeded: None,
             request: (identity, last_read_ns),
         };
         // One that gives way was counted as unfinished already.
-        let _ = self.abandoned.ask(&model, waiting, now_ns);
+        let _ = self.abandoned.add_request(&model, waiting, now_ns);
     }
 
     /// Takes in a call of gRPC whose client left: TorchServe counted it when it came.
-    pub fn abandoned_call(&mut self, identity: Identity, out: &mut Vec<Settled>) {
-        out.push(Settled::Abandoned(Observation {
+    pub fn on_abandoned_grpc(&mut self, identity: Identity, out: &mut Vec<Joined>) {
+        out.push(Joined::Abandoned(Observation {
             identity,
             purpose: Purpose::Inference,
             protocol: Protocol::Grpc(Some(GRPC_CANCELLED)),
             status: http_status_of(GRPC_CANCELLED),
             stages: Stages::UNSEEN,
-            inner: WorkerSide::NotObserved,
+            worker_side: WorkerSide::NotObserved,
             stream: None,
             operation: None,
         }));
     }
 
     /// Takes in what a worker of `model` did, at `now_ns`; pushes what is lost to `lost`.
-    pub fn worked(
+    pub fn on_worker_exchange(
         &mut self,
-        worked: WorkerExchange,
+        worker_exchange: WorkerExchange,
         model: Option<&Arc<str>>,
         now_ns: u64,
-        out: &mut Vec<Settled>,
+        out: &mut Vec<Joined>,
         lost: &mut Vec<Event>,
     ) {
         // Where nobody tells of arrivals, the worker has the frame when it has read it.
-        let reached_ns = worked.arrival_ns.unwrap_or(worked.last_read_ns);
-        let dispatched_ns =
-            self.handovers
-                .before(worked.peer.tgid, worked.idle_since_ns, reached_ns);
-        let worked = Arc::new(WorkerExchange {
+        let reached_ns = worker_exchange
+            .arrival_ns
+            .unwrap_or(worker_exchange.last_read_ns);
+        let dispatched_ns = self.dispatch_times.find(
+            worker_exchange.peer.tgid,
+            worker_exchange.idle_since_ns,
+            reached_ns,
+        );
+        let worker_exchange = Arc::new(WorkerExchange {
             dispatched_ns,
-            ..worked
+            ..worker_exchange
         });
-        let joined = self.hops.worked(&worked, now_ns, lost);
-        out.extend(joined.into_iter().map(Settled::from));
-        for _ in 0..calls_in(&worked.command) {
-            let is_lost = model.is_none_or(|model| self.calls.keep(model, worked.clone(), now_ns));
+        let joined = self
+            .by_id
+            .on_worker_exchange(&worker_exchange, now_ns, lost);
+        out.extend(joined.into_iter().map(Joined::from));
+        for _ in 0..grpc_requests_in(&worker_exchange.command) {
+            let is_lost = model.is_none_or(|model| {
+                self.grpc_by_order
+                    .add_reply(model, worker_exchange.clone(), now_ns)
+            });
             if is_lost {
                 lost.push(Event::Lost(Loss::ReplyUnpaired));
             }
@@ -157,71 +181,73 @@ impl HopJoiner {
         &mut self,
         now_ns: u64,
         model_of: impl Fn(u32) -> Option<Arc<str>>,
-        out: &mut Vec<Settled>,
+        out: &mut Vec<Joined>,
         lost: &mut Vec<Event>,
     ) {
         let abandoned = &mut self.abandoned;
-        self.hops.offer_overdue(now_ns, |id, worked| {
-            let model = model_of(worked.peer.tgid);
-            let claimed = model.and_then(|model| abandoned.claim(&model, worked));
+        self.by_id.offer_overdue(now_ns, |id, worker_exchange| {
+            let model = model_of(worker_exchange.peer.tgid);
+            let claimed = model.and_then(|model| abandoned.claim_request(&model, worker_exchange));
             let observation = claimed.and_then(|(identity, last_read_ns)| {
-                of_abandoned(identity, last_read_ns, id, worked)
+                of_abandoned(identity, last_read_ns, id, worker_exchange)
             });
             let adopted = observation.is_some();
-            out.extend(observation.map(Settled::Abandoned));
+            out.extend(observation.map(Joined::Abandoned));
             adopted
         });
-        let expired = self.hops.tick(now_ns, lost);
-        out.extend(expired.into_iter().map(Settled::from));
-        let calls = self.calls.pair(now_ns, CALL_WAIT_NS);
+        let expired = self.by_id.tick(now_ns, lost);
+        out.extend(expired.into_iter().map(Joined::from));
+        let grpc_by_order = self.grpc_by_order.pair_due(now_ns, CALL_WAIT_NS);
         out.extend(
-            calls
+            grpc_by_order
                 .into_iter()
-                .map(|(response, worker)| settled(response, worker)),
+                .map(|(response, worker)| joined(response, worker)),
         );
-        let replies = self.calls.expire(now_ns, REPLY_WAIT_NS);
+        let replies = self.grpc_by_order.expire(now_ns, REPLY_WAIT_NS);
         lost.extend((0..replies).map(|_| Event::Lost(Loss::ReplyUnpaired)));
         self.abandoned.expire(now_ns, REPLY_WAIT_NS);
     }
 
     /// Lets every answer go that still waits.
-    pub fn finish(&mut self, out: &mut Vec<Settled>) {
+    pub fn finish(&mut self, out: &mut Vec<Joined>) {
         self.tick(u64::MAX, |_| None, out, &mut Vec::new());
     }
 }
 
 /// Requests of a batch that came over gRPC.
-fn calls_in(command: &Command) -> usize {
-    let Command::Predict { requests, .. } = command else {
+fn grpc_requests_in(command: &WorkerCommand) -> usize {
+    let WorkerCommand::Predict { requests, .. } = command else {
         return 0;
     };
-    let calls = requests
+    let grpc_by_order = requests
         .iter()
-        .filter(|asked| !asked.has_headers && asked.purpose == Asked::Predict);
-    calls.count()
+        .filter(|request| !request.has_headers && request.kind == RequestKind::Predict);
+    grpc_by_order.count()
 }
 
-impl From<Joined<Answered>> for Settled {
-    fn from(Joined { response, worker }: Joined<Answered>) -> Self {
-        settled(response, worker)
+impl From<Pairing<FrontendExchange>> for Joined {
+    fn from(Pairing { response, worker }: Pairing<FrontendExchange>) -> Self {
+        joined(response, worker)
     }
 }
 
-fn settled(response: Answered, worker: Option<Arc<WorkerExchange>>) -> Settled {
-    let worker = worker.filter(|worked| !contradicts(&response.exchange, worked));
-    let inner = match &worker {
-        Some(worked) => WorkerSide::Observed(WorkerTiming::new(&response.exchange, worked)),
+fn joined(response: FrontendExchange, worker: Option<Arc<WorkerExchange>>) -> Joined {
+    let worker = worker.filter(|worker_exchange| !contradicts(&response.exchange, worker_exchange));
+    let worker_side = match &worker {
+        Some(worker_exchange) => {
+            WorkerSide::Observed(WorkerTiming::new(&response.exchange, worker_exchange))
+        }
         None => WorkerSide::NotObserved,
     };
-    Settled::Response(response, inner, worker)
+    Joined::Response(response, worker_side, worker)
 }
 
-/// Whether the frontend answered otherwise than the worker had replied: it gave up waiting for that, and counts no times.
-fn contradicts(exchange: &Exchange, worked: &WorkerExchange) -> bool {
+/// Whether the frontend frontend_exchange otherwise than the worker had replied: it gave up waiting for that, and counts no times.
+fn contradicts(exchange: &Exchange, worker_exchange: &WorkerExchange) -> bool {
     let response = &exchange.response;
     let replied = response
         .request_id
-        .and_then(|id| torchserve_status(&worked.reply, &id.to_string()));
+        .and_then(|id| torchserve_status(&worker_exchange.reply, &id.to_string()));
     replied.is_some_and(|status| status != response.status)
 }
 
@@ -230,16 +256,19 @@ fn of_abandoned(
     identity: Identity,
     last_read_ns: u64,
     id: Uuid,
-    worked: &WorkerExchange,
+    worker_exchange: &WorkerExchange,
 ) -> Option<Observation> {
-    let status = torchserve_status(&worked.reply, &id.to_string())?;
+    let status = torchserve_status(&worker_exchange.reply, &id.to_string())?;
     Some(Observation {
         identity,
         purpose: Purpose::Inference,
         protocol: Protocol::Http,
         status,
         stages: Stages::UNSEEN,
-        inner: WorkerSide::Observed(WorkerTiming::of_abandoned(last_read_ns, worked)),
+        worker_side: WorkerSide::Observed(WorkerTiming::for_abandoned(
+            last_read_ns,
+            worker_exchange,
+        )),
         stream: None,
         operation: None,
     })
@@ -270,8 +299,12 @@ mod tests {
         accepted_ns: None,
     };
 
-    fn answered(purpose: Purpose, id: Option<Uuid>, grpc_status: Option<u32>) -> Answered {
-        Answered {
+    fn frontend_exchange(
+        purpose: Purpose,
+        id: Option<Uuid>,
+        grpc_status: Option<u32>,
+    ) -> FrontendExchange {
+        FrontendExchange {
             exchange: Exchange {
                 peer: PEER,
                 request: Request {
@@ -313,15 +346,15 @@ mod tests {
         }
     }
 
-    fn worked(has_headers: bool) -> WorkerExchange {
+    fn worker_exchange(has_headers: bool) -> WorkerExchange {
         let id = Some(ID.to_string());
         WorkerExchange {
             peer: PEER,
-            command: Command::Predict {
-                requests: vec![command::Asked {
+            command: WorkerCommand::Predict {
+                requests: vec![command::BatchedRequest {
                     id: id.clone(),
                     has_headers,
-                    purpose: Asked::Predict,
+                    kind: RequestKind::Predict,
                 }],
                 whole: true,
             },
@@ -332,7 +365,7 @@ mod tests {
             reply: Reply {
                 code: 200,
                 message: None,
-                responses: vec![reply::Response {
+                responses: vec![reply::BatchedResponse {
                     id,
                     http_status: Some(400),
                     stream_next: None,
@@ -349,77 +382,100 @@ mod tests {
         "tiny".into()
     }
 
-    fn inner_of(settled: &[Settled]) -> Vec<WorkerSide> {
-        let inner = settled.iter().map(|settled| match settled {
-            Settled::Response(_, inner, _) => *inner,
-            Settled::Abandoned(observation) => observation.inner,
+    fn worker_sides(joined: &[Joined]) -> Vec<WorkerSide> {
+        let worker_side = joined.iter().map(|joined| match joined {
+            Joined::Response(_, worker_side, _) => *worker_side,
+            Joined::Abandoned(observation) => observation.worker_side,
         });
-        inner.collect()
+        worker_side.collect()
     }
 
     #[test]
     fn questions_about_the_server_do_not_wait() {
-        let mut frontends = HopJoiner::default();
+        let mut hop_joiner = HopJoiner::default();
         let mut out = Vec::new();
-        frontends.answered(answered(Purpose::Admin, Some(ID), None), 0, &mut out);
-        assert_eq!(inner_of(&out), [WorkerSide::NoWorker]);
+        hop_joiner.on_response(
+            frontend_exchange(Purpose::Admin, Some(ID), None),
+            0,
+            &mut out,
+        );
+        assert_eq!(worker_sides(&out), [WorkerSide::NoWorker]);
     }
 
     #[test]
     fn a_request_is_joined_by_its_number_and_a_call_by_its_order() {
         for grpc_status in [None, Some(0)] {
-            let mut frontends = HopJoiner::default();
+            let mut hop_joiner = HopJoiner::default();
             let (mut out, mut lost) = (Vec::new(), Vec::new());
             let id = grpc_status.is_none().then_some(ID);
-            frontends.answered(answered(Purpose::Inference, id, grpc_status), 0, &mut out);
+            hop_joiner.on_response(
+                frontend_exchange(Purpose::Inference, id, grpc_status),
+                0,
+                &mut out,
+            );
             assert!(out.is_empty());
-            let worked = worked(grpc_status.is_none());
-            frontends.worked(worked, Some(&tiny()), 1, &mut out, &mut lost);
-            frontends.tick(CALL_WAIT_NS, |_| None, &mut out, &mut lost);
-            let [WorkerSide::Observed(hop)] = inner_of(&out)[..] else {
+            let worker_exchange = worker_exchange(grpc_status.is_none());
+            hop_joiner.on_worker_exchange(worker_exchange, Some(&tiny()), 1, &mut out, &mut lost);
+            hop_joiner.tick(CALL_WAIT_NS, |_| None, &mut out, &mut lost);
+            let [WorkerSide::Observed(timing)] = worker_sides(&out)[..] else {
                 panic!("{out:?}")
             };
-            assert_eq!((hop.inner_queue_ns, hop.latency_ns), (Some(100), 310));
+            assert_eq!(
+                (timing.internal_queue_ns, timing.latency_ns),
+                (Some(100), 310)
+            );
             assert!(lost.is_empty());
         }
     }
 
     #[test]
     fn where_arrivals_are_unknown_a_handover_tells_the_queue_time() {
-        let slot = WorkerId {
+        let worker = WorkerId {
             frontend: 1,
             number: 9000,
         };
         for (dispatched_ns, expected_ns) in [(Some(150), Some(50)), (None, None)] {
-            let mut frontends = HopJoiner::default();
+            let mut hop_joiner = HopJoiner::default();
             let (mut out, mut lost) = (Vec::new(), Vec::new());
-            frontends.handovers.introduce(PEER.tgid, slot);
+            hop_joiner.dispatch_times.add_worker(PEER.tgid, worker);
             if let Some(at_ns) = dispatched_ns {
-                frontends.handovers.note(slot, at_ns);
+                hop_joiner.dispatch_times.on_dispatch(worker, at_ns);
             }
-            frontends.answered(answered(Purpose::Inference, Some(ID), None), 0, &mut out);
-            let worked = WorkerExchange {
+            hop_joiner.on_response(
+                frontend_exchange(Purpose::Inference, Some(ID), None),
+                0,
+                &mut out,
+            );
+            let worker_exchange = WorkerExchange {
                 idle_since_ns: Some(90),
                 arrival_ns: None,
-                ..worked(true)
+                ..worker_exchange(true)
             };
-            frontends.worked(worked, Some(&tiny()), 1, &mut out, &mut lost);
-            let [WorkerSide::Observed(hop)] = inner_of(&out)[..] else {
+            hop_joiner.on_worker_exchange(worker_exchange, Some(&tiny()), 1, &mut out, &mut lost);
+            let [WorkerSide::Observed(timing)] = worker_sides(&out)[..] else {
                 panic!("{out:?}")
             };
-            assert_eq!(hop.inner_queue_ns, expected_ns);
+            assert_eq!(timing.internal_queue_ns, expected_ns);
         }
     }
 
     #[test]
     fn a_worker_that_was_not_seen_is_not_waited_for_long() {
-        let mut frontends = HopJoiner::default();
+        let mut hop_joiner = HopJoiner::default();
         let (mut out, mut lost) = (Vec::new(), Vec::new());
-        frontends.answered(answered(Purpose::Inference, Some(ID), None), 0, &mut out);
-        frontends.answered(answered(Purpose::Inference, None, Some(14)), 0, &mut out);
-        frontends.tick(1_000_000_000, |_| None, &mut out, &mut lost);
+        hop_joiner.on_response(
+            frontend_exchange(Purpose::Inference, Some(ID), None),
+            0,
+            &mut out,
+        );
+        hop_joiner.on_response(
+            frontend_exchange(Purpose::Inference, None, Some(14)),
+            0,
+            &mut out,
+        );
+        hop_joiner.tick(1_000_000_000, |_| None, &mut out, &mut lost);
         assert_eq!(
-            inner_of(&out),
+            worker_sides(&out),
             [WorkerSide::NotObserved, WorkerSide::NotObserved]
         );
         assert!(lost.is_empty());
@@ -427,13 +483,13 @@ mod tests {
 
     #[test]
     fn an_response_other_than_the_workers_is_the_frontends_own() {
-        let mut frontends = HopJoiner::default();
+        let mut hop_joiner = HopJoiner::default();
         let (mut out, mut lost) = (Vec::new(), Vec::new());
-        let mut timed_out = answered(Purpose::Inference, Some(ID), None);
+        let mut timed_out = frontend_exchange(Purpose::Inference, Some(ID), None);
         timed_out.exchange.response.status = 503;
-        frontends.answered(timed_out, 0, &mut out);
-        frontends.worked(worked(true), Some(&tiny()), 1, &mut out, &mut lost);
-        assert_eq!(inner_of(&out), [WorkerSide::NotObserved]);
+        hop_joiner.on_response(timed_out, 0, &mut out);
+        hop_joiner.on_worker_exchange(worker_exchange(true), Some(&tiny()), 1, &mut out, &mut lost);
+        assert_eq!(worker_sides(&out), [WorkerSide::NotObserved]);
     }
 
     #[test]
@@ -444,40 +500,40 @@ mod tests {
             server: "torchserve".into(),
         };
         let mut out = Vec::new();
-        HopJoiner::default().abandoned_call(identity, &mut out);
-        let [Settled::Abandoned(observation)] = &out[..] else {
+        HopJoiner::default().on_abandoned_grpc(identity, &mut out);
+        let [Joined::Abandoned(observation)] = &out[..] else {
             panic!("{out:?}")
         };
         assert_eq!(
-            (observation.status, observation.inner),
+            (observation.status, observation.worker_side),
             (499, WorkerSide::NotObserved)
         );
     }
 
     #[test]
     fn what_was_done_for_a_client_that_left_is_told_with_its_status() {
-        let mut frontends = HopJoiner::default();
+        let mut hop_joiner = HopJoiner::default();
         let (mut out, mut lost) = (Vec::new(), Vec::new());
         let identity = Identity {
             model: tiny(),
             version: "1.0".into(),
             server: "torchserve".into(),
         };
-        frontends.abandoned(identity.clone(), 100, 0);
-        frontends.worked(worked(true), Some(&tiny()), 1, &mut out, &mut lost);
-        frontends.tick(1_000_000_000, |_| Some(tiny()), &mut out, &mut lost);
+        hop_joiner.on_abandoned(identity.clone(), 100, 0);
+        hop_joiner.on_worker_exchange(worker_exchange(true), Some(&tiny()), 1, &mut out, &mut lost);
+        hop_joiner.tick(1_000_000_000, |_| Some(tiny()), &mut out, &mut lost);
         assert!(out.is_empty());
-        frontends.tick(3_000_000_000, |_| Some(tiny()), &mut out, &mut lost);
-        let [Settled::Abandoned(observation)] = &out[..] else {
+        hop_joiner.tick(3_000_000_000, |_| Some(tiny()), &mut out, &mut lost);
+        let [Joined::Abandoned(observation)] = &out[..] else {
             panic!("{out:?}")
         };
         assert_eq!(observation.identity, identity);
         assert_eq!(observation.status, 400);
-        let WorkerSide::Observed(hop) = observation.inner else {
+        let WorkerSide::Observed(timing) = observation.worker_side else {
             panic!("{observation:?}")
         };
-        assert_eq!((hop.latency_ns, hop.end), (310, WorkEnd::Predicted));
-        frontends.finish(&mut out);
+        assert_eq!((timing.latency_ns, timing.end), (310, WorkEnd::Predicted));
+        hop_joiner.finish(&mut out);
         assert!(lost.is_empty() && out.len() == 1);
     }
 }

@@ -10,7 +10,7 @@ use crate::{
 pub struct WorkerTiming {
     /// Last request byte read by the frontend to when its thread for the worker handed the request on, or, where that
     /// cannot be seen, to the first byte sent to the worker: `QueueTime`. `None`: neither was seen.
-    pub inner_queue_ns: Option<u64>,
+    pub internal_queue_ns: Option<u64>,
     /// Last byte read by the worker to first reply byte written: `PredictionTime`. `None`: only bounded, by a long send.
     pub worker_ns: Option<u64>,
     /// Last request byte read by the frontend to last reply byte read by it, or, where that cannot be seen, written by
@@ -41,35 +41,39 @@ const REFUSALS: [&str; 2] = [
 ];
 
 impl WorkerTiming {
-    /// What `worked` adds to what the frontend's own exchange tells.
-    pub fn new(exchange: &Exchange, worked: &WorkerExchange) -> Self {
+    /// What `worker_exchange` adds to what the frontend's own exchange tells.
+    pub fn new(exchange: &Exchange, worker_exchange: &WorkerExchange) -> Self {
         let response = &exchange.response;
-        let relay_ns = || response.first_write_ns.saturating_sub(worked.replied_ns());
+        let relay_ns = || {
+            response
+                .first_write_ns
+                .saturating_sub(worker_exchange.replied_ns())
+        };
         Self {
             relay_ns: (!response.first_write_bounded).then(relay_ns),
-            ..Self::of_abandoned(exchange.request.last_read_ns, worked)
+            ..Self::for_abandoned(exchange.request.last_read_ns, worker_exchange)
         }
     }
 
-    /// What `worked` tells of a request that the frontend had read at `last_read_ns`, and had nobody to answer.
-    pub fn of_abandoned(last_read_ns: u64, worked: &WorkerExchange) -> Self {
+    /// What `worker_exchange` tells of a request that the frontend had read at `last_read_ns`, and had nobody to answer.
+    pub fn for_abandoned(last_read_ns: u64, worker_exchange: &WorkerExchange) -> Self {
         let since = |from_ns: u64, to_ns: u64| to_ns.saturating_sub(from_ns);
         let refused = || {
-            let message = worked.reply.message.as_deref();
+            let message = worker_exchange.reply.message.as_deref();
             message.is_some_and(|message| REFUSALS.contains(&message))
         };
         Self {
-            inner_queue_ns: worked
+            internal_queue_ns: worker_exchange
                 .dispatched_ns
                 .filter(|dispatched_ns| *dispatched_ns >= last_read_ns)
-                .or(worked.arrival_ns)
+                .or(worker_exchange.arrival_ns)
                 .map(|queue_end_ns| since(last_read_ns, queue_end_ns)),
-            worker_ns: worked
+            worker_ns: worker_exchange
                 .first_write_ns
-                .map(|first_ns| since(worked.last_read_ns, first_ns)),
-            latency_ns: since(last_read_ns, worked.replied_ns()),
+                .map(|first_ns| since(worker_exchange.last_read_ns, first_ns)),
+            latency_ns: since(last_read_ns, worker_exchange.replied_ns()),
             relay_ns: None,
-            end: match worked.reply.code {
+            end: match worker_exchange.reply.code {
                 200 => WorkEnd::Predicted,
                 _ if refused() => WorkEnd::Refused,
                 _ => WorkEnd::Failed,
@@ -97,13 +101,13 @@ pub fn torchserve_status(reply: &Reply, id: &str) -> Option<u16> {
 mod tests {
     use super::*;
     use crate::exchange::fixtures::exchange;
-    use crate::torchserve::frames::{command::Command, reply::Response};
+    use crate::torchserve::frames::{command::WorkerCommand, reply::BatchedResponse};
 
-    fn worked(code: i32, message: &str) -> WorkerExchange {
+    fn worker_exchange(code: i32, message: &str) -> WorkerExchange {
         let Exchange { peer, .. } = exchange();
         WorkerExchange {
             peer,
-            command: Command::Predict {
+            command: WorkerCommand::Predict {
                 requests: Vec::new(),
                 whole: true,
             },
@@ -125,24 +129,28 @@ mod tests {
 
     #[test]
     fn the_worker_splits_the_time_between_question_and_response() {
-        let hop = WorkerTiming::new(&exchange(), &worked(200, "Prediction success"));
+        let timing = WorkerTiming::new(&exchange(), &worker_exchange(200, "Prediction success"));
         let expected = WorkerTiming {
-            inner_queue_ns: Some(10),
+            internal_queue_ns: Some(10),
             worker_ns: Some(260),
             latency_ns: 290,
             relay_ns: Some(10),
             end: WorkEnd::Predicted,
         };
-        assert_eq!(hop, expected);
+        assert_eq!(timing, expected);
     }
 
     #[test]
     fn the_queue_ends_when_the_request_is_handed_on() {
-        let mut worked = worked(200, "Prediction success");
+        let mut worker_exchange = worker_exchange(200, "Prediction success");
         for (dispatched_ns, expected_ns) in [(Some(1_025), 4), (Some(1_020), 10), (None, 10)] {
-            worked.dispatched_ns = dispatched_ns;
-            let hop = WorkerTiming::new(&exchange(), &worked);
-            assert_eq!(hop.inner_queue_ns, Some(expected_ns), "{dispatched_ns:?}");
+            worker_exchange.dispatched_ns = dispatched_ns;
+            let timing = WorkerTiming::new(&exchange(), &worker_exchange);
+            assert_eq!(
+                timing.internal_queue_ns,
+                Some(expected_ns),
+                "{dispatched_ns:?}"
+            );
         }
     }
 
@@ -150,12 +158,12 @@ mod tests {
     fn times_of_the_worker_that_were_not_seen_are_unknown() {
         let mut exchange = exchange();
         exchange.response.first_write_bounded = true;
-        let mut worked = worked(200, "Prediction success");
-        (worked.arrival_ns, worked.first_write_ns) = (None, None);
-        let hop = WorkerTiming::new(&exchange, &worked);
-        let known = (hop.inner_queue_ns, hop.worker_ns, hop.relay_ns);
+        let mut worker_exchange = worker_exchange(200, "Prediction success");
+        (worker_exchange.arrival_ns, worker_exchange.first_write_ns) = (None, None);
+        let timing = WorkerTiming::new(&exchange, &worker_exchange);
+        let known = (timing.internal_queue_ns, timing.worker_ns, timing.relay_ns);
         assert_eq!(known, (None, None, None));
-        assert_eq!(hop.latency_ns, 290);
+        assert_eq!(timing.latency_ns, 290);
     }
 
     #[test]
@@ -166,14 +174,14 @@ mod tests {
             (503, "Prediction failed", WorkEnd::Failed),
             (507, "Out of resources", WorkEnd::Failed),
         ] {
-            let hop = WorkerTiming::new(&exchange(), &worked(code, message));
-            assert_eq!(hop.end, expected, "{code} {message}");
+            let timing = WorkerTiming::new(&exchange(), &worker_exchange(code, message));
+            assert_eq!(timing.end, expected, "{code} {message}");
         }
     }
 
     #[test]
     fn a_reply_tells_the_status_of_each_request() {
-        let response = Response {
+        let response = BatchedResponse {
             id: Some("a".into()),
             http_status: Some(400),
             stream_next: None,

@@ -27,7 +27,7 @@ pub struct Worker {
     /// Version of its model.
     pub version: String,
     /// The frontend's process, and the worker's number there.
-    pub slot: WorkerId,
+    pub id: WorkerId,
     /// Start of its process, ns of CLOCK_MONOTONIC, in steps of the kernel's clock tick; `None` if it is gone.
     pub started_ns: Option<u64>,
 }
@@ -42,7 +42,7 @@ pub struct WorkerId {
 }
 
 impl WorkerId {
-    /// The slot that the thread `name` of process `frontend` looks after; `None` if it looks after none.
+    /// The id that the thread `name` of process `frontend` looks after; `None` if it looks after none.
     pub fn of_thread(frontend: u32, name: &[u8]) -> Option<Self> {
         let name = std::str::from_utf8(name).ok()?.strip_prefix("W-")?;
         let (number, _) = name.split_once('-')?;
@@ -58,40 +58,40 @@ impl WorkerId {
 /// `loaded`: the model's name in the frame that loaded it, where that was seen. Else the frontend's thread for the worker
 /// tells it, or the archive, whose name the model mostly has.
 pub fn identify(pid: u32, loaded: Option<&str>) -> Option<Worker> {
-    let slot = slot_of(pid)?;
-    let process = folder_of(pid);
+    let id = id_of(pid)?;
+    let process = procfs_dir(pid);
     let archive = fs::read(process.join(MANIFEST))
         .ok()
         .and_then(|text| archive_of(&text));
-    let threads = thread_names(slot.frontend);
-    let (model, version) = name_and_version(slot.number, loaded, archive, &threads)?;
-    Some(Worker::new(pid, slot, model, version))
+    let threads = thread_names(id.frontend);
+    let (model, version) = name_and_version(id.number, loaded, archive, &threads)?;
+    Some(Worker::new(pid, id, model, version))
 }
 
 /// The worker `pid`, of which somebody knows that it runs `version` of `model`; `None` if it is gone.
 pub fn identify_as(pid: u32, model: String, version: String) -> Option<Worker> {
-    Some(Worker::new(pid, slot_of(pid)?, model, version))
+    Some(Worker::new(pid, id_of(pid)?, model, version))
 }
 
 impl Worker {
-    fn new(pid: u32, slot: WorkerId, model: String, version: String) -> Self {
+    fn new(pid: u32, id: WorkerId, model: String, version: String) -> Self {
         Self {
-            name: format!("W-{}-{model}_{version}", slot.number),
+            name: format!("W-{}-{model}_{version}", id.number),
             model,
             version,
-            slot,
+            id,
             started_ns: started_ns(pid),
         }
     }
 }
 
-fn folder_of(pid: u32) -> PathBuf {
+fn procfs_dir(pid: u32) -> PathBuf {
     Path::new("/proc").join(pid.to_string())
 }
 
-/// The slot of worker `pid`, by its command line and its parent.
-fn slot_of(pid: u32) -> Option<WorkerId> {
-    let command_line = fs::read(folder_of(pid).join("cmdline")).ok()?;
+/// The id of worker `pid`, by its command line and its parent.
+fn id_of(pid: u32) -> Option<WorkerId> {
+    let command_line = fs::read(procfs_dir(pid).join("cmdline")).ok()?;
     Some(WorkerId {
         number: worker_number(&command_line)?,
         frontend: procfs::parent_of(pid)?,
@@ -138,11 +138,11 @@ fn name_and_version(
 ) -> Option<(String, String)> {
     let prefix = format!("W-{number}-");
     let thread = threads.iter().find(|name| name.starts_with(&prefix));
-    let thread_tells = thread
+    let from_thread = thread
         .filter(|name| name.len() < COMM_CAP)
         .and_then(|name| name[prefix.len()..].rsplit_once('_'))
         .map(|(model, version)| (model.to_owned(), version.to_owned()));
-    let archive_tells = archive.map(|archive| {
+    let from_archive = archive.map(|archive| {
         let model = loaded.map_or(archive.name, str::to_owned);
         (model, archive.version)
     });
@@ -150,7 +150,7 @@ fn name_and_version(
         let full = format!("{prefix}{model}_{version}");
         thread.is_none_or(|thread| full.starts_with(&**thread))
     };
-    thread_tells.or_else(|| archive_tells.filter(agrees))
+    from_thread.or_else(|| from_archive.filter(agrees))
 }
 
 /// Short names of a process's threads.
@@ -211,13 +211,13 @@ mod tests {
 
     #[test]
     fn a_thread_tells_its_slot() {
-        let slot = WorkerId {
+        let id = WorkerId {
             frontend: 7,
             number: 9000,
         };
         for (name, expected) in [
-            (&b"W-9000-tiny_1.0"[..], Some(slot)),
-            (b"W-9000-", Some(slot)),
+            (&b"W-9000-tiny_1.0"[..], Some(id)),
+            (b"W-9000-", Some(id)),
             (b"W-9000", None),
             (b"W-x-tiny", None),
             (b"\xff", None),

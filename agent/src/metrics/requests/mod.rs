@@ -58,7 +58,7 @@ struct Served {
     streams: Option<Box<Streams>>,
     /// Most are no language models.
     gen_ai: Option<Box<GenAi>>,
-    torchserve: torchserve::Served,
+    torchserve: torchserve::ModelTotals,
 }
 
 /// Answers by status code, 0 where it is not known; another outside 100 to 599, or past the limit, is `None`.
@@ -283,11 +283,11 @@ impl Served {
                 histogram.observe_ns(ns);
             }
         }
-        if let WorkerSide::Observed(hop) = &observation.inner {
+        if let WorkerSide::Observed(timing) = &observation.worker_side {
             for (histogram, ns) in [
-                (&mut self.inner_queue, hop.inner_queue_ns),
-                (&mut self.worker, hop.worker_ns),
-                (&mut self.relay, hop.relay_ns),
+                (&mut self.inner_queue, timing.internal_queue_ns),
+                (&mut self.worker, timing.worker_ns),
+                (&mut self.relay, timing.relay_ns),
             ] {
                 if let Some(ns) = ns {
                     histogram.observe_ns(ns);
@@ -316,17 +316,20 @@ impl Unknown {
         let Observation {
             status,
             stages,
-            inner,
+            worker_side,
             ..
         } = observation;
         self.queue += u64::from(stages.queue_ns.is_none());
         self.handler += u64::from(stages.handler_ns.is_none());
         self.stream += u64::from(stages.stream_ns.is_none());
-        let (inner_queue_unknown, worker_unknown) = match inner {
+        let (inner_queue_unknown, worker_unknown) = match worker_side {
             WorkerSide::NoWorker => (false, false),
             // An answer that only a worker can have given.
             WorkerSide::NotObserved => ((200..=299).contains(status), (200..=299).contains(status)),
-            WorkerSide::Observed(hop) => (hop.inner_queue_ns.is_none(), hop.worker_ns.is_none()),
+            WorkerSide::Observed(timing) => (
+                timing.internal_queue_ns.is_none(),
+                timing.worker_ns.is_none(),
+            ),
         };
         self.inner_queue += u64::from(inner_queue_unknown);
         self.worker += u64::from(worker_unknown);

@@ -15,7 +15,7 @@ const MAX_BATCH: usize = 1024;
 
 /// Why the frames of a connection cannot be followed any further.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Error)]
-pub enum Fault {
+pub enum FrameFault {
     /// Bytes that were not captured hold more than one text's value.
     #[error("bytes that tell the structure were not captured")]
     Gap,
@@ -32,7 +32,7 @@ pub enum Fault {
 
 /// What the grammar of a direction awaits next.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Want {
+pub enum FieldKind {
     /// One byte.
     Byte,
     /// A 32-bit integer.
@@ -46,7 +46,7 @@ pub enum Want {
 
 /// What was read.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Item<'a> {
+pub enum FieldValue<'a> {
     /// One byte.
     Byte(u8),
     /// A 32-bit integer.
@@ -59,7 +59,7 @@ pub enum Item<'a> {
 
 /// Whether a frame goes on.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Step {
+pub enum FrameStep {
     /// It goes on with what the grammar wants now.
     More,
     /// It is complete.
@@ -67,15 +67,15 @@ pub enum Step {
 }
 
 /// The frames of one direction, item by item.
-pub trait Grammar: Default {
+pub trait FrameGrammar: Default {
     /// What a frame says.
     type Frame;
 
     /// What comes next.
-    fn want(&self) -> Want;
+    fn want(&self) -> FieldKind;
 
     /// Takes in what came.
-    fn step(&mut self, item: Item<'_>) -> Result<Step, Fault>;
+    fn step(&mut self, item: FieldValue<'_>) -> Result<FrameStep, FrameFault>;
 
     /// What the frame said, and a fresh start; `None` when none had begun. `whole` tells whether it came to its end.
     fn finish(&mut self, whole: bool) -> Option<Self::Frame>;
@@ -83,15 +83,15 @@ pub trait Grammar: Default {
 
 /// Reads the frames of one direction of a connection, from its first byte or from any first byte of a frame.
 #[derive(Debug)]
-pub struct FrameReader<G> {
+pub struct WorkerFrameReader<G> {
     grammar: G,
-    field: Field,
-    fault: Option<Fault>,
+    field: FieldState,
+    fault: Option<FrameFault>,
 }
 
 /// The field that is being read.
 #[derive(Debug)]
-enum Field {
+enum FieldState {
     Byte,
     Int {
         bytes: [u8; 4],
@@ -108,13 +108,13 @@ enum Field {
     },
 }
 
-impl From<Want> for Field {
-    fn from(want: Want) -> Self {
+impl From<FieldKind> for FieldState {
+    fn from(want: FieldKind) -> Self {
         let bytes = [0; 4];
         match want {
-            Want::Byte => Self::Byte,
-            Want::Int => Self::Int { bytes, read: 0 },
-            Want::Text { keep } => Self::Length {
+            FieldKind::Byte => Self::Byte,
+            FieldKind::Int => Self::Int { bytes, read: 0 },
+            FieldKind::Text { keep } => Self::Length {
                 bytes,
                 read: 0,
                 keep,
@@ -123,7 +123,7 @@ impl From<Want> for Field {
     }
 }
 
-impl<G: Grammar> Default for FrameReader<G> {
+impl<G: FrameGrammar> Default for WorkerFrameReader<G> {
     fn default() -> Self {
         let grammar = G::default();
         Self {
@@ -134,10 +134,10 @@ impl<G: Grammar> Default for FrameReader<G> {
     }
 }
 
-impl<G: Grammar> FrameReader<G> {
+impl<G: FrameGrammar> WorkerFrameReader<G> {
     /// Takes in the next bytes; what comes to its end goes to `out`. After a fault, nothing is taken in until
     /// [`end`](Self::end).
-    pub fn feed(&mut self, bytes: &[u8], out: &mut Vec<G::Frame>) -> Result<(), Fault> {
+    pub fn feed(&mut self, bytes: &[u8], out: &mut Vec<G::Frame>) -> Result<(), FrameFault> {
         self.guard(|this| {
             let mut rest = bytes;
             while !rest.is_empty() {
@@ -148,12 +148,12 @@ impl<G: Grammar> FrameReader<G> {
     }
 
     /// Passes over bytes that were not captured.
-    pub fn skip(&mut self, bytes: u64, out: &mut Vec<G::Frame>) -> Result<(), Fault> {
+    pub fn skip(&mut self, bytes: u64, out: &mut Vec<G::Frame>) -> Result<(), FrameFault> {
         self.guard(|this| {
             let mut rest = bytes;
             while rest > 0 {
-                let Field::Text { left, kept } = &mut this.field else {
-                    return Err(Fault::Gap);
+                let FieldState::Text { left, kept } = &mut this.field else {
+                    return Err(FrameFault::Gap);
                 };
                 *kept = None;
                 let passed = rest.min(u64::from(*left));
@@ -161,7 +161,7 @@ impl<G: Grammar> FrameReader<G> {
                 // At most `left`, which has 32 bits.
                 *left -= passed as u32;
                 if *left == 0 {
-                    this.complete(Item::Text(None), out)?;
+                    this.complete(FieldValue::Text(None), out)?;
                 }
             }
             Ok(())
@@ -176,7 +176,10 @@ impl<G: Grammar> FrameReader<G> {
         frame
     }
 
-    fn guard(&mut self, read: impl FnOnce(&mut Self) -> Result<(), Fault>) -> Result<(), Fault> {
+    fn guard(
+        &mut self,
+        read: impl FnOnce(&mut Self) -> Result<(), FrameFault>,
+    ) -> Result<(), FrameFault> {
         if let Some(fault) = self.fault {
             return Err(fault);
         }
@@ -186,14 +189,18 @@ impl<G: Grammar> FrameReader<G> {
     }
 
     /// Takes from `bytes` what the current field lacks; returns the rest.
-    fn take<'a>(&mut self, bytes: &'a [u8], out: &mut Vec<G::Frame>) -> Result<&'a [u8], Fault> {
+    fn take<'a>(
+        &mut self,
+        bytes: &'a [u8],
+        out: &mut Vec<G::Frame>,
+    ) -> Result<&'a [u8], FrameFault> {
         let (first, after_first) = bytes.split_first().expect("there are bytes to take from");
         match &mut self.field {
-            Field::Byte => {
-                self.complete(Item::Byte(*first), out)?;
+            FieldState::Byte => {
+                self.complete(FieldValue::Byte(*first), out)?;
                 Ok(after_first)
             }
-            Field::Int { bytes, read } | Field::Length { bytes, read, .. } => {
+            FieldState::Int { bytes, read } | FieldState::Length { bytes, read, .. } => {
                 bytes[*read] = *first;
                 *read += 1;
                 if *read == bytes.len() {
@@ -202,7 +209,7 @@ impl<G: Grammar> FrameReader<G> {
                 }
                 Ok(after_first)
             }
-            Field::Text { left, kept } => {
+            FieldState::Text { left, kept } => {
                 let taken = bytes.len().min(*left as usize);
                 let (text, rest) = bytes.split_at(taken);
                 // At most `left`, which has 32 bits.
@@ -212,31 +219,35 @@ impl<G: Grammar> FrameReader<G> {
                 }
                 if *left == 0 {
                     let kept = kept.take();
-                    self.complete(Item::Text(kept.as_deref()), out)?;
+                    self.complete(FieldValue::Text(kept.as_deref()), out)?;
                 }
                 Ok(rest)
             }
         }
     }
 
-    fn complete_int(&mut self, value: i32, out: &mut Vec<G::Frame>) -> Result<(), Fault> {
-        let Field::Length { keep, .. } = self.field else {
-            return self.complete(Item::Int(value), out);
+    fn complete_int(&mut self, value: i32, out: &mut Vec<G::Frame>) -> Result<(), FrameFault> {
+        let FieldState::Length { keep, .. } = self.field else {
+            return self.complete(FieldValue::Int(value), out);
         };
         match u32::try_from(value) {
-            Ok(0) => self.complete(Item::Text(keep.then_some(&[])), out),
+            Ok(0) => self.complete(FieldValue::Text(keep.then_some(&[])), out),
             Ok(left) => {
                 let kept = (keep && left <= KEPT_BYTES).then(Vec::new);
-                self.field = Field::Text { left, kept };
+                self.field = FieldState::Text { left, kept };
                 Ok(())
             }
-            Err(_) if value == -1 => self.complete(Item::End, out),
-            Err(_) => Err(Fault::BadLength(value)),
+            Err(_) if value == -1 => self.complete(FieldValue::End, out),
+            Err(_) => Err(FrameFault::BadLength(value)),
         }
     }
 
-    fn complete(&mut self, item: Item<'_>, out: &mut Vec<G::Frame>) -> Result<(), Fault> {
-        if self.grammar.step(item)? == Step::Done {
+    fn complete(
+        &mut self,
+        item: FieldValue<'_>,
+        out: &mut Vec<G::Frame>,
+    ) -> Result<(), FrameFault> {
+        if self.grammar.step(item)? == FrameStep::Done {
             out.extend(self.grammar.finish(true));
         }
         self.field = self.grammar.want().into();
@@ -263,19 +274,19 @@ mod testing {
     pub(crate) const END: [u8; 4] = [255; 4];
 
     /// The frames of `bytes`, and how reading ended.
-    pub(crate) fn read<G: Grammar>(bytes: &[u8]) -> (Vec<G::Frame>, Result<(), Fault>) {
+    pub(crate) fn read<G: FrameGrammar>(bytes: &[u8]) -> (Vec<G::Frame>, Result<(), FrameFault>) {
         let mut out = Vec::new();
-        let outcome = FrameReader::<G>::default().feed(bytes, &mut out);
+        let outcome = WorkerFrameReader::<G>::default().feed(bytes, &mut out);
         (out, outcome)
     }
 
     /// Holds that `bytes` give `frames` however they are cut, and that no proper beginning gives the last of them.
-    pub(crate) fn assert_read_however_cut<G: Grammar>(bytes: &[u8], frames: &[G::Frame])
+    pub(crate) fn assert_read_however_cut<G: FrameGrammar>(bytes: &[u8], frames: &[G::Frame])
     where
         G::Frame: PartialEq + std::fmt::Debug,
     {
         for cut in 0..=bytes.len() {
-            let mut reader = FrameReader::<G>::default();
+            let mut reader = WorkerFrameReader::<G>::default();
             let mut out = Vec::new();
             reader.feed(&bytes[..cut], &mut out).unwrap();
             assert_eq!(
@@ -286,7 +297,7 @@ mod testing {
             reader.feed(&bytes[cut..], &mut out).unwrap();
             assert_eq!(out, frames, "cut at {cut}");
         }
-        let mut reader = FrameReader::<G>::default();
+        let mut reader = WorkerFrameReader::<G>::default();
         let mut out = Vec::new();
         for byte in bytes {
             reader.feed(&[*byte], &mut out).unwrap();

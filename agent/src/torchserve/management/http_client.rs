@@ -30,7 +30,7 @@ pub struct Limits {
 
 /// An answer that came whole.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Response {
+pub struct HttpResponse {
     /// Status code.
     pub status: StatusCode,
     /// Where a redirection leads.
@@ -62,7 +62,7 @@ pub async fn fetch(
     url: &HttpUrl,
     bearer: Option<HeaderValue>,
     limits: Limits,
-) -> Result<Response, FetchError> {
+) -> Result<HttpResponse, FetchError> {
     let exchanged = tokio::time::timeout(limits.time, exchange(method, url, bearer, limits));
     exchanged
         .await
@@ -74,7 +74,7 @@ async fn exchange(
     url: &HttpUrl,
     bearer: Option<HeaderValue>,
     limits: Limits,
-) -> Result<Response, FetchError> {
+) -> Result<HttpResponse, FetchError> {
     let stream = TcpStream::connect((url.host(), url.port())).await?;
     let (mut sender, connection) = http1::Builder::new()
         .max_buf_size(MAX_HEAD_BYTES)
@@ -104,7 +104,7 @@ async fn exchange(
                 FetchError::TooLarge(limits.body_bytes)
             }
         })?;
-        Ok(Response {
+        Ok(HttpResponse {
             status: head.status,
             location: location.map(str::to_owned),
             body: body.to_bytes(),
@@ -167,7 +167,7 @@ mod tests {
         let response = fetch(Method::PUT, &url, Some(bearer), LIMITS)
             .await
             .unwrap();
-        let expected = Response {
+        let expected = HttpResponse {
             status: StatusCode::OK,
             location: None,
             body: "ok".into(),

@@ -13,7 +13,7 @@ use hyper::{Method, StatusCode, header::HeaderValue};
 use serde::Deserialize;
 
 use crate::torchserve::management::{
-    http_client::{FetchError, Limits, Response},
+    http_client::{FetchError, HttpResponse, Limits},
     url::HttpUrl,
 };
 
@@ -57,7 +57,7 @@ pub struct Scaled {
 
 /// A worker process, and the model that it runs.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Running {
+pub struct RunningWorker {
     /// The worker, by the process ids of TorchServe's own namespace.
     pub pid: u32,
     /// Name that its model is registered under.
@@ -115,7 +115,7 @@ impl Management {
     }
 
     /// Every worker that runs.
-    pub async fn running(&self) -> Result<Vec<Running>> {
+    pub async fn running(&self) -> Result<Vec<RunningWorker>> {
         let url = self
             .address
             .join(&["models"])
@@ -141,7 +141,7 @@ impl Management {
     }
 
     /// An answer of the 2xx class.
-    async fn call(&self, method: Method, url: &HttpUrl) -> Result<Response> {
+    async fn call(&self, method: Method, url: &HttpUrl) -> Result<HttpResponse> {
         let limits = Limits {
             time: self.time_limit,
             body_bytes: MAX_BODY_BYTES,
@@ -172,7 +172,7 @@ impl Management {
         }
     }
 
-    fn remedy(&self, response: &Response, refusal: &Refusal) -> String {
+    fn remedy(&self, response: &HttpResponse, refusal: &Refusal) -> String {
         let is_key = matches!(
             response.status,
             StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN
@@ -282,12 +282,12 @@ struct RawProcess {
 }
 
 impl RawVersion {
-    fn running(self) -> Vec<Running> {
+    fn running(self) -> Vec<RunningWorker> {
         let pids = self
             .workers
             .iter()
             .filter_map(|worker| u32::try_from(worker.pid).ok());
-        let running = pids.map(|pid| Running {
+        let running = pids.map(|pid| RunningWorker {
             pid,
             model: self.model_name.clone(),
             version: self.model_version.clone(),
@@ -343,7 +343,7 @@ struct RawRefusal {
 }
 
 impl Refusal {
-    fn of(response: &Response) -> Self {
+    fn of(response: &HttpResponse) -> Self {
         let raw = serde_json::from_slice(&response.body).unwrap_or_else(|_| RawRefusal {
             r#type: String::new(),
             message: String::from_utf8_lossy(&response.body).into_owned(),

@@ -7,13 +7,13 @@ use std::{collections::BTreeSet, io, sync::mpsc, thread, time::Duration};
 use anyhow::{Context as _, Result};
 use tracing::warn;
 
-use crate::torchserve::management::{Management, Running, url::HttpUrl};
+use crate::torchserve::management::{Management, RunningWorker, url::HttpUrl};
 
 /// Longest time for one answer.
 const RESPONSE_LIMIT: Duration = Duration::from_secs(5);
 
 /// Asks the management API at `address` about the worker processes `pids`, and gives what it says of them.
-pub fn spawn(address: HttpUrl, pids: BTreeSet<u32>) -> io::Result<mpsc::Receiver<Running>> {
+pub fn spawn(address: HttpUrl, pids: BTreeSet<u32>) -> io::Result<mpsc::Receiver<RunningWorker>> {
     let (found, receiver) = mpsc::channel();
     let look_up = move || match look_up(address.clone()) {
         Ok(running) => {
@@ -32,7 +32,7 @@ pub fn spawn(address: HttpUrl, pids: BTreeSet<u32>) -> io::Result<mpsc::Receiver
     Ok(receiver)
 }
 
-fn look_up(address: HttpUrl) -> Result<Vec<Running>> {
+fn look_up(address: HttpUrl) -> Result<Vec<RunningWorker>> {
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()

@@ -307,8 +307,8 @@ async fn a_token_file_without_a_key_is_an_error_before_any_call() {
 #[test]
 fn workers_that_have_started_are_told_with_their_model() {
     let versions: Vec<RawVersion> = serde_json::from_str(DESCRIBED).unwrap();
-    let running: Vec<Running> = versions.into_iter().flat_map(RawVersion::running).collect();
-    let one = Running {
+    let running: Vec<RunningWorker> = versions.into_iter().flat_map(RawVersion::running).collect();
+    let one = RunningWorker {
         pid: 31001,
         model: "tiny".into(),
         version: "1.0".into(),
