@@ -1,0 +1,294 @@
+//! One connection of a TorchServe worker: pairs the frames that the worker read with its replies.
+//!
+//! A worker has one frame at a time. Knows nothing of HTTP, or of who the worker is.
+
+use std::collections::VecDeque;
+
+use inferprobe_ebpf::{
+    abi::{Record, flag, kind},
+    view::RecordView,
+};
+
+use crate::{
+    exchange::{
+        Peer,
+        event::{Event, Loss},
+        record_stream::Sequence,
+    },
+    torchserve::{
+        exchange::WorkerExchange,
+        frames::{
+            command::{CommandReader, WorkerCommand},
+            reply::{Reply, ReplyReader},
+        },
+    },
+};
+
+/// Frames that may wait for a reply; more are given up, oldest first.
+const OPEN_CAP: usize = 64;
+/// How long a reply that was written waits to be told that the frontend read it, ns.
+const REPLY_READ_WAIT_NS: u64 = 100_000_000;
+/// The end of the list of answers: the last bytes of every reply.
+const END_OF_LIST: u32 = u32::MAX;
+
+/// What is known of one connection.
+#[derive(Debug)]
+pub struct WorkerConnection {
+    /// Its records.
+    pub sequence: Sequence,
+    commands: CommandReader,
+    replies: ReplyReader,
+    /// Times of the frame that is being read.
+    reading: Option<ReadTimes>,
+    /// Frames without their whole reply, oldest first.
+    open: VecDeque<OpenFrame>,
+    /// Last byte of the latest whole reply.
+    idle_since_ns: Option<u64>,
+    /// The latest exchange and the bytes of its reply, until the frontend has read them.
+    unread_reply: Option<(WorkerExchange, u64)>,
+    reply_reads: ReplyReads,
+}
+
+/// What the frontend has read of the reply that is being written, or was last.
+#[derive(Debug, Clone, Copy, Default)]
+struct ReplyReads {
+    bytes: u64,
+    at_ns: u64,
+}
+
+#[derive(Debug, Clone, Copy)]
+struct ReadTimes {
+    arrival_ns: Option<u64>,
+    last_read_ns: u64,
+}
+
+/// A frame that was read.
+#[derive(Debug)]
+struct OpenFrame {
+    command: WorkerCommand,
+    times: ReadTimes,
+    /// First reply byte; the inner `None` stands for one that is only bounded.
+    first_write_ns: Option<Option<u64>>,
+    /// A reply of which the rest, uncaptured, is still being written.
+    partial: Option<Reply>,
+    /// Bytes of the reply so far.
+    reply_bytes: u64,
+}
+
+impl WorkerConnection {
+    /// A connection of which `record` is the first sign.
+    pub fn new(record: &Record, peer: Peer) -> Self {
+        Self {
+            sequence: Sequence::new(record, peer),
+            commands: CommandReader::default(),
+            replies: ReplyReader::default(),
+            reading: None,
+            open: VecDeque::new(),
+            idle_since_ns: None,
+            unread_reply: None,
+            reply_reads: ReplyReads::default(),
+        }
+    }
+
+    /// Takes in a record; returns whether the connection goes on.
+    pub fn take(&mut self, view: &RecordView<'_>, out: &mut Vec<Event>) -> bool {
+        let record = &view.record;
+        if record.kind == kind::TAKEN {
+            self.reply_reads.bytes += record.read_bytes;
+            self.reply_reads.at_ns = record.last_read_ns;
+            self.emit_if_read(out);
+            return true;
+        }
+        if !self.sequence.follows(record) {
+            out.push(Event::Lost(Loss::Resynchronised));
+            self.emit_unread(out);
+            *self = Self::new(record, self.sequence.peer);
+            self.sequence.follows(record);
+        }
+        match record.kind {
+            kind::READ => self.read(view, out),
+            kind::EXCHANGE => {
+                self.read(view, out);
+                self.end_frame(out);
+                self.write(view, out);
+            }
+            kind::PROGRESS => self.write(view, out),
+            _ => {
+                self.close(out);
+                return false;
+            }
+        }
+        true
+    }
+
+    /// Whether nothing is under way.
+    pub fn is_idle(&self) -> bool {
+        self.reading.is_none() && self.open.is_empty() && self.unread_reply.is_none()
+    }
+
+    /// Whether a reply waits to be read.
+    pub fn awaits_reader(&self) -> bool {
+        self.unread_reply.is_some()
+    }
+
+    /// Gives up waiting for the frontend's read of a reply that was written long ago.
+    pub fn end_if_quiet(&mut self, now_ns: u64, out: &mut Vec<Event>) {
+        if now_ns.saturating_sub(self.sequence.latest_ns) >= REPLY_READ_WAIT_NS {
+            self.emit_unread(out);
+        }
+    }
+
+    /// Ends the connection, and what is open with it.
+    pub fn close(&mut self, out: &mut Vec<Event>) {
+        self.emit_unread(out);
+        let unanswered = self.open.len() + usize::from(self.reading.take().is_some());
+        self.open.clear();
+        out.extend((0..unanswered).map(|_| Event::Lost(Loss::WorkerUnanswered)));
+    }
+
+    fn read(&mut self, view: &RecordView<'_>, out: &mut Vec<Event>) {
+        let record = &view.record;
+        // The frontend sends no frame before it has read the last reply.
+        self.emit_unread(out);
+        let arrival_known = record.flags & flag::ARRIVAL_KNOWN != 0;
+        let times = self.reading.get_or_insert(ReadTimes {
+            arrival_ns: arrival_known.then_some(record.arrival_ns),
+            last_read_ns: record.last_read_ns,
+        });
+        times.last_read_ns = record.last_read_ns;
+        let times = *times;
+        let mut commands = Vec::new();
+        let rest = record.read_bytes.saturating_sub(view.request.len() as u64);
+        // A fault is told where the frame ends.
+        let _ = self
+            .commands
+            .feed(view.request, &mut commands)
+            .and_then(|()| self.commands.skip(rest, &mut commands));
+        for command in commands {
+            self.reading = None;
+            self.begin_frame(command, times, out);
+        }
+    }
+
+    /// A reply begins: what the worker answers was read, however much of it was captured.
+    fn end_frame(&mut self, out: &mut Vec<Event>) {
+        let partial = self.commands.end();
+        let Some(times) = self.reading.take() else {
+            return;
+        };
+        match partial {
+            Some(command) => self.begin_frame(command, times, out),
+            None => out.push(Event::Lost(Loss::NotFramed)),
+        }
+    }
+
+    fn begin_frame(&mut self, command: WorkerCommand, times: ReadTimes, out: &mut Vec<Event>) {
+        if self.open.len() >= OPEN_CAP {
+            self.open.pop_front();
+            out.push(Event::Lost(Loss::WorkerUnanswered));
+        }
+        self.open.push_back(OpenFrame {
+            command,
+            times,
+            first_write_ns: None,
+            partial: None,
+            reply_bytes: 0,
+        });
+    }
+
+    fn write(&mut self, view: &RecordView<'_>, out: &mut Vec<Event>) {
+        let record = &view.record;
+        let writes = self.sequence.writes(view);
+        let Some(open) = self.open.front_mut() else {
+            out.push(Event::Lost(Loss::ResponseWithoutRequest));
+            return;
+        };
+        open.reply_bytes += writes.bytes;
+        open.first_write_ns
+            .get_or_insert((!writes.start_bounded).then_some(writes.start_ns));
+        let is_end = record.tail as u32 == END_OF_LIST;
+        if let Some(reply) = open.partial.take() {
+            if is_end {
+                self.end_reply(reply, record, out);
+            } else {
+                open.partial = Some(reply);
+            }
+            return;
+        }
+        let mut replies = Vec::new();
+        let rest = writes.bytes.saturating_sub(view.response.len() as u64);
+        let followed = self
+            .replies
+            .feed(view.response, &mut replies)
+            .and_then(|()| self.replies.skip(rest, &mut replies));
+        for reply in replies {
+            self.end_reply(reply, record, out);
+        }
+        if followed.is_ok() {
+            return;
+        }
+        match self.replies.end() {
+            Some(reply) if is_end => self.end_reply(reply, record, out),
+            Some(reply) => {
+                if let Some(open) = self.open.front_mut() {
+                    open.partial = Some(reply);
+                }
+            }
+            None => out.push(Event::Lost(Loss::NotFramed)),
+        }
+    }
+
+    /// Takes in a reply, of which the last byte went out with `record`.
+    fn end_reply(&mut self, reply: Reply, record: &Record, out: &mut Vec<Event>) {
+        let streams = reply
+            .responses
+            .iter()
+            .any(|response| response.stream_next == Some(true));
+        if streams {
+            return;
+        }
+        let Some(open) = self.open.pop_front() else {
+            out.push(Event::Lost(Loss::ResponseWithoutRequest));
+            return;
+        };
+        let exchange = WorkerExchange {
+            peer: self.sequence.peer,
+            command: open.command,
+            idle_since_ns: self.idle_since_ns.replace(record.last_write_ns),
+            dispatched_ns: None,
+            arrival_ns: open.times.arrival_ns,
+            last_read_ns: open.times.last_read_ns,
+            reply,
+            first_write_ns: open.first_write_ns.flatten(),
+            last_write_ns: record.last_write_ns,
+            reply_read_ns: None,
+        };
+        self.unread_reply = Some((exchange, open.reply_bytes));
+        self.emit_if_read(out);
+    }
+
+    /// Lets the reply go that the frontend has read.
+    fn emit_if_read(&mut self, out: &mut Vec<Event>) {
+        let ReplyReads { bytes, at_ns } = self.reply_reads;
+        if let Some((exchange, _)) = self
+            .unread_reply
+            .take_if(|(_, reply_bytes)| bytes >= *reply_bytes)
+        {
+            self.reply_reads = ReplyReads::default();
+            out.push(Event::Worked(WorkerExchange {
+                reply_read_ns: Some(at_ns),
+                ..exchange
+            }));
+        }
+    }
+
+    fn emit_unread(&mut self, out: &mut Vec<Event>) {
+        if let Some((exchange, _)) = self.unread_reply.take() {
+            self.reply_reads = ReplyReads::default();
+            out.push(Event::Worked(exchange));
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;
