@@ -13,9 +13,9 @@ use inferprobe::{
         DiskSample, Format, GpuMemory, GpuSample, LiveWorker, MemorySample, Metrics, ProcessSample,
         Selection,
     },
-    observation::{Observation, Protocol, Stages, Stream, WorkerSide},
+    observation::{Observation, Protocol, Stages, Stream},
     protocol::genai::Operation,
-    torchserve::timing::{WorkEnd, WorkerTiming},
+    torchserve::timing::{WorkEnd, WorkerSide, WorkerTiming},
 };
 
 #[test]

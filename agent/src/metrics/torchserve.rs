@@ -12,8 +12,9 @@ use crate::{
         families,
         histogram::Histogram,
     },
-    observation::{GRPC_INTERNAL, Observation, Protocol, WorkerSide},
-    torchserve::timing::{WorkEnd, WorkerTiming},
+    observation::{Observation, Protocol},
+    protocol::grpc,
+    torchserve::timing::{WorkEnd, WorkerSide, WorkerTiming},
 };
 
 /// What TorchServe counts of one model and version.
@@ -64,7 +65,7 @@ impl Share {
         // it is an INTERNAL (GRPCInferenceHandler.java).
         let names_no_model = match (worker_side, protocol) {
             (WorkerSide::NotObserved, Protocol::Grpc(Some(grpc_status))) => {
-                *grpc_status == GRPC_INTERNAL
+                *grpc_status == grpc::INTERNAL
             }
             _ => *status == 404,
         };
@@ -460,7 +461,7 @@ mod tests {
             protocol: Protocol::Grpc(Some(grpc_status)),
             ..observation(status, worker_side)
         };
-        let internal = call(GRPC_INTERNAL, 500, WorkerSide::NotObserved);
+        let internal = call(grpc::INTERNAL, 500, WorkerSide::NotObserved);
         let missing = call(5, 404, timing(WorkEnd::Failed));
         assert_eq!(
             after(&[internal, missing, call(0, 200, timing(WorkEnd::Predicted))]),

@@ -22,19 +22,16 @@ use crate::{
     },
     identity::{Identity, Server},
     metrics::{LiveWorker, Metrics},
-    observation::{Observation, WorkerSide},
+    observation::Observation,
     pipeline::connections::ConnectionTable,
     request_log::RequestLog,
     torchserve::{
         exchange::WorkerExchange,
-        frames::command::WorkerCommand,
         join::{FrontendExchange, HopJoiner, Joined},
+        timing::WorkerSide,
         worker::{self, Worker, WorkerId},
     },
 };
-
-/// Label `server` of TorchServe's workers.
-const TORCHSERVE: &str = "torchserve";
 
 /// What is known between two records, and what comes of it.
 pub struct Pipeline {
@@ -128,17 +125,10 @@ impl Pipeline {
     /// Exports a worker that has its model loaded: since `loaded_ns`, where that was seen.
     pub fn introduce(&mut self, pid: u32, worker: Worker, loaded_ns: Option<u64>) {
         self.hop_joiner.dispatch_times.add_worker(pid, worker.id);
-        let load_ns = worker
-            .started_ns
-            .and_then(|started_ns| loaded_ns?.checked_sub(started_ns));
         let worker = LiveWorker {
+            load_ns: loaded_ns.and_then(|loaded_ns| worker.load_ns(loaded_ns)),
             name: worker.name,
-            identity: Identity {
-                model: worker.model.into(),
-                version: worker.version.into(),
-                server: TORCHSERVE.into(),
-            },
-            load_ns,
+            identity: worker.identity,
         };
         self.registry.loaded(pid, &worker.identity.model);
         self.metrics.worker_loaded(pid, worker);
@@ -166,7 +156,10 @@ impl Pipeline {
                 Joined::Response(answered, inner, worker) => {
                     self.count(answered, inner, worker.as_deref());
                 }
-                Joined::Abandoned(observation) => self.metrics.observe_abandoned(&observation),
+                Joined::Abandoned(request) => {
+                    let observation = Observation::of_abandoned(request);
+                    self.metrics.observe_abandoned(&observation);
+                }
             }
         }
         self.settled = settled;
@@ -229,10 +222,9 @@ impl Pipeline {
     }
 
     fn worked(&mut self, worked: WorkerExchange) {
-        if let WorkerCommand::Load { model_name, .. } = &worked.command {
-            if worked.reply.code == 200 {
-                let loaded_ns = worked.replied_ns();
-                self.worker_loaded(worked.peer.tgid, model_name.as_deref(), loaded_ns);
+        if let Some(load) = worked.load() {
+            if let Some(loaded_ns) = load.loaded_ns {
+                self.worker_loaded(worked.peer.tgid, load.model, loaded_ns);
             }
             return;
         }

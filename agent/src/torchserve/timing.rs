@@ -1,47 +1,62 @@
-//! What a frontend's worker adds to what is known of a request.
+//! Computes the worker's times of a request from the exchanges of frontend and worker.
+//!
+//! The join calls it; `Observation` carries the result to the metrics.
+//! Does not depend on: how the two exchanges were found, metrics.
 
 use crate::{
     exchange::Exchange,
     torchserve::{exchange::WorkerExchange, frames::reply::Reply},
 };
 
-/// What a frontend's worker did for a request, in the terms of TorchServe. Durations in ns of CLOCK_MONOTONIC.
+/// What is known about the worker behind the server that responded.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum WorkerSide {
+    /// The server is not a frontend of workers.
+    NoWorker,
+    /// The server is a frontend, and no worker was observed: in most cases the frontend itself refused a bad request.
+    NotObserved,
+    /// The times of the worker.
+    Observed(WorkerTiming),
+}
+
+/// Times of a worker's side of a request, by TorchServe's definitions. Durations in ns of CLOCK_MONOTONIC.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct WorkerTiming {
-    /// Last request byte read by the frontend to when its thread for the worker handed the request on, or, where that
-    /// cannot be seen, to the first byte sent to the worker: `QueueTime`. `None`: neither was seen.
+    /// Time in TorchServe's internal queue, `QueueTime`: last request byte read by the frontend to the dispatch of the
+    /// batch or, if that was not observed, to the first byte sent to the worker. `None` if neither was observed.
     pub internal_queue_ns: Option<u64>,
-    /// Last byte read by the worker to first reply byte written: `PredictionTime`. `None`: only bounded, by a long send.
+    /// Last byte read by the worker to first reply byte written: `PredictionTime`. `None` if a long send leaves only
+    /// an upper bound.
     pub worker_ns: Option<u64>,
-    /// Last request byte read by the frontend to last reply byte read by it, or, where that cannot be seen, written by
-    /// the worker: `ts_inference_latency`.
+    /// Last request byte read by the frontend to last reply byte read by it or, if that was not observed, written by the
+    /// worker: `ts_inference_latency`.
     pub latency_ns: u64,
-    /// From there to the first answer byte written by the frontend: its share of `WorkerThreadTime`. `None`: only
-    /// bounded.
+    /// From there to the first response byte written by the frontend: its share of `WorkerThreadTime`. `None` if only an
+    /// upper bound is known.
     pub relay_ns: Option<u64>,
-    /// How the worker's work ended.
+    /// Result of the worker's batch.
     pub end: WorkEnd,
 }
 
-/// How a worker's work on a batch ended: TorchServe counts times by it.
+/// Result of a worker's batch: it decides which times TorchServe counts.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum WorkEnd {
-    /// With answers, of whatever status.
+    /// The handler returned responses, of any status.
     Predicted,
-    /// With something that TorchServe refused to take for answers: the handler's own time counts all the same.
+    /// The handler returned something that TorchServe refuses as responses; the handler's own time still counts.
     Refused,
-    /// With an exception.
+    /// The handler raised an exception.
     Failed,
 }
 
-/// Replies of a worker whose handler came to its end, with nothing that could be used (ts/service.py of 0.12.0, `predict`).
+/// Messages of a worker whose handler returned an unusable result (ts/service.py of 0.12.0, `predict`).
 const REFUSALS: [&str; 2] = [
     "Invalid model predict output",
     "number of batch response mismatched",
 ];
 
 impl WorkerTiming {
-    /// What `worker_exchange` adds to what the frontend's own exchange tells.
+    /// Computes the times from the exchanges of frontend and worker.
     pub fn new(exchange: &Exchange, worker_exchange: &WorkerExchange) -> Self {
         let response = &exchange.response;
         let relay_ns = || {
@@ -55,7 +70,7 @@ impl WorkerTiming {
         }
     }
 
-    /// What `worker_exchange` tells of a request that the frontend had read at `last_read_ns`, and had nobody to answer.
+    /// Computes the times of a request that the frontend had read at `last_read_ns`, and whose client had left.
     pub fn for_abandoned(last_read_ns: u64, worker_exchange: &WorkerExchange) -> Self {
         let since = |from_ns: u64, to_ns: u64| to_ns.saturating_sub(from_ns);
         let refused = || {
@@ -82,8 +97,8 @@ impl WorkerTiming {
     }
 }
 
-/// HTTP status that TorchServe answers request `id` of a batch with, that its worker replied to with `reply`; `None` where
-/// the reply does not tell (frontend/server RestJob.java of 0.12.0).
+/// Returns the HTTP status of TorchServe's response to request `id` of a batch with this `reply`; `None` if the reply has
+/// none (frontend/server RestJob.java of 0.12.0).
 pub fn torchserve_status(reply: &Reply, id: &str) -> Option<u16> {
     match reply.code {
         200 => {
@@ -91,7 +106,7 @@ pub fn torchserve_status(reply: &Reply, id: &str) -> Option<u16> {
             let own = responses.find(|response| response.id.as_deref() == Some(id))?;
             own.http_status
         }
-        // Its own limit on what is uploaded, told as the server's fault.
+        // TorchServe reports its own upload limit as a server error.
         413 => Some(507),
         code => u16::try_from(code).ok(),
     }
@@ -128,7 +143,7 @@ mod tests {
     }
 
     #[test]
-    fn the_worker_splits_the_time_between_question_and_response() {
+    fn worker_times_split_the_handler_stage() {
         let timing = WorkerTiming::new(&exchange(), &worker_exchange(200, "Prediction success"));
         let expected = WorkerTiming {
             internal_queue_ns: Some(10),
@@ -141,7 +156,7 @@ mod tests {
     }
 
     #[test]
-    fn the_queue_ends_when_the_request_is_handed_on() {
+    fn internal_queue_ends_at_the_dispatch() {
         let mut worker_exchange = worker_exchange(200, "Prediction success");
         for (dispatched_ns, expected_ns) in [(Some(1_025), 4), (Some(1_020), 10), (None, 10)] {
             worker_exchange.dispatched_ns = dispatched_ns;
@@ -155,7 +170,7 @@ mod tests {
     }
 
     #[test]
-    fn times_of_the_worker_that_were_not_seen_are_unknown() {
+    fn worker_times_not_observed_are_unknown() {
         let mut exchange = exchange();
         exchange.response.first_write_bounded = true;
         let mut worker_exchange = worker_exchange(200, "Prediction success");
@@ -167,7 +182,7 @@ mod tests {
     }
 
     #[test]
-    fn a_worker_ends_as_torchserve_says() {
+    fn end_follows_code_and_message() {
         for (code, message, expected) in [
             (200, "Prediction success", WorkEnd::Predicted),
             (503, "Invalid model predict output", WorkEnd::Refused),
@@ -180,7 +195,7 @@ mod tests {
     }
 
     #[test]
-    fn a_reply_tells_the_status_of_each_request() {
+    fn status_of_each_request_is_in_the_reply() {
         let response = BatchedResponse {
             id: Some("a".into()),
             http_status: Some(400),

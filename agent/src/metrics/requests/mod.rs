@@ -17,7 +17,8 @@ use crate::{
         streams::{self, Streams},
         torchserve::{self, LastTimes},
     },
-    observation::{Observation, Protocol, Stream, WorkerSide},
+    observation::{Observation, Protocol, Stream},
+    torchserve::timing::WorkerSide,
 };
 
 /// Distinct status codes of one model or server.

@@ -1,7 +1,8 @@
-//! Between what a frontend frontend_exchange and what is counted of it: the wait for its worker's half.
+//! Joins what a TorchServe frontend responded with what its worker did for the request.
 //!
-//! Decides which worker's exchange belongs to which request; what is made of both is `latency`'s. Reads no clock and no
-//! procfs.
+//! HTTP requests are joined by their ID, gRPC requests by model and order. A response waits here until its worker's
+//! exchange is known, or is overdue. The pipeline makes the observation from the result.
+//! Does not depend on: the clock, procfs, observations.
 
 use std::sync::Arc;
 
@@ -14,58 +15,69 @@ use crate::{
         event::{Event, Loss},
     },
     identity::{Identity, Server},
-    observation::{
-        GRPC_CANCELLED, GRPC_INTERNAL, Observation, Protocol, Stages, WorkerSide, http_status_of,
-    },
+    protocol::grpc,
     torchserve::{
         by_id::{JoinById, Pairing},
         by_order::{JoinByOrder, WaitingRequest},
         dispatch::DispatchTimes,
         exchange::WorkerExchange,
         frames::command::{RequestKind, WorkerCommand},
-        timing::{WorkerTiming, torchserve_status},
+        timing::{WorkerSide, WorkerTiming, torchserve_status},
     },
 };
 
-/// How long a call's answer waits until every reply that was written before it was told, ns.
-const CALL_WAIT_NS: u64 = 150_000_000;
-/// How long a reply waits for the end of the call that it belongs to, and an abandoned request for its reply, ns.
+/// How long a gRPC response waits until all replies that were written before it have been reported, ns.
+const GRPC_WAIT_NS: u64 = 150_000_000;
+/// How long a reply waits for the end of its gRPC request, and an abandoned request for its reply, ns.
 const REPLY_WAIT_NS: u64 = 150_000_000_000;
 
-/// An exchange of a frontend, and what its process and its path say of it.
+/// A request and its response, with the server and the route that they belong to.
 #[derive(Debug)]
 pub struct FrontendExchange {
-    /// What was request and frontend_exchange.
+    /// The request and its response.
     pub exchange: Exchange,
-    /// Who frontend_exchange.
+    /// The server that responded: a frontend, or a server without workers.
     pub server: Server,
-    /// What the path says.
+    /// Purpose and model of the request's path.
     pub route: Route,
 }
 
-/// What is to be counted.
+/// A request that is ready to be counted.
 #[derive(Debug)]
 pub enum Joined {
-    /// An answer, and what lay behind it.
+    /// A response, its worker's side and, if a worker was observed, the worker's exchange.
     Response(FrontendExchange, WorkerSide, Option<Arc<WorkerExchange>>),
-    /// What a worker did for a client that had left.
-    Abandoned(Observation),
+    /// A request whose client left before the response.
+    Abandoned(AbandonedRequest),
 }
 
-/// What waits for its other half, of every frontend.
+/// A request whose client left before the response, as TorchServe counts it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct AbandonedRequest {
+    /// Who served it.
+    pub identity: Identity,
+    /// HTTP status that TorchServe counts; for gRPC, the one that matches `grpc_status`.
+    pub status: u16,
+    /// `grpc-status`; `None` for HTTP.
+    pub grpc_status: Option<u32>,
+    /// What the worker did.
+    pub worker_side: WorkerSide,
+}
+
+/// Joins the two hops of the requests of every frontend.
 #[derive(Debug, Default)]
 pub struct HopJoiner {
     by_id: JoinById<FrontendExchange>,
-    /// Calls of gRPC, whose answers do not tell their number.
+    /// gRPC requests: their responses carry no request ID.
     grpc_by_order: JoinByOrder<FrontendExchange>,
-    /// Requests whose clients left before the answer.
+    /// HTTP requests whose clients left before the response, and when the frontend had read each, ns.
     abandoned: JoinByOrder<(Identity, u64)>,
-    /// When frames were handed on.
+    /// When the frontends dispatched frames.
     pub dispatch_times: DispatchTimes,
 }
 
 impl HopJoiner {
-    /// Takes in an answer at `now_ns`: it goes on at once unless its worker's half is to come.
+    /// Records a response at `now_ns`. It is ready at once, unless a worker's exchange is expected.
     pub fn on_response(
         &mut self,
         frontend_exchange: FrontendExchange,
@@ -90,9 +102,9 @@ impl HopJoiner {
             out.extend(joined.map(Joined::from));
             return;
         }
-        // An INTERNAL is the frontend's own: no worker has such a model, or its worker died.
+        // INTERNAL comes from the frontend itself: no worker has the model, or the worker died.
         if frontend_exchange.exchange.is_grpc()
-            && response.grpc_status != Some(GRPC_INTERNAL)
+            && response.grpc_status != Some(grpc::INTERNAL)
             && let Some(model) = frontend_exchange.route.model.as_deref().map(Arc::from)
         {
             let waiting = WaitingRequest {
@@ -112,7 +124,7 @@ impl HopJoiner {
         ));
     }
 
-    /// Takes in a request of a frontend, read at `last_read_ns`, whose client left: its worker may not know.
+    /// Records an HTTP request, read by its frontend at `last_read_ns`, whose client left. Its worker may still process it.
     pub fn on_abandoned(&mut self, identity: Identity, last_read_ns: u64, now_ns: u64) {
         let model = identity.model.clone();
         let waiting = WaitingRequest {
@@ -121,25 +133,21 @@ impl HopJoiner {
             succeeded: None,
             request: (identity, last_read_ns),
         };
-        // One that gives way was counted as unfinished already.
+        // A request that is evicted here was already counted as unfinished.
         let _ = self.abandoned.add_request(&model, waiting, now_ns);
     }
 
-    /// Takes in a call of gRPC whose client left: TorchServe counted it when it came.
+    /// Records a gRPC request whose client left: TorchServe counted it on arrival.
     pub fn on_abandoned_grpc(&mut self, identity: Identity, out: &mut Vec<Joined>) {
-        out.push(Joined::Abandoned(Observation {
+        out.push(Joined::Abandoned(AbandonedRequest {
             identity,
-            purpose: Purpose::Inference,
-            protocol: Protocol::Grpc(Some(GRPC_CANCELLED)),
-            status: http_status_of(GRPC_CANCELLED),
-            stages: Stages::UNSEEN,
+            status: grpc::http_status_of(grpc::CANCELLED),
+            grpc_status: Some(grpc::CANCELLED),
             worker_side: WorkerSide::NotObserved,
-            stream: None,
-            operation: None,
         }));
     }
 
-    /// Takes in what a worker of `model` did, at `now_ns`; pushes what is lost to `lost`.
+    /// Records the exchange of a worker of `model`, at `now_ns`; pushes losses to `lost`.
     pub fn on_worker_exchange(
         &mut self,
         worker_exchange: WorkerExchange,
@@ -148,7 +156,7 @@ impl HopJoiner {
         out: &mut Vec<Joined>,
         lost: &mut Vec<Event>,
     ) {
-        // Where nobody tells of arrivals, the worker has the frame when it has read it.
+        // If arrivals are not observed, the frame reached the worker at the latest when the worker read it.
         let reached_ns = worker_exchange
             .arrival_ns
             .unwrap_or(worker_exchange.last_read_ns);
@@ -176,7 +184,8 @@ impl HopJoiner {
         }
     }
 
-    /// Lets go, or gives up, what has waited too long at `now_ns`. `model_of` tells the model of a worker's process.
+    /// Releases what has waited long enough at `now_ns`, and drops what has waited too long. `model_of` returns the model
+    /// of a worker process.
     pub fn tick(
         &mut self,
         now_ns: u64,
@@ -188,19 +197,18 @@ impl HopJoiner {
         self.by_id.offer_overdue(now_ns, |id, worker_exchange| {
             let model = model_of(worker_exchange.peer.tgid);
             let claimed = model.and_then(|model| abandoned.claim_request(&model, worker_exchange));
-            let observation = claimed.and_then(|(identity, last_read_ns)| {
-                of_abandoned(identity, last_read_ns, id, worker_exchange)
+            let request = claimed.and_then(|(identity, last_read_ns)| {
+                abandoned_request(identity, last_read_ns, id, worker_exchange)
             });
-            let adopted = observation.is_some();
-            out.extend(observation.map(Joined::Abandoned));
-            adopted
+            let is_claimed = request.is_some();
+            out.extend(request.map(Joined::Abandoned));
+            is_claimed
         });
         let expired = self.by_id.tick(now_ns, lost);
         out.extend(expired.into_iter().map(Joined::from));
-        let grpc_by_order = self.grpc_by_order.pair_due(now_ns, CALL_WAIT_NS);
+        let due = self.grpc_by_order.pair_due(now_ns, GRPC_WAIT_NS);
         out.extend(
-            grpc_by_order
-                .into_iter()
+            due.into_iter()
                 .map(|(response, worker)| joined(response, worker)),
         );
         let replies = self.grpc_by_order.expire(now_ns, REPLY_WAIT_NS);
@@ -208,21 +216,21 @@ impl HopJoiner {
         self.abandoned.expire(now_ns, REPLY_WAIT_NS);
     }
 
-    /// Lets every answer go that still waits.
+    /// Releases every response that still waits.
     pub fn finish(&mut self, out: &mut Vec<Joined>) {
         self.tick(u64::MAX, |_| None, out, &mut Vec::new());
     }
 }
 
-/// Requests of a batch that came over gRPC.
+/// Number of inference requests in a batch that came over gRPC.
 fn grpc_requests_in(command: &WorkerCommand) -> usize {
     let WorkerCommand::Predict { requests, .. } = command else {
         return 0;
     };
-    let grpc_by_order = requests
+    let over_grpc = requests
         .iter()
         .filter(|request| !request.has_headers && request.kind == RequestKind::Predict);
-    grpc_by_order.count()
+    over_grpc.count()
 }
 
 impl From<Pairing<FrontendExchange>> for Joined {
@@ -242,7 +250,8 @@ fn joined(response: FrontendExchange, worker: Option<Arc<WorkerExchange>>) -> Jo
     Joined::Response(response, worker_side, worker)
 }
 
-/// Whether the frontend frontend_exchange otherwise than the worker had replied: it gave up waiting for that, and counts no times.
+/// Whether the frontend's response has another status than the worker's reply. The frontend then timed out waiting for
+/// the worker, and TorchServe counts no times.
 fn contradicts(exchange: &Exchange, worker_exchange: &WorkerExchange) -> bool {
     let response = &exchange.response;
     let replied = response
@@ -251,26 +260,20 @@ fn contradicts(exchange: &Exchange, worker_exchange: &WorkerExchange) -> bool {
     replied.is_some_and(|status| status != response.status)
 }
 
-/// What TorchServe counts of a request whose client had left; `None` where the reply does not tell its status.
-fn of_abandoned(
+/// What TorchServe counts for a request whose client had left; `None` if the reply contains no status for it.
+fn abandoned_request(
     identity: Identity,
     last_read_ns: u64,
     id: Uuid,
     worker_exchange: &WorkerExchange,
-) -> Option<Observation> {
+) -> Option<AbandonedRequest> {
     let status = torchserve_status(&worker_exchange.reply, &id.to_string())?;
-    Some(Observation {
+    let timing = WorkerTiming::for_abandoned(last_read_ns, worker_exchange);
+    Some(AbandonedRequest {
         identity,
-        purpose: Purpose::Inference,
-        protocol: Protocol::Http,
         status,
-        stages: Stages::UNSEEN,
-        worker_side: WorkerSide::Observed(WorkerTiming::for_abandoned(
-            last_read_ns,
-            worker_exchange,
-        )),
-        stream: None,
-        operation: None,
+        grpc_status: None,
+        worker_side: WorkerSide::Observed(timing),
     })
 }
 

@@ -109,7 +109,7 @@ fn tiny() -> Arc<str> {
 fn worker_sides(joined: &[Joined]) -> Vec<WorkerSide> {
     let worker_side = joined.iter().map(|joined| match joined {
         Joined::Response(_, worker_side, _) => *worker_side,
-        Joined::Abandoned(observation) => observation.worker_side,
+        Joined::Abandoned(request) => request.worker_side,
     });
     worker_side.collect()
 }
@@ -140,7 +140,7 @@ fn a_request_is_joined_by_its_number_and_a_call_by_its_order() {
         assert!(out.is_empty());
         let worker_exchange = worker_exchange(grpc_status.is_none());
         hop_joiner.on_worker_exchange(worker_exchange, Some(&tiny()), 1, &mut out, &mut lost);
-        hop_joiner.tick(CALL_WAIT_NS, |_| None, &mut out, &mut lost);
+        hop_joiner.tick(GRPC_WAIT_NS, |_| None, &mut out, &mut lost);
         let [WorkerSide::Observed(timing)] = worker_sides(&out)[..] else {
             panic!("{out:?}")
         };
@@ -225,11 +225,11 @@ fn a_call_whose_client_left_counts_at_once() {
     };
     let mut out = Vec::new();
     HopJoiner::default().on_abandoned_grpc(identity, &mut out);
-    let [Joined::Abandoned(observation)] = &out[..] else {
+    let [Joined::Abandoned(request)] = &out[..] else {
         panic!("{out:?}")
     };
     assert_eq!(
-        (observation.status, observation.worker_side),
+        (request.status, request.worker_side),
         (499, WorkerSide::NotObserved)
     );
 }
@@ -248,13 +248,13 @@ fn what_was_done_for_a_client_that_left_is_told_with_its_status() {
     hop_joiner.tick(1_000_000_000, |_| Some(tiny()), &mut out, &mut lost);
     assert!(out.is_empty());
     hop_joiner.tick(3_000_000_000, |_| Some(tiny()), &mut out, &mut lost);
-    let [Joined::Abandoned(observation)] = &out[..] else {
+    let [Joined::Abandoned(request)] = &out[..] else {
         panic!("{out:?}")
     };
-    assert_eq!(observation.identity, identity);
-    assert_eq!(observation.status, 400);
-    let WorkerSide::Observed(timing) = observation.worker_side else {
-        panic!("{observation:?}")
+    assert_eq!(request.identity, identity);
+    assert_eq!(request.status, 400);
+    let WorkerSide::Observed(timing) = request.worker_side else {
+        panic!("{request:?}")
     };
     assert_eq!((timing.latency_ns, timing.end), (310, WorkEnd::Predicted));
     hop_joiner.finish(&mut out);
