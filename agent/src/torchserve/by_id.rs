@@ -1,6 +1,7 @@
-//! Joins a request's two join: what the frontend answered, and what its worker did for it.
+//! Joins the two hops of an HTTP request by its ID: the frontend's response and the worker's exchange.
 //!
-//! Both name the request by the same UUID. Either may be told first, since each comes from its own socket.
+//! Both carry the same UUID. Either may be reported first, because each has its own socket.
+//! Does not depend on: the clock, what the caller knows of a response.
 
 use std::{
     collections::{HashMap, VecDeque},
@@ -17,30 +18,30 @@ use crate::{
     },
 };
 
-/// How long an answer waits for its worker's reply, which was written before it, ns.
+/// How long a response waits for its worker's reply, which was written before it, ns.
 const RESPONSE_WAIT_NS: u64 = 300_000_000;
-/// How long after a reply its answer must have begun, ns: later, its client is taken to have left.
+/// Longest time from a reply to its response, ns; after it, the client is assumed to have left.
 const OVERDUE_NS: u64 = 2_000_000_000;
-/// How long a reply waits for the end of its answer, ns: a slow client may take long to read it.
+/// How long a reply waits for the end of its response, ns: a slow client may take long to read it.
 const REPLY_WAIT_NS: u64 = 120_000_000_000;
-/// Answers, and replies, that may wait; past it, the oldest give up.
+/// Responses, and replies, that may wait; the oldest is evicted for one more.
 const WAIT_CAP: usize = 65_536;
 
-/// An answer that came out of the join, and what its worker did, if a worker was request.
+/// A response, and its worker's exchange.
 #[derive(Debug)]
 pub struct Pairing<A> {
-    /// What the frontend was request and answered.
+    /// The frontend's response, as the caller passed it.
     pub response: A,
-    /// What its worker did; shared by all requests of a batch.
+    /// The worker's exchange, shared by all requests of a batch; `None` if none was observed in time.
     pub worker: Option<Arc<WorkerExchange>>,
 }
 
-/// What waits for its other half; `A` is what the caller knows of an answer.
+/// Responses and replies that wait for each other; `A` is the caller's type of a response.
 #[derive(Debug)]
 pub struct JoinById<A> {
     responses: WaitingById<A>,
     replies: WaitingById<Arc<WorkerExchange>>,
-    /// Replies that are not overdue yet, and when each came.
+    /// Replies that are not overdue yet, with the time of each, ns.
     timely: VecDeque<(u64, Uuid)>,
 }
 
@@ -55,7 +56,7 @@ impl<A> Default for JoinById<A> {
 }
 
 impl<A> JoinById<A> {
-    /// Takes in a worker's exchange at `now_ns`; returns the answers that waited for it.
+    /// Records a worker's exchange at `now_ns`; returns the responses that waited for it.
     pub fn on_worker_exchange(
         &mut self,
         worker_exchange: &Arc<WorkerExchange>,
@@ -90,7 +91,7 @@ impl<A> JoinById<A> {
         joined
     }
 
-    /// Takes in the answer to request `id` at `now_ns`; returns it if it need not wait, or one that it pushed out.
+    /// Records the response to request `id` at `now_ns`; returns it if its worker is known, or one that was evicted for it.
     pub fn on_response(&mut self, id: Uuid, response: A, now_ns: u64) -> Option<Pairing<A>> {
         if let Some(worker_exchange) = self.replies.take(&id) {
             return Some(Pairing {
@@ -105,25 +106,25 @@ impl<A> JoinById<A> {
         })
     }
 
-    /// Offers each reply whose answer is overdue to `adopt`, once, and forgets it if that takes it.
+    /// Offers each reply whose response is overdue to `claim`, once, and removes it if `claim` returns true.
     pub fn offer_overdue(
         &mut self,
         now_ns: u64,
-        mut adopt: impl FnMut(Uuid, &Arc<WorkerExchange>) -> bool,
+        mut claim: impl FnMut(Uuid, &Arc<WorkerExchange>) -> bool,
     ) {
         while let Some((_, id)) = self
             .timely
             .pop_front_if(|(since_ns, _)| now_ns.saturating_sub(*since_ns) >= OVERDUE_NS)
         {
             if let Some(worker_exchange) = self.replies.by_id.get(&id)
-                && adopt(id, worker_exchange)
+                && claim(id, worker_exchange)
             {
                 self.replies.take(&id);
             }
         }
     }
 
-    /// Gives up what has waited too long: answers go without a worker, replies are lost.
+    /// Ends what has waited too long: responses are returned without a worker, replies are lost.
     pub fn tick(&mut self, now_ns: u64, lost: &mut Vec<Event>) -> Vec<Pairing<A>> {
         let replies = self.replies.expired(now_ns, REPLY_WAIT_NS);
         lost.extend(replies.map(|_| Event::Lost(Loss::ReplyUnpaired)));
@@ -135,17 +136,17 @@ impl<A> JoinById<A> {
         joined.collect()
     }
 
-    /// Lets every answer go that still waits.
+    /// Returns every response that still waits.
     pub fn finish(&mut self) -> Vec<Pairing<A>> {
         self.tick(u64::MAX, &mut Vec::new())
     }
 }
 
-/// Values by the request's number, oldest first.
+/// Values by request ID, oldest first.
 #[derive(Debug)]
 struct WaitingById<T> {
     by_id: HashMap<Uuid, T>,
-    /// When each came; entries whose value was taken stay until their turn.
+    /// Time of each, ns; the entry of a removed value stays until it expires.
     since: VecDeque<(u64, Uuid)>,
 }
 
@@ -159,7 +160,7 @@ impl<T> Default for WaitingById<T> {
 }
 
 impl<T> WaitingById<T> {
-    /// Adds a value; returns one that has to go for it.
+    /// Adds a value; returns one that was evicted for it.
     fn insert(&mut self, id: Uuid, value: T, now_ns: u64) -> Option<T> {
         self.since.push_back((now_ns, id));
         let replaced = self.by_id.insert(id, value);
@@ -176,7 +177,7 @@ impl<T> WaitingById<T> {
         self.by_id.remove(id)
     }
 
-    /// Takes out what has waited for `wait_ns` at `now_ns`.
+    /// Removes and returns what has waited for `wait_ns` at `now_ns`.
     fn expired(&mut self, now_ns: u64, wait_ns: u64) -> impl Iterator<Item = T> + use<'_, T> {
         std::iter::from_fn(move || {
             loop {
@@ -239,7 +240,7 @@ mod tests {
     }
 
     #[test]
-    fn either_half_may_come_first() {
+    fn either_hop_may_be_reported_first() {
         let mut join = JoinById::<char>::default();
         let mut lost = Vec::new();
         assert!(
@@ -255,7 +256,7 @@ mod tests {
     }
 
     #[test]
-    fn every_request_of_a_batch_gets_the_workers_half() {
+    fn batch_is_paired_with_each_of_its_requests() {
         let mut join = JoinById::<char>::default();
         assert!(join.on_response(Uuid::from_u128(2), 'a', 0).is_none());
         let joined = join.on_worker_exchange(&worker_exchange(&[1, 2, 3]), 1, &mut Vec::new());
@@ -267,7 +268,7 @@ mod tests {
     }
 
     #[test]
-    fn an_response_that_no_worker_gave_goes_on_alone() {
+    fn response_without_worker_is_returned_after_the_wait() {
         let mut join = JoinById::<char>::default();
         let mut lost = Vec::new();
         assert!(join.on_response(Uuid::from_u128(1), 'a', 10).is_none());
@@ -278,7 +279,7 @@ mod tests {
     }
 
     #[test]
-    fn a_reply_whose_client_left_is_counted() {
+    fn reply_without_response_is_lost() {
         let mut join = JoinById::<char>::default();
         let mut lost = Vec::new();
         join.on_worker_exchange(&worker_exchange(&[1]), 0, &mut lost);
@@ -287,7 +288,7 @@ mod tests {
     }
 
     #[test]
-    fn an_overdue_reply_is_offered_once() {
+    fn overdue_reply_is_offered_once() {
         let mut join = JoinById::<char>::default();
         let mut lost = Vec::new();
         join.on_worker_exchange(&worker_exchange(&[1, 2, 3]), 0, &mut lost);
@@ -300,7 +301,7 @@ mod tests {
             });
         }
         assert_eq!(offered, [(OVERDUE_NS, 1), (OVERDUE_NS, 3)]);
-        // A slow client's answer may still end.
+        // The response to a slow client may still end.
         let joined = join.on_response(Uuid::from_u128(3), 'b', OVERDUE_NS + 2);
         assert!(joined.unwrap().worker.is_some());
         join.tick(u64::MAX, &mut lost);
@@ -308,7 +309,7 @@ mod tests {
     }
 
     #[test]
-    fn a_flood_is_bounded_and_counted() {
+    fn replies_over_the_cap_are_lost() {
         let mut join = JoinById::<char>::default();
         let mut lost = Vec::new();
         for id in 0..WAIT_CAP as u128 + 5 {
@@ -318,7 +319,7 @@ mod tests {
     }
 
     #[test]
-    fn a_description_is_no_inference() {
+    fn description_is_no_inference() {
         let mut join = JoinById::<char>::default();
         let mut described = Arc::unwrap_or_clone(worker_exchange(&[1]));
         if let WorkerCommand::Predict { requests, .. } = &mut described.command {

@@ -1,7 +1,7 @@
-//! Joins a frontend's requests with what its workers did where no number names both: by model, first in, first out.
+//! Joins requests that carry no ID with workers' replies: by model, first in, first out.
 //!
-//! TorchServe's queue of a model is one, and first in, first out; the times tell which reply can be whose. Knows nothing
-//! of protocols.
+//! TorchServe has one first-in, first-out queue per model. The times decide which reply can belong to which request.
+//! Does not depend on: protocols, the clock.
 
 use std::{
     collections::{HashMap, VecDeque},
@@ -10,27 +10,28 @@ use std::{
 
 use crate::torchserve::exchange::WorkerExchange;
 
-/// Requests, and replies, of one model that may wait; past it, the oldest give up.
+/// Requests, and replies, of one model that may wait; the oldest is evicted for one more.
 const QUEUE_CAP: usize = 4096;
-/// Models whose requests may wait; a request for one more does not.
+/// Models whose requests may wait; a request for one more model does not wait.
 const MODEL_CAP: usize = 1024;
 
-/// A request that a worker was given; `A` is what the caller knows of it.
+/// A request of a frontend; `A` is the caller's type of it.
 #[derive(Debug)]
 pub struct WaitingRequest<A> {
-    /// What the caller knows.
+    /// The request, as the caller passed it.
     pub request: A,
     /// Last byte read by the frontend, ns.
     pub last_read_ns: u64,
-    /// Last answer byte written by the frontend, ns: a stream's first is written before its worker's last. `None` when
-    /// it had nobody to answer.
+    /// Last response byte written by the frontend, ns: the first byte of a stream is written before the worker's last.
+    /// `None` if the client had left.
     pub responded_ns: Option<u64>,
-    /// Whether the answer was a success; `None` when there was none.
+    /// Whether the response was a success; `None` if there was none.
     pub succeeded: Option<bool>,
 }
 
 impl<A> WaitingRequest<A> {
-    /// Whether the worker can have worker_exchange on this: after it was read, before it was answered, and with that success.
+    /// Returns whether this can be the worker's request: read before the frame arrived, responded to after the reply, and
+    /// with the same success.
     fn fits(&self, worker_exchange: &WorkerExchange) -> bool {
         let begun_ns = worker_exchange
             .arrival_ns
@@ -44,7 +45,7 @@ impl<A> WaitingRequest<A> {
     }
 }
 
-/// What waits, by model.
+/// Requests and replies that wait for each other, by model.
 #[derive(Debug)]
 pub struct JoinByOrder<A> {
     by_model: HashMap<Arc<str>, ModelQueue<A>>,
@@ -65,7 +66,7 @@ impl<A> Default for JoinByOrder<A> {
 }
 
 impl<A> JoinByOrder<A> {
-    /// Takes in a request at `now_ns`; returns one that cannot wait, be it this or the oldest.
+    /// Adds a request at `now_ns`; returns one that cannot wait: this one, or the oldest.
     pub fn add_request(
         &mut self,
         model: &Arc<str>,
@@ -84,19 +85,15 @@ impl<A> JoinByOrder<A> {
         Some(oldest.request)
     }
 
-    /// Takes out the requests that have waited for `settled_ns` at `now_ns`, so that all their replies are here, and
-    /// gives each a reply that fits: the oldest, but so that as few as can be go without.
-    pub fn pair_due(
-        &mut self,
-        now_ns: u64,
-        settled_ns: u64,
-    ) -> Vec<(A, Option<Arc<WorkerExchange>>)> {
+    /// Removes the requests that have waited for `wait_ns` at `now_ns`, so that all their replies are known. Pairs each
+    /// with the oldest reply that fits, such that as many requests as possible get one.
+    pub fn pair_due(&mut self, now_ns: u64, wait_ns: u64) -> Vec<(A, Option<Arc<WorkerExchange>>)> {
         let mut paired = Vec::new();
         for queue in self.by_model.values_mut() {
             let mut due = Vec::new();
             while let Some((_, request)) = queue
                 .requests
-                .pop_front_if(|(since_ns, _)| now_ns.saturating_sub(*since_ns) >= settled_ns)
+                .pop_front_if(|(since_ns, _)| now_ns.saturating_sub(*since_ns) >= wait_ns)
             {
                 due.push(request);
             }
@@ -115,7 +112,7 @@ impl<A> JoinByOrder<A> {
         paired
     }
 
-    /// The oldest request that a reply fits, if there is one.
+    /// Removes and returns the oldest request that fits a reply.
     pub fn claim_request(&mut self, model: &str, worker_exchange: &WorkerExchange) -> Option<A> {
         let queue = self.by_model.get_mut(model)?;
         let fitting = queue
@@ -126,7 +123,7 @@ impl<A> JoinByOrder<A> {
         Some(request.request)
     }
 
-    /// Keeps a reply that no request has claimed yet; returns whether another one gave way.
+    /// Adds a reply; returns whether another one was evicted for it.
     pub fn add_reply(
         &mut self,
         model: &Arc<str>,
@@ -138,7 +135,7 @@ impl<A> JoinByOrder<A> {
         queue.replies.len() > QUEUE_CAP && queue.replies.pop_front().is_some()
     }
 
-    /// Gives up what has waited for `wait_ns` at `now_ns`; returns how many replies went.
+    /// Drops what has waited for `wait_ns` at `now_ns`; returns the number of replies among it.
     pub fn expire(&mut self, now_ns: u64, wait_ns: u64) -> usize {
         let late = |since_ns: u64| now_ns.saturating_sub(since_ns) >= wait_ns;
         let mut replies = 0;
@@ -154,8 +151,8 @@ impl<A> JoinByOrder<A> {
 }
 
 impl<A> ModelQueue<A> {
-    /// For each reply, the index of the request in `due` that it goes to: a matching of the greatest size, found by
-    /// augmenting paths (Kuhn's algorithm).
+    /// Returns, for each reply, the index in `due` of its request: a maximum matching, found by augmenting paths (Kuhn's
+    /// algorithm).
     fn assign(&self, due: &[WaitingRequest<A>]) -> Vec<Option<usize>> {
         let mut owner = vec![None; self.replies.len()];
         for request in 0..due.len() {
@@ -165,7 +162,7 @@ impl<A> ModelQueue<A> {
         owner
     }
 
-    /// Finds `request` a reply, moving others to another of theirs if need be; returns whether there is one.
+    /// Finds a reply for `request`, and moves other requests to other replies if necessary; returns whether there is one.
     fn find(
         &self,
         request: usize,
@@ -249,7 +246,7 @@ mod tests {
     }
 
     #[test]
-    fn requests_of_a_model_take_its_replies_in_order() {
+    fn requests_of_a_model_get_its_replies_in_order() {
         let mut join = JoinByOrder::default();
         let tiny: Arc<str> = "tiny".into();
         assert!(
@@ -282,10 +279,10 @@ mod tests {
     }
 
     #[test]
-    fn requests_take_the_oldest_replies_that_leave_the_others_theirs() {
+    fn requests_get_the_oldest_replies_that_leave_one_for_each() {
         let mut join = JoinByOrder::default();
         let tiny: Arc<str> = "tiny".into();
-        // The second was read later, handed on first, and answered long before.
+        // The second was read later, dispatched first, and responded to long before.
         assert!(
             join.add_request(&tiny, request('a', 10, Some(250)), 0)
                 .is_none()
@@ -308,7 +305,7 @@ mod tests {
     }
 
     #[test]
-    fn a_failure_is_not_the_reply_of_a_success() {
+    fn failed_request_does_not_get_a_successful_reply() {
         let mut join = JoinByOrder::default();
         let tiny: Arc<str> = "tiny".into();
         assert!(!join.add_reply(&tiny, worker_exchange(20, 90), 0));
@@ -325,7 +322,7 @@ mod tests {
     }
 
     #[test]
-    fn what_waits_too_long_is_given_up() {
+    fn entries_that_wait_too_long_are_dropped() {
         let mut join = JoinByOrder::default();
         let tiny: Arc<str> = "tiny".into();
         assert!(join.add_request(&tiny, request('a', 10, None), 0).is_none());
@@ -338,7 +335,7 @@ mod tests {
     }
 
     #[test]
-    fn a_flood_is_bounded() {
+    fn requests_and_models_are_bounded() {
         let mut join = JoinByOrder::default();
         let tiny: Arc<str> = "tiny".into();
         let mut back = 0;

@@ -1,6 +1,7 @@
-//! One connection of a TorchServe worker: pairs the frames that the worker read with its replies.
+//! Follows one connection of a TorchServe worker: pairs the frames that the worker read with its replies.
 //!
-//! A worker has one frame at a time. Knows nothing of HTTP, or of who the worker is.
+//! A worker has one frame at a time. An exchange is emitted when the frontend has read the reply.
+//! Does not depend on: HTTP, which worker it is.
 
 use std::collections::VecDeque;
 
@@ -24,14 +25,14 @@ use crate::{
     },
 };
 
-/// Frames that may wait for a reply; more are given up, oldest first.
+/// Frames that may wait for a reply; the oldest is dropped for one more.
 const OPEN_CAP: usize = 64;
-/// How long a reply that was written waits to be told that the frontend read it, ns.
+/// How long a written reply waits for the frontend's read to be reported, ns.
 const REPLY_READ_WAIT_NS: u64 = 100_000_000;
-/// The end of the list of answers: the last bytes of every reply.
+/// End of the list of responses: the last bytes of every reply.
 const END_OF_LIST: u32 = u32::MAX;
 
-/// What is known of one connection.
+/// State of one connection.
 #[derive(Debug)]
 pub struct WorkerConnection {
     /// Its records.
@@ -49,7 +50,7 @@ pub struct WorkerConnection {
     reply_reads: ReplyReads,
 }
 
-/// What the frontend has read of the reply that is being written, or was last.
+/// The frontend's reads of the current reply.
 #[derive(Debug, Clone, Copy, Default)]
 struct ReplyReads {
     bytes: u64,
@@ -62,21 +63,21 @@ struct ReadTimes {
     last_read_ns: u64,
 }
 
-/// A frame that was read.
+/// A frame that was read, and its reply so far.
 #[derive(Debug)]
 struct OpenFrame {
     command: WorkerCommand,
     times: ReadTimes,
-    /// First reply byte; the inner `None` stands for one that is only bounded.
+    /// First reply byte, ns; `Some(None)` if it has only an upper bound.
     first_write_ns: Option<Option<u64>>,
-    /// A reply of which the rest, uncaptured, is still being written.
+    /// A reply whose remaining bytes are written later and not captured.
     partial: Option<Reply>,
     /// Bytes of the reply so far.
     reply_bytes: u64,
 }
 
 impl WorkerConnection {
-    /// A connection of which `record` is the first sign.
+    /// Creates the state of a connection whose first record is `record`.
     pub fn new(record: &Record, peer: Peer) -> Self {
         Self {
             sequence: Sequence::new(record, peer),
@@ -90,7 +91,7 @@ impl WorkerConnection {
         }
     }
 
-    /// Takes in a record; returns whether the connection goes on.
+    /// Processes a record; returns whether the connection stays open.
     pub fn take(&mut self, view: &RecordView<'_>, out: &mut Vec<Event>) -> bool {
         let record = &view.record;
         if record.kind == kind::TAKEN {
@@ -121,24 +122,24 @@ impl WorkerConnection {
         true
     }
 
-    /// Whether nothing is under way.
+    /// Returns whether no frame and no reply is open.
     pub fn is_idle(&self) -> bool {
         self.reading.is_none() && self.open.is_empty() && self.unread_reply.is_none()
     }
 
-    /// Whether a reply waits to be read.
+    /// Returns whether a written reply waits for the frontend's read.
     pub fn awaits_reader(&self) -> bool {
         self.unread_reply.is_some()
     }
 
-    /// Gives up waiting for the frontend's read of a reply that was written long ago.
+    /// Emits a reply that was written long ago without the time of the frontend's read.
     pub fn end_if_quiet(&mut self, now_ns: u64, out: &mut Vec<Event>) {
         if now_ns.saturating_sub(self.sequence.latest_ns) >= REPLY_READ_WAIT_NS {
             self.emit_unread(out);
         }
     }
 
-    /// Ends the connection, and what is open with it.
+    /// Ends the connection and its open frames.
     pub fn close(&mut self, out: &mut Vec<Event>) {
         self.emit_unread(out);
         let unanswered = self.open.len() + usize::from(self.reading.take().is_some());
@@ -159,7 +160,7 @@ impl WorkerConnection {
         let times = *times;
         let mut commands = Vec::new();
         let rest = record.read_bytes.saturating_sub(view.request.len() as u64);
-        // A fault is told where the frame ends.
+        // A fault is reported at the end of the frame.
         let _ = self
             .commands
             .feed(view.request, &mut commands)
@@ -170,7 +171,7 @@ impl WorkerConnection {
         }
     }
 
-    /// A reply begins: what the worker answers was read, however much of it was captured.
+    /// Ends the frame that is being read, because its reply begins; it may be captured in part only.
     fn end_frame(&mut self, out: &mut Vec<Event>) {
         let partial = self.commands.end();
         let Some(times) = self.reading.take() else {
@@ -238,7 +239,7 @@ impl WorkerConnection {
         }
     }
 
-    /// Takes in a reply, of which the last byte went out with `record`.
+    /// Records a complete reply, whose last byte was written with `record`.
     fn end_reply(&mut self, reply: Reply, record: &Record, out: &mut Vec<Event>) {
         let streams = reply
             .responses
@@ -267,7 +268,7 @@ impl WorkerConnection {
         self.emit_if_read(out);
     }
 
-    /// Lets the reply go that the frontend has read.
+    /// Emits the exchange if the frontend has read its whole reply.
     fn emit_if_read(&mut self, out: &mut Vec<Event>) {
         let ReplyReads { bytes, at_ns } = self.reply_reads;
         if let Some((exchange, _)) = self

@@ -31,7 +31,7 @@ fn reply(body: usize, stream_next: Option<&str>) -> Vec<u8> {
     bytes
 }
 
-/// Builds the records of one connection as the kernel half would.
+/// Builds the records of one connection as the eBPF side does.
 struct Wire {
     connection: Option<WorkerConnection>,
     seq: u32,
@@ -147,7 +147,7 @@ fn ids(command: &WorkerCommand) -> Vec<Option<&str>> {
 }
 
 #[test]
-fn a_frame_and_its_reply_are_one_exchange() {
+fn frame_and_reply_are_one_exchange() {
     let mut wire = Wire::new();
     wire.exchange(&predict(10), &reply(10, None));
     wire.exchange(&predict(10), &reply(10, None));
@@ -171,7 +171,7 @@ fn a_frame_and_its_reply_are_one_exchange() {
 }
 
 #[test]
-fn a_frame_in_pieces_keeps_its_first_arrival_and_last_read() {
+fn frame_in_pieces_has_first_arrival_and_last_read() {
     let mut wire = Wire::new();
     let bytes = predict(300_000);
     let value = bytes.iter().position(|&byte| byte == b'x').unwrap();
@@ -196,7 +196,7 @@ fn a_frame_in_pieces_keeps_its_first_arrival_and_last_read() {
 }
 
 #[test]
-fn a_big_reply_ends_with_its_last_write_and_its_start_is_only_bounded() {
+fn big_reply_has_last_write_and_no_first_write() {
     let mut wire = Wire::new();
     let (request, response) = (predict(10), reply(500_000, None));
     wire.record(
@@ -218,7 +218,7 @@ fn a_big_reply_ends_with_its_last_write_and_its_start_is_only_bounded() {
 }
 
 #[test]
-fn a_streamed_reply_is_one_exchange() {
+fn streamed_reply_is_one_exchange() {
     let mut wire = Wire::new();
     wire.exchange(&predict(10), &reply(5_000, Some("true"))[..1_024]);
     for next in ["true", "false"] {
@@ -235,7 +235,7 @@ fn a_streamed_reply_is_one_exchange() {
 }
 
 #[test]
-fn a_reply_goes_on_once_it_is_read() {
+fn exchange_is_emitted_once_its_reply_is_read() {
     let mut wire = Wire::new();
     wire.prompt_reader = false;
     let response = reply(10, None);
@@ -244,12 +244,12 @@ fn a_reply_goes_on_once_it_is_read() {
     wire.read_reply(bytes - 1, 2_500);
     assert!(wire.out.is_empty());
     wire.read_reply(1, 2_600);
-    // The read may be told before the write.
+    // The read may be reported before the write.
     let request = predict(10);
     wire.record(kind::READ, (&request[..9], 9), (b"", 0));
     wire.read_reply(bytes, 4_350);
     wire.exchange(&request[9..], &response);
-    // A read that was not seen is not waited for.
+    // An exchange whose read is not observed is emitted with the next frame.
     wire.exchange(&predict(10), &response);
     wire.exchange(&predict(10), &response);
     let connection = wire.connection.as_mut().unwrap();
@@ -258,13 +258,13 @@ fn a_reply_goes_on_once_it_is_read() {
     let reply_read_ns: Vec<_> = wire
         .exchanges()
         .iter()
-        .map(|exchanges| exchanges.reply_read_ns)
+        .map(|exchange| exchange.reply_read_ns)
         .collect();
     assert_eq!(reply_read_ns, [Some(2_600), Some(4_350), None, None]);
 }
 
 #[test]
-fn what_is_no_frame_is_counted_and_left() {
+fn bytes_that_are_no_frame_are_counted() {
     let mut wire = Wire::new();
     wire.exchange(b"X marks nothing", b"nor does this");
     assert_eq!(
@@ -280,7 +280,7 @@ fn what_is_no_frame_is_counted_and_left() {
 }
 
 #[test]
-fn a_lost_record_costs_the_frame_it_belongs_to() {
+fn lost_record_loses_its_frame() {
     let mut wire = Wire::new();
     wire.record(kind::READ, (&predict(10)[..20], 20), (b"", 0));
     wire.seq += 1;
@@ -290,7 +290,7 @@ fn a_lost_record_costs_the_frame_it_belongs_to() {
 }
 
 #[test]
-fn a_worker_that_ends_leaves_its_frame_unanswered() {
+fn frame_of_ended_worker_is_unanswered() {
     let mut wire = Wire::new();
     let request = predict(10);
     wire.record(kind::READ, (&request, request.len()), (b"", 0));

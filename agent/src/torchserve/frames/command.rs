@@ -1,13 +1,14 @@
-//! What the frontend asks of a worker: load a model, answer a batch of requests.
+//! Reads the frames from frontend to worker: load a model, or predict a batch of requests.
 //!
-//! Layout: ts/protocol/otf_message_handler.py of TorchServe 0.12.0.
+//! The layout is that of ts/protocol/otf_message_handler.py in TorchServe 0.12.0.
+//! Does not depend on: sockets, records.
 
 use crate::torchserve::frames::{
     FieldKind, FieldValue, FrameFault, FrameGrammar, FrameStep, MAX_BATCH, WorkerFrameReader,
     text_of,
 };
 
-/// Reads what the frontend sends to a worker.
+/// Reads the frames from the frontend to a worker.
 pub type CommandReader = WorkerFrameReader<CommandGrammar>;
 
 /// A frame from the frontend.
@@ -15,16 +16,16 @@ pub type CommandReader = WorkerFrameReader<CommandGrammar>;
 pub enum WorkerCommand {
     /// Load a model: the first frame of a worker's life.
     Load {
-        /// The name that the model was registered under; `None` when it was not captured.
+        /// Name that the model was registered under; `None` if it was not captured.
         model_name: Option<String>,
-        /// Most requests in a batch; `None` when the frame was cut off before it.
+        /// Most requests in a batch; `None` if the frame was cut off before it.
         batch_size: Option<u32>,
     },
-    /// Answer a batch of requests.
+    /// Predict a batch of requests.
     Predict {
         /// The requests, in their order.
         requests: Vec<BatchedRequest>,
-        /// Whether the frame came to its end; else there may be more requests.
+        /// Whether the frame is complete; otherwise there may be more requests.
         whole: bool,
     },
 }
@@ -32,34 +33,34 @@ pub enum WorkerCommand {
 /// One request of a batch.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct BatchedRequest {
-    /// The UUID that the frontend gave it, `x-request-id` of the HTTP answer; `None` when it was not captured.
+    /// UUID from the frontend, `x-request-id` of the HTTP response; `None` if it was not captured.
     pub id: Option<String>,
-    /// Whether it has headers: one that came over gRPC has none.
+    /// Whether it has headers: a gRPC request has none.
     pub has_headers: bool,
-    /// What is asked for.
+    /// What it requests.
     pub kind: RequestKind,
 }
 
-/// What a request asks of a model.
+/// Kind of a request to a model.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub enum RequestKind {
     /// An inference.
     #[default]
     Predict,
-    /// An explanation of one.
+    /// An explanation of an inference.
     Explain,
-    /// What the handler says of the model: from the management API, and no inference.
+    /// A description of the model by its handler: from the management API, and no inference.
     Describe,
 }
 
-/// How far a frame was read, and what it said so far.
+/// The next field, and the content of the frame so far.
 #[derive(Debug, Default)]
 pub struct CommandGrammar {
-    at: CommandField,
+    next: CommandField,
     command: Option<WorkerCommand>,
 }
 
-/// The item that comes next.
+/// The fields of a frame, in their order.
 #[derive(Debug, Clone, Copy, Default)]
 enum CommandField {
     #[default]
@@ -79,7 +80,7 @@ enum CommandField {
     ParameterValue,
 }
 
-/// A request header, as far as it matters here.
+/// A request header that decides the kind of the request, or any other.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum RequestHeader {
     Explain,
@@ -100,23 +101,23 @@ impl RequestHeader {
 impl FrameGrammar for CommandGrammar {
     type Frame = WorkerCommand;
 
-    fn want(&self) -> FieldKind {
+    fn next_field(&self) -> FieldKind {
         let keep = matches!(
-            self.at,
+            self.next,
             CommandField::LoadName
                 | CommandField::Id
                 | CommandField::HeaderName
                 | CommandField::HeaderValue(RequestHeader::Explain | RequestHeader::Describe)
         );
-        match self.at {
+        match self.next {
             CommandField::Tag | CommandField::LoadLimit => FieldKind::Byte,
             CommandField::LoadBatchSize | CommandField::LoadGpu => FieldKind::Int,
             _ => FieldKind::Text { keep },
         }
     }
 
-    fn step(&mut self, item: FieldValue<'_>) -> Result<FrameStep, FrameFault> {
-        self.at = match (self.at, item) {
+    fn on_field(&mut self, field: FieldValue<'_>) -> Result<FrameStep, FrameFault> {
+        self.next = match (self.next, field) {
             (CommandField::Tag, FieldValue::Byte(b'L')) => {
                 self.command = Some(WorkerCommand::Load {
                     model_name: None,
@@ -141,7 +142,7 @@ impl FrameGrammar for CommandGrammar {
             (CommandField::LoadPath, FieldValue::Text(_)) => CommandField::LoadBatchSize,
             (CommandField::LoadBatchSize, FieldValue::Int(size)) => {
                 if let Some(WorkerCommand::Load { batch_size, .. }) = &mut self.command {
-                    // The frontend takes what is no size for 1.
+                    // The frontend uses 1 for an invalid size.
                     *batch_size = Some(u32::try_from(size).map_or(1, |size| size.max(1)));
                 }
                 CommandField::LoadHandler
@@ -168,7 +169,7 @@ impl FrameGrammar for CommandGrammar {
             (CommandField::ParameterName, FieldValue::End) => CommandField::Id,
             (CommandField::ParameterType, FieldValue::Text(_)) => CommandField::ParameterValue,
             (CommandField::ParameterValue, FieldValue::Text(_)) => CommandField::ParameterName,
-            // Each place gets the kind that it wants: what is left is the end of a list that is none.
+            // The reader passes the kind of field that is expected, so this is the end of a list in another place.
             _ => return Err(FrameFault::BadLength(-1)),
         };
         Ok(FrameStep::More)
@@ -255,7 +256,7 @@ mod tests {
         }
     }
 
-    /// A request as it comes from HTTP.
+    /// Returns the bytes of a request that came over HTTP.
     fn rest(id: &str, headers: &[(&str, &str)], body: &[u8]) -> Vec<u8> {
         let mut bytes = text(id);
         for (name, value) in headers {
@@ -289,12 +290,12 @@ mod tests {
     ];
 
     #[test]
-    fn a_load_names_model_and_batch_size() {
+    fn load_has_model_and_batch_size() {
         assert_read_however_cut::<CommandGrammar>(&load(), &[loaded()]);
     }
 
     #[test]
-    fn a_batch_over_http_gives_each_request_its_own() {
+    fn batch_over_http_has_id_and_kind_of_each_request() {
         let bytes = predict(&[
             rest(ID, &HEADERS, b"{\"sleep_ms\": 10}"),
             rest(
@@ -317,7 +318,7 @@ mod tests {
     }
 
     #[test]
-    fn a_request_over_grpc_has_neither_headers_nor_content_type() {
+    fn grpc_request_has_no_headers_and_no_content_type() {
         let bytes = [
             b"I\0\0\0\x24f043ec09-d650-4c73-8e29-cab71d5c951f\xff\xff\xff\xff".as_slice(),
             b"\0\0\0\x04data\0\0\0\0\0\0\0\x0a{\"inf\":20}",
@@ -345,7 +346,7 @@ mod tests {
     }
 
     #[test]
-    fn a_big_body_need_not_be_captured() {
+    fn big_body_is_skipped() {
         let body = vec![b'#'; 300_000];
         let bytes = predict(&[rest(ID, &HEADERS, &body), rest("b", &HEADERS, &body)]);
         let first_body = bytes.iter().position(|byte| *byte == b'#').unwrap();
@@ -366,7 +367,7 @@ mod tests {
     }
 
     #[test]
-    fn an_id_that_was_not_captured_is_unknown() {
+    fn id_not_captured_is_unknown() {
         let mut reader = CommandReader::default();
         let mut out = Vec::new();
         let bytes = predict(&[rest(ID, &HEADERS, b"{}")]);
@@ -382,7 +383,7 @@ mod tests {
     }
 
     #[test]
-    fn a_gap_over_a_length_gives_up_what_follows_and_keeps_what_was_known() {
+    fn gap_over_a_length_is_a_fault_and_keeps_the_known_fields() {
         let mut reader = CommandReader::default();
         let mut out = Vec::new();
         let bytes = predict(&[rest(ID, &HEADERS, b"{}")]);
@@ -400,7 +401,7 @@ mod tests {
     }
 
     #[test]
-    fn hostile_bytes_are_a_fault_or_are_waited_for_and_never_kept() {
+    fn hostile_bytes_are_a_fault_or_incomplete() {
         let text_then_end = [&text("tiny")[..], &END].concat();
         let cases: [(&[u8], Result<(), FrameFault>); 6] = [
             (b"X", Err(FrameFault::NoCommand(b'X'))),
@@ -426,7 +427,7 @@ mod tests {
     }
 
     #[test]
-    fn a_text_too_long_or_not_utf8_does_no_harm() {
+    fn long_text_is_unknown_and_invalid_utf8_is_replaced() {
         let long = "i".repeat(257);
         let bytes = predict(&[rest(&long, &[(&long, &long)], b"")]);
         let (frames, _) = read::<CommandGrammar>(&bytes);

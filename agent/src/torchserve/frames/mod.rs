@@ -1,36 +1,36 @@
-//! Frames between TorchServe's frontend and its workers, from bytes that may be cut anywhere and miss big values.
+//! Reads the frames between TorchServe's frontend and its workers, from pieces of any size and without their big values.
 //!
-//! A frame is a row of bytes, big-endian integers and texts with their length in front; nothing tells its size. Pure
-//! functions of bytes: nothing here knows of sockets, records or the clock.
+//! A frame is a sequence of bytes, big-endian integers and texts with a length prefix. It has no size field.
+//! Does not depend on: sockets, records, the clock.
 
 pub mod command;
 pub mod reply;
 
 use thiserror::Error;
 
-/// Longest text that is kept; a longer one is passed over as if it had not been captured.
+/// Longest text that is kept, bytes; a longer one is skipped as if it had not been captured.
 const KEPT_BYTES: u32 = 256;
-/// Most requests in one frame: far above any batch size in use, and a bound on memory.
+/// Most requests in one frame: far above any batch size in use, to limit memory.
 const MAX_BATCH: usize = 1024;
 
-/// Why the frames of a connection cannot be followed any further.
+/// Why the frames of a connection cannot be followed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Error)]
 pub enum FrameFault {
-    /// Bytes that were not captured hold more than one text's value.
-    #[error("bytes that tell the structure were not captured")]
+    /// Bytes that were not captured contain more than one text's value.
+    #[error("cannot follow the frame: a length or a field was not captured")]
     Gap,
     /// A frame begins with a byte that is no command.
-    #[error("no command: byte {0:#04x}")]
+    #[error("cannot read the frame: {0:#04x} is no command")]
     NoCommand(u8),
-    /// A length below zero, where it does not end a list.
-    #[error("length {0}")]
+    /// A negative length that does not end a list.
+    #[error("cannot read the frame: length {0} is negative")]
     BadLength(i32),
-    /// More requests in a frame than anyone batches.
-    #[error("more than {MAX_BATCH} requests in a frame")]
+    /// More requests in a frame than [`MAX_BATCH`].
+    #[error("cannot read the frame: it contains more than {MAX_BATCH} requests")]
     LongBatch,
 }
 
-/// What the grammar of a direction awaits next.
+/// Kind of the next field.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum FieldKind {
     /// One byte.
@@ -39,45 +39,45 @@ pub enum FieldKind {
     Int,
     /// A length and as many bytes; a length of -1 is the end of a list.
     Text {
-        /// Whether the bytes are to be handed over.
+        /// Whether the grammar needs the bytes.
         keep: bool,
     },
 }
 
-/// What was read.
+/// A field that was read.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum FieldValue<'a> {
     /// One byte.
     Byte(u8),
     /// A 32-bit integer.
     Int(i32),
-    /// A text; `None` where it was not wanted, not captured as a whole, or too long to keep.
+    /// A text; `None` if it was not needed, not captured whole, or too long to keep.
     Text(Option<&'a [u8]>),
-    /// The end of a list in a text's place.
+    /// The end of a list, in place of a text.
     End,
 }
 
-/// Whether a frame goes on.
+/// Whether a frame has more fields.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum FrameStep {
-    /// It goes on with what the grammar wants now.
+    /// Another field follows.
     More,
     /// It is complete.
     Done,
 }
 
-/// The frames of one direction, item by item.
+/// Reads the frames of one direction, field by field.
 pub trait FrameGrammar: Default {
-    /// What a frame says.
+    /// Content of a frame.
     type Frame;
 
-    /// What comes next.
-    fn want(&self) -> FieldKind;
+    /// Returns the kind of the next field.
+    fn next_field(&self) -> FieldKind;
 
-    /// Takes in what came.
-    fn step(&mut self, item: FieldValue<'_>) -> Result<FrameStep, FrameFault>;
+    /// Processes a field.
+    fn on_field(&mut self, field: FieldValue<'_>) -> Result<FrameStep, FrameFault>;
 
-    /// What the frame said, and a fresh start; `None` when none had begun. `whole` tells whether it came to its end.
+    /// Returns the frame and starts over; `None` if no frame had begun. `whole` is whether the frame is complete.
     fn finish(&mut self, whole: bool) -> Option<Self::Frame>;
 }
 
@@ -127,7 +127,7 @@ impl<G: FrameGrammar> Default for WorkerFrameReader<G> {
     fn default() -> Self {
         let grammar = G::default();
         Self {
-            field: grammar.want().into(),
+            field: grammar.next_field().into(),
             grammar,
             fault: None,
         }
@@ -135,7 +135,7 @@ impl<G: FrameGrammar> Default for WorkerFrameReader<G> {
 }
 
 impl<G: FrameGrammar> WorkerFrameReader<G> {
-    /// Takes in the next bytes; what comes to its end goes to `out`. After a fault, nothing is taken in until
+    /// Reads the next bytes; complete frames go to `out`. After a fault, all bytes are refused until
     /// [`end`](Self::end).
     pub fn feed(&mut self, bytes: &[u8], out: &mut Vec<G::Frame>) -> Result<(), FrameFault> {
         self.guard(|this| {
@@ -147,7 +147,7 @@ impl<G: FrameGrammar> WorkerFrameReader<G> {
         })
     }
 
-    /// Passes over bytes that were not captured.
+    /// Skips bytes that were not captured.
     pub fn skip(&mut self, bytes: u64, out: &mut Vec<G::Frame>) -> Result<(), FrameFault> {
         self.guard(|this| {
             let mut rest = bytes;
@@ -156,10 +156,10 @@ impl<G: FrameGrammar> WorkerFrameReader<G> {
                     return Err(FrameFault::Gap);
                 };
                 *kept = None;
-                let passed = rest.min(u64::from(*left));
-                rest -= passed;
+                let skipped = rest.min(u64::from(*left));
+                rest -= skipped;
                 // At most `left`, which has 32 bits.
-                *left -= passed as u32;
+                *left -= skipped as u32;
                 if *left == 0 {
                     this.complete(FieldValue::Text(None), out)?;
                 }
@@ -168,10 +168,10 @@ impl<G: FrameGrammar> WorkerFrameReader<G> {
         })
     }
 
-    /// Ends a frame whose rest will not be seen, and is ready for the first byte of another; `None` when none had begun.
+    /// Ends a frame whose remaining bytes will not be captured; the next byte begins another. `None` if no frame had begun.
     pub fn end(&mut self) -> Option<G::Frame> {
         let frame = self.grammar.finish(false);
-        self.field = self.grammar.want().into();
+        self.field = self.grammar.next_field().into();
         self.fault = None;
         frame
     }
@@ -188,7 +188,7 @@ impl<G: FrameGrammar> WorkerFrameReader<G> {
         outcome
     }
 
-    /// Takes from `bytes` what the current field lacks; returns the rest.
+    /// Reads what the current field needs from `bytes`; returns the remaining bytes.
     fn take<'a>(
         &mut self,
         bytes: &'a [u8],
@@ -244,18 +244,18 @@ impl<G: FrameGrammar> WorkerFrameReader<G> {
 
     fn complete(
         &mut self,
-        item: FieldValue<'_>,
+        field: FieldValue<'_>,
         out: &mut Vec<G::Frame>,
     ) -> Result<(), FrameFault> {
-        if self.grammar.step(item)? == FrameStep::Done {
+        if self.grammar.on_field(field)? == FrameStep::Done {
             out.extend(self.grammar.finish(true));
         }
-        self.field = self.grammar.want().into();
+        self.field = self.grammar.next_field().into();
         Ok(())
     }
 }
 
-/// A kept text as a string; what is not UTF-8 is replaced.
+/// Returns a kept text as a string, with replacement characters for invalid UTF-8.
 fn text_of(bytes: Option<&[u8]>) -> Option<String> {
     bytes.map(|bytes| String::from_utf8_lossy(bytes).into_owned())
 }
@@ -264,7 +264,7 @@ fn text_of(bytes: Option<&[u8]>) -> Option<String> {
 mod testing {
     use super::*;
 
-    /// Bytes of a text with its length in front.
+    /// Returns a text with its length prefix.
     pub(crate) fn text(text: &str) -> Vec<u8> {
         let length = u32::try_from(text.len()).unwrap();
         [&length.to_be_bytes(), text.as_bytes()].concat()
@@ -273,14 +273,14 @@ mod testing {
     /// The end of a list.
     pub(crate) const END: [u8; 4] = [255; 4];
 
-    /// The frames of `bytes`, and how reading ended.
+    /// Returns the frames of `bytes`, and the result of the last read.
     pub(crate) fn read<G: FrameGrammar>(bytes: &[u8]) -> (Vec<G::Frame>, Result<(), FrameFault>) {
         let mut out = Vec::new();
         let outcome = WorkerFrameReader::<G>::default().feed(bytes, &mut out);
         (out, outcome)
     }
 
-    /// Holds that `bytes` give `frames` however they are cut, and that no proper beginning gives the last of them.
+    /// Asserts that `bytes` contain `frames` at every cut, and that no proper prefix contains the last of them.
     pub(crate) fn assert_read_however_cut<G: FrameGrammar>(bytes: &[u8], frames: &[G::Frame])
     where
         G::Frame: PartialEq + std::fmt::Debug,

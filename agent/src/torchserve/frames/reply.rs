@@ -1,47 +1,48 @@
-//! What a worker answers: that a model is loaded, or the answers to a batch, whole or in parts.
+//! Reads the frames from worker to frontend: a model is loaded, or the responses to a batch, whole or in parts.
 //!
-//! Layout: ts/protocol/otf_message_handler.py of TorchServe 0.12.0.
+//! The layout is that of ts/protocol/otf_message_handler.py in TorchServe 0.12.0.
+//! Does not depend on: sockets, records.
 
 use crate::torchserve::frames::{
     FieldKind, FieldValue, FrameFault, FrameGrammar, FrameStep, MAX_BATCH, WorkerFrameReader,
     text_of,
 };
 
-/// Reads what a worker sends to the frontend.
+/// Reads the frames from a worker to the frontend.
 pub type ReplyReader = WorkerFrameReader<ReplyGrammar>;
 
 /// A frame from a worker.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Reply {
-    /// 200, or what the whole batch failed with.
+    /// 200, or the error code of the whole batch.
     pub code: i32,
-    /// Why, in words; `None` when it was not captured or is long.
+    /// The worker's message; `None` if it was not captured or is long.
     pub message: Option<String>,
-    /// One for each request of the batch; none when a model was loaded.
+    /// One per request of the batch; empty after a load.
     pub responses: Vec<BatchedResponse>,
-    /// Whether the frame came to its end; else there may be more answers.
+    /// Whether the frame is complete; otherwise there may be more responses.
     pub whole: bool,
 }
 
-/// The answer to one request of a batch.
+/// The response to one request of a batch.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct BatchedResponse {
-    /// The request's UUID; `None` when it was not captured.
+    /// UUID of the request; `None` if it was not captured.
     pub id: Option<String>,
-    /// Status code that the client will see; `None` when the frame was cut off before it, or it is none.
+    /// Status code for the client; `None` if the frame was cut off before it, or it is invalid.
     pub http_status: Option<u16>,
-    /// Whether more frames of this answer follow; `None` when the answer is not streamed.
+    /// Whether more frames of this response follow; `None` if the response is not streamed.
     pub stream_next: Option<bool>,
 }
 
-/// How far a frame was read, and what it said so far.
+/// The next field, and the content of the frame so far.
 #[derive(Debug, Default)]
 pub struct ReplyGrammar {
-    at: ReplyField,
+    next: ReplyField,
     reply: Option<Reply>,
 }
 
-/// The item that comes next.
+/// The fields of a frame, in their order.
 #[derive(Debug, Clone, Copy, Default)]
 enum ReplyField {
     #[default]
@@ -62,9 +63,9 @@ enum ReplyField {
     Body,
 }
 
-/// The place after `left` more headers.
+/// Returns the next field, if `left` more headers follow.
 fn headers(left: i32) -> ReplyField {
-    // The frontend, too, reads none where the number is below zero.
+    // Like the frontend, read no headers if the number is negative.
     if left > 0 {
         ReplyField::HeaderName { left }
     } else {
@@ -75,8 +76,8 @@ fn headers(left: i32) -> ReplyField {
 impl FrameGrammar for ReplyGrammar {
     type Frame = Reply;
 
-    fn want(&self) -> FieldKind {
-        match self.at {
+    fn next_field(&self) -> FieldKind {
+        match self.next {
             ReplyField::Code | ReplyField::Status | ReplyField::HeaderCount => FieldKind::Int,
             ReplyField::Message
             | ReplyField::Id
@@ -86,8 +87,8 @@ impl FrameGrammar for ReplyGrammar {
         }
     }
 
-    fn step(&mut self, item: FieldValue<'_>) -> Result<FrameStep, FrameFault> {
-        self.at = match (self.at, item) {
+    fn on_field(&mut self, field: FieldValue<'_>) -> Result<FrameStep, FrameFault> {
+        self.next = match (self.next, field) {
             (ReplyField::Code, FieldValue::Int(code)) => {
                 self.reply = Some(Reply {
                     code,
@@ -128,7 +129,7 @@ impl FrameGrammar for ReplyGrammar {
                 headers(left - 1)
             }
             (ReplyField::Body, FieldValue::Text(_)) => ReplyField::Id,
-            // Each place gets the kind that it wants: what is left is the end of a list that is none.
+            // The reader passes the kind of field that is expected, so this is the end of a list in another place.
             _ => return Err(FrameFault::BadLength(-1)),
         };
         Ok(FrameStep::More)
@@ -206,12 +207,12 @@ mod tests {
     }
 
     #[test]
-    fn a_load_is_answered_with_a_message_alone() {
+    fn reply_to_a_load_has_only_a_message() {
         assert_read_however_cut::<ReplyGrammar>(LOADED, &[reply(200, "loaded model tiny", &[])]);
     }
 
     #[test]
-    fn a_prediction_names_its_request() {
+    fn prediction_has_the_id_of_its_request() {
         let id = "f043ec09-d650-4c73-8e29-cab71d5c951f";
         let expected = reply(200, "Prediction success", &[response(id, 200, None)]);
         assert_read_however_cut::<ReplyGrammar>(ONE, &[expected]);
@@ -235,7 +236,7 @@ mod tests {
     }
 
     #[test]
-    fn a_streamed_response_comes_in_several_frames() {
+    fn streamed_response_has_several_frames() {
         let part = |next: &str| {
             let response = response_bytes("a", 200, &[("ts_stream_next", next)], b"part");
             reply_bytes(200, "Prediction success", &[response])
@@ -249,7 +250,7 @@ mod tests {
     }
 
     #[test]
-    fn a_failed_batch_tells_its_code_and_why() {
+    fn failed_batch_has_code_and_message() {
         let failed = response_bytes("a", 507, &[], b"error");
         let bytes = reply_bytes(507, "Out of resources", &[failed]);
         let expected = reply(507, "Out of resources", &[response("a", 507, None)]);
@@ -257,7 +258,7 @@ mod tests {
     }
 
     #[test]
-    fn a_big_response_need_not_be_captured() {
+    fn big_response_is_skipped() {
         let mut reader = ReplyReader::default();
         let mut out = Vec::new();
         let bytes = reply_bytes(
@@ -278,7 +279,7 @@ mod tests {
     }
 
     #[test]
-    fn a_frame_cut_off_gives_what_was_known() {
+    fn frame_cut_off_keeps_the_known_fields() {
         let mut reader = ReplyReader::default();
         let mut out = Vec::new();
         assert_eq!(reader.end(), None);
@@ -292,7 +293,7 @@ mod tests {
     }
 
     #[test]
-    fn hostile_numbers_are_a_fault_or_are_waited_for() {
+    fn hostile_numbers_are_a_fault_or_incomplete() {
         let head = b"\0\0\0\xc8\0\0\0\0\0\0\0\x01a\0\0\0\0\0\0\0\xc8\0\0\0\0";
         let with_headers =
             |count: i32, rest: &[u8]| [head, &count.to_be_bytes()[..], rest].concat();
@@ -322,7 +323,7 @@ mod tests {
     }
 
     #[test]
-    fn a_status_that_is_none_is_unknown() {
+    fn invalid_status_is_unknown() {
         let bytes = reply_bytes(200, "", &[response_bytes("a", -1, &[], b"")]);
         let (frames, _) = read::<ReplyGrammar>(&bytes);
         assert_eq!(frames[0].responses[0].http_status, None);

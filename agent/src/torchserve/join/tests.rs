@@ -115,7 +115,7 @@ fn worker_sides(joined: &[Joined]) -> Vec<WorkerSide> {
 }
 
 #[test]
-fn questions_about_the_server_do_not_wait() {
+fn admin_response_does_not_wait() {
     let mut hop_joiner = HopJoiner::default();
     let mut out = Vec::new();
     hop_joiner.on_response(
@@ -127,7 +127,7 @@ fn questions_about_the_server_do_not_wait() {
 }
 
 #[test]
-fn a_request_is_joined_by_its_number_and_a_call_by_its_order() {
+fn http_request_is_joined_by_id_and_grpc_request_by_order() {
     for grpc_status in [None, Some(0)] {
         let mut hop_joiner = HopJoiner::default();
         let (mut out, mut lost) = (Vec::new(), Vec::new());
@@ -153,7 +153,7 @@ fn a_request_is_joined_by_its_number_and_a_call_by_its_order() {
 }
 
 #[test]
-fn where_arrivals_are_unknown_a_handover_tells_the_queue_time() {
+fn internal_queue_without_arrivals_ends_at_the_dispatch() {
     let worker = WorkerId {
         frontend: 1,
         number: 9000,
@@ -184,7 +184,7 @@ fn where_arrivals_are_unknown_a_handover_tells_the_queue_time() {
 }
 
 #[test]
-fn a_worker_that_was_not_seen_is_not_waited_for_long() {
+fn response_without_worker_is_released_after_the_wait() {
     let mut hop_joiner = HopJoiner::default();
     let (mut out, mut lost) = (Vec::new(), Vec::new());
     hop_joiner.on_response(
@@ -206,7 +206,7 @@ fn a_worker_that_was_not_seen_is_not_waited_for_long() {
 }
 
 #[test]
-fn an_response_other_than_the_workers_is_the_frontends_own() {
+fn response_with_other_status_is_not_the_workers() {
     let mut hop_joiner = HopJoiner::default();
     let (mut out, mut lost) = (Vec::new(), Vec::new());
     let mut timed_out = frontend_exchange(Purpose::Inference, Some(ID), None);
@@ -217,7 +217,7 @@ fn an_response_other_than_the_workers_is_the_frontends_own() {
 }
 
 #[test]
-fn a_call_whose_client_left_counts_at_once() {
+fn abandoned_grpc_request_is_ready_at_once() {
     let identity = Identity {
         model: tiny(),
         version: "default".into(),
@@ -235,7 +235,7 @@ fn a_call_whose_client_left_counts_at_once() {
 }
 
 #[test]
-fn what_was_done_for_a_client_that_left_is_told_with_its_status() {
+fn abandoned_http_request_has_the_status_of_its_reply() {
     let mut hop_joiner = HopJoiner::default();
     let (mut out, mut lost) = (Vec::new(), Vec::new());
     let identity = Identity {
