@@ -104,9 +104,9 @@ fn busy() -> Metrics {
     };
     metrics.observe(&Observation {
         worker_side: WorkerSide::Observed(timing),
-        ..observation("two-timing", "default", "torchserve", 200, known)
+        ..observation("two-hop", "default", "torchserve", 200, known)
     });
-    let identity = observation("two-timing", "1.0", "torchserve", 200, known).identity;
+    let identity = observation("two-hop", "1.0", "torchserve", 200, known).identity;
     for (pid, load_ns) in [(7, Some(1_525_000_000)), (8, None)] {
         let worker = LiveWorker {
             name: format!("W-900{pid}-two-hop_1.0"),

@@ -1,7 +1,7 @@
-//! What TorchServe itself exports of requests and workers, by its own rules.
+//! Exports TorchServe's own families of requests and workers, by the rules of TorchServe 0.12.0.
 //!
-//! The rules are those of TorchServe 0.12.0: what counts, in which unit, and which answers add to which times. Does not
-//! know how a request was measured.
+//! The rules decide which requests count, in which unit, and which times a response adds to.
+//! Does not depend on: how a request was measured.
 
 use std::collections::BTreeMap;
 
@@ -17,11 +17,11 @@ use crate::{
     torchserve::timing::{WorkEnd, WorkerSide, WorkerTiming},
 };
 
-/// What TorchServe counts of one model and version.
+/// Counts and times of one model and version.
 #[derive(Debug, Clone, Copy, Default)]
 pub(super) struct ModelTotals {
     requests: u64,
-    /// `None` until a request whose time is known was answered.
+    /// `None` until the first request with a known time.
     latency_ns: Option<u128>,
     queue_ns: Option<u128>,
     handler: Option<LastTime>,
@@ -31,12 +31,12 @@ pub(super) struct ModelTotals {
 /// The latest known time; a later one is greater.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 struct LastTime {
-    /// Number of the request among all answered.
+    /// Number of the request among all finished requests.
     index: u64,
     ns: u64,
 }
 
-/// What one request adds.
+/// Counts and times that one request adds.
 #[derive(Debug, Clone, Copy, Default)]
 struct Share {
     counts: bool,
@@ -48,8 +48,8 @@ struct Share {
 }
 
 impl Share {
-    /// Of a request that a worker saw, the worker's reply tells what counts (`BatchAggregator.sendResponse`); of any
-    /// other, its status does.
+    /// If a worker was observed, the worker's reply decides what counts (`BatchAggregator.sendResponse`); otherwise the
+    /// status does.
     fn of(observation: &Observation) -> Self {
         let Observation {
             status,
@@ -61,8 +61,8 @@ impl Share {
         if *protocol == Protocol::Unread {
             return Self::default();
         }
-        // Nothing is handed on to a worker without a model: a 404 of the frontend's own is no inference, and over gRPC
-        // it is an INTERNAL (GRPCInferenceHandler.java).
+        // TorchServe dispatches no request for an unknown model: the frontend's own 404 is no inference, and over gRPC it
+        // is an INTERNAL (GRPCInferenceHandler.java).
         let names_no_model = match (worker_side, protocol) {
             (WorkerSide::NotObserved, Protocol::Grpc(Some(grpc_status))) => {
                 *grpc_status == grpc::INTERNAL
@@ -124,7 +124,7 @@ impl Share {
 }
 
 impl ModelTotals {
-    /// Adds one inference request, the `index`-th of all answered.
+    /// Adds one inference request, the `index`-th of all finished requests.
     pub(super) fn add(&mut self, observation: &Observation, index: u64) {
         let share = Share::of(observation);
         let wide = |ns: Option<u64>| ns.map(u128::from);
@@ -144,7 +144,7 @@ impl ModelTotals {
     }
 }
 
-/// Times that TorchServe keeps the last of, whatever the model.
+/// Times of which TorchServe keeps the last one, over all models.
 #[derive(Debug, Default)]
 pub(super) struct LastTimes {
     queue_ns: Option<u64>,
@@ -152,7 +152,7 @@ pub(super) struct LastTimes {
 }
 
 impl LastTimes {
-    /// Takes in one inference request.
+    /// Adds one inference request.
     pub(super) fn add(&mut self, observation: &Observation) {
         self.queue_ns = Share::of(observation).last_queue_ns.or(self.queue_ns);
         if let WorkerSide::Observed(timing) = observation.worker_side {
@@ -174,7 +174,7 @@ impl LastTimes {
     }
 }
 
-/// Adds what is exported of models and versions to `samples`.
+/// Adds the series of models and versions to `samples`.
 pub(super) fn collect_served<'a>(
     served: impl Iterator<Item = (&'a Identity, &'a ModelTotals)>,
     hostname: &str,
@@ -217,7 +217,7 @@ pub(super) fn collect_served<'a>(
     }
 }
 
-/// The workers that live, and how long each took to load its model.
+/// The running workers, and the time each took to load its model.
 #[derive(Debug, Default)]
 pub(super) struct Workers {
     by_pid: BTreeMap<u32, LiveWorker>,
@@ -231,11 +231,11 @@ pub struct LiveWorker {
     pub name: String,
     /// Model, its version, and the server.
     pub identity: Identity,
-    /// Start of the process to the end of the load, ns; `None` where the load was not seen.
+    /// Start of the process to the end of the load, ns; `None` if the load was not observed.
     pub load_ns: Option<u64>,
 }
 
-/// Workers that are kept: a host has no more processes than that to serve with.
+/// Most workers that are kept: more than a host can run.
 const WORKER_CAP: usize = 4096;
 
 impl Workers {
@@ -251,7 +251,7 @@ impl Workers {
         self.by_pid.insert(pid, worker);
     }
 
-    /// Takes out a worker whose process ended.
+    /// Removes a worker whose process ended.
     pub(super) fn remove(&mut self, pid: u32) {
         self.by_pid.remove(&pid);
     }
@@ -389,7 +389,7 @@ mod tests {
     const HOST: &str = r#"{Level="Host",Hostname="vm"}"#;
 
     #[test]
-    fn a_workers_response_has_torchserves_times_units_and_rounding() {
+    fn response_of_a_worker_has_torchserves_units_and_rounding() {
         let observation = observation(200, timing(WorkEnd::Predicted));
         assert_eq!(
             after(&[observation.clone(), observation]),
@@ -421,7 +421,7 @@ mod tests {
     }
 
     #[test]
-    fn each_way_to_end_counts_as_torchserve_counts_it() {
+    fn each_end_counts_as_in_torchserve() {
         let cases: [(u16, WorkerSide, &[&str]); 8] = [
             // A status that the handler set changes nothing.
             (

@@ -245,7 +245,7 @@ impl Pipeline {
             Some(worker) => self.introduce(pid, worker, Some(loaded_ns)),
             None => warn!(
                 pid,
-                "worker of TorchServe left out: nothing tells its model and version"
+                "TorchServe worker not exported: its model and version are unknown"
             ),
         }
     }
