@@ -154,7 +154,7 @@ impl Pipeline {
         for settled in settled.drain(..) {
             match settled {
                 Joined::Response(answered, inner, worker) => {
-                    self.count(answered, inner, worker.as_deref());
+                    self.count(*answered, inner, worker.as_deref());
                 }
                 Joined::Abandoned(request) => {
                     let observation = Observation::of_abandoned(request);

@@ -218,7 +218,7 @@ impl CommandGrammar {
         match header {
             RequestHeader::Explain if value == Some(b"True") => request.kind = RequestKind::Explain,
             RequestHeader::Describe if value == Some(b"True") => {
-                request.kind = RequestKind::Describe
+                request.kind = RequestKind::Describe;
             }
             _ => {}
         }

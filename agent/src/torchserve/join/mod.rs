@@ -46,7 +46,11 @@ pub struct FrontendExchange {
 #[derive(Debug)]
 pub enum Joined {
     /// A response, its worker's side and, if a worker was observed, the worker's exchange.
-    Response(FrontendExchange, WorkerSide, Option<Arc<WorkerExchange>>),
+    Response(
+        Box<FrontendExchange>,
+        WorkerSide,
+        Option<Arc<WorkerExchange>>,
+    ),
     /// A request whose client left before the response.
     Abandoned(AbandonedRequest),
 }
@@ -88,7 +92,7 @@ impl HopJoiner {
             || frontend_exchange.route.purpose != Purpose::Inference
         {
             out.push(Joined::Response(
-                frontend_exchange,
+                frontend_exchange.into(),
                 WorkerSide::NoWorker,
                 None,
             ));
@@ -118,7 +122,7 @@ impl HopJoiner {
             return;
         }
         out.push(Joined::Response(
-            frontend_exchange,
+            frontend_exchange.into(),
             WorkerSide::NotObserved,
             None,
         ));
@@ -247,7 +251,7 @@ fn joined(response: FrontendExchange, worker: Option<Arc<WorkerExchange>>) -> Jo
         }
         None => WorkerSide::NotObserved,
     };
-    Joined::Response(response, worker_side, worker)
+    Joined::Response(response.into(), worker_side, worker)
 }
 
 /// Whether the frontend's response has another status than the worker's reply. The frontend then timed out waiting for
