@@ -1,44 +1,44 @@
-//! Names who served a request: the labels that its figures carry.
+//! Names who served a request: the labels of its series.
 //!
-//! `Server` is what is known of a process; `Identity` is that joined with what a request's path says.
+//! `Server` describes a process; `Identity` combines it with the model and version in a request's path.
 //! Does not depend on: processes, records, metrics.
 
 use std::sync::Arc;
 
 use crate::catalogue::{entry::Entry, route::Route};
 
-/// Names that a server's requests are counted under.
+/// A server process, and the labels of its requests.
 #[derive(Debug, Clone)]
 pub struct Server {
     /// Label `server`.
     pub name: Arc<str>,
-    /// Model where the path names none.
+    /// Model if the path names none.
     pub model: Arc<str>,
-    /// Version where the path names none.
+    /// Version if the path names none.
     pub version: Arc<str>,
-    /// Whether `model` is the configuration's: then a request's body has no say.
+    /// Whether `model` is configured; then it precedes a model in a request's body.
     pub model_is_set: bool,
-    /// Whether it hands requests on to workers that are watched too.
+    /// Whether it dispatches requests to workers that are watched too.
     pub is_frontend: bool,
-    /// Whether other processes of the same server alone ask it.
+    /// Whether only other processes of the same server send it requests.
     pub is_internal: bool,
-    /// Its entry in the catalogue.
+    /// Its entry in the catalogue; `None` if it matches none.
     pub entry: Option<Arc<Entry>>,
 }
 
-/// Who answered a request, as the metrics label it.
+/// Who served a request, as the metrics label it.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct Identity {
     /// Model name: from the request, else from configuration, else from the command line, else the process's name.
     pub model: Arc<str>,
-    /// Version the client asked for in the path, else from configuration, else `default`, as TorchServe labels it.
+    /// Version: from the request's path, else from configuration, else `default`, as in TorchServe's labels.
     pub version: Arc<str>,
     /// The server's kind or name: `torchserve`, a configured name, or the process's name.
     pub server: Arc<str>,
 }
 
 impl Identity {
-    /// Who `server` is where the path says `route`: the path names the model before the server does.
+    /// Combines a server with a route; model and version of the route precede those of the server.
     pub fn new(server: Server, route: Route) -> Self {
         let named = |name: Option<String>| name.map(Arc::from);
         Self {

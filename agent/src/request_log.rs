@@ -1,4 +1,7 @@
-//! The request log: one JSON line for each finished request, with its times and never its payload.
+//! Writes the request log: one JSON line per finished request, with its times and never its payload.
+//!
+//! The pipeline calls it after the metrics, with the same observation.
+//! Does not depend on: records, metrics.
 
 use std::{
     fs::{File, OpenOptions},
@@ -13,15 +16,15 @@ use crate::{
     torchserve::exchange::WorkerExchange,
 };
 
-/// A log that is being written.
+/// An open log file.
 #[derive(Debug)]
 pub struct RequestLog {
     to: BufWriter<File>,
 }
 
-/// One line. Times are CLOCK_MONOTONIC nanoseconds; `null` where a time is not known.
+/// One line. Times are CLOCK_MONOTONIC nanoseconds; `null` if unknown.
 #[derive(Debug, Serialize)]
-struct Line<'a> {
+struct LogLine<'a> {
     conn: u64,
     seq: u32,
     pid: u32,
@@ -40,18 +43,18 @@ struct Line<'a> {
     last_write_ns: Option<u64>,
     request_bytes: u64,
     response_bytes: u64,
-    /// When the connection was accepted; left out where that was not seen, and of all but its first request.
+    /// When the connection was accepted; absent if that was not observed, and after the connection's first request.
     #[serde(skip_serializing_if = "Option::is_none")]
     accepted_ns: Option<u64>,
-    /// What a frontend's worker did for the request; left out where no worker was seen.
+    /// What a TorchServe worker did for the request; absent if no worker was observed.
     #[serde(skip_serializing_if = "Option::is_none")]
     worker: Option<WorkerLine>,
-    /// The pieces of a streamed answer; left out where it is none.
+    /// Times of a streamed response; absent if the response is not streamed.
     #[serde(skip_serializing_if = "Option::is_none")]
     stream: Option<StreamLine>,
 }
 
-/// A streamed answer. Times are nanoseconds from the request's arrival.
+/// A streamed response. Times are nanoseconds from the request's arrival.
 #[derive(Debug, Serialize)]
 struct StreamLine {
     first_byte_ns: Option<u64>,
@@ -60,21 +63,21 @@ struct StreamLine {
     mean_gap_ns: Option<u64>,
 }
 
-/// The worker's half of a line.
+/// The TorchServe worker's side of a line.
 #[derive(Debug, Serialize)]
 struct WorkerLine {
     pid: u32,
     code: i32,
-    handed_ns: Option<u64>,
+    dispatched_ns: Option<u64>,
     arrival_ns: Option<u64>,
     last_read_ns: u64,
     first_write_ns: Option<u64>,
     last_write_ns: u64,
-    taken_ns: Option<u64>,
+    reply_read_ns: Option<u64>,
 }
 
 impl RequestLog {
-    /// Opens the file at `path` to append to, making it if need be.
+    /// Opens the file at `path` for appending; creates it if it is missing.
     pub fn open(path: &Path) -> io::Result<Self> {
         let file = OpenOptions::new().create(true).append(true).open(path)?;
         Ok(Self {
@@ -82,7 +85,7 @@ impl RequestLog {
         })
     }
 
-    /// Adds a line.
+    /// Adds the line of one request; `worker` is its worker's exchange, if one was observed.
     pub fn write(
         &mut self,
         exchange: &Exchange,
@@ -95,7 +98,7 @@ impl RequestLog {
             response,
         } = exchange;
         let identity = &observation.identity;
-        let line = Line {
+        let line = LogLine {
             conn: peer.cookie,
             seq: request.index,
             pid: peer.tgid,
@@ -107,7 +110,7 @@ impl RequestLog {
             purpose: match observation.purpose {
                 Purpose::Inference => "inference",
                 Purpose::Admin => "admin",
-                Purpose::Internal => "inner",
+                Purpose::Internal => "internal",
             },
             method: &request.method,
             status: response.status,
@@ -119,15 +122,15 @@ impl RequestLog {
             request_bytes: request.bytes,
             response_bytes: response.bytes,
             accepted_ns: peer.accepted_ns.filter(|_| request.index == 0),
-            worker: worker.map(|worked| WorkerLine {
-                pid: worked.peer.tgid,
-                code: worked.reply.code,
-                handed_ns: worked.handed_ns,
-                arrival_ns: worked.arrival_ns,
-                last_read_ns: worked.last_read_ns,
-                first_write_ns: worked.first_write_ns,
-                last_write_ns: worked.last_write_ns,
-                taken_ns: worked.taken_ns,
+            worker: worker.map(|worker_exchange| WorkerLine {
+                pid: worker_exchange.peer.tgid,
+                code: worker_exchange.reply.code,
+                dispatched_ns: worker_exchange.dispatched_ns,
+                arrival_ns: worker_exchange.arrival_ns,
+                last_read_ns: worker_exchange.last_read_ns,
+                first_write_ns: worker_exchange.first_write_ns,
+                last_write_ns: worker_exchange.last_write_ns,
+                reply_read_ns: worker_exchange.reply_read_ns,
             }),
             stream: observation.stream.as_deref().map(|stream| StreamLine {
                 first_byte_ns: stream.first_byte_ns,
@@ -140,7 +143,7 @@ impl RequestLog {
         self.to.write_all(b"\n")
     }
 
-    /// Hands the lines so far to the file.
+    /// Writes the buffered lines to the file.
     pub fn flush(&mut self) -> io::Result<()> {
         self.to.flush()
     }

@@ -12,9 +12,9 @@ use inferprobe::{
         DiskSample, Format, GpuMemory, GpuSample, LiveWorker, MemorySample, Metrics, Selection,
         Value, families,
     },
-    observation::{Observation, Protocol, Stages, Stream, WorkerSide},
+    observation::{Observation, Protocol, Stages, Stream},
     protocol::genai::Operation,
-    torchserve::timing::{WorkEnd, WorkerTiming},
+    torchserve::timing::{WorkEnd, WorkerSide, WorkerTiming},
 };
 
 #[test]
@@ -94,15 +94,15 @@ fn busy() -> Metrics {
             ..observation("llama", "default", "vllm", status, known)
         });
     }
-    let hop = WorkerTiming {
-        inner_queue_ns: Some(7_125_000),
+    let timing = WorkerTiming {
+        internal_queue_ns: Some(7_125_000),
         worker_ns: Some(21_500_000),
         latency_ns: 29_000_000,
         relay_ns: Some(1_250_000),
         end: WorkEnd::Predicted,
     };
     metrics.observe(&Observation {
-        inner: WorkerSide::Observed(hop),
+        worker_side: WorkerSide::Observed(timing),
         ..observation("two-hop", "default", "torchserve", 200, known)
     });
     let identity = observation("two-hop", "1.0", "torchserve", 200, known).identity;
@@ -152,7 +152,7 @@ fn observation(
         protocol: Protocol::Http,
         status,
         stages,
-        inner: WorkerSide::NoWorker,
+        worker_side: WorkerSide::NoWorker,
         stream: None,
         operation: None,
     }

@@ -284,11 +284,11 @@ proptest! {
         for piece in pieces(&replied.repeat(2), &lens) {
             prop_assert_eq!(of_replies.feed(piece, &mut replies), Ok(()));
         }
-        let expected = command::Command::Predict {
-            requests: requests.iter().map(|(id, ..)| command::Asked {
+        let expected = command::WorkerCommand::Predict {
+            requests: requests.iter().map(|(id, ..)| command::BatchedRequest {
                 id: Some(id.clone()),
                 has_headers: true,
-                purpose: command::Purpose::Predict,
+                kind: command::RequestKind::Predict,
             }).collect(),
             whole: true,
         };
@@ -296,7 +296,7 @@ proptest! {
         let expected = reply::Reply {
             code: 200,
             message: Some("done".into()),
-            responses: requests.iter().map(|(id, _, _, status)| reply::Response {
+            responses: requests.iter().map(|(id, _, _, status)| reply::BatchedResponse {
                 id: Some(id.clone()),
                 http_status: Some(*status),
                 stream_next: None,

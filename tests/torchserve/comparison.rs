@@ -190,7 +190,7 @@ fn families_of_times_are_the_sums_of_the_request_log() {
         for (name, expected_us) in [
             (
                 "ts_queue_latency_microseconds",
-                sum_us(&Logged::inner_queue_ns),
+                sum_us(&Logged::internal_queue_ns),
             ),
             (
                 "ts_inference_latency_microseconds",
@@ -211,7 +211,7 @@ fn families_of_times_are_the_sums_of_the_request_log() {
             .find(|row| model.is_none_or(|model| row.model == model))
             .unwrap()
     };
-    let queue_ms = (last(None).inner_queue_ns().unwrap() / 1_000_000) as f64;
+    let queue_ms = (last(None).internal_queue_ns().unwrap() / 1_000_000) as f64;
     assert_eq!(page.sum("QueueTime", &[("Level", "Host")]), queue_ms);
     for model in ["tiny", "twin"] {
         let found_ms = page.sum("PredictionTime", &[("ModelName", model)]);

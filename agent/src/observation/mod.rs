@@ -1,6 +1,7 @@
-//! What is known of one finished request: who served it, and how long each stage took.
+//! Describes one finished request: who served it, and how long each stage took.
 //!
-//! Plain values, and the one step from an exchange to them. Nothing here knows of records or metrics.
+//! The pipeline makes an `Observation` from an exchange, its labels and the worker's side; metrics and request log read it.
+//! Does not depend on: records, metrics.
 
 mod stream;
 
@@ -8,33 +9,36 @@ use crate::{
     catalogue::route::{Purpose, Route},
     exchange::Exchange,
     identity::{Identity, Server},
-    protocol::genai::{self, Operation},
-    torchserve::timing::WorkerTiming,
+    protocol::{
+        genai::{self, Operation},
+        grpc,
+    },
+    torchserve::{join::AbandonedRequest, timing::WorkerSide},
 };
 
 pub use stream::Stream;
 
 /// Durations of the stages of one request, in nanoseconds of CLOCK_MONOTONIC.
 ///
-/// `queue`, `receive`, `handler` and `stream` follow each other without a gap, so they add up to the total.
+/// `queue`, `receive`, `handler` and `stream` follow each other without a gap, so their sum is the total.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Stages {
-    /// First byte readable to first byte read. `None`: the socket was not watched when the byte came.
+    /// First byte readable to first byte read; `None` if the socket was not watched when the byte arrived.
     pub queue_ns: Option<u64>,
     /// First byte read to last byte read.
     pub receive_ns: u64,
-    /// Last request byte read to first response byte written. `None`: the kernel could only bound it.
+    /// Last request byte read to first response byte written; `None` if only an upper bound is known.
     pub handler_ns: Option<u64>,
-    /// First response byte written to last. `None`: one of the two could not be seen, or only be bounded.
+    /// First response byte written to last; `None` if one of the two was not observed, or has only an upper bound.
     pub stream_ns: Option<u64>,
-    /// Last request byte read to last response byte written: handler and stream together, where the write between them
-    /// could only be bounded. `None` where it is known, or the last is not.
+    /// Last request byte read to last response byte written: handler and stream together, if the write between them has
+    /// only an upper bound. `None` if that write is known, or the last write is not.
     pub unsplit_ns: Option<u64>,
 }
 
 impl Stages {
-    /// Those of a request of which no answer was seen.
-    pub const UNSEEN: Self = Self {
+    /// Stages of a request without an observed response.
+    pub const UNOBSERVED: Self = Self {
         queue_ns: None,
         receive_ns: 0,
         handler_ns: None,
@@ -42,7 +46,7 @@ impl Stages {
         unsplit_ns: None,
     };
 
-    /// First byte readable to last byte written, in nanoseconds; `None` if a stage is unknown.
+    /// Returns the time from first byte readable to last byte written, ns; `None` if a stage is unknown.
     pub fn total_ns(&self) -> Option<u64> {
         let answered_ns = match (self.handler_ns, self.stream_ns) {
             (Some(handler_ns), Some(stream_ns)) => handler_ns + stream_ns,
@@ -77,75 +81,41 @@ impl From<&Exchange> for Stages {
     }
 }
 
-/// What is known of the hop behind the one that answered.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum WorkerSide {
-    /// The server is not known to hand requests on.
-    NoWorker,
-    /// It hands requests on, and no worker was seen with this one: most answers to bad requests are of its own making.
-    NotObserved,
-    /// What a worker did for it.
-    Observed(WorkerTiming),
-}
-
-/// How a request came.
+/// Protocol of a request.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Protocol {
-    /// HTTP, of whatever version.
+    /// HTTP of any version.
     Http,
-    /// gRPC. Its `grpc-status`; `None` when that was not seen.
+    /// gRPC, with its `grpc-status`; `None` if that was not observed.
     Grpc(Option<u32>),
-    /// Not known, since no byte was looked at: neither is the status.
+    /// Unknown, like the status, because the payload is not read.
     Unread,
-}
-
-/// `CANCELLED` of gRPC (https://grpc.io/docs/guides/status-codes).
-pub const GRPC_CANCELLED: u32 = 1;
-/// `INTERNAL` of gRPC (https://grpc.io/docs/guides/status-codes).
-pub const GRPC_INTERNAL: u32 = 13;
-
-/// Status code of HTTP that stands for one of gRPC, as google/rpc/code.proto maps them; what is unknown is a 500.
-pub const fn http_status_of(grpc_status: u32) -> u16 {
-    match grpc_status {
-        0 => 200,
-        1 => 499,
-        3 | 9 | 11 => 400,
-        4 => 504,
-        5 => 404,
-        6 | 10 => 409,
-        7 => 403,
-        8 => 429,
-        12 => 501,
-        14 => 503,
-        16 => 401,
-        _ => 500,
-    }
 }
 
 /// One finished request, ready to be counted.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Observation {
-    /// Who answered.
+    /// Who served it.
     pub identity: Identity,
-    /// What it was for.
+    /// What it is for.
     pub purpose: Purpose,
-    /// How it came.
+    /// Its protocol.
     pub protocol: Protocol,
-    /// HTTP status code of the final answer, 100 to 999; of gRPC, what stands for its own status; 0 where it is not known.
+    /// HTTP status code of the final response, 100 to 999; for gRPC, the HTTP status that matches its own; 0 if unknown.
     pub status: u16,
     /// How long each stage took.
     pub stages: Stages,
-    /// What lies behind the handler stage.
-    pub inner: WorkerSide,
-    /// The answer as a stream; `None` where it is none.
+    /// What a TorchServe worker did during the handler stage.
+    pub worker_side: WorkerSide,
+    /// Times of a streamed response; `None` if the response is not streamed.
     pub stream: Option<Box<Stream>>,
-    /// What it asks of a language model; `None` where its path is not known to ask one.
+    /// Operation of a language model; `None` if the path is not known for one.
     pub operation: Option<Operation>,
 }
 
 impl Observation {
-    /// What there is to count of an exchange that `server` answered, whose path says `route`, and what lay behind it.
-    pub fn new(exchange: &Exchange, server: Server, route: Route, inner: WorkerSide) -> Self {
+    /// Describes an exchange of `server`, whose path has the purpose and model of `route`.
+    pub fn new(exchange: &Exchange, server: Server, route: Route, worker_side: WorkerSide) -> Self {
         let response = &exchange.response;
         Self {
             purpose: route.purpose,
@@ -155,11 +125,30 @@ impl Observation {
                 false if response.status == 0 => Protocol::Unread,
                 false => Protocol::Http,
             },
-            status: response.grpc_status.map_or(response.status, http_status_of),
+            status: response
+                .grpc_status
+                .map_or(response.status, grpc::http_status_of),
             stages: Stages::from(exchange),
-            inner,
+            worker_side,
             stream: Stream::of(exchange).map(Box::new),
             operation: genai::operation(&exchange.request.method, &exchange.request.target),
+        }
+    }
+
+    /// Describes a request of a TorchServe frontend whose client left before the response.
+    pub fn of_abandoned(request: AbandonedRequest) -> Self {
+        Self {
+            identity: request.identity,
+            purpose: Purpose::Inference,
+            protocol: match request.grpc_status {
+                Some(grpc_status) => Protocol::Grpc(Some(grpc_status)),
+                None => Protocol::Http,
+            },
+            status: request.status,
+            stages: Stages::UNOBSERVED,
+            worker_side: request.worker_side,
+            stream: None,
+            operation: None,
         }
     }
 }
@@ -199,7 +188,7 @@ mod tests {
     }
 
     #[test]
-    fn what_was_not_seen_is_unknown() {
+    fn times_not_observed_are_unknown() {
         let mut exchange = exchange();
         exchange.request.arrival_ns = None;
         exchange.response.first_write_bounded = true;
@@ -217,7 +206,7 @@ mod tests {
     }
 
     #[test]
-    fn the_total_is_known_where_the_first_write_is_only_bounded() {
+    fn total_with_bounded_first_write_is_known() {
         let mut exchange = exchange();
         exchange.response.first_write_bounded = true;
         let stages = Stages::from(&exchange);
@@ -226,7 +215,7 @@ mod tests {
     }
 
     #[test]
-    fn the_path_names_the_model_before_the_server_does() {
+    fn model_of_path_precedes_model_of_server() {
         let named = Route {
             purpose: Purpose::Inference,
             model: Some("m".into()),
@@ -250,7 +239,7 @@ mod tests {
     }
 
     #[test]
-    fn a_call_of_grpc_has_the_status_that_stands_for_its_own() {
+    fn grpc_call_has_the_matching_http_status() {
         let mut exchange = exchange();
         for (grpc_status, expected) in [(0, 200), (5, 404), (13, 500), (14, 503), (99, 500)] {
             exchange.response.grpc_status = Some(grpc_status);

@@ -1,32 +1,33 @@
-//! What is known of one streamed answer: when it began, and the pieces that it came in.
+//! Describes one streamed response: when it began, and the chunks it was sent in.
 //!
-//! A piece is called a chunk here: whether it is a token, nothing here knows.
+//! A chunk is one piece of the response, of one or more tokens. Part of an `Observation`.
+//! Does not depend on: records, metrics.
 
 use crate::exchange::{Exchange, chunks::Framing};
 
-/// A streamed answer. Durations run from the request's first readable byte; `None` where an end of one was not seen.
+/// A streamed response. Durations run from the request's first readable byte; `None` if either end was not observed.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Stream {
-    /// To the first byte of the answer, a head without a body included.
+    /// To the first byte of the response, also if that is a head without a body.
     pub first_byte_ns: Option<u64>,
     /// To the first chunk.
     pub first_chunk_ns: Option<u64>,
     /// To the last byte.
     pub duration_ns: Option<u64>,
-    /// Chunks; `None` where they could not all be told apart.
+    /// Number of chunks; `None` if the agent could not count them all.
     pub chunks: Option<u32>,
-    /// Times from one chunk to the next, as far as they are known.
+    /// Known times from one chunk to the next.
     pub gaps_ns: Vec<u64>,
-    /// How many of them are not.
+    /// Number of unknown times from one chunk to the next.
     pub gaps_unknown: u32,
-    /// Mean time from one chunk to the next; `None` where there are not two, or `chunks` is not known.
+    /// Mean time from one chunk to the next; `None` if there are fewer than two chunks, or `chunks` is `None`.
     pub mean_gap_ns: Option<u64>,
-    /// Whether the answer's head calls it an event stream.
+    /// Whether the response's content type is an event stream.
     pub is_event_stream: bool,
 }
 
 impl Stream {
-    /// The stream that `exchange` ended in; `None` where its answer is none.
+    /// Returns the stream of `exchange`; `None` if its response is not streamed.
     pub fn of(exchange: &Exchange) -> Option<Self> {
         let Exchange {
             request, response, ..
@@ -49,7 +50,7 @@ impl Stream {
         })
     }
 
-    /// Whether it surely came piece by piece: one chunk alone is how some servers send any answer.
+    /// Returns whether the response was certainly sent in pieces: some servers send every response as one chunk.
     pub fn is_incremental(&self) -> bool {
         self.is_event_stream || !self.gaps_ns.is_empty() || self.gaps_unknown > 0
     }
@@ -88,7 +89,7 @@ mod tests {
     }
 
     #[test]
-    fn what_was_not_seen_is_unknown() {
+    fn times_not_observed_are_unknown() {
         let mut exchange = streamed(Framing::Chunks, &[2_000]);
         exchange.response.first_write_bounded = true;
         exchange.response.last_write_ns = None;
@@ -101,7 +102,7 @@ mod tests {
     }
 
     #[test]
-    fn an_response_in_one_piece_is_no_stream_or_not_surely_one() {
+    fn response_in_one_piece_is_not_incremental() {
         assert_eq!(Stream::of(&exchange()), None);
         assert_eq!(Stream::of(&streamed(Framing::Unsaid, &[2_000])), None);
         for (framing, at_ns, expected) in [

@@ -24,14 +24,10 @@ use crate::{
     torchserve::{
         connection::WorkerSink,
         exchange::WorkerExchange,
-        frames::command::Command,
-        join::{Answered, HopJoiner, JoinSink as _},
+        join::{FrontendExchange, HopJoiner, JoinSink as _},
         worker::{self, Worker, WorkerId},
     },
 };
-
-/// Label `server` of TorchServe's workers.
-const TORCHSERVE: &str = "torchserve";
 
 /// What is known of the processes, and the requests whose other hop is still to come.
 pub struct Classifier {
@@ -81,28 +77,21 @@ impl Classifier {
     pub fn on_process_exit(&mut self, pid: u32) {
         self.registry.exited(pid);
         self.recorder.metrics.worker_ended(pid);
-        self.joiner.handovers.forget(pid);
+        self.joiner.dispatch_times.remove_worker(pid);
     }
 
     /// Records that a frontend's thread dispatched a frame to a worker at `at_ns`.
     pub fn on_dispatch(&mut self, worker: WorkerId, at_ns: u64) {
-        self.joiner.handovers.note(worker, at_ns);
+        self.joiner.dispatch_times.on_dispatch(worker, at_ns);
     }
 
     /// Exports a worker whose model is loaded, since `loaded_ns` if that was observed.
     pub fn add_worker(&mut self, pid: u32, worker: Worker, loaded_ns: Option<u64>) {
-        self.joiner.handovers.introduce(pid, worker.slot);
-        let load_ns = worker
-            .started_ns
-            .and_then(|started_ns| loaded_ns?.checked_sub(started_ns));
+        self.joiner.dispatch_times.add_worker(pid, worker.id);
         let worker = LiveWorker {
+            load_ns: loaded_ns.and_then(|loaded_ns| worker.load_ns(loaded_ns)),
             name: worker.name,
-            identity: Identity {
-                model: worker.model.into(),
-                version: worker.version.into(),
-                server: TORCHSERVE.into(),
-            },
-            load_ns,
+            identity: worker.identity,
         };
         self.registry.loaded(pid, &worker.identity.model);
         self.recorder.metrics.worker_loaded(pid, worker);
@@ -111,13 +100,13 @@ impl Classifier {
     fn on_exchange(&mut self, exchange: Exchange) {
         let is_grpc = exchange.is_grpc();
         let (server, route) = self.classify(exchange.peer, &exchange.request, is_grpc);
-        let answered = Answered {
+        let frontend_exchange = FrontendExchange {
             exchange,
             server,
             route,
         };
         self.joiner
-            .answered(answered, self.now_ns, &mut self.recorder);
+            .on_response(frontend_exchange, self.now_ns, &mut self.recorder);
     }
 
     fn on_accept(&mut self, peer: Peer, wait_ns: u64) {
@@ -134,10 +123,10 @@ impl Classifier {
         }
         let identity = Identity::new(server, route);
         if request.is_call() {
-            self.joiner.abandoned_call(identity, &mut self.recorder);
+            self.joiner.on_abandoned_grpc(identity, &mut self.recorder);
         } else {
             self.joiner
-                .abandoned(identity, request.last_read_ns, self.now_ns);
+                .on_abandoned(identity, request.last_read_ns, self.now_ns);
         }
     }
 
@@ -170,7 +159,7 @@ impl Classifier {
             Some(worker) => self.add_worker(pid, worker, Some(loaded_ns)),
             None => warn!(
                 pid,
-                "TorchServe worker not measured: its model and version are unknown"
+                "TorchServe worker not exported: its model and version are unknown"
             ),
         }
     }
@@ -194,15 +183,14 @@ impl Sink for Classifier {
 
 impl WorkerSink for Classifier {
     fn worked(&mut self, worked: WorkerExchange) {
-        if let Command::Load { model_name, .. } = &worked.command {
-            if worked.reply.code == 200 {
-                let loaded_ns = worked.replied_ns();
-                self.on_model_loaded(worked.peer.tgid, model_name.as_deref(), loaded_ns);
+        if let Some(load) = worked.load() {
+            if let Some(loaded_ns) = load.loaded_ns {
+                self.on_model_loaded(worked.peer.tgid, load.model, loaded_ns);
             }
             return;
         }
         let model: Option<Arc<str>> = self.registry.model_of_worker(worked.peer.tgid);
         self.joiner
-            .worked(worked, model.as_ref(), self.now_ns, &mut self.recorder);
+            .on_worker_exchange(worked, model.as_ref(), self.now_ns, &mut self.recorder);
     }
 }

@@ -31,7 +31,7 @@ use crate::{
     pipeline::{Pipeline, connections::ConnectionTable},
     request_log::RequestLog,
     torchserve::{
-        management::{Running, model_lookup, url::HttpUrl},
+        management::{RunningWorker, model_lookup, url::HttpUrl},
         worker::{self, WorkerId},
     },
 };
@@ -65,7 +65,7 @@ pub struct EventLoop {
     /// TorchServe workers whose model procfs does not show.
     unnamed: BTreeSet<u32>,
     /// What TorchServe's management API says about them.
-    looked_up: Option<mpsc::Receiver<Running>>,
+    looked_up: Option<mpsc::Receiver<RunningWorker>>,
     /// Process events that the kernel skipped.
     skipped_events: u64,
     metrics: Arc<Metrics>,
@@ -288,7 +288,7 @@ impl EventLoop {
         let Some(looked_up) = &self.looked_up else {
             return;
         };
-        for Running {
+        for RunningWorker {
             pid,
             model,
             version,

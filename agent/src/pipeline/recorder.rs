@@ -11,11 +11,12 @@ use crate::{
     catalogue::route::Purpose,
     exchange::event::Loss,
     metrics::{Metrics, families},
-    observation::{Observation, WorkerSide},
+    observation::Observation,
     request_log::RequestLog,
     torchserve::{
         exchange::WorkerExchange,
-        join::{Answered, JoinSink, Settled},
+        join::{FrontendExchange, JoinSink, Joined},
+        timing::WorkerSide,
     },
 };
 
@@ -43,15 +44,15 @@ impl Recorder {
 
     fn observe(
         &mut self,
-        answered: Answered,
+        frontend_exchange: FrontendExchange,
         worker_side: WorkerSide,
         worker: Option<&WorkerExchange>,
     ) {
-        let Answered {
+        let FrontendExchange {
             exchange,
             server,
             route,
-        } = answered;
+        } = frontend_exchange;
         let observation = Observation::new(&exchange, server, route, worker_side);
         self.metrics.observe(&observation);
         if observation.purpose == Purpose::Internal {
@@ -71,12 +72,15 @@ impl Recorder {
 }
 
 impl JoinSink for Recorder {
-    fn settled(&mut self, settled: Settled) {
-        match settled {
-            Settled::Response(answered, worker_side, worker) => {
-                self.observe(answered, worker_side, worker.as_deref());
+    fn joined(&mut self, joined: Joined) {
+        match joined {
+            Joined::Response(exchange, worker_side, worker) => {
+                self.observe(*exchange, worker_side, worker.as_deref());
             }
-            Settled::Abandoned(observation) => self.metrics.observe_abandoned(&observation),
+            Joined::Abandoned(request) => {
+                self.metrics
+                    .observe_abandoned(&Observation::of_abandoned(request));
+            }
         }
     }
 

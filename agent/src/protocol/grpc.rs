@@ -226,6 +226,29 @@ fn varint(message: &mut &[u8]) -> Option<u64> {
     None
 }
 
+/// gRPC status `CANCELLED` (<https://grpc.io/docs/guides/status-codes>).
+pub const CANCELLED: u32 = 1;
+/// gRPC status `INTERNAL` (<https://grpc.io/docs/guides/status-codes>).
+pub const INTERNAL: u32 = 13;
+
+/// Returns the HTTP status that matches a gRPC status, as google/rpc/code.proto maps them; 500 for an unknown one.
+pub const fn http_status_of(grpc_status: u32) -> u16 {
+    match grpc_status {
+        0 => 200,
+        1 => 499,
+        3 | 9 | 11 => 400,
+        4 => 504,
+        5 => 404,
+        6 | 10 => 409,
+        7 => 403,
+        8 => 429,
+        12 => 501,
+        14 => 503,
+        16 => 401,
+        _ => 500,
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -1,6 +1,7 @@
-//! Joins a request's two hops: what the frontend answered, and what its worker did for it.
+//! Joins the two join of an HTTP request by its ID: the frontend's response and the worker's exchange.
 //!
-//! Both name the request by the same UUID. Either may be told first, since each comes from its own socket.
+//! Both carry the same UUID. Either may be reported first, because each has its own socket.
+//! Does not depend on: the clock, what the caller knows of a response.
 
 use std::{
     collections::{HashMap, VecDeque},
@@ -13,76 +14,80 @@ use crate::{
     exchange::event::Loss,
     torchserve::{
         exchange::WorkerExchange,
-        frames::command::{Command, Purpose},
+        frames::command::{RequestKind, WorkerCommand},
     },
 };
 
-/// How long an answer waits for its worker's reply, which was written before it, ns.
+/// How long a response waits for its worker's reply, which was written before it, ns.
 const RESPONSE_WAIT_NS: u64 = 300_000_000;
-/// How long after a reply its answer must have begun, ns: later, its client is taken to have left.
+/// Longest time from a reply to its response, ns; after it, the client is assumed to have left.
 const OVERDUE_NS: u64 = 2_000_000_000;
-/// How long a reply waits for the end of its answer, ns: a slow client may take long to read it.
+/// How long a reply waits for the end of its response, ns: a slow client may take long to read it.
 const REPLY_WAIT_NS: u64 = 120_000_000_000;
-/// Answers, and replies, that may wait; past it, the oldest give up.
+/// Responses, and replies, that may wait; the oldest is evicted for one more.
 const WAIT_CAP: usize = 65_536;
 
-/// An answer that came out of the join, and what its worker did, if a worker was asked.
+/// A response, and its worker's exchange.
 #[derive(Debug)]
-pub struct Joined<A> {
-    /// What the frontend was asked and answered.
+pub struct Pairing<A> {
+    /// The frontend's response, as the caller passed it.
     pub response: A,
-    /// What its worker did; shared by all requests of a batch.
+    /// The worker's exchange, shared by all requests of a batch; `None` if none was observed in time.
     pub worker: Option<Arc<WorkerExchange>>,
 }
 
-/// What waits for its other half; `A` is what the caller knows of an answer.
+/// Responses and replies that wait for each other; `A` is the caller's type of a response.
 #[derive(Debug)]
 pub struct JoinById<A> {
-    responses: Waiting<A>,
-    replies: Waiting<Arc<WorkerExchange>>,
-    /// Replies that are not overdue yet, and when each came.
+    responses: WaitingById<A>,
+    replies: WaitingById<Arc<WorkerExchange>>,
+    /// Replies that are not overdue yet, with the time of each, ns.
     timely: VecDeque<(u64, Uuid)>,
 }
 
 impl<A> Default for JoinById<A> {
     fn default() -> Self {
         Self {
-            responses: Waiting::default(),
-            replies: Waiting::default(),
+            responses: WaitingById::default(),
+            replies: WaitingById::default(),
             timely: VecDeque::new(),
         }
     }
 }
 
 impl<A> JoinById<A> {
-    /// Takes in a worker's exchange at `now_ns`; returns the answers that waited for it.
-    pub fn worked(
+    /// Records a worker's exchange at `now_ns`; returns the responses that waited for it.
+    pub fn on_worker_exchange(
         &mut self,
-        worked: &Arc<WorkerExchange>,
+        worker_exchange: &Arc<WorkerExchange>,
         now_ns: u64,
         mut on_loss: impl FnMut(Loss),
-    ) -> Vec<Joined<A>> {
-        let Command::Predict { requests, .. } = &worked.command else {
+    ) -> Vec<Pairing<A>> {
+        let WorkerCommand::Predict { requests, .. } = &worker_exchange.command else {
             return Vec::new();
         };
         let mut joined = Vec::new();
         let over_http = requests
             .iter()
-            .filter(|asked| asked.has_headers && asked.purpose != Purpose::Describe);
-        for asked in over_http {
-            let id = asked.id.as_ref().and_then(|id| Uuid::try_parse(id).ok());
+            .filter(|request| request.has_headers && request.kind != RequestKind::Describe);
+        for request in over_http {
+            let id = request.id.as_ref().and_then(|id| Uuid::try_parse(id).ok());
             let Some(id) = id else {
                 on_loss(Loss::ReplyUnpaired);
                 continue;
             };
             match self.responses.take(&id) {
-                Some(response) => joined.push(Joined {
+                Some(response) => joined.push(Pairing {
                     response,
-                    worker: Some(worked.clone()),
+                    worker: Some(worker_exchange.clone()),
                 }),
                 None => {
                     self.timely.push_back((now_ns, id));
-                    if self.replies.insert(id, worked.clone(), now_ns).is_some() {
+                    if self
+                        .replies
+                        .insert(id, worker_exchange.clone(), now_ns)
+                        .is_some()
+                    {
                         on_loss(Loss::ReplyUnpaired);
                     }
                 }
@@ -91,67 +96,67 @@ impl<A> JoinById<A> {
         joined
     }
 
-    /// Takes in the answer to request `id` at `now_ns`; returns it if it need not wait, or one that it pushed out.
-    pub fn answered(&mut self, id: Uuid, response: A, now_ns: u64) -> Option<Joined<A>> {
-        if let Some(worked) = self.replies.take(&id) {
-            return Some(Joined {
+    /// Records the response to request `id` at `now_ns`; returns it if its worker is known, or one that was evicted for it.
+    pub fn on_response(&mut self, id: Uuid, response: A, now_ns: u64) -> Option<Pairing<A>> {
+        if let Some(worker_exchange) = self.replies.take(&id) {
+            return Some(Pairing {
                 response,
-                worker: Some(worked),
+                worker: Some(worker_exchange),
             });
         }
         let response = self.responses.insert(id, response, now_ns)?;
-        Some(Joined {
+        Some(Pairing {
             response,
             worker: None,
         })
     }
 
-    /// Offers each reply whose answer is overdue to `adopt`, once, and forgets it if that takes it.
+    /// Offers each reply whose response is overdue to `claim`, once, and removes it if `claim` returns true.
     pub fn offer_overdue(
         &mut self,
         now_ns: u64,
-        mut adopt: impl FnMut(Uuid, &Arc<WorkerExchange>) -> bool,
+        mut claim: impl FnMut(Uuid, &Arc<WorkerExchange>) -> bool,
     ) {
         while let Some((_, id)) = self
             .timely
             .pop_front_if(|(since_ns, _)| now_ns.saturating_sub(*since_ns) >= OVERDUE_NS)
         {
-            if let Some(worked) = self.replies.by_id.get(&id)
-                && adopt(id, worked)
+            if let Some(worker_exchange) = self.replies.by_id.get(&id)
+                && claim(id, worker_exchange)
             {
                 self.replies.take(&id);
             }
         }
     }
 
-    /// Gives up what has waited too long: answers go without a worker, replies are lost.
-    pub fn tick(&mut self, now_ns: u64, mut on_loss: impl FnMut(Loss)) -> Vec<Joined<A>> {
+    /// Ends what has waited too long: responses are returned without a worker, replies are lost.
+    pub fn tick(&mut self, now_ns: u64, mut on_loss: impl FnMut(Loss)) -> Vec<Pairing<A>> {
         for _ in self.replies.expired(now_ns, REPLY_WAIT_NS) {
             on_loss(Loss::ReplyUnpaired);
         }
         let responses = self.responses.expired(now_ns, RESPONSE_WAIT_NS);
-        let joined = responses.map(|response| Joined {
+        let joined = responses.map(|response| Pairing {
             response,
             worker: None,
         });
         joined.collect()
     }
 
-    /// Lets every answer go that still waits.
-    pub fn finish(&mut self) -> Vec<Joined<A>> {
+    /// Returns every response that still waits.
+    pub fn finish(&mut self) -> Vec<Pairing<A>> {
         self.tick(u64::MAX, drop)
     }
 }
 
-/// Values by the request's number, oldest first.
+/// Values by request ID, oldest first.
 #[derive(Debug)]
-struct Waiting<T> {
+struct WaitingById<T> {
     by_id: HashMap<Uuid, T>,
-    /// When each came; entries whose value was taken stay until their turn.
+    /// Time of each, ns; the entry of a removed value stays until it expires.
     since: VecDeque<(u64, Uuid)>,
 }
 
-impl<T> Default for Waiting<T> {
+impl<T> Default for WaitingById<T> {
     fn default() -> Self {
         Self {
             by_id: HashMap::new(),
@@ -160,8 +165,8 @@ impl<T> Default for Waiting<T> {
     }
 }
 
-impl<T> Waiting<T> {
-    /// Adds a value; returns one that has to go for it.
+impl<T> WaitingById<T> {
+    /// Adds a value; returns one that was evicted for it.
     fn insert(&mut self, id: Uuid, value: T, now_ns: u64) -> Option<T> {
         self.since.push_back((now_ns, id));
         let replaced = self.by_id.insert(id, value);
@@ -178,7 +183,7 @@ impl<T> Waiting<T> {
         self.by_id.remove(id)
     }
 
-    /// Takes out what has waited for `wait_ns` at `now_ns`.
+    /// Removes and returns what has waited for `wait_ns` at `now_ns`.
     fn expired(&mut self, now_ns: u64, wait_ns: u64) -> impl Iterator<Item = T> + use<'_, T> {
         std::iter::from_fn(move || {
             loop {
@@ -199,7 +204,7 @@ impl<T> Waiting<T> {
 mod tests {
     use crate::{
         exchange::Peer,
-        torchserve::frames::{command::Asked, reply::Reply},
+        torchserve::frames::{command::BatchedRequest, reply::Reply},
     };
 
     use super::*;
@@ -212,20 +217,20 @@ mod tests {
         accepted_ns: None,
     };
 
-    fn worked(ids: &[u128]) -> Arc<WorkerExchange> {
-        let requests = ids.iter().map(|id| Asked {
+    fn worker_exchange(ids: &[u128]) -> Arc<WorkerExchange> {
+        let requests = ids.iter().map(|id| BatchedRequest {
             id: Some(Uuid::from_u128(*id).to_string()),
             has_headers: true,
-            purpose: Purpose::Predict,
+            kind: RequestKind::Predict,
         });
         Arc::new(WorkerExchange {
             peer: PEER,
-            command: Command::Predict {
+            command: WorkerCommand::Predict {
                 requests: requests.collect(),
                 whole: true,
             },
             idle_since_ns: None,
-            handed_ns: None,
+            dispatched_ns: None,
             arrival_ns: None,
             last_read_ns: 1,
             reply: Reply {
@@ -236,102 +241,102 @@ mod tests {
             },
             first_write_ns: None,
             last_write_ns: 2,
-            taken_ns: None,
+            reply_read_ns: None,
         })
     }
 
     #[test]
     fn either_half_may_come_first() {
-        let mut hops = JoinById::<char>::default();
+        let mut join = JoinById::<char>::default();
         let mut lost = Vec::new();
         assert!(
-            hops.worked(&worked(&[7]), 0, |loss| lost.push(loss))
+            join.on_worker_exchange(&worker_exchange(&[7]), 0, |loss| lost.push(loss))
                 .is_empty()
         );
-        let joined = hops.answered(Uuid::from_u128(7), 'a', 1).unwrap();
+        let joined = join.on_response(Uuid::from_u128(7), 'a', 1).unwrap();
         assert!(joined.worker.is_some());
-        assert!(hops.answered(Uuid::from_u128(8), 'b', 2).is_none());
-        let joined = hops.worked(&worked(&[8]), 3, |loss| lost.push(loss));
+        assert!(join.on_response(Uuid::from_u128(8), 'b', 2).is_none());
+        let joined = join.on_worker_exchange(&worker_exchange(&[8]), 3, |loss| lost.push(loss));
         assert!(joined[0].response == 'b' && joined[0].worker.is_some());
-        assert!(hops.finish().is_empty() && lost.is_empty());
+        assert!(join.finish().is_empty() && lost.is_empty());
     }
 
     #[test]
     fn every_request_of_a_batch_gets_the_workers_half() {
-        let mut hops = JoinById::<char>::default();
-        assert!(hops.answered(Uuid::from_u128(2), 'a', 0).is_none());
-        let joined = hops.worked(&worked(&[1, 2, 3]), 1, drop);
+        let mut join = JoinById::<char>::default();
+        assert!(join.on_response(Uuid::from_u128(2), 'a', 0).is_none());
+        let joined = join.on_worker_exchange(&worker_exchange(&[1, 2, 3]), 1, drop);
         assert_eq!(joined.len(), 1);
         for id in [1, 3] {
-            let joined = hops.answered(Uuid::from_u128(id), 'b', 2).unwrap();
+            let joined = join.on_response(Uuid::from_u128(id), 'b', 2).unwrap();
             assert!(joined.worker.is_some());
         }
     }
 
     #[test]
     fn an_response_that_no_worker_gave_goes_on_alone() {
-        let mut hops = JoinById::<char>::default();
+        let mut join = JoinById::<char>::default();
         let mut lost = Vec::new();
-        assert!(hops.answered(Uuid::from_u128(1), 'a', 10).is_none());
+        assert!(join.on_response(Uuid::from_u128(1), 'a', 10).is_none());
         assert!(
-            hops.tick(RESPONSE_WAIT_NS, |loss| lost.push(loss))
+            join.tick(RESPONSE_WAIT_NS, |loss| lost.push(loss))
                 .is_empty()
         );
-        let joined = hops.tick(RESPONSE_WAIT_NS + 10, |loss| lost.push(loss));
+        let joined = join.tick(RESPONSE_WAIT_NS + 10, |loss| lost.push(loss));
         assert!(joined[0].worker.is_none());
         assert!(lost.is_empty());
     }
 
     #[test]
     fn a_reply_whose_client_left_is_counted() {
-        let mut hops = JoinById::<char>::default();
+        let mut join = JoinById::<char>::default();
         let mut lost = Vec::new();
-        hops.worked(&worked(&[1]), 0, |loss| lost.push(loss));
-        hops.tick(REPLY_WAIT_NS, |loss| lost.push(loss));
+        join.on_worker_exchange(&worker_exchange(&[1]), 0, |loss| lost.push(loss));
+        join.tick(REPLY_WAIT_NS, |loss| lost.push(loss));
         assert_eq!(lost, [Loss::ReplyUnpaired]);
     }
 
     #[test]
     fn an_overdue_reply_is_offered_once() {
-        let mut hops = JoinById::<char>::default();
+        let mut join = JoinById::<char>::default();
         let mut lost = Vec::new();
-        hops.worked(&worked(&[1, 2, 3]), 0, |loss| lost.push(loss));
-        hops.answered(Uuid::from_u128(2), 'a', 1).unwrap();
+        join.on_worker_exchange(&worker_exchange(&[1, 2, 3]), 0, |loss| lost.push(loss));
+        join.on_response(Uuid::from_u128(2), 'a', 1).unwrap();
         let mut offered = Vec::new();
         for now_ns in [OVERDUE_NS - 1, OVERDUE_NS, OVERDUE_NS + 1] {
-            hops.offer_overdue(now_ns, |id, _| {
+            join.offer_overdue(now_ns, |id, _| {
                 offered.push((now_ns, id.as_u128()));
                 id.as_u128() == 1
             });
         }
         assert_eq!(offered, [(OVERDUE_NS, 1), (OVERDUE_NS, 3)]);
         // A slow client's answer may still end.
-        let joined = hops.answered(Uuid::from_u128(3), 'b', OVERDUE_NS + 2);
+        let joined = join.on_response(Uuid::from_u128(3), 'b', OVERDUE_NS + 2);
         assert!(joined.unwrap().worker.is_some());
-        hops.tick(u64::MAX, |loss| lost.push(loss));
+        join.tick(u64::MAX, |loss| lost.push(loss));
         assert!(lost.is_empty());
     }
 
     #[test]
     fn a_flood_is_bounded_and_counted() {
-        let mut hops = JoinById::<char>::default();
+        let mut join = JoinById::<char>::default();
         let mut lost = Vec::new();
         for id in 0..WAIT_CAP as u128 + 5 {
-            hops.worked(&worked(&[id]), 0, |loss| lost.push(loss));
+            join.on_worker_exchange(&worker_exchange(&[id]), 0, |loss| lost.push(loss));
         }
         assert_eq!(lost.len(), 5);
     }
 
     #[test]
     fn a_description_is_no_inference() {
-        let mut hops = JoinById::<char>::default();
-        let mut described = Arc::unwrap_or_clone(worked(&[1]));
-        if let Command::Predict { requests, .. } = &mut described.command {
-            requests[0].purpose = Purpose::Describe;
+        let mut join = JoinById::<char>::default();
+        let mut described = Arc::unwrap_or_clone(worker_exchange(&[1]));
+        if let WorkerCommand::Predict { requests, .. } = &mut described.command {
+            requests[0].kind = RequestKind::Describe;
         }
         let mut lost = Vec::new();
-        hops.worked(&Arc::new(described), 0, |loss| lost.push(loss));
-        hops.tick(u64::MAX, |loss| lost.push(loss));
+        join.on_worker_exchange(&Arc::new(described), 0, |loss| lost.push(loss));
+        join.tick(u64::MAX, |loss| lost.push(loss));
         assert!(lost.is_empty());
     }
 }

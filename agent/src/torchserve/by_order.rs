@@ -1,7 +1,7 @@
-//! Joins a frontend's requests with what its workers did where no number names both: by model, first in, first out.
+//! Joins requests that carry no ID with workers' replies: by model, first in, first out.
 //!
-//! TorchServe's queue of a model is one, and first in, first out; the times tell which reply can be whose. Knows nothing
-//! of protocols.
+//! TorchServe has one first-in, first-out queue per model. The times decide which reply can belong to which request.
+//! Does not depend on: protocols, the clock.
 
 use std::{
     collections::{HashMap, VecDeque},
@@ -10,47 +10,50 @@ use std::{
 
 use crate::torchserve::exchange::WorkerExchange;
 
-/// Requests, and replies, of one model that may wait; past it, the oldest give up.
-const LINE_CAP: usize = 4096;
-/// Models whose requests may wait; a request for one more does not.
+/// Requests, and replies, of one model that may wait; the oldest is evicted for one more.
+const QUEUE_CAP: usize = 4096;
+/// Models whose requests may wait; a request for one more model does not wait.
 const MODEL_CAP: usize = 1024;
 
-/// A request that a worker was given; `A` is what the caller knows of it.
+/// A request of a frontend; `A` is the caller's type of it.
 #[derive(Debug)]
-pub struct Waiting<A> {
-    /// What the caller knows.
+pub struct WaitingRequest<A> {
+    /// The request, as the caller passed it.
     pub request: A,
     /// Last byte read by the frontend, ns.
     pub last_read_ns: u64,
-    /// Last answer byte written by the frontend, ns: a stream's first is written before its worker's last. `None` when
-    /// it had nobody to answer.
-    pub answered_ns: Option<u64>,
-    /// Whether the answer was a success; `None` when there was none.
+    /// Last response byte written by the frontend, ns: the first byte of a stream is written before the worker's last.
+    /// `None` if the client had left.
+    pub responded_ns: Option<u64>,
+    /// Whether the response was a success; `None` if there was none.
     pub succeeded: Option<bool>,
 }
 
-impl<A> Waiting<A> {
-    /// Whether the worker can have worked on this: after it was read, before it was answered, and with that success.
-    fn fits(&self, worked: &WorkerExchange) -> bool {
-        let begun_ns = worked.arrival_ns.unwrap_or(worked.last_read_ns);
-        let succeeded = worked.reply.code == 200;
+impl<A> WaitingRequest<A> {
+    /// Returns whether this can be the worker's request: read before the frame arrived, responded to after the reply, and
+    /// with the same success.
+    fn fits(&self, worker_exchange: &WorkerExchange) -> bool {
+        let begun_ns = worker_exchange
+            .arrival_ns
+            .unwrap_or(worker_exchange.last_read_ns);
+        let succeeded = worker_exchange.reply.code == 200;
         self.last_read_ns <= begun_ns
             && self.succeeded.is_none_or(|success| success == succeeded)
             && self
-                .answered_ns
-                .is_none_or(|answered_ns| worked.last_write_ns <= answered_ns)
+                .responded_ns
+                .is_none_or(|responded_ns| worker_exchange.last_write_ns <= responded_ns)
     }
 }
 
-/// What waits, by model.
+/// Requests and replies that wait for each other, by model.
 #[derive(Debug)]
 pub struct JoinByOrder<A> {
-    by_model: HashMap<Arc<str>, Line<A>>,
+    by_model: HashMap<Arc<str>, ModelQueue<A>>,
 }
 
 #[derive(Debug)]
-struct Line<A> {
-    requests: VecDeque<(u64, Waiting<A>)>,
+struct ModelQueue<A> {
+    requests: VecDeque<(u64, WaitingRequest<A>)>,
     replies: VecDeque<(u64, Arc<WorkerExchange>)>,
 }
 
@@ -63,39 +66,44 @@ impl<A> Default for JoinByOrder<A> {
 }
 
 impl<A> JoinByOrder<A> {
-    /// Takes in a request at `now_ns`; returns one that cannot wait, be it this or the oldest.
-    pub fn ask(&mut self, model: &Arc<str>, request: Waiting<A>, now_ns: u64) -> Option<A> {
+    /// Adds a request at `now_ns`; returns one that cannot wait: this one, or the oldest.
+    pub fn add_request(
+        &mut self,
+        model: &Arc<str>,
+        request: WaitingRequest<A>,
+        now_ns: u64,
+    ) -> Option<A> {
         if self.by_model.len() >= MODEL_CAP && !self.by_model.contains_key(model) {
             return Some(request.request);
         }
-        let line = self.by_model.entry(model.clone()).or_default();
-        line.requests.push_back((now_ns, request));
-        if line.requests.len() <= LINE_CAP {
+        let queue = self.by_model.entry(model.clone()).or_default();
+        queue.requests.push_back((now_ns, request));
+        if queue.requests.len() <= QUEUE_CAP {
             return None;
         }
-        let (_, oldest) = line.requests.pop_front()?;
+        let (_, oldest) = queue.requests.pop_front()?;
         Some(oldest.request)
     }
 
-    /// Takes out the requests that have waited for `settled_ns` at `now_ns`, so that all their replies are here, and
-    /// gives each a reply that fits: the oldest, but so that as few as can be go without.
-    pub fn pair(&mut self, now_ns: u64, settled_ns: u64) -> Vec<(A, Option<Arc<WorkerExchange>>)> {
+    /// Removes the requests that have waited for `wait_ns` at `now_ns`, so that all their replies are known. Pairs each
+    /// with the oldest reply that fits, such that as many requests as possible get one.
+    pub fn pair_due(&mut self, now_ns: u64, wait_ns: u64) -> Vec<(A, Option<Arc<WorkerExchange>>)> {
         let mut paired = Vec::new();
-        for line in self.by_model.values_mut() {
+        for queue in self.by_model.values_mut() {
             let mut due = Vec::new();
-            while let Some((_, request)) = line
+            while let Some((_, request)) = queue
                 .requests
-                .pop_front_if(|(since_ns, _)| now_ns.saturating_sub(*since_ns) >= settled_ns)
+                .pop_front_if(|(since_ns, _)| now_ns.saturating_sub(*since_ns) >= wait_ns)
             {
                 due.push(request);
             }
-            let mut taken = line.assign(&due);
-            let replies = std::mem::take(&mut line.replies);
+            let mut taken = queue.assign(&due);
+            let replies = std::mem::take(&mut queue.replies);
             let mut given: Vec<Option<Arc<WorkerExchange>>> = vec![None; due.len()];
-            for (index, (since_ns, worked)) in replies.into_iter().enumerate() {
+            for (index, (since_ns, worker_exchange)) in replies.into_iter().enumerate() {
                 match taken.get_mut(index).and_then(Option::take) {
-                    Some(request) => given[request] = Some(worked),
-                    None => line.replies.push_back((since_ns, worked)),
+                    Some(request) => given[request] = Some(worker_exchange),
+                    None => queue.replies.push_back((since_ns, worker_exchange)),
                 }
             }
             let requests = due.into_iter().map(|waiting| waiting.request);
@@ -104,43 +112,48 @@ impl<A> JoinByOrder<A> {
         paired
     }
 
-    /// The oldest request that a reply fits, if there is one.
-    pub fn claim(&mut self, model: &str, worked: &WorkerExchange) -> Option<A> {
-        let line = self.by_model.get_mut(model)?;
-        let fitting = line
+    /// Removes and returns the oldest request that fits a reply.
+    pub fn claim_request(&mut self, model: &str, worker_exchange: &WorkerExchange) -> Option<A> {
+        let queue = self.by_model.get_mut(model)?;
+        let fitting = queue
             .requests
             .iter()
-            .position(|(_, request)| request.fits(worked))?;
-        let (_, request) = line.requests.remove(fitting)?;
+            .position(|(_, request)| request.fits(worker_exchange))?;
+        let (_, request) = queue.requests.remove(fitting)?;
         Some(request.request)
     }
 
-    /// Keeps a reply that no request has claimed yet; returns whether another one gave way.
-    pub fn keep(&mut self, model: &Arc<str>, worked: Arc<WorkerExchange>, now_ns: u64) -> bool {
-        let line = self.by_model.entry(model.clone()).or_default();
-        line.replies.push_back((now_ns, worked));
-        line.replies.len() > LINE_CAP && line.replies.pop_front().is_some()
+    /// Adds a reply; returns whether another one was evicted for it.
+    pub fn add_reply(
+        &mut self,
+        model: &Arc<str>,
+        worker_exchange: Arc<WorkerExchange>,
+        now_ns: u64,
+    ) -> bool {
+        let queue = self.by_model.entry(model.clone()).or_default();
+        queue.replies.push_back((now_ns, worker_exchange));
+        queue.replies.len() > QUEUE_CAP && queue.replies.pop_front().is_some()
     }
 
-    /// Gives up what has waited for `wait_ns` at `now_ns`; returns how many replies went.
+    /// Drops what has waited for `wait_ns` at `now_ns`; returns the number of replies among it.
     pub fn expire(&mut self, now_ns: u64, wait_ns: u64) -> usize {
         let late = |since_ns: u64| now_ns.saturating_sub(since_ns) >= wait_ns;
         let mut replies = 0;
-        self.by_model.retain(|_, line| {
-            line.requests.retain(|(since_ns, _)| !late(*since_ns));
-            let before = line.replies.len();
-            line.replies.retain(|(since_ns, _)| !late(*since_ns));
-            replies += before - line.replies.len();
-            !line.requests.is_empty() || !line.replies.is_empty()
+        self.by_model.retain(|_, queue| {
+            queue.requests.retain(|(since_ns, _)| !late(*since_ns));
+            let before = queue.replies.len();
+            queue.replies.retain(|(since_ns, _)| !late(*since_ns));
+            replies += before - queue.replies.len();
+            !queue.requests.is_empty() || !queue.replies.is_empty()
         });
         replies
     }
 }
 
-impl<A> Line<A> {
-    /// For each reply, the index of the request in `due` that it goes to: a matching of the greatest size, found by
-    /// augmenting paths (Kuhn's algorithm).
-    fn assign(&self, due: &[Waiting<A>]) -> Vec<Option<usize>> {
+impl<A> ModelQueue<A> {
+    /// Returns, for each reply, the index in `due` of its request: a maximum matching, found by augmenting paths (Kuhn's
+    /// algorithm).
+    fn assign(&self, due: &[WaitingRequest<A>]) -> Vec<Option<usize>> {
         let mut owner = vec![None; self.replies.len()];
         for request in 0..due.len() {
             let mut tried = vec![false; self.replies.len()];
@@ -149,16 +162,16 @@ impl<A> Line<A> {
         owner
     }
 
-    /// Finds `request` a reply, moving others to another of theirs if need be; returns whether there is one.
+    /// Finds a reply for `request`, and moves other requests to other replies if necessary; returns whether there is one.
     fn find(
         &self,
         request: usize,
-        due: &[Waiting<A>],
+        due: &[WaitingRequest<A>],
         owner: &mut [Option<usize>],
         tried: &mut [bool],
     ) -> bool {
-        for (index, (_, worked)) in self.replies.iter().enumerate() {
-            if tried[index] || !due[request].fits(worked) {
+        for (index, (_, worker_exchange)) in self.replies.iter().enumerate() {
+            if tried[index] || !due[request].fits(worker_exchange) {
                 continue;
             }
             tried[index] = true;
@@ -172,7 +185,7 @@ impl<A> Line<A> {
     }
 }
 
-impl<A> Default for Line<A> {
+impl<A> Default for ModelQueue<A> {
     fn default() -> Self {
         Self {
             requests: VecDeque::new(),
@@ -185,21 +198,25 @@ impl<A> Default for Line<A> {
 mod tests {
     use crate::{
         exchange::Peer,
-        torchserve::frames::{command::Command, reply::Reply},
+        torchserve::frames::{command::WorkerCommand, reply::Reply},
     };
 
     use super::*;
 
-    fn request(request: char, last_read_ns: u64, answered_ns: Option<u64>) -> Waiting<char> {
-        Waiting {
+    fn request(
+        request: char,
+        last_read_ns: u64,
+        responded_ns: Option<u64>,
+    ) -> WaitingRequest<char> {
+        WaitingRequest {
             request,
             last_read_ns,
-            answered_ns,
-            succeeded: answered_ns.map(|_| true),
+            responded_ns,
+            succeeded: responded_ns.map(|_| true),
         }
     }
 
-    fn worked(arrival_ns: u64, last_write_ns: u64) -> Arc<WorkerExchange> {
+    fn worker_exchange(arrival_ns: u64, last_write_ns: u64) -> Arc<WorkerExchange> {
         Arc::new(WorkerExchange {
             peer: Peer {
                 cookie: 1,
@@ -208,12 +225,12 @@ mod tests {
                 peer_port: None,
                 accepted_ns: None,
             },
-            command: Command::Predict {
+            command: WorkerCommand::Predict {
                 requests: Vec::new(),
                 whole: true,
             },
             idle_since_ns: None,
-            handed_ns: None,
+            dispatched_ns: None,
             arrival_ns: Some(arrival_ns),
             last_read_ns: arrival_ns,
             reply: Reply {
@@ -224,87 +241,114 @@ mod tests {
             },
             first_write_ns: None,
             last_write_ns,
-            taken_ns: None,
+            reply_read_ns: None,
         })
     }
 
     #[test]
-    fn requests_of_a_model_take_its_replies_in_order() {
-        let mut lines = JoinByOrder::default();
+    fn requests_of_a_model_get_its_replies_in_order() {
+        let mut join = JoinByOrder::default();
         let tiny: Arc<str> = "tiny".into();
-        assert!(lines.ask(&tiny, request('a', 10, Some(100)), 0).is_none());
-        assert!(lines.ask(&tiny, request('b', 11, Some(200)), 0).is_none());
-        assert_eq!(lines.claim("tiny", &worked(20, 90)), Some('a'));
-        assert_eq!(lines.claim("tiny", &worked(91, 190)), Some('b'));
-        assert_eq!(lines.claim("tiny", &worked(191, 290)), None);
-        assert_eq!(lines.claim("twin", &worked(20, 90)), None);
+        assert!(
+            join.add_request(&tiny, request('a', 10, Some(100)), 0)
+                .is_none()
+        );
+        assert!(
+            join.add_request(&tiny, request('b', 11, Some(200)), 0)
+                .is_none()
+        );
+        assert_eq!(
+            join.claim_request("tiny", &worker_exchange(20, 90)),
+            Some('a')
+        );
+        assert_eq!(
+            join.claim_request("tiny", &worker_exchange(91, 190)),
+            Some('b')
+        );
+        assert_eq!(join.claim_request("tiny", &worker_exchange(191, 290)), None);
+        assert_eq!(join.claim_request("twin", &worker_exchange(20, 90)), None);
     }
 
-    fn paired(lines: &mut JoinByOrder<char>, now_ns: u64) -> Vec<(char, Option<u64>)> {
-        let paired = lines.pair(now_ns, 100).into_iter();
-        let arrivals = paired.map(|(request, worked)| {
-            let arrival_ns = worked.and_then(|worked| worked.arrival_ns);
+    fn paired(join: &mut JoinByOrder<char>, now_ns: u64) -> Vec<(char, Option<u64>)> {
+        let paired = join.pair_due(now_ns, 100).into_iter();
+        let arrivals = paired.map(|(request, worker_exchange)| {
+            let arrival_ns = worker_exchange.and_then(|worker_exchange| worker_exchange.arrival_ns);
             (request, arrival_ns)
         });
         arrivals.collect()
     }
 
     #[test]
-    fn requests_take_the_oldest_replies_that_leave_the_others_theirs() {
-        let mut lines = JoinByOrder::default();
+    fn requests_get_the_oldest_replies_that_leave_one_for_each() {
+        let mut join = JoinByOrder::default();
         let tiny: Arc<str> = "tiny".into();
-        // The second was read later, handed on first, and answered long before.
-        assert!(lines.ask(&tiny, request('a', 10, Some(250)), 0).is_none());
-        assert!(lines.ask(&tiny, request('b', 11, Some(35)), 1).is_none());
-        assert!(lines.ask(&tiny, request('c', 45, Some(400)), 101).is_none());
+        // The second was read later, dispatched first, and responded to long before.
+        assert!(
+            join.add_request(&tiny, request('a', 10, Some(250)), 0)
+                .is_none()
+        );
+        assert!(
+            join.add_request(&tiny, request('b', 11, Some(35)), 1)
+                .is_none()
+        );
+        assert!(
+            join.add_request(&tiny, request('c', 45, Some(400)), 101)
+                .is_none()
+        );
         for (arrival_ns, last_write_ns) in [(5, 9), (20, 30), (40, 240), (241, 390)] {
-            assert!(!lines.keep(&tiny, worked(arrival_ns, last_write_ns), 0));
+            assert!(!join.add_reply(&tiny, worker_exchange(arrival_ns, last_write_ns), 0));
         }
-        assert_eq!(paired(&mut lines, 99), []);
-        assert_eq!(paired(&mut lines, 101), [('a', Some(40)), ('b', Some(20))]);
-        assert_eq!(paired(&mut lines, 201), [('c', Some(241))]);
-        assert_eq!(lines.expire(1_000, 500), 1);
+        assert_eq!(paired(&mut join, 99), []);
+        assert_eq!(paired(&mut join, 101), [('a', Some(40)), ('b', Some(20))]);
+        assert_eq!(paired(&mut join, 201), [('c', Some(241))]);
+        assert_eq!(join.expire(1_000, 500), 1);
     }
 
     #[test]
-    fn a_failure_is_not_the_reply_of_a_success() {
-        let mut lines = JoinByOrder::default();
+    fn failed_request_does_not_get_a_successful_reply() {
+        let mut join = JoinByOrder::default();
         let tiny: Arc<str> = "tiny".into();
-        assert!(!lines.keep(&tiny, worked(20, 90), 0));
-        let failed = Waiting {
+        assert!(!join.add_reply(&tiny, worker_exchange(20, 90), 0));
+        let failed = WaitingRequest {
             succeeded: Some(false),
             ..request('a', 10, Some(100))
         };
-        assert!(lines.ask(&tiny, failed, 0).is_none());
-        assert!(lines.ask(&tiny, request('b', 10, Some(100)), 0).is_none());
-        assert_eq!(paired(&mut lines, 100), [('a', None), ('b', Some(20))]);
+        assert!(join.add_request(&tiny, failed, 0).is_none());
+        assert!(
+            join.add_request(&tiny, request('b', 10, Some(100)), 0)
+                .is_none()
+        );
+        assert_eq!(paired(&mut join, 100), [('a', None), ('b', Some(20))]);
     }
 
     #[test]
-    fn what_waits_too_long_is_given_up() {
-        let mut lines = JoinByOrder::default();
+    fn entries_that_wait_too_long_are_dropped() {
+        let mut join = JoinByOrder::default();
         let tiny: Arc<str> = "tiny".into();
-        assert!(lines.ask(&tiny, request('a', 10, None), 0).is_none());
-        assert!(!lines.keep(&tiny, worked(5, 50), 5));
-        assert_eq!(lines.expire(99, 100), 0);
-        assert_eq!(lines.expire(104, 100), 0);
-        assert_eq!(lines.claim("tiny", &worked(20, 50)), None);
-        assert_eq!(lines.expire(105, 100), 1);
-        assert!(lines.by_model.is_empty());
+        assert!(join.add_request(&tiny, request('a', 10, None), 0).is_none());
+        assert!(!join.add_reply(&tiny, worker_exchange(5, 50), 5));
+        assert_eq!(join.expire(99, 100), 0);
+        assert_eq!(join.expire(104, 100), 0);
+        assert_eq!(join.claim_request("tiny", &worker_exchange(20, 50)), None);
+        assert_eq!(join.expire(105, 100), 1);
+        assert!(join.by_model.is_empty());
     }
 
     #[test]
-    fn a_flood_is_bounded() {
-        let mut lines = JoinByOrder::default();
+    fn requests_and_models_are_bounded() {
+        let mut join = JoinByOrder::default();
         let tiny: Arc<str> = "tiny".into();
         let mut back = 0;
-        for _ in 0..LINE_CAP + 5 {
-            back += usize::from(lines.ask(&tiny, request('a', 10, None), 0).is_some());
+        for _ in 0..QUEUE_CAP + 5 {
+            back += usize::from(join.add_request(&tiny, request('a', 10, None), 0).is_some());
         }
         assert_eq!(back, 5);
         for index in 0..MODEL_CAP + 5 {
             let model: Arc<str> = format!("m{index}").into();
-            back += usize::from(lines.ask(&model, request('a', 10, None), 0).is_some());
+            back += usize::from(
+                join.add_request(&model, request('a', 10, None), 0)
+                    .is_some(),
+            );
         }
         assert_eq!(back, 5 + 6);
     }

@@ -1,75 +1,94 @@
-//! What a frontend's worker adds to what is known of a request.
+//! Computes the worker's times of a request from the exchanges of frontend and worker.
+//!
+//! The join calls it; `Observation` carries the result to the metrics.
+//! Does not depend on: how the two exchanges were found, metrics.
 
 use crate::{
     exchange::Exchange,
     torchserve::{exchange::WorkerExchange, frames::reply::Reply},
 };
 
-/// What a frontend's worker did for a request, in the terms of TorchServe. Durations in ns of CLOCK_MONOTONIC.
+/// What is known about the worker behind the server that responded.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum WorkerSide {
+    /// The server is not a frontend of workers.
+    NoWorker,
+    /// The server is a frontend, and no worker was observed: in most cases the frontend itself refused a bad request.
+    NotObserved,
+    /// The times of the worker.
+    Observed(WorkerTiming),
+}
+
+/// Times of a worker's side of a request, by TorchServe's definitions. Durations in ns of CLOCK_MONOTONIC.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct WorkerTiming {
-    /// Last request byte read by the frontend to when its thread for the worker handed the request on, or, where that
-    /// cannot be seen, to the first byte sent to the worker: `QueueTime`. `None`: neither was seen.
-    pub inner_queue_ns: Option<u64>,
-    /// Last byte read by the worker to first reply byte written: `PredictionTime`. `None`: only bounded, by a long send.
+    /// Time in TorchServe's internal queue, `QueueTime`: last request byte read by the frontend to the dispatch of the
+    /// batch or, if that was not observed, to the first byte sent to the worker. `None` if neither was observed.
+    pub internal_queue_ns: Option<u64>,
+    /// Last byte read by the worker to first reply byte written: `PredictionTime`. `None` if a long send leaves only
+    /// an upper bound.
     pub worker_ns: Option<u64>,
-    /// Last request byte read by the frontend to last reply byte read by it, or, where that cannot be seen, written by
-    /// the worker: `ts_inference_latency`.
+    /// Last request byte read by the frontend to last reply byte read by it or, if that was not observed, written by the
+    /// worker: `ts_inference_latency`.
     pub latency_ns: u64,
-    /// From there to the first answer byte written by the frontend: its share of `WorkerThreadTime`. `None`: only
-    /// bounded.
+    /// From there to the first response byte written by the frontend: its share of `WorkerThreadTime`. `None` if only an
+    /// upper bound is known.
     pub relay_ns: Option<u64>,
-    /// How the worker's work ended.
+    /// Result of the worker's batch.
     pub end: WorkEnd,
 }
 
-/// How a worker's work on a batch ended: TorchServe counts times by it.
+/// Result of a worker's batch: it decides which times TorchServe counts.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum WorkEnd {
-    /// With answers, of whatever status.
+    /// The handler returned responses, of any status.
     Predicted,
-    /// With something that TorchServe refused to take for answers: the handler's own time counts all the same.
+    /// The handler returned something that TorchServe refuses as responses; the handler's own time still counts.
     Refused,
-    /// With an exception.
+    /// The handler raised an exception.
     Failed,
 }
 
-/// Replies of a worker whose handler came to its end, with nothing that could be used (ts/service.py of 0.12.0, `predict`).
+/// Messages of a worker whose handler returned an unusable result (ts/service.py of 0.12.0, `predict`).
 const REFUSALS: [&str; 2] = [
     "Invalid model predict output",
     "number of batch response mismatched",
 ];
 
 impl WorkerTiming {
-    /// What `worked` adds to what the frontend's own exchange tells.
-    pub fn new(exchange: &Exchange, worked: &WorkerExchange) -> Self {
+    /// Computes the times from the exchanges of frontend and worker.
+    pub fn new(exchange: &Exchange, worker_exchange: &WorkerExchange) -> Self {
         let response = &exchange.response;
-        let relay_ns = || response.first_write_ns.saturating_sub(worked.replied_ns());
+        let relay_ns = || {
+            response
+                .first_write_ns
+                .saturating_sub(worker_exchange.replied_ns())
+        };
         Self {
             relay_ns: (!response.first_write_bounded).then(relay_ns),
-            ..Self::of_abandoned(exchange.request.last_read_ns, worked)
+            ..Self::for_abandoned(exchange.request.last_read_ns, worker_exchange)
         }
     }
 
-    /// What `worked` tells of a request that the frontend had read at `last_read_ns`, and had nobody to answer.
-    pub fn of_abandoned(last_read_ns: u64, worked: &WorkerExchange) -> Self {
+    /// Computes the times of a request that the frontend had read at `last_read_ns`, and whose client had left.
+    pub fn for_abandoned(last_read_ns: u64, worker_exchange: &WorkerExchange) -> Self {
         let since = |from_ns: u64, to_ns: u64| to_ns.saturating_sub(from_ns);
         let refused = || {
-            let message = worked.reply.message.as_deref();
+            let message = worker_exchange.reply.message.as_deref();
             message.is_some_and(|message| REFUSALS.contains(&message))
         };
         Self {
-            inner_queue_ns: worked
-                .handed_ns
-                .filter(|handed_ns| *handed_ns >= last_read_ns)
-                .or(worked.arrival_ns)
-                .map(|taken_ns| since(last_read_ns, taken_ns)),
-            worker_ns: worked
+            internal_queue_ns: worker_exchange
+                .dispatched_ns
+                .filter(|dispatched_ns| *dispatched_ns >= last_read_ns)
+                .or(worker_exchange.arrival_ns)
+                .map(|queue_end_ns| since(last_read_ns, queue_end_ns)),
+            worker_ns: worker_exchange
                 .first_write_ns
-                .map(|first_ns| since(worked.last_read_ns, first_ns)),
-            latency_ns: since(last_read_ns, worked.replied_ns()),
+                .map(|first_ns| since(worker_exchange.last_read_ns, first_ns)),
+            latency_ns: since(last_read_ns, worker_exchange.replied_ns()),
             relay_ns: None,
-            end: match worked.reply.code {
+            end: match worker_exchange.reply.code {
                 200 => WorkEnd::Predicted,
                 _ if refused() => WorkEnd::Refused,
                 _ => WorkEnd::Failed,
@@ -78,8 +97,8 @@ impl WorkerTiming {
     }
 }
 
-/// HTTP status that TorchServe answers request `id` of a batch with, that its worker replied to with `reply`; `None` where
-/// the reply does not tell (frontend/server RestJob.java of 0.12.0).
+/// Returns the HTTP status of TorchServe's response to request `id` of a batch with this `reply`; `None` if the reply has
+/// none (frontend/server RestJob.java of 0.12.0).
 pub fn torchserve_status(reply: &Reply, id: &str) -> Option<u16> {
     match reply.code {
         200 => {
@@ -87,7 +106,7 @@ pub fn torchserve_status(reply: &Reply, id: &str) -> Option<u16> {
             let own = responses.find(|response| response.id.as_deref() == Some(id))?;
             own.http_status
         }
-        // Its own limit on what is uploaded, told as the server's fault.
+        // TorchServe reports its own upload limit as a server error.
         413 => Some(507),
         code => u16::try_from(code).ok(),
     }
@@ -97,18 +116,18 @@ pub fn torchserve_status(reply: &Reply, id: &str) -> Option<u16> {
 mod tests {
     use super::*;
     use crate::exchange::fixtures::exchange;
-    use crate::torchserve::frames::{command::Command, reply::Response};
+    use crate::torchserve::frames::{command::WorkerCommand, reply::BatchedResponse};
 
-    fn worked(code: i32, message: &str) -> WorkerExchange {
+    fn worker_exchange(code: i32, message: &str) -> WorkerExchange {
         let Exchange { peer, .. } = exchange();
         WorkerExchange {
             peer,
-            command: Command::Predict {
+            command: WorkerCommand::Predict {
                 requests: Vec::new(),
                 whole: true,
             },
             idle_since_ns: None,
-            handed_ns: None,
+            dispatched_ns: None,
             arrival_ns: Some(1_031),
             last_read_ns: 1_041,
             reply: Reply {
@@ -119,61 +138,65 @@ mod tests {
             },
             first_write_ns: Some(1_301),
             last_write_ns: 1_309,
-            taken_ns: Some(1_311),
+            reply_read_ns: Some(1_311),
         }
     }
 
     #[test]
-    fn the_worker_splits_the_time_between_question_and_response() {
-        let hop = WorkerTiming::new(&exchange(), &worked(200, "Prediction success"));
+    fn worker_times_split_the_handler_stage() {
+        let timing = WorkerTiming::new(&exchange(), &worker_exchange(200, "Prediction success"));
         let expected = WorkerTiming {
-            inner_queue_ns: Some(10),
+            internal_queue_ns: Some(10),
             worker_ns: Some(260),
             latency_ns: 290,
             relay_ns: Some(10),
             end: WorkEnd::Predicted,
         };
-        assert_eq!(hop, expected);
+        assert_eq!(timing, expected);
     }
 
     #[test]
-    fn the_queue_ends_when_the_request_is_handed_on() {
-        let mut worked = worked(200, "Prediction success");
-        for (handed_ns, expected_ns) in [(Some(1_025), 4), (Some(1_020), 10), (None, 10)] {
-            worked.handed_ns = handed_ns;
-            let hop = WorkerTiming::new(&exchange(), &worked);
-            assert_eq!(hop.inner_queue_ns, Some(expected_ns), "{handed_ns:?}");
+    fn internal_queue_ends_at_the_dispatch() {
+        let mut worker_exchange = worker_exchange(200, "Prediction success");
+        for (dispatched_ns, expected_ns) in [(Some(1_025), 4), (Some(1_020), 10), (None, 10)] {
+            worker_exchange.dispatched_ns = dispatched_ns;
+            let timing = WorkerTiming::new(&exchange(), &worker_exchange);
+            assert_eq!(
+                timing.internal_queue_ns,
+                Some(expected_ns),
+                "{dispatched_ns:?}"
+            );
         }
     }
 
     #[test]
-    fn times_of_the_worker_that_were_not_seen_are_unknown() {
+    fn worker_times_not_observed_are_unknown() {
         let mut exchange = exchange();
         exchange.response.first_write_bounded = true;
-        let mut worked = worked(200, "Prediction success");
-        (worked.arrival_ns, worked.first_write_ns) = (None, None);
-        let hop = WorkerTiming::new(&exchange, &worked);
-        let known = (hop.inner_queue_ns, hop.worker_ns, hop.relay_ns);
+        let mut worker_exchange = worker_exchange(200, "Prediction success");
+        (worker_exchange.arrival_ns, worker_exchange.first_write_ns) = (None, None);
+        let timing = WorkerTiming::new(&exchange, &worker_exchange);
+        let known = (timing.internal_queue_ns, timing.worker_ns, timing.relay_ns);
         assert_eq!(known, (None, None, None));
-        assert_eq!(hop.latency_ns, 290);
+        assert_eq!(timing.latency_ns, 290);
     }
 
     #[test]
-    fn a_worker_ends_as_torchserve_says() {
+    fn end_follows_code_and_message() {
         for (code, message, expected) in [
             (200, "Prediction success", WorkEnd::Predicted),
             (503, "Invalid model predict output", WorkEnd::Refused),
             (503, "Prediction failed", WorkEnd::Failed),
             (507, "Out of resources", WorkEnd::Failed),
         ] {
-            let hop = WorkerTiming::new(&exchange(), &worked(code, message));
-            assert_eq!(hop.end, expected, "{code} {message}");
+            let timing = WorkerTiming::new(&exchange(), &worker_exchange(code, message));
+            assert_eq!(timing.end, expected, "{code} {message}");
         }
     }
 
     #[test]
-    fn a_reply_tells_the_status_of_each_request() {
-        let response = Response {
+    fn status_of_each_request_is_in_the_reply() {
+        let response = BatchedResponse {
             id: Some("a".into()),
             http_status: Some(400),
             stream_next: None,

@@ -1,6 +1,7 @@
-//! Who a TorchServe worker is: its number, its model, and when it was started.
+//! Identifies a TorchServe worker process: its number, its model, and when it was started.
 //!
-//! Reads procfs. Knows nothing of sockets or requests.
+//! Reads procfs: command line, parent, the archive's manifest and the names of the frontend's threads.
+//! Does not depend on: sockets, requests.
 
 use std::{
     fs,
@@ -10,39 +11,40 @@ use std::{
 use rustix::time::{ClockId, clock_gettime};
 use serde::Deserialize;
 
-use crate::discovery::procfs;
+use crate::{discovery::procfs, identity::Identity};
 
-/// Where an archive, unpacked into its worker's working directory, says what it is.
+/// Label `server` of workers.
+const SERVER: &str = "torchserve";
+
+/// Manifest of the model archive, which TorchServe unpacks into the worker's working directory.
 const MANIFEST: &str = "cwd/MAR-INF/MANIFEST.json";
-/// Longest short name of a thread, bytes (`TASK_COMM_LEN` less one, include/linux/sched.h).
+/// Longest thread name, bytes (`TASK_COMM_LEN` less one, include/linux/sched.h).
 const COMM_CAP: usize = 15;
 
-/// A worker, as TorchServe calls it.
+/// A worker process.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Worker {
     /// Name in TorchServe's metrics: `W-9000-resnet_1.0`.
     pub name: String,
-    /// Name that its model is registered under.
-    pub model: String,
-    /// Version of its model.
-    pub version: String,
+    /// Model, version and server.
+    pub identity: Identity,
     /// The frontend's process, and the worker's number there.
-    pub slot: WorkerId,
-    /// Start of its process, ns of CLOCK_MONOTONIC, in steps of the kernel's clock tick; `None` if it is gone.
+    pub id: WorkerId,
+    /// Start of its process, ns of CLOCK_MONOTONIC, in steps of the kernel's clock tick; `None` if it ended.
     pub started_ns: Option<u64>,
 }
 
 /// A frontend's process, and the number of one of its workers: 9000 and up.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct WorkerId {
-    /// The frontend.
+    /// Process of the frontend.
     pub frontend: u32,
-    /// The worker.
+    /// Number of the worker.
     pub number: u32,
 }
 
 impl WorkerId {
-    /// The slot that the thread `name` of process `frontend` looks after; `None` if it looks after none.
+    /// Returns the worker that the thread `name` of process `frontend` manages; `None` if it manages none.
     pub fn of_thread(frontend: u32, name: &[u8]) -> Option<Self> {
         let name = std::str::from_utf8(name).ok()?.strip_prefix("W-")?;
         let (number, _) = name.split_once('-')?;
@@ -53,52 +55,60 @@ impl WorkerId {
     }
 }
 
-/// Who the worker `pid` is; `None` where nothing tells its model's version.
+/// Identifies the worker `pid`; `None` if the version of its model is unknown.
 ///
-/// `loaded`: the model's name in the frame that loaded it, where that was seen. Else the frontend's thread for the worker
-/// tells it, or the archive, whose name the model mostly has.
+/// `loaded` is the model's name in the frame that loaded it, if that was observed. Otherwise the name is from the
+/// frontend's thread for the worker, or from the archive, which in most cases has the model's name.
 pub fn identify(pid: u32, loaded: Option<&str>) -> Option<Worker> {
-    let slot = slot_of(pid)?;
-    let process = folder_of(pid);
+    let id = id_of(pid)?;
+    let process = procfs_dir(pid);
     let archive = fs::read(process.join(MANIFEST))
         .ok()
         .and_then(|text| archive_of(&text));
-    let threads = thread_names(slot.frontend);
-    let (model, version) = name_and_version(slot.number, loaded, archive, &threads)?;
-    Some(Worker::new(pid, slot, model, version))
+    let threads = thread_names(id.frontend);
+    let (model, version) = name_and_version(id.number, loaded, archive, &threads)?;
+    Some(Worker::new(pid, id, model, version))
 }
 
-/// The worker `pid`, of which somebody knows that it runs `version` of `model`; `None` if it is gone.
+/// Identifies the worker `pid`, which is known to run `version` of `model`; `None` if the process ended.
 pub fn identify_as(pid: u32, model: String, version: String) -> Option<Worker> {
-    Some(Worker::new(pid, slot_of(pid)?, model, version))
+    Some(Worker::new(pid, id_of(pid)?, model, version))
 }
 
 impl Worker {
-    fn new(pid: u32, slot: WorkerId, model: String, version: String) -> Self {
+    fn new(pid: u32, id: WorkerId, model: String, version: String) -> Self {
         Self {
-            name: format!("W-{}-{model}_{version}", slot.number),
-            model,
-            version,
-            slot,
+            name: format!("W-{}-{model}_{version}", id.number),
+            identity: Identity {
+                model: model.into(),
+                version: version.into(),
+                server: SERVER.into(),
+            },
+            id,
             started_ns: started_ns(pid),
         }
     }
+
+    /// Returns the time from the start of the process to `loaded_ns`; `None` if the start is unknown.
+    pub fn load_ns(&self, loaded_ns: u64) -> Option<u64> {
+        loaded_ns.checked_sub(self.started_ns?)
+    }
 }
 
-fn folder_of(pid: u32) -> PathBuf {
+fn procfs_dir(pid: u32) -> PathBuf {
     Path::new("/proc").join(pid.to_string())
 }
 
-/// The slot of worker `pid`, by its command line and its parent.
-fn slot_of(pid: u32) -> Option<WorkerId> {
-    let command_line = fs::read(folder_of(pid).join("cmdline")).ok()?;
+/// Returns the ID of worker `pid`, from its command line and its parent.
+fn id_of(pid: u32) -> Option<WorkerId> {
+    let command_line = fs::read(procfs_dir(pid).join("cmdline")).ok()?;
     Some(WorkerId {
         number: worker_number(&command_line)?,
         frontend: procfs::parent_of(pid)?,
     })
 }
 
-/// Number at the end of `--sock-name /tmp/.ts.sock.9000`, or of `--port 9000`; arguments end with NUL.
+/// Returns the number at the end of `--sock-name /tmp/.ts.sock.9000`, or of `--port 9000`; arguments end with NUL.
 fn worker_number(command_line: &[u8]) -> Option<u32> {
     let text = std::str::from_utf8(command_line).ok()?;
     let mut arguments = text.split('\0');
@@ -129,7 +139,7 @@ fn archive_of(manifest: &[u8]) -> Option<Archive> {
     Some(manifest.model)
 }
 
-/// Puts together what is known of a worker's model: the name it is registered under, and its version.
+/// Returns name and version of a worker's model, if the sources are sufficient and agree.
 fn name_and_version(
     number: u32,
     loaded: Option<&str>,
@@ -138,11 +148,11 @@ fn name_and_version(
 ) -> Option<(String, String)> {
     let prefix = format!("W-{number}-");
     let thread = threads.iter().find(|name| name.starts_with(&prefix));
-    let thread_tells = thread
+    let from_thread = thread
         .filter(|name| name.len() < COMM_CAP)
         .and_then(|name| name[prefix.len()..].rsplit_once('_'))
         .map(|(model, version)| (model.to_owned(), version.to_owned()));
-    let archive_tells = archive.map(|archive| {
+    let from_archive = archive.map(|archive| {
         let model = loaded.map_or(archive.name, str::to_owned);
         (model, archive.version)
     });
@@ -150,10 +160,10 @@ fn name_and_version(
         let full = format!("{prefix}{model}_{version}");
         thread.is_none_or(|thread| full.starts_with(&**thread))
     };
-    thread_tells.or_else(|| archive_tells.filter(agrees))
+    from_thread.or_else(|| from_archive.filter(agrees))
 }
 
-/// Short names of a process's threads.
+/// Returns the names of a process's threads.
 fn thread_names(pid: u32) -> Vec<String> {
     let Ok(threads) = fs::read_dir(format!("/proc/{pid}/task")) else {
         return Vec::new();
@@ -164,7 +174,7 @@ fn thread_names(pid: u32) -> Vec<String> {
         .collect()
 }
 
-/// Start of a process, ns of CLOCK_MONOTONIC: procfs gives it on the clock that goes on while the machine sleeps.
+/// Returns the start of a process, ns of CLOCK_MONOTONIC. Procfs counts on CLOCK_BOOTTIME, which includes suspend.
 fn started_ns(pid: u32) -> Option<u64> {
     let pid = i32::try_from(pid).ok()?;
     let stat = ::procfs::process::Process::new(pid).ok()?.stat().ok()?;
@@ -191,7 +201,7 @@ mod tests {
     }
 
     #[test]
-    fn the_command_line_tells_the_number() {
+    fn number_is_in_the_command_line() {
         for (line, expected) in [
             (
                 "python3\0w.py\0--sock-type\0unix\0--sock-name\0/tmp/a.b/.ts.sock.9000\0",
@@ -210,14 +220,14 @@ mod tests {
     }
 
     #[test]
-    fn a_thread_tells_its_slot() {
-        let slot = WorkerId {
+    fn worker_of_a_thread_is_in_its_name() {
+        let id = WorkerId {
             frontend: 7,
             number: 9000,
         };
         for (name, expected) in [
-            (&b"W-9000-tiny_1.0"[..], Some(slot)),
-            (b"W-9000-", Some(slot)),
+            (&b"W-9000-tiny_1.0"[..], Some(id)),
+            (b"W-9000-", Some(id)),
             (b"W-9000", None),
             (b"W-x-tiny", None),
             (b"\xff", None),
@@ -228,7 +238,7 @@ mod tests {
     }
 
     #[test]
-    fn the_manifest_tells_the_archive() {
+    fn archive_is_in_the_manifest() {
         let text = br#"{"createdOn": "x", "model": {"modelName": "tiny", "modelVersion": "1.0", "handler": "h"}}"#;
         assert_eq!(archive_of(text), Some(archive("tiny", "1.0")));
         for bad in [&b""[..], b"{}", b"\xff", br#"{"model": {"modelName": 1}}"#] {
@@ -237,7 +247,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_known_is_put_together_and_nothing_is_guessed() {
+    fn name_and_version_need_sources_that_agree() {
         let threads = |names: &[&str]| names.iter().map(|name| (*name).to_owned()).collect();
         type Case<'a> = (
             Option<&'a str>,
@@ -253,10 +263,10 @@ mod tests {
                 threads(&["main"]),
                 Some(("mine", "1.0")),
             ),
-            // The frontend's thread tells both.
+            // The frontend's thread names both.
             (None, None, threads(&["W-9000-t_2.0"]), Some(("t", "2.0"))),
             (None, None, threads(&["W-9001-t_2.0"]), None),
-            // A name that was cut off only agrees, or not.
+            // A name that the kernel cut off can only agree, or not.
             (
                 None,
                 Some(archive("resnet18", "1.0")),
@@ -270,7 +280,7 @@ mod tests {
                 None,
             ),
             (None, None, threads(&["W-9000-resnet18"]), None),
-            // Without threads, the archive's own name must do.
+            // Without threads, the archive's own name counts.
             (
                 None,
                 Some(archive("tiny", "1.0")),
@@ -289,12 +299,12 @@ mod tests {
     }
 
     #[test]
-    fn a_process_that_is_no_worker_is_none() {
+    fn process_that_is_no_worker_is_not_identified() {
         assert_eq!(identify(std::process::id(), None), None);
     }
 
     #[test]
-    fn a_process_started_a_moment_ago_started_before_now() {
+    fn start_of_this_process_is_in_the_past() {
         let now = clock_gettime(ClockId::Monotonic);
         let now_ns = u64::try_from(now.tv_sec * 1_000_000_000 + now.tv_nsec).unwrap();
         let started_ns = started_ns(std::process::id()).unwrap();

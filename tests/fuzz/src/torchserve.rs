@@ -3,7 +3,7 @@
 use std::fmt::Debug;
 
 use inferprobe::torchserve::frames::{
-    FrameReader, Grammar, command::CommandReader, reply::ReplyReader,
+    FrameGrammar, WorkerFrameReader, command::CommandReader, reply::ReplyReader,
 };
 
 /// Frames of either direction come to the same at any cut.
@@ -12,7 +12,7 @@ pub fn torchserve_frames(data: &[u8]) {
     direction(ReplyReader::default, data);
 }
 
-fn direction<G: Grammar>(reader: impl Fn() -> FrameReader<G>, data: &[u8])
+fn direction<G: FrameGrammar>(reader: impl Fn() -> WorkerFrameReader<G>, data: &[u8])
 where
     G::Frame: Debug + PartialEq,
 {

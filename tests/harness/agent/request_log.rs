@@ -75,7 +75,7 @@ pub struct LoggedWorker {
     /// Outcome of the whole batch: 200, or an error.
     pub code: i32,
     /// Dispatch by the frontend's thread for the worker; `None` if not observed.
-    pub handed_ns: Option<u64>,
+    pub dispatched_ns: Option<u64>,
     /// First byte sent by the frontend; `None` if not observed.
     pub arrival_ns: Option<u64>,
     /// Last byte read by the worker.
@@ -85,7 +85,7 @@ pub struct LoggedWorker {
     /// Last byte of its reply.
     pub last_write_ns: u64,
     /// Last byte of its reply read by the frontend; `None` if not observed.
-    pub taken_ns: Option<u64>,
+    pub reply_read_ns: Option<u64>,
 }
 
 impl Logged {
@@ -95,11 +95,11 @@ impl Logged {
     }
 
     /// Returns the wait between the frontend's last read and its dispatch of the request, as far as observed.
-    pub fn inner_queue_ns(&self) -> Option<u64> {
+    pub fn internal_queue_ns(&self) -> Option<u64> {
         let worker = self.worker.as_ref()?;
-        let handed_ns = worker.handed_ns.filter(|ns| *ns >= self.last_read_ns);
-        let taken_ns = handed_ns.or(worker.arrival_ns)?;
-        Some(taken_ns.saturating_sub(self.last_read_ns))
+        let dispatched_ns = worker.dispatched_ns.filter(|ns| *ns >= self.last_read_ns);
+        let left_queue_ns = dispatched_ns.or(worker.arrival_ns)?;
+        Some(left_queue_ns.saturating_sub(self.last_read_ns))
     }
 
     /// Returns the time between the worker's last read and its first write.
@@ -112,7 +112,7 @@ impl Logged {
     /// observed.
     pub fn latency_ns(&self) -> Option<u64> {
         let worker = self.worker.as_ref()?;
-        let replied_ns = worker.taken_ns.unwrap_or(worker.last_write_ns);
+        let replied_ns = worker.reply_read_ns.unwrap_or(worker.last_write_ns);
         Some(replied_ns.saturating_sub(self.last_read_ns))
     }
 

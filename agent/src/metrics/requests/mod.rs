@@ -19,7 +19,8 @@ use crate::{
         streams::{self, Streams},
         torchserve::{self, LastTimes},
     },
-    observation::{Observation, Protocol, Stream, WorkerSide},
+    observation::{Observation, Protocol, Stream},
+    torchserve::timing::WorkerSide,
 };
 
 /// Distinct status codes of one model or server.
@@ -60,7 +61,7 @@ struct Served {
     streams: Option<Box<Streams>>,
     /// Most models are no language models.
     gen_ai: Option<Box<GenAi>>,
-    torchserve: torchserve::Served,
+    torchserve: torchserve::ModelTotals,
 }
 
 /// Responses by status code, 0 if it is unknown. `None`: a code outside 100 to 599, or beyond the limit.
@@ -285,11 +286,11 @@ impl Served {
                 histogram.observe_ns(ns);
             }
         }
-        if let WorkerSide::Observed(hop) = &observation.inner {
+        if let WorkerSide::Observed(timing) = &observation.worker_side {
             for (histogram, ns) in [
-                (&mut self.inner_queue, hop.inner_queue_ns),
-                (&mut self.worker, hop.worker_ns),
-                (&mut self.relay, hop.relay_ns),
+                (&mut self.inner_queue, timing.internal_queue_ns),
+                (&mut self.worker, timing.worker_ns),
+                (&mut self.relay, timing.relay_ns),
             ] {
                 if let Some(ns) = ns {
                     histogram.observe_ns(ns);
@@ -318,17 +319,20 @@ impl Unknown {
         let Observation {
             status,
             stages,
-            inner,
+            worker_side,
             ..
         } = observation;
         self.queue += u64::from(stages.queue_ns.is_none());
         self.handler += u64::from(stages.handler_ns.is_none());
         self.stream += u64::from(stages.stream_ns.is_none());
-        let (inner_queue_unknown, worker_unknown) = match inner {
+        let (inner_queue_unknown, worker_unknown) = match worker_side {
             WorkerSide::NoWorker => (false, false),
             // Only a worker can have produced this response.
             WorkerSide::NotObserved => ((200..=299).contains(status), (200..=299).contains(status)),
-            WorkerSide::Observed(hop) => (hop.inner_queue_ns.is_none(), hop.worker_ns.is_none()),
+            WorkerSide::Observed(timing) => (
+                timing.internal_queue_ns.is_none(),
+                timing.worker_ns.is_none(),
+            ),
         };
         self.inner_queue += u64::from(inner_queue_unknown);
         self.worker += u64::from(worker_unknown);

@@ -25,7 +25,7 @@ fn observation(model: &str, status: u16) -> Observation {
         status,
         protocol: Protocol::Http,
         stages: KNOWN,
-        inner: WorkerSide::NoWorker,
+        worker_side: WorkerSide::NoWorker,
         stream: None,
         operation: None,
     }
@@ -125,19 +125,19 @@ fn an_unknown_queue_counts_as_unknown_and_in_no_histogram() {
 
 #[test]
 fn the_inner_hop_has_histograms_of_its_own_and_counts_what_is_unknown() {
-    let hop = WorkerTiming {
-        inner_queue_ns: Some(5_000_000),
+    let timing = WorkerTiming {
+        internal_queue_ns: Some(5_000_000),
         worker_ns: None,
         latency_ns: 9,
         relay_ns: Some(7),
         end: WorkEnd::Predicted,
     };
-    let with = |status, inner| Observation {
-        inner,
+    let with = |status, worker_side| Observation {
+        worker_side,
         ..observation("tiny", status)
     };
     let requests = after(&[
-        with(200, WorkerSide::Observed(hop)),
+        with(200, WorkerSide::Observed(timing)),
         with(200, WorkerSide::NotObserved),
         with(503, WorkerSide::NotObserved),
     ]);

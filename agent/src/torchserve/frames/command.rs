@@ -1,66 +1,68 @@
-//! What the frontend asks of a worker: load a model, answer a batch of requests.
+//! Reads the frames from frontend to worker: load a model, or predict a batch of requests.
 //!
-//! Layout: ts/protocol/otf_message_handler.py of TorchServe 0.12.0.
+//! The layout is that of ts/protocol/otf_message_handler.py in TorchServe 0.12.0.
+//! Does not depend on: sockets, records.
 
 use crate::torchserve::frames::{
-    Fault, FrameReader, Grammar, Item, MAX_BATCH, Step, Want, text_of,
+    FieldKind, FieldValue, FrameFault, FrameGrammar, FrameStep, MAX_BATCH, WorkerFrameReader,
+    text_of,
 };
 
-/// Reads what the frontend sends to a worker.
-pub type CommandReader = FrameReader<Commands>;
+/// Reads the frames from the frontend to a worker.
+pub type CommandReader = WorkerFrameReader<CommandGrammar>;
 
 /// A frame from the frontend.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Command {
+pub enum WorkerCommand {
     /// Load a model: the first frame of a worker's life.
     Load {
-        /// The name that the model was registered under; `None` when it was not captured.
+        /// Name that the model was registered under; `None` if it was not captured.
         model_name: Option<String>,
-        /// Most requests in a batch; `None` when the frame was cut off before it.
+        /// Most requests in a batch; `None` if the frame was cut off before it.
         batch_size: Option<u32>,
     },
-    /// Answer a batch of requests.
+    /// Predict a batch of requests.
     Predict {
         /// The requests, in their order.
-        requests: Vec<Asked>,
-        /// Whether the frame came to its end; else there may be more requests.
+        requests: Vec<BatchedRequest>,
+        /// Whether the frame is complete; otherwise there may be more requests.
         whole: bool,
     },
 }
 
 /// One request of a batch.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct Asked {
-    /// The UUID that the frontend gave it, `x-request-id` of the HTTP answer; `None` when it was not captured.
+pub struct BatchedRequest {
+    /// UUID from the frontend, `x-request-id` of the HTTP response; `None` if it was not captured.
     pub id: Option<String>,
-    /// Whether it has headers: one that came over gRPC has none.
+    /// Whether it has headers: a gRPC request has none.
     pub has_headers: bool,
-    /// What is asked for.
-    pub purpose: Purpose,
+    /// What it requests.
+    pub kind: RequestKind,
 }
 
-/// What a request asks of a model.
+/// Kind of a request to a model.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub enum Purpose {
+pub enum RequestKind {
     /// An inference.
     #[default]
     Predict,
-    /// An explanation of one.
+    /// An explanation of an inference.
     Explain,
-    /// What the handler says of the model: from the management API, and no inference.
+    /// A description of the model by its handler: from the management API, and no inference.
     Describe,
 }
 
-/// How far a frame was read, and what it said so far.
+/// The next field, and the content of the frame so far.
 #[derive(Debug, Default)]
-pub struct Commands {
-    at: At,
-    command: Option<Command>,
+pub struct CommandGrammar {
+    next: CommandField,
+    command: Option<WorkerCommand>,
 }
 
-/// The item that comes next.
+/// The fields of a frame, in their order.
 #[derive(Debug, Clone, Copy, Default)]
-enum At {
+enum CommandField {
     #[default]
     Tag,
     LoadName,
@@ -72,21 +74,21 @@ enum At {
     LoadLimit,
     Id,
     HeaderName,
-    HeaderValue(Header),
+    HeaderValue(RequestHeader),
     ParameterName,
     ParameterType,
     ParameterValue,
 }
 
-/// A request header, as far as it matters here.
+/// A request header that decides the kind of the request, or any other.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Header {
+enum RequestHeader {
     Explain,
     Describe,
     Other,
 }
 
-impl Header {
+impl RequestHeader {
     fn named(name: Option<&[u8]>) -> Self {
         match name {
             Some(b"explain") => Self::Explain,
@@ -96,126 +98,128 @@ impl Header {
     }
 }
 
-impl Grammar for Commands {
-    type Frame = Command;
+impl FrameGrammar for CommandGrammar {
+    type Frame = WorkerCommand;
 
-    fn want(&self) -> Want {
+    fn next_field(&self) -> FieldKind {
         let keep = matches!(
-            self.at,
-            At::LoadName
-                | At::Id
-                | At::HeaderName
-                | At::HeaderValue(Header::Explain | Header::Describe)
+            self.next,
+            CommandField::LoadName
+                | CommandField::Id
+                | CommandField::HeaderName
+                | CommandField::HeaderValue(RequestHeader::Explain | RequestHeader::Describe)
         );
-        match self.at {
-            At::Tag | At::LoadLimit => Want::Byte,
-            At::LoadBatchSize | At::LoadGpu => Want::Int,
-            _ => Want::Text { keep },
+        match self.next {
+            CommandField::Tag | CommandField::LoadLimit => FieldKind::Byte,
+            CommandField::LoadBatchSize | CommandField::LoadGpu => FieldKind::Int,
+            _ => FieldKind::Text { keep },
         }
     }
 
-    fn step(&mut self, item: Item<'_>) -> Result<Step, Fault> {
-        self.at = match (self.at, item) {
-            (At::Tag, Item::Byte(b'L')) => {
-                self.command = Some(Command::Load {
+    fn on_field(&mut self, field: FieldValue<'_>) -> Result<FrameStep, FrameFault> {
+        self.next = match (self.next, field) {
+            (CommandField::Tag, FieldValue::Byte(b'L')) => {
+                self.command = Some(WorkerCommand::Load {
                     model_name: None,
                     batch_size: None,
                 });
-                At::LoadName
+                CommandField::LoadName
             }
-            (At::Tag, Item::Byte(b'I')) => {
-                self.command = Some(Command::Predict {
+            (CommandField::Tag, FieldValue::Byte(b'I')) => {
+                self.command = Some(WorkerCommand::Predict {
                     requests: Vec::new(),
                     whole: false,
                 });
-                At::Id
+                CommandField::Id
             }
-            (At::Tag, Item::Byte(byte)) => return Err(Fault::NoCommand(byte)),
-            (At::LoadName, Item::Text(name)) => {
-                if let Some(Command::Load { model_name, .. }) = &mut self.command {
+            (CommandField::Tag, FieldValue::Byte(byte)) => return Err(FrameFault::NoCommand(byte)),
+            (CommandField::LoadName, FieldValue::Text(name)) => {
+                if let Some(WorkerCommand::Load { model_name, .. }) = &mut self.command {
                     *model_name = text_of(name);
                 }
-                At::LoadPath
+                CommandField::LoadPath
             }
-            (At::LoadPath, Item::Text(_)) => At::LoadBatchSize,
-            (At::LoadBatchSize, Item::Int(size)) => {
-                if let Some(Command::Load { batch_size, .. }) = &mut self.command {
-                    // The frontend takes what is no size for 1.
+            (CommandField::LoadPath, FieldValue::Text(_)) => CommandField::LoadBatchSize,
+            (CommandField::LoadBatchSize, FieldValue::Int(size)) => {
+                if let Some(WorkerCommand::Load { batch_size, .. }) = &mut self.command {
+                    // The frontend uses 1 for an invalid size.
                     *batch_size = Some(u32::try_from(size).map_or(1, |size| size.max(1)));
                 }
-                At::LoadHandler
+                CommandField::LoadHandler
             }
-            (At::LoadHandler, Item::Text(_)) => At::LoadGpu,
-            (At::LoadGpu, Item::Int(_)) => At::LoadEnvelope,
-            (At::LoadEnvelope, Item::Text(_)) => At::LoadLimit,
-            (At::LoadLimit, Item::Byte(_)) => return Ok(Step::Done),
-            (At::Id, Item::Text(id)) => {
+            (CommandField::LoadHandler, FieldValue::Text(_)) => CommandField::LoadGpu,
+            (CommandField::LoadGpu, FieldValue::Int(_)) => CommandField::LoadEnvelope,
+            (CommandField::LoadEnvelope, FieldValue::Text(_)) => CommandField::LoadLimit,
+            (CommandField::LoadLimit, FieldValue::Byte(_)) => return Ok(FrameStep::Done),
+            (CommandField::Id, FieldValue::Text(id)) => {
                 self.begin_request(id)?;
-                At::HeaderName
+                CommandField::HeaderName
             }
-            (At::Id, Item::End) => return Ok(Step::Done),
-            (At::HeaderName, Item::Text(name)) => {
-                self.note_headers();
-                At::HeaderValue(Header::named(name))
+            (CommandField::Id, FieldValue::End) => return Ok(FrameStep::Done),
+            (CommandField::HeaderName, FieldValue::Text(name)) => {
+                self.set_has_headers();
+                CommandField::HeaderValue(RequestHeader::named(name))
             }
-            (At::HeaderName, Item::End) => At::ParameterName,
-            (At::HeaderValue(header), Item::Text(value)) => {
-                self.take_header(header, value);
-                At::HeaderName
+            (CommandField::HeaderName, FieldValue::End) => CommandField::ParameterName,
+            (CommandField::HeaderValue(header), FieldValue::Text(value)) => {
+                self.set_kind(header, value);
+                CommandField::HeaderName
             }
-            (At::ParameterName, Item::Text(_)) => At::ParameterType,
-            (At::ParameterName, Item::End) => At::Id,
-            (At::ParameterType, Item::Text(_)) => At::ParameterValue,
-            (At::ParameterValue, Item::Text(_)) => At::ParameterName,
-            // Each place gets the kind that it wants: what is left is the end of a list that is none.
-            _ => return Err(Fault::BadLength(-1)),
+            (CommandField::ParameterName, FieldValue::Text(_)) => CommandField::ParameterType,
+            (CommandField::ParameterName, FieldValue::End) => CommandField::Id,
+            (CommandField::ParameterType, FieldValue::Text(_)) => CommandField::ParameterValue,
+            (CommandField::ParameterValue, FieldValue::Text(_)) => CommandField::ParameterName,
+            // The reader passes the kind of field that is expected, so this is the end of a list in another place.
+            _ => return Err(FrameFault::BadLength(-1)),
         };
-        Ok(Step::More)
+        Ok(FrameStep::More)
     }
 
-    fn finish(&mut self, whole: bool) -> Option<Command> {
+    fn finish(&mut self, whole: bool) -> Option<WorkerCommand> {
         let mut command = std::mem::take(self).command;
-        if let Some(Command::Predict { whole: found, .. }) = &mut command {
+        if let Some(WorkerCommand::Predict { whole: found, .. }) = &mut command {
             *found = whole;
         }
         command
     }
 }
 
-impl Commands {
-    fn requests(&mut self) -> Option<&mut Vec<Asked>> {
+impl CommandGrammar {
+    fn requests(&mut self) -> Option<&mut Vec<BatchedRequest>> {
         match &mut self.command {
-            Some(Command::Predict { requests, .. }) => Some(requests),
+            Some(WorkerCommand::Predict { requests, .. }) => Some(requests),
             _ => None,
         }
     }
 
-    fn begin_request(&mut self, id: Option<&[u8]>) -> Result<(), Fault> {
+    fn begin_request(&mut self, id: Option<&[u8]>) -> Result<(), FrameFault> {
         if let Some(requests) = self.requests() {
             if requests.len() >= MAX_BATCH {
-                return Err(Fault::LongBatch);
+                return Err(FrameFault::LongBatch);
             }
-            requests.push(Asked {
+            requests.push(BatchedRequest {
                 id: text_of(id),
-                ..Asked::default()
+                ..BatchedRequest::default()
             });
         }
         Ok(())
     }
 
-    fn note_headers(&mut self) {
+    fn set_has_headers(&mut self) {
         if let Some(request) = self.requests().and_then(|requests| requests.last_mut()) {
             request.has_headers = true;
         }
     }
 
-    fn take_header(&mut self, header: Header, value: Option<&[u8]>) {
+    fn set_kind(&mut self, header: RequestHeader, value: Option<&[u8]>) {
         let Some(request) = self.requests().and_then(|requests| requests.last_mut()) else {
             return;
         };
         match header {
-            Header::Explain if value == Some(b"True") => request.purpose = Purpose::Explain,
-            Header::Describe if value == Some(b"True") => request.purpose = Purpose::Describe,
+            RequestHeader::Explain if value == Some(b"True") => request.kind = RequestKind::Explain,
+            RequestHeader::Describe if value == Some(b"True") => {
+                request.kind = RequestKind::Describe;
+            }
             _ => {}
         }
     }
@@ -245,14 +249,14 @@ mod tests {
         .concat()
     }
 
-    fn loaded() -> Command {
-        Command::Load {
+    fn loaded() -> WorkerCommand {
+        WorkerCommand::Load {
             model_name: Some("tiny".into()),
             batch_size: Some(8),
         }
     }
 
-    /// A request as it comes from HTTP.
+    /// Returns the bytes of a request that came over HTTP.
     fn rest(id: &str, headers: &[(&str, &str)], body: &[u8]) -> Vec<u8> {
         let mut bytes = text(id);
         for (name, value) in headers {
@@ -270,11 +274,11 @@ mod tests {
         [b"I".as_slice(), &requests.concat(), &END].concat()
     }
 
-    fn asked(id: &str, purpose: Purpose) -> Asked {
-        Asked {
+    fn asked(id: &str, kind: RequestKind) -> BatchedRequest {
+        BatchedRequest {
             id: Some(id.into()),
             has_headers: true,
-            purpose,
+            kind,
         }
     }
 
@@ -286,12 +290,12 @@ mod tests {
     ];
 
     #[test]
-    fn a_load_names_model_and_batch_size() {
-        assert_read_however_cut::<Commands>(&load(), &[loaded()]);
+    fn load_has_model_and_batch_size() {
+        assert_read_however_cut::<CommandGrammar>(&load(), &[loaded()]);
     }
 
     #[test]
-    fn a_batch_over_http_gives_each_request_its_own() {
+    fn batch_over_http_has_id_and_kind_of_each_request() {
         let bytes = predict(&[
             rest(ID, &HEADERS, b"{\"sleep_ms\": 10}"),
             rest(
@@ -302,41 +306,47 @@ mod tests {
             rest("c", &[("describe", "True"), ("url_path", "")], b""),
         ]);
         let requests = vec![
-            asked(ID, Purpose::Predict),
-            asked("b", Purpose::Explain),
-            asked("c", Purpose::Describe),
+            asked(ID, RequestKind::Predict),
+            asked("b", RequestKind::Explain),
+            asked("c", RequestKind::Describe),
         ];
         let whole = true;
-        assert_read_however_cut::<Commands>(&bytes, &[Command::Predict { requests, whole }]);
+        assert_read_however_cut::<CommandGrammar>(
+            &bytes,
+            &[WorkerCommand::Predict { requests, whole }],
+        );
     }
 
     #[test]
-    fn a_request_over_grpc_has_neither_headers_nor_content_type() {
+    fn grpc_request_has_no_headers_and_no_content_type() {
         let bytes = [
             b"I\0\0\0\x24f043ec09-d650-4c73-8e29-cab71d5c951f\xff\xff\xff\xff".as_slice(),
             b"\0\0\0\x04data\0\0\0\0\0\0\0\x0a{\"inf\":20}",
             b"\xff\xff\xff\xff\xff\xff\xff\xff",
         ]
         .concat();
-        let requests = vec![Asked {
+        let requests = vec![BatchedRequest {
             id: Some(ID.into()),
-            ..Asked::default()
+            ..BatchedRequest::default()
         }];
         let whole = true;
-        assert_read_however_cut::<Commands>(&bytes, &[Command::Predict { requests, whole }]);
+        assert_read_however_cut::<CommandGrammar>(
+            &bytes,
+            &[WorkerCommand::Predict { requests, whole }],
+        );
     }
 
     #[test]
     fn two_frames_may_share_a_buffer() {
         let bytes = [load(), predict(&[rest(ID, &HEADERS, b"{}")])].concat();
-        let requests = vec![asked(ID, Purpose::Predict)];
+        let requests = vec![asked(ID, RequestKind::Predict)];
         let whole = true;
-        let frames = [loaded(), Command::Predict { requests, whole }];
-        assert_read_however_cut::<Commands>(&bytes, &frames);
+        let frames = [loaded(), WorkerCommand::Predict { requests, whole }];
+        assert_read_however_cut::<CommandGrammar>(&bytes, &frames);
     }
 
     #[test]
-    fn a_big_body_need_not_be_captured() {
+    fn big_body_is_skipped() {
         let body = vec![b'#'; 300_000];
         let bytes = predict(&[rest(ID, &HEADERS, &body), rest("b", &HEADERS, &body)]);
         let first_body = bytes.iter().position(|byte| *byte == b'#').unwrap();
@@ -347,38 +357,41 @@ mod tests {
             reader.feed(&bytes[..gap], &mut out).unwrap();
             reader.skip(missing as u64, &mut out).unwrap();
             reader.feed(&bytes[gap + missing..], &mut out).unwrap();
-            let requests = vec![asked(ID, Purpose::Predict), asked("b", Purpose::Predict)];
+            let requests = vec![
+                asked(ID, RequestKind::Predict),
+                asked("b", RequestKind::Predict),
+            ];
             let whole = true;
-            assert_eq!(out, [Command::Predict { requests, whole }]);
+            assert_eq!(out, [WorkerCommand::Predict { requests, whole }]);
         }
     }
 
     #[test]
-    fn an_id_that_was_not_captured_is_unknown() {
+    fn id_not_captured_is_unknown() {
         let mut reader = CommandReader::default();
         let mut out = Vec::new();
         let bytes = predict(&[rest(ID, &HEADERS, b"{}")]);
         reader.feed(&bytes[..15], &mut out).unwrap();
         reader.skip(5, &mut out).unwrap();
         reader.feed(&bytes[20..], &mut out).unwrap();
-        let requests = vec![Asked {
+        let requests = vec![BatchedRequest {
             id: None,
-            ..asked("", Purpose::Predict)
+            ..asked("", RequestKind::Predict)
         }];
         let whole = true;
-        assert_eq!(out, [Command::Predict { requests, whole }]);
+        assert_eq!(out, [WorkerCommand::Predict { requests, whole }]);
     }
 
     #[test]
-    fn a_gap_over_a_length_gives_up_what_follows_and_keeps_what_was_known() {
+    fn gap_over_a_length_is_a_fault_and_keeps_the_known_fields() {
         let mut reader = CommandReader::default();
         let mut out = Vec::new();
         let bytes = predict(&[rest(ID, &HEADERS, b"{}")]);
         reader.feed(&bytes[..60], &mut out).unwrap();
         let rest = (bytes.len() - 60) as u64;
-        assert_eq!(reader.skip(rest, &mut out), Err(Fault::Gap));
-        assert_eq!(reader.feed(b"I", &mut out), Err(Fault::Gap));
-        let Some(Command::Predict { requests, whole }) = reader.end() else {
+        assert_eq!(reader.skip(rest, &mut out), Err(FrameFault::Gap));
+        assert_eq!(reader.feed(b"I", &mut out), Err(FrameFault::Gap));
+        let Some(WorkerCommand::Predict { requests, whole }) = reader.end() else {
             panic!("the frame had begun");
         };
         assert_eq!((requests[0].id.as_deref(), whole), (Some(ID), false));
@@ -388,49 +401,49 @@ mod tests {
     }
 
     #[test]
-    fn hostile_bytes_are_a_fault_or_are_waited_for_and_never_kept() {
+    fn hostile_bytes_are_a_fault_or_incomplete() {
         let text_then_end = [&text("tiny")[..], &END].concat();
-        let cases: [(&[u8], Result<(), Fault>); 6] = [
-            (b"X", Err(Fault::NoCommand(b'X'))),
-            (b"I\xff\xff\xff\xfe", Err(Fault::BadLength(-2))),
-            (b"I\x80\0\0\0", Err(Fault::BadLength(i32::MIN))),
-            (b"L\xff\xff\xff\xff", Err(Fault::BadLength(-1))),
+        let cases: [(&[u8], Result<(), FrameFault>); 6] = [
+            (b"X", Err(FrameFault::NoCommand(b'X'))),
+            (b"I\xff\xff\xff\xfe", Err(FrameFault::BadLength(-2))),
+            (b"I\x80\0\0\0", Err(FrameFault::BadLength(i32::MIN))),
+            (b"L\xff\xff\xff\xff", Err(FrameFault::BadLength(-1))),
             (
                 &[b"L", &text_then_end[..]].concat(),
-                Err(Fault::BadLength(-1)),
+                Err(FrameFault::BadLength(-1)),
             ),
             (b"I\x7f\xff\xff\xffabc", Ok(())),
         ];
         for (bytes, expected) in cases {
-            let (frames, outcome) = read::<Commands>(bytes);
+            let (frames, outcome) = read::<CommandGrammar>(bytes);
             assert_eq!(outcome, expected, "{bytes:?}");
             assert!(frames.is_empty());
         }
         let requests = vec![rest("", &[], b""); MAX_BATCH + 1];
-        let (_, outcome) = read::<Commands>(&predict(&requests));
-        assert_eq!(outcome, Err(Fault::LongBatch));
-        let (frames, outcome) = read::<Commands>(&predict(&requests[1..]));
+        let (_, outcome) = read::<CommandGrammar>(&predict(&requests));
+        assert_eq!(outcome, Err(FrameFault::LongBatch));
+        let (frames, outcome) = read::<CommandGrammar>(&predict(&requests[1..]));
         assert_eq!((frames.len(), outcome), (1, Ok(())));
     }
 
     #[test]
-    fn a_text_too_long_or_not_utf8_does_no_harm() {
+    fn long_text_is_unknown_and_invalid_utf8_is_replaced() {
         let long = "i".repeat(257);
         let bytes = predict(&[rest(&long, &[(&long, &long)], b"")]);
-        let (frames, _) = read::<Commands>(&bytes);
-        let requests = vec![Asked {
+        let (frames, _) = read::<CommandGrammar>(&bytes);
+        let requests = vec![BatchedRequest {
             has_headers: true,
-            ..Asked::default()
+            ..BatchedRequest::default()
         }];
         let whole = true;
-        assert_eq!(frames, [Command::Predict { requests, whole }]);
+        assert_eq!(frames, [WorkerCommand::Predict { requests, whole }]);
 
         let mut bytes = load();
         bytes[5] = 0xff;
-        let (frames, _) = read::<Commands>(&bytes);
+        let (frames, _) = read::<CommandGrammar>(&bytes);
         let model_name = Some("\u{fffd}iny".into());
         let batch_size = Some(8);
-        let expected = Command::Load {
+        let expected = WorkerCommand::Load {
             model_name,
             batch_size,
         };

@@ -1,48 +1,50 @@
-//! What a worker answers: that a model is loaded, or the answers to a batch, whole or in parts.
+//! Reads the frames from worker to frontend: a model is loaded, or the responses to a batch, whole or in parts.
 //!
-//! Layout: ts/protocol/otf_message_handler.py of TorchServe 0.12.0.
+//! The layout is that of ts/protocol/otf_message_handler.py in TorchServe 0.12.0.
+//! Does not depend on: sockets, records.
 
 use crate::torchserve::frames::{
-    Fault, FrameReader, Grammar, Item, MAX_BATCH, Step, Want, text_of,
+    FieldKind, FieldValue, FrameFault, FrameGrammar, FrameStep, MAX_BATCH, WorkerFrameReader,
+    text_of,
 };
 
-/// Reads what a worker sends to the frontend.
-pub type ReplyReader = FrameReader<Replies>;
+/// Reads the frames from a worker to the frontend.
+pub type ReplyReader = WorkerFrameReader<ReplyGrammar>;
 
 /// A frame from a worker.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Reply {
-    /// 200, or what the whole batch failed with.
+    /// 200, or the error code of the whole batch.
     pub code: i32,
-    /// Why, in words; `None` when it was not captured or is long.
+    /// The worker's message; `None` if it was not captured or is long.
     pub message: Option<String>,
-    /// One for each request of the batch; none when a model was loaded.
-    pub responses: Vec<Response>,
-    /// Whether the frame came to its end; else there may be more answers.
+    /// One per request of the batch; empty after a load.
+    pub responses: Vec<BatchedResponse>,
+    /// Whether the frame is complete; otherwise there may be more responses.
     pub whole: bool,
 }
 
-/// The answer to one request of a batch.
+/// The response to one request of a batch.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct Response {
-    /// The request's UUID; `None` when it was not captured.
+pub struct BatchedResponse {
+    /// UUID of the request; `None` if it was not captured.
     pub id: Option<String>,
-    /// Status code that the client will see; `None` when the frame was cut off before it, or it is none.
+    /// Status code for the client; `None` if the frame was cut off before it, or it is invalid.
     pub http_status: Option<u16>,
-    /// Whether more frames of this answer follow; `None` when the answer is not streamed.
+    /// Whether more frames of this response follow; `None` if the response is not streamed.
     pub stream_next: Option<bool>,
 }
 
-/// How far a frame was read, and what it said so far.
+/// The next field, and the content of the frame so far.
 #[derive(Debug, Default)]
-pub struct Replies {
-    at: At,
+pub struct ReplyGrammar {
+    next: ReplyField,
     reply: Option<Reply>,
 }
 
-/// The item that comes next.
+/// The fields of a frame, in their order.
 #[derive(Debug, Clone, Copy, Default)]
-enum At {
+enum ReplyField {
     #[default]
     Code,
     Message,
@@ -61,76 +63,76 @@ enum At {
     Body,
 }
 
-/// The place after `left` more headers.
-fn headers(left: i32) -> At {
-    // The frontend, too, reads none where the number is below zero.
+/// Returns the next field, if `left` more headers follow.
+fn headers(left: i32) -> ReplyField {
+    // Like the frontend, read no headers if the number is negative.
     if left > 0 {
-        At::HeaderName { left }
+        ReplyField::HeaderName { left }
     } else {
-        At::Body
+        ReplyField::Body
     }
 }
 
-impl Grammar for Replies {
+impl FrameGrammar for ReplyGrammar {
     type Frame = Reply;
 
-    fn want(&self) -> Want {
-        match self.at {
-            At::Code | At::Status | At::HeaderCount => Want::Int,
-            At::Message
-            | At::Id
-            | At::HeaderName { .. }
-            | At::HeaderValue { streams: true, .. } => Want::Text { keep: true },
-            _ => Want::Text { keep: false },
+    fn next_field(&self) -> FieldKind {
+        match self.next {
+            ReplyField::Code | ReplyField::Status | ReplyField::HeaderCount => FieldKind::Int,
+            ReplyField::Message
+            | ReplyField::Id
+            | ReplyField::HeaderName { .. }
+            | ReplyField::HeaderValue { streams: true, .. } => FieldKind::Text { keep: true },
+            _ => FieldKind::Text { keep: false },
         }
     }
 
-    fn step(&mut self, item: Item<'_>) -> Result<Step, Fault> {
-        self.at = match (self.at, item) {
-            (At::Code, Item::Int(code)) => {
+    fn on_field(&mut self, field: FieldValue<'_>) -> Result<FrameStep, FrameFault> {
+        self.next = match (self.next, field) {
+            (ReplyField::Code, FieldValue::Int(code)) => {
                 self.reply = Some(Reply {
                     code,
                     message: None,
                     responses: Vec::new(),
                     whole: false,
                 });
-                At::Message
+                ReplyField::Message
             }
-            (At::Message, Item::Text(message)) => {
+            (ReplyField::Message, FieldValue::Text(message)) => {
                 if let Some(reply) = &mut self.reply {
                     reply.message = text_of(message);
                 }
-                At::Id
+                ReplyField::Id
             }
-            (At::Id, Item::Text(id)) => {
+            (ReplyField::Id, FieldValue::Text(id)) => {
                 self.begin_response(id)?;
-                At::ContentType
+                ReplyField::ContentType
             }
-            (At::Id, Item::End) => return Ok(Step::Done),
-            (At::ContentType, Item::Text(_)) => At::Status,
-            (At::Status, Item::Int(status)) => {
+            (ReplyField::Id, FieldValue::End) => return Ok(FrameStep::Done),
+            (ReplyField::ContentType, FieldValue::Text(_)) => ReplyField::Status,
+            (ReplyField::Status, FieldValue::Int(status)) => {
                 if let Some(response) = self.response() {
                     response.http_status = u16::try_from(status).ok();
                 }
-                At::Reason
+                ReplyField::Reason
             }
-            (At::Reason, Item::Text(_)) => At::HeaderCount,
-            (At::HeaderCount, Item::Int(count)) => headers(count),
-            (At::HeaderName { left }, Item::Text(name)) => {
+            (ReplyField::Reason, FieldValue::Text(_)) => ReplyField::HeaderCount,
+            (ReplyField::HeaderCount, FieldValue::Int(count)) => headers(count),
+            (ReplyField::HeaderName { left }, FieldValue::Text(name)) => {
                 let streams = name == Some(b"ts_stream_next");
-                At::HeaderValue { left, streams }
+                ReplyField::HeaderValue { left, streams }
             }
-            (At::HeaderValue { left, streams }, Item::Text(value)) => {
+            (ReplyField::HeaderValue { left, streams }, FieldValue::Text(value)) => {
                 if streams && let Some(response) = self.response() {
                     response.stream_next = value.map(|value| value == b"true");
                 }
                 headers(left - 1)
             }
-            (At::Body, Item::Text(_)) => At::Id,
-            // Each place gets the kind that it wants: what is left is the end of a list that is none.
-            _ => return Err(Fault::BadLength(-1)),
+            (ReplyField::Body, FieldValue::Text(_)) => ReplyField::Id,
+            // The reader passes the kind of field that is expected, so this is the end of a list in another place.
+            _ => return Err(FrameFault::BadLength(-1)),
         };
-        Ok(Step::More)
+        Ok(FrameStep::More)
     }
 
     fn finish(&mut self, whole: bool) -> Option<Reply> {
@@ -139,19 +141,19 @@ impl Grammar for Replies {
     }
 }
 
-impl Replies {
-    fn response(&mut self) -> Option<&mut Response> {
+impl ReplyGrammar {
+    fn response(&mut self) -> Option<&mut BatchedResponse> {
         self.reply.as_mut()?.responses.last_mut()
     }
 
-    fn begin_response(&mut self, id: Option<&[u8]>) -> Result<(), Fault> {
+    fn begin_response(&mut self, id: Option<&[u8]>) -> Result<(), FrameFault> {
         if let Some(reply) = &mut self.reply {
             if reply.responses.len() >= MAX_BATCH {
-                return Err(Fault::LongBatch);
+                return Err(FrameFault::LongBatch);
             }
-            reply.responses.push(Response {
+            reply.responses.push(BatchedResponse {
                 id: text_of(id),
-                ..Response::default()
+                ..BatchedResponse::default()
             });
         }
         Ok(())
@@ -169,7 +171,7 @@ mod tests {
     const ONE: &[u8] = b"\0\0\0\xc8\0\0\0\x12Prediction success\
         \0\0\0\x24f043ec09-d650-4c73-8e29-cab71d5c951f\0\0\0\0\0\0\0\xc8\0\0\0\0\0\0\0\0\0\0\0\x03xxx\xff\xff\xff\xff";
 
-    fn reply(code: i32, message: &str, responses: &[Response]) -> Reply {
+    fn reply(code: i32, message: &str, responses: &[BatchedResponse]) -> Reply {
         Reply {
             code,
             message: Some(message.into()),
@@ -178,8 +180,8 @@ mod tests {
         }
     }
 
-    fn response(id: &str, status: u16, stream_next: Option<bool>) -> Response {
-        Response {
+    fn response(id: &str, status: u16, stream_next: Option<bool>) -> BatchedResponse {
+        BatchedResponse {
             id: Some(id.into()),
             http_status: Some(status),
             stream_next,
@@ -205,15 +207,15 @@ mod tests {
     }
 
     #[test]
-    fn a_load_is_answered_with_a_message_alone() {
-        assert_read_however_cut::<Replies>(LOADED, &[reply(200, "loaded model tiny", &[])]);
+    fn reply_to_a_load_has_only_a_message() {
+        assert_read_however_cut::<ReplyGrammar>(LOADED, &[reply(200, "loaded model tiny", &[])]);
     }
 
     #[test]
-    fn a_prediction_names_its_request() {
+    fn prediction_has_the_id_of_its_request() {
         let id = "f043ec09-d650-4c73-8e29-cab71d5c951f";
         let expected = reply(200, "Prediction success", &[response(id, 200, None)]);
-        assert_read_however_cut::<Replies>(ONE, &[expected]);
+        assert_read_however_cut::<ReplyGrammar>(ONE, &[expected]);
     }
 
     #[test]
@@ -227,11 +229,14 @@ mod tests {
             ],
         );
         let responses = [response("a", 200, None), response("b", 503, None)];
-        assert_read_however_cut::<Replies>(&bytes, &[reply(200, "Prediction success", &responses)]);
+        assert_read_however_cut::<ReplyGrammar>(
+            &bytes,
+            &[reply(200, "Prediction success", &responses)],
+        );
     }
 
     #[test]
-    fn a_streamed_response_comes_in_several_frames() {
+    fn streamed_response_has_several_frames() {
         let part = |next: &str| {
             let response = response_bytes("a", 200, &[("ts_stream_next", next)], b"part");
             reply_bytes(200, "Prediction success", &[response])
@@ -241,19 +246,19 @@ mod tests {
             let responses = [response("a", 200, Some(next))];
             reply(200, "Prediction success", &responses)
         });
-        assert_read_however_cut::<Replies>(&bytes, &frames);
+        assert_read_however_cut::<ReplyGrammar>(&bytes, &frames);
     }
 
     #[test]
-    fn a_failed_batch_tells_its_code_and_why() {
+    fn failed_batch_has_code_and_message() {
         let failed = response_bytes("a", 507, &[], b"error");
         let bytes = reply_bytes(507, "Out of resources", &[failed]);
         let expected = reply(507, "Out of resources", &[response("a", 507, None)]);
-        assert_read_however_cut::<Replies>(&bytes, &[expected]);
+        assert_read_however_cut::<ReplyGrammar>(&bytes, &[expected]);
     }
 
     #[test]
-    fn a_big_response_need_not_be_captured() {
+    fn big_response_is_skipped() {
         let mut reader = ReplyReader::default();
         let mut out = Vec::new();
         let bytes = reply_bytes(
@@ -274,7 +279,7 @@ mod tests {
     }
 
     #[test]
-    fn a_frame_cut_off_gives_what_was_known() {
+    fn frame_cut_off_keeps_the_known_fields() {
         let mut reader = ReplyReader::default();
         let mut out = Vec::new();
         assert_eq!(reader.end(), None);
@@ -288,31 +293,39 @@ mod tests {
     }
 
     #[test]
-    fn hostile_numbers_are_a_fault_or_are_waited_for() {
+    fn hostile_numbers_are_a_fault_or_incomplete() {
         let head = b"\0\0\0\xc8\0\0\0\0\0\0\0\x01a\0\0\0\0\0\0\0\xc8\0\0\0\0";
         let with_headers =
             |count: i32, rest: &[u8]| [head, &count.to_be_bytes()[..], rest].concat();
-        let cases: [(&[u8], Result<(), Fault>, usize); 6] = [
-            (b"\0\0\0\xc8\xff\xff\xff\xff", Err(Fault::BadLength(-1)), 0),
-            (b"\0\0\0\xc8\x80\0\0\0", Err(Fault::BadLength(i32::MIN)), 0),
+        let cases: [(&[u8], Result<(), FrameFault>, usize); 6] = [
+            (
+                b"\0\0\0\xc8\xff\xff\xff\xff",
+                Err(FrameFault::BadLength(-1)),
+                0,
+            ),
+            (
+                b"\0\0\0\xc8\x80\0\0\0",
+                Err(FrameFault::BadLength(i32::MIN)),
+                0,
+            ),
             (b"\0\0\0\xc8\x7f\xff\xff\xffabc", Ok(()), 0),
             (&with_headers(i32::MAX, &[0; 1000]), Ok(()), 0),
-            (&with_headers(1, &END), Err(Fault::BadLength(-1)), 0),
+            (&with_headers(1, &END), Err(FrameFault::BadLength(-1)), 0),
             (&with_headers(-5, b"\0\0\0\0\xff\xff\xff\xff"), Ok(()), 1),
         ];
         for (bytes, expected, count) in cases {
-            let (frames, outcome) = read::<Replies>(bytes);
+            let (frames, outcome) = read::<ReplyGrammar>(bytes);
             assert_eq!((outcome, frames.len()), (expected, count), "{bytes:?}");
         }
         let responses = vec![response_bytes("", 200, &[], b""); MAX_BATCH + 1];
-        let (_, outcome) = read::<Replies>(&reply_bytes(200, "", &responses));
-        assert_eq!(outcome, Err(Fault::LongBatch));
+        let (_, outcome) = read::<ReplyGrammar>(&reply_bytes(200, "", &responses));
+        assert_eq!(outcome, Err(FrameFault::LongBatch));
     }
 
     #[test]
-    fn a_status_that_is_none_is_unknown() {
+    fn invalid_status_is_unknown() {
         let bytes = reply_bytes(200, "", &[response_bytes("a", -1, &[], b"")]);
-        let (frames, _) = read::<Replies>(&bytes);
+        let (frames, _) = read::<ReplyGrammar>(&bytes);
         assert_eq!(frames[0].responses[0].http_status, None);
     }
 }

@@ -1,6 +1,7 @@
-//! One HTTP exchange with a local server: a connection of its own, bounded in time and size, no redirect followed.
+//! Sends one HTTP request on a new connection, with limits on time and size, and follows no redirect.
 //!
-//! Does not know what is asked, nor what an answer means.
+//! The management client and `autoscale` use it.
+//! Does not depend on: what the request and its response mean.
 
 use std::{io, time::Duration};
 
@@ -16,53 +17,53 @@ use tokio::net::TcpStream;
 
 use crate::torchserve::management::url::HttpUrl;
 
-/// Size of an answer's head, bytes.
+/// Largest response head, bytes.
 const MAX_HEAD_BYTES: usize = 64 * 1024;
 
-/// What an exchange may take.
+/// Limits of an exchange.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Limits {
-    /// From the look-up of the host to the last byte of the answer.
+    /// Longest time from name resolution to the last byte of the response.
     pub time: Duration,
-    /// Content of the answer.
+    /// Largest content of the response, bytes.
     pub body_bytes: usize,
 }
 
-/// An answer that came whole.
+/// A complete response.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Response {
+pub struct HttpResponse {
     /// Status code.
     pub status: StatusCode,
-    /// Where a redirection leads.
+    /// Target of a redirect; `None` if there is none.
     pub location: Option<String>,
     /// Content.
     pub body: Bytes,
 }
 
-/// Why there is no answer.
+/// Why there is no response.
 #[derive(Debug, thiserror::Error)]
 pub enum FetchError {
-    /// Nobody listens there, or the host has no address.
+    /// The connection was refused, or the host has no address.
     #[error("cannot connect: {0}")]
     Connect(#[from] io::Error),
     /// It took longer than [`Limits::time`].
-    #[error("no whole answer within {} s", .0.as_secs_f64())]
+    #[error("no complete response within {} s", .0.as_secs_f64())]
     Timeout(Duration),
-    /// What came is not HTTP/1, or the connection ended early.
-    #[error("no HTTP answer: {0}")]
+    /// The response is not HTTP/1, or the connection ended early.
+    #[error("no HTTP response: {0}")]
     Protocol(#[from] hyper::Error),
     /// The content is larger than [`Limits::body_bytes`].
-    #[error("the answer is larger than {0} bytes")]
+    #[error("the response is larger than {0} bytes")]
     TooLarge(usize),
 }
 
-/// Sends a request without a body and reads the answer; `bearer` is a complete `Authorization` value.
+/// Sends a request without a body and reads the response; `bearer` is a complete `Authorization` value.
 pub async fn fetch(
     method: Method,
     url: &HttpUrl,
     bearer: Option<HeaderValue>,
     limits: Limits,
-) -> Result<Response, FetchError> {
+) -> Result<HttpResponse, FetchError> {
     let exchanged = tokio::time::timeout(limits.time, exchange(method, url, bearer, limits));
     exchanged
         .await
@@ -74,7 +75,7 @@ async fn exchange(
     url: &HttpUrl,
     bearer: Option<HeaderValue>,
     limits: Limits,
-) -> Result<Response, FetchError> {
+) -> Result<HttpResponse, FetchError> {
     let stream = TcpStream::connect((url.host(), url.port())).await?;
     let (mut sender, connection) = http1::Builder::new()
         .max_buf_size(MAX_HEAD_BYTES)
@@ -104,7 +105,7 @@ async fn exchange(
                 FetchError::TooLarge(limits.body_bytes)
             }
         })?;
-        Ok(Response {
+        Ok(HttpResponse {
             status: head.status,
             location: location.map(str::to_owned),
             body: body.to_bytes(),
@@ -113,7 +114,7 @@ async fn exchange(
     let mut answered = std::pin::pin!(answered);
     tokio::select! {
         response = &mut answered => response,
-        // What the connection has to say of its end, the request has heard as well.
+        // The request reports the error that ended the connection.
         _ = connection => answered.await,
     }
 }
@@ -135,7 +136,7 @@ mod tests {
         body_bytes: 1000,
     };
 
-    /// Answers one connection with `bytes`, and once more and more of `rest` if there is any; gives what it read.
+    /// Responds on one connection with `bytes`, then with `rest` forever unless it is empty; returns what it read.
     async fn server(bytes: &'static str, rest: &'static str) -> (HttpUrl, JoinHandle<String>) {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let url = url(listener.local_addr().unwrap());
@@ -167,7 +168,7 @@ mod tests {
         let response = fetch(Method::PUT, &url, Some(bearer), LIMITS)
             .await
             .unwrap();
-        let expected = Response {
+        let expected = HttpResponse {
             status: StatusCode::OK,
             location: None,
             body: "ok".into(),
@@ -182,7 +183,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_redirection_is_handed_over_and_not_followed() {
+    async fn redirect_is_returned_and_not_followed() {
         let (url, _) = server(
             "HTTP/1.1 302 Found\r\nlocation: http://127.0.0.1:1/\r\ncontent-length: 0\r\n\r\n",
             "",
@@ -224,7 +225,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn what_is_not_http_or_ends_early_is_no_response() {
+    async fn other_bytes_and_early_end_are_no_response() {
         for bytes in [
             "SSH-2.0-OpenSSH\r\n",
             "",
@@ -238,13 +239,13 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_server_that_says_nothing_is_not_waited_for() {
+    async fn silent_server_times_out() {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let url = url(listener.local_addr().unwrap());
         let time = Duration::from_millis(20);
         let limits = Limits { time, ..LIMITS };
         let err = fetch(Method::GET, &url, None, limits).await.unwrap_err();
         assert!(matches!(err, FetchError::Timeout(_)), "{err:?}");
-        assert_eq!(err.to_string(), "no whole answer within 0.02 s");
+        assert_eq!(err.to_string(), "no complete response within 0.02 s");
     }
 }

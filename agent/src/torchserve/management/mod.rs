@@ -1,6 +1,8 @@
-//! TorchServe's management API, as far as scaling needs it: describe a model, scale it.
+//! Calls TorchServe's management API: describe a model, scale it, list the workers.
 //!
-//! Each error is one line with the address, TorchServe's own words and the remedy. Nothing is decided here.
+//! `scale`, `autoscale` and the look-up of workers use it. Each error is one line with the address, TorchServe's message
+//! and the remedy.
+//! Does not depend on: when to scale, and how far.
 
 pub mod http_client;
 pub mod model_lookup;
@@ -13,17 +15,17 @@ use hyper::{Method, StatusCode, header::HeaderValue};
 use serde::Deserialize;
 
 use crate::torchserve::management::{
-    http_client::{FetchError, Limits, Response},
+    http_client::{FetchError, HttpResponse, Limits},
     url::HttpUrl,
 };
 
-/// Content of an answer that is read.
+/// Largest content of a response, bytes.
 const MAX_BODY_BYTES: usize = 1 << 20;
-/// Models that are asked for at once.
+/// Most models in one list.
 const MAX_MODELS: usize = 1000;
-/// Characters of TorchServe's words that are repeated.
+/// Most characters of a message of TorchServe.
 const MAX_MESSAGE_CHARS: usize = 500;
-/// The type of refusal that TorchServe gives to a wrong or missing key, with status 400.
+/// Error type of TorchServe for a wrong or missing key, with status 400.
 const INVALID_KEY: &str = "InvalidKeyException";
 
 /// A model as TorchServe registers it.
@@ -31,34 +33,34 @@ const INVALID_KEY: &str = "InvalidKeyException";
 pub struct Model {
     /// Its name.
     pub name: String,
-    /// One version of it; `None` is the one that TorchServe serves by default.
+    /// Its version; `None` for the one that TorchServe serves by default.
     pub version: Option<String>,
 }
 
-/// How TorchServe runs a model at this moment.
+/// State of a model in TorchServe.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Description {
-    /// Workers that take requests.
+    /// Number of workers that accept requests.
     pub ready: u32,
-    /// Workers that there are or soon will be.
+    /// Number of workers, including those that are being started.
     pub desired: u32,
-    /// Requests in the model's queue.
+    /// Number of requests in the model's queue.
     pub pending: u64,
 }
 
-/// A scaling that TorchServe took on.
+/// A scaling that TorchServe accepted.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Scaled {
-    /// TorchServe's sentence.
+    /// TorchServe's message.
     pub status: String,
-    /// TorchServe answered before it was done, though it was asked to wait.
+    /// Whether TorchServe responded before the end, although the request was synchronous.
     pub partial: bool,
 }
 
 /// A worker process, and the model that it runs.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Running {
-    /// The worker, by the process ids of TorchServe's own namespace.
+pub struct RunningWorker {
+    /// Process ID in TorchServe's own namespace.
     pub pid: u32,
     /// Name that its model is registered under.
     pub model: String,
@@ -66,17 +68,17 @@ pub struct Running {
     pub version: String,
 }
 
-/// A TorchServe's management API.
+/// Client of a TorchServe's management API.
 #[derive(Debug, Clone)]
 pub struct Management {
     address: HttpUrl,
-    /// Read anew for each call: its keys expire, and TorchServe replaces them.
+    /// Read for each call, because TorchServe replaces the keys when they expire.
     token_file: Option<PathBuf>,
     time_limit: Duration,
 }
 
 impl Management {
-    /// The API at `address`; `token_file` is TorchServe's key_file.json where it asks for a key.
+    /// Creates a client for `address`; `token_file` is TorchServe's key_file.json, if it requires a key.
     pub fn new(address: HttpUrl, token_file: Option<PathBuf>, time_limit: Duration) -> Self {
         Self {
             address,
@@ -85,14 +87,14 @@ impl Management {
         }
     }
 
-    /// How `model` runs.
+    /// Returns the state of `model`.
     pub async fn describe(&self, model: &Model) -> Result<Description> {
         let url = self.model_url(model);
         let response = self.call(Method::GET, &url).await?;
         description(&response.body).map_err(|err| self.not_torchserve("GET", &url, &err))
     }
 
-    /// Has TorchServe run `min` to `max` workers of `model`: it starts some below the one, and ends some above the other.
+    /// Sets the bounds of `model`: TorchServe starts workers below `min`, and ends workers above `max`.
     pub async fn scale(
         &self,
         model: &Model,
@@ -114,8 +116,8 @@ impl Management {
         })
     }
 
-    /// Every worker that runs.
-    pub async fn running(&self) -> Result<Vec<Running>> {
+    /// Returns every running worker.
+    pub async fn running(&self) -> Result<Vec<RunningWorker>> {
         let url = self
             .address
             .join(&["models"])
@@ -140,8 +142,8 @@ impl Management {
         self.address.join(&segments)
     }
 
-    /// An answer of the 2xx class.
-    async fn call(&self, method: Method, url: &HttpUrl) -> Result<Response> {
+    /// Returns a response with a 2xx status, or an error with the remedy.
+    async fn call(&self, method: Method, url: &HttpUrl) -> Result<HttpResponse> {
         let limits = Limits {
             time: self.time_limit,
             body_bytes: MAX_BODY_BYTES,
@@ -158,7 +160,7 @@ impl Management {
             Err(err) => {
                 let remedy = match err {
                     FetchError::Timeout(_) => {
-                        "TorchServe may still do what was asked; give it longer (scale --timeout), or see its log"
+                        "TorchServe may still complete the request; raise scale --timeout, or see its log"
                     }
                     FetchError::Connect(_) => {
                         "start TorchServe, or give its management_address as --management"
@@ -172,21 +174,21 @@ impl Management {
         }
     }
 
-    fn remedy(&self, response: &Response, refusal: &Refusal) -> String {
+    fn remedy(&self, response: &HttpResponse, refusal: &Refusal) -> String {
         let is_key = matches!(
             response.status,
             StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN
         ) || refusal.kind == INVALID_KEY;
         match (response.status, &self.token_file) {
             _ if response.status.is_redirection() => format!(
-                "it leads to {}, and redirects are not followed: give TorchServe's own address as --management",
+                "it redirects to {}, and redirects are not followed: give TorchServe's own address as --management",
                 response
                     .location
                     .as_deref()
                     .map_or_else(|| "nowhere".to_owned(), one_line)
             ),
             (_, None) if is_key => {
-                "it asks for a key: give --token-file with the key_file.json that it wrote where it was started"
+                "it requires a key: give --token-file with the key_file.json from the folder where TorchServe was started"
                     .to_owned()
             }
             (_, Some(path)) if is_key => format!(
@@ -199,18 +201,18 @@ impl Management {
             (StatusCode::NOT_FOUND | StatusCode::METHOD_NOT_ALLOWED, _) => {
                 "give TorchServe's management_address as --management".to_owned()
             }
-            _ => "TorchServe's log (logs/ts_log.log where it was started) says more".to_owned(),
+            _ => "see TorchServe's log (logs/ts_log.log in the folder where it was started)".to_owned(),
         }
     }
 
     fn not_torchserve(&self, method: &str, url: &HttpUrl, detail: &str) -> anyhow::Error {
         let detail = one_line(detail);
         anyhow!(
-            "{method} {url}: not an answer of TorchServe: {detail}; give TorchServe's management_address as --management"
+            "{method} {url}: not a response of TorchServe: {detail}; give TorchServe's management_address as --management"
         )
     }
 
-    /// The `Authorization` value of the token file.
+    /// Returns the `Authorization` value for the key in the token file.
     fn bearer(&self) -> Result<Option<HeaderValue>> {
         let Some(path) = &self.token_file else {
             return Ok(None);
@@ -224,7 +226,7 @@ impl Management {
         };
         let bearer = bearer().with_context(|| {
             format!(
-                "--token-file {}: give the key_file.json that TorchServe wrote where it was started",
+                "--token-file {}: give the key_file.json from the folder where TorchServe was started",
                 path.display()
             )
         });
@@ -282,12 +284,12 @@ struct RawProcess {
 }
 
 impl RawVersion {
-    fn running(self) -> Vec<Running> {
+    fn running(self) -> Vec<RunningWorker> {
         let pids = self
             .workers
             .iter()
             .filter_map(|worker| u32::try_from(worker.pid).ok());
-        let running = pids.map(|pid| Running {
+        let running = pids.map(|pid| RunningWorker {
             pid,
             model: self.model_name.clone(),
             version: self.model_version.clone(),
@@ -321,13 +323,13 @@ fn description(body: &[u8]) -> Result<Description, String> {
     let listed = u32::try_from(model.workers.len()).unwrap_or(u32::MAX);
     Ok(Description {
         ready,
-        // TorchServe keeps what lies between its bounds, and lists a worker from the moment that it is asked for.
+        // TorchServe keeps the number of workers between its bounds, and lists a worker as soon as it is requested.
         desired: listed.clamp(model.min_workers, model.max_workers),
         pending: model.job_queue_status.pending_requests,
     })
 }
 
-/// What TorchServe says when it refuses.
+/// An error response of TorchServe.
 #[derive(Debug)]
 struct Refusal {
     status: StatusCode,
@@ -343,7 +345,7 @@ struct RawRefusal {
 }
 
 impl Refusal {
-    fn of(response: &Response) -> Self {
+    fn of(response: &HttpResponse) -> Self {
         let raw = serde_json::from_slice(&response.body).unwrap_or_else(|_| RawRefusal {
             r#type: String::new(),
             message: String::from_utf8_lossy(&response.body).into_owned(),
@@ -368,7 +370,7 @@ impl std::fmt::Display for Refusal {
     }
 }
 
-/// What a server said, fit for a line of ours: no control characters, no end of lines, not too long.
+/// Returns a message as one line: without control characters and line ends, and not too long.
 fn one_line(text: &str) -> String {
     let words = text.split(|c: char| c.is_whitespace() || c.is_control());
     let words: Vec<_> = words.filter(|word| !word.is_empty()).collect();

@@ -1,29 +1,30 @@
-//! Asks TorchServe itself which model its workers run, where nothing else on the host tells.
+//! Requests from TorchServe which models its workers run, if procfs does not name them.
 //!
-//! A thread of its own: what TorchServe takes for its answers holds nobody up.
+//! It runs in a thread, so that a slow TorchServe does not delay the event loop.
+//! Does not depend on: records, metrics.
 
 use std::{collections::BTreeSet, io, sync::mpsc, thread, time::Duration};
 
 use anyhow::{Context as _, Result};
 use tracing::warn;
 
-use crate::torchserve::management::{Management, Running, url::HttpUrl};
+use crate::torchserve::management::{Management, RunningWorker, url::HttpUrl};
 
-/// Longest time for one answer.
+/// Longest time for one response.
 const RESPONSE_LIMIT: Duration = Duration::from_secs(5);
 
-/// Asks the management API at `address` about the worker processes `pids`, and gives what it says of them.
-pub fn spawn(address: HttpUrl, pids: BTreeSet<u32>) -> io::Result<mpsc::Receiver<Running>> {
+/// Starts a thread that calls the management API at `address` and sends what it returns about the processes `pids`.
+pub fn spawn(address: HttpUrl, pids: BTreeSet<u32>) -> io::Result<mpsc::Receiver<RunningWorker>> {
     let (found, receiver) = mpsc::channel();
     let look_up = move || match look_up(address.clone()) {
         Ok(running) => {
-            let asked = running.into_iter().filter(|one| pids.contains(&one.pid));
-            // Nobody waits any more when the agent ends.
-            asked.for_each(|one| drop(found.send(one)));
+            let wanted = running.into_iter().filter(|one| pids.contains(&one.pid));
+            // The receiver is gone when the agent ends.
+            wanted.for_each(|one| drop(found.send(one)));
         }
         Err(err) => warn!(
             err = format!("{err:#}"),
-            "workers of TorchServe left out: nothing tells their models"
+            "TorchServe workers not exported: their models are unknown"
         ),
     };
     thread::Builder::new()
@@ -32,10 +33,10 @@ pub fn spawn(address: HttpUrl, pids: BTreeSet<u32>) -> io::Result<mpsc::Receiver
     Ok(receiver)
 }
 
-fn look_up(address: HttpUrl) -> Result<Vec<Running>> {
+fn look_up(address: HttpUrl) -> Result<Vec<RunningWorker>> {
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()
-        .context("prepare to ask TorchServe")?;
+        .context("start the look-up of TorchServe workers")?;
     runtime.block_on(Management::new(address, None, RESPONSE_LIMIT).running())
 }

@@ -76,7 +76,7 @@ async fn scale_error(response: String, token_file: Option<&Path>) -> (String, St
 }
 
 #[tokio::test]
-async fn a_scaling_names_bounds_and_whether_to_wait() {
+async fn scaling_sends_bounds_and_synchronous() {
     let body = "{\n  \"status\": \"Workers scaled to 2 for model: tiny\"\n}\n";
     let versioned = Model {
         version: Some("1.0".into()),
@@ -97,7 +97,7 @@ async fn a_scaling_names_bounds_and_whether_to_wait() {
 }
 
 #[tokio::test]
-async fn an_response_before_the_end_is_partial() {
+async fn response_before_the_end_is_partial() {
     let body = r#"{"status": "Workers scaling in progress..."}"#;
     let response = response("206 Partial Content", body);
     let (outcome, _, _) = against(response, None, |management| async move {
@@ -152,7 +152,7 @@ fn a_description_cut_anywhere_is_an_error() {
 }
 
 #[tokio::test]
-async fn a_refusal_is_one_line_with_torchserves_words_and_the_remedy() {
+async fn refusal_is_one_line_with_message_and_remedy() {
     let json = |code: u16, kind: &str, message: &str| {
         format!(
             "{{\n  \"code\": {code},\n  \"type\": \"{kind}\",\n  \"message\": \"{message}\"\n}}\n"
@@ -178,34 +178,34 @@ async fn a_refusal_is_one_line_with_torchserves_words_and_the_remedy() {
             "500 Internal Server Error",
             json(500, "InternalServerException", r"Failed to\nstart\tworkers"),
             "500 InternalServerException Failed to start workers; \
-             TorchServe's log (logs/ts_log.log where it was started) says more",
+             see TorchServe's log (logs/ts_log.log in the folder where it was started)",
         ),
         (
             "500 Internal Server Error",
             "\u{1b}[31mno\r\njson".into(),
-            "500 [31mno json; TorchServe's log (logs/ts_log.log where it was started) says more",
+            "500 [31mno json; see TorchServe's log (logs/ts_log.log in the folder where it was started)",
         ),
         (
             "503 Service Unavailable",
             String::new(),
-            "503; TorchServe's log (logs/ts_log.log where it was started) says more",
+            "503; see TorchServe's log (logs/ts_log.log in the folder where it was started)",
         ),
         (
             "400 Bad Request",
             json(400, "InvalidKeyException", "Token Authorization failed."),
-            "400 InvalidKeyException Token Authorization failed; it asks for a key: \
-             give --token-file with the key_file.json that it wrote where it was started",
+            "400 InvalidKeyException Token Authorization failed; it requires a key: \
+             give --token-file with the key_file.json from the folder where TorchServe was started",
         ),
         (
             "401 Unauthorized",
             String::new(),
-            "401; it asks for a key: \
-             give --token-file with the key_file.json that it wrote where it was started",
+            "401; it requires a key: \
+             give --token-file with the key_file.json from the folder where TorchServe was started",
         ),
         (
             "302 Found",
             String::new(),
-            "302; it leads to nowhere, and redirects are not followed: \
+            "302; it redirects to nowhere, and redirects are not followed: \
              give TorchServe's own address as --management",
         ),
     ] {
@@ -226,14 +226,14 @@ async fn a_long_message_is_cut() {
 }
 
 #[tokio::test]
-async fn an_response_of_another_server_is_said_to_be_one() {
+async fn response_of_another_server_is_an_error() {
     for body in ["", "hello", "{}", r#"{"status": 5}"#, "[]"] {
         let (err, address) = scale_error(response("200 OK", body), None).await;
         assert!(
             err.starts_with(&format!("PUT {address}/models/tiny?")),
             "{err}"
         );
-        assert!(err.contains(": not an answer of TorchServe: "), "{err}");
+        assert!(err.contains(": not a response of TorchServe: "), "{err}");
         assert!(
             err.ends_with("; give TorchServe's management_address as --management"),
             "{err}"
@@ -281,7 +281,7 @@ async fn the_management_key_is_sent_and_a_refused_one_names_its_file() {
 }
 
 #[tokio::test]
-async fn a_token_file_without_a_key_is_an_error_before_any_call() {
+async fn token_file_without_a_key_is_an_error_before_any_call() {
     let folder = tempfile::tempdir().unwrap();
     for (name, text) in [
         ("missing", None),
@@ -297,7 +297,7 @@ async fn a_token_file_without_a_key_is_an_error_before_any_call() {
         let management = Management::new(address, Some(path.clone()), Duration::from_secs(20));
         let err = management.describe(&model()).await.unwrap_err();
         let expected = format!(
-            "--token-file {}: give the key_file.json that TorchServe wrote where it was started: ",
+            "--token-file {}: give the key_file.json from the folder where TorchServe was started: ",
             path.display()
         );
         assert!(format!("{err:#}").starts_with(&expected), "{err:#}");
@@ -305,10 +305,10 @@ async fn a_token_file_without_a_key_is_an_error_before_any_call() {
 }
 
 #[test]
-fn workers_that_have_started_are_told_with_their_model() {
+fn started_workers_have_their_model() {
     let versions: Vec<RawVersion> = serde_json::from_str(DESCRIBED).unwrap();
-    let running: Vec<Running> = versions.into_iter().flat_map(RawVersion::running).collect();
-    let one = Running {
+    let running: Vec<RunningWorker> = versions.into_iter().flat_map(RawVersion::running).collect();
+    let one = RunningWorker {
         pid: 31001,
         model: "tiny".into(),
         version: "1.0".into(),

@@ -1,24 +1,27 @@
-//! An `http://` address as the scaling commands take it. Text only: nothing is resolved or connected here.
+//! Parses an `http://` address of the scaling commands.
+//!
+//! `http_client` connects to it.
+//! Does not depend on: name resolution, sockets.
 
 use std::{fmt, str::FromStr};
 
 use hyper::Uri;
 use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
 
-/// Everything but what RFC 3986 calls unreserved.
+/// Every character except those that RFC 3986 calls unreserved.
 const RESERVED: &AsciiSet = &NON_ALPHANUMERIC
     .remove(b'-')
     .remove(b'.')
     .remove(b'_')
     .remove(b'~');
 
-/// The port of an address that names none.
+/// Port of an address without one.
 const HTTP_PORT: u16 = 80;
 
-/// An address that can be asked over plain HTTP.
+/// An address for plain HTTP.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct HttpUrl {
-    /// Host and port as given: what the `Host` header says.
+    /// Host and port as given, for the `Host` header.
     authority: String,
     host: String,
     port: u16,
@@ -26,7 +29,7 @@ pub struct HttpUrl {
     target: String,
 }
 
-/// Why a text is no [`HttpUrl`], and what would be one.
+/// Why a text is no [`HttpUrl`], with the remedy.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum UrlError {
     /// Not an absolute address with a host.
@@ -44,27 +47,27 @@ pub enum UrlError {
 }
 
 impl HttpUrl {
-    /// The host to connect to; an IPv6 address stands without brackets.
+    /// Returns the host to connect to; an IPv6 address has no brackets.
     pub fn host(&self) -> &str {
         &self.host
     }
 
-    /// The port to connect to.
+    /// Returns the port to connect to.
     pub fn port(&self) -> u16 {
         self.port
     }
 
-    /// What the `Host` header says.
+    /// Returns the value of the `Host` header.
     pub fn authority(&self) -> &str {
         &self.authority
     }
 
-    /// Path and query as the request line has them.
+    /// Returns path and query for the request line.
     pub fn target(&self) -> &str {
         &self.target
     }
 
-    /// The address of `segments` below this one, each percent-encoded; a query is dropped.
+    /// Returns the address of `segments` below this one, each percent-encoded, without a query.
     pub fn join(&self, segments: &[&str]) -> Self {
         let path = self.target.split('?').next().unwrap_or_default();
         let mut target = path.trim_end_matches('/').to_owned();
@@ -78,7 +81,7 @@ impl HttpUrl {
         }
     }
 
-    /// This address with a pair added to its query, percent-encoded.
+    /// Returns this address with another pair in its query, percent-encoded.
     #[must_use]
     pub fn with_pair(&self, name: &str, value: &str) -> Self {
         let mut target = self.target.clone();
@@ -162,7 +165,7 @@ mod tests {
     }
 
     #[test]
-    fn what_cannot_be_asked_is_refused_with_its_reason() {
+    fn unsupported_address_is_an_error_with_its_reason() {
         for (text, expected) in [
             ("", UrlError::Malformed),
             ("/models", UrlError::Malformed),

@@ -1,4 +1,6 @@
-//! An address as TorchServe writes it: HTTP over TCP, inside TLS or not, or over a unix socket. Resolves no names.
+//! Parses an address of config.properties: HTTP over TCP, with or without TLS, or over a unix socket.
+//!
+//! Does not depend on: name resolution.
 
 use std::{
     fmt::{self, Display},
@@ -7,12 +9,12 @@ use std::{
     str::FromStr,
 };
 
-/// Where TorchServe listens.
+/// An address on which TorchServe listens.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Address {
     /// HTTP over TCP.
     Tcp {
-        /// Whether inside TLS.
+        /// Whether it uses TLS.
         tls: bool,
         /// Name or IPv4 address.
         host: String,
@@ -24,12 +26,12 @@ pub enum Address {
 }
 
 impl Address {
-    /// Whether what is said there is encrypted.
+    /// Returns whether the address uses TLS.
     pub fn is_tls(&self) -> bool {
         matches!(self, Self::Tcp { tls: true, .. })
     }
 
-    /// The IP address that the host stands for; `None` for a name other than `localhost`, and for a unix socket.
+    /// Returns the IP address of the host; `None` for a name other than `localhost`, and for a unix socket.
     pub fn ip(&self) -> Option<IpAddr> {
         match self {
             Self::Tcp { host, .. } if host.eq_ignore_ascii_case("localhost") => {
@@ -53,10 +55,10 @@ impl Display for Address {
     }
 }
 
-/// Reads an address; `default_ports` are those without and with TLS.
+/// Parses an address; `default_ports` are those without and with TLS.
 pub(super) fn parse(value: &str, default_ports: [u16; 2]) -> Result<Address, String> {
     try_parse(value, default_ports).ok_or_else(|| {
-        "not an address that TorchServe knows; \
+        "not an address that TorchServe supports; \
          give http://HOST:PORT, https://HOST:PORT (port 1 to 65534) or unix:/PATH"
             .into()
     })
@@ -78,7 +80,7 @@ fn try_parse(value: &str, [plain_port, tls_port]: [u16; 2]) -> Option<Address> {
         Some((host, port)) => (host, decimal(port)?),
         None => (rest, if tls { tls_port } else { plain_port }),
     };
-    // TorchServe itself takes neither the highest port nor an IPv6 address.
+    // TorchServe itself accepts neither the highest port nor an IPv6 address.
     let is_good = !host.is_empty() && !host.contains(['/', '^']) && (1..u16::MAX).contains(&port);
     is_good.then(|| Address::Tcp {
         tls,
@@ -87,7 +89,7 @@ fn try_parse(value: &str, [plain_port, tls_port]: [u16; 2]) -> Option<Address> {
     })
 }
 
-/// Digits alone: no sign, no space.
+/// Parses digits without sign or space.
 pub(super) fn decimal<T: FromStr>(value: &str) -> Option<T> {
     let digits = value.bytes().all(|byte| byte.is_ascii_digit());
     digits.then(|| value.parse().ok())?
@@ -98,7 +100,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn an_address_is_what_torchserve_takes_it_for() {
+    fn address_is_parsed_as_torchserve_parses_it() {
         for (text, shown, ip) in [
             (
                 "http://127.0.0.1:9082",
@@ -122,7 +124,7 @@ mod tests {
     }
 
     #[test]
-    fn what_torchserve_does_not_take_is_refused_with_the_remedy() {
+    fn address_that_torchserve_refuses_is_an_error_with_the_remedy() {
         for text in [
             "127.0.0.1:8082",
             "ftp://127.0.0.1:8082",

@@ -1,6 +1,7 @@
-//! TorchServe's own configuration file: the settings that matter here, checked, each with the line that it is from.
+//! Parses TorchServe's config.properties: the settings that the agent uses, each with its line for messages.
 //!
-//! Pure: takes the bytes of the file, and knows nothing of what the agent does with the settings.
+//! `config` combines them with the agent's own options.
+//! Does not depend on: files, what the agent does with the settings.
 
 pub mod address;
 
@@ -14,51 +15,51 @@ use java_properties::{LineContent, PropertiesIter};
 
 use crate::{torchserve::properties::address::Address, usage::UsageError};
 
-/// What TorchServe was told, TorchServe's defaults included.
+/// TorchServe's settings, including its defaults.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct TorchServeFile {
     /// Path of the file as given.
     pub path: String,
-    /// Where predictions are asked for over HTTP.
+    /// Address of the inference API over HTTP.
     pub inference_address: Setting<Address>,
-    /// Where models are managed over HTTP.
+    /// Address of the management API over HTTP.
     pub management_address: Setting<Address>,
-    /// Where TorchServe serves its metrics, if it does.
+    /// Address of TorchServe's metrics, if it serves them.
     pub metrics_address: Setting<Address>,
-    /// Port for predictions over gRPC.
+    /// Port of the inference API over gRPC.
     pub grpc_inference_port: Setting<u16>,
     /// Whether TorchServe serves its metrics itself.
     pub enable_metrics_api: Setting<bool>,
-    /// What becomes of TorchServe's metrics.
+    /// How TorchServe publishes its metrics.
     pub metrics_mode: Setting<MetricsMode>,
-    /// Time between TorchServe's readings of host figures, seconds; not 0.
+    /// Time between TorchServe's readings of host metrics, seconds; not 0.
     pub metric_time_interval_s: Setting<u32>,
-    /// Whether epoll and unix sockets to the workers are used; TCP to the workers if not.
+    /// Whether TorchServe uses epoll, and unix sockets to its workers; otherwise it uses TCP to them.
     pub use_native_io: Setting<bool>,
 }
 
-/// A value, and where it is from.
+/// A value, and its line.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Setting<T> {
-    /// The value in force.
+    /// The value.
     pub value: T,
-    /// Line of the file, counted from 1; `None` when it is TorchServe's default.
+    /// Line in the file, from 1; `None` if it is TorchServe's default.
     pub line: Option<usize>,
 }
 
-/// Names of TorchServe's ways to publish metrics.
+/// TorchServe's modes of publishing metrics.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum MetricsMode {
-    /// To log files alone: its endpoint is empty.
+    /// Only to log files: the endpoint is empty.
     Log,
-    /// At its endpoint.
+    /// At the endpoint.
     Prometheus,
-    /// Host figures to log files, three counters at its endpoint.
+    /// Host metrics to log files, three counters at the endpoint.
     Legacy,
 }
 
 impl TorchServeFile {
-    /// Reads the bytes of the file at `path`, which is for messages alone; keys that are not known are ignored.
+    /// Parses the bytes of the file at `path`, which is only for messages; ignores unknown keys.
     pub fn parse(path: &str, bytes: &[u8]) -> Result<Self, UsageError> {
         let mut file = Lines::read(path, bytes)?;
         Ok(Self {
@@ -86,7 +87,7 @@ impl TorchServeFile {
 }
 
 impl<T> Setting<T> {
-    /// Where in the file at `path` it is from, for a message.
+    /// Returns `path`, with the line if there is one, for a message.
     pub fn place(&self, path: &str) -> String {
         match self.line {
             Some(line) => format!("{path}:{line}"),
@@ -113,7 +114,7 @@ struct Lines {
 
 impl Lines {
     fn read(path: &str, bytes: &[u8]) -> Result<Self, UsageError> {
-        // Java takes a backslash at the very end of the file for nothing; the crate drops such a line whole.
+        // Java ignores a backslash at the end of the file; the crate drops such a line.
         let lines = PropertiesIter::new(bytes.chain(&b"\n"[..]));
         let mut values = HashMap::new();
         for line in lines {
@@ -129,7 +130,7 @@ impl Lines {
         })
     }
 
-    /// Checks the value of `key`, or else TorchServe's `default`; `check` says what is wrong and what would be right.
+    /// Checks the value of `key`, or TorchServe's `default`; `check` returns what is wrong, with the remedy.
     fn take<T>(
         &mut self,
         key: &str,
@@ -141,7 +142,7 @@ impl Lines {
             return Ok(Setting { value, line: None });
         };
         let checked = if value.contains("$$") {
-            Err("stands for an environment variable of TorchServe; write the value out".into())
+            Err("contains an environment variable of TorchServe; write the value out".into())
         } else {
             check(&value)
         };
@@ -183,23 +184,23 @@ fn parse_seconds(value: &str) -> Result<u32, String> {
         .ok_or_else(|| "not a time; give whole seconds, 1 or more".into())
 }
 
-/// TorchServe takes every other word for false, also `true` with a space behind it: an error here.
+/// Parses true or false. TorchServe treats every other word as false, also `true` with a trailing space: an error here.
 fn parse_bool(value: &str) -> Result<bool, String> {
     match value.to_ascii_lowercase().as_str() {
         "true" => Ok(true),
         "false" => Ok(false),
-        _ => Err("neither true nor false; give one of the two, without a space behind it".into()),
+        _ => Err("neither true nor false; give one of the two, without a trailing space".into()),
     }
 }
 
-/// TorchServe removes white space, and takes what it does not know for log: an error here.
+/// Parses the mode. TorchServe removes white space, and treats unknown modes as `log`: an error here.
 fn parse_mode(value: &str) -> Result<MetricsMode, String> {
     let word: String = value.split_ascii_whitespace().collect();
     match word.to_ascii_lowercase().as_str() {
         "log" => Ok(MetricsMode::Log),
         "prometheus" => Ok(MetricsMode::Prometheus),
         "legacy" => Ok(MetricsMode::Legacy),
-        _ => Err("not a mode that TorchServe knows; give log, prometheus or legacy".into()),
+        _ => Err("not a mode of TorchServe; give log, prometheus or legacy".into()),
     }
 }
 
