@@ -8,10 +8,10 @@ use bytemuck::{Pod, Zeroable};
 
 /// Most bytes of reads in one record.
 pub const REQUEST_HEAD_CAP: usize = 1024;
-/// Most bytes of an answer's beginning in all of its records.
-pub const ANSWER_HEAD_CAP: usize = 1024;
+/// Most bytes of a response's beginning in all of its records.
+pub const RESPONSE_HEAD_CAP: usize = 1024;
 /// Bytes of the largest record's payload; a power of two.
-pub const PAYLOAD_CAP: usize = REQUEST_HEAD_CAP + ANSWER_HEAD_CAP;
+pub const PAYLOAD_CAP: usize = REQUEST_HEAD_CAP + RESPONSE_HEAD_CAP;
 /// Steps that a record distinguishes in the arrival of one read: the entries of the arrival log; a power of two.
 pub const STEPS: usize = 8;
 /// Most bytes of one copy.
@@ -23,7 +23,7 @@ pub mod kind {
     pub const READ: u8 = 1;
     /// The last read before a write, and that write.
     pub const EXCHANGE: u8 = 2;
-    /// A later write of the same answer, or several in quick succession.
+    /// A later write of the same response, or several in quick succession.
     pub const PROGRESS: u8 = 3;
     /// The server can write no more on this connection.
     pub const CLOSE: u8 = 4;
@@ -37,8 +37,8 @@ pub mod kind {
 
 /// How a connection's transfers are cut into records. Its first read decides.
 pub mod mode {
-    /// Messages with heads: one record for each read, except within a long body, and for writes that begin an answer or
-    /// a chunk.
+    /// Messages with heads: one record for each read, except within a long body, and for writes that begin a response
+    /// or a chunk.
     pub const MESSAGES: u8 = 0;
     /// Frames that a TorchServe worker reads field by field: a run of reads in pieces, with every small read, and one
     /// record for each write.
@@ -59,7 +59,7 @@ pub mod flag {
     pub const UNIX: u8 = 1 << 3;
     /// The record is about writes of a connection of [`super::mode::STREAMS`]. They have their own numbers and counts,
     /// because reads and writes may run at once.
-    pub const ANSWERS: u8 = 1 << 5;
+    pub const RESPONSES: u8 = 1 << 5;
     /// The read's last byte arrived with its first: `arrival_ns` is valid for each of its bytes.
     pub const ONE_ARRIVAL: u8 = 1 << 4;
     /// `steps` are valid: the read's bytes arrived in several steps.
@@ -84,7 +84,7 @@ impl ArrivalStep {
     };
 }
 
-/// The fixed part of every entry of the `RECORDS` ring; `request_len` then `answer_len` payload bytes follow it.
+/// The fixed part of every entry of the `RECORDS` ring; `request_len` then `response_len` payload bytes follow it.
 ///
 /// All times are CLOCK_MONOTONIC nanoseconds.
 #[repr(C)]
@@ -111,14 +111,15 @@ pub struct Record {
     /// Bytes read and written on the connection since its watch began, whether or not a record reported them; with
     /// [`mode::STREAMS`], only those of the record's direction.
     pub total_bytes: u64,
-    /// Number of this record on its connection, from 1: a gap is a loss. Records with [`flag::ANSWERS`] have their own.
+    /// Number of this record on its connection, from 1: a gap is a loss. Records with [`flag::RESPONSES`] have their
+    /// own.
     pub seq: u32,
     /// Process of the latest read or write.
     pub tgid: u32,
     /// Request bytes in the payload.
     pub request_len: u16,
-    /// Answer bytes in the payload, after the request's.
-    pub answer_len: u16,
+    /// Response bytes in the payload, after the request's.
+    pub response_len: u16,
     /// TCP port of the server's side, host order; 0 for AF_UNIX.
     pub local_port: u16,
     /// TCP port of the client's side, host order; 0 for AF_UNIX.
@@ -160,7 +161,7 @@ impl Record {
         seq: 0,
         tgid: 0,
         request_len: 0,
-        answer_len: 0,
+        response_len: 0,
         local_port: 0,
         peer_port: 0,
         kind: 0,
@@ -174,7 +175,7 @@ impl Record {
     };
 }
 
-/// Latest write of an answer whose writes are not emitted one by one; an entry of `PROGRESSES`.
+/// Latest write of a response whose writes are not emitted one by one; an entry of `PROGRESSES`.
 ///
 /// The agent reads it while the kernel writes: it is valid only if [`ProgressSlot::is_whole`].
 #[repr(C)]
@@ -285,7 +286,7 @@ pub enum DropReason {
     NoStorage = 2,
     /// `WATCHED`, `LISTENERS`, `ACCEPTS`, `MARKED` or `CALLS` was full.
     MapFull = 3,
-    /// The first bytes of a request or an answer could not be read.
+    /// The first bytes of a request or a response could not be read.
     HeadUnreadable = 4,
     /// A watched server answered a request that it had read before its watch began.
     ReadBeforeWatch = 5,

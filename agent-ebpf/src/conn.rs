@@ -4,7 +4,7 @@
 //! Does not depend on: maps, helpers, the clock, protocols.
 
 use crate::{
-    abi::{ANSWER_HEAD_CAP, COPY_CAP, PAYLOAD_CAP, REQUEST_HEAD_CAP, Record, mode},
+    abi::{COPY_CAP, PAYLOAD_CAP, REQUEST_HEAD_CAP, RESPONSE_HEAD_CAP, Record, mode},
     arrival::ArrivalLog,
     http2_frames::FrameCursor,
 };
@@ -82,13 +82,13 @@ pub struct Progress {
     pub emitted_ns: u64,
     /// Messages: bytes of the latest read.
     pub last_read_bytes: u32,
-    /// Answer bytes that may still be copied.
-    pub answer_budget: u16,
+    /// Response bytes that may still be copied.
+    pub response_budget: u16,
     /// One of [`phase`].
     pub phase: u8,
     /// 1 while a write was not emitted.
     pub pending: u8,
-    /// 1 in an answer of which a chunk was seen.
+    /// 1 in a response of which a chunk was seen.
     pub chunked: u8,
     reserved: [u8; 7],
 }
@@ -101,8 +101,8 @@ pub struct Progress {
 pub struct Cursors {
     /// Requests: the position in HTTP/2 frames; for messages, how many bytes are still copied.
     pub requests: FrameCursor,
-    /// HTTP/2: the position in the frames of the answers.
-    pub answers: FrameCursor,
+    /// HTTP/2: the position in the frames of the responses.
+    pub responses: FrameCursor,
     /// The position in the user's buffers of the current transfer.
     pub buffer: BufferCursor,
 }
@@ -164,8 +164,8 @@ pub struct BufferCursor {
     pub vectors: u32,
     /// Bytes left in the transfer.
     pub left: u32,
-    /// 1: answers; 0: requests.
-    pub answers: u32,
+    /// 1: responses; 0: requests.
+    pub responses: u32,
     /// Bytes at the transfer's end that are copied in any case; 0: none, or the cursor has reached them.
     pub end: u32,
     /// Zero.
@@ -181,7 +181,7 @@ impl BufferCursor {
         here: 0,
         vectors: 0,
         left: 0,
-        answers: 0,
+        responses: 0,
         end: 0,
         reserved: 0,
     };
@@ -206,7 +206,7 @@ impl Conn {
                 send_start_ns: 0,
                 emitted_ns: 0,
                 last_read_bytes: 0,
-                answer_budget: 0,
+                response_budget: 0,
                 phase: phase::IDLE,
                 pending: 0,
                 chunked: 0,
@@ -214,7 +214,7 @@ impl Conn {
             },
             cursors: Cursors {
                 requests: FrameCursor::START,
-                answers: FrameCursor::START,
+                responses: FrameCursor::START,
                 buffer: BufferCursor::NONE,
             },
             h2: H2 {
@@ -271,9 +271,9 @@ impl Conn {
 
     /// Returns the position in the frames of one direction.
     #[inline(always)]
-    pub fn frames(&mut self, answers: bool) -> &mut FrameCursor {
-        if answers {
-            &mut self.cursors.answers
+    pub fn frames(&mut self, responses: bool) -> &mut FrameCursor {
+        if responses {
+            &mut self.cursors.responses
         } else {
             &mut self.cursors.requests
         }
@@ -281,9 +281,9 @@ impl Conn {
 
     /// Returns how many more bytes of one direction fit in the record.
     #[inline(always)]
-    pub fn room(&self, answers: bool) -> u32 {
-        let (cap, len) = if answers {
-            (ANSWER_HEAD_CAP as u32, self.record.answer_len)
+    pub fn room(&self, responses: bool) -> u32 {
+        let (cap, len) = if responses {
+            (RESPONSE_HEAD_CAP as u32, self.record.response_len)
         } else {
             (REQUEST_HEAD_CAP as u32, self.record.request_len)
         };

@@ -13,8 +13,8 @@ const DATA: u8 = 0;
 const LAST_KIND: u8 = 9;
 /// Bytes of a request's DATA frame that are copied: the message that names the model begins there.
 pub const REQUEST_DATA_KEPT: u32 = 256;
-/// As [`REQUEST_DATA_KEPT`], for answers: the headers of gRPC messages that are sent in one frame are there.
-pub const ANSWER_DATA_KEPT: u32 = 64;
+/// As [`REQUEST_DATA_KEPT`], for responses: the headers of gRPC messages that are sent in one frame are there.
+pub const RESPONSE_DATA_KEPT: u32 = 64;
 
 /// Position in the frames of one direction.
 #[repr(C)]

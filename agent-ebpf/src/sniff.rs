@@ -173,9 +173,9 @@ impl FrameHead {
     }
 }
 
-/// Whether a write that starts with these bytes starts an HTTP/1 answer.
+/// Whether a write that starts with these bytes starts an HTTP/1 response.
 #[inline(always)]
-pub fn looks_like_answer(first: [u8; PEEK], len: usize) -> bool {
+pub fn looks_like_response(first: [u8; PEEK], len: usize) -> bool {
     len >= 7 && u64::from_be_bytes(first) >> 8 == u64::from_be_bytes(*b"\0HTTP/1.")
 }
 
@@ -220,7 +220,7 @@ mod tests {
     }
 
     #[test]
-    fn bodies_and_answers_do_not_start_requests() {
+    fn bodies_and_responses_do_not_start_requests() {
         for head in [
             &b"{\"a\": 1}"[..],
             b"HTTP/1.1",
@@ -273,7 +273,7 @@ mod tests {
     }
 
     #[test]
-    fn answers_are_followed_from_frames_of_a_server() {
+    fn responses_are_followed_from_frames_of_a_server() {
         for bytes in [
             *b"\0\0\x09\0\0\0\0\0\x01",
             *b"\0\0\0\0\x01\0\0\0\x03",
@@ -354,14 +354,14 @@ mod tests {
     }
 
     #[test]
-    fn status_lines_start_answers() {
+    fn status_lines_start_responses() {
         let (first, len) = peek(b"HTTP/1.1 200");
-        assert!(looks_like_answer(first, len));
+        assert!(looks_like_response(first, len));
         let (first, len) = peek(b"HTTP/1.0 404");
-        assert!(looks_like_answer(first, len));
+        assert!(looks_like_response(first, len));
         for head in [&b"HTTP/2 2"[..], b"data: x\n", b"HTTP/1", b""] {
             let (first, len) = peek(head);
-            assert!(!looks_like_answer(first, len), "{head:?}");
+            assert!(!looks_like_response(first, len), "{head:?}");
         }
     }
 }

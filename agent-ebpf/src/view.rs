@@ -15,7 +15,7 @@ pub struct RecordView<'a> {
     pub record: Record,
     /// First bytes of the read segment.
     pub request: &'a [u8],
-    /// First bytes of the write, or of the part of it that belongs to the answer's beginning.
+    /// First bytes of the write, or of the part of it that belongs to the response's beginning.
     pub response: &'a [u8],
 }
 
@@ -29,7 +29,7 @@ impl<'a> RecordView<'a> {
             return None;
         }
         let (request, rest) = payload.split_at_checked(record.request_len.into())?;
-        let response = rest.get(..record.answer_len.into())?;
+        let response = rest.get(..record.response_len.into())?;
         Some(Self {
             record,
             request,
@@ -48,7 +48,7 @@ mod tests {
         let record = Record {
             cookie: 9,
             request_len: 3,
-            answer_len: 2,
+            response_len: 2,
             ..Record::default()
         };
         let mut entry = bytemuck::bytes_of(&record).to_vec();

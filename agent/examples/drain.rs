@@ -65,7 +65,7 @@ struct Tape {
     bytes: Vec<u8>,
     /// Where each entry ends.
     ends: Vec<usize>,
-    /// Of each connection, without and with `flag::ANSWERS`: the number of the latest record, and the bytes of the present
+    /// Of each connection, without and with `flag::RESPONSES`: the number of the latest record, and the bytes of the present
     /// run of writes.
     latest: HashMap<(u32, u8), (u32, u64)>,
     now_ns: u64,
@@ -76,7 +76,7 @@ impl Tape {
     fn push(&mut self, connection: u32, mode: u8, kind: u8, request: &[u8], response: &[u8]) {
         self.now_ns += STEP_NS;
         let side = match (mode, kind) {
-            (mode::STREAMS, kind::PROGRESS) => flag::ANSWERS,
+            (mode::STREAMS, kind::PROGRESS) => flag::RESPONSES,
             _ => 0,
         };
         let (seq, written_bytes) = self.latest.entry((connection, side)).or_default();
@@ -99,7 +99,7 @@ impl Tape {
             seq: *seq,
             tgid: std::process::id(),
             request_len: u16::try_from(request.len()).expect("it fits a record"),
-            answer_len: u16::try_from(response.len()).expect("it fits a record"),
+            response_len: u16::try_from(response.len()).expect("it fits a record"),
             local_port: PORT,
             peer_port: 40_000,
             kind,

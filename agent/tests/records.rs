@@ -52,7 +52,7 @@ const CONNECTION_CAP_BYTES: isize = 2 << 20;
 fn entry(record: Record, request: &[u8], response: &[u8]) -> Vec<u8> {
     let record = Record {
         request_len: u16::try_from(request.len()).expect("it is short"),
-        answer_len: u16::try_from(response.len()).expect("it is short"),
+        response_len: u16::try_from(response.len()).expect("it is short"),
         ..record
     };
     [bytemuck::bytes_of(&record), request, response].concat()

@@ -40,8 +40,8 @@ pub(crate) trait Backend: Access {
     /// Returns the state of a socket; makes it if there is none.
     fn conn_or_new(sk: Sock<Self>) -> Result<*mut Conn, DropReason>;
 
-    /// Returns the state of the answers of an HTTP/2 connection; makes it if there is none.
-    fn answers_or_new(sk: Sock<Self>) -> Result<*mut Conn, DropReason>;
+    /// Returns the state of the responses of an HTTP/2 connection; makes it if there is none.
+    fn responses_or_new(sk: Sock<Self>) -> Result<*mut Conn, DropReason>;
 
     /// Removes the state of a socket that is closed.
     fn remove(sk: Sock<Self>);
@@ -106,7 +106,7 @@ impl Backend for Btf {
     }
 
     #[inline(always)]
-    fn answers_or_new(sk: Sock<Self>) -> Result<*mut Conn, DropReason> {
+    fn responses_or_new(sk: Sock<Self>) -> Result<*mut Conn, DropReason> {
         sockets::ANSWERS.get_or_insert(sk)
     }
 
@@ -163,8 +163,8 @@ impl Backend for Raw {
     }
 
     #[inline(always)]
-    fn answers_or_new(sk: Sock<Self>) -> Result<*mut Conn, DropReason> {
-        sockets::answers_at_or_new(sk.address())
+    fn responses_or_new(sk: Sock<Self>) -> Result<*mut Conn, DropReason> {
+        sockets::responses_at_or_new(sk.address())
     }
 
     #[inline(always)]

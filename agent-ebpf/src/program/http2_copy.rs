@@ -10,7 +10,7 @@ use core::ffi::c_void;
 use inferprobe_ebpf::{
     abi::{kind, mode},
     conn::{BufferCursor, Conn},
-    http2_frames::{ANSWER_DATA_KEPT, FrameCursor, REQUEST_DATA_KEPT},
+    http2_frames::{FrameCursor, REQUEST_DATA_KEPT, RESPONSE_DATA_KEPT},
     segment::READ_END_CAP,
     sniff::FRAME_HEAD_LEN,
 };
@@ -38,11 +38,11 @@ pub(crate) enum Side {
     /// From the client.
     Requests,
     /// From the server.
-    Answers,
+    Responses,
 }
 
 /// Copies from the `bytes` bytes of a transfer in `user`, and emits a record whenever one is full. The last record of
-/// requests stays in `conn`; that of answers is emitted.
+/// requests stays in `conn`; that of responses is emitted.
 #[inline(always)]
 pub(crate) fn copy_transfer<B: Backend>(
     conn: &mut Conn,
@@ -51,9 +51,9 @@ pub(crate) fn copy_transfer<B: Backend>(
     side: Side,
     now_ns: u64,
 ) {
-    let answers = match side {
+    let responses = match side {
         Side::Requests => 0,
-        Side::Answers => 1,
+        Side::Responses => 1,
     };
     let end = if conn.record.mode == mode::MESSAGES {
         READ_END_CAP
@@ -72,7 +72,7 @@ pub(crate) fn copy_transfer<B: Backend>(
         here,
         vectors,
         left: bytes,
-        answers,
+        responses,
         end,
         reserved: 0,
     };
@@ -83,9 +83,9 @@ pub(crate) fn copy_transfer<B: Backend>(
     let conn = unsafe { &mut *state };
     let lost = conn.cursors.buffer.left;
     if lost > 0 {
-        conn.on_copied(answers != 0, lost, false);
+        conn.on_copied(responses != 0, lost, false);
     }
-    if answers != 0 {
+    if responses != 0 {
         records::emit(conn, kind::PROGRESS, now_ns);
     }
 }
@@ -100,8 +100,8 @@ unsafe extern "C" fn step(_round: u32, state: *mut c_void) -> i64 {
     if conn.cursors.buffer.here == 0 {
         return next_vector(&mut conn.cursors.buffer);
     }
-    let answers = conn.cursors.buffer.answers != 0;
-    let frames = *conn.frames(answers);
+    let responses = conn.cursors.buffer.responses != 0;
+    let frames = *conn.frames(responses);
     let kept = frames.keeps();
     if kept == 0 {
         let mut skipped = smaller(frames.skips(), conn.cursors.buffer.here);
@@ -114,11 +114,11 @@ unsafe extern "C" fn step(_round: u32, state: *mut c_void) -> i64 {
             }
             skipped = smaller(skipped, conn.cursors.buffer.left - conn.cursors.buffer.end);
         }
-        conn.frames(answers).on_payload(skipped);
+        conn.frames(responses).on_payload(skipped);
         advance(conn, skipped, false);
         return GO_ON;
     }
-    let room = conn.room(answers);
+    let room = conn.room(responses);
     // A header within one buffer is copied whole, any other one byte by byte: the verifier follows both ways.
     let whole = frames.is_before_head() && conn.cursors.buffer.here >= HEAD_LEN && room >= HEAD_LEN;
     let copied = if whole {
@@ -132,14 +132,14 @@ unsafe extern "C" fn step(_round: u32, state: *mut c_void) -> i64 {
         emit_full(conn);
         return GO_ON;
     }
-    let at = conn.record.request_len + conn.record.answer_len;
+    let at = conn.record.request_len + conn.record.response_len;
     if copy_flat(conn, at, conn.cursors.buffer.start, copied as u64).is_none() {
         return STOP;
     }
     let from = conn.cursors.buffer.start;
-    let frames = conn.frames(answers);
-    let data_kept = if answers {
-        ANSWER_DATA_KEPT
+    let frames = conn.frames(responses);
+    let data_kept = if responses {
+        RESPONSE_DATA_KEPT
     } else {
         REQUEST_DATA_KEPT
     };
@@ -186,13 +186,13 @@ fn advance(conn: &mut Conn, bytes: u32, copied: bool) {
     conn.cursors.buffer.start += bytes as u64;
     conn.cursors.buffer.here = conn.cursors.buffer.here.saturating_sub(bytes);
     conn.cursors.buffer.left = conn.cursors.buffer.left.saturating_sub(bytes);
-    conn.on_copied(conn.cursors.buffer.answers != 0, bytes, copied);
+    conn.on_copied(conn.cursors.buffer.responses != 0, bytes, copied);
 }
 
 /// Emits the full record, and begins one that continues the same transfer.
 #[inline(always)]
 fn emit_full(conn: &mut Conn) {
-    if conn.cursors.buffer.answers == 0 {
+    if conn.cursors.buffer.responses == 0 {
         records::emit(conn, kind::READ, conn.cursors.buffer.now_ns);
         conn.on_record_full();
     } else {

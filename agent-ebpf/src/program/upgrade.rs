@@ -6,7 +6,7 @@
 use core::{ffi::c_void, mem::offset_of};
 
 use inferprobe_ebpf::{
-    abi::{ANSWER_HEAD_CAP, PAYLOAD_CAP},
+    abi::{PAYLOAD_CAP, RESPONSE_HEAD_CAP},
     conn::Conn,
     http2_frames::FrameCursor,
     sniff::{FRAME_HEAD_LEN, FrameHead, PEEK},
@@ -36,7 +36,7 @@ struct Search {
     reserved: u32,
 }
 
-/// Whether the answer at `payload[at..]` has the status 101.
+/// Whether the response at `payload[at..]` has the status 101.
 #[inline(always)]
 pub(crate) fn is_agreed(conn: &mut Conn, at: u16) -> bool {
     let at = at as u32 + STATUS_AT;
@@ -44,14 +44,14 @@ pub(crate) fn is_agreed(conn: &mut Conn, at: u16) -> bool {
 }
 
 /// Whether a write of `bytes` bytes contains a 101 and the beginning of HTTP/2, so that its frames can be followed. The
-/// write's first bytes are the answer at the end of the payload. If the write ends with the 101, the next transfer
+/// write's first bytes are the response at the end of the payload. If the write ends with the 101, the next transfer
 /// decides.
 ///
-/// A call of its own, which hardly any answer makes.
+/// A call of its own, which hardly any response makes.
 #[inline(never)]
 pub(crate) fn switches<B: Backend>(conn: &mut Conn, bytes: u32) -> bool {
     let at = forget(conn, conn.record.request_len as u64) as u32;
-    let copied = forget(conn, conn.record.answer_len as u64) as u32;
+    let copied = forget(conn, conn.record.response_len as u64) as u32;
     let bytes = forget(conn, bytes as u64) as u32;
     let mut search = Search {
         conn,
@@ -63,8 +63,8 @@ pub(crate) fn switches<B: Backend>(conn: &mut Conn, bytes: u32) -> bool {
     // SAFETY: `step` expects a search, which outlives the loop.
     unsafe {
         bounded_loop::<B>(
-            ANSWER_HEAD_CAP as u32,
-            ANSWER_HEAD_CAP as u32,
+            RESPONSE_HEAD_CAP as u32,
+            RESPONSE_HEAD_CAP as u32,
             step,
             (&raw mut search).cast(),
         );
@@ -88,7 +88,7 @@ pub(crate) fn switches<B: Backend>(conn: &mut Conn, bytes: u32) -> bool {
     }
     let head = FrameHead::new(first, byte(conn, start + PEEK as u32));
     if head.is_first_settings() {
-        conn.cursors.answers = FrameCursor::with_frames_after(search.searched);
+        conn.cursors.responses = FrameCursor::with_frames_after(search.searched);
         return true;
     }
     false

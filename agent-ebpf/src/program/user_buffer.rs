@@ -20,7 +20,7 @@ use crate::{
 
 /// Vectors that are read to find a transfer's last bytes.
 const TAIL_VECTORS: u32 = 8;
-/// Vectors whose first bytes are copied: gRPC in Java writes an answer and its trailers as six.
+/// Vectors whose first bytes are copied: gRPC in Java writes a response and its trailers as six.
 const COPIED_VECTORS: u32 = 8;
 
 /// User memory of a call.

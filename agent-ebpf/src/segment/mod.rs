@@ -1,11 +1,11 @@
 //! Decides when a record is emitted, and which bytes it contains.
 //!
 //! A segment is a run of reads or of writes. It is cut into records wherever a message may begin. Whether a request is
-//! complete, and which answer belongs to it, is decided in the agent.
+//! complete, and which response belongs to it, is decided in the agent.
 //! Does not depend on: maps, helpers, the clock, protocols beyond the hints of `sniff`.
 
 use crate::{
-    abi::{ANSWER_HEAD_CAP, REQUEST_HEAD_CAP, flag, kind, mode},
+    abi::{REQUEST_HEAD_CAP, RESPONSE_HEAD_CAP, flag, kind, mode},
     arrival::Arrival,
     conn::{Conn, phase},
     http2_frames::FrameCursor,
@@ -22,7 +22,7 @@ pub const SMALL_READ: u32 = 256;
 pub const SMALL_CHUNK: u32 = 4096;
 /// Bytes that are copied of larger ones: the size of the first chunk is there.
 pub const CHUNK_HEAD: u16 = 64;
-/// Later writes of an answer that follow each other within this time share a record.
+/// Later writes of a response that follow each other within this time share a record.
 pub const COALESCE_NS: u64 = 200_000;
 /// Longest read of a worker's frame that is copied: names and lengths are shorter, and longer values are not needed.
 pub const FRAME_READ_CAP: u32 = 256;
@@ -39,7 +39,7 @@ pub struct Capture {
 /// What a read requires before it is added.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct RecvPlan {
-    /// Record to emit first: the rest of an answer, or reads that this one does not belong to.
+    /// Record to emit first: the rest of a response, or reads that this one does not belong to.
     pub cut: Option<u8>,
     /// Whether the read begins a record, so that its arrival is wanted.
     pub begins: bool,
@@ -52,8 +52,8 @@ pub struct RecvPlan {
 /// What a write looks like, by its first bytes.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct WriteHint {
-    /// Whether it looks like an answer's head.
-    pub answer_like: bool,
+    /// Whether it looks like a response's head.
+    pub response_like: bool,
     /// Whether it looks like the size of a chunk.
     pub chunk_like: bool,
 }
@@ -63,7 +63,7 @@ pub struct WriteHint {
 pub struct SendPlan {
     /// Record to emit once the bytes are copied; `None`: the progress slot is enough.
     pub emit: Option<u8>,
-    /// Answer bytes to copy first.
+    /// Response bytes to copy first.
     pub capture: Capture,
 }
 
@@ -108,10 +108,10 @@ impl Conn {
         self.record.mode == mode::MESSAGES && bytes < self.progress.last_read_bytes
     }
 
-    /// Whether a pending write must be emitted before this one, which begins an answer or a chunk.
+    /// Whether a pending write must be emitted before this one, which begins a response or a chunk.
     #[inline(always)]
     pub fn send_cuts(&self, hint: WriteHint) -> bool {
-        self.progress.pending != 0 && (hint.answer_like || hint.chunk_like)
+        self.progress.pending != 0 && (hint.response_like || hint.chunk_like)
     }
 
     /// Adds a read of `bytes` that returned at `now_ns`; returns which of its bytes to copy.
@@ -153,7 +153,7 @@ impl Conn {
             self.record.read_bytes = 0;
             self.record.read_offset = 0;
             self.record.request_len = 0;
-            self.record.answer_len = 0;
+            self.record.response_len = 0;
             self.record.first_write_ns = 0;
             self.record.last_write_ns = 0;
             self.record.written_bytes = 0;
@@ -234,8 +234,8 @@ impl Conn {
                 self.note_first_write(start_ns, now_ns);
                 self.record.last_write_ns = now_ns;
                 self.record.written_bytes = u64::from(bytes);
-                self.progress.answer_budget = ANSWER_HEAD_CAP as u16;
-                let len = smaller(bytes, self.progress.answer_budget);
+                self.progress.response_budget = RESPONSE_HEAD_CAP as u16;
+                let len = smaller(bytes, self.progress.response_budget);
                 Some(SendPlan {
                     emit: Some(kind::EXCHANGE),
                     capture: Capture {
@@ -248,23 +248,23 @@ impl Conn {
                 self.record.last_write_ns = now_ns;
                 self.record.written_bytes += u64::from(bytes);
                 self.record.writes = self.record.writes.wrapping_add(1);
-                if hint.answer_like {
+                if hint.response_like {
                     self.progress.chunked = 0;
                 } else if hint.chunk_like {
                     self.progress.chunked = 1;
                 }
                 if self.progress.chunked != 0 {
-                    self.progress.answer_budget = if bytes <= SMALL_CHUNK {
-                        ANSWER_HEAD_CAP as u16
+                    self.progress.response_budget = if bytes <= SMALL_CHUNK {
+                        RESPONSE_HEAD_CAP as u16
                     } else {
                         CHUNK_HEAD
                     };
                     self.note_first_write(start_ns, now_ns);
-                } else if hint.answer_like || self.record.mode == mode::FRAMES {
-                    self.progress.answer_budget = ANSWER_HEAD_CAP as u16;
+                } else if hint.response_like || self.record.mode == mode::FRAMES {
+                    self.progress.response_budget = RESPONSE_HEAD_CAP as u16;
                     self.note_first_write(start_ns, now_ns);
                 }
-                let len = smaller(bytes, self.progress.answer_budget);
+                let len = smaller(bytes, self.progress.response_budget);
                 let apart = now_ns.saturating_sub(self.progress.emitted_ns) >= COALESCE_NS;
                 let emit = if len > 0 || apart || self.progress.chunked != 0 {
                     Some(kind::PROGRESS)
@@ -280,7 +280,7 @@ impl Conn {
         }
     }
 
-    /// Adds a write of `bytes` on an HTTP/2 connection that returned at `now_ns`. `self` is the state of its answers,
+    /// Adds a write of `bytes` on an HTTP/2 connection that returned at `now_ns`. `self` is the state of its responses,
     /// `conn` that of its requests. [`Conn::on_copied`] counts the bytes.
     #[inline(always)]
     pub fn on_stream_send(&mut self, conn: &mut Self, now_ns: u64, bytes: u32) {
@@ -288,9 +288,9 @@ impl Conn {
             self.record.cookie = conn.record.cookie;
             self.record.local_port = conn.record.local_port;
             self.record.peer_port = conn.record.peer_port;
-            self.record.flags = conn.record.flags & flag::UNIX | flag::ANSWERS;
+            self.record.flags = conn.record.flags & flag::UNIX | flag::RESPONSES;
             self.record.mode = mode::STREAMS;
-            self.cursors.answers = conn.cursors.answers;
+            self.cursors.responses = conn.cursors.responses;
         }
         let start_ns = conn.progress.send_start_ns;
         conn.progress.send_start_ns = 0;
@@ -313,8 +313,8 @@ impl Conn {
         self.record.total_bytes += u64::from(bytes);
     }
 
-    /// Removes a write of `bytes`, the first after a read segment, which was added as an HTTP/1 answer. The segment is
-    /// then emitted without it.
+    /// Removes a write of `bytes`, the first after a read segment, which was added as an HTTP/1 response. The segment
+    /// is then emitted without it.
     #[inline(always)]
     pub fn undo_write(&mut self, bytes: u32) {
         if self.record.flags & flag::WRITE_AT_RETURN == 0 {
@@ -325,16 +325,16 @@ impl Conn {
         self.record.last_write_ns = 0;
         self.record.written_bytes = 0;
         self.record.writes = 0;
-        self.record.answer_len = 0;
+        self.record.response_len = 0;
     }
 
     /// Counts `bytes` of one direction, which are in the payload if `copied`.
     #[inline(always)]
-    pub fn on_copied(&mut self, answers: bool, bytes: u32, copied: bool) {
+    pub fn on_copied(&mut self, responses: bool, bytes: u32, copied: bool) {
         let copied = if copied { bytes as u16 } else { 0 };
-        if answers {
+        if responses {
             self.record.written_bytes += u64::from(bytes);
-            self.record.answer_len += copied;
+            self.record.response_len += copied;
         } else {
             self.record.read_bytes += u64::from(bytes);
             self.record.request_len += copied;
@@ -364,13 +364,13 @@ impl Conn {
         }
     }
 
-    /// Counts `len` answer bytes that were copied of those `planned`. If bytes are missing, no later ones are copied.
+    /// Counts `len` response bytes that were copied of those `planned`. If bytes are missing, no later ones are copied.
     #[inline(always)]
-    pub fn on_answer_captured(&mut self, planned: Capture, len: u16) {
-        self.record.answer_len = len;
-        self.progress.answer_budget = self.progress.answer_budget.saturating_sub(len);
+    pub fn on_response_captured(&mut self, planned: Capture, len: u16) {
+        self.record.response_len = len;
+        self.progress.response_budget = self.progress.response_budget.saturating_sub(len);
         if len < planned.len {
-            self.progress.answer_budget = 0;
+            self.progress.response_budget = 0;
         }
     }
 
@@ -402,14 +402,14 @@ impl Conn {
         }
         self.record
             .request_len
-            .saturating_add(self.record.answer_len)
+            .saturating_add(self.record.response_len)
     }
 
     /// Clears the payload, which was emitted.
     #[inline(always)]
     pub fn on_emitted(&mut self) {
         self.record.request_len = 0;
-        self.record.answer_len = 0;
+        self.record.response_len = 0;
     }
 }
 

@@ -61,9 +61,9 @@ impl Player {
         }
     }
 
-    fn send(&mut self, start_ns: u64, now_ns: u64, bytes: u32, answer_like: bool) {
+    fn send(&mut self, start_ns: u64, now_ns: u64, bytes: u32, response_like: bool) {
         let hint = WriteHint {
-            answer_like,
+            response_like,
             chunk_like: false,
         };
         self.send_hinted(start_ns, now_ns, bytes, hint);
@@ -77,7 +77,8 @@ impl Player {
         let Some(plan) = self.conn.on_send(now_ns, bytes, hint) else {
             return;
         };
-        self.conn.on_answer_captured(plan.capture, plan.capture.len);
+        self.conn
+            .on_response_captured(plan.capture, plan.capture.len);
         match plan.emit {
             Some(record_kind) => self.emit(record_kind, now_ns),
             None => self.conn.progress.pending = 1,
@@ -86,7 +87,7 @@ impl Player {
 }
 
 #[test]
-fn a_request_and_its_answer_are_one_exchange() {
+fn a_request_and_its_response_are_one_exchange() {
     let mut player = Player::new();
     player.recv(2_000, 300, Arrival::At(1_000), true);
     player.send(9_000, 9_500, 120, true);
@@ -103,7 +104,7 @@ fn a_request_and_its_answer_are_one_exchange() {
         (9_000, 9_500)
     );
     assert_eq!((record.read_bytes, record.written_bytes), (300, 120));
-    assert_eq!((record.request_len, record.answer_len), (300, 120));
+    assert_eq!((record.request_len, record.response_len), (300, 120));
     assert_eq!(record.flags, flag::ARRIVAL_KNOWN);
     assert_eq!(record.seq, 1);
 }
@@ -209,7 +210,7 @@ fn each_write_of_chunks_has_a_record_with_its_beginning() {
     player.recv(10, 100, Arrival::At(1), true);
     player.send(20, 21, 130, true);
     let chunk = WriteHint {
-        answer_like: false,
+        response_like: false,
         chunk_like: true,
     };
     player.send_hinted(22, 23, 900, chunk);
@@ -222,7 +223,7 @@ fn each_write_of_chunks_has_a_record_with_its_beginning() {
             (
                 record.first_write_ns,
                 record.written_bytes,
-                record.answer_len,
+                record.response_len,
                 record.writes,
             )
         })
@@ -259,13 +260,13 @@ fn no_bytes_are_copied_after_a_gap() {
     assert_eq!(next.len, 0);
     let hint = WriteHint::default();
     let next = conn.on_send(30, 100, hint).unwrap().capture;
-    conn.on_answer_captured(next, 0);
+    conn.on_response_captured(next, 0);
     conn.record.mode = mode::MESSAGES;
     assert_eq!(conn.on_send(40, 100, hint).unwrap().capture.len, 0);
 }
 
 #[test]
-fn a_second_request_read_before_the_answer_cuts_the_segment() {
+fn a_second_request_read_before_the_response_cuts_the_segment() {
     let mut player = Player::new();
     player.recv(10, 100, Arrival::At(1), true);
     player.recv(20, 50, Arrival::At(15), true);
@@ -295,7 +296,7 @@ fn a_send_with_unknown_start_is_marked() {
 }
 
 #[test]
-fn small_answers_have_a_record_for_each_write() {
+fn small_responses_have_a_record_for_each_write() {
     let mut player = Player::new();
     player.recv(10, 100, Arrival::At(1), true);
     player.send(20, 21, 130, true);
@@ -310,13 +311,16 @@ fn small_answers_have_a_record_for_each_write() {
         (170, 23)
     );
     assert_eq!(
-        (player.emitted[1].request_len, player.emitted[1].answer_len),
+        (
+            player.emitted[1].request_len,
+            player.emitted[1].response_len
+        ),
         (0, 40)
     );
 }
 
 #[test]
-fn long_answers_are_coalesced_and_their_end_is_never_lost() {
+fn long_responses_are_coalesced_and_their_end_is_never_lost() {
     let mut player = Player::new();
     player.recv(10, 100, Arrival::At(1), true);
     for step in 1..=300_u64 {
@@ -342,7 +346,7 @@ fn slow_writes_each_have_a_record() {
 }
 
 #[test]
-fn a_second_answer_in_one_run_of_writes_brings_its_head_and_start() {
+fn a_second_response_in_one_run_of_writes_brings_its_head_and_start() {
     let mut player = Player::new();
     player.recv(10, 100, Arrival::At(1), true);
     player.send(20, 21, 2_000, true);
@@ -352,8 +356,8 @@ fn a_second_answer_in_one_run_of_writes_brings_its_head_and_start() {
     let [.., rest, second] = &player.emitted[..] else {
         panic!("{:?}", player.emitted)
     };
-    assert_eq!((rest.written_bytes, rest.answer_len), (4_000, 0));
-    assert_eq!((second.written_bytes, second.answer_len), (4_090, 90));
+    assert_eq!((rest.written_bytes, rest.response_len), (4_000, 0));
+    assert_eq!((second.written_bytes, second.response_len), (4_090, 90));
     assert_eq!((second.first_write_ns, second.last_write_ns), (24, 25));
 }
 
@@ -393,7 +397,7 @@ fn the_small_reads_of_a_frame_are_all_copied() {
 }
 
 #[test]
-fn each_write_of_a_framed_answer_has_a_record_with_its_beginning() {
+fn each_write_of_a_framed_response_has_a_record_with_its_beginning() {
     let mut player = Player::new();
     player.conn.record.mode = mode::FRAMES;
     player.recv(10, 1, Arrival::At(5), false);
@@ -405,7 +409,7 @@ fn each_write_of_a_framed_answer_has_a_record_with_its_beginning() {
         player
             .emitted
             .iter()
-            .all(|record| record.answer_len == 1_024)
+            .all(|record| record.response_len == 1_024)
     );
     assert_eq!(player.emitted[19].first_write_ns, 30);
 }
@@ -415,7 +419,7 @@ fn each_transfer_of_http2_connections_has_a_record() {
     let mut player = Player::new();
     player.conn.set_mode(mode::STREAMS);
     player.conn.record.cookie = 7;
-    let mut answers = Conn::new();
+    let mut responses = Conn::new();
     let read = |player: &mut Player, now_ns, bytes, arrival| {
         player.recv(now_ns, bytes, arrival, false);
         player.conn.on_copied(false, bytes, true);
@@ -424,11 +428,11 @@ fn each_transfer_of_http2_connections_has_a_record() {
     };
     let mut write = |player: &mut Player, start_ns, now_ns, bytes| {
         player.conn.progress.send_start_ns = start_ns;
-        answers.on_stream_send(&mut player.conn, now_ns, bytes);
-        answers.on_copied(true, bytes, true);
-        answers.seal(kind::PROGRESS, now_ns);
-        player.emitted.push(answers.record);
-        answers.on_emitted();
+        responses.on_stream_send(&mut player.conn, now_ns, bytes);
+        responses.on_copied(true, bytes, true);
+        responses.seal(kind::PROGRESS, now_ns);
+        player.emitted.push(responses.record);
+        responses.on_emitted();
     };
     read(&mut player, 10, 100, Arrival::At(5));
     write(&mut player, 28, 30, 50);
@@ -459,7 +463,10 @@ fn each_transfer_of_http2_connections_has_a_record() {
             .all(|record| record.cookie == 7 && record.mode == mode::STREAMS)
     );
     assert_eq!(
-        (player.emitted[0].request_len, player.emitted[1].answer_len),
+        (
+            player.emitted[0].request_len,
+            player.emitted[1].response_len
+        ),
         (100, 50)
     );
     assert_eq!(player.conn.before_close(), None);
@@ -482,14 +489,14 @@ fn an_unanswered_request_is_emitted_at_the_close() {
 }
 
 #[test]
-fn an_undone_write_leaves_the_reads_and_moves_to_the_answers() {
+fn an_undone_write_leaves_the_reads_and_moves_to_the_responses() {
     let mut player = Player::new();
     player.conn.record.cookie = 7;
     player.recv(10, 100, Arrival::At(1), true);
     player.conn.progress.send_start_ns = 18;
     let plan = player.conn.on_send(20, 80, WriteHint::default()).unwrap();
-    player.conn.on_answer_captured(plan.capture, 80);
-    player.conn.cursors.answers = FrameCursor::with_frames_after(60);
+    player.conn.on_response_captured(plan.capture, 80);
+    player.conn.cursors.responses = FrameCursor::with_frames_after(60);
     player.conn.undo_write(80);
     player.emit(kind::READ, 20);
     player.conn.switch_to_http2();
@@ -499,21 +506,21 @@ fn an_undone_write_leaves_the_reads_and_moves_to_the_answers() {
             first.mode,
             first.read_bytes,
             first.request_len,
-            first.answer_len
+            first.response_len
         ),
         (mode::MESSAGES, 100, 100, 0)
     );
     assert_eq!((first.written_bytes, first.total_bytes), (0, 100));
     assert_eq!(player.conn.frames(false).keeps(), 24);
-    let mut answers = Conn::new();
-    answers.on_stream_send(&mut player.conn, 20, 80);
-    let record = answers.record;
+    let mut responses = Conn::new();
+    responses.on_stream_send(&mut player.conn, 20, 80);
+    let record = responses.record;
     assert_eq!(
         (record.cookie, record.mode, record.flags, record.total_bytes),
-        (7, mode::STREAMS, flag::ANSWERS, 80)
+        (7, mode::STREAMS, flag::RESPONSES, 80)
     );
     assert_eq!((record.first_write_ns, record.last_write_ns), (18, 20));
-    assert_eq!(answers.frames(true).keeps(), 60);
+    assert_eq!(responses.frames(true).keeps(), 60);
 }
 
 #[test]
@@ -525,8 +532,8 @@ fn a_connection_joined_midway_skips_writes_that_begin_no_frame() {
     player.conn.progress.send_start_ns = 15;
     player.conn.skip_send(1_000);
     assert_eq!(player.conn.record.total_bytes, 1_100);
-    let mut answers = Conn::new();
-    answers.on_stream_send(&mut player.conn, 30, 9);
-    assert_eq!(answers.record.first_write_ns, 30);
-    assert_eq!(answers.record.total_bytes, 9);
+    let mut responses = Conn::new();
+    responses.on_stream_send(&mut player.conn, 30, 9);
+    assert_eq!(responses.record.first_write_ns, 30);
+    assert_eq!(responses.record.total_bytes, 9);
 }

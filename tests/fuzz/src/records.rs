@@ -52,7 +52,7 @@ struct Run {
     out: Events,
     now_ns: u64,
     /// Number of the latest record, and bytes of the present run of writes: of records without and with
-    /// `flag::ANSWERS`.
+    /// `flag::RESPONSES`.
     seqs: [[u32; 2]; COOKIES],
     written_bytes: [[u64; 2]; COOKIES],
 }
@@ -75,7 +75,7 @@ impl Run {
             flags,
             order,
             request_len,
-            answer_len,
+            response_len,
             reads,
             writes,
             wait,
@@ -105,8 +105,8 @@ impl Run {
             _ => order,
         };
         let (request, rest) = take(rest, usize::from(request_len) * scale);
-        let (answer, rest) = take(rest, usize::from(answer_len) * scale);
-        let side = usize::from(flags & flag::ANSWERS != 0);
+        let (answer, rest) = take(rest, usize::from(response_len) * scale);
+        let side = usize::from(flags & flag::RESPONSES != 0);
         let seq = &mut self.seqs[index][side];
         if record_kind != kind::REPLY_READ {
             *seq = match order {
@@ -135,7 +135,7 @@ impl Run {
             seq: *seq,
             tgid: index as u32,
             request_len: request.len() as u16,
-            answer_len: answer.len() as u16,
+            response_len: answer.len() as u16,
             local_port: 80,
             peer_port: 1024 + index as u16,
             kind: record_kind,

@@ -1,4 +1,4 @@
-//! Keeps the latest write of answers whose small steps are not emitted, one slot for each socket.
+//! Keeps the latest write of responses whose small steps are not emitted, one slot for each socket.
 //!
 //! The agent reads the slots as its own memory, while the program writes: a checksum says whether a copy is whole.
 //! Does not depend on: records, hooks.

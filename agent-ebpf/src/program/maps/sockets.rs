@@ -81,7 +81,7 @@ const CLONE: usize = 1 << 9;
 #[btf_map]
 pub(crate) static CONNS: SkStorage<Conn, NO_PREALLOC> = SkStorage::new();
 
-/// State of the answers of watched HTTP/2 connections: there, one task may write while another reads.
+/// State of the responses of watched HTTP/2 connections: there, one task may write while another reads.
 #[btf_map]
 pub(crate) static ANSWERS: SkStorage<Conn, NO_PREALLOC> = SkStorage::new();
 
@@ -183,7 +183,7 @@ pub(crate) fn conn_at_or_new(address: u64) -> Result<*mut Conn, DropReason> {
 }
 
 #[inline(always)]
-pub(crate) fn answers_at_or_new(address: u64) -> Result<*mut Conn, DropReason> {
+pub(crate) fn responses_at_or_new(address: u64) -> Result<*mut Conn, DropReason> {
     get_or_insert(&ANSWERS_BY_ADDRESS, address)
 }
 

@@ -9,7 +9,7 @@ use inferprobe_ebpf::{
     conn::{Conn, phase},
     duplicate::Attached,
     segment::WriteHint,
-    sniff::{looks_like_answer, looks_like_chunk},
+    sniff::{looks_like_chunk, looks_like_response},
 };
 
 use crate::{
@@ -62,7 +62,7 @@ pub(crate) fn try_sock_send_length<B: Backend>(
     if conn.is_null() {
         return if ret > 0
             && attached == Attached::Primary
-            && answers_an_earlier_request(sk, ret as u32)
+            && responds_to_an_earlier_request(sk, ret as u32)
         {
             Err(DropReason::ReadBeforeWatch)
         } else {
@@ -97,10 +97,10 @@ pub(crate) fn try_sock_send_length<B: Backend>(
     if !is_http2 {
         return Ok(());
     }
-    // SAFETY: a map value, non-null by `answers_or_new`; writers of one HTTP/2 connection exclude each other.
-    let answers = unsafe { &mut *B::answers_or_new(sk)? };
-    answers.on_stream_send(conn, now_ns, bytes);
-    copy_transfer::<B>(answers, user, bytes, Side::Answers, now_ns);
+    // SAFETY: a map value, non-null by `responses_or_new`; writers of one HTTP/2 connection exclude each other.
+    let responses = unsafe { &mut *B::responses_or_new(sk)? };
+    responses.on_stream_send(conn, now_ns, bytes);
+    copy_transfer::<B>(responses, user, bytes, Side::Responses, now_ns);
     Ok(())
 }
 
@@ -158,9 +158,9 @@ fn on_message_write<B: Backend>(
         }
     };
     match copied {
-        Some(copied) => conn.on_answer_captured(plan.capture, copied),
+        Some(copied) => conn.on_response_captured(plan.capture, copied),
         None => {
-            conn.on_answer_captured(plan.capture, 0);
+            conn.on_response_captured(plan.capture, 0);
             if plan.emit == Some(kind::EXCHANGE) && reads_payload() {
                 drops::count(DropReason::HeadUnreadable);
             }
@@ -189,13 +189,13 @@ fn on_message_write<B: Backend>(
     false
 }
 
-/// Whether bytes written to a socket without state are a watched server's answer, whose request was read before the
+/// Whether bytes written to a socket without state are a watched server's response, whose request was read before the
 /// watch.
 #[inline(always)]
-fn answers_an_earlier_request<B: Backend>(sk: Sock<B>, bytes: u32) -> bool {
+fn responds_to_an_earlier_request<B: Backend>(sk: Sock<B>, bytes: u32) -> bool {
     let watched = watched::has_process(task::current_tgid())
         || (sk.family() == Some(Family::Inet) && watched::has_port(sk.local_port()));
-    watched && hint_of(of_current::<B>(bytes), bytes).answer_like
+    watched && hint_of(of_current::<B>(bytes), bytes).response_like
 }
 
 #[inline(always)]
@@ -227,7 +227,7 @@ fn hint_of(user: Option<Bytes>, bytes: u32) -> WriteHint {
     };
     match user.peek() {
         Some((first, len)) => WriteHint {
-            answer_like: looks_like_answer(first, len),
+            response_like: looks_like_response(first, len),
             chunk_like: looks_like_chunk(first, len, bytes),
         },
         None => WriteHint::default(),

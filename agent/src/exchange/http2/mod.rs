@@ -11,7 +11,7 @@ mod tests;
 
 use inferprobe_ebpf::{
     abi::{flag, kind},
-    http2_frames::{ANSWER_DATA_KEPT, FrameCursor, REQUEST_DATA_KEPT},
+    http2_frames::{FrameCursor, REQUEST_DATA_KEPT, RESPONSE_DATA_KEPT},
     view::RecordView,
 };
 
@@ -68,7 +68,7 @@ impl Http2Connection {
                 responses: Direction {
                     frames: FrameReader::server(),
                     walk: FrameCursor::START,
-                    data_kept: ANSWER_DATA_KEPT,
+                    data_kept: RESPONSE_DATA_KEPT,
                 },
             }),
             streams: Streams::default(),
@@ -98,7 +98,7 @@ impl Http2Connection {
     /// Processes a record; returns whether the connection stays open.
     pub fn on_record(&mut self, view: &RecordView<'_>, out: &mut dyn Sink) -> bool {
         let record = &view.record;
-        let side = usize::from(record.flags & flag::ANSWERS != 0);
+        let side = usize::from(record.flags & flag::RESPONSES != 0);
         let follows = match self.seqs[side] {
             Some(seq) => record.seq == seq.wrapping_add(1),
             // The first record of a connection that was joined late, or forgotten, may have any number.

@@ -51,7 +51,7 @@ pub struct ConnectionTable {
 #[derive(Debug)]
 struct Tracked {
     connection: Box<dyn Connection>,
-    /// Of all records but those with [`flag::ANSWERS`], and of these.
+    /// Of all records but those with [`flag::RESPONSES`], and of these.
     accounts: [ByteAccount; 2],
 }
 
@@ -71,7 +71,7 @@ impl Tracked {
     fn count(&mut self, record: &Record, alive: bool) -> Option<ByteCounts> {
         let missed_bytes = self.connection.take_missed_bytes()?;
         let is_settled = !alive || self.connection.is_idle();
-        let side = usize::from(record.flags & flag::ANSWERS != 0);
+        let side = usize::from(record.flags & flag::RESPONSES != 0);
         let mut counts = self.accounts[side].push(record, is_settled);
         counts.missed_bytes += missed_bytes;
         Some(counts)

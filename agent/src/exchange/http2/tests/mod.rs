@@ -121,7 +121,7 @@ impl Run {
     /// Starts 3 ns, and ends 4 ns, after the full thousand.
     fn write_of(&mut self, known: &[u8], bytes: u64) {
         self.now_ns += 1000;
-        let visible = &carried(&mut self.walks[1], known, bytes, ANSWER_DATA_KEPT);
+        let visible = &carried(&mut self.walks[1], known, bytes, RESPONSE_DATA_KEPT);
         let writes = Writes {
             start_ns: self.now_ns + 3,
             start_bounded: false,

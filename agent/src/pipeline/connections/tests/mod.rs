@@ -12,7 +12,7 @@ impl WorkerSink for Vec<Event> {
 fn entry(record: Record, request: &[u8], response: &[u8]) -> Vec<u8> {
     let record = Record {
         request_len: u16::try_from(request.len()).unwrap(),
-        answer_len: u16::try_from(response.len()).unwrap(),
+        response_len: u16::try_from(response.len()).unwrap(),
         read_bytes: request.len() as u64,
         written_bytes: response.len() as u64,
         ..record

@@ -36,7 +36,7 @@ impl Records {
 
     fn record(&mut self, record: Record, read: &[u8], written: &[u8]) {
         self.now_ns += 1000;
-        let side = usize::from(record.flags & flag::ANSWERS != 0);
+        let side = usize::from(record.flags & flag::RESPONSES != 0);
         self.seqs[side] += 1;
         let record = Record {
             cookie: 1,
@@ -47,7 +47,7 @@ impl Records {
             first_write_ns: self.now_ns + 3,
             last_write_ns: self.now_ns + 4,
             request_len: u16::try_from(read.len()).unwrap(),
-            answer_len: u16::try_from(written.len()).unwrap(),
+            response_len: u16::try_from(written.len()).unwrap(),
             ..record
         };
         let entry = [bytemuck::bytes_of(&record), read, written].concat();
@@ -79,7 +79,7 @@ impl Records {
         let record = Record {
             kind: kind::PROGRESS,
             mode: mode::STREAMS,
-            flags: flag::ANSWERS,
+            flags: flag::RESPONSES,
             written_bytes: self.written_bytes,
             ..Record::default()
         };
