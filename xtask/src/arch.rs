@@ -1,10 +1,10 @@
-//! The architectures that the agent is for, and what each is called by whom.
+//! The agent's architectures, and their names in Debian, the kernel and Rust.
 
 use std::env::consts;
 
 use clap::ValueEnum;
 
-/// An architecture, as Debian names it.
+/// An architecture, with Debian's name.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, ValueEnum)]
 pub(crate) enum Arch {
     #[default]
@@ -13,22 +13,21 @@ pub(crate) enum Arch {
 }
 
 impl Arch {
-    /// All of them.
     const ALL: [Self; 2] = [Self::Amd64, Self::Arm64];
 
-    /// The one that this program was built for, and runs on.
+    /// Returns the architecture that this program was built for; `None` if it is another one.
     pub(crate) fn own() -> Option<Self> {
         Self::ALL
             .into_iter()
             .find(|arch| arch.machine() == consts::ARCH)
     }
 
-    /// The one of a target as rustc names it.
+    /// Returns the architecture of rustc's `target`.
     pub(crate) fn of_target(target: &str) -> Option<Self> {
         Self::ALL.into_iter().find(|arch| arch.target() == target)
     }
 
-    /// Debian's name.
+    /// Returns Debian's name.
     pub(crate) fn debian(self) -> &'static str {
         match self {
             Self::Amd64 => "amd64",
@@ -36,7 +35,7 @@ impl Arch {
         }
     }
 
-    /// The kernel's name, which is also Rust's and qemu's.
+    /// Returns the kernel's name, which is also Rust's and qemu's.
     pub(crate) fn machine(self) -> &'static str {
         match self {
             Self::Amd64 => "x86_64",
@@ -44,7 +43,7 @@ impl Arch {
         }
     }
 
-    /// The target that the agent is built for.
+    /// Returns the target that rustc builds the agent for.
     pub(crate) fn target(self) -> &'static str {
         match self {
             Self::Amd64 => "x86_64-unknown-linux-gnu",
@@ -58,7 +57,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_target_tells_its_architecture() {
+    fn a_target_names_its_architecture() {
         for arch in Arch::ALL {
             assert_eq!(Arch::of_target(arch.target()), Some(arch));
             assert!(arch.target().starts_with(arch.machine()));

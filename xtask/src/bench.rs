@@ -1,4 +1,4 @@
-//! The bench: building it beside the agent's release binary, and running it as root.
+//! Builds the bench beside the agent's release binary, and runs it as root.
 
 use std::ffi::OsString;
 
@@ -7,7 +7,8 @@ use anyhow::Result;
 use crate::privilege::Privilege;
 use crate::{build, progress, workspace};
 
-/// Builds the agent and the bench, and runs it with `bench_args`; it finds the agent and its example beside itself.
+/// Builds the agent and the bench, and runs the bench with `bench_args`; it finds the agent and its example in its own
+/// folder.
 pub(crate) fn run(bench_args: &[OsString]) -> Result<()> {
     let binary = build::agent()?.with_file_name("bench");
     progress::step(
@@ -15,7 +16,7 @@ pub(crate) fn run(bench_args: &[OsString]) -> Result<()> {
         workspace::cargo_release().args(["--package", "inferprobe-tests", "--bins"]),
     )?;
     progress::step(
-        "build the drain of prepared records",
+        "build the example that drains prepared records",
         workspace::cargo_release().args(["--package", "inferprobe", "--example", "drain"]),
     )?;
     let privilege = Privilege::obtain(

@@ -8,7 +8,7 @@ use crate::arch::Arch;
 use crate::tools::arm64;
 use crate::{progress, setup, workspace};
 
-/// Builds both halves; the path is the release binary's.
+/// Builds the agent with the eBPF programs; returns the path of the release binary.
 pub(crate) fn agent() -> Result<PathBuf> {
     setup::ensure()?;
     progress::step(
@@ -18,13 +18,16 @@ pub(crate) fn agent() -> Result<PathBuf> {
     Ok(workspace::target_dir().join("release/inferprobe"))
 }
 
-/// As [`agent`], for machines of `arch`.
+/// Does the same as [`agent`] for machines of `arch`.
 pub(crate) fn agent_for(arch: Arch) -> Result<PathBuf> {
     if Arch::own() == Some(arch) {
         return agent();
     }
     if arch != Arch::Arm64 {
-        bail!("{}: is built on such machines alone", arch.target());
+        bail!(
+            "cannot build for {} on a machine of another architecture",
+            arch.target()
+        );
     }
     setup::ensure()?;
     arm64::build()

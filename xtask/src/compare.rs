@@ -1,6 +1,6 @@
-//! The comparison with a real TorchServe: the tests that make it, and the table of what they found.
+//! Runs the tests that compare the agent with a real TorchServe, and prints a table of their results.
 //!
-//! How the tests run is `cargo_test`'s; what they compare, and what is allowed, is their own.
+//! Does not depend on: what the tests compare, and which differences they allow.
 
 use std::fs;
 use std::io::ErrorKind;
@@ -11,10 +11,10 @@ use crate::cargo_test::needs::Need;
 use crate::cargo_test::{CargoTest, Words, targets};
 use crate::{progress, workspace};
 
-/// Names the file that the tests add the lines of the table to.
+/// Names the file that the tests append the rows of the table to.
 const REPORT_ENV: &str = "INFERPROBE_REPORT";
 
-/// Runs the tests, and prints the table of what they found; also where one of them failed.
+/// Runs the tests and prints the table, also if a test failed.
 pub(crate) fn run() -> Result<()> {
     let report = workspace::target_dir().join("torchserve-comparison.md");
     match fs::remove_file(&report) {
@@ -41,7 +41,7 @@ pub(crate) fn run() -> Result<()> {
     print!("{}", table(&lines));
     outcome?;
     if lines.is_empty() {
-        bail!("nothing was compared: the tests skipped themselves; run this as root");
+        bail!("nothing was compared, because the tests were skipped; run as root");
     }
     Ok(())
 }
@@ -57,7 +57,7 @@ fn words<'a>(names: impl Iterator<Item = &'a str>) -> Words {
     }
 }
 
-/// The lines under a head; empty where there are none.
+/// Returns the rows below a head; empty if there are none.
 fn table(lines: &str) -> String {
     if lines.is_empty() {
         return String::new();

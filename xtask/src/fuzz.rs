@@ -1,6 +1,6 @@
-//! Fuzzing: building the targets of `tests/fuzz` so that libFuzzer sees the ways they take, and running them in turn.
+//! Builds the targets of `tests/fuzz` with libFuzzer's instrumentation, and runs them one after the other.
 //!
-//! Takes no nightly compiler: without sanitizers, which Rust's own checks stand in for, stable has all that is needed.
+//! A stable compiler is enough, because Rust's own checks replace sanitizers.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -11,24 +11,27 @@ use anyhow::{Context, Result, bail, ensure};
 use crate::tools::toolchain::SKIP_ENV;
 use crate::{progress, workspace};
 
-/// The package of the targets, and where its inputs lie.
+/// The package of the targets, and the folder of their inputs.
 const PACKAGE: &str = "inferprobe-fuzz";
 const CORPORA: &str = "tests/fuzz/corpus";
-/// What libFuzzer wants in the code: a counter and a table entry for each edge, and a call for each comparison.
+/// What libFuzzer needs in the code: a counter and a table entry for each edge, and a call for each comparison.
 const RUSTFLAGS: &str = "--cfg fuzzing -Cpasses=sancov-module -Cllvm-args=-sanitizer-coverage-level=4 \
     -Cllvm-args=-sanitizer-coverage-inline-8bit-counters -Cllvm-args=-sanitizer-coverage-pc-table \
     -Cllvm-args=-sanitizer-coverage-trace-compares";
-/// Longest input that is made up, bytes: several messages of any protocol.
+/// Longest generated input, bytes: several messages of any protocol.
 const INPUT_CAP_BYTES: u32 = 4096;
-/// Longest time that one input may take, seconds, and most memory that a target may, MiB.
+/// Longest time of one input, seconds, and most memory of a target, MiB.
 const INPUT_LIMIT_S: u32 = 10;
 const MEMORY_CAP_MIB: u32 = 1024;
 
-/// Runs each of `targets`, all of them if none is named, for `seconds`; a crash is an error.
+/// Runs each of `targets` for `seconds`, all of them if the list is empty; a crash is an error.
 pub(crate) fn run(seconds: u32, targets: &[String]) -> Result<()> {
     let known = known_targets()?;
     if let Some(unknown) = targets.iter().find(|target| !known.contains(target)) {
-        bail!("no fuzz target {unknown}; there are {}", known.join(", "));
+        bail!(
+            "no fuzz target {unknown:?}; the targets are {}",
+            known.join(", ")
+        );
     }
     let programs = build()?;
     let wanted = if targets.is_empty() { &known } else { targets };
@@ -38,7 +41,7 @@ pub(crate) fn run(seconds: u32, targets: &[String]) -> Result<()> {
     Ok(())
 }
 
-/// Names of the targets: those of their corpora.
+/// Returns the names of the targets, which are those of their corpora.
 fn known_targets() -> Result<Vec<String>> {
     let corpora = workspace::root().join(CORPORA);
     let entries = fs::read_dir(&corpora).with_context(|| format!("read {}", corpora.display()))?;
@@ -48,10 +51,10 @@ fn known_targets() -> Result<Vec<String>> {
     Ok(names)
 }
 
-/// Builds the targets; the path is that of the folder they lie in.
+/// Builds the targets; returns their folder.
 fn build() -> Result<PathBuf> {
     let host = host()?;
-    // With a target of its own, the flags do not reach build scripts, which have no fuzzer.
+    // With `--target`, the flags do not reach build scripts, which have no fuzzer.
     let features = [
         "--features",
         "libfuzzer",
@@ -72,14 +75,14 @@ fn build() -> Result<PathBuf> {
     Ok(workspace::target_dir().join(host).join("fuzz"))
 }
 
-/// The compiler's own target.
+/// Returns the compiler's own target.
 fn host() -> Result<String> {
     let (text, _) = progress::output(Command::new("rustc").arg("-vV"))?;
     let host = text.lines().find_map(|line| line.strip_prefix("host: "));
     Ok(host.context("rustc -vV names no host")?.to_owned())
 }
 
-/// Runs a target; what it finds goes to the folder of build output.
+/// Runs a target; new inputs and crashes go to the folder of build output.
 fn fuzz(programs: &Path, target: &str, seconds: u32) -> Result<()> {
     let found = workspace::target_dir().join("fuzz").join(target);
     let (inputs, crashes) = (found.join("inputs"), found.join("crashes"));
@@ -99,7 +102,7 @@ fn fuzz(programs: &Path, target: &str, seconds: u32) -> Result<()> {
     let outcome = progress::step(&format!("fuzz {target}"), &mut command);
     ensure!(
         outcome.is_ok(),
-        "{target} fell over an input; run {} with the newest file of {} to see where",
+        "{target} crashed on an input; to reproduce it, run {} with the newest file of {}",
         programs.join(target).display(),
         crashes.display()
     );

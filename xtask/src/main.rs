@@ -1,6 +1,6 @@
-//! `cargo xtask`: set-up, build, run, test, kernel-test, compare, bench, fuzz and lint of inferprobe.
+//! `cargo xtask`: sets up, builds, runs and tests inferprobe; one file for each subcommand.
 //!
-//! Starts compilers and package managers; shares no code with the agent beyond `tools/toolchain.rs`.
+//! Does not depend on: the agent, which shares only `tools/toolchain.rs` with it.
 
 mod arch;
 mod bench;
@@ -28,7 +28,7 @@ use clap::{Parser, Subcommand};
 
 use arch::Arch;
 
-/// Set-up, build, run, test, compare, bench, fuzz and lint of inferprobe.
+/// Set up, build, run and test inferprobe.
 #[derive(Debug, Parser)]
 #[command(name = "cargo xtask", bin_name = "cargo xtask")]
 struct Cli {
@@ -38,21 +38,21 @@ struct Cli {
 
 #[derive(Debug, Subcommand)]
 enum Command {
-    /// Install what building the eBPF half needs, where it is missing
+    /// Install what is missing to build the eBPF programs
     Setup {
         /// Also fetch what only the tests need
         #[arg(long)]
         for_tests: bool,
     },
-    /// Set up, and leave the release binary at target/release/inferprobe
+    /// Set up, and build the release binary target/release/inferprobe
     Build {
-        /// Build for this target, and leave the binary at target/TARGET/release/inferprobe
+        /// Build target/TARGET/release/inferprobe for this target
         #[arg(long, value_parser = arch_of_target, value_name = "TARGET")]
         target: Option<Arch>,
     },
     /// Build, then start the agent
     Run {
-        /// Never start the example inference server
+        /// Do not start the example inference server
         #[arg(long)]
         no_demo: bool,
         /// Options of `inferprobe serve`
@@ -61,34 +61,34 @@ enum Command {
     },
     /// Run the tests, with what they need built and fetched first
     Test {
-        /// Only tests whose name, or whose target's name, contains this; without a filter, all and `kernel-test`
+        /// Run only tests whose name, or whose target's name, contains this [default: all tests, then `kernel-test`]
         filter: Vec<String>,
         /// Options of `cargo test`
         #[arg(last = true)]
         options: Vec<OsString>,
     },
-    /// Build, then measure what the agent costs (takes a minute and root)
+    /// Build, then measure the cost of the agent (needs root, takes a minute)
     Bench {
         /// Options of the bench
         #[arg(last = true)]
         bench_args: Vec<OsString>,
     },
-    /// Set up, and compare the agent with a real TorchServe, as a table (takes minutes and root)
+    /// Compare the agent with a real TorchServe, and print a table (needs root, takes minutes)
     Compare,
-    /// Give the parsers hostile bytes (needs a C++ compiler)
+    /// Run the parsers on hostile bytes (needs a C++ compiler)
     Fuzz {
-        /// Seconds for each target
+        /// Time for each target [seconds]
         #[arg(long, default_value_t = 60, value_parser = clap::value_parser!(u32).range(1..))]
         seconds: u32,
-        /// Targets, by the folders of `tests/fuzz/corpus`; all of them if none is named
+        /// Targets, named like the folders of `tests/fuzz/corpus` [default: all]
         targets: Vec<String>,
     },
-    /// Test the agent on other kernels, in virtual machines, and print a table (the host's kernel takes root)
+    /// Test the agent on other kernels in virtual machines, and print a table (the host's kernel needs root)
     KernelTest {
         #[command(flatten)]
         options: kernel_test::Options,
     },
-    /// Check format and lints
+    /// Check format, import cycles, words, documentation and clippy's lints
     Lint,
 }
 
@@ -118,5 +118,5 @@ fn main() -> ExitCode {
 }
 
 fn arch_of_target(target: &str) -> Result<Arch, &'static str> {
-    Arch::of_target(target).ok_or("give x86_64-unknown-linux-gnu or aarch64-unknown-linux-gnu")
+    Arch::of_target(target).ok_or("use x86_64-unknown-linux-gnu or aarch64-unknown-linux-gnu")
 }

@@ -1,4 +1,4 @@
-//! Who may change the system: root may; others are asked before sudo is used, and nobody is asked where nobody reads.
+//! Runs commands as root: directly, or through sudo if the user agrees. Asks only on a terminal.
 
 use std::ffi::OsStr;
 use std::fs;
@@ -8,31 +8,31 @@ use std::process::Command;
 
 use anyhow::{Context, Result, bail};
 
-/// Leave to run commands as root.
+/// Permission to run commands as root.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Privilege {
     /// This process is root.
     Root,
-    /// The user said yes to sudo.
+    /// The user agreed to sudo.
     Sudo,
 }
 
 impl Privilege {
-    /// Obtains leave to run `commands` (shell words, shown as they are), or says how to run them by hand.
+    /// Returns permission to run `commands` (shell words, shown as they are); the error says how to run them by hand.
     pub(crate) fn obtain(why: &str, commands: &str) -> Result<Self> {
         if is_root() {
             return Ok(Self::Root);
         }
         if !io::stdin().is_terminal() {
-            bail!("{why}, which takes root; run this, then try again: sudo {commands}");
+            bail!("{why}, which needs root; run `sudo {commands}`, then try again");
         }
         if confirm(&format!("{why}. Run `sudo {commands}`?"))? {
             return Ok(Self::Sudo);
         }
-        bail!("{why}; sudo was declined")
+        bail!("{why}, which needs root; sudo was declined")
     }
 
-    /// `program` as root.
+    /// Returns the command that runs `program` as root.
     pub(crate) fn command(self, program: impl AsRef<OsStr>) -> Command {
         match self {
             Self::Root => Command::new(program),
@@ -50,13 +50,13 @@ pub(crate) fn is_root() -> bool {
     fs::metadata("/proc/self").is_ok_and(|process| process.uid() == 0)
 }
 
-/// Asks a question of yes or no on the terminal; anything but yes is no.
+/// Asks a yes-or-no question on the terminal; any other reply is no.
 pub(crate) fn confirm(question: &str) -> Result<bool> {
     eprint!("{question} [y/N] ");
     io::stderr().flush().context("write to the terminal")?;
-    let mut answer = String::new();
+    let mut reply = String::new();
     io::stdin()
-        .read_line(&mut answer)
-        .context("read the answer from the terminal")?;
-    Ok(matches!(answer.trim(), "y" | "Y" | "yes"))
+        .read_line(&mut reply)
+        .context("read the reply from the terminal")?;
+    Ok(matches!(reply.trim(), "y" | "Y" | "yes"))
 }

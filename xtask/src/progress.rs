@@ -1,4 +1,4 @@
-//! Telling what goes on: a line when something slow starts, its time when it ends.
+//! Runs commands and shows progress: a line when something slow starts, and its time when it ends.
 
 use std::path::Path;
 use std::process::{Command, Stdio};
@@ -6,12 +6,12 @@ use std::time::Instant;
 
 use anyhow::{Context, Result, bail};
 
-/// Runs `command` with its output shown between a line of what it is for and a line of the time that it took.
+/// Runs `command` with its output shown; a line before it says what it is for, a line after it how long it took.
 pub(crate) fn step(what: &str, command: &mut Command) -> Result<()> {
     step_and(what, command, check)
 }
 
-/// As [`step`], with `run` to run it.
+/// Does the same as [`step`], but calls `run` to run the command.
 pub(crate) fn step_and<T>(
     what: &str,
     command: &mut Command,
@@ -33,7 +33,7 @@ pub(crate) fn check(command: &mut Command) -> Result<()> {
     Ok(())
 }
 
-/// What `command` writes to its standard output, and whether it succeeded.
+/// Returns the standard output of `command`, and whether it succeeded.
 pub(crate) fn output(command: &mut Command) -> Result<(String, bool)> {
     let output = command
         .stdin(Stdio::null())
@@ -43,7 +43,7 @@ pub(crate) fn output(command: &mut Command) -> Result<(String, bool)> {
     Ok((text, output.status.success()))
 }
 
-/// `command` as one would type it: the program without its folder, and the arguments.
+/// Returns `command` as a user would type it: the program without its folder, and the arguments.
 pub(crate) fn shown(command: &Command) -> String {
     let program = Path::new(command.get_program());
     std::iter::once(program.file_name().unwrap_or(program.as_os_str()))

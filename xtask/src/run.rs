@@ -10,7 +10,7 @@ use anyhow::{Context, Result};
 use crate::privilege::{self, Privilege};
 use crate::{build, progress};
 
-/// Builds the agent and turns this process into it, so that signals and the exit code are the agent's own.
+/// Builds the agent and replaces this process with it, so that signals and the exit code are the agent's own.
 pub(crate) fn run(no_demo: bool, agent_args: &[OsString]) -> Result<()> {
     let binary = build::agent()?;
     let mut command = if wants_sudo(agent_args)? {
@@ -26,11 +26,11 @@ pub(crate) fn run(no_demo: bool, agent_args: &[OsString]) -> Result<()> {
     Err(err).with_context(|| format!("start `{}`", progress::shown(&command)))
 }
 
-/// Whether the user, not being root, wants the probes attached through sudo. The agent itself tells what it lacks.
+/// Whether a user who is not root agrees to sudo. Without it the agent reports which capabilities it lacks.
 fn wants_sudo(agent_args: &[OsString]) -> Result<bool> {
     let without_probes = agent_args.iter().any(|arg| arg == "--no-probes");
     if without_probes || privilege::is_root() || !io::stdin().is_terminal() {
         return Ok(false);
     }
-    privilege::confirm("The agent attaches probes to the kernel, which takes root. Use sudo?")
+    privilege::confirm("The agent attaches probes to the kernel, which needs root. Use sudo?")
 }

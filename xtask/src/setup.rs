@@ -1,6 +1,6 @@
-//! Making a machine able to build the eBPF half: what is there is taken, what is missing comes from Debian's packages.
+//! Makes a machine able to build the eBPF programs: uses what is installed, and gets what is missing from Debian.
 //!
-//! Where the parts are found is `toolchain.rs`'s business; both leave a working machine as it is.
+//! `tools/toolchain.rs` decides which parts are used. Nothing changes on a machine that has them all.
 
 use std::fs;
 use std::path::Path;
@@ -14,7 +14,7 @@ use crate::tools::toolchain::{LINKED_NAME, Missing, Places, Toolchain, find_prog
 use crate::tools::{debian, linker, prometheus, python_servers, torchserve};
 use crate::vm::{self, qemu};
 
-/// A compiler of this project's Rust version with the sources of `core`, and what `bpf-linker` is built against.
+/// A compiler of this project's Rust version with the sources of `core`, and the libraries that `bpf-linker` needs.
 const PACKAGES: [&str; 7] = [
     "rustc-web",
     "rust-web-src",
@@ -28,11 +28,11 @@ const PACKAGES: [&str; 7] = [
 /// The prefix that Debian's compiler is installed under.
 const DEBIAN_SYSROOT: &str = "/usr";
 
-/// What to do where Debian's packages cannot be had.
+/// Remedy if Debian's packages are unavailable.
 const BY_HAND: &str = "run `rustup toolchain install nightly --component rust-src` and `cargo install bpf-linker`, \
                        then try again";
 
-/// Sets up, and says in one line what will be used.
+/// Sets up, and prints one line for each part that will be used.
 pub(crate) fn run(for_tests: bool) -> Result<()> {
     let toolchain = ensure()?;
     eprintln!(
@@ -50,21 +50,21 @@ pub(crate) fn run(for_tests: bool) -> Result<()> {
         match vm::lack(Arch::Amd64) {
             None => {
                 let emulator = qemu::find(&vm::emulator(Arch::Amd64), Arch::Amd64)?;
-                eprintln!("set up: virtual machines by {emulator}");
+                eprintln!("set up: virtual machines with {emulator}");
             }
-            Some(lack) => eprintln!("set up: no virtual machines, {lack}"),
+            Some(lack) => eprintln!("set up: no virtual machines: {lack}"),
         }
     }
     Ok(())
 }
 
-/// A toolchain for the eBPF half, installed first where there is none.
+/// Returns a toolchain for the eBPF programs; installs it first if there is none.
 pub(crate) fn ensure() -> Result<Toolchain> {
     let places = Places::from_env();
     let lack = match Toolchain::find(&places) {
         Ok(found) => match linker::unfit(&found.linker) {
             None => return Ok(found),
-            // A linker beside a nightly was put there by its owner, for an LLVM that set-up does not know.
+            // The user installed the linker beside a nightly, for an LLVM that set-up does not know.
             Some(unfit) if found.is_nightly() => {
                 bail!("{unfit}; run `cargo install bpf-linker --force`")
             }
@@ -74,11 +74,11 @@ pub(crate) fn ensure() -> Result<Toolchain> {
         Err(missing) => missing.to_string(),
     };
     if !debian::is_here() {
-        bail!("{lack}, and set-up can install only on Debian and Ubuntu; {BY_HAND}");
+        bail!("{lack}; set-up can install it only on Debian and Ubuntu, so {BY_HAND}");
     }
     eprintln!("==> {lack}");
     if let Err(err) = install(&places) {
-        bail!("{err:#}; or, without Debian's packages, {BY_HAND}");
+        bail!("{err:#}; without Debian's packages, {BY_HAND}");
     }
     match Toolchain::find(&places) {
         Ok(found) => Ok(found),
@@ -86,7 +86,7 @@ pub(crate) fn ensure() -> Result<Toolchain> {
     }
 }
 
-/// Brings in what is missing, in the order in which the parts need each other.
+/// Installs what is missing, in the order in which the parts need each other.
 fn install(places: &Places) -> Result<()> {
     if find_program(&places.bin_dirs, "rustup").is_none() {
         bail!("rustup is not on PATH; install Rust with rustup (https://rustup.rs)");
@@ -94,7 +94,7 @@ fn install(places: &Places) -> Result<()> {
     let missing = debian::missing(&PACKAGES)?;
     if !missing.is_empty() {
         debian::install(
-            "The eBPF half needs a compiler from Debian packages",
+            "The eBPF programs need a compiler from Debian packages",
             &missing,
         )?;
     }
@@ -115,21 +115,21 @@ fn install(places: &Places) -> Result<()> {
     Ok(())
 }
 
-/// Refuses a distribution's compiler that is older than this workspace asks for.
+/// Fails if the distribution's compiler is older than this workspace needs.
 fn check_rust_version() -> Result<()> {
     let rustc = Path::new(DEBIAN_SYSROOT).join("bin/rustc");
     let (text, _) = progress::output(Command::new(rustc).arg("--version"))?;
     let needed = env!("CARGO_PKG_RUST_VERSION");
     if parse_version(&text) < parse_version(&format!("rustc {needed}")) {
         bail!(
-            "the packages bring {}, and {needed} or later is needed; enable Debian's security updates for apt-get",
+            "the packages contain {}, but {needed} or later is needed; enable Debian's security updates for apt-get",
             text.trim()
         );
     }
     Ok(())
 }
 
-/// Reads major and minor of `rustc 1.96.0 (...)`.
+/// Reads the major and minor number of `rustc 1.96.0 (...)`.
 fn parse_version(text: &str) -> Option<(u32, u32)> {
     let mut numbers = text.split_whitespace().nth(1)?.split('.').map(str::parse);
     Some((numbers.next()?.ok()?, numbers.next()?.ok()?))

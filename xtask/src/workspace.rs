@@ -1,4 +1,4 @@
-//! Where this workspace lies, where its build output goes, and cargo run in it.
+//! The workspace's root, its folder of build output, and cargo started in it.
 
 use std::env;
 use std::ffi::OsString;
@@ -7,14 +7,14 @@ use std::process::Command;
 
 use crate::tools::toolchain::SKIP_ENV;
 
-/// The repository's root.
+/// Returns the repository's root.
 pub(crate) fn root() -> &'static Path {
     Path::new(env!("CARGO_MANIFEST_DIR"))
         .parent()
-        .expect("xtask lies in the repository's root")
+        .expect("xtask is a folder of the repository's root")
 }
 
-/// The folder of build output: `CARGO_TARGET_DIR` as seen from where xtask was started, else `target`.
+/// Returns the folder of build output: `CARGO_TARGET_DIR`, relative to where xtask was started, else `target`.
 pub(crate) fn target_dir() -> PathBuf {
     match env::var_os("CARGO_TARGET_DIR").filter(|dir| !dir.is_empty()) {
         Some(dir) => std::path::absolute(&dir).unwrap_or_else(|_| dir.into()),
@@ -22,7 +22,7 @@ pub(crate) fn target_dir() -> PathBuf {
     }
 }
 
-/// The same cargo that started xtask, in the repository's root.
+/// Returns the cargo that started xtask, with a subcommand, in the repository's root.
 pub(crate) fn cargo(subcommand: &str) -> Command {
     let program = env::var_os("CARGO").unwrap_or_else(|| OsString::from("cargo"));
     let mut command = Command::new(program);
@@ -33,7 +33,7 @@ pub(crate) fn cargo(subcommand: &str) -> Command {
     command
 }
 
-/// `cargo build --release`, never without the eBPF programs.
+/// Returns `cargo build --release`, always with the eBPF programs.
 pub(crate) fn cargo_release() -> Command {
     let mut command = cargo("build");
     command.arg("--release").env_remove(SKIP_ENV);

@@ -52,7 +52,7 @@ pub(crate) struct Options {
     /// Use only this attach mode; may be repeated
     #[arg(long, alias = "rung", value_name = "MODE")]
     attach_mode: Vec<String>,
-    /// Run this test target, or this module of the target `kernel`, in place of the matrix; every agent uses `--attach-mode`
+    /// Run this module of the test target `kernel`, or this test target, in place of the matrix
     #[arg(long, value_name = "NAME")]
     pub(crate) suite: Option<String>,
     /// Processors of the virtual machines [default: 1, and 2 for 6.12]

@@ -1,6 +1,7 @@
-//! apt with lists, a cache and sources of its own: packages of other suites and architectures, fetched and unpacked.
+//! Fetches and unpacks packages of other suites and architectures, with lists, a cache and sources apart from the machine's.
 //!
-//! The machine's own lists, settings and packages stay as they are. Knows no package by name.
+//! Nothing is installed, and the machine's own lists and settings stay as they are. Does not depend on: what the packages
+//! are for.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -12,26 +13,26 @@ use crate::arch::Arch;
 use crate::progress;
 use crate::tools::archives::Archives;
 
-/// What signs Debian's archives.
+/// The keys that sign Debian's archives.
 const KEYRING: &str = "/usr/share/keyrings/debian-archive-keyring.gpg";
 
-/// An area of apt's.
+/// A folder with apt's lists, cache and sources for one architecture.
 pub(crate) struct Apt {
     dir: PathBuf,
     arch: Arch,
 }
 
 impl Apt {
-    /// An area in `dir` for packages of `arch` out of the suites of this machine's release; `what` is wanted.
+    /// Prepares `dir` for packages of `arch` from the suites of this machine's release; `what` is for messages.
     pub(crate) fn of_this_release(what: &str, arch: Arch, dir: &Path) -> Result<Self> {
         let text = fs::read_to_string("/etc/os-release").context("read /etc/os-release")?;
-        let release = codename(&text).context("/etc/os-release names no release of Debian")?;
+        let release = codename(&text).context("/etc/os-release names no Debian release")?;
         let suites = ["", "-updates", "-security"].map(|part| format!("{release}{part}"));
         Self::prepare(what, &suites.each_ref().map(String::as_str), arch, dir)
     }
 
-    /// An area in `dir` for packages of `arch` out of `suites`, with lists just fetched: a suite that is gone is passed
-    /// over. `what` is wanted.
+    /// Prepares `dir` for packages of `arch` from `suites`, and fetches their lists; skips suites that no archive has.
+    /// `what` is for messages.
     pub(crate) fn prepare(what: &str, suites: &[&str], arch: Arch, dir: &Path) -> Result<Self> {
         let archives = Archives::of_this_machine()?;
         for part in ["state/lists/partial", "cache/archives/partial"] {
@@ -57,18 +58,18 @@ impl Apt {
             apt.command("apt-get").arg("update"),
         );
         if let Err(err) = updated {
-            eprintln!("==> {err:#}: going on with the lists that there are");
+            eprintln!("==> {err:#}: using the lists that were fetched before");
         }
         Ok(apt)
     }
 
-    /// Names of packages that begin with `prefix`.
+    /// Returns the names of packages that begin with `prefix`.
     pub(crate) fn packages(&self, prefix: &str) -> Result<Vec<String>> {
         let (text, _) = progress::output(self.command("apt-cache").args(["pkgnames", prefix]))?;
         Ok(text.lines().map(str::to_owned).collect())
     }
 
-    /// Downloads the newest `package` into `dir`; where it lies.
+    /// Downloads the newest `package` into `dir`; returns its path.
     pub(crate) fn download(&self, package: &str, dir: &Path) -> Result<PathBuf> {
         progress::step(
             &format!("download {package}"),
@@ -105,7 +106,7 @@ impl Apt {
             format!("Dir::Cache={dir}/cache"),
             format!("APT::Architecture={arch}"),
             format!("APT::Architectures={arch}"),
-            // The user that apt would fetch as cannot enter a home.
+            // The user as which apt fetches cannot enter a home folder.
             "APT::Sandbox::User=root".to_owned(),
             "Acquire::Languages=none".to_owned(),
             "Acquire::IndexTargets::deb::DEP-11::DefaultEnabled=false".to_owned(),
@@ -117,7 +118,7 @@ impl Apt {
     }
 }
 
-/// The release's name in a text like /etc/os-release.
+/// Returns the release's name in a text like /etc/os-release.
 fn codename(text: &str) -> Option<&str> {
     text.lines()
         .find_map(|line| line.strip_prefix("VERSION_CODENAME="))
@@ -129,7 +130,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_release_is_named_with_quotes_or_without() {
+    fn the_release_is_read_with_quotes_or_without() {
         for text in [
             "ID=debian\nVERSION_CODENAME=trixie\n",
             "VERSION_CODENAME=\"trixie\"",

@@ -1,13 +1,13 @@
-//! The Debian archives that this machine's apt already fetches from, read from its lists of sources in either format.
+//! Reads from apt's sources, in either format, which Debian archives this machine uses.
 //!
-//! Knows no archive by its address, and fetches nothing.
+//! Fetches nothing. Does not depend on: any archive's address.
 
 use std::fs;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Result, bail};
 
-/// Names of Debian's releases, and of the roles that they take in turn.
+/// Names of Debian's releases, and of their roles.
 const RELEASES: [&str; 10] = [
     "bullseye",
     "bookworm",
@@ -21,12 +21,12 @@ const RELEASES: [&str; 10] = [
     "unstable",
 ];
 
-/// Where packages of Debian come from.
+/// The archives of Debian's packages.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Archives {
     /// Address of the archive of releases.
     main: String,
-    /// Address of the archive of security updates; `None` where apt has none.
+    /// Address of the archive of security updates; `None` if apt has none.
     security: Option<String>,
 }
 
@@ -38,7 +38,7 @@ struct Source {
 }
 
 impl Archives {
-    /// Those of this machine.
+    /// Returns the archives of this machine.
     pub(crate) fn of_this_machine() -> Result<Self> {
         let mut files = vec![PathBuf::from("/etc/apt/sources.list")];
         if let Ok(parts) = fs::read_dir("/etc/apt/sources.list.d") {
@@ -49,7 +49,7 @@ impl Archives {
         let sources: Vec<Source> = files.iter().flat_map(|file| read(file)).collect();
         match Self::among(&sources) {
             Some(archives) => Ok(archives),
-            None => bail!("none of apt's sources in /etc/apt is an archive of Debian"),
+            None => bail!("no source of apt in /etc/apt is a Debian archive"),
         }
     }
 
@@ -66,7 +66,7 @@ impl Archives {
         })
     }
 
-    /// The address of the archive that has `suite`.
+    /// Returns the address of the archive that has `suite`; `None` if apt has no such archive.
     pub(crate) fn of_suite(&self, suite: &str) -> Option<&str> {
         if is_security(suite) {
             self.security.as_deref()
@@ -82,7 +82,7 @@ fn is_security(suite: &str) -> bool {
         .is_some_and(|release| RELEASES.contains(&release))
 }
 
-/// The sources in a file; none where it cannot be read, or is in neither format.
+/// Returns the sources in a file; none if it is unreadable, or in neither format.
 fn read(path: &Path) -> Vec<Source> {
     let text = fs::read_to_string(path).unwrap_or_default();
     match path.extension().and_then(|ext| ext.to_str()) {
@@ -113,7 +113,7 @@ fn stanzas(text: &str) -> Vec<Source> {
     let lines = text.lines().filter(|line| !line.starts_with('#'));
     let mut stanzas: Vec<Vec<(String, String)>> = vec![Vec::new()];
     for line in lines {
-        let stanza = stanzas.last_mut().expect("there is one from the start");
+        let stanza = stanzas.last_mut().expect("the list starts with one");
         if line.trim().is_empty() {
             stanzas.push(Vec::new());
         } else if line.starts_with([' ', '\t']) {
@@ -174,7 +174,7 @@ mod tests {
     }
 
     #[test]
-    fn a_suite_is_in_the_archive_of_its_kind() {
+    fn security_suites_are_in_their_own_archive() {
         let archives = Archives::among(&stanzas(STANZAS)).unwrap();
         assert_eq!(
             archives.of_suite("trixie-backports"),
@@ -184,13 +184,13 @@ mod tests {
             archives.of_suite("trixie-security"),
             Some("http://b.example/sec")
         );
-        let main_alone = line("deb http://a.example/debian stable main").unwrap();
-        let archives = Archives::among(&[main_alone]).unwrap();
+        let only_main = line("deb http://a.example/debian stable main").unwrap();
+        let archives = Archives::among(&[only_main]).unwrap();
         assert_eq!(archives.of_suite("trixie-security"), None);
     }
 
     #[test]
-    fn sources_of_others_are_no_archive_of_debian() {
+    fn sources_of_other_distributions_are_ignored() {
         let other = line("deb http://other.example/ubuntu noble main").unwrap();
         assert_eq!(Archives::among(&[other]), None);
     }

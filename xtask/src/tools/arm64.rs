@@ -1,7 +1,7 @@
-//! Building for arm64 on another machine: the compiler's libraries and a linker for it, and cargo told of both.
+//! Builds for arm64 on another machine: provides a linker and the compiler's libraries, and passes both to cargo.
 //!
-//! Where rustup's toolchain has no libraries for arm64, those of Debian's compiler are taken out of the package that arm64
-//! machines install: nothing of a foreign architecture is installed here.
+//! If rustup's toolchain has no libraries for arm64, they come from the Debian package for arm64 machines, which is
+//! unpacked and not installed.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -17,24 +17,24 @@ use crate::tools::which::which;
 use crate::{progress, workspace};
 
 const TARGET: &str = "aarch64-unknown-linux-gnu";
-/// What takes the symbols out of a program of arm64; it comes with the linker.
+/// Removes debug symbols from an arm64 program; comes with the linker.
 pub(crate) const STRIP: &str = "aarch64-linux-gnu-strip";
-/// The linker, and the packages that it comes with.
+/// The linker, and the packages that contain it and the C libraries.
 const LINKER: &str = "aarch64-linux-gnu-gcc";
 const PACKAGES: [&str; 2] = ["gcc-aarch64-linux-gnu", "libc6-dev-arm64-cross"];
-/// Debian's compiler, and the package with its libraries, which is of the same version on every architecture.
+/// Debian's compiler, and the package with its libraries, which has the same version on every architecture.
 const COMPILER: &str = "rustc-web";
 const LIBRARIES: &str = "libstd-rust-web-dev";
-/// Where Debian's cross compiler keeps the C libraries that programs are linked with.
+/// The folder of C libraries in Debian's cross compiler.
 const C_LIBRARIES_DIR: &str = "/usr/aarch64-linux-gnu/lib";
-/// Those that the agent and its tests are linked with, the loader among them.
+/// The dynamic loader and the libraries that the agent and its tests are linked with.
 const C_LIBRARIES: [&str; 4] = [
     "ld-linux-aarch64.so.1",
     "libc.so.6",
     "libm.so.6",
     "libgcc_s.so.1",
 ];
-/// `EM_AARCH64` (elf.h), and where it stands in a program.
+/// `EM_AARCH64` (elf.h), and its offset in a program.
 const MACHINE: [u8; 2] = [183, 0];
 const MACHINE_AT: usize = 18;
 const BY_HAND: &str = "run `rustup target add aarch64-unknown-linux-gnu` and install a cross linker, aarch64-linux-gnu-gcc";
@@ -42,31 +42,32 @@ const BY_HAND: &str = "run `rustup target add aarch64-unknown-linux-gnu` and ins
 /// A compiler that builds for arm64.
 #[derive(Debug)]
 pub(crate) enum Cross {
-    /// The toolchain in use, which has the libraries.
+    /// rustup's toolchain, which has the libraries.
     Rustup,
-    /// Debian's, with its libraries unpacked.
+    /// Debian's compiler, with its libraries unpacked.
     Debian { sysroot: PathBuf },
 }
 
 impl Cross {
-    /// Finds one, and brings in what is missing.
+    /// Finds a compiler, and installs what is missing.
     pub(crate) fn ensure() -> Result<Self> {
         if which(LINKER).is_err() {
             if !debian::is_here() {
-                bail!("building for arm64 takes {LINKER}, which is not on PATH; {BY_HAND}");
+                bail!("cannot build for arm64: {LINKER} is not on PATH; {BY_HAND}");
             }
-            let why = "Building for arm64 takes a linker for it";
+            let why = "Building for arm64 needs a linker";
             debian::install(why, &debian::missing(&PACKAGES)?)?;
         }
         if rustup_has_libraries() {
             return Ok(Self::Rustup);
         }
-        let sysroot = debians_libraries()
-            .with_context(|| format!("there are no Rust libraries for arm64; {BY_HAND}"))?;
+        let sysroot = debians_libraries().with_context(|| {
+            format!("cannot build for arm64: no Rust libraries for it; {BY_HAND}")
+        })?;
         Ok(Self::Debian { sysroot })
     }
 
-    /// cargo, building for arm64, in the repository's root.
+    /// Returns cargo with a subcommand, set up for arm64, in the repository's root.
     pub(crate) fn cargo(&self, subcommand: &str) -> Command {
         let mut command = match self {
             Self::Rustup => workspace::cargo(subcommand),
@@ -90,7 +91,7 @@ impl Cross {
     }
 }
 
-/// Builds the agent; the path is the release binary's.
+/// Builds the agent; returns the path of the release binary.
 pub(crate) fn build() -> Result<PathBuf> {
     progress::step(
         "build the agent for arm64",
@@ -103,18 +104,18 @@ pub(crate) fn build() -> Result<PathBuf> {
     let program = fs::read(&path).with_context(|| format!("read {}", path.display()))?;
     ensure!(
         is_of_arm64(&program),
-        "{} is no program of arm64; look at the target that cargo was told",
+        "{} is not an arm64 program; check cargo's configuration for another target",
         path.display()
     );
     Ok(path)
 }
 
-/// Where cargo leaves what was built in `profile`.
+/// Returns the folder of programs that cargo built with `profile`.
 pub(crate) fn folder_of(profile: &str) -> PathBuf {
     workspace::target_dir().join(TARGET).join(profile)
 }
 
-/// The C libraries that what was built needs where it runs: their names, and where they lie here.
+/// Returns the C libraries that the built programs need: their names, and their paths here.
 pub(crate) fn c_libraries() -> impl Iterator<Item = (&'static str, PathBuf)> {
     C_LIBRARIES
         .iter()
@@ -138,7 +139,7 @@ fn rustup_has_libraries() -> bool {
     asked.is_ok_and(|(dir, done)| done && Path::new(dir.trim()).is_dir())
 }
 
-/// The libraries of Debian's compiler, unpacked among the build output; the sysroot that they are in.
+/// Unpacks the libraries of Debian's compiler into the build output; returns their sysroot.
 fn debians_libraries() -> Result<PathBuf> {
     let (version, _) =
         progress::output(Command::new("dpkg-query").args(["-W", "-f", "${Version}", COMPILER]))?;
@@ -164,7 +165,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn programs_of_arm64_are_told_from_others() {
+    fn arm64_programs_are_recognised() {
         let mut program = b"\x7fELF\x02\x01\x01\0\0\0\0\0\0\0\0\0\x03\0\xb7\0".to_vec();
         assert!(is_of_arm64(&program));
         program[MACHINE_AT] = 62;
@@ -174,7 +175,7 @@ mod tests {
     }
 
     #[test]
-    fn cargo_is_told_of_target_linker_and_libraries() {
+    fn cargo_gets_target_and_libraries() {
         let sysroot = PathBuf::from("/a b/usr");
         let command = Cross::Debian { sysroot }.cargo("build");
         let shown = progress::shown(&command);

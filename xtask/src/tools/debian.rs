@@ -1,6 +1,6 @@
-//! Packages of Debian and its kin: which are missing, installing them, and unpacking them without installing them.
+//! Lists missing packages of Debian and its derivatives, installs packages, and unpacks them without installing them.
 //!
-//! Knows no package by name.
+//! Does not depend on: what the packages are for.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -13,10 +13,10 @@ use crate::progress;
 
 /// Whether this system installs packages with apt-get.
 pub(crate) fn is_here() -> bool {
-    fs::read_to_string("/etc/os-release").is_ok_and(|text| is_kin(&text))
+    fs::read_to_string("/etc/os-release").is_ok_and(|text| is_derivative(&text))
 }
 
-/// Those of `packages` that are not installed.
+/// Returns those of `packages` that are not installed.
 pub(crate) fn missing<'a>(packages: &[&'a str]) -> Result<Vec<&'a str>> {
     let (listed, _) = progress::output(
         Command::new("dpkg-query")
@@ -30,7 +30,7 @@ pub(crate) fn missing<'a>(packages: &[&'a str]) -> Result<Vec<&'a str>> {
         .collect())
 }
 
-/// Installs `packages`, asking first where that takes sudo and telling `why`. Nothing else is removed for their sake.
+/// Installs `packages`; if that needs sudo, asks first, with the reason `why`. Removes no other package.
 pub(crate) fn install(why: &str, packages: &[&str]) -> Result<()> {
     let names = packages.join(" ");
     let privilege = Privilege::obtain(
@@ -55,7 +55,7 @@ pub(crate) fn install(why: &str, packages: &[&str]) -> Result<()> {
         )
     };
     match install() {
-        // A list of packages that has gone stale names files that the mirror has replaced.
+        // An outdated list of packages names files that the mirror has replaced.
         Err(_) if !updated => {
             update(privilege)?;
             install()
@@ -89,10 +89,7 @@ pub(crate) fn unpack(packages: &[&str], dir: &Path) -> Result<()> {
     };
     if download().is_err() {
         update(Privilege::obtain(
-            &format!(
-                "apt-get has no current list to find {} in",
-                packages.join(" ")
-            ),
+            &format!("apt-get has no current list with {}", packages.join(" ")),
             "apt-get update",
         )?)?;
         if download().is_err() {
@@ -136,7 +133,7 @@ fn apt_get(privilege: Privilege) -> Command {
     command
 }
 
-/// Why apt-get would not install `packages`, in its own words; empty if it would.
+/// Returns why apt-get would not install `packages`, in its own words; empty if it would.
 fn can_install(packages: &[&str]) -> Result<String> {
     Ok(refusal(&simulate(packages, &["--no-remove"])?))
 }
@@ -183,7 +180,7 @@ fn is_installed(listed: &str, package: &str) -> bool {
         .any(|line| line.split_once(' ') == Some((package, "installed")))
 }
 
-fn is_kin(os_release: &str) -> bool {
+fn is_derivative(os_release: &str) -> bool {
     os_release
         .lines()
         .filter_map(|line| line.strip_prefix("ID=").or(line.strip_prefix("ID_LIKE=")))
@@ -196,7 +193,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn kin_of_debian_is_told_from_others() {
+    fn derivatives_of_debian_are_recognised() {
         for (text, expected) in [
             ("ID=debian\nVERSION_ID=\"12\"\n", true),
             ("NAME=Mint\nID=linuxmint\nID_LIKE=\"ubuntu debian\"\n", true),
@@ -204,7 +201,7 @@ mod tests {
             ("ID=fedora\nVARIANT_ID=debian\n", false),
             ("", false),
         ] {
-            assert_eq!(is_kin(text), expected, "{text:?}");
+            assert_eq!(is_derivative(text), expected, "{text:?}");
         }
     }
 

@@ -1,4 +1,4 @@
-//! `bpf-linker`: whether the one found will do, and building one against the distribution's LLVM.
+//! Checks the version of `bpf-linker`, and builds one with the distribution's LLVM.
 
 use std::path::Path;
 use std::process::Command;
@@ -7,22 +7,22 @@ use anyhow::Result;
 
 use crate::{progress, workspace};
 
-/// The oldest release that this project is built with, and the one that set-up installs.
+/// The oldest release that builds this project, which is also the one that set-up installs.
 const VERSION: (u32, u32, u32) = (0, 13, 0);
 
-/// Where Debian's `llvm-22-dev` puts LLVM.
+/// The folder of LLVM in Debian's `llvm-22-dev`.
 const LLVM_PREFIX: &str = "/usr/lib/llvm-22";
 
-/// Why the linker at `path` will not do; `None` if it will.
+/// Returns why the linker at `path` cannot be used; `None` if it can.
 pub(crate) fn unfit(path: &Path) -> Option<String> {
-    let answer = progress::output(Command::new(path).arg("--version"));
-    let Ok((text, true)) = answer else {
+    let output = progress::output(Command::new(path).arg("--version"));
+    let Ok((text, true)) = output else {
         return Some(format!("{} does not start", path.display()));
     };
     match parse_version(&text) {
         Some(version) if version >= VERSION => None,
         _ => Some(format!(
-            "{} is {}, and {} or later is needed",
+            "{} is {}, but {} or later is needed",
             path.display(),
             text.trim(),
             dotted(VERSION)
@@ -30,7 +30,7 @@ pub(crate) fn unfit(path: &Path) -> Option<String> {
     }
 }
 
-/// Builds and installs the linker into cargo's own folder, in place of an older one.
+/// Builds the linker and installs it into cargo's own folder, in place of an older one.
 pub(crate) fn install() -> Result<()> {
     let package = format!("bpf-linker@{}", dotted(VERSION));
     progress::step(
@@ -46,7 +46,7 @@ fn dotted((major, minor, patch): (u32, u32, u32)) -> String {
     format!("{major}.{minor}.{patch}")
 }
 
-/// Reads `bpf-linker 0.13.0`; what follows the numbers is ignored.
+/// Reads `bpf-linker 0.13.0`, and ignores what follows the numbers.
 fn parse_version(text: &str) -> Option<(u32, u32, u32)> {
     let mut numbers = text
         .split_whitespace()

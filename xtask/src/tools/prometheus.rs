@@ -1,6 +1,6 @@
-//! A real Prometheus for the tests: `prometheus` and `promtool`, found on PATH or kept among the build output.
+//! Provides a real Prometheus for the tests: `prometheus` and `promtool` from PATH, or in the build output.
 //!
-//! Installs nothing on the system: Debian's package would start a server.
+//! Installs nothing on the system, because Debian's package would start a server.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -13,7 +13,7 @@ use crate::workspace;
 
 const PROGRAMS: [&str; 2] = ["prometheus", "promtool"];
 
-/// The folder that has both programs, fetched from Debian's package where they are missing.
+/// Returns a folder with both programs; fetches them from Debian's package if there is none.
 pub(crate) fn ensure() -> Result<PathBuf> {
     let dir = workspace::target_dir().join("tools/prometheus");
     let known = std::iter::once(dir.clone()).chain(Places::from_env().bin_dirs);
@@ -22,7 +22,7 @@ pub(crate) fn ensure() -> Result<PathBuf> {
     }
     if !debian::is_here() {
         bail!(
-            "the tests need Prometheus, and set-up can fetch it only on Debian and Ubuntu; \
+            "the tests need Prometheus, which set-up can fetch only on Debian and Ubuntu; \
              put prometheus and promtool into one folder on PATH"
         );
     }

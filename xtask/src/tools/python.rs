@@ -1,6 +1,6 @@
-//! Python environments among the build output: made once for each recipe, with packages at fixed versions.
+//! Makes Python environments in the build output: once for each recipe, with packages at fixed versions.
 //!
-//! What runs in them is for their users to say.
+//! Does not depend on: what runs in them.
 
 use std::fs;
 use std::path::Path;
@@ -11,14 +11,14 @@ use anyhow::{Context, Result};
 use crate::progress;
 use crate::tools::debian;
 
-/// Debian's Python; another one may lack `venv` or have no fitting builds of the packages.
+/// Debian's Python; another one may lack `venv`, or binary builds of the packages.
 const PYTHON: &str = "/usr/bin/python3";
 
-/// Calls `make` unless what is in `dir` was made there of the same `parts`.
+/// Calls `make` unless an earlier call made `dir` from the same `parts`.
 pub(crate) fn once(dir: &Path, parts: &[&str], make: impl FnOnce() -> Result<()>) -> Result<()> {
     fs::create_dir_all(dir).with_context(|| format!("create {}", dir.display()))?;
     let made = dir.join("made");
-    // A Python environment knows its own path, so one that was moved has to be made anew.
+    // A Python environment contains its own path, so one that was moved is made again.
     let recipe = [&[&*dir.to_string_lossy()], parts].concat().join("\n");
     if fs::read_to_string(&made).is_ok_and(|text| text == recipe) {
         return Ok(());
@@ -27,11 +27,11 @@ pub(crate) fn once(dir: &Path, parts: &[&str], make: impl FnOnce() -> Result<()>
     fs::write(&made, recipe).with_context(|| format!("write {}", made.display()))
 }
 
-/// Makes the Python environment `venv` anew, with `packages` in it; `user` is what needs it, in messages.
+/// Makes the Python environment `venv` from nothing, with `packages`; `user` is what needs it, for messages.
 pub(crate) fn make_venv(venv: &Path, user: &str, packages: &[&str]) -> Result<()> {
     if debian::is_here() && !debian::missing(&["python3-venv"])?.is_empty() {
         debian::install(
-            &format!("{user}, which the tests need, runs on Python"),
+            &format!("The tests need {user}, and so Python's venv"),
             &["python3-venv"],
         )?;
     }

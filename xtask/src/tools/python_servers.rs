@@ -1,7 +1,6 @@
-//! Real servers of Python for the tests: each as an own way to use its sockets, in one environment among the build
-//! output.
+//! Provides Python servers for the tests, each with its own I/O pattern, in one environment in the build output.
 //!
-//! What they serve, and how they are started, is the tests' business.
+//! Does not depend on: what they serve, and how the tests start them.
 
 use std::path::PathBuf;
 
@@ -10,7 +9,7 @@ use anyhow::Result;
 use crate::tools::python;
 use crate::workspace;
 
-/// The releases that the tests are written against, and those of what they are built on.
+/// The releases that the tests are written for, and those of their dependencies.
 const PACKAGES: [&str; 10] = [
     "uvicorn==0.54.0",
     "h11==0.16.0",
@@ -24,7 +23,7 @@ const PACKAGES: [&str; 10] = [
     "grpcio==1.85.1",
 ];
 
-/// The folder with `venv`, made where it is missing or was made differently.
+/// Returns the folder with `venv`, which is made if it is missing or has another recipe.
 pub(crate) fn ensure() -> Result<PathBuf> {
     let dir = workspace::target_dir().join("tools/servers");
     python::once(&dir, &PACKAGES, || {

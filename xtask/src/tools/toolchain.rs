@@ -1,26 +1,26 @@
-//! Which compiler and linker for the bpf target this machine has, told from files alone.
+//! Finds the compiler and linker for the bpf target on this machine; starts no program.
 //!
-//! Compiled into `xtask` and into `agent/build.rs`, so that both make the same choice; only `std` is used for that
-//! reason. How a missing part is got is `setup.rs`'s business.
+//! Compiled into `xtask` and into `agent/build.rs`, so that both make the same choice. Therefore it uses only `std`.
+//! `setup.rs` installs what is missing.
 
 use std::env;
 use std::fmt;
 use std::fs;
 use std::path::{Path, PathBuf};
 
-/// Names the rustup toolchain to use, whatever else is there.
+/// Names the rustup toolchain to use in place of the one found.
 pub(crate) const TOOLCHAIN_ENV: &str = "INFERPROBE_BPF_TOOLCHAIN";
 
-/// Set to `1`, leaves the eBPF programs out of the agent, which then needs no toolchain for them.
+/// Set to `1`, builds the agent without the eBPF programs, and so without a toolchain for them.
 pub(crate) const SKIP_ENV: &str = "INFERPROBE_SKIP_EBPF";
 
 /// The rustup toolchain that set-up links to a distribution's compiler.
 pub(crate) const LINKED_NAME: &str = "bpf";
 
-/// Where to look.
+/// Where to look for both.
 #[derive(Debug)]
 pub(crate) struct Places {
-    /// Value of `INFERPROBE_BPF_TOOLCHAIN`.
+    /// Value of `INFERPROBE_BPF_TOOLCHAIN`; `None` if it is unset or empty.
     pub(crate) wanted: Option<String>,
     /// rustup's folder of toolchains.
     pub(crate) toolchains: PathBuf,
@@ -37,26 +37,26 @@ pub(crate) struct Toolchain {
     pub(crate) linker: PathBuf,
 }
 
-/// What keeps the eBPF half from being built.
+/// What is missing to build the eBPF programs.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) enum Missing {
     /// The toolchain that `INFERPROBE_BPF_TOOLCHAIN` names is absent or has no sources of `core`.
     Wanted(String),
-    /// No fitting toolchain has the sources of `core`.
+    /// No nightly or linked toolchain has the sources of `core`.
     Compiler,
     /// There is a compiler, but no `bpf-linker`.
     Linker,
 }
 
 impl Places {
-    /// The places that the environment names.
+    /// Returns the places that the environment names.
     pub(crate) fn from_env() -> Self {
         let home = env::var_os("HOME").map_or_else(|| PathBuf::from("/root"), PathBuf::from);
         let folder = |name: &str, default: &str| {
             env::var_os(name).map_or_else(|| home.join(default), PathBuf::from)
         };
         let path = env::var_os("PATH").unwrap_or_default();
-        // rustup puts cargo's folder before PATH for everything that it starts.
+        // rustup puts cargo's folder before PATH for every program that it starts.
         let bin_dirs = std::iter::once(folder("CARGO_HOME", ".cargo").join("bin"))
             .chain(env::split_paths(&path))
             .collect();
@@ -69,7 +69,7 @@ impl Places {
 }
 
 impl Toolchain {
-    /// Finds the wanted toolchain, else the linked one, else the newest nightly; each must have the sources of `core`.
+    /// Finds the wanted toolchain, else the linked one, else the newest nightly, with the sources of `core`.
     pub(crate) fn find(places: &Places) -> Result<Self, Missing> {
         let names = installed(&places.toolchains);
         let name = match &places.wanted {
@@ -86,7 +86,7 @@ impl Toolchain {
         Ok(Self { name, linker })
     }
 
-    /// Whether the compiler takes unstable flags without `RUSTC_BOOTSTRAP`.
+    /// Whether the compiler accepts unstable flags without `RUSTC_BOOTSTRAP`.
     pub(crate) fn is_nightly(&self) -> bool {
         self.name.starts_with("nightly")
     }
@@ -101,22 +101,22 @@ impl fmt::Display for Missing {
                  unset it, or name one that has its rust-src component"
             ),
             Self::Compiler => f.write_str(
-                "the eBPF half needs a Rust toolchain with the sources of core, and there is none",
+                "the eBPF programs need a Rust toolchain with the sources of core, but there is none",
             ),
-            Self::Linker => f.write_str("the eBPF half needs bpf-linker, and it is not on PATH"),
+            Self::Linker => f.write_str("the eBPF programs need bpf-linker, but it is not on PATH"),
         }
     }
 }
 
-/// The first file called `name` in `dirs`.
+/// Returns the first file called `name` in `dirs`.
 pub(crate) fn find_program(dirs: &[PathBuf], name: &str) -> Option<PathBuf> {
     dirs.iter()
         .map(|dir| dir.join(name))
         .find(|path| path.is_file())
 }
 
-/// Toolchains with a compiler and the sources of `core`: the linked one first, then later names first, which puts an
-/// undated nightly before the dated ones.
+/// Returns the toolchains with a compiler and the sources of `core`: the linked one, then the others by name, last name
+/// first, so that an undated nightly is before the dated ones.
 fn installed(toolchains: &Path) -> Vec<String> {
     let mut names: Vec<String> = fs::read_dir(toolchains)
         .into_iter()
@@ -140,7 +140,7 @@ fn has_core_source(sysroot: &Path) -> bool {
 mod tests {
     use super::*;
 
-    /// A machine with the given toolchains, each with or without the sources of `core`, and perhaps a linker.
+    /// Makes a machine with these toolchains, each with or without the sources of `core`, and perhaps a linker.
     fn machine(toolchains: &[(&str, bool)], linker: bool) -> (tempfile::TempDir, Places) {
         let dir = tempfile::tempdir().unwrap();
         let file = |path: PathBuf| {
@@ -172,7 +172,7 @@ mod tests {
     }
 
     #[test]
-    fn the_linked_toolchain_goes_before_the_newest_nightly() {
+    fn the_linked_toolchain_is_preferred_to_the_newest_nightly() {
         let nightlies = [
             ("nightly-2026-01-01-x86_64", true),
             ("nightly-2026-03-01-x86_64", true),
@@ -187,7 +187,7 @@ mod tests {
     }
 
     #[test]
-    fn a_toolchain_without_the_sources_of_core_does_not_count() {
+    fn a_toolchain_without_the_sources_of_core_is_ignored() {
         let toolchains = [
             ("bpf", false),
             ("nightly-x86_64", false),
@@ -197,7 +197,7 @@ mod tests {
     }
 
     #[test]
-    fn the_wanted_toolchain_is_taken_or_named_as_missing() {
+    fn the_wanted_toolchain_is_used_or_named_as_missing() {
         let toolchains = [("bpf", true), ("nightly-x86_64", true), ("mine", false)];
         assert_eq!(
             chosen(&toolchains, Some("nightly")).unwrap(),

@@ -1,7 +1,7 @@
-//! A real TorchServe for the tests: Java, a Python environment of its own and model archives, among the build output.
+//! Provides a real TorchServe for the tests: Java, a Python environment and model archives, in the build output.
 //!
-//! PyTorch's place is taken by a stub that says so: frontend, worker protocol and metrics are TorchServe's own, and
-//! they need no tensors. How a TorchServe is started is the tests' business.
+//! A stub replaces PyTorch, because the frontend, the worker protocol and the metrics need no tensors. Does not depend
+//! on: how the tests start a TorchServe.
 
 use std::env;
 use std::fs;
@@ -16,7 +16,7 @@ use crate::tools::toolchain::Places;
 use crate::tools::{debian, python};
 use crate::{progress, workspace};
 
-/// The releases that the tests are written against.
+/// The releases that the tests are written for.
 const PYTHON_PACKAGES: [&str; 6] = [
     "torchserve==0.12.0",
     "torch-model-archiver==0.12.0",
@@ -26,16 +26,16 @@ const PYTHON_PACKAGES: [&str; 6] = [
     "grpcio==1.85.1",
 ];
 
-/// The oldest Java that TorchServe's frontend is meant for.
+/// The oldest Java that TorchServe's frontend supports.
 const JAVA_MAJOR: u32 = 17;
 
-/// The models of the archives; both are the same handler.
+/// The models of the archives; both have the same handler.
 const MODELS: [&str; 2] = ["tiny", "twin"];
 
 const HANDLER: &str = include_str!("../../../tests/torchserve/handler.py");
 const TORCH_STUB: &str = include_str!("../../../tests/torchserve/torch/__init__.py");
 
-/// The folder with `java`, `venv` and `models`, each made where it is missing or was made differently.
+/// Returns the folder with `java`, `venv` and `models`; makes what is missing or has another recipe.
 pub(crate) fn ensure() -> Result<PathBuf> {
     let dir = workspace::target_dir().join("tools/torchserve");
     fs::create_dir_all(&dir).with_context(|| format!("create {}", dir.display()))?;
@@ -48,7 +48,7 @@ pub(crate) fn ensure() -> Result<PathBuf> {
     Ok(dir)
 }
 
-/// Makes `link` lead to the home of a Java that will do.
+/// Makes `link` lead to the home of a Java that is new enough; installs one if there is none.
 fn ensure_java(link: &Path) -> Result<()> {
     if link.join("bin/java").is_file() {
         return Ok(());
@@ -58,15 +58,15 @@ fn ensure_java(link: &Path) -> Result<()> {
         None => {
             if !debian::is_here() {
                 bail!(
-                    "the tests need Java {JAVA_MAJOR} or later, and set-up can install it only on Debian and Ubuntu; \
+                    "the tests need Java {JAVA_MAJOR} or later, which set-up can install only on Debian and Ubuntu; \
                      put java on PATH or set JAVA_HOME"
                 );
             }
             debian::install(
-                "TorchServe, which the tests need, runs on Java",
+                "The tests need TorchServe, and so Java",
                 &["openjdk-17-jre-headless"],
             )?;
-            find_java().context("find the Java that apt-get has just installed")?
+            find_java().context("find the Java that apt-get has installed")?
         }
     };
     match fs::remove_file(link) {
@@ -78,7 +78,7 @@ fn ensure_java(link: &Path) -> Result<()> {
     symlink(&home, link).with_context(|| format!("link {} to {}", link.display(), home.display()))
 }
 
-/// Home of the first Java that is new enough, of those that the environment and Debian's layout name.
+/// Returns the home of the first Java that is new enough, in JAVA_HOME, on PATH and in Debian's folder.
 fn find_java() -> Option<PathBuf> {
     let named = env::var_os("JAVA_HOME").map(|home| PathBuf::from(home).join("bin"));
     let installed = fs::read_dir("/usr/lib/jvm")
@@ -108,7 +108,7 @@ fn java_major(text: &str) -> Option<u32> {
         .ok()
 }
 
-/// Makes the Python environment anew, with the stub in PyTorch's place.
+/// Makes the Python environment from nothing, with the stub in place of PyTorch.
 fn make_venv(venv: &Path) -> Result<()> {
     python::make_venv(venv, "TorchServe", &PYTHON_PACKAGES)?;
     let (packages, _) = progress::output(Command::new(venv.join("bin/python")).args([
@@ -144,7 +144,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn java_tells_its_major_version_first() {
+    fn the_major_version_of_java_is_read() {
         for (text, expected) in [
             ("openjdk 17.0.15 2025-04-15\nOpenJDK Runtime", Some(17)),
             ("java 21-ea 2023-09-19", Some(21)),

@@ -1,7 +1,7 @@
-//! The first file system of a virtual machine: files of this one, the libraries that they are linked with, and a cpio
-//! archive of them (format `newc`), as kernels unpack it.
+//! Writes the first file system of a virtual machine: programs of this machine with their libraries, and other files, as
+//! a cpio archive (format `newc`).
 //!
-//! What the files are for is not known here.
+//! Does not depend on: what the files are for.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -13,7 +13,7 @@ use anyhow::{Context, Result, bail};
 
 use crate::progress;
 
-/// Types and permissions of what an archive holds.
+/// Types and permissions of entries.
 const DIRECTORY: u32 = 0o040_755;
 const PROGRAM: u32 = 0o100_755;
 /// The name that ends an archive.
@@ -26,7 +26,7 @@ pub(crate) struct Initramfs {
 }
 
 impl Initramfs {
-    /// Adds a folder, and those that it lies in.
+    /// Adds a folder and its parents.
     pub(crate) fn folder(&mut self, path: &str) {
         let path = path.trim_matches('/');
         for (at, _) in path.match_indices('/').chain([(path.len(), "")]) {
@@ -35,7 +35,7 @@ impl Initramfs {
         }
     }
 
-    /// Adds a program or script that is `content`.
+    /// Adds an executable file with `content`.
     pub(crate) fn file(&mut self, path: &str, content: impl Into<Vec<u8>>) {
         let path = path.trim_matches('/');
         if let Some((folder, _)) = path.rsplit_once('/') {
@@ -45,7 +45,7 @@ impl Initramfs {
             .insert(path.to_owned(), (PROGRAM, content.into()));
     }
 
-    /// Adds this machine's program `from` as `path`, and the libraries that it is linked with.
+    /// Adds this machine's program `from` as `path`, and its libraries.
     pub(crate) fn program(&mut self, path: &str, from: &Path) -> Result<()> {
         let (listed, dynamic) = progress::output(Command::new("ldd").arg(from))?;
         if dynamic {
@@ -73,7 +73,7 @@ impl Initramfs {
     }
 }
 
-/// The paths in what ldd lists.
+/// Returns the paths in the output of ldd.
 fn libraries(listed: &str) -> impl Iterator<Item = &str> {
     listed
         .split_whitespace()
@@ -103,7 +103,7 @@ fn entry(
     pad(out, content.len())
 }
 
-/// Fills up to a multiple of four.
+/// Pads to a multiple of four bytes.
 fn pad(out: &mut impl Write, size: usize) -> io::Result<()> {
     out.write_all(&[0; 3][..size.next_multiple_of(4) - size])
 }

@@ -1,7 +1,6 @@
-//! Debian's kernels: the newest of a series, fetched by apt into an area of its own and kept outside of the tree.
+//! Fetches the newest kernel of a series from Debian, and keeps it outside of the repository.
 //!
-//! The machine's own lists, settings and packages stay as they are: nothing is installed. What a kernel is booted for is
-//! not known here.
+//! Nothing is installed. Does not depend on: what a kernel is booted for.
 
 use std::cmp::Ordering;
 use std::env;
@@ -14,11 +13,11 @@ use anyhow::{Context, Result, bail};
 use crate::arch::Arch;
 use crate::tools::apt::Apt;
 
-/// Names the folder that kernels are kept in.
+/// Names the folder for kernels.
 const DIR_ENV: &str = "INFERPROBE_KERNELS_DIR";
-/// How long the newest kernel of a series is taken to be so.
+/// How long a fetched kernel counts as the newest of its series.
 const FRESH_FOR: Duration = Duration::from_secs(24 * 3600);
-/// Where a series is looked for that [`SUITES`] does not name.
+/// The suites that are searched for a series that is not in [`SUITES`].
 const EVERY_SUITE: &[&str] = &[
     "bullseye",
     "bullseye-security",
@@ -30,7 +29,7 @@ const EVERY_SUITE: &[&str] = &[
     "trixie-backports",
     "sid",
 ];
-/// Where the kernels of a series have been: a list of packages takes longer to fetch than a kernel.
+/// The suites that have had kernels of a series; fewer suites, because their lists take longer to fetch than a kernel.
 const SUITES: [(&str, &[&str]); 5] = [
     ("5.10", &["bullseye", "bullseye-security"]),
     ("6.1", &["bookworm", "bookworm-security"]),
@@ -42,13 +41,13 @@ const SUITES: [(&str, &[&str]); 5] = [
 /// A kernel that can be booted.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Kernel {
-    /// As `uname -r` says it.
+    /// Its name in `uname -r`.
     pub(crate) release: String,
     /// The bootable image.
     pub(crate) image: PathBuf,
 }
 
-/// The newest kernel of `series`; one that was fetched before, which is said, where there is no fetching now.
+/// Returns the newest kernel of `series`. If fetching fails, returns the one fetched before, with a message.
 pub(crate) fn fetch(series: &str, arch: Arch) -> Result<Kernel> {
     let dir = folder(arch)?.join(series);
     fs::create_dir_all(&dir).with_context(|| format!("create {}", dir.display()))?;
@@ -64,7 +63,7 @@ pub(crate) fn fetch(series: &str, arch: Arch) -> Result<Kernel> {
     match (fetch_newest(series, arch, &dir), kept) {
         (Err(err), Some(kernel)) => {
             eprintln!(
-                "==> Linux {} is what was fetched before: {err:#}",
+                "==> using Linux {}, which was fetched before: {err:#}",
                 kernel.release
             );
             Ok(kernel)
@@ -73,7 +72,7 @@ pub(crate) fn fetch(series: &str, arch: Arch) -> Result<Kernel> {
     }
 }
 
-/// The program `busybox` of `arch`, which needs no library; fetched once.
+/// Returns the static `busybox` of `arch`, which is fetched once.
 pub(crate) fn busybox(arch: Arch) -> Result<PathBuf> {
     let dir = folder(arch)?;
     let busybox = dir.join("busybox");
@@ -89,7 +88,7 @@ pub(crate) fn busybox(arch: Arch) -> Result<PathBuf> {
     Ok(busybox)
 }
 
-/// Where kernels of `arch` are kept.
+/// Returns the folder for kernels of `arch`.
 fn folder(arch: Arch) -> Result<PathBuf> {
     let dir = cache_dir()?;
     Ok(match arch {
@@ -98,8 +97,8 @@ fn folder(arch: Arch) -> Result<PathBuf> {
     })
 }
 
-/// The kernels that are small: those for virtual machines.
-fn flavour(arch: Arch) -> String {
+/// Returns the end of the names of small kernels, those for virtual machines.
+fn variant(arch: Arch) -> String {
     format!("cloud-{}", arch.debian())
 }
 
@@ -111,12 +110,12 @@ fn cache_dir() -> Result<PathBuf> {
     let cache = match (named("XDG_CACHE_HOME"), named("HOME")) {
         (Some(cache), _) => PathBuf::from(cache),
         (None, Some(home)) => Path::new(&home).join(".cache"),
-        (None, None) => bail!("neither {DIR_ENV} nor HOME says where to keep kernels"),
+        (None, None) => bail!("no folder for kernels; set {DIR_ENV} or HOME"),
     };
     Ok(cache.join("inferprobe/kernels"))
 }
 
-/// The kernel that was the newest of its series when it was last looked for.
+/// Returns the kernel that was the newest of its series at the last fetch.
 fn kept(dir: &Path) -> Option<Kernel> {
     let release = fs::read_to_string(dir.join("newest")).ok()?;
     let image = dir.join(&release).join("vmlinuz");
@@ -133,10 +132,10 @@ fn fetch_newest(series: &str, arch: Arch, dir: &Path) -> Result<Kernel> {
     let suites = known.map_or(EVERY_SUITE, |(_, suites)| suites);
     let what = format!("the newest Linux {series}");
     let apt = Apt::prepare(&what, suites, arch, &dir.join("apt"))?;
-    let flavour = flavour(arch);
+    let variant = variant(arch);
     let names = apt.packages("linux-")?;
-    let (package, release) = newest(&names, series, &flavour)
-        .with_context(|| format!("no suite of Debian has a kernel {series} {flavour}"))?;
+    let (package, release) = newest(&names, series, &variant)
+        .with_context(|| format!("no suite of Debian has a kernel {series} {variant}"))?;
     let home = dir.join(&release);
     let image = home.join("vmlinuz");
     if !image.is_file() {
@@ -149,11 +148,11 @@ fn fetch_newest(series: &str, arch: Arch, dir: &Path) -> Result<Kernel> {
         fs::rename(&found, &image).with_context(|| format!("keep {}", image.display()))?;
     }
     drop_others(dir, &release)?;
-    fs::write(dir.join("newest"), &release).context("note the newest kernel")?;
+    fs::write(dir.join("newest"), &release).context("write the name of the newest kernel")?;
     Ok(Kernel { release, image })
 }
 
-/// Where packages put the image of a kernel.
+/// Returns the path of a kernel's image in an unpacked package.
 fn image_in(tree: &Path, release: &str) -> Option<PathBuf> {
     [
         format!("boot/vmlinuz-{release}"),
@@ -165,7 +164,7 @@ fn image_in(tree: &Path, release: &str) -> Option<PathBuf> {
     .find(|path| path.is_file())
 }
 
-/// Removes the kernels that another has replaced.
+/// Removes all kernels in `dir` but `release`.
 fn drop_others(dir: &Path, release: &str) -> Result<()> {
     let entries = fs::read_dir(dir).with_context(|| format!("list {}", dir.display()))?;
     for entry in entries.flatten() {
@@ -177,14 +176,14 @@ fn drop_others(dir: &Path, release: &str) -> Result<()> {
     Ok(())
 }
 
-/// Package and release of the newest kernel of `series` among `names`.
+/// Returns package and release of the newest kernel of `series` among `names`.
 ///
-/// Up to 6.18 all of a kernel is in `linux-image-RELEASE`; from 6.19 on its image is in `linux-binary-RELEASE`.
-fn newest(names: &[String], series: &str, flavour: &str) -> Option<(String, String)> {
+/// Up to 6.18 the whole kernel is in `linux-image-RELEASE`; from 6.19 on its image is in `linux-binary-RELEASE`.
+fn newest(names: &[String], series: &str, variant: &str) -> Option<(String, String)> {
     let release_of = |name: &str, prefix: &str| {
         let release = name.strip_prefix(prefix)?;
         let minor = release.strip_prefix(series)?.strip_prefix('.')?;
-        let is_one = minor.starts_with(|c: char| c.is_ascii_digit()) && minor.ends_with(flavour);
+        let is_one = minor.starts_with(|c: char| c.is_ascii_digit()) && minor.ends_with(variant);
         is_one.then(|| release.to_owned())
     };
     ["linux-binary-", "linux-image-"].iter().find_map(|prefix| {
@@ -212,7 +211,7 @@ mod tests {
     }
 
     #[test]
-    fn the_newest_is_told_by_number_within_its_series() {
+    fn the_newest_is_found_by_number_within_its_series() {
         let names = names(&[
             "linux-image-6.1.0-9-cloud-amd64",
             "linux-image-6.1.0-56-cloud-amd64",

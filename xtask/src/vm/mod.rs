@@ -1,7 +1,6 @@
-//! A virtual machine that boots a kernel, runs one program and ends: qemu, emulating every instruction.
+//! Boots a kernel in a virtual machine that runs one program and ends: qemu, which emulates every instruction.
 //!
-//! Emulation alone: where a machine offers KVM to its guests, it may be of a kind that stock kernels hang in. What the
-//! program is, and what it says, is not known here.
+//! It never uses KVM, because stock kernels hang in some nested KVMs. Does not depend on: the program and its output.
 
 pub(crate) mod initramfs;
 pub(crate) mod kernels;
@@ -25,16 +24,15 @@ const PACKAGES: [&str; 3] = ["qemu-system-x86", "seabios", "busybox-static"];
 const PACKAGES_ARM64: [&str; 1] = ["qemu-system-arm"];
 /// Memory of the machine.
 const MEMORY_MIB: u32 = 768;
-/// Lines of the kernel's console that are shown of a machine that did not come to its end.
+/// Lines of the kernel's console that are shown if a machine ends early.
 const CONSOLE_LINES: usize = 70;
-/// The machine's clock: each instruction takes 2 ns of it, however long it is emulated, and while all processors wait it
-/// goes on to what they wait for. So a tick comes after as many instructions as on a real machine, and what is timed does
-/// not depend on what else this one has to do.
+/// The machine's clock advances 2 ns per instruction and skips idle time, so a tick comes after as many instructions as
+/// on a real machine, and results do not depend on the load of this one.
 const CLOCK: &str = "shift=1,sleep=off";
-/// No message but of trouble; a kernel in trouble ends the machine at once.
+/// Only messages of errors; an error of the kernel ends the machine at once.
 const KERNEL_ARGS: &str = "panic=-1 oops=panic no_timer_check quiet loglevel=4";
 
-/// The emulator of an architecture.
+/// Returns the name of an architecture's emulator.
 pub(crate) fn emulator(arch: Arch) -> String {
     format!("qemu-system-{}", arch.machine())
 }
@@ -82,27 +80,27 @@ pub(crate) struct Machine<'a> {
     pub(crate) arch: Arch,
     /// Image of a kernel.
     pub(crate) image: &'a Path,
-    /// Its first file system. The program writes to the second serial port, and its exit code to the third.
+    /// Its first file system. The program writes to the second serial port, and its exit code goes to the third.
     pub(crate) initramfs: &'a Path,
-    /// What its kernel is told beside what every one is.
+    /// Arguments of its kernel, in addition to those of every kernel.
     pub(crate) kernel_args: &'a str,
     /// Processors.
     pub(crate) cpus: u32,
-    /// Longest time to the machine's end.
+    /// Longest time until the machine ends.
     pub(crate) limit: Duration,
 }
 
 /// How a machine ended.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum Ended {
-    /// The program did, with this exit code.
+    /// The program ended, with this exit code.
     Program(i32),
-    /// Without an exit code; why, and the end of the kernel's console.
+    /// The machine ended without an exit code; why, and the end of the kernel's console.
     Early { why: String, console: String },
 }
 
 impl Machine<'_> {
-    /// Boots it, and hands over each line that the program writes. `dir` is for its files.
+    /// Boots it, and calls `on_line` for each line that the program writes. `dir` is for its files.
     pub(crate) fn run(&self, dir: &Path, mut on_line: impl FnMut(&str)) -> Result<Ended> {
         let (console, code) = (dir.join("console"), dir.join("code"));
         fs::write(&code, "").context("clear the exit code")?;
@@ -111,11 +109,11 @@ impl Machine<'_> {
                 .spawn()
                 .with_context(|| format!("start `{}`", emulator(self.arch)))?,
         );
-        let said = qemu.0.stdout.take().expect("it is piped");
+        let output = qemu.0.stdout.take().expect("it is piped");
         let (send, lines) = mpsc::channel();
         let reader = thread::spawn(move || {
-            for line in BufReader::new(said).split(b'\n').map_while(Result::ok) {
-                // It fails when nobody listens any more.
+            for line in BufReader::new(output).split(b'\n').map_while(Result::ok) {
+                // Fails if the receiver was dropped after a time-out.
                 let _ = send.send(String::from_utf8_lossy(&line).into_owned());
             }
         });
@@ -146,7 +144,7 @@ impl Machine<'_> {
 
     fn command(&self, console: &Path, code: &Path) -> Result<Command> {
         let emulator = qemu::find(&emulator(self.arch), self.arch)?;
-        // Ahead of other work, where that may be had: what the machine times should not be the wait for a processor.
+        // Before other work, if this process may do that: a guest that waits for a processor measures the wait.
         let mut command = Command::new("nice");
         command
             .args(["-n", "-15"])
@@ -168,8 +166,8 @@ impl Machine<'_> {
                 command.args(["-serial", &code_file]);
                 "ttyS0"
             }
-            // The board has one serial port of its own; those on PCI are numbered as on amd64, the first of them idle.
-            // Authenticated pointers are emulated by a quick algorithm in place of the architecture's.
+            // The board has one serial port of its own; those on PCI are numbered as on amd64, and the first one is idle.
+            // Authenticated pointers use a quick algorithm in place of the architecture's.
             Arch::Arm64 => {
                 command.args(["-M", "virt", "-cpu", "max,pauth-impdef=on"]);
                 command.args(["-serial", &console_file]);
@@ -201,7 +199,7 @@ impl Machine<'_> {
     }
 }
 
-/// The last lines of a console.
+/// Returns the last lines of a console.
 fn tail(console: &[u8]) -> String {
     let text = String::from_utf8_lossy(console);
     let lines: Vec<&str> = text
@@ -211,12 +209,12 @@ fn tail(console: &[u8]) -> String {
     lines[lines.len().saturating_sub(CONSOLE_LINES)..].join("\n")
 }
 
-/// A process that ends with whoever holds it.
+/// A process that is killed when this is dropped.
 struct Owned(Child);
 
 impl Drop for Owned {
     fn drop(&mut self) {
-        // Both fail when it has ended, which is what is wanted.
+        // Both fail if it has ended already.
         let _ = self.0.kill();
         let _ = self.0.wait();
     }
