@@ -32,9 +32,9 @@ use crate::{
 /// Longest time from start to a healthy agent; on an emulated processor the verifier takes long.
 const START_LIMIT: Duration = Duration::from_secs(300);
 /// Option of the agent that sets its attach mode.
-pub const ATTACH_MODE: &str = "--rung";
+pub const ATTACH_MODE: &str = "--attach-mode";
 /// Names the attach mode of every agent; without it, each chooses the best.
-const TEST_ATTACH_MODE: &str = "INFERPROBE_TEST_RUNG";
+const TEST_ATTACH_MODE: &str = "INFERPROBE_TEST_ATTACH_MODE";
 /// Sets the level of the agent's log.
 const LEVEL: &str = "RUST_LOG";
 /// Start of the line in which the agent reports why it ends.

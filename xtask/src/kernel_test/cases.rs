@@ -34,9 +34,9 @@ const PAIRED: &str = "6.12";
 /// The agent's own choice of attach modes.
 const AUTO: &str = "auto";
 /// Names the attach mode that the agents of a suite must use.
-const MODE_ENV: &str = "INFERPROBE_TEST_RUNG";
+const MODE_ENV: &str = "INFERPROBE_TEST_ATTACH_MODE";
 /// Option of the guest's program for an attach mode.
-const MODE_OPTION: &str = "--rung";
+const MODE_OPTION: &str = "--attach-mode";
 
 /// What to test; by default, what a change must pass.
 #[derive(Debug, Default, Args)]
@@ -173,7 +173,7 @@ mod tests {
         let cases = options.cases();
         let case = cases.iter().find(|case| case.series == "6.1").unwrap();
         let invocation = options.invocation(case, None);
-        let expected = "--rung kprobe --must fentry --must kprobe --must syscall";
+        let expected = "--attach-mode kprobe --must fentry --must kprobe --must syscall";
         assert_eq!(invocation.args.join(" "), expected);
     }
 
