@@ -174,7 +174,7 @@ impl Sink for Classifier {
             Event::Unfinished(reason) => {
                 self.recorder
                     .metrics
-                    .add(&families::UNFINISHED, &[reason.name()], 1)
+                    .add(&families::UNFINISHED, &[reason.name()], 1);
             }
             Event::Lost(loss) => self.recorder.lost(loss),
         }
