@@ -23,8 +23,8 @@ pub mod phase {
 ///
 /// Each group says which hooks write it: several run at once on one socket.
 ///
-/// A yes or no is a `u8`, 1 or 0. With `bool`, the compiler merges branches differently, and the verifier takes up to
-/// 35 % more steps for the programs that send (6.18).
+/// A yes or no is a `u8`, 1 or 0. With `bool`, the compiler builds other branches, and the verifier takes up to 35 %
+/// more steps for the programs that send (6.18).
 #[repr(C)]
 #[derive(Debug, Clone, Copy)]
 pub struct Conn {
@@ -72,7 +72,7 @@ pub struct Queue {
     reserved: [u8; 2],
 }
 
-/// How far the current segment is. The read and write hooks write it.
+/// How far the current segment is. The read and write hooks write it; `send_start_ns` also the hooks at a send's start.
 #[repr(C)]
 #[derive(Debug, Clone, Copy)]
 pub struct Progress {
@@ -119,6 +119,7 @@ pub struct H2 {
 }
 
 /// Lets one hook at a time fill the record; HTTP/2 connections do without, because each direction has its own record.
+/// The read and write hooks write it, and those that find the end of the connection.
 #[repr(C)]
 #[derive(Debug, Clone, Copy)]
 pub struct HookLock {
@@ -134,7 +135,8 @@ pub struct HookLock {
     reserved: u8,
 }
 
-/// Marks of the events on a socket, by their kind: [`crate::duplicate::Attached`].
+/// Marks of the events on a socket, by their kind: [`crate::duplicate::Attached`]. Only the hook of an event writes its
+/// mark.
 #[repr(C)]
 #[derive(Debug, Clone, Copy)]
 pub struct LastHandled {
