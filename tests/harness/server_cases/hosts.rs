@@ -12,7 +12,7 @@ use tempfile::TempDir;
 use crate::{
     agent::free_port,
     client::Connection,
-    clock::{wait_for, wait_within},
+    clock::wait_within,
     process_group::ProcessGroup,
     require_kernel::skip,
     server::{Server, stamps::Stamp},
@@ -214,9 +214,12 @@ impl Host {
             .stdout(console.try_clone().expect("a file can be shared"))
             .stderr(console);
         let process_group = ProcessGroup::start(command);
-        wait_for(&format!("{kind:?} that listens"), START_LIMIT, || {
-            Connection::open_tcp(port).ok()
-        });
+        let connected = wait_within(START_LIMIT, || Connection::open_tcp(port).ok());
+        assert!(
+            connected.is_some(),
+            "{kind:?} does not listen after {START_LIMIT:?}: {}",
+            console_of(folder.path())
+        );
         let running = Running::Python {
             _process_group: process_group,
             folder,
@@ -267,11 +270,13 @@ impl Host {
     /// Returns what it has printed.
     pub fn console(&self) -> String {
         match &self.running {
-            Running::Python { folder, .. } => {
-                let bytes = fs::read(folder.path().join("console")).unwrap_or_default();
-                String::from_utf8_lossy(&bytes).into_owned()
-            }
+            Running::Python { folder, .. } => console_of(folder.path()),
             Running::Reference(_) => String::new(),
         }
     }
+}
+
+fn console_of(folder: &Path) -> String {
+    let bytes = fs::read(folder.join("console")).unwrap_or_default();
+    String::from_utf8_lossy(&bytes).into_owned()
 }
