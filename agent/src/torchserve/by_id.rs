@@ -1,4 +1,4 @@
-//! Joins the two join of an HTTP request by its ID: the frontend's response and the worker's exchange.
+//! Joins the two hops of an HTTP request by its ID: the frontend's response and the worker's exchange.
 //!
 //! Both carry the same UUID. Either may be reported first, because each has its own socket.
 //! Does not depend on: the clock, what the caller knows of a response.

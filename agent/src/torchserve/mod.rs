@@ -4,7 +4,7 @@
 //! 1. Connection mode: `connection` reads the frames between frontend and worker (`frames`), and emits an `exchange`.
 //! 2. Joined response: `join` finds the worker's exchange of each request, by ID (`by_id`) or by order (`by_order`), with
 //!    the dispatch times of `dispatch`.
-//! 3. Metric family: `timing` has the times that `metrics/torchserve.rs` exports by TorchServe's rules.
+//! 3. Metric family: `timing` has the times that `metrics/torchserve/` exports by TorchServe's rules.
 //!
 //! Beside them, `worker` identifies a worker process, `properties` reads config.properties, and `management` calls the
 //! management API for `scale`, `autoscale` and the look-up of workers.
