@@ -9,10 +9,9 @@ use std::process::Command;
 use anyhow::{Result, bail};
 
 use crate::arch::Arch;
-use crate::progress;
 use crate::tools::toolchain::{LINKED_NAME, Missing, Places, Toolchain, find_program};
-use crate::tools::{debian, linker, prometheus, python_servers, torchserve};
-use crate::vm::{self, qemu};
+use crate::tools::{debian, linker, prometheus, python_servers, qemu, torchserve};
+use crate::{progress, vm};
 
 /// A compiler of this project's Rust version with the sources of `core`, and the libraries that `bpf-linker` needs.
 const PACKAGES: [&str; 7] = [

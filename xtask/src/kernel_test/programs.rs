@@ -14,9 +14,9 @@ use crate::cargo_test::targets;
 use crate::kernel_test::cases::{Invocation, Options};
 use crate::leftovers::ARTIFACTS_ENV;
 use crate::tools::arm64::{self, Cross};
+use crate::tools::qemu;
 use crate::vm::initramfs::Initramfs;
 use crate::vm::kernels;
-use crate::vm::qemu;
 use crate::{progress, workspace};
 
 /// Names the agent's binary, in place of the release build.

@@ -12,8 +12,7 @@ use anyhow::{Context, Result, bail, ensure};
 use crate::arch::Arch;
 use crate::tools::apt::Apt;
 use crate::tools::debian;
-use crate::tools::toolchain::{LINKED_NAME, SKIP_ENV};
-use crate::tools::which::which;
+use crate::tools::toolchain::{LINKED_NAME, Places, SKIP_ENV, find_program};
 use crate::{progress, workspace};
 
 const TARGET: &str = "aarch64-unknown-linux-gnu";
@@ -51,7 +50,7 @@ pub(crate) enum Cross {
 impl Cross {
     /// Finds a compiler, and installs what is missing.
     pub(crate) fn ensure() -> Result<Self> {
-        if which(LINKER).is_err() {
+        if find_program(&Places::from_env().bin_dirs, LINKER).is_none() {
             if !debian::is_here() {
                 bail!("cannot build for arm64: {LINKER} is not on PATH; {BY_HAND}");
             }

@@ -1,4 +1,4 @@
-//! Lists missing packages of Debian and its derivatives, installs packages, and unpacks them without installing them.
+//! Lists missing packages of Debian and its derivatives, installs packages, and unpacks packages without installing them.
 //!
 //! Does not depend on: what the packages are for.
 

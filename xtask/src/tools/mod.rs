@@ -8,6 +8,6 @@ pub(crate) mod linker;
 pub(crate) mod prometheus;
 mod python;
 pub(crate) mod python_servers;
+pub(crate) mod qemu;
 pub(crate) mod toolchain;
 pub(crate) mod torchserve;
-pub(crate) mod which;

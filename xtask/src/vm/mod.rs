@@ -4,7 +4,6 @@
 
 pub(crate) mod initramfs;
 pub(crate) mod kernels;
-pub(crate) mod qemu;
 
 use std::fs;
 use std::io::{BufRead as _, BufReader};
@@ -17,7 +16,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result};
 
 use crate::arch::Arch;
-use crate::tools::debian;
+use crate::tools::{debian, qemu};
 
 /// Packages with the emulator and the guest's busybox; the busybox of arm64 is fetched like a kernel.
 const PACKAGES: [&str; 3] = ["qemu-system-x86", "seabios", "busybox-static"];
@@ -37,8 +36,9 @@ pub(crate) fn emulator(arch: Arch) -> String {
     format!("qemu-system-{}", arch.machine())
 }
 
-/// Returns why this machine can run no virtual machines of `arch`, after trying to install what they need; `None` if it
-/// can.
+/// Returns why this machine can run no virtual machines of `arch`; `None` if it can.
+///
+/// What they need is installed if it is missing, and unpacked if apt-get refuses to install it.
 pub(crate) fn lack(arch: Arch) -> Option<String> {
     if Arch::own() != Some(Arch::Amd64) {
         return Some("they are emulated only on x86-64".to_owned());

@@ -1,4 +1,4 @@
-//! Finds the programs of virtual machines: on PATH, or unpacked from Debian's packages among the build output.
+//! Finds the programs of virtual machines: on PATH, or unpacked from Debian's packages into the build output.
 //!
 //! Unpacking is for a machine whose own packages conflict with the emulator's: nothing is installed or removed there.
 //! Does not depend on: how a virtual machine is started.
@@ -14,6 +14,7 @@ use anyhow::{Context, Result, ensure};
 
 use crate::arch::Arch;
 use crate::tools::debian;
+use crate::tools::toolchain::{Places, find_program};
 use crate::{progress, workspace};
 
 /// Folders of programs in an unpacked tree.
@@ -51,19 +52,20 @@ impl Display for Program {
 
 /// Finds `name`, which virtual machines of `arch` need; an installed program comes first.
 pub(crate) fn find(name: &str, arch: Arch) -> Result<Program> {
-    let path = env::var_os("PATH").unwrap_or_default();
     let tree = tree_of(arch);
-    find_in(env::split_paths(&path), &tree, name)
+    find_in(&Places::from_env().bin_dirs, &tree, name)
         .with_context(|| format!("no {name} on PATH or in {}", tree.display()))
 }
 
-fn find_in(dirs: impl Iterator<Item = PathBuf>, tree: &Path, name: &str) -> Option<Program> {
-    let installed = dirs.map(|dir| (dir.join(name), None));
-    let unpacked = PROGRAM_DIRS.map(|dir| (tree.join(dir).join(name), Some(tree.to_owned())));
-    installed
-        .chain(unpacked)
-        .find(|(path, _)| path.is_file())
-        .map(|(path, tree)| Program { path, tree })
+fn find_in(dirs: &[PathBuf], tree: &Path, name: &str) -> Option<Program> {
+    let installed = find_program(dirs, name).map(|path| Program { path, tree: None });
+    installed.or_else(|| {
+        let path = find_program(&PROGRAM_DIRS.map(|dir| tree.join(dir)), name)?;
+        Some(Program {
+            path,
+            tree: Some(tree.to_owned()),
+        })
+    })
 }
 
 /// Unpacks `packages` and what they depend on, and checks that `emulator` starts from there or from PATH.
@@ -76,8 +78,7 @@ pub(crate) fn unpack(packages: &[&str], emulator: &str, arch: Arch) -> Result<()
     let all = debian::would_install(packages)?;
     let all: Vec<&str> = all.iter().map(String::as_str).collect();
     debian::unpack(&all, &unpacked)?;
-    let path = env::var_os("PATH").unwrap_or_default();
-    let program = find_in(env::split_paths(&path), &unpacked, emulator)
+    let program = find_in(&Places::from_env().bin_dirs, &unpacked, emulator)
         .with_context(|| format!("no package contains {emulator}"))?;
     let (_, starts) = progress::output(
         Command::new(&program.path)
@@ -108,7 +109,7 @@ mod tests {
         let (bin, tree) = (dir.path().join("bin"), dir.path().join("tree"));
         fs::create_dir_all(&bin).unwrap();
         fs::create_dir_all(tree.join("bin")).unwrap();
-        let find = || find_in([bin.clone()].into_iter(), &tree, "busybox");
+        let find = || find_in(std::slice::from_ref(&bin), &tree, "busybox");
         assert_eq!(find(), None);
 
         fs::write(tree.join("bin/busybox"), "").unwrap();
