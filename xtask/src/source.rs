@@ -6,16 +6,18 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context as _, Result};
-use syn::{Attribute, Item};
+use syn::visit_mut::{self, VisitMut};
+use syn::{Attribute, Block, ImplItem, Item, ItemImpl, ItemMod, ItemTrait, Stmt, TraitItem};
 
 /// A file of a crate.
 pub(crate) struct SourceFile {
     /// Names of the modules from the root to this file; empty for the root.
     pub(crate) module: Vec<String>,
+    pub(crate) path: PathBuf,
     pub(crate) items: Vec<Item>,
 }
 
-/// Reads the crate whose root file is `root`; with `tests`, also what is compiled only for unit tests.
+/// Reads the crate whose root file is `root`; without `tests`, leaves out what is compiled only for unit tests.
 pub(crate) fn files(root: &Path, tests: bool) -> Result<Vec<SourceFile>> {
     let folder = root.parent().unwrap_or(Path::new(""));
     let mut files = Vec::new();
@@ -32,11 +34,15 @@ fn read(
     files: &mut Vec<SourceFile>,
 ) -> Result<()> {
     let text = fs::read_to_string(path).with_context(|| format!("read {}", path.display()))?;
-    let parsed = syn::parse_file(&text).with_context(|| format!("parse {}", path.display()))?;
+    let mut parsed = syn::parse_file(&text).with_context(|| format!("parse {}", path.display()))?;
+    if !tests {
+        WithoutTests.visit_file_mut(&mut parsed);
+    }
     let mut declared = Vec::new();
-    declarations(&parsed.items, folder, &module, tests, &mut declared);
+    declarations(&parsed.items, folder, &module, &mut declared);
     files.push(SourceFile {
         module,
+        path: path.to_owned(),
         items: parsed.items,
     });
     for (module, folder) in declared {
@@ -54,25 +60,79 @@ fn declarations(
     items: &[Item],
     folder: &Path,
     module: &[String],
-    tests: bool,
     declared: &mut Vec<(Vec<String>, PathBuf)>,
 ) {
     for item in items {
         let Item::Mod(item) = item else { continue };
-        if !tests && is_test_only(&item.attrs) {
-            continue;
-        }
         let name = item.ident.to_string();
         let path = [module, std::slice::from_ref(&name)].concat();
         match &item.content {
-            Some((_, items)) => declarations(items, &folder.join(name), &path, tests, declared),
+            Some((_, items)) => declarations(items, &folder.join(name), &path, declared),
             None => declared.push((path, folder.to_owned())),
         }
     }
 }
 
+/// Removes what is compiled only for unit tests.
+struct WithoutTests;
+
+impl VisitMut for WithoutTests {
+    fn visit_file_mut(&mut self, file: &mut syn::File) {
+        file.items.retain(is_product);
+        visit_mut::visit_file_mut(self, file);
+    }
+
+    fn visit_item_mod_mut(&mut self, item: &mut ItemMod) {
+        if let Some((_, items)) = &mut item.content {
+            items.retain(is_product);
+        }
+        visit_mut::visit_item_mod_mut(self, item);
+    }
+
+    fn visit_item_impl_mut(&mut self, item: &mut ItemImpl) {
+        item.items.retain(|item| match item {
+            ImplItem::Const(item) => !is_test_only(&item.attrs),
+            ImplItem::Fn(item) => !is_test_only(&item.attrs),
+            ImplItem::Type(item) => !is_test_only(&item.attrs),
+            _ => true,
+        });
+        visit_mut::visit_item_impl_mut(self, item);
+    }
+
+    fn visit_item_trait_mut(&mut self, item: &mut ItemTrait) {
+        item.items
+            .retain(|item| !matches!(item, TraitItem::Fn(item) if is_test_only(&item.attrs)));
+        visit_mut::visit_item_trait_mut(self, item);
+    }
+
+    fn visit_block_mut(&mut self, block: &mut Block) {
+        block
+            .stmts
+            .retain(|statement| !matches!(statement, Stmt::Item(item) if !is_product(item)));
+        visit_mut::visit_block_mut(self, block);
+    }
+}
+
+fn is_product(item: &Item) -> bool {
+    let attributes = match item {
+        Item::Const(item) => &item.attrs,
+        Item::Enum(item) => &item.attrs,
+        Item::Fn(item) => &item.attrs,
+        Item::Impl(item) => &item.attrs,
+        Item::Macro(item) => &item.attrs,
+        Item::Mod(item) => &item.attrs,
+        Item::Static(item) => &item.attrs,
+        Item::Struct(item) => &item.attrs,
+        Item::Trait(item) => &item.attrs,
+        Item::Type(item) => &item.attrs,
+        Item::Use(item) => &item.attrs,
+        _ => return true,
+    };
+    !is_test_only(attributes)
+}
+
 /// Whether an item is compiled only for unit tests: it has `#[cfg(test)]` or `#[test]`.
-pub(crate) fn is_test_only(attributes: &[Attribute]) -> bool {
+fn is_test_only(attributes: &[Attribute]) -> bool {
     attributes.iter().any(|attribute| {
         let is_cfg_test = attribute.path().is_ident("cfg")
             && attribute
@@ -90,6 +150,9 @@ pub(crate) fn is_test(attribute: &Attribute) -> bool {
 
 #[cfg(test)]
 mod tests {
+    use syn::Ident;
+    use syn::visit::Visit;
+
     use super::*;
 
     #[test]
@@ -116,21 +179,40 @@ mod tests {
         assert_eq!(modules(true), ["", "a", "a::e", "a::e::f", "b::c", "d"]);
     }
 
-    #[test]
-    fn an_attribute_of_cfg_test_or_test_marks_test_code() {
-        for (text, expected) in [
-            ("#[cfg(test)] mod a {}", true),
-            ("#[test] fn a() {}", true),
-            ("#[tokio::test] async fn a() {}", true),
-            ("#[cfg(not(test))] fn a() {}", false),
-            ("#[cfg(target_os = \"linux\")] fn a() {}", false),
-        ] {
-            let attributes = match syn::parse_str::<Item>(text).unwrap() {
-                Item::Mod(item) => item.attrs,
-                Item::Fn(item) => item.attrs,
-                _ => panic!("{text}"),
-            };
-            assert_eq!(is_test_only(&attributes), expected, "{text}");
+    /// Whether something is still called `a` in `text` without its unit tests.
+    fn names_a(text: &str) -> bool {
+        struct Finder(bool);
+        impl Visit<'_> for Finder {
+            fn visit_ident(&mut self, ident: &Ident) {
+                self.0 |= ident == "a";
+            }
         }
+        let mut product = syn::parse_file(text).unwrap();
+        WithoutTests.visit_file_mut(&mut product);
+        let mut finder = Finder(false);
+        finder.visit_file(&product);
+        finder.0
+    }
+
+    #[test]
+    fn code_for_unit_tests_is_left_out() {
+        for (text, stays) in [
+            ("#[cfg(test)] mod a {}", false),
+            ("#[test] fn a() {}", false),
+            ("#[tokio::test] async fn a() {}", false),
+            ("#[cfg(test)] use a::B;", false),
+            ("#[cfg(not(test))] fn a() {}", true),
+            ("#[cfg(target_os = \"linux\")] fn a() {}", true),
+        ] {
+            for text in [
+                text.to_owned(),
+                format!("mod outer {{ {text} }}"),
+                format!("fn outer() {{ {text} }}"),
+            ] {
+                assert_eq!(names_a(&text), stays, "{text}");
+            }
+        }
+        assert!(!names_a("impl A { #[cfg(test)] fn a() {} }"));
+        assert!(!names_a("trait A { #[cfg(test)] fn a() {} }"));
     }
 }

@@ -277,6 +277,7 @@ mod tests {
                     proptest! { #![config(1)] #[test] fn c(x in 0..1) {} fn d() {} }";
         let file = SourceFile {
             module: vec!["m".to_owned()],
+            path: "m.rs".into(),
             items: syn::parse_file(text).unwrap().items,
         };
         assert_eq!(tests_of_file(&file), ["m::a", "m::tests::b", "m::c"]);

@@ -1,15 +1,28 @@
-//! Checks what needs no run of the code: format and lints. A warning is an error.
+//! Checks the repository without running it: format, import cycles, clippy's lints.
 
-use anyhow::Result;
+mod imports;
+
+use anyhow::{Result, bail};
 
 use crate::{progress, workspace};
 
-/// Runs every check.
+/// Runs every check, the quick ones first; a warning is an error.
 pub(crate) fn run() -> Result<()> {
     progress::step(
         "check the format",
         workspace::cargo("fmt").args(["--all", "--check"]),
     )?;
+    let repository = workspace::root();
+    let mut failed = Vec::new();
+    for (what, findings) in [("import cycles", imports::cycles(repository)?)] {
+        if !findings.is_empty() {
+            failed.push(format!("{what}: {}", findings.len()));
+            eprintln!("==> {what}:\n{}", findings.join("\n"));
+        }
+    }
+    if !failed.is_empty() {
+        bail!("found {}", failed.join(", "));
+    }
     progress::step(
         "check the lints",
         workspace::cargo("clippy").args([
