@@ -1,6 +1,8 @@
-//! Checks the repository without running it: format, import cycles, clippy's lints.
+//! Checks the repository without running it: format, import cycles, pages of documentation, clippy's lints.
 
+mod docs;
 mod imports;
+mod markdown;
 
 use anyhow::{Result, bail};
 
@@ -14,7 +16,10 @@ pub(crate) fn run() -> Result<()> {
     )?;
     let repository = workspace::root();
     let mut failed = Vec::new();
-    for (what, findings) in [("import cycles", imports::cycles(repository)?)] {
+    for (what, findings) in [
+        ("import cycles", imports::cycles(repository)?),
+        ("documentation", docs::findings(repository)?),
+    ] {
         if !findings.is_empty() {
             failed.push(format!("{what}: {}", findings.len()));
             eprintln!("==> {what}:\n{}", findings.join("\n"));
