@@ -1,8 +1,10 @@
-//! Checks the repository without running it: format, import cycles, pages of documentation, clippy's lints.
+//! Checks the repository without running it: format, import cycles, words, pages of documentation, clippy's lints.
 
 mod docs;
 mod imports;
 mod markdown;
+mod prose;
+mod words;
 
 use anyhow::{Result, bail};
 
@@ -18,6 +20,7 @@ pub(crate) fn run() -> Result<()> {
     let mut failed = Vec::new();
     for (what, findings) in [
         ("import cycles", imports::cycles(repository)?),
+        ("words", prose::findings(repository)?),
         ("documentation", docs::findings(repository)?),
     ] {
         if !findings.is_empty() {
