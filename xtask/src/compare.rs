@@ -32,7 +32,8 @@ pub(crate) fn run() -> Result<()> {
     let mut command = tests.command(&words);
     command.env(REPORT_ENV, &report);
     let outcome = progress::step("compare with TorchServe", &mut command);
-    tests.report();
+    tests.leftovers.report_artifacts();
+    tests.leftovers.report_skips();
     let lines = match fs::read_to_string(&report) {
         Ok(lines) => lines,
         Err(err) if err.kind() == ErrorKind::NotFound => String::new(),

@@ -27,24 +27,27 @@ pub(crate) struct Leftovers {
 }
 
 impl Leftovers {
-    /// Starts with no skips; artifacts of earlier runs stay, but are not reported.
-    pub(crate) fn expect() -> Result<Self> {
+    /// Returns the places in the build output, for a run that begins now; artifacts of earlier runs are not reported.
+    pub(crate) fn expect() -> Self {
         Self::in_folder(&workspace::target_dir())
     }
 
-    fn in_folder(folder: &Path) -> Result<Self> {
-        let skips = folder.join("test-skips.txt");
-        match fs::remove_file(&skips) {
-            Err(err) if err.kind() != ErrorKind::NotFound => {
-                return Err(err).with_context(|| format!("clear {}", skips.display()));
-            }
-            _ => {}
-        }
-        Ok(Self {
-            skips,
+    fn in_folder(folder: &Path) -> Self {
+        Self {
+            skips: folder.join("test-skips.txt"),
             artifacts: folder.join("test-artifacts"),
             began: SystemTime::now(),
-        })
+        }
+    }
+
+    /// Removes the skips of earlier runs.
+    pub(crate) fn clear_skips(&self) -> Result<()> {
+        match fs::remove_file(&self.skips) {
+            Err(err) if err.kind() != ErrorKind::NotFound => {
+                Err(err).with_context(|| format!("clear {}", self.skips.display()))
+            }
+            _ => Ok(()),
+        }
     }
 
     /// Returns the variables that name both places to the tests.
@@ -60,19 +63,18 @@ impl Leftovers {
         self.artifacts.join(guest)
     }
 
-    /// Returns the lines to end a run with; empty if no test was skipped and none left artifacts.
-    pub(crate) fn report(&self) -> String {
+    /// Prints the number and the list of skipped tests, if there are any.
+    pub(crate) fn report_skips(&self) {
         let skips = fs::read_to_string(&self.skips).unwrap_or_default();
-        let mut report = skips_report(&skips);
-        let failed = self.failed();
-        if !failed.is_empty() {
-            report += &format!("==> artifacts of failed tests:\n{}", lines(&failed));
-        }
-        report
+        eprint!("{}", skips_report(&skips));
     }
 
-    /// Returns the folders of tests that failed in this run.
-    fn failed(&self) -> BTreeSet<String> {
+    /// Prints where the artifacts of tests that failed in this run are, if there are any.
+    pub(crate) fn report_artifacts(&self) {
+        eprint!("{}", self.artifacts_report());
+    }
+
+    fn artifacts_report(&self) -> String {
         let entries = fs::read_dir(&self.artifacts)
             .into_iter()
             .flatten()
@@ -81,9 +83,13 @@ impl Leftovers {
             let modified = entry.metadata().and_then(|metadata| metadata.modified());
             modified.is_ok_and(|at| at >= self.began)
         });
-        of_this_run
+        let folders: BTreeSet<String> = of_this_run
             .map(|entry| entry.path().display().to_string())
-            .collect()
+            .collect();
+        if folders.is_empty() {
+            return String::new();
+        }
+        format!("==> artifacts of failed tests:\n{}", lines(&folders))
     }
 }
 
@@ -120,20 +126,19 @@ mod tests {
     }
 
     #[test]
-    fn a_run_reports_its_own_leftovers() {
+    fn a_run_reports_its_own_artifacts() {
         let dir = tempfile::tempdir().unwrap();
         let old = dir.path().join("test-artifacts/old");
         fs::create_dir_all(&old).unwrap();
-        fs::write(dir.path().join("test-skips.txt"), "old: reason\n").unwrap();
-        let leftovers = Leftovers::in_folder(dir.path()).unwrap();
+        let leftovers = Leftovers::in_folder(dir.path());
         let past = leftovers.began - std::time::Duration::from_secs(1);
         fs::File::open(&old).unwrap().set_modified(past).unwrap();
-        assert_eq!(leftovers.report(), "");
+        assert_eq!(leftovers.artifacts_report(), "");
         let new = dir.path().join("test-artifacts/new");
         fs::create_dir(&new).unwrap();
         let later = leftovers.began + std::time::Duration::from_secs(1);
         fs::File::open(&new).unwrap().set_modified(later).unwrap();
         let expected = format!("==> artifacts of failed tests:\n    {}\n", new.display());
-        assert_eq!(leftovers.report(), expected);
+        assert_eq!(leftovers.artifacts_report(), expected);
     }
 }

@@ -30,13 +30,12 @@ pub(crate) fn run(filters: &[String], options: &[OsString]) -> Result<()> {
         (needs::of(&targets, filters), runs.collect())
     };
     let tests = CargoTest::prepare(&needs)?;
-    let outcome = tests.run(&runs);
-    tests.report();
-    outcome?;
+    let mut outcome = tests.run(&runs);
     if filters.is_empty() && options.is_empty() {
-        kernel_test::run(&kernel_test::Options::default())?;
+        outcome = outcome.and_then(|()| kernel_test::run(&kernel_test::Options::default()));
     }
-    Ok(())
+    tests.leftovers.report_skips();
+    outcome
 }
 
 /// Returns the words of a `cargo test`; `options` are the user's, with another `--` before those for the tests.

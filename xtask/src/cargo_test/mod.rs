@@ -41,7 +41,7 @@ pub(crate) struct Words {
 /// A run of tests whose needs are in place.
 pub(crate) struct CargoTest {
     environment: Vec<(&'static str, OsString)>,
-    leftovers: Leftovers,
+    pub(crate) leftovers: Leftovers,
 }
 
 impl Words {
@@ -74,7 +74,8 @@ impl CargoTest {
         {
             environment.push((REQUIRE_KERNEL_ENV, "1".into()));
         }
-        let leftovers = Leftovers::expect()?;
+        let leftovers = Leftovers::expect();
+        leftovers.clear_skips()?;
         environment.extend(leftovers.environment());
         Ok(Self {
             environment,
@@ -91,21 +92,17 @@ impl CargoTest {
         command
     }
 
-    /// Runs each `cargo test` of `runs`, also after one has failed.
+    /// Runs each `cargo test` of `runs`, also after one has failed; prints where the artifacts of failed tests are.
     pub(crate) fn run(&self, runs: &[Words]) -> Result<()> {
         let mut failures = Vec::new();
         for words in runs {
             failures.extend(self.run_one(words)?);
         }
+        self.leftovers.report_artifacts();
         if !failures.is_empty() {
             bail!("{}", failures.join("; "));
         }
         Ok(())
-    }
-
-    /// Prints which tests were skipped, and where the artifacts of failed ones are.
-    pub(crate) fn report(&self) {
-        eprint!("{}", self.leftovers.report());
     }
 
     /// Runs one `cargo test`, disturbed targets twice; returns the message of a failure.

@@ -47,7 +47,7 @@ pub(crate) fn run(options: &Options) -> Result<()> {
     let mut run = Run {
         options,
         programs: Programs::build(options)?,
-        leftovers: Leftovers::expect()?,
+        leftovers: Leftovers::expect(),
         report: Report::default(),
     };
     let lack = vm::lack(options.arch);
@@ -70,7 +70,7 @@ pub(crate) fn run(options: &Options) -> Result<()> {
         }
     }
     println!("{}", run.report.table());
-    eprint!("{}", run.leftovers.report());
+    run.leftovers.report_artifacts();
     if !run.report.failed.is_empty() {
         bail!("failed on: {}", run.report.failed.join(", "));
     }
