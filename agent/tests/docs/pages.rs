@@ -10,10 +10,6 @@ use std::{
 
 use crate::blocks;
 
-/// The readme.
-pub(crate) const README: &str = "README.md";
-/// Pages outside `docs/`.
-const ROOT_PAGES: [&str; 3] = [README, "CONTRIBUTING.md", "ARCHITECTURE.md"];
 const BEGIN: &str = "\n<!-- generated:";
 const BEGIN_END: &str = " -->\n";
 const END: &str = "<!-- /generated -->";
@@ -34,12 +30,6 @@ impl Page {
             let (text, _) = self.split(rest, END);
             (name, text)
         })
-    }
-
-    /// Returns the number of lines outside generated text.
-    pub(crate) fn own_lines(&self) -> usize {
-        let generated = self.generated().map(|(_, text)| text.lines().count());
-        self.text.lines().count() - generated.sum::<usize>()
     }
 
     /// Returns the text with every generated part rendered anew.
@@ -65,23 +55,18 @@ impl Page {
 }
 
 /// Returns the root of the repository.
-pub(crate) fn root() -> PathBuf {
+fn root() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("..")
 }
 
-/// Returns every page; with `UPDATE_GOLDEN` set, after bringing their generated text up to date.
+/// Returns the pages in `docs/`; with `UPDATE_GOLDEN` set, after bringing their generated text up to date.
 pub(crate) fn pages() -> &'static [Page] {
     static PAGES: OnceLock<Vec<Page>> = OnceLock::new();
     PAGES.get_or_init(|| {
-        let mut paths = ROOT_PAGES.map(str::to_owned).to_vec();
+        let mut paths = Vec::new();
         find(&root().join("docs"), "docs", &mut paths);
         paths.into_iter().map(read).collect()
     })
-}
-
-/// Returns the pages in `docs/`.
-pub(crate) fn docs() -> impl Iterator<Item = &'static Page> {
-    pages().iter().filter(|page| page.path.starts_with("docs/"))
 }
 
 fn read(path: String) -> Page {
