@@ -178,7 +178,7 @@ fn build_suite(target: &str, arch: Arch) -> Result<PathBuf> {
     }
 }
 
-/// Reads `Executable tests/NAME.rs (PATH)`.
+/// Reads `Executable tests/kernel/NAME.rs (PATH)`.
 fn executable(line: &str) -> Option<&str> {
     let rest = line.trim().strip_prefix("Executable ")?;
     rest.split_once('(')?.1.strip_suffix(')')
