@@ -66,7 +66,7 @@ fn scale_changes_the_workers_that_torchserve_describes() {
         (
             "tiny/1.0 --min-worker 1",
             2,
-            "MODEL \"tiny/1.0\": not a name in TorchServe",
+            "MODEL \"tiny/1.0\": not a valid TorchServe name",
         ),
         (
             "nosuch --min-worker 1",
