@@ -179,7 +179,7 @@ fn threads_of_root_keep_only_what_procfs_needs() {
     let kept = mask(&[SYS_PTRACE, DAC_READ_SEARCH]);
     let bounding = assert_every_thread_keeps(&agent, kept);
     assert!(bounding.iter().all(|set| *set == kept), "{bounding:?}");
-    let said = "capabilities given up kept=CAP_DAC_READ_SEARCH CAP_SYS_PTRACE";
+    let said = "capabilities dropped kept=CAP_DAC_READ_SEARCH CAP_SYS_PTRACE";
     assert!(agent.errors().contains(said), "{}", agent.errors());
     agent.stop();
 }

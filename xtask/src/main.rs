@@ -59,7 +59,7 @@ enum Command {
         #[arg(last = true)]
         agent_args: Vec<OsString>,
     },
-    /// Run the tests, with what they need built and fetched first
+    /// Run the tests, with what they need built and fetched first (kernel tests need root), then kernel-test
     Test {
         /// Run only tests whose name, or whose target's name, contains this [default: all tests, then `kernel-test`]
         filter: Vec<String>,

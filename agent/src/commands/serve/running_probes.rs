@@ -78,7 +78,7 @@ impl RunningProbes {
         // After the last program is started, because one with file capabilities could not start any more; and before
         // the first thread, which inherits what is kept.
         let kept = privileges::narrow(|| event_loop.reaches_kernel())?;
-        info!(%kept, "capabilities given up");
+        info!(%kept, "capabilities dropped");
         event_loop.ask(&config.management)?;
         let (watched_end, stop) = pipe_with(PipeFlags::CLOEXEC).context("open a pipe")?;
         let (report_failure, failed) = oneshot::channel();
