@@ -42,3 +42,26 @@ pub(crate) fn run() -> Result<()> {
         ]),
     )
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// What a check returns that finds nothing.
+    const NONE: [String; 0] = [];
+
+    #[test]
+    fn product_code_has_no_import_cycles() {
+        assert_eq!(imports::cycles(workspace::root()).unwrap(), NONE);
+    }
+
+    #[test]
+    fn docs_and_messages_have_no_avoided_words() {
+        assert_eq!(prose::findings(workspace::root()).unwrap(), NONE);
+    }
+
+    #[test]
+    fn docs_are_short_and_their_links_and_paths_resolve() {
+        assert_eq!(docs::findings(workspace::root()).unwrap(), NONE);
+    }
+}
