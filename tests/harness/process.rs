@@ -13,6 +13,10 @@ use rustix::{
 
 use crate::clock::wait_for;
 
+/// Options of `unshare --pid` for a procfs of the new namespace. Only `/proc` becomes private, because `/` is no mount
+/// point in a chroot.
+pub const OWN_PROCFS: [&str; 3] = ["--mount-proc", "--propagation", "unchanged"];
+
 /// Returns the path of a binary of this workspace: in the running program's profile, or what `variable` says.
 ///
 /// # Panics

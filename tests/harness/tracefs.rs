@@ -15,6 +15,8 @@ use rustix::{
     thread::{UnshareFlags, unshare_unsafe},
 };
 
+/// The mount that has all the others.
+const SYSFS: &str = "/sys";
 /// Where the kernel's documentation has tracefs mounted.
 const OWN: &str = "/sys/kernel/tracing";
 /// Where debugfs is mounted.
@@ -50,7 +52,8 @@ pub(crate) fn spawn(command: &mut Command, tracefs: Tracefs) -> io::Result<Child
 /// Mounts tracefs as `tracefs` says in this thread's mount namespace, and unmounts what else is there.
 fn mount_only(tracefs: Tracefs) -> io::Result<()> {
     let private = MountPropagationFlags::PRIVATE | MountPropagationFlags::REC;
-    mount_change("/", private)?;
+    // Not `/`, which is no mount point in a chroot.
+    mount_change(SYSFS, private)?;
     unmount_all(OWN)?;
     unmount_all(DEBUGFS)?;
     match tracefs {

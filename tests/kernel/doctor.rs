@@ -11,6 +11,7 @@ use inferprobe_tests::{
     bpf_ids,
     clock::wait_for,
     doctor::{Report, report},
+    process::OWN_PROCFS,
     require_kernel::require_kernel,
 };
 
@@ -205,12 +206,12 @@ fn nested_namespaces_are_reported() {
     let Some(_kernel) = require_kernel() else {
         return;
     };
-    let unshare = ["unshare", "--pid", "--fork", "--mount-proc"];
+    let unshare = ["unshare", "--pid", "--fork"];
     for (through, expected) in [
-        (&unshare[..], "nested"),
-        (&unshare[..3], "nested_with_outer_proc"),
+        ([&unshare[..], &OWN_PROCFS].concat(), "nested"),
+        (unshare.to_vec(), "nested_with_outer_proc"),
     ] {
-        let report = report(&run_through_to_end(through, &JSON));
+        let report = report(&run_through_to_end(&through, &JSON));
         assert_eq!(report.host.pid_namespace, expected);
         assert_eq!(report.probes.self_test.state, "passed");
         let mut losses = report.missing.iter();

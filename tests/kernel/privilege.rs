@@ -11,7 +11,7 @@ use inferprobe_tests::{
         run::run_to_end_by,
     },
     client::{Connection, request},
-    process::child_of,
+    process::{OWN_PROCFS, child_of},
     require_kernel::require_kernel,
     server::{Place, Server, server_binary},
     tracefs::Tracefs,
@@ -90,7 +90,7 @@ fn in_pid_namespace(program: &std::path::Path, own_procfs: bool) -> Command {
     let mut command = Command::new("unshare");
     command.args(["--pid", "--fork", "--kill-child"]);
     if own_procfs {
-        command.arg("--mount-proc");
+        command.args(OWN_PROCFS);
     }
     command.arg(program);
     command
