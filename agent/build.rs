@@ -13,9 +13,7 @@ use aya_build::{Package, build_ebpf};
 use toolchain::{Missing, Places, SKIP_ENV, TOOLCHAIN_ENV, Toolchain};
 
 fn main() {
-    for variable in [TOOLCHAIN_ENV, SKIP_ENV] {
-        println!("cargo::rerun-if-env-changed={variable}");
-    }
+    println!("cargo::rerun-if-env-changed={TOOLCHAIN_ENV}");
     if env::var(SKIP_ENV).as_deref() == Ok("1") {
         return embed_nothing(&format!("{SKIP_ENV}=1"));
     }
@@ -40,6 +38,8 @@ fn is_release() -> bool {
 
 /// Embeds an empty object, which the loader refuses, and warns with the `reason`.
 fn embed_nothing(reason: &str) {
+    // Not watched once the programs are built: commands with and without the variable then do not rebuild the agent.
+    println!("cargo::rerun-if-env-changed={SKIP_ENV}");
     println!(
         "cargo::warning=the agent is built without the eBPF programs and cannot attach probes: {reason}; \
          `cargo xtask build` builds them"

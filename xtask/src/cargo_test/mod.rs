@@ -17,6 +17,7 @@ use anyhow::{Context as _, Result, bail};
 use procfs::{CpuTime, CurrentSI as _, KernelStats};
 
 use crate::leftovers::Leftovers;
+use crate::tools::toolchain::SKIP_ENV;
 use crate::{privilege, progress, workspace};
 use needs::Need;
 
@@ -88,6 +89,8 @@ impl CargoTest {
         let mut command = workspace::cargo("test");
         command
             .args(words.in_order())
+            // Tests start the release binary, and load no programs themselves.
+            .env(SKIP_ENV, "1")
             .envs(self.environment.iter().map(|(name, value)| (name, value)));
         command
     }

@@ -11,7 +11,7 @@ use std::path::{Path, PathBuf};
 /// Names the rustup toolchain to use in place of the one found.
 pub(crate) const TOOLCHAIN_ENV: &str = "INFERPROBE_BPF_TOOLCHAIN";
 
-/// Set to `1`, builds the agent without the eBPF programs, and so without a toolchain for them.
+/// Set to `1`, builds the agent without the eBPF programs unless they are built already, and so needs no toolchain.
 pub(crate) const SKIP_ENV: &str = "INFERPROBE_SKIP_EBPF";
 
 /// The rustup toolchain that set-up links to a distribution's compiler.
