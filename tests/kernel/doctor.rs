@@ -1,7 +1,7 @@
 //! Checks what `doctor` reports of this host, with and without each capability, and that it leaves nothing in the
 //! kernel.
 
-use std::time::Duration;
+use std::{process::Command, time::Duration};
 
 use inferprobe_tests::{
     agent::{
@@ -12,7 +12,7 @@ use inferprobe_tests::{
     clock::wait_for,
     doctor::{Report, report},
     process::OWN_PROCFS,
-    require_kernel::require_kernel,
+    require_kernel::{require_kernel, skip_always},
 };
 
 const JSON: [&str; 2] = ["doctor", "--json"];
@@ -220,7 +220,20 @@ fn nested_namespaces_are_reported() {
             "{report:#?}"
         );
     }
+}
+
+#[test]
+fn nested_user_namespace_is_reported() {
+    let Some(_kernel) = require_kernel() else {
+        return;
+    };
     let through = ["unshare", "--user", "--map-root-user"];
+    let [unshare, options @ ..] = through;
+    let mut probe = Command::new(unshare);
+    if !probe.args(options).arg("true").status().unwrap().success() {
+        skip_always("user namespaces cannot be created here, as in a chroot");
+        return;
+    }
     let report = report(&run_through_to_end(&through, &JSON));
     assert_eq!(report.host.user_namespace, "nested");
     let [first, ..] = &report.missing[..] else {
