@@ -26,12 +26,10 @@ use Need::{Agent, Prometheus, PythonServers, TorchServe};
 const PACKAGE: &str = "inferprobe-tests";
 
 /// What an integration test of [`PACKAGE`] needs if its target or module contains the word: all rows that match count.
-const TABLE: [(&str, &[Need]); 8] = [
+const TABLE: [(&str, &[Need]); 6] = [
     ("reference", &[]),
     ("prometheus", &[Agent, Prometheus, TorchServe]),
     ("torchserve", &[Agent, TorchServe]),
-    ("autoscale", &[Agent, TorchServe]),
-    ("differential", &[Agent, PythonServers]),
     ("server_cases", &[Agent, PythonServers]),
     ("grpc", &[Agent, PythonServers]),
     ("upgrade", &[Agent, PythonServers]),
@@ -97,8 +95,6 @@ mod tests {
     fn needs_follow_from_target_and_module() {
         for (target, module, expected) in [
             ("kernel", "unix", &[Agent][..]),
-            ("kernel_unix", "", &[Agent]),
-            ("reference", "", &[]),
             ("rootless", "reference_server", &[]),
             ("kernel", "grpc::calls", &[Agent, PythonServers]),
             ("torchserve", "times", &[Agent, TorchServe]),
