@@ -6,6 +6,10 @@ use std::fmt::Write as _;
 
 use clap::{Arg, ArgAction, Command, CommandFactory as _};
 use inferprobe::{
+    catalogue::{
+        Catalogue,
+        file::{Fallback, FileServer},
+    },
     cli::Cli,
     config::keys::KEYS,
     exchange::event::{Loss, Unfinished},
@@ -16,7 +20,6 @@ use inferprobe::{
     },
 };
 use inferprobe_ebpf::abi::DropReason;
-use serde::Deserialize;
 
 /// Stands in a cell without a value.
 const NONE: &str = "–";
@@ -183,32 +186,9 @@ fn config_keys() -> String {
     table(["Key", "Type", "Default", "Option"], rows)
 }
 
-/// What the table of servers shows of `servers.toml`.
-#[derive(Deserialize)]
-struct Servers {
-    server: Vec<Server>,
-}
-
-#[derive(Default, Deserialize)]
-#[serde(default)]
-struct Server {
-    name: String,
-    process: Vec<String>,
-    worker_process: Vec<String>,
-    #[serde(alias = "inner_process")]
-    internal_process: Vec<String>,
-    model_options: Vec<String>,
-    model_pattern: Option<String>,
-    rest: String,
-    inference: Vec<String>,
-    inference_by_body: Vec<String>,
-    grpc_inference: Vec<String>,
-}
-
 fn servers() -> String {
-    let file = include_str!("../../src/catalogue/servers.toml");
-    let file: Servers = toml::from_str(file).expect("parse servers.toml");
-    let rows = file.server.iter().map(|server| {
+    let built_in = Catalogue::built_in();
+    let rows = built_in.server.iter().map(|server| {
         [
             code(&server.name),
             recognised_by(server),
@@ -219,12 +199,13 @@ fn servers() -> String {
     table(["Server", "Recognised by", "Model from", "Purposes"], rows)
 }
 
-fn recognised_by(server: &Server) -> String {
-    let mut text = list(&server.process);
+fn recognised_by(server: &FileServer) -> String {
+    let mut text = list(all(&server.process));
     for (what, patterns) in [
         ("workers", &server.worker_process),
         ("internal", &server.internal_process),
     ] {
+        let patterns = all(patterns);
         if !patterns.is_empty() {
             write!(text, "; {what}: {}", list(patterns)).expect("writing to a String succeeds");
         }
@@ -232,36 +213,41 @@ fn recognised_by(server: &Server) -> String {
     text
 }
 
-fn model_from(server: &Server) -> String {
-    let options = list(&server.model_options);
-    match (server.model_options.is_empty(), &server.model_pattern) {
-        (false, Some(_)) => format!("{options}, else the command line"),
+fn model_from(server: &FileServer) -> String {
+    let options = all(&server.model_options);
+    match (options.is_empty(), &server.model_pattern) {
+        (false, Some(_)) => format!("{}, else the command line", list(options)),
         (true, Some(_)) => "the command line".to_owned(),
-        (_, None) => options,
+        (_, None) => list(options),
     }
 }
 
-fn purposes(server: &Server) -> String {
+fn purposes(server: &FileServer) -> String {
     let counts = [
         (
-            server.inference.len() + server.inference_by_body.len(),
+            all(&server.inference).len() + all(&server.inference_by_body).len(),
             "path",
         ),
-        (server.grpc_inference.len(), "gRPC method"),
+        (all(&server.grpc_inference).len(), "gRPC method"),
     ];
     let counts: Vec<String> = counts
         .into_iter()
         .filter(|(count, _)| *count > 0)
         .map(|(count, what)| format!("{count} {what}{}", if count == 1 { "" } else { "s" }))
         .collect();
-    let rest = match server.rest.as_str() {
-        "admin" => "all else admin",
-        _ => "all else by the default rules",
+    let rest = match server.fallback.unwrap_or_default() {
+        Fallback::Admin => "all else admin",
+        Fallback::DefaultRules => "all else by the default rules",
     };
     match counts.is_empty() {
         true => rest.to_owned(),
         false => format!("inference: {}; {rest}", counts.join(", ")),
     }
+}
+
+/// Returns what an entry lists under a key; nothing if it lacks the key.
+fn all(key: &Option<Vec<String>>) -> &[String] {
+    key.as_deref().unwrap_or_default()
 }
 
 fn table<const N: usize>(head: [&str; N], rows: impl IntoIterator<Item = [String; N]>) -> String {
