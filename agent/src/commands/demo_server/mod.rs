@@ -27,7 +27,7 @@ use crate::{
 /// Text before the port in the line that reports it.
 const LISTENING: &str = "demo-server listening on 127.0.0.1:";
 
-/// Gives up every capability, and serves until a signal or the end of the parent process ends this one.
+/// Drops every capability, and serves until a signal or the end of the parent process ends this one.
 pub fn run(args: &DemoArgs) -> Result<()> {
     privileges::drop_all()?;
     runtime::block_on(serve(args.port))

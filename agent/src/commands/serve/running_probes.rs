@@ -40,7 +40,7 @@ pub(super) struct RunningProbes {
 }
 
 impl RunningProbes {
-    /// Attaches the probes, finds the servers, and starts the thread. Gives up the capabilities that are not needed
+    /// Attaches the probes, finds the servers, and starts the thread. Drops the capabilities that are not needed
     /// any more.
     pub(super) fn start(
         config: &Config,
