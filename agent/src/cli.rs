@@ -28,6 +28,8 @@ pub enum Command {
     DemoServer(DemoArgs),
     /// Report what this host lets the agent measure, and how to fix the rest [exit code: 0 all, 1 not all, 2 nothing]
     Doctor(DoctorArgs),
+    /// Print a file that comes with this version: unit, scrape configurations and others
+    Assets(AssetsArgs),
     /// Set the number of TorchServe workers of a model
     Scale(ScaleArgs),
     /// Keep a model's queue time near a target by changing its number of TorchServe workers
@@ -101,6 +103,13 @@ pub struct DoctorArgs {
     /// Use only this attach mode, as serve would: tracepoint, fentry, kprobe or syscall
     #[arg(long, value_name = "MODE", alias = "rung")]
     pub attach_mode: Option<String>,
+}
+
+/// Options of `assets`.
+#[derive(Debug, Clone, Args)]
+pub struct AssetsArgs {
+    /// Print this file [default: the list of names]
+    pub name: Option<String>,
 }
 
 /// Options of `scale`.

@@ -9,6 +9,7 @@ use clap::Parser as _;
 use inferprobe::{
     cli::{Cli, Command, DoctorArgs},
     commands::{
+        assets,
         autoscale::{self, options::Options},
         demo_server, doctor,
         scale::{self, Scale},
@@ -39,6 +40,7 @@ fn main() -> ExitCode {
         Some(Command::Serve(args)) => checked(Config::load(&args), serve::run),
         Some(Command::DemoServer(args)) => ended(demo_server::run(&args)),
         Some(Command::Doctor(args)) => examine(&args),
+        Some(Command::Assets(args)) => checked(assets::Request::check(&args), assets::run),
         Some(Command::Scale(args)) => checked(Scale::check(&args), scale::run),
         Some(Command::Autoscale(args)) => checked(Options::check(&args), autoscale::run),
     }

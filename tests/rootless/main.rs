@@ -8,4 +8,5 @@
 mod doctor;
 mod reference_server;
 mod scaling;
+mod service_manager;
 mod usage;

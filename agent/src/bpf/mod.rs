@@ -21,4 +21,6 @@ pub mod preflight;
 pub mod privileges;
 pub mod recursion_misses;
 pub mod report;
+mod seccomp;
 pub mod selftest;
+pub mod user_namespace;

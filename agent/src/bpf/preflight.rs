@@ -5,7 +5,10 @@
 
 use std::{fs, io, path::Path};
 
-use crate::bpf::capabilities::{Capabilities, Capability};
+use crate::bpf::{
+    capabilities::{Capabilities, Capability},
+    seccomp,
+};
 
 /// Type information of the running kernel.
 pub const BTF_PATH: &str = "/sys/kernel/btf/vmlinux";
@@ -30,6 +33,14 @@ pub enum Obstacle {
         use_of = use_of(*.0)
     )]
     NoCapability(Capability),
+    /// A seccomp filter refuses bpf(2), although the capabilities are held.
+    #[error(
+        "a seccomp profile refuses bpf(2), although CAP_BPF and CAP_PERFMON are held; replace the container engine's \
+         default profile (Docker, Podman: --security-opt seccomp=unconfined; Kubernetes: securityContext.seccompProfile: \
+         {{type: Unconfined}}; systemd: SystemCallFilter=@system-service bpf perf_event_open), or run with --no-probes for \
+         host and GPU metrics only"
+    )]
+    Seccomp,
     /// `--accept-wait` needs tracefs, and this user may not read it.
     #[error(
         "--accept-wait: missing capability CAP_DAC_READ_SEARCH, without which only root can read {0}; \
@@ -64,7 +75,8 @@ fn use_of(capability: Capability) -> &'static str {
 pub fn check(accept_wait: bool) -> Result<(), Obstacle> {
     let lockdown = fs::read_to_string("/sys/kernel/security/lockdown").unwrap_or_default();
     let held = Capabilities::effective();
-    judge(Path::new(BTF_PATH).exists(), held, &lockdown)?;
+    let has_btf = Path::new(BTF_PATH).exists();
+    judge(has_btf, held, &lockdown, seccomp::refuses_bpf)?;
     if accept_wait {
         judge_tracefs(|folder| Path::new(folder).join("events").metadata().map(drop))?;
     }
@@ -86,13 +98,21 @@ fn judge_tracefs(look: impl Fn(&str) -> io::Result<()>) -> Result<(), Obstacle> 
     Err(obstacle)
 }
 
-fn judge(has_btf: bool, held: Capabilities, lockdown: &str) -> Result<(), Obstacle> {
+fn judge(
+    has_btf: bool,
+    held: Capabilities,
+    lockdown: &str,
+    seccomp_refuses: impl FnOnce() -> bool,
+) -> Result<(), Obstacle> {
     if !held.holds(Capability::SYS_ADMIN) {
         for needed in [Capability::BPF, Capability::PERFMON] {
             if !held.holds(needed) {
                 return Err(Obstacle::NoCapability(needed));
             }
         }
+    }
+    if seccomp_refuses() {
+        return Err(Obstacle::Seccomp);
     }
     if lockdown.contains("[confidentiality]") {
         return Err(Obstacle::Lockdown);
@@ -133,10 +153,29 @@ mod tests {
         for (has_btf, mask, lockdown, expected) in cases {
             let held = Capabilities::from_mask(mask);
             assert_eq!(
-                judge(has_btf, held, lockdown),
+                judge(has_btf, held, lockdown, || false),
                 expected,
                 "{held:?} {lockdown:?}"
             );
+        }
+    }
+
+    #[test]
+    fn a_seccomp_profile_is_named_once_the_capabilities_are_held() {
+        let held = Capabilities::from_mask(ROOT);
+        let (with, without) = (
+            judge(true, held, OPEN, || true),
+            judge(true, Capabilities::default(), OPEN, || true),
+        );
+        assert_eq!(with, Err(Obstacle::Seccomp));
+        assert_eq!(without, Err(Obstacle::NoCapability(Capability::BPF)));
+        let line = Obstacle::Seccomp.to_string();
+        for part in [
+            "seccomp profile refuses bpf(2)",
+            "--security-opt seccomp=unconfined",
+            "seccompProfile: {type: Unconfined}",
+        ] {
+            assert!(line.contains(part), "{line:?} lacks {part:?}");
         }
     }
 
@@ -186,6 +225,7 @@ mod tests {
             Obstacle::NoBtf,
             Obstacle::NoCapability(Capability::BPF),
             Obstacle::Lockdown,
+            Obstacle::Seccomp,
         ] {
             let line = obstacle.to_string();
             assert!(!line.contains('\n'));

@@ -20,6 +20,9 @@ use crate::metrics::{DiskSample, MemorySample, Metrics};
 const FIRST_CPU_INTERVAL: Duration = Duration::from_millis(200);
 /// Refresh intervals after which a value that was not read again expires.
 const STALE_AFTER: u32 = 3;
+/// The host's root folder for a process that sees the host's processes, and may inspect them: in a container `/` is
+/// another one.
+const HOST_ROOT: &str = "/proc/1/root/";
 const MIB: f64 = 1_048_576.0;
 const GIB: f64 = 1_073_741_824.0;
 
@@ -121,8 +124,14 @@ fn read_memory() -> Result<MemorySample> {
 }
 
 fn read_disk(mount: &Path) -> Result<DiskSample> {
-    let stat = rustix::fs::statvfs(mount)
-        .with_context(|| format!("statvfs --disk-mount {}", mount.display()))?;
+    let of_host = (mount == Path::new("/"))
+        .then(|| rustix::fs::statvfs(HOST_ROOT).ok())
+        .flatten();
+    let stat = match of_host {
+        Some(stat) => stat,
+        None => rustix::fs::statvfs(mount)
+            .with_context(|| format!("statvfs --disk-mount {}", mount.display()))?,
+    };
     let blocks = Blocks {
         bytes: stat.f_frsize,
         total: stat.f_blocks,

@@ -4,6 +4,7 @@
 //! Does not depend on: the command line as typed.
 
 mod arguments;
+pub mod assets;
 pub mod autoscale;
 pub mod demo_server;
 pub mod doctor;

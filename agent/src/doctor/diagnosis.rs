@@ -4,7 +4,10 @@
 //! Does not depend on: how facts are collected.
 
 use crate::{
-    bpf::capabilities::{Capabilities, Capability},
+    bpf::{
+        capabilities::{Capabilities, Capability},
+        user_namespace::UserNamespace,
+    },
     doctor::{
         degraded_hooks,
         facts::{
@@ -13,7 +16,7 @@ use crate::{
             gpus::{Gpus, Nvml},
             host::{Host, RingBuffer},
             probing::{Probing, SelfTest},
-            processes::{PidNamespace, UserNamespace},
+            processes::PidNamespace,
             security::Lockdown,
         },
         finding::{Finding, OLDER_LISTENERS, Severity},

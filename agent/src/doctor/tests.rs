@@ -8,6 +8,7 @@ use crate::{
         hook_id::HookId,
         preemption::Preemption,
         report::{HookReport, RefusalKind, Refused},
+        user_namespace::UserNamespace,
     },
     doctor::{
         facts::{
@@ -16,7 +17,7 @@ use crate::{
             gpus::{Gpus, Nvml},
             host::{Host, RingBuffer},
             probing::{Probing, SelfTest},
-            processes::{PidNamespace, UserNamespace},
+            processes::PidNamespace,
             security::{Jit, Lockdown, Unprivileged},
         },
         finding::Severity,

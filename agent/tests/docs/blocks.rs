@@ -11,6 +11,7 @@ use inferprobe::{
         file::{Fallback, FileServer},
     },
     cli::Cli,
+    commands::assets::ASSETS,
     config::keys::KEYS,
     exchange::event::{Loss, Unfinished},
     metrics::{
@@ -38,6 +39,7 @@ pub(crate) fn names() -> Vec<String> {
         "stages",
         "config-keys",
         "servers",
+        "assets",
     ];
     names.extend(fixed.map(str::to_owned));
     names
@@ -63,6 +65,7 @@ pub(crate) fn render(name: &str) -> Option<String> {
         "stages" => Some(stages()),
         "config-keys" => Some(config_keys()),
         "servers" => Some(servers()),
+        "assets" => Some(assets()),
         _ => None,
     }
 }
@@ -86,6 +89,18 @@ fn families(group: Group) -> String {
 fn reasons<const N: usize>(reasons: [(&str, &str); N]) -> String {
     let rows = reasons.map(|(name, help)| [code(name), help.to_owned()]);
     table(["Reason", "Meaning"], rows)
+}
+
+fn assets() -> String {
+    let rows = ASSETS.iter().map(|asset| {
+        let path = format!("deploy/{}", asset.path);
+        [
+            code(asset.name),
+            asset.help.to_owned(),
+            format!("[`{path}`](../{path})"),
+        ]
+    });
+    table(["Name", "File", "In the repository"], rows)
 }
 
 fn stages() -> String {

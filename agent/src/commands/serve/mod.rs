@@ -3,6 +3,7 @@
 //! The only file that wires every module together; `running_probes` wires the probes.
 //! Does not depend on: the command line as typed.
 
+mod readiness;
 mod running_probes;
 
 use std::sync::Arc;
@@ -98,7 +99,12 @@ async fn serve(config: Config) -> Result<()> {
             () = on_failure => {}
         }
     };
+    readiness::ready(match running {
+        Some(_) => "probes are attached",
+        None => "probes are off",
+    });
     exporter::serve(listener, endpoint, stopped).await;
+    readiness::stopping();
     if let Some(running) = running {
         running.stop();
     }

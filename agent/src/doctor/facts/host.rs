@@ -13,10 +13,11 @@ use crate::{
         capabilities::{Capabilities, Capability},
         preemption::Preemption,
         preflight::{BTF_PATH, TRACEFS},
+        user_namespace::UserNamespace,
     },
     doctor::facts::{
         filesystems::{Cgroups, Tracefs},
-        processes::{self, PidNamespace, UserNamespace},
+        processes::{self, PidNamespace},
         security::{self, Jit, Lockdown, Unprivileged},
     },
 };
@@ -107,7 +108,7 @@ pub(crate) fn collect() -> Host {
         unprivileged_bpf: Unprivileged::parse(&sysctl("kernel/unprivileged_bpf_disabled")),
         user_id: rustix::process::geteuid().as_raw(),
         capabilities: Capabilities::effective(),
-        user_namespace: UserNamespace::of(link("/proc/self/ns/user").as_deref()),
+        user_namespace: UserNamespace::of_this_process(),
         pid_namespace: pid_namespace(),
         hidepid: processes::hidepid(&mountinfo),
         cgroups: cgroups(Path::new("/sys/fs/cgroup")),

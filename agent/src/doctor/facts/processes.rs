@@ -10,42 +10,6 @@ use serde::Serialize;
 /// The host's PID namespace, as `/proc/PID/ns/pid` links to it (include/linux/proc_ns.h, `PROC_PID_INIT_INO`, 3.8).
 const FIRST_NAMESPACE: &str = "pid:[4026531836]";
 
-/// The host's user namespace, as `/proc/PID/ns/user` links to it (`PROC_USER_INIT_INO`, 3.8).
-const FIRST_USERS: &str = "user:[4026531837]";
-
-/// User namespace of the agent: capabilities apply to eBPF only in the host's.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
-#[serde(rename_all = "snake_case")]
-pub enum UserNamespace {
-    /// The host's.
-    Host,
-    /// A nested one.
-    Nested,
-    /// Procfs is not readable.
-    Unknown,
-}
-
-impl UserNamespace {
-    /// Concludes the namespace from the link `/proc/self/ns/user`.
-    pub fn of(namespace: Option<&str>) -> Self {
-        match namespace {
-            Some(FIRST_USERS) => Self::Host,
-            Some(_) => Self::Nested,
-            None => Self::Unknown,
-        }
-    }
-}
-
-impl fmt::Display for UserNamespace {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self {
-            Self::Host => "the host's",
-            Self::Nested => "nested: capabilities do not apply to eBPF",
-            Self::Unknown => "unknown",
-        })
-    }
-}
-
 /// PID namespace of the agent.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "snake_case")]
@@ -119,17 +83,6 @@ mod tests {
         ] {
             let found = PidNamespace::of(namespace, proc_self, 7);
             assert_eq!(found, expected, "{namespace:?} {proc_self:?}");
-        }
-    }
-
-    #[test]
-    fn user_namespace_follows_from_its_link() {
-        for (namespace, expected) in [
-            (Some(FIRST_USERS), UserNamespace::Host),
-            (Some("user:[4026532201]"), UserNamespace::Nested),
-            (None, UserNamespace::Unknown),
-        ] {
-            assert_eq!(UserNamespace::of(namespace), expected, "{namespace:?}");
         }
     }
 
