@@ -4,9 +4,14 @@
 //! Does not depend on: records, metrics.
 
 use std::{
-    fs::{File, OpenOptions},
+    fs::{self, File, OpenOptions},
     io::{self, BufWriter, Write as _},
-    path::Path,
+    os::unix::fs::MetadataExt as _,
+    path::{Path, PathBuf},
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
 };
 
 use serde::Serialize;
@@ -16,10 +21,19 @@ use crate::{
     torchserve::exchange::WorkerExchange,
 };
 
-/// An open log file.
+/// Time between two checks whether the file was renamed or removed, ns.
+const CHECK_NS: u64 = 1_000_000_000;
+
+/// An open log file. It follows its path: if the file is renamed or removed, the log continues in a new file.
 #[derive(Debug)]
 pub struct RequestLog {
+    path: PathBuf,
     to: BufWriter<File>,
+    /// Device and inode of the open file.
+    id: (u64, u64),
+    /// Set to have the file opened again at the next [`RequestLog::rotate`].
+    reopen: Arc<AtomicBool>,
+    checked_ns: u64,
 }
 
 /// One line. Times are CLOCK_MONOTONIC nanoseconds; `null` if unknown.
@@ -79,10 +93,46 @@ struct WorkerLine {
 impl RequestLog {
     /// Opens the file at `path` for appending; creates it if it is missing.
     pub fn open(path: &Path) -> io::Result<Self> {
-        let file = OpenOptions::new().create(true).append(true).open(path)?;
+        let (to, id) = open(path)?;
         Ok(Self {
-            to: BufWriter::with_capacity(64 << 10, file),
+            // Another directory may be the working directory later.
+            path: std::path::absolute(path)?,
+            to,
+            id,
+            reopen: Arc::default(),
+            checked_ns: 0,
         })
+    }
+
+    /// Returns what another thread sets to have the file opened again.
+    pub fn reopen_request(&self) -> Arc<AtomicBool> {
+        self.reopen.clone()
+    }
+
+    /// Continues in a new file at the log's path if that was requested, or if the path no longer names the open file;
+    /// checks the latter once a second. Returns whether it did.
+    ///
+    /// If the new file cannot be opened, the log continues in the old one.
+    pub fn rotate(&mut self, now_ns: u64) -> io::Result<bool> {
+        let is_requested = self.reopen.swap(false, Ordering::Relaxed);
+        if !is_requested {
+            if now_ns.saturating_sub(self.checked_ns) < CHECK_NS {
+                return Ok(false);
+            }
+            self.checked_ns = now_ns;
+            let is_moved = match fs::metadata(&self.path) {
+                Ok(there) => id_of(&there) != self.id,
+                Err(err) => err.kind() == io::ErrorKind::NotFound,
+            };
+            if !is_moved {
+                return Ok(false);
+            }
+        }
+        let (to, id) = open(&self.path)?;
+        let outcome = self.to.flush();
+        self.to = to;
+        self.id = id;
+        outcome.map(|()| true)
     }
 
     /// Adds the line of one request; `worker` is its worker's exchange, if one was observed.
@@ -146,5 +196,93 @@ impl RequestLog {
     /// Writes the buffered lines to the file.
     pub fn flush(&mut self) -> io::Result<()> {
         self.to.flush()
+    }
+}
+
+fn open(path: &Path) -> io::Result<(BufWriter<File>, (u64, u64))> {
+    let file = OpenOptions::new().create(true).append(true).open(path)?;
+    let id = id_of(&file.metadata()?);
+    Ok((BufWriter::with_capacity(64 << 10, file), id))
+}
+
+fn id_of(metadata: &fs::Metadata) -> (u64, u64) {
+    (metadata.dev(), metadata.ino())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// An empty folder, which is removed at the end.
+    struct Folder(PathBuf);
+
+    impl Folder {
+        fn new(name: &str) -> Self {
+            let path =
+                std::env::temp_dir().join(format!("inferprobe-{name}-{}", std::process::id()));
+            fs::create_dir_all(&path).unwrap();
+            Self(path)
+        }
+    }
+
+    impl Drop for Folder {
+        fn drop(&mut self) {
+            let _ = fs::remove_dir_all(&self.0);
+        }
+    }
+
+    fn write(log: &mut RequestLog, line: &str) {
+        log.to.write_all(line.as_bytes()).unwrap();
+    }
+
+    #[test]
+    fn renamed_or_removed_log_continues_in_a_new_file() {
+        let folder = Folder::new("renamed");
+        let (path, old) = (folder.0.join("log"), folder.0.join("log.1"));
+        let mut log = RequestLog::open(&path).unwrap();
+        write(&mut log, "a\n");
+        assert!(!log.rotate(CHECK_NS).unwrap());
+        fs::rename(&path, &old).unwrap();
+        write(&mut log, "b\n");
+        assert!(!log.rotate(CHECK_NS * 2 - 1).unwrap());
+        assert!(log.rotate(CHECK_NS * 2).unwrap());
+        write(&mut log, "c\n");
+        log.flush().unwrap();
+        assert_eq!(fs::read_to_string(&old).unwrap(), "a\nb\n");
+        assert_eq!(fs::read_to_string(&path).unwrap(), "c\n");
+        fs::remove_file(&path).unwrap();
+        assert!(log.rotate(CHECK_NS * 3).unwrap());
+        write(&mut log, "d\n");
+        log.flush().unwrap();
+        assert_eq!(fs::read_to_string(&path).unwrap(), "d\n");
+    }
+
+    #[test]
+    fn request_to_reopen_is_served_at_once_and_once() {
+        let folder = Folder::new("reopened");
+        let (path, old) = (folder.0.join("log"), folder.0.join("log.1"));
+        let mut log = RequestLog::open(&path).unwrap();
+        fs::rename(&path, &old).unwrap();
+        log.reopen_request().store(true, Ordering::Relaxed);
+        assert!(log.rotate(0).unwrap());
+        assert!(!log.rotate(0).unwrap());
+        write(&mut log, "a\n");
+        log.flush().unwrap();
+        assert_eq!(fs::read_to_string(&old).unwrap(), "");
+        assert_eq!(fs::read_to_string(&path).unwrap(), "a\n");
+    }
+
+    #[test]
+    fn log_continues_in_the_old_file_if_no_new_one_can_be_opened() {
+        let folder = Folder::new("stuck");
+        let (path, old) = (folder.0.join("log"), folder.0.join("log.1"));
+        let mut log = RequestLog::open(&path).unwrap();
+        fs::rename(&path, &old).unwrap();
+        fs::create_dir(&path).unwrap();
+        log.reopen_request().store(true, Ordering::Relaxed);
+        assert!(log.rotate(0).is_err());
+        write(&mut log, "a\n");
+        log.flush().unwrap();
+        assert_eq!(fs::read_to_string(&old).unwrap(), "a\n");
     }
 }

@@ -128,9 +128,10 @@ fn busy() -> Metrics {
     for wait_ns in [80_000, 2_000_000_000] {
         metrics.accepted(&"gunicorn".into(), wait_ns);
     }
-    metrics.declare(&families::RECORDS_LOST, &["ring_full", "head_too_long"]);
-    metrics.set(&families::RECORDS_LOST, &["ring_full"], 3);
-    metrics.add(&families::UNFINISHED, &["closed"], 1);
+    for (reason, lost) in [("ring_full", 3), ("head_too_long", 0)] {
+        metrics.add_of_server(&families::RECORDS_LOST, &"vllm".into(), reason, lost);
+    }
+    metrics.add_of_server(&families::UNFINISHED, &"vllm".into(), "closed", 1);
     publish_values(&metrics);
     metrics
 }

@@ -21,7 +21,7 @@ impl LossCounters {
         for family in [UNFINISHED, LOST] {
             for sample in metrics.samples(family, &[]) {
                 let reason = sample.label("reason").unwrap_or_default().to_owned();
-                counts.insert((family, reason), sample.value);
+                *counts.entry((family, reason)).or_default() += sample.value;
             }
         }
         Self(counts)

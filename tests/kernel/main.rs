@@ -19,6 +19,7 @@ mod hostile;
 mod no_payload;
 mod patterns;
 mod privilege;
+mod rotation;
 mod scripted_server;
 mod server_cases;
 mod streams;

@@ -3,6 +3,8 @@
 //! Every kind of connection pushes these to a [`Sink`].
 //! Does not depend on: the connections, any server.
 
+use inferprobe_ebpf::abi::{Record, kind};
+
 use crate::exchange::{Exchange, Peer, Request, Response};
 
 /// What a record, a tick or the end of a connection resulted in.
@@ -20,8 +22,53 @@ pub enum Event {
     Lost(Loss),
 }
 
+/// What was being processed when something was lost: it says where to look, and has no payload.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Place {
+    /// The connection.
+    pub peer: Peer,
+    /// Time of the read, the write or the end, ns.
+    pub at_ns: u64,
+    /// `read`, `write`, `read, write`, `end`; `silence` if nothing happened for too long.
+    pub direction: &'static str,
+    /// Bytes of the reads and the writes.
+    pub bytes: u64,
+}
+
+impl Place {
+    /// Returns the place of a record of the connection `peer`.
+    pub fn of(record: &Record, peer: Peer) -> Self {
+        let (direction, bytes) = match record.kind {
+            kind::READ => ("read", record.read_bytes),
+            kind::EXCHANGE => ("read, write", record.read_bytes + record.written_bytes),
+            kind::PROGRESS => ("write", record.written_bytes),
+            kind::REPLY_READ => ("read of a reply", record.read_bytes),
+            _ => ("end", 0),
+        };
+        Self {
+            peer,
+            at_ns: record.last_write_ns.max(record.last_read_ns),
+            direction,
+            bytes,
+        }
+    }
+
+    /// Returns the place of a silent connection at `at_ns`.
+    pub const fn of_silence(peer: Peer, at_ns: u64) -> Self {
+        Self {
+            peer,
+            at_ns,
+            direction: "silence",
+            bytes: 0,
+        }
+    }
+}
+
 /// Receives events, in the order in which they happened.
 pub trait Sink {
+    /// Says where the losses of the events to come are.
+    fn enter(&mut self, _place: Place) {}
+
     /// Processes an event.
     fn event(&mut self, event: Event);
 

@@ -103,17 +103,22 @@ impl Metrics {
         self.state().workers.remove(pid);
     }
 
-    /// Exports a counter with one label as 0 for each of its `values`, until something is added.
-    pub fn declare(&self, family: &'static Family, values: &[&str]) {
-        let mut state = self.state();
-        for value in values {
-            state.plain.add(family, &[value], 0);
-        }
-    }
-
     /// Adds `n` to a plain counter. The label values must be few: no peer may choose them.
     pub fn add(&self, family: &'static Family, labels: &[&str], n: u64) {
         self.state().plain.add(family, labels, n);
+    }
+
+    /// Adds `n` to a plain counter with the labels `server` and `reason`; 0 exports it as 0 if it has no value yet.
+    pub fn add_of_server(
+        &self,
+        family: &'static Family,
+        server: &Arc<str>,
+        reason: &'static str,
+        n: u64,
+    ) {
+        let mut state = self.state();
+        let server = state.requests.admit_server(server);
+        state.plain.add(family, &[&server, reason], n);
     }
 
     /// Sets a plain gauge, or the total of a plain counter that is kept elsewhere; such a total never falls.
@@ -215,39 +220,31 @@ mod tests {
     }
 
     #[test]
-    fn declared_reasons_are_exported_as_zero() {
+    fn losses_of_many_servers_share_a_label() {
         let metrics = Metrics::new("vm");
-        metrics.declare(&families::RECORDS_LOST, &["ring_full"]);
-        metrics.declare(&families::UNFINISHED, &["closed"]);
-        let now = Instant::now();
-        for (name, expected) in [
-            (
-                "inferprobe_records_lost_total",
-                r#"inferprobe_records_lost_total{reason="ring_full"} 0"#,
-            ),
-            (
-                "inferprobe_requests_unfinished_total",
-                r#"inferprobe_requests_unfinished_total{reason="closed"} 0"#,
-            ),
-        ] {
-            assert_eq!(lines_at(&metrics, name, now), [expected]);
+        for server in 0..100 {
+            let server = format!("server-{server}").into();
+            metrics.add_of_server(&families::RECORDS_LOST, &server, "ring_full", 1);
         }
+        let lines = lines_at(&metrics, "inferprobe_records_lost_total", Instant::now());
+        let other = r#"inferprobe_records_lost_total{server="other",reason="ring_full"} 36"#;
+        assert_eq!((lines.len(), &*lines[0]), (65, other));
     }
 
     #[test]
     fn a_total_that_is_set_never_falls() {
         let metrics = Metrics::new("vm");
         for total in [7_u64, 9, 8] {
-            metrics.set(&families::RECORDS_LOST, &["ring_full"], total);
+            metrics.set(&families::RECORDS_LOST, &["vllm", "ring_full"], total);
         }
         for n in [2, 3] {
-            metrics.add(&families::RECORDS_LOST, &["head_too_long"], n);
+            metrics.add(&families::RECORDS_LOST, &["vllm", "head_too_long"], n);
         }
         assert_eq!(
             lines_at(&metrics, "inferprobe_records_lost_total", Instant::now()),
             [
-                r#"inferprobe_records_lost_total{reason="head_too_long"} 5"#,
-                r#"inferprobe_records_lost_total{reason="ring_full"} 9"#,
+                r#"inferprobe_records_lost_total{server="vllm",reason="head_too_long"} 5"#,
+                r#"inferprobe_records_lost_total{server="vllm",reason="ring_full"} 9"#,
             ]
         );
     }

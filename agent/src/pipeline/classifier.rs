@@ -12,19 +12,22 @@ use crate::{
         RequestInfo,
         route::{Purpose, Route},
     },
-    discovery::registry::Registry,
+    discovery::{procfs, registry::Registry},
     exchange::{
         Exchange, Peer, Request,
         byte_accounting::{ByteCounts, ServingSocket},
-        event::{Event, Sink},
+        event::{Event, Loss, Place, Sink},
     },
     identity::{Identity, Server},
-    metrics::{LiveWorker, families},
-    pipeline::recorder::Recorder,
+    metrics::LiveWorker,
+    pipeline::{
+        losses::{Losses, What},
+        recorder::Recorder,
+    },
     torchserve::{
         connection::WorkerSink,
         exchange::WorkerExchange,
-        join::{FrontendExchange, HopJoiner, JoinSink as _},
+        join::{FrontendExchange, HopJoiner},
         worker::{self, Worker, WorkerId},
     },
 };
@@ -37,16 +40,23 @@ pub struct Classifier {
     /// Time of the events to come, ns.
     pub(super) now_ns: u64,
     recorder: Recorder,
+    pub(super) losses: Losses,
+    /// Where the losses of the events to come are.
+    place: Option<Place>,
 }
 
 impl Classifier {
     /// Starts at `now_ns`, with nothing to join.
     pub fn new(registry: Registry, recorder: Recorder, now_ns: u64) -> Self {
+        let mut losses = Losses::new(recorder.metrics.clone());
+        losses.declare(&procfs::UNKNOWN.into());
         Self {
             registry,
             joiner: HopJoiner::default(),
             now_ns,
             recorder,
+            losses,
+            place: None,
         }
     }
 
@@ -58,18 +68,21 @@ impl Classifier {
             |pid| registry.model_of_worker(pid),
             &mut self.recorder,
         );
-        self.recorder.flush_log();
+        self.count_unpaired();
+        self.recorder.flush_log(self.now_ns);
     }
 
     /// Records every response that still waits: nothing more will come.
     pub fn finish(&mut self) {
         self.joiner.finish(&mut self.recorder);
-        self.recorder.flush_log();
+        self.count_unpaired();
+        self.recorder.flush_log(self.now_ns);
     }
 
     /// Records bytes of a server.
     pub fn on_bytes(&mut self, (pid, port): ServingSocket, counts: ByteCounts) {
         let server = self.registry.server(pid, port);
+        self.losses.declare(&server.name);
         self.recorder.metrics.carried(&server.name, counts);
     }
 
@@ -152,6 +165,23 @@ impl Classifier {
         (server, route)
     }
 
+    /// Counts a loss of the connection that is being processed; of no known server, if there is none.
+    pub(super) fn lose(&mut self, what: What, place: Option<Place>) {
+        let server = match place.map(|place| place.peer) {
+            Some(peer) => self.registry.server(peer.tgid, peer.local_port).name,
+            None => procfs::UNKNOWN.into(),
+        };
+        self.losses.count(what, &server, place, self.now_ns);
+    }
+
+    /// Counts the replies that the join could not pair.
+    fn count_unpaired(&mut self) {
+        for peer in std::mem::take(&mut self.recorder.unpaired) {
+            let place = Place::of_silence(peer, self.now_ns);
+            self.lose(What::Lost(Loss::ReplyUnpaired), Some(place));
+        }
+    }
+
     /// Exports the worker `pid`, which loaded the model `loaded` at `loaded_ns`.
     fn on_model_loaded(&mut self, pid: u32, loaded: Option<&str>, loaded_ns: u64) {
         let sees = self.registry.sees_processes();
@@ -171,13 +201,13 @@ impl Sink for Classifier {
             Event::Finished(exchange) => self.on_exchange(exchange),
             Event::Abandoned(peer, request) => self.on_abandoned(peer, &request),
             Event::Accepted(peer, wait_ns) => self.on_accept(peer, wait_ns),
-            Event::Unfinished(reason) => {
-                self.recorder
-                    .metrics
-                    .add(&families::UNFINISHED, &[reason.name()], 1);
-            }
-            Event::Lost(loss) => self.recorder.lost(loss),
+            Event::Unfinished(reason) => self.lose(What::Unfinished(reason), self.place),
+            Event::Lost(loss) => self.lose(What::Lost(loss), self.place),
         }
+    }
+
+    fn enter(&mut self, place: Place) {
+        self.place = Some(place);
     }
 }
 
@@ -192,5 +222,6 @@ impl WorkerSink for Classifier {
         let model: Option<Arc<str>> = self.registry.model_of_worker(worked.peer.tgid);
         self.joiner
             .on_worker_exchange(worked, model.as_ref(), self.now_ns, &mut self.recorder);
+        self.count_unpaired();
     }
 }

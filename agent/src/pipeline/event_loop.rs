@@ -25,7 +25,11 @@ use crate::{
         loader::Probes,
         maps::{Maps, parse_process_event},
     },
-    discovery::{procfs::children_of, registry::Registry, watch::Watch},
+    discovery::{
+        procfs::{self, children_of},
+        registry::Registry,
+        watch::Watch,
+    },
     exchange::event::Loss,
     metrics::{Metrics, families},
     pipeline::{Pipeline, connections::ConnectionTable},
@@ -68,6 +72,8 @@ pub struct EventLoop {
     looked_up: Option<mpsc::Receiver<RunningWorker>>,
     /// Process events that the kernel skipped.
     skipped_events: u64,
+    /// Losses of the programs, by reason, as far as they were logged.
+    dropped: [u64; DropReason::ALL.len()],
     metrics: Arc<Metrics>,
 }
 
@@ -81,10 +87,6 @@ impl EventLoop {
         metrics: Arc<Metrics>,
         log: Option<RequestLog>,
     ) -> Result<Self> {
-        metrics.declare(
-            &families::RECORDS_LOST,
-            &DropReason::ALL.map(DropReason::name),
-        );
         for port in registry.ports() {
             maps.set_port(port, true)?;
         }
@@ -95,6 +97,7 @@ impl EventLoop {
             unnamed: BTreeSet::new(),
             looked_up: None,
             skipped_events: 0,
+            dropped: [0; DropReason::ALL.len()],
             metrics,
         })
     }
@@ -205,9 +208,7 @@ impl EventLoop {
         while let Some(event) = self.next_process_event() {
             match event {
                 Some(event) => self.on_process_event(event, &mut found),
-                None => self
-                    .metrics
-                    .add(&families::RECORDS_LOST, &[Loss::Malformed.name()], 1),
+                None => self.pipeline.lose(Loss::Malformed),
             }
         }
         self.on_found(&found);
@@ -260,8 +261,7 @@ impl EventLoop {
             return;
         }
         if let Err(err) = self.maps.watch_process(pid) {
-            self.metrics
-                .add(&families::RECORDS_LOST, &[Loss::NotWatched.name()], 1);
+            self.pipeline.lose(Loss::NotWatched);
             warn!(pid, err = format!("{err:#}"), "process not watched");
             return;
         }
@@ -302,8 +302,13 @@ impl EventLoop {
 
     fn count_drops(&mut self) {
         for (reason, total) in self.maps.drops() {
-            self.metrics
-                .set(&families::RECORDS_LOST, &[reason.name()], total);
+            let labels = [procfs::UNKNOWN, reason.name()];
+            self.metrics.set(&families::RECORDS_LOST, &labels, total);
+            let logged = &mut self.dropped[reason as usize];
+            if total > *logged {
+                self.pipeline.log_drops(reason, total - *logged);
+                *logged = total;
+            }
         }
         let misses = self.probes.recursion_misses();
         let of_processes = PROCESS_PROGRAMS.iter().filter_map(|name| misses.get(name));

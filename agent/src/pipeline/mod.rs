@@ -8,17 +8,20 @@ pub mod classifier;
 pub mod connection;
 pub mod connections;
 pub mod event_loop;
+pub mod losses;
 pub mod recorder;
 
 use std::{io, sync::Arc};
 
-use inferprobe_ebpf::abi::ProgressSlot;
+use inferprobe_ebpf::abi::{DropReason, ProgressSlot};
 
 use crate::{
     discovery::{registry::Registry, watch::Watch},
-    exchange::event::{Loss, Unfinished},
-    metrics::{Metrics, families},
-    pipeline::{classifier::Classifier, connections::ConnectionTable, recorder::Recorder},
+    exchange::event::Loss,
+    metrics::Metrics,
+    pipeline::{
+        classifier::Classifier, connections::ConnectionTable, losses::What, recorder::Recorder,
+    },
     request_log::RequestLog,
     torchserve::worker::{Worker, WorkerId},
 };
@@ -38,11 +41,6 @@ impl Pipeline {
         log: Option<RequestLog>,
         now_ns: u64,
     ) -> Self {
-        metrics.declare(&families::RECORDS_LOST, &Loss::ALL.map(Loss::name));
-        metrics.declare(
-            &families::UNFINISHED,
-            &Unfinished::ALL.map(Unfinished::name),
-        );
         let recorder = Recorder::new(metrics, log);
         Self {
             connections,
@@ -85,6 +83,17 @@ impl Pipeline {
     /// Records that a TorchServe frontend's thread dispatched a frame to a worker at `at_ns`.
     pub fn on_dispatch(&mut self, worker: WorkerId, at_ns: u64) {
         self.classifier.on_dispatch(worker, at_ns);
+    }
+
+    /// Counts a loss that concerns no connection.
+    pub fn lose(&mut self, loss: Loss) {
+        self.classifier.lose(What::Lost(loss), None);
+    }
+
+    /// Logs that the programs in the kernel lost `count` more for `reason`.
+    pub fn log_drops(&mut self, reason: DropReason, count: u64) {
+        let now_ns = self.classifier.now_ns;
+        self.classifier.losses.log_drops(reason, count, now_ns);
     }
 
     /// Exports a TorchServe worker that was found with its model loaded.

@@ -5,12 +5,12 @@
 
 use std::{io, sync::Arc};
 
-use tracing::warn;
+use tracing::{info, warn};
 
 use crate::{
     catalogue::route::Purpose,
-    exchange::event::Loss,
-    metrics::{Metrics, families},
+    exchange::Peer,
+    metrics::Metrics,
     observation::Observation,
     request_log::RequestLog,
     torchserve::{
@@ -25,19 +25,41 @@ pub struct Recorder {
     /// The metrics.
     pub(super) metrics: Arc<Metrics>,
     log: Option<RequestLog>,
+    /// Whether the log was rotated and cannot be opened again.
+    log_is_stuck: bool,
+    /// Workers whose replies have no response, until they are counted.
+    pub(super) unpaired: Vec<Peer>,
 }
 
 impl Recorder {
     /// Records to these; `None`: no log is kept.
     pub fn new(metrics: Arc<Metrics>, log: Option<RequestLog>) -> Self {
-        Self { metrics, log }
+        Self {
+            metrics,
+            log,
+            log_is_stuck: false,
+            unpaired: Vec::new(),
+        }
     }
 
-    /// Writes out what the log still buffers.
-    pub fn flush_log(&mut self) {
-        if let Some(log) = &mut self.log
-            && let Err(err) = log.flush()
-        {
+    /// Writes out what the log still buffers, and continues in a new file if the log was rotated.
+    pub fn flush_log(&mut self, now_ns: u64) {
+        let Some(log) = &mut self.log else {
+            return;
+        };
+        match log.rotate(now_ns) {
+            Ok(true) => {
+                self.log_is_stuck = false;
+                info!("request log reopened");
+            }
+            Ok(false) => {}
+            Err(err) => {
+                if !std::mem::replace(&mut self.log_is_stuck, true) {
+                    warn!(%err, "request log not reopened: it continues in the old file");
+                }
+            }
+        }
+        if let Err(err) = log.flush() {
             self.end_log(&err);
         }
     }
@@ -84,7 +106,7 @@ impl JoinSink for Recorder {
         }
     }
 
-    fn lost(&mut self, loss: Loss) {
-        self.metrics.add(&families::RECORDS_LOST, &[loss.name()], 1);
+    fn unpaired(&mut self, peer: Peer) {
+        self.unpaired.push(peer);
     }
 }

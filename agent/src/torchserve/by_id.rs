@@ -11,7 +11,7 @@ use std::{
 use uuid::Uuid;
 
 use crate::{
-    exchange::event::Loss,
+    exchange::Peer,
     torchserve::{
         exchange::WorkerExchange,
         frames::command::{RequestKind, WorkerCommand},
@@ -61,7 +61,7 @@ impl<A> JoinById<A> {
         &mut self,
         worker_exchange: &Arc<WorkerExchange>,
         now_ns: u64,
-        mut on_loss: impl FnMut(Loss),
+        mut on_loss: impl FnMut(Peer),
     ) -> Vec<Pairing<A>> {
         let WorkerCommand::Predict { requests, .. } = &worker_exchange.command else {
             return Vec::new();
@@ -73,7 +73,7 @@ impl<A> JoinById<A> {
         for request in over_http {
             let id = request.id.as_ref().and_then(|id| Uuid::try_parse(id).ok());
             let Some(id) = id else {
-                on_loss(Loss::ReplyUnpaired);
+                on_loss(worker_exchange.peer);
                 continue;
             };
             match self.responses.take(&id) {
@@ -83,12 +83,9 @@ impl<A> JoinById<A> {
                 }),
                 None => {
                     self.timely.push_back((now_ns, id));
-                    if self
-                        .replies
-                        .insert(id, worker_exchange.clone(), now_ns)
-                        .is_some()
-                    {
-                        on_loss(Loss::ReplyUnpaired);
+                    let evicted = self.replies.insert(id, worker_exchange.clone(), now_ns);
+                    if let Some(evicted) = evicted {
+                        on_loss(evicted.peer);
                     }
                 }
             }
@@ -130,9 +127,9 @@ impl<A> JoinById<A> {
     }
 
     /// Ends what has waited too long: responses are returned without a worker, replies are lost.
-    pub fn tick(&mut self, now_ns: u64, mut on_loss: impl FnMut(Loss)) -> Vec<Pairing<A>> {
-        for _ in self.replies.expired(now_ns, REPLY_WAIT_NS) {
-            on_loss(Loss::ReplyUnpaired);
+    pub fn tick(&mut self, now_ns: u64, mut on_loss: impl FnMut(Peer)) -> Vec<Pairing<A>> {
+        for reply in self.replies.expired(now_ns, REPLY_WAIT_NS) {
+            on_loss(reply.peer);
         }
         let responses = self.responses.expired(now_ns, RESPONSE_WAIT_NS);
         let joined = responses.map(|response| Pairing {
@@ -202,10 +199,7 @@ impl<T> WaitingById<T> {
 
 #[cfg(test)]
 mod tests {
-    use crate::{
-        exchange::Peer,
-        torchserve::frames::{command::BatchedRequest, reply::Reply},
-    };
+    use crate::torchserve::frames::{command::BatchedRequest, reply::Reply};
 
     use super::*;
 
@@ -250,13 +244,13 @@ mod tests {
         let mut join = JoinById::<char>::default();
         let mut lost = Vec::new();
         assert!(
-            join.on_worker_exchange(&worker_exchange(&[7]), 0, |loss| lost.push(loss))
+            join.on_worker_exchange(&worker_exchange(&[7]), 0, |peer| lost.push(peer))
                 .is_empty()
         );
         let joined = join.on_response(Uuid::from_u128(7), 'a', 1).unwrap();
         assert!(joined.worker.is_some());
         assert!(join.on_response(Uuid::from_u128(8), 'b', 2).is_none());
-        let joined = join.on_worker_exchange(&worker_exchange(&[8]), 3, |loss| lost.push(loss));
+        let joined = join.on_worker_exchange(&worker_exchange(&[8]), 3, |peer| lost.push(peer));
         assert!(joined[0].response == 'b' && joined[0].worker.is_some());
         assert!(join.finish().is_empty() && lost.is_empty());
     }
@@ -279,10 +273,10 @@ mod tests {
         let mut lost = Vec::new();
         assert!(join.on_response(Uuid::from_u128(1), 'a', 10).is_none());
         assert!(
-            join.tick(RESPONSE_WAIT_NS, |loss| lost.push(loss))
+            join.tick(RESPONSE_WAIT_NS, |peer| lost.push(peer))
                 .is_empty()
         );
-        let joined = join.tick(RESPONSE_WAIT_NS + 10, |loss| lost.push(loss));
+        let joined = join.tick(RESPONSE_WAIT_NS + 10, |peer| lost.push(peer));
         assert!(joined[0].worker.is_none());
         assert!(lost.is_empty());
     }
@@ -291,16 +285,16 @@ mod tests {
     fn a_reply_whose_client_left_is_counted() {
         let mut join = JoinById::<char>::default();
         let mut lost = Vec::new();
-        join.on_worker_exchange(&worker_exchange(&[1]), 0, |loss| lost.push(loss));
-        join.tick(REPLY_WAIT_NS, |loss| lost.push(loss));
-        assert_eq!(lost, [Loss::ReplyUnpaired]);
+        join.on_worker_exchange(&worker_exchange(&[1]), 0, |peer| lost.push(peer));
+        join.tick(REPLY_WAIT_NS, |peer| lost.push(peer));
+        assert_eq!(lost, [PEER]);
     }
 
     #[test]
     fn an_overdue_reply_is_offered_once() {
         let mut join = JoinById::<char>::default();
         let mut lost = Vec::new();
-        join.on_worker_exchange(&worker_exchange(&[1, 2, 3]), 0, |loss| lost.push(loss));
+        join.on_worker_exchange(&worker_exchange(&[1, 2, 3]), 0, |peer| lost.push(peer));
         join.on_response(Uuid::from_u128(2), 'a', 1).unwrap();
         let mut offered = Vec::new();
         for now_ns in [OVERDUE_NS - 1, OVERDUE_NS, OVERDUE_NS + 1] {
@@ -313,7 +307,7 @@ mod tests {
         // A slow client's answer may still end.
         let joined = join.on_response(Uuid::from_u128(3), 'b', OVERDUE_NS + 2);
         assert!(joined.unwrap().worker.is_some());
-        join.tick(u64::MAX, |loss| lost.push(loss));
+        join.tick(u64::MAX, |peer| lost.push(peer));
         assert!(lost.is_empty());
     }
 
@@ -322,7 +316,7 @@ mod tests {
         let mut join = JoinById::<char>::default();
         let mut lost = Vec::new();
         for id in 0..WAIT_CAP as u128 + 5 {
-            join.on_worker_exchange(&worker_exchange(&[id]), 0, |loss| lost.push(loss));
+            join.on_worker_exchange(&worker_exchange(&[id]), 0, |peer| lost.push(peer));
         }
         assert_eq!(lost.len(), 5);
     }
@@ -335,8 +329,8 @@ mod tests {
             requests[0].kind = RequestKind::Describe;
         }
         let mut lost = Vec::new();
-        join.on_worker_exchange(&Arc::new(described), 0, |loss| lost.push(loss));
-        join.tick(u64::MAX, |loss| lost.push(loss));
+        join.on_worker_exchange(&Arc::new(described), 0, |peer| lost.push(peer));
+        join.tick(u64::MAX, |peer| lost.push(peer));
         assert!(lost.is_empty());
     }
 }

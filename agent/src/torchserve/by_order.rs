@@ -135,15 +135,16 @@ impl<A> JoinByOrder<A> {
         queue.replies.len() > QUEUE_CAP && queue.replies.pop_front().is_some()
     }
 
-    /// Drops what has waited for `wait_ns` at `now_ns`; returns the number of replies among it.
-    pub fn expire(&mut self, now_ns: u64, wait_ns: u64) -> usize {
+    /// Drops what has waited for `wait_ns` at `now_ns`; returns the replies among it.
+    pub fn expire(&mut self, now_ns: u64, wait_ns: u64) -> Vec<Arc<WorkerExchange>> {
         let late = |since_ns: u64| now_ns.saturating_sub(since_ns) >= wait_ns;
-        let mut replies = 0;
+        let mut replies = Vec::new();
         self.by_model.retain(|_, queue| {
             queue.requests.retain(|(since_ns, _)| !late(*since_ns));
-            let before = queue.replies.len();
-            queue.replies.retain(|(since_ns, _)| !late(*since_ns));
-            replies += before - queue.replies.len();
+            while let Some((_, reply)) = queue.replies.pop_front_if(|(since_ns, _)| late(*since_ns))
+            {
+                replies.push(reply);
+            }
             !queue.requests.is_empty() || !queue.replies.is_empty()
         });
         replies
@@ -301,7 +302,7 @@ mod tests {
         assert_eq!(paired(&mut join, 99), []);
         assert_eq!(paired(&mut join, 101), [('a', Some(40)), ('b', Some(20))]);
         assert_eq!(paired(&mut join, 201), [('c', Some(241))]);
-        assert_eq!(join.expire(1_000, 500), 1);
+        assert_eq!(join.expire(1_000, 500).len(), 1);
     }
 
     #[test]
@@ -327,10 +328,10 @@ mod tests {
         let tiny: Arc<str> = "tiny".into();
         assert!(join.add_request(&tiny, request('a', 10, None), 0).is_none());
         assert!(!join.add_reply(&tiny, worker_exchange(5, 50), 5));
-        assert_eq!(join.expire(99, 100), 0);
-        assert_eq!(join.expire(104, 100), 0);
+        assert_eq!(join.expire(99, 100).len(), 0);
+        assert_eq!(join.expire(104, 100).len(), 0);
         assert_eq!(join.claim_request("tiny", &worker_exchange(20, 50)), None);
-        assert_eq!(join.expire(105, 100), 1);
+        assert_eq!(join.expire(105, 100).len(), 1);
         assert!(join.by_model.is_empty());
     }
 

@@ -10,7 +10,7 @@ use std::{
     fs::{File, Permissions, set_permissions},
     net::TcpListener,
     os::unix::fs::PermissionsExt as _,
-    path::Path,
+    path::{Path, PathBuf},
     process::{Command, Stdio},
     sync::Arc,
     thread,
@@ -177,11 +177,15 @@ impl Agent {
         Exposition::parse(&text).unwrap_or_else(|fault| panic!("/metrics {fault}"))
     }
 
+    /// Returns the path of its request log.
+    pub fn request_log(&self) -> PathBuf {
+        self.artifacts.folder().join(artifacts::REQUESTS)
+    }
+
     /// Returns every complete row of the request log.
     pub fn log(&self) -> Vec<Logged> {
-        let path = self.artifacts.folder().join(artifacts::REQUESTS);
         // The agent may create the file with its first row.
-        let text = std::fs::read_to_string(path).unwrap_or_default();
+        let text = std::fs::read_to_string(self.request_log()).unwrap_or_default();
         text.split_inclusive('\n')
             .filter(|line| line.ends_with('\n'))
             .map(|line| {

@@ -305,7 +305,9 @@ impl Accuracy {
         for family in [LOST, UNFINISHED] {
             for sample in metrics.samples(family, &[]) {
                 let reason = sample.label("reason").unwrap_or_default();
-                let before = self.before.sum(family, &[("reason", reason)]);
+                let server = sample.label("server").unwrap_or_default();
+                let labels = [("server", server), ("reason", reason)];
+                let before = self.before.sum(family, &labels);
                 if sample.value > before {
                     losses.push(format!("{family} {reason}: {}", sample.value - before));
                 }

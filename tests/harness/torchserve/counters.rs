@@ -125,7 +125,7 @@ pub fn losses(page: &Exposition) -> BTreeMap<String, f64> {
     for (name, label) in families {
         for sample in page.samples(name, &[]).filter(|sample| sample.value != 0.0) {
             let why = sample.label(label).unwrap_or_default();
-            losses.insert(format!("{name}: {why}"), sample.value);
+            *losses.entry(format!("{name}: {why}")).or_default() += sample.value;
         }
     }
     losses

@@ -6,12 +6,18 @@
 mod readiness;
 mod running_probes;
 
-use std::sync::Arc;
+use std::{
+    io::{self, IsTerminal as _},
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+};
 
 use anyhow::{Context as _, Result};
 use tokio::{
     net::TcpListener,
-    signal::unix::{SignalKind, signal},
+    signal::unix::{Signal, SignalKind, signal},
 };
 use tracing::{info, warn};
 
@@ -47,6 +53,8 @@ async fn serve(config: Config) -> Result<()> {
     }
     let metrics = Arc::new(Metrics::new(&hostname()));
     let log = open_log(&config)?;
+    let reopen = log.as_ref().map(RequestLog::reopen_request);
+    let hang_up = signal(SignalKind::hangup()).context("handle SIGHUP")?;
     metrics.collector_up(PROBES, false);
     let mut running = match config.probes {
         true => Some(RunningProbes::start(&config, &metrics, log)?),
@@ -96,6 +104,7 @@ async fn serve(config: Config) -> Result<()> {
         tokio::select! {
             _ = terminate.recv() => {}
             _ = interrupt.recv() => {}
+            () = on_hang_up(hang_up, reopen) => {}
             () = on_failure => {}
         }
     };
@@ -109,6 +118,21 @@ async fn serve(config: Config) -> Result<()> {
         running.stop();
     }
     Ok(())
+}
+
+/// Requests that the log is opened again, at each SIGHUP. Returns if the agent's terminal is gone.
+async fn on_hang_up(mut hang_up: Signal, reopen: Option<Arc<AtomicBool>>) {
+    let had_terminal = io::stdin().is_terminal();
+    while hang_up.recv().await.is_some() {
+        // A terminal that hung up is none any more: its ioctls fail (drivers/tty/tty_io.c, `hung_up_tty_ioctl`).
+        if had_terminal && !io::stdin().is_terminal() {
+            return;
+        }
+        match &reopen {
+            Some(reopen) => reopen.store(true, Ordering::Relaxed),
+            None => info!("SIGHUP ignored: there is no request log to reopen"),
+        }
+    }
 }
 
 /// Logs the settings of TorchServe's own file that the agent uses.

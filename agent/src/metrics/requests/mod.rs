@@ -137,6 +137,11 @@ impl Requests {
         served.torchserve.add(observation, self.observed);
     }
 
+    /// Returns the label `server` to count under.
+    pub(crate) fn admit_server(&mut self, server: &Arc<str>) -> Arc<str> {
+        self.cardinality.admit_server(server)
+    }
+
     /// Adds a connection that had waited `wait_ns` until `server` accepted it.
     pub(crate) fn accepted(&mut self, server: &Arc<str>, wait_ns: u64) {
         let server = self.cardinality.admit_server(server);

@@ -14,7 +14,7 @@ use crate::{
     exchange::{
         Peer,
         byte_accounting::{ByteAccount, ByteCounts, Coverage, ServingSocket},
-        event::{Event, Loss},
+        event::{Event, Loss, Place},
     },
     pipeline::connection::{self, Connection},
     torchserve::connection::WorkerSink,
@@ -51,6 +51,8 @@ pub struct ConnectionTable {
 #[derive(Debug)]
 struct Tracked {
     connection: Box<dyn Connection>,
+    /// Whose it was at its first record.
+    peer: Peer,
     /// Of all records but those with [`flag::RESPONSES`], and of these.
     accounts: [ByteAccount; 2],
 }
@@ -63,6 +65,7 @@ impl Tracked {
         };
         Self {
             connection: connection::open(view, peer, reads_payload),
+            peer,
             accounts: Default::default(),
         }
     }
@@ -136,6 +139,7 @@ impl ConnectionTable {
             .connections
             .entry(cookie)
             .or_insert_with(|| Tracked::new(&view, self.reads_payload, accepted_ns));
+        out.enter(Place::of(&record, tracked.peer));
         if record.mode == mode::STREAMS
             && let Some(upgraded) = tracked.connection.upgrade(&mut view, out)
         {
@@ -185,9 +189,13 @@ impl ConnectionTable {
         self.close_ended(now_ns, out);
         let connections = &mut self.connections;
         self.ticking.retain(|&cookie| {
-            let Some(Tracked { connection, .. }) = connections.get_mut(&cookie) else {
+            let Some(Tracked {
+                connection, peer, ..
+            }) = connections.get_mut(&cookie)
+            else {
                 return false;
             };
+            out.enter(Place::of_silence(*peer, now_ns));
             connection.on_tick(now_ns, &mut |seq| progress(cookie, seq), out);
             connection.needs_ticks()
         });
@@ -212,8 +220,10 @@ impl ConnectionTable {
             return;
         }
         let ended: HashSet<u32> = self.ended.drain(..due).map(|(_, tgid)| tgid).collect();
-        self.connections
-            .retain(|_, tracked| tracked.connection.on_process_exits(&ended, out));
+        self.connections.retain(|_, tracked| {
+            out.enter(Place::of_silence(tracked.peer, now_ns));
+            tracked.connection.on_process_exits(&ended, out)
+        });
     }
 
     /// Forgets connections silent for `silence_ns`: idle ones first, then, if the table is still full, the oldest.
@@ -233,6 +243,7 @@ impl ConnectionTable {
         oldest.sort_unstable();
         for (_, cookie) in oldest.into_iter().take(CONNECTION_CAP / 8) {
             if let Some(mut tracked) = self.connections.remove(&cookie) {
+                out.enter(Place::of_silence(tracked.peer, now_ns));
                 tracked.connection.evict(out);
             }
         }

@@ -10,7 +10,7 @@ use uuid::Uuid;
 
 use crate::{
     catalogue::route::{Purpose, Route},
-    exchange::{Exchange, event::Loss},
+    exchange::{Exchange, Peer},
     identity::{Identity, Server},
     protocol::grpc,
     torchserve::{
@@ -70,8 +70,8 @@ pub trait JoinSink {
     /// Processes a request that is ready to be counted.
     fn joined(&mut self, joined: Joined);
 
-    /// Processes a loss.
-    fn lost(&mut self, loss: Loss);
+    /// Processes a reply, of the worker at `peer`, that has no response.
+    fn unpaired(&mut self, peer: Peer);
 }
 
 /// Joins the two by_id of the requests of every frontend.
@@ -184,7 +184,7 @@ impl HopJoiner {
         });
         let joined = self
             .by_id
-            .on_worker_exchange(&worker_exchange, now_ns, |loss| out.lost(loss));
+            .on_worker_exchange(&worker_exchange, now_ns, |peer| out.unpaired(peer));
         for pairing in joined {
             out.joined(pairing.into());
         }
@@ -194,7 +194,7 @@ impl HopJoiner {
                     .add_reply(model, worker_exchange.clone(), now_ns)
             });
             if is_lost {
-                out.lost(Loss::ReplyUnpaired);
+                out.unpaired(worker_exchange.peer);
             }
         }
     }
@@ -220,7 +220,7 @@ impl HopJoiner {
             }
             is_claimed
         });
-        for expired in self.by_id.tick(now_ns, |loss| out.lost(loss)) {
+        for expired in self.by_id.tick(now_ns, |peer| out.unpaired(peer)) {
             out.joined(expired.into());
         }
         let due = self.grpc_by_order.pair_due(now_ns, GRPC_WAIT_NS);
@@ -228,8 +228,8 @@ impl HopJoiner {
             out.joined(joined(response, worker));
         }
         let replies = self.grpc_by_order.expire(now_ns, REPLY_WAIT_NS);
-        for _ in 0..replies {
-            out.lost(Loss::ReplyUnpaired);
+        for reply in replies {
+            out.unpaired(reply.peer);
         }
         self.abandoned.expire(now_ns, REPLY_WAIT_NS);
     }

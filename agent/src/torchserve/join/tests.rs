@@ -1,7 +1,7 @@
 //! Tests of the join of frontend and worker.
 
 use crate::{
-    exchange::{Peer, Request, Response},
+    exchange::{Request, Response},
     torchserve::{
         frames::{
             command,
@@ -18,7 +18,7 @@ use super::*;
 #[derive(Debug, Default)]
 struct Pushed {
     joined: Vec<Joined>,
-    lost: Vec<Loss>,
+    unpaired: Vec<Peer>,
 }
 
 impl JoinSink for Pushed {
@@ -26,8 +26,8 @@ impl JoinSink for Pushed {
         self.joined.push(joined);
     }
 
-    fn lost(&mut self, loss: Loss) {
-        self.lost.push(loss);
+    fn unpaired(&mut self, peer: Peer) {
+        self.unpaired.push(peer);
     }
 }
 
@@ -165,7 +165,7 @@ fn a_request_is_joined_by_its_number_and_a_call_by_its_order() {
             (timing.internal_queue_ns, timing.latency_ns),
             (Some(100), 310)
         );
-        assert!(out.lost.is_empty());
+        assert!(out.unpaired.is_empty());
     }
 }
 
@@ -219,7 +219,7 @@ fn a_worker_that_was_not_seen_is_not_waited_for_long() {
         worker_sides(&out.joined),
         [WorkerSide::NotObserved, WorkerSide::NotObserved]
     );
-    assert!(out.lost.is_empty());
+    assert!(out.unpaired.is_empty());
 }
 
 #[test]
@@ -275,5 +275,5 @@ fn what_was_done_for_a_client_that_left_is_told_with_its_status() {
     };
     assert_eq!((timing.latency_ns, timing.end), (310, WorkEnd::Predicted));
     hop_joiner.finish(&mut out);
-    assert!(out.lost.is_empty() && out.joined.len() == 1);
+    assert!(out.unpaired.is_empty() && out.joined.len() == 1);
 }
