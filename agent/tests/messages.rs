@@ -338,7 +338,7 @@ proptest! {
     #[test]
     fn any_path_is_for_something(method in "[A-Z]{0,9}", target in any::<String>(), is_grpc in any::<bool>()) {
         static CATALOGUE: LazyLock<Catalogue> = LazyLock::new(|| Catalogue::new(Vec::new()).unwrap());
-        let asked = RequestInfo { method: &method, target: &target, is_grpc, on_unix: false, named: None };
+        let asked = RequestInfo { method: &method, target: &target, is_grpc, is_upgraded: false, on_unix: false, named: None, user_agent: None };
         let route = CATALOGUE.route(None, asked);
         prop_assert!(route.model.is_none_or(|model| !model.is_empty()));
     }

@@ -11,7 +11,7 @@ use crate::{
     catalogue::{
         command::CommandLine,
         file::{Fallback, FileServer},
-        rules::Rules,
+        rules::{Api, Rules},
     },
     usage::{UsageError, invalid, parse_regex},
 };
@@ -60,6 +60,8 @@ pub struct Entry {
     pub fallback: Fallback,
     /// Purposes of its paths and gRPC methods.
     pub rules: Rules,
+    /// Beginnings of the `User-Agent` of probes; `None`: those of the default rules.
+    pub probe_agents: Option<Vec<String>>,
     /// Patterns of its processes by role; the first that matches counts.
     processes: Vec<(Role, Regex)>,
     model_options: Vec<String>,
@@ -67,8 +69,8 @@ pub struct Entry {
 }
 
 impl Entry {
-    /// Checks an entry as written.
-    pub fn check(file: FileServer) -> Result<Self, UsageError> {
+    /// Checks an entry as written; `apis` are those that it may name.
+    pub fn check(file: FileServer, apis: &[Api]) -> Result<Self, UsageError> {
         if file.name.trim().is_empty() {
             let reason = "is empty; give the server a name";
             return Err(invalid("server.name", &file.name, reason.into()));
@@ -91,7 +93,7 @@ impl Entry {
             let reason = "has no process; give at least one pattern of its command line";
             return Err(invalid("[[server]]", &file.name, reason.into()));
         }
-        let rules = Rules::of_server(&file)?;
+        let rules = Rules::of_server(&file, apis)?;
         Ok(Self {
             name: file.name.into(),
             is_frontend: file.worker_process.is_some(),
@@ -101,6 +103,7 @@ impl Entry {
             decodes_first: file.decodes_first.unwrap_or_default(),
             fallback: file.fallback.unwrap_or_default(),
             rules,
+            probe_agents: file.probe_agents,
             processes,
             model_options: file.model_options.unwrap_or_default(),
             model_pattern: file
@@ -179,7 +182,7 @@ mod tests {
         )
         .unwrap();
         file.completed(std::iter::once(&base))
-            .and_then(Entry::check)
+            .and_then(|file| Entry::check(file, &[]))
             .map_err(|err| err.to_string())
     }
 
@@ -220,6 +223,10 @@ mod tests {
             (
                 "name = \"a\"\nprocess = [\"a\"]\nrest = \"x\"",
                 "unknown variant `x`",
+            ),
+            (
+                "name = \"a\"\nprocess = [\"a\"]\napis = [\"x\"]",
+                "server.apis \"x\": is not a known API",
             ),
             (
                 "name = \"a\"\nprocess = [\"a\"]\nlike = \"x\"",

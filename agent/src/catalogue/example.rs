@@ -78,9 +78,9 @@ impl RequestExample {
             is_grpc,
             targets,
             expected: Route {
-                purpose,
                 model: model.map(str::to_owned),
                 version: version.map(str::to_owned),
+                ..Route::of(purpose)
             },
         })
     }
@@ -112,9 +112,9 @@ mod tests {
         assert_eq!((example.method.as_str(), example.is_grpc), ("POST", false));
         assert_eq!(example.targets, ["/a", "/b"]);
         let expected = Route {
-            purpose: Purpose::Inference,
             model: Some("m".into()),
             version: Some("2".into()),
+            ..Route::of(Purpose::Inference)
         };
         assert_eq!(example.expected, expected);
         let example = RequestExample::parse("gRPC /a.B/C -> internal").unwrap();

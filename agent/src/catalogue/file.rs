@@ -39,6 +39,10 @@ pub struct FileServer {
     /// Purpose of requests that no pattern matches.
     #[serde(rename = "rest")]
     pub fallback: Option<Fallback>,
+    /// Names of the APIs that it offers; its own patterns come first.
+    pub apis: Option<Vec<String>>,
+    /// Beginnings of the `User-Agent` of probes, in place of those of the default rules.
+    pub probe_agents: Option<Vec<String>>,
     /// Paths of inference requests.
     pub inference: Option<Vec<String>>,
     /// Paths of inference requests whose JSON body names the model.
@@ -73,20 +77,46 @@ pub struct FileServer {
 #[derive(Debug, Clone, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct FileCatalogue {
+    /// The inference APIs that several servers offer.
+    pub api: Vec<FileApi>,
     /// The entries, in the order in which they are tried.
     pub server: Vec<FileServer>,
     /// Purposes of the requests to a server without an entry, and of those that its entry leaves open.
     pub default_rules: FileDefaultRules,
 }
 
+/// One `[[api]]`: paths that mean the same on every server that offers them.
+#[derive(Debug, Clone, Default, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct FileApi {
+    /// Name, for the `apis` of entries.
+    pub name: String,
+    /// Whether a request to one of its paths shows that a listener is an inference server.
+    pub plain: bool,
+    /// Whether the body names the model if the path does not.
+    pub model_in_body: bool,
+    /// Paths that ask for the next message of a conversation.
+    pub chat: Vec<String>,
+    /// Paths that ask for a text which continues a prompt.
+    pub text_completion: Vec<String>,
+    /// Paths that ask for vectors of texts.
+    pub embeddings: Vec<String>,
+    /// Paths that ask for content of any kind.
+    pub generate_content: Vec<String>,
+    /// Paths of other inference requests.
+    pub inference: Vec<String>,
+    /// Paths beside them that are not inference.
+    pub admin: Vec<String>,
+}
+
 /// The `[default_rules]` of the catalogue's file; the keys mean what they mean in [`FileServer`].
 #[derive(Debug, Clone, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct FileDefaultRules {
-    /// Paths of inference requests.
-    pub inference: Vec<String>,
-    /// Paths of inference requests whose JSON body names the model.
-    pub inference_by_body: Vec<String>,
+    /// Names of the APIs, in the order in which they are tried.
+    pub apis: Vec<String>,
+    /// Beginnings of the `User-Agent` of probes.
+    pub probe_agents: Vec<String>,
     /// Paths that concern the server itself.
     pub admin: Vec<String>,
     /// gRPC methods that concern the server itself.
@@ -131,7 +161,7 @@ impl FileServer {
         }
         Ok(complete!(
             worker_process internal_process internal_children internal_unix spawned model_options model_pattern
-            decodes_first fallback inference inference_by_body admin internal grpc_inference grpc_admin grpc_internal
+            decodes_first fallback apis probe_agents inference inference_by_body admin internal grpc_inference grpc_admin grpc_internal
         ))
     }
 }

@@ -23,7 +23,7 @@ use crate::{
         file::{Fallback, FileCatalogue, FileServer},
         path::PathQuery,
         route::{Purpose, Route},
-        rules::Rules,
+        rules::{Api, Rules},
     },
     protocol::{
         grpc::{self, ModelName, NamedBy},
@@ -40,7 +40,10 @@ const SERVERS_TOML: &str = include_str!("servers.toml");
 pub struct Catalogue {
     /// In the order in which they are tried.
     entries: Vec<Arc<Entry>>,
+    apis: Vec<Api>,
     default_rules: Rules,
+    /// Beginnings of the `User-Agent` of probes.
+    probe_agents: Vec<String>,
 }
 
 /// The parts of a request that decide its purpose.
@@ -52,8 +55,12 @@ pub struct RequestInfo<'a> {
     pub target: &'a str,
     /// Whether it is a gRPC call.
     pub is_grpc: bool,
+    /// Whether the server agreed to speak another protocol, such as WebSocket: the method then says nothing.
+    pub is_upgraded: bool,
     /// Whether it arrived on a unix socket.
     pub on_unix: bool,
+    /// `User-Agent` of the client; `None` if it gives none, or it was not copied.
+    pub user_agent: Option<&'a str>,
     /// Model that its content names.
     pub named: Option<&'a ModelName>,
 }
@@ -66,19 +73,24 @@ impl Catalogue {
             .into_iter()
             .map(|server| server.completed(built_in.server.iter()))
             .collect::<Result<Vec<_>, _>>()?;
+        let apis = built_in.api.iter().map(Api::check);
+        let apis = apis.collect::<Result<Vec<_>, _>>();
+        let apis = apis.expect("a test checks the APIs");
         let mut entries = Vec::new();
         for server in &own {
-            entries.push(Arc::new(Entry::check(server.clone())?));
+            entries.push(Arc::new(Entry::check(server.clone(), &apis)?));
         }
         for server in built_in.server {
-            let entry = Entry::check(server).expect("a test checks the built-in entries");
+            let entry = Entry::check(server, &apis).expect("a test checks the built-in entries");
             entries.push(Arc::new(entry));
         }
-        let default_rules =
-            Rules::of_defaults(&built_in.default_rules).expect("a test checks the default rules");
+        let default_rules = Rules::of_defaults(&built_in.default_rules, &apis)
+            .expect("a test checks the default rules");
         let this = Self {
             entries,
+            apis,
             default_rules,
+            probe_agents: built_in.default_rules.probe_agents,
         };
         for server in &own {
             this.check_examples(server)?;
@@ -103,6 +115,9 @@ impl Catalogue {
         if request.on_unix && entry.is_some_and(|entry| entry.internal_unix) {
             return Route::of(Purpose::Internal);
         }
+        if self.is_probe(entry, request.user_agent) {
+            return Route::of(Purpose::Admin);
+        }
         let call = match request.target {
             // The connection was already open when the agent started, so the path is unknown: it may be inference.
             "" if request.is_grpc => Some(Purpose::Inference),
@@ -114,9 +129,9 @@ impl Catalogue {
                     .named
                     .filter(|named| purpose == Purpose::Inference && named.by == NamedBy::Message);
                 Route {
-                    purpose,
                     model: named.map(|named| named.model.clone()),
                     version: named.and_then(|named| named.version.clone()),
+                    ..Route::of(purpose)
                 }
             }
             // The path is that of a gRPC method, though the request was cut off before anything else showed it.
@@ -142,20 +157,44 @@ impl Catalogue {
             return Route::of(Purpose::Admin);
         };
         let query = PathQuery {
-            method: request.method,
+            method: if request.is_upgraded {
+                "POST"
+            } else {
+                request.method
+            },
             segments: &segments,
             target: request.target,
         };
         let by_entry = entry.and_then(|entry| entry.rules.route(query, request.named));
-        if let Some(route) = by_entry {
-            return route;
+        let route = match (by_entry, entry.map(|entry| entry.fallback)) {
+            (Some(route), _) => route,
+            (None, Some(Fallback::Admin)) => Route::of(Purpose::Admin),
+            (None, Some(Fallback::DefaultRules) | None) => {
+                let by_default = self.default_rules.route(query, request.named);
+                by_default.unwrap_or(Route::of(match request.method {
+                    "POST" | "PUT" => Purpose::Inference,
+                    _ => Purpose::Admin,
+                }))
+            }
+        };
+        let asks = route.operation.is_none() && route.purpose == Purpose::Inference;
+        let by_any_api = || self.apis.iter().find_map(|api| api.operation(query));
+        Route {
+            operation: route.operation.or_else(|| asks.then(by_any_api).flatten()),
+            ..route
         }
-        if entry.is_some_and(|entry| entry.fallback == Fallback::Admin) {
-            return Route::of(Purpose::Admin);
-        }
-        self.default_rules
-            .route(query, request.named)
-            .unwrap_or(Route::of(Purpose::Inference))
+    }
+
+    /// Whether the client is a probe, by the beginning of its `User-Agent`.
+    fn is_probe(&self, entry: Option<&Entry>, user_agent: Option<&str>) -> bool {
+        let own = entry.and_then(|entry| entry.probe_agents.as_ref());
+        let known = own.unwrap_or(&self.probe_agents);
+        user_agent.is_some_and(|agent| {
+            known.iter().any(|known| {
+                let start = agent.as_bytes().get(..known.len());
+                start.is_some_and(|start| start.eq_ignore_ascii_case(known.as_bytes()))
+            })
+        })
     }
 
     /// Returns what a gRPC method is for: by its server's rules, by those of any server, by the default rules.
@@ -242,15 +281,22 @@ impl Catalogue {
                         method: &example.method,
                         target,
                         is_grpc: example.is_grpc,
+                        is_upgraded: false,
                         on_unix: false,
+                        user_agent: None,
                         named: None,
                     },
                 );
+                let found = Route {
+                    operation: None,
+                    ..found
+                };
                 if found != example.expected {
                     let Route {
                         purpose,
                         model,
                         version,
+                        ..
                     } = found;
                     let reason = format!(
                         "{target} is {} with model {:?}, version {:?}; correct the entry or the example",

@@ -11,7 +11,7 @@ pub struct PathPattern {
     /// Empty: every method.
     methods: Vec<String>,
     segments: Vec<Segment>,
-    /// Index of the segment `**`.
+    /// Index of the first segment `**`.
     any_depth: Option<usize>,
     /// Query parameter that is required and names the model.
     parameter: Option<String>,
@@ -84,14 +84,6 @@ impl PathPattern {
         }
         let segments = path.split('/').filter(|segment| !segment.is_empty());
         let segments: Vec<Segment> = segments.map(segment).collect::<Result<_, _>>()?;
-        if segments
-            .iter()
-            .filter(|segment| **segment == Segment::AnyDepth)
-            .count()
-            > 1
-        {
-            return Err("has ** twice; keep one");
-        }
         let parameter = match query {
             None => None,
             Some(query) => match query.strip_suffix("={model}") {
@@ -129,14 +121,8 @@ impl PathPattern {
             None => match_segments(&self.segments, query.segments, &mut found)?,
             Some(at) => {
                 let (before, after) = (&self.segments[..at], &self.segments[at + 1..]);
-                let after_at = query.segments.len().checked_sub(after.len())?;
                 match_segments(before, query.segments.get(..at)?, &mut found)?;
-                // The parts before and after `**` may not overlap.
-                match_segments(
-                    after,
-                    query.segments[at..].get(after_at.checked_sub(at)?..)?,
-                    &mut found,
-                )?;
+                match_tail(after, &query.segments[at..], &mut found)?;
             }
         }
         if let Some(name) = &self.parameter {
@@ -171,6 +157,24 @@ fn segment(text: &str) -> Result<Segment, &'static str> {
         return Err("has a segment with two variable parts; keep one");
     }
     Ok(Segment::Between(before.to_owned(), slot, after.to_owned()))
+}
+
+/// Matches the segments after a `**`, which takes those of `given` that are too many; further `**` may follow.
+fn match_tail(pattern: &[Segment], given: &[String], found: &mut Found) -> Option<()> {
+    let Some(at) = pattern
+        .iter()
+        .position(|segment| *segment == Segment::AnyDepth)
+    else {
+        let skipped = given.len().checked_sub(pattern.len())?;
+        return match_segments(pattern, &given[skipped..], found);
+    };
+    // If the part up to the next `**` fits at one place, then no later place leaves more to the rest.
+    let (part, rest) = (&pattern[..at], &pattern[at + 1..]);
+    let places = 0..=given.len().checked_sub(at)?;
+    let place = places
+        .into_iter()
+        .find(|place| match_segments(part, &given[*place..place + at], found).is_some())?;
+    match_tail(rest, &given[place + at..], found)
 }
 
 fn match_segments(pattern: &[Segment], given: &[String], found: &mut Found) -> Option<()> {
@@ -278,6 +282,13 @@ mod tests {
             ("POST /**/render", "/v1/chat/render", Some((None, None))),
             ("POST /**/render", "/render", Some((None, None))),
             ("POST /a/**/a", "/a", None),
+            ("POST /**/-/**", "/x/-/y/z", Some((None, None))),
+            ("POST /**/-/**", "/-", Some((None, None))),
+            ("POST /**/-/**", "/x/y", None),
+            ("POST /a/**/{model}:b/**/c", "/a/x/m:b/y/z/c", model("m")),
+            ("POST /a/**/{model}:b/**/c", "/a/x/m:b/y/z/d", None),
+            ("POST /**/a/**/a/**/a", "/a/a", None),
+            ("POST /**/a/**/a/**/a", "/a/x/a/a", Some((None, None))),
             ("POST /update*", "/update", Some((None, None))),
             ("POST /update*", "/updated/x", None),
             ("POST /*/x", "http://h:1/y/x#z", Some((None, None))),
@@ -321,7 +332,7 @@ mod tests {
             ("POST /{name}", "has braces"),
             ("POST /{model}{version}", "has a segment"),
             ("POST /a*b*c", "has a segment"),
-            ("POST /**/a/**", "has **"),
+            ("POST /**/a*b*c/**", "has a segment"),
             ("POST /a?b=c", "has a query"),
         ] {
             let reason = PathPattern::parse(text).unwrap_err();

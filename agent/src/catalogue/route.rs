@@ -1,7 +1,9 @@
 //! Says what a request is for, and which model it names.
 //!
 //! The catalogue makes routes; identity, observation and metrics use them.
-//! Does not depend on: any other module.
+//! Does not depend on: paths, servers.
+
+use crate::protocol::genai::Operation;
 
 /// A request's purpose, and the model and version that it names.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -12,6 +14,8 @@ pub struct Route {
     pub model: Option<String>,
     /// Version that it names; `None` if it names none.
     pub version: Option<String>,
+    /// What it asks of a language model; `None` if its path does not say.
+    pub operation: Option<Operation>,
 }
 
 impl Route {
@@ -21,6 +25,7 @@ impl Route {
             purpose,
             model: None,
             version: None,
+            operation: None,
         }
     }
 }

@@ -5,11 +5,14 @@
 
 use crate::{
     catalogue::{
-        file::{FileDefaultRules, FileServer},
+        file::{FileApi, FileDefaultRules, FileServer},
         path::{CallPattern, PathPattern, PathQuery},
         route::{Purpose, Route},
     },
-    protocol::grpc::{ModelName, NamedBy},
+    protocol::{
+        genai::Operation,
+        grpc::{ModelName, NamedBy},
+    },
     usage::{UsageError, invalid},
 };
 
@@ -23,17 +26,88 @@ pub struct Rules {
 }
 
 /// Purpose of the paths that one pattern matches.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 struct PathRule {
     pattern: PathPattern,
     purpose: Purpose,
     /// Whether the body names the model.
     by_body: bool,
+    /// What it asks of a language model.
+    operation: Option<Operation>,
+    /// Whether a match shows that a listener is an inference server.
+    is_plain: bool,
+}
+
+/// The paths of one API.
+#[derive(Debug)]
+pub struct Api {
+    name: String,
+    paths: Vec<PathRule>,
+}
+
+impl Api {
+    /// Checks an API as written.
+    pub fn check(file: &FileApi) -> Result<Self, UsageError> {
+        use Purpose::{Admin, Inference};
+
+        let mut rules = Rules::default();
+        for (key, purpose, operation, patterns) in [
+            ("api.admin", Admin, None, &file.admin),
+            ("api.chat", Inference, Some(Operation::Chat), &file.chat),
+            (
+                "api.text_completion",
+                Inference,
+                Some(Operation::TextCompletion),
+                &file.text_completion,
+            ),
+            (
+                "api.embeddings",
+                Inference,
+                Some(Operation::Embeddings),
+                &file.embeddings,
+            ),
+            (
+                "api.generate_content",
+                Inference,
+                Some(Operation::GenerateContent),
+                &file.generate_content,
+            ),
+            ("api.inference", Inference, None, &file.inference),
+        ] {
+            let first = rules.paths.len();
+            rules.add_paths(key, purpose, file.model_in_body, patterns)?;
+            for rule in &mut rules.paths[first..] {
+                rule.operation = operation;
+                rule.is_plain = file.plain && purpose == Inference;
+            }
+        }
+        rules.paths.sort_by_key(|rule| rule.pattern.is_open());
+        Ok(Self {
+            name: file.name.clone(),
+            paths: rules.paths,
+        })
+    }
+
+    /// Returns what a request asks of a language model; `None` if no path of this API says.
+    pub fn operation(&self, query: PathQuery<'_>) -> Option<Operation> {
+        let asked = self.paths.iter().filter(|rule| rule.operation.is_some());
+        let mut found = asked.filter(|rule| rule.pattern.find(query).is_some());
+        found.next()?.operation
+    }
+
+    /// Whether a request is for inference by a path that only inference servers have.
+    pub fn is_plain(&self, query: PathQuery<'_>) -> bool {
+        let found = |rule: &&PathRule| rule.pattern.find(query).is_some();
+        self.paths
+            .iter()
+            .find(found)
+            .is_some_and(|rule| rule.is_plain)
+    }
 }
 
 impl Rules {
-    /// Checks the rules of a server's entry.
-    pub fn of_server(file: &FileServer) -> Result<Self, UsageError> {
+    /// Checks the rules of a server's entry, and adds those of the APIs that it names.
+    pub fn of_server(file: &FileServer, apis: &[Api]) -> Result<Self, UsageError> {
         use Purpose::{Admin, Inference, Internal};
 
         let mut rules = Self::default();
@@ -51,6 +125,7 @@ impl Rules {
             let patterns = patterns.as_deref().unwrap_or_default();
             rules.add_paths(key, purpose, by_body, patterns)?;
         }
+        rules.paths.sort_by_key(|rule| rule.pattern.is_open());
         for (key, purpose, patterns) in [
             ("server.grpc_internal", Internal, &file.grpc_internal),
             ("server.grpc_inference", Inference, &file.grpc_inference),
@@ -58,29 +133,24 @@ impl Rules {
         ] {
             rules.add_calls(key, purpose, patterns.as_deref().unwrap_or_default())?;
         }
-        Ok(rules.in_order())
+        rules.add_apis(
+            "server.apis",
+            file.apis.as_deref().unwrap_or_default(),
+            apis,
+        )?;
+        Ok(rules)
     }
 
     /// Checks the default rules.
-    pub fn of_defaults(file: &FileDefaultRules) -> Result<Self, UsageError> {
-        use Purpose::{Admin, Inference, Internal};
+    pub fn of_defaults(file: &FileDefaultRules, apis: &[Api]) -> Result<Self, UsageError> {
+        use Purpose::{Admin, Internal};
 
         let mut rules = Self::default();
-        for (key, purpose, by_body, patterns) in [
-            ("default_rules.admin", Admin, false, &file.admin),
-            (
-                "default_rules.inference_by_body",
-                Inference,
-                true,
-                &file.inference_by_body,
-            ),
-            ("default_rules.inference", Inference, false, &file.inference),
-        ] {
-            rules.add_paths(key, purpose, by_body, patterns)?;
-        }
+        rules.add_apis("default_rules.apis", &file.apis, apis)?;
+        rules.add_paths("default_rules.admin", Admin, false, &file.admin)?;
         rules.add_calls("default_rules.grpc_internal", Internal, &file.grpc_internal)?;
         rules.add_calls("default_rules.grpc_admin", Admin, &file.grpc_admin)?;
-        Ok(rules.in_order())
+        Ok(rules)
     }
 
     /// Returns what the first matching path says; `named` is the model that the request's content names.
@@ -92,9 +162,10 @@ impl Rules {
                 named.map(|named| named.model.clone())
             };
             Some(Route {
-                purpose: rule.purpose,
                 model: found.model.or_else(in_body),
                 version: found.version,
+                operation: rule.operation,
+                ..Route::of(rule.purpose)
             })
         })
     }
@@ -127,6 +198,8 @@ impl Rules {
                 pattern,
                 purpose,
                 by_body,
+                operation: None,
+                is_plain: false,
             });
         }
         Ok(())
@@ -146,9 +219,15 @@ impl Rules {
         Ok(())
     }
 
-    /// Puts paths of a fixed length before those of any length.
-    fn in_order(mut self) -> Self {
-        self.paths.sort_by_key(|rule| rule.pattern.is_open());
-        self
+    /// Adds the paths of the APIs with these names.
+    fn add_apis(&mut self, key: &str, names: &[String], apis: &[Api]) -> Result<(), UsageError> {
+        for name in names {
+            let Some(api) = apis.iter().find(|api| api.name == *name) else {
+                let reason = "is not a known API; docs/servers.md lists them";
+                return Err(invalid(key, name, reason.into()));
+            };
+            self.paths.extend_from_slice(&api.paths);
+        }
+        Ok(())
     }
 }

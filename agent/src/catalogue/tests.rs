@@ -1,7 +1,7 @@
 //! Checks the built-in entries against their own examples, and the rules that no example can show.
 
 use super::*;
-use crate::protocol::grpc::NamedBy;
+use crate::protocol::{genai::Operation, grpc::NamedBy};
 
 fn catalogue() -> Catalogue {
     Catalogue::new(Vec::new()).unwrap()
@@ -44,8 +44,10 @@ fn http<'a>(method: &'a str, target: &'a str) -> RequestInfo<'a> {
         method,
         target,
         is_grpc: false,
+        is_upgraded: false,
         on_unix: false,
         named: None,
+        user_agent: None,
     }
 }
 
@@ -161,13 +163,184 @@ fn a_command_line_that_only_mentions_a_server_is_not_recognised() {
 }
 
 #[test]
-fn a_get_to_an_unknown_server_is_inference() {
+fn a_probe_is_never_inference_whatever_it_asks_for() {
     let catalogue = catalogue();
-    for server in ["", "uvicorn"] {
-        for target in ["/", "/infer?x=1", "/predictions/m"] {
-            let route = catalogue.route(entry(&catalogue, server), http("GET", target));
-            assert_eq!(route.purpose, Purpose::Inference, "{server} {target}");
-        }
+    let own =
+        own_entries("[[server]]\nname = \"own\"\nprocess = ['x']\nprobe_agents = [\"mine/\"]");
+    let with_own = Catalogue::new(own).unwrap();
+    for (server, method, target, user_agent, purpose) in [
+        ("", "POST", "/rank", Some("kube-probe/1.31"), Purpose::Admin),
+        (
+            "",
+            "POST",
+            "/v1/completions",
+            Some("Blackbox Exporter/0.25"),
+            Purpose::Admin,
+        ),
+        (
+            "",
+            "POST",
+            "/rank",
+            Some("elb-healthchecker/2.0"),
+            Purpose::Admin,
+        ),
+        ("", "POST", "/rank", Some("GoogleHC/1.0"), Purpose::Admin),
+        (
+            "ray-serve",
+            "GET",
+            "/app",
+            Some("kube-probe/1.31"),
+            Purpose::Admin,
+        ),
+        (
+            "ray-serve",
+            "GET",
+            "/app",
+            Some("Prometheus/3.0"),
+            Purpose::Admin,
+        ),
+        (
+            "ray-serve",
+            "GET",
+            "/app",
+            Some("curl/8"),
+            Purpose::Inference,
+        ),
+        ("ray-serve", "GET", "/app", None, Purpose::Inference),
+        (
+            "",
+            "POST",
+            "/rank",
+            Some("my kube-probe/1"),
+            Purpose::Inference,
+        ),
+        ("", "POST", "/rank", Some("kube"), Purpose::Inference),
+        ("", "POST", "/rank", Some(""), Purpose::Inference),
+        ("own", "POST", "/rank", Some("mine/2"), Purpose::Admin),
+        (
+            "own",
+            "POST",
+            "/rank",
+            Some("kube-probe/1.31"),
+            Purpose::Inference,
+        ),
+    ] {
+        let catalogue = if server == "own" {
+            &with_own
+        } else {
+            &catalogue
+        };
+        let request = RequestInfo {
+            user_agent,
+            ..http(method, target)
+        };
+        let route = catalogue.route(entry(catalogue, server), request);
+        assert_eq!(route.purpose, purpose, "{server} {target} {user_agent:?}");
+    }
+}
+
+#[test]
+fn a_get_is_inference_if_the_entry_says_so() {
+    let own = own_entries(
+        "[[server]]\nname = \"own\"\nprocess = ['x']\ninference = [\"GET /ask\", \"POST /health\"]\napis = [\"gemini\"]\nrest = \"admin\"",
+    );
+    let catalogue = Catalogue::new(own).unwrap();
+    let own = entry(&catalogue, "own");
+    for (method, target, purpose) in [
+        ("GET", "/ask", Purpose::Inference),
+        ("POST", "/health", Purpose::Inference),
+        ("POST", "/x/m:generateContent", Purpose::Inference),
+        ("POST", "/v1/completions", Purpose::Admin),
+    ] {
+        assert_eq!(
+            catalogue.route(own, http(method, target)).purpose,
+            purpose,
+            "{target}"
+        );
+    }
+    let unknown = catalogue.route(None, http("GET", "/ask"));
+    assert_eq!(unknown.purpose, Purpose::Admin);
+}
+
+#[test]
+fn a_web_socket_is_inference_on_the_paths_of_an_api_only() {
+    let catalogue = catalogue();
+    for (target, purpose) in [
+        ("/v1/realtime", Purpose::Inference),
+        ("/predictions/chat", Purpose::Inference),
+        ("/v1/audio/transcriptions", Purpose::Inference),
+        ("/ws", Purpose::Admin),
+        ("/", Purpose::Admin),
+    ] {
+        let request = RequestInfo {
+            is_upgraded: true,
+            ..http("GET", target)
+        };
+        assert_eq!(catalogue.route(None, request).purpose, purpose, "{target}");
+    }
+}
+
+#[test]
+fn a_path_says_what_is_asked_of_a_language_model() {
+    let catalogue = catalogue();
+    for (server, target, expected) in [
+        ("", "/v1/chat/completions", Some("chat")),
+        ("", "/openai/v1/chat/completions?x=1", Some("chat")),
+        ("", "/openai/deployments/m/chat/completions", Some("chat")),
+        ("vllm", "/v1/chat/completions/batch", Some("chat")),
+        ("vllm", "/v1/responses", Some("chat")),
+        ("", "/v1/messages", Some("chat")),
+        ("vllm", "/v1/messages/count_tokens", None),
+        ("ollama", "/api/chat", Some("chat")),
+        ("", "/model/m/converse", Some("chat")),
+        ("", "/v1/completions/", Some("text_completion")),
+        (
+            "torchserve",
+            "/predictions/m/1.0/v1/completions",
+            Some("text_completion"),
+        ),
+        ("llama-server", "/completion", Some("text_completion")),
+        ("tgi", "/generate_stream", Some("text_completion")),
+        ("sglang", "/generate", Some("text_completion")),
+        ("", "/api/generate", Some("text_completion")),
+        (
+            "triton",
+            "http://h:1/v2/models/m/generate",
+            Some("text_completion"),
+        ),
+        (
+            "triton",
+            "/v2/models/m/versions/1/generate_stream",
+            Some("text_completion"),
+        ),
+        ("", "/v1/embeddings", Some("embeddings")),
+        ("tei", "/embed", Some("embeddings")),
+        ("ollama", "/api/embed", Some("embeddings")),
+        (
+            "",
+            "/v1beta/models/m:streamGenerateContent",
+            Some("generate_content"),
+        ),
+        ("", "/v1beta/models/m:countTokens", None),
+        ("", "/v1/models/m:predict", None),
+        ("triton", "/v2/models/m/infer", None),
+        ("torchserve", "/predictions/m", None),
+        ("vllm", "/tokenize", None),
+        ("", "/", None),
+        ("", "", None),
+        ("", "*", None),
+    ] {
+        let route = catalogue.route(entry(&catalogue, server), http("POST", target));
+        assert_eq!(
+            route.operation.map(Operation::name),
+            expected,
+            "{server} {target}"
+        );
+        let route = catalogue.route(entry(&catalogue, server), http("HEAD", target));
+        assert!(
+            route.operation.is_none() || server == "torchserve",
+            "{target}"
+        );
     }
 }
 

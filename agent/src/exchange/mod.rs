@@ -44,6 +44,8 @@ pub struct Request {
     pub complete: bool,
     /// Model that its content names; `None` if it names none, or was not copied.
     pub named: Option<Box<ModelName>>,
+    /// `User-Agent`, its first 64 bytes; `None` if it has none, or it was not copied.
+    pub user_agent: Option<Box<str>>,
 }
 
 /// A response, as far as it was written.
@@ -146,6 +148,7 @@ pub(crate) mod fixtures {
                 bytes: 10,
                 complete: true,
                 named: None,
+                user_agent: None,
             },
             response: Response {
                 status: 200,

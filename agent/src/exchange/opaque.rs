@@ -120,6 +120,7 @@ impl OpaqueConnection {
             bytes: 0,
             complete: true,
             named: None,
+            user_agent: None,
         });
         request.last_read_ns = reads.last_ns;
         request.bytes += reads.bytes;

@@ -9,10 +9,7 @@ use crate::{
     catalogue::route::{Purpose, Route},
     exchange::Exchange,
     identity::{Identity, Server},
-    protocol::{
-        genai::{self, Operation},
-        grpc,
-    },
+    protocol::{genai::Operation, grpc},
     torchserve::{join::AbandonedRequest, timing::WorkerSide},
 };
 
@@ -117,6 +114,7 @@ impl Observation {
     /// Describes an exchange of `server`, whose path has the purpose and model of `route`.
     pub fn new(exchange: &Exchange, server: Server, route: Route, worker_side: WorkerSide) -> Self {
         let response = &exchange.response;
+        let operation = route.operation;
         Self {
             purpose: route.purpose,
             identity: Identity::new(server, route),
@@ -131,7 +129,7 @@ impl Observation {
             stages: Stages::from(exchange),
             worker_side,
             stream: Stream::of(exchange).map(Box::new),
-            operation: genai::operation(&exchange.request.method, &exchange.request.target),
+            operation,
         }
     }
 
@@ -220,6 +218,7 @@ mod tests {
             purpose: Purpose::Inference,
             model: Some("m".into()),
             version: None,
+            operation: None,
         };
         let observation = Observation::new(&exchange(), server(), named, WorkerSide::NoWorker);
         assert_eq!(
@@ -230,6 +229,7 @@ mod tests {
             purpose: Purpose::Inference,
             model: None,
             version: Some("2".into()),
+            operation: None,
         };
         let observation = Observation::new(&exchange(), server(), unnamed, WorkerSide::NoWorker);
         assert_eq!(
@@ -247,6 +247,7 @@ mod tests {
                 purpose: Purpose::Inference,
                 model: None,
                 version: None,
+                operation: None,
             };
             let observation = Observation::new(&exchange, server(), route, WorkerSide::NoWorker);
             assert_eq!(observation.status, expected);

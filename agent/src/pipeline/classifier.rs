@@ -32,6 +32,9 @@ use crate::{
     },
 };
 
+/// Status code of a response that agrees to another protocol.
+const SWITCHING_PROTOCOLS: u16 = 101;
+
 /// What is known of the processes, and the requests whose other hop is still to come.
 pub struct Classifier {
     /// Processes that are watched.
@@ -112,7 +115,12 @@ impl Classifier {
 
     fn on_exchange(&mut self, exchange: Exchange) {
         let is_grpc = exchange.is_grpc();
-        let (server, route) = self.classify(exchange.peer, &exchange.request, is_grpc);
+        let (server, route) = self.classify(
+            exchange.peer,
+            &exchange.request,
+            is_grpc,
+            exchange.response.status,
+        );
         let frontend_exchange = FrontendExchange {
             exchange,
             server,
@@ -130,7 +138,7 @@ impl Classifier {
     }
 
     fn on_abandoned(&mut self, peer: Peer, request: &Request) {
-        let (server, route) = self.classify(peer, request, request.is_call());
+        let (server, route) = self.classify(peer, request, request.is_call(), 0);
         if !server.is_frontend || route.purpose != Purpose::Inference {
             return;
         }
@@ -143,8 +151,14 @@ impl Classifier {
         }
     }
 
-    /// Finds the server of a request and what the request is for.
-    fn classify(&mut self, peer: Peer, request: &Request, is_grpc: bool) -> (Server, Route) {
+    /// Finds the server of a request and what the request is for; `status` is that of its response, or 0.
+    fn classify(
+        &mut self,
+        peer: Peer,
+        request: &Request,
+        is_grpc: bool,
+        status: u16,
+    ) -> (Server, Route) {
         let server = self.registry.server(peer.tgid, peer.local_port);
         if request.method.is_empty() && !is_grpc {
             // The head was not copied. Only a frontend sends requests to a worker.
@@ -158,7 +172,9 @@ impl Classifier {
             method: &request.method,
             target: &request.target,
             is_grpc,
+            is_upgraded: status == SWITCHING_PROTOCOLS,
             on_unix: peer.local_port.is_none(),
+            user_agent: request.user_agent.as_deref(),
             named: request.named.as_deref(),
         };
         let route = self.registry.route(&server, info);

@@ -40,6 +40,8 @@ pub(crate) fn names() -> Vec<String> {
         "config-keys",
         "servers",
         "assets",
+        "apis",
+        "probes",
     ];
     names.extend(fixed.map(str::to_owned));
     names
@@ -66,6 +68,8 @@ pub(crate) fn render(name: &str) -> Option<String> {
         "config-keys" => Some(config_keys()),
         "servers" => Some(servers()),
         "assets" => Some(assets()),
+        "apis" => Some(apis()),
+        "probes" => Some(probes()),
         _ => None,
     }
 }
@@ -245,11 +249,15 @@ fn purposes(server: &FileServer) -> String {
         ),
         (all(&server.grpc_inference).len(), "gRPC method"),
     ];
-    let counts: Vec<String> = counts
+    let mut counts: Vec<String> = counts
         .into_iter()
         .filter(|(count, _)| *count > 0)
         .map(|(count, what)| format!("{count} {what}{}", if count == 1 { "" } else { "s" }))
         .collect();
+    let apis = all(&server.apis);
+    if !apis.is_empty() {
+        counts.push(format!("those of {}", list(apis)));
+    }
     let rest = match server.fallback.unwrap_or_default() {
         Fallback::Admin => "all else admin",
         Fallback::DefaultRules => "all else by the default rules",
@@ -258,6 +266,34 @@ fn purposes(server: &FileServer) -> String {
         true => rest.to_owned(),
         false => format!("inference: {}; {rest}", counts.join(", ")),
     }
+}
+
+fn apis() -> String {
+    let built_in = Catalogue::built_in();
+    let rows = built_in.api.iter().map(|api| {
+        let kinds = [
+            &api.chat,
+            &api.text_completion,
+            &api.embeddings,
+            &api.generate_content,
+            &api.inference,
+        ];
+        let inference: Vec<&str> = kinds.into_iter().flatten().map(String::as_str).collect();
+        [code(&api.name), list(&inference), list(&api.admin)]
+    });
+    table(["API", "Inference", "Not inference"], rows)
+}
+
+fn probes() -> String {
+    let rules = Catalogue::built_in().default_rules;
+    let rows = [
+        [
+            "`User-Agent` begins with, in any case".to_owned(),
+            list(&rules.probe_agents),
+        ],
+        ["path".to_owned(), list(&rules.admin)],
+    ];
+    table(["Not inference", "Values"], rows)
 }
 
 /// Returns what an entry lists under a key; nothing if it lacks the key.

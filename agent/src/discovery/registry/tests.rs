@@ -56,8 +56,10 @@ const POST_CHAT: RequestInfo<'_> = RequestInfo {
     method: "POST",
     target: "/v1/chat/completions",
     is_grpc: false,
+    is_upgraded: false,
     on_unix: false,
     named: None,
+    user_agent: None,
 };
 
 /// The labels of a process `proc` with this command line and without a parent.

@@ -176,7 +176,7 @@ impl RequestStream {
         match http1::parse_request(head_bytes) {
             Parse::Complete(head, len) => {
                 let taken = (len - before) as u64;
-                self.name(head.method, head.target);
+                self.name(head.method, head.target, http1::user_agent(head_bytes));
                 self.body = BodyStart::new(head.body == Body::Chunked);
                 let (state, ended) = match head.body {
                     Body::Unsaid | Body::Length(0) => (State::Between, true),
@@ -195,7 +195,7 @@ impl RequestStream {
             Parse::Partial => match http1::parse_cut_request(head_bytes) {
                 // The rest of the head was not copied.
                 Some((method, target)) => {
-                    self.name(method, target);
+                    self.name(method, target, http1::user_agent(head_bytes));
                     self.state = State::Open;
                     0
                 }
@@ -224,14 +224,16 @@ impl RequestStream {
             bytes: 0,
             complete: false,
             named: None,
+            user_agent: None,
         });
         self.next_index = self.next_index.wrapping_add(1);
     }
 
-    fn name(&mut self, method: String, target: String) {
+    fn name(&mut self, method: String, target: String, user_agent: Option<Box<str>>) {
         if let Some(request) = self.open() {
             request.method = method;
             request.target = target;
+            request.user_agent = user_agent;
             if request.target.len() > TARGET_CAP {
                 let end = request.target.floor_char_boundary(TARGET_CAP);
                 request.target.truncate(end);

@@ -165,6 +165,7 @@ impl Streams {
             bytes: 0,
             complete: false,
             named: None,
+            user_agent: fields.user_agent,
         };
         self.next_index = self.next_index.wrapping_add(1);
         self.open(stream, request);

@@ -41,6 +41,8 @@ pub enum Name {
     ContentType,
     /// `content-length`
     ContentLength,
+    /// `user-agent`
+    UserAgent,
 }
 
 /// What a field of a block is.
@@ -238,6 +240,7 @@ impl Decoder {
                 4 | 5 => Key::Wanted(Name::Path),
                 8..=14 => Key::Wanted(Name::Status),
                 28 => Key::Wanted(Name::ContentLength),
+                58 => Key::Wanted(Name::UserAgent),
                 31 => Key::Wanted(Name::ContentType),
                 _ => Key::Other,
             };
@@ -283,6 +286,7 @@ fn key_of(name: &[u8]) -> Key {
         b"grpc-status" => Key::Wanted(Name::GrpcStatus),
         b"content-type" => Key::Wanted(Name::ContentType),
         b"content-length" => Key::Wanted(Name::ContentLength),
+        b"user-agent" => Key::Wanted(Name::UserAgent),
         _ => Key::Other,
     }
 }

@@ -56,6 +56,8 @@ pub struct ResponseHead {
     pub request_id: Option<Uuid>,
 }
 
+/// Longest `User-Agent` that is kept, bytes.
+pub const USER_AGENT_CAP: usize = 64;
 /// Longest method that is accepted, bytes.
 const METHOD_CAP: usize = 24;
 
@@ -101,6 +103,22 @@ pub fn parse_cut_request(bytes: &[u8]) -> Option<(String, String)> {
         .next()
         .unwrap_or_default();
     Some((text(bytes.get(..space)?), text(target)))
+}
+
+/// Returns the beginning of the `User-Agent` in a request's head, which may be cut off after it.
+pub fn user_agent(head: &[u8]) -> Option<Box<str>> {
+    const NAME: &[u8] = b"user-agent:";
+    let (_, mut rest) = split_line(head)?;
+    while let Some((line, after)) = split_line(rest).filter(|(line, _)| !line.is_empty()) {
+        let is_wanted = |name: &[u8]| name.eq_ignore_ascii_case(NAME);
+        if line.get(..NAME.len()).is_some_and(is_wanted) {
+            let value = line[NAME.len()..].trim_ascii();
+            let value = &value[..value.len().min(USER_AGENT_CAP)];
+            return Some(String::from_utf8_lossy(value).into());
+        }
+        rest = after;
+    }
+    None
 }
 
 /// Parses a response's head.
@@ -283,6 +301,23 @@ mod tests {
             request_id: None,
         };
         assert_eq!(parse_response(OK), Parse::Complete(expected, OK.len() - 5));
+    }
+
+    #[test]
+    fn a_user_agent_is_found_in_any_part_of_a_head_that_holds_it() {
+        let head = b"GET / HTTP/1.1\r\nHost: x\r\nuser-AGENT:  kube-probe/1.31 \r\nCookie: a\r\n\r\nUser-Agent: b\r\n";
+        let end = head.windows(3).position(|bytes| bytes == b"\nCo").unwrap();
+        for len in 0..head.len() {
+            let expected = (len > end).then_some("kube-probe/1.31");
+            assert_eq!(user_agent(&head[..len]).as_deref(), expected, "{len}");
+        }
+        let long = format!("GET / HTTP/1.1\r\nUser-Agent: {}\r\n\r\n", "x".repeat(99));
+        assert_eq!(user_agent(long.as_bytes()).unwrap().len(), USER_AGENT_CAP);
+        assert_eq!(user_agent(b"GET / HTTP/1.1\r\n\r\nUser-Agent: b\r\n"), None);
+        assert_eq!(
+            user_agent(b"GET / HTTP/1.1\r\nUser-Agent: \xff\r\n").as_deref(),
+            Some("\u{fffd}")
+        );
     }
 
     #[test]

@@ -3,7 +3,10 @@
 //! `hpack` decodes the block and names the fields.
 //! Does not depend on: frames.
 
-use crate::protocol::hpack::{Field, Name};
+use crate::protocol::{
+    hpack::{Field, Name},
+    http1::USER_AGENT_CAP,
+};
 
 /// The wanted fields of a header block.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -16,6 +19,8 @@ pub struct Fields {
     pub status: Option<u16>,
     /// `grpc-status`
     pub grpc_status: Option<u32>,
+    /// `user-agent`, cut at 64 bytes; non-UTF-8 bytes replaced.
+    pub user_agent: Option<Box<str>>,
     /// `content-type`
     pub content: Option<Content>,
     /// Whether there is a `content-length`.
@@ -38,6 +43,10 @@ impl Fields {
             Field::Wanted(Name::GrpcStatus, value) => self.grpc_status = number(value),
             Field::Wanted(Name::ContentType, value) => self.content = Some(Content::of(value)),
             Field::Wanted(Name::ContentLength, _) => self.has_length = true,
+            Field::Wanted(Name::UserAgent, value) => {
+                let value = &value[..value.len().min(USER_AGENT_CAP)];
+                self.user_agent = Some(String::from_utf8_lossy(value).into());
+            }
         }
     }
 }

@@ -58,6 +58,7 @@ fn frontend_exchange(
                 bytes: 3,
                 complete: true,
                 named: None,
+                user_agent: None,
             },
             response: Response {
                 status: 400,
@@ -83,6 +84,7 @@ fn frontend_exchange(
             purpose,
             model: Some("tiny".into()),
             version: None,
+            operation: None,
         },
     }
 }
