@@ -126,7 +126,6 @@ impl Conn {
         arrival: (Arrival, bool),
         plan: RecvPlan,
     ) -> Capture {
-        self.record.total_bytes += u64::from(bytes);
         if self.record.mode == mode::MESSAGES {
             let kept = self.cursors.requests.keeps();
             let kept = if plan.fresh {
@@ -167,6 +166,7 @@ impl Conn {
         if self.is_copied_stepwise(bytes) {
             return Capture { at: 0, len: 0 };
         }
+        self.record.total_bytes += u64::from(bytes);
         self.record.read_bytes += u64::from(bytes);
         let at = self.record.request_len;
         let is_skipped = self.record.mode == mode::FRAMES && bytes > FRAME_READ_CAP;
@@ -280,10 +280,10 @@ impl Conn {
         }
     }
 
-    /// Adds a write of `bytes` on an HTTP/2 connection that returned at `now_ns`. `self` is the state of its responses,
-    /// `conn` that of its requests. [`Conn::on_copied`] counts the bytes.
+    /// Adds a write on an HTTP/2 connection that returned at `now_ns`. `self` is the state of its responses, `conn` that
+    /// of its requests. [`Conn::on_copied`] counts the bytes.
     #[inline(always)]
-    pub fn on_stream_send(&mut self, conn: &mut Self, now_ns: u64, bytes: u32) {
+    pub fn on_stream_send(&mut self, conn: &mut Self, now_ns: u64) {
         if self.record.cookie == 0 {
             self.record.cookie = conn.record.cookie;
             self.record.local_port = conn.record.local_port;
@@ -295,7 +295,6 @@ impl Conn {
         let start_ns = conn.progress.send_start_ns;
         conn.progress.send_start_ns = 0;
         self.record.tgid = conn.record.tgid;
-        self.record.total_bytes += u64::from(bytes);
         self.note_first_write(start_ns, now_ns);
         self.record.last_write_ns = now_ns;
     }
@@ -328,9 +327,11 @@ impl Conn {
         self.record.response_len = 0;
     }
 
-    /// Counts `bytes` of one direction, which are in the payload if `copied`.
+    /// Counts `bytes` of one direction, which are in the payload if `copied`. So a record in the middle of a transfer
+    /// does not count the bytes that later ones report.
     #[inline(always)]
     pub fn on_copied(&mut self, responses: bool, bytes: u32, copied: bool) {
+        self.record.total_bytes += u64::from(bytes);
         let copied = if copied { bytes as u16 } else { 0 };
         if responses {
             self.record.written_bytes += u64::from(bytes);

@@ -428,7 +428,7 @@ fn each_transfer_of_http2_connections_has_a_record() {
     };
     let mut write = |player: &mut Player, start_ns, now_ns, bytes| {
         player.conn.progress.send_start_ns = start_ns;
-        responses.on_stream_send(&mut player.conn, now_ns, bytes);
+        responses.on_stream_send(&mut player.conn, now_ns);
         responses.on_copied(true, bytes, true);
         responses.seal(kind::PROGRESS, now_ns);
         player.emitted.push(responses.record);
@@ -513,7 +513,8 @@ fn an_undone_write_leaves_the_reads_and_moves_to_the_responses() {
     assert_eq!((first.written_bytes, first.total_bytes), (0, 100));
     assert_eq!(player.conn.frames(false).keeps(), 24);
     let mut responses = Conn::new();
-    responses.on_stream_send(&mut player.conn, 20, 80);
+    responses.on_stream_send(&mut player.conn, 20);
+    responses.on_copied(true, 80, true);
     let record = responses.record;
     assert_eq!(
         (record.cookie, record.mode, record.flags, record.total_bytes),
@@ -528,12 +529,33 @@ fn a_connection_joined_midway_skips_writes_that_begin_no_frame() {
     let mut player = Player::new();
     player.conn.join_midway();
     player.recv(10, 100, Arrival::Unseen, false);
+    player.conn.on_copied(false, 100, true);
     assert!(player.conn.frames(false).is_before_head());
     player.conn.progress.send_start_ns = 15;
     player.conn.skip_send(1_000);
     assert_eq!(player.conn.record.total_bytes, 1_100);
     let mut responses = Conn::new();
-    responses.on_stream_send(&mut player.conn, 30, 9);
+    responses.on_stream_send(&mut player.conn, 30);
+    responses.on_copied(true, 9, true);
     assert_eq!(responses.record.first_write_ns, 30);
     assert_eq!(responses.record.total_bytes, 9);
+}
+
+#[test]
+fn record_in_the_middle_of_a_read_counts_only_bytes_that_were_reported() {
+    let mut player = Player::new();
+    player.recv(10, 60, Arrival::At(5), true);
+    player.send(20, 30, 100, true);
+    player.recv(40, 65_536, Arrival::At(35), false);
+    player.emit(kind::CLOSE, 50);
+    let mut reported = 0;
+    for record in &player.emitted {
+        match record.kind {
+            kind::EXCHANGE => reported += record.read_bytes + record.written_bytes,
+            kind::READ => reported += record.read_bytes,
+            _ => continue,
+        }
+        assert_eq!(record.total_bytes, reported, "{record:?}");
+    }
+    assert!(player.emitted.len() > 3);
 }

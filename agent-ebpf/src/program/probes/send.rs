@@ -99,7 +99,7 @@ pub(crate) fn try_sock_send_length<B: Backend>(
     }
     // SAFETY: a map value, non-null by `responses_or_new`; writers of one HTTP/2 connection exclude each other.
     let responses = unsafe { &mut *B::responses_or_new(sk)? };
-    responses.on_stream_send(conn, now_ns, bytes);
+    responses.on_stream_send(conn, now_ns);
     copy_transfer::<B>(responses, user, bytes, Side::Responses, now_ns);
     Ok(())
 }
