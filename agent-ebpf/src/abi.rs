@@ -139,8 +139,9 @@ pub struct Record {
     pub steps: [ArrivalStep; STEPS],
     /// Bytes of that read that earlier records reported.
     pub read_offset: u32,
-    /// Zero.
-    pub reserved_too: u32,
+    /// Process at the other end, if that is on this host and was seen to connect; 0: unknown. With
+    /// [`flag::RESPONSES`] always 0.
+    pub client_tgid: u32,
 }
 
 const _: () = assert!(size_of::<Record>() == 104 + 8 * STEPS + 8);
@@ -171,7 +172,7 @@ impl Record {
         writes: 0,
         steps: [ArrivalStep::NONE; STEPS],
         read_offset: 0,
-        reserved_too: 0,
+        client_tgid: 0,
     };
 }
 
@@ -273,6 +274,25 @@ impl ProcessEvent {
         name: [0; 16],
     };
 }
+
+/// What a scan of this host's open sockets writes about one of them. `len` bytes follow it: a [`Record`] and its request
+/// bytes.
+#[repr(C)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Pod, Zeroable)]
+pub struct OpenSocket {
+    /// Socket cookie; 0 for a listener.
+    pub cookie: u64,
+    /// Process that has it open.
+    pub tgid: u32,
+    /// Its TCP port, host order; 0 for AF_UNIX.
+    pub port: u32,
+    /// Bytes that follow; 0, unless the server has read bytes since its latest write that no record reports yet.
+    pub len: u32,
+    /// Zero.
+    pub reserved: u32,
+}
+
+const _: () = assert!(size_of::<OpenSocket>() == 24);
 
 /// Why the program lost something; each reason has one counter in `DROPS`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -18,6 +18,14 @@ pub struct Offsets {
     pub skc_num: u32,
     /// `sock_common.skc_dport`
     pub skc_dport: u32,
+    /// `sock_common.skc_daddr`
+    pub skc_daddr: u32,
+    /// `sock_common.skc_rcv_saddr`
+    pub skc_rcv_saddr: u32,
+    /// `sock_common.skc_v6_daddr`
+    pub skc_v6_daddr: u32,
+    /// `sock_common.skc_v6_rcv_saddr`
+    pub skc_v6_rcv_saddr: u32,
     /// `sock_common.skc_net.net`
     pub skc_net: u32,
     /// `sock.sk_type`
@@ -85,6 +93,10 @@ impl Offsets {
         skc_state: 0,
         skc_num: 0,
         skc_dport: 0,
+        skc_daddr: 0,
+        skc_rcv_saddr: 0,
+        skc_v6_daddr: 0,
+        skc_v6_rcv_saddr: 0,
         skc_net: 0,
         sk_type: 0,
         sk_protocol: 0,

@@ -1,6 +1,7 @@
 //! Names who served a request: the labels of its series.
 //!
-//! `Server` describes a process; `Identity` combines it with the model and version in a request's path.
+//! `Server` describes a process; `Identity` combines it with the model and version in a request's path. `Hop` says where a
+//! request stands if a gateway sent it on.
 //! Does not depend on: processes, records, metrics.
 
 use std::sync::Arc;
@@ -22,8 +23,34 @@ pub struct Server {
     pub is_frontend: bool,
     /// Whether only other processes of the same server send it requests.
     pub is_internal: bool,
+    /// Whether `name` is configured, or that of `entry`; otherwise it is the process's own, which others may have too.
+    pub is_named: bool,
     /// Its entry in the catalogue; `None` if it matches none.
     pub entry: Option<Arc<Entry>>,
+}
+
+impl Server {
+    /// Whether both processes belong to the same server.
+    pub fn is_same(&self, other: &Self) -> bool {
+        self.is_named && other.is_named && self.name == other.name
+    }
+}
+
+/// Where a request stands among those that one request of a client causes.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Hop {
+    /// Label `server` of the watched server that sent it; `None` if none did.
+    pub gateway: Option<Arc<str>>,
+    /// Whether it is the one that TorchServe's families count: no server nearer to the model does.
+    pub is_nearest: bool,
+}
+
+impl Hop {
+    /// A request that no watched server sent, and that its server did not send on.
+    pub const ONLY: Self = Self {
+        gateway: None,
+        is_nearest: true,
+    };
 }
 
 /// Who served a request, as the metrics label it.

@@ -36,7 +36,8 @@ pub struct RequestLog {
     checked_ns: u64,
 }
 
-/// One line. Times are CLOCK_MONOTONIC nanoseconds; `null` if unknown.
+/// One line. Times are CLOCK_MONOTONIC nanoseconds, in order; `null` if unknown, or if the first write of a response came
+/// before the last read of its request.
 #[derive(Debug, Serialize)]
 struct LogLine<'a> {
     conn: u64,
@@ -60,6 +61,9 @@ struct LogLine<'a> {
     /// When the connection was accepted; absent if that was not observed, and after the connection's first request.
     #[serde(skip_serializing_if = "Option::is_none")]
     accepted_ns: Option<u64>,
+    /// Watched server that sent the request; absent if none did.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    gateway: Option<&'a str>,
     /// What a TorchServe worker did for the request; absent if no worker was observed.
     #[serde(skip_serializing_if = "Option::is_none")]
     worker: Option<WorkerLine>,
@@ -148,6 +152,7 @@ impl RequestLog {
             response,
         } = exchange;
         let identity = &observation.identity;
+        let last_read_ns = exchange.read_before_end_ns();
         let line = LogLine {
             conn: peer.cookie,
             seq: request.index,
@@ -166,12 +171,15 @@ impl RequestLog {
             status: response.status,
             arrival_ns: request.arrival_ns,
             first_read_ns: request.first_read_ns,
-            last_read_ns: request.last_read_ns,
-            first_write_ns: (!response.first_write_bounded).then_some(response.first_write_ns),
+            last_read_ns,
+            first_write_ns: (!response.first_write_bounded
+                && response.first_write_ns >= last_read_ns)
+                .then_some(response.first_write_ns),
             last_write_ns: response.last_write_ns,
             request_bytes: request.bytes,
             response_bytes: response.bytes,
             accepted_ns: peer.accepted_ns.filter(|_| request.index == 0),
+            gateway: observation.hop.gateway.as_deref(),
             worker: worker.map(|worker_exchange| WorkerLine {
                 pid: worker_exchange.peer.tgid,
                 code: worker_exchange.reply.code,

@@ -7,7 +7,7 @@ use std::{
 
 use inferprobe::{
     catalogue::route::Purpose,
-    identity::Identity,
+    identity::{Hop, Identity},
     metrics::{
         DiskSample, Format, GpuMemory, GpuSample, LiveWorker, MemorySample, Metrics, Selection,
         Value, families,
@@ -94,6 +94,13 @@ fn busy() -> Metrics {
             ..observation("llama", "default", "vllm", status, known)
         });
     }
+    metrics.observe(&Observation {
+        hop: Hop {
+            gateway: Some("litellm".into()),
+            is_nearest: true,
+        },
+        ..observation("llama", "default", "vllm", 200, known)
+    });
     let timing = WorkerTiming {
         internal_queue_ns: Some(7_125_000),
         worker_ns: Some(21_500_000),
@@ -155,6 +162,7 @@ fn observation(
         stages,
         worker_side: WorkerSide::NoWorker,
         stream: None,
+        hop: Hop::ONLY,
         operation: None,
     }
 }

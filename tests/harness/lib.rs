@@ -13,6 +13,7 @@ pub mod clock;
 pub mod cpu_steal;
 pub mod doctor;
 pub mod exposition;
+pub mod gateway;
 pub mod grpc;
 pub mod http;
 pub mod http2;

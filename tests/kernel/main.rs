@@ -14,6 +14,7 @@ mod connections;
 mod discovery;
 mod doctor;
 mod endings;
+mod gateways;
 mod grpc;
 mod hostile;
 mod no_payload;

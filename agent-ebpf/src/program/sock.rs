@@ -20,6 +20,10 @@ const AF_INET: u16 = 2;
 const AF_INET6: u16 = 10;
 /// `SOCK_STREAM`
 const SOCK_STREAM: u16 = 1;
+/// IPv4 address of an IPv6 connection that has no other, 127.0.0.6 (net/ipv6/tcp_ipv6.c, `LOOPBACK4_IPV6`).
+const LOOPBACK4_IPV6: u32 = 0x7f00_0006;
+/// First byte of every IPv4 loopback address.
+const LOOPBACK_NET: u32 = 127;
 /// `IPPROTO_TCP` (include/uapi/linux/in.h).
 const TCP: u16 = 6;
 /// `TCP_LISTEN`, which AF_UNIX uses too (include/net/tcp_states.h).
@@ -34,6 +38,33 @@ pub(crate) enum Family {
     Inet,
     /// AF_UNIX.
     Unix,
+}
+
+/// Addresses and ports of a connection, as one of its ends has them.
+#[repr(C)]
+#[derive(Clone, Copy)]
+pub(crate) struct Ends {
+    /// Address of this end.
+    pub(crate) local: u64,
+    /// Address of the other end.
+    pub(crate) remote: u64,
+    /// Network namespace, if both ends are in it for certain; 0: they may be in two.
+    pub(crate) place: u64,
+    /// Port of this end, then port of the other end.
+    pub(crate) ports: [u32; 2],
+}
+
+impl Ends {
+    /// Returns what the other end has.
+    #[inline(always)]
+    pub(crate) const fn reversed(self) -> Self {
+        Self {
+            local: self.remote,
+            remote: self.local,
+            place: self.place,
+            ports: [self.ports[1], self.ports[0]],
+        }
+    }
 }
 
 /// A `struct sock`, and how its fields are read.
@@ -134,6 +165,57 @@ impl<A: Access> Sock<A> {
         u16::from_be(unsafe { A::field(self.0, constant(&OFFSETS.skc_dport)) })
     }
 
+    /// Returns addresses and ports of a TCP connection, which are set once its client begins to connect; before the client's
+    /// port is chosen, that is 0.
+    #[inline(always)]
+    pub(crate) fn ends(self) -> Ends {
+        // SAFETY: both are big-endian u32 fields of the socket.
+        let (remote4, local4) = unsafe {
+            (
+                u32::from_be(A::field(self.0, constant(&OFFSETS.skc_daddr))),
+                u32::from_be(A::field(self.0, constant(&OFFSETS.skc_rcv_saddr))),
+            )
+        };
+        // SAFETY: `skc_family` is a u16 field of the socket.
+        let family = unsafe { A::field::<u16>(self.0, constant(&OFFSETS.skc_family)) };
+        // An IPv4 client of an IPv6 listener has IPv4 addresses at both ends.
+        let (local, remote, is_loopback) = if family == AF_INET6 && local4 == LOOPBACK4_IPV6 {
+            let (local, _) = self.ipv6(&OFFSETS.skc_v6_rcv_saddr);
+            let (remote, is_loopback) = self.ipv6(&OFFSETS.skc_v6_daddr);
+            (local, remote, is_loopback)
+        } else {
+            let is_loopback = remote4 >> 24 == LOOPBACK_NET;
+            (local4 as u64, remote4 as u64, is_loopback)
+        };
+        Ends {
+            local,
+            remote,
+            place: if is_loopback || local == remote {
+                self.namespace()
+            } else {
+                0
+            },
+            ports: [self.local_port() as u32, self.peer_port() as u32],
+        }
+    }
+
+    /// Returns a number that stands for an IPv6 address, and whether that is the loopback address.
+    #[inline(always)]
+    fn ipv6(self, offset: &'static u32) -> (u64, bool) {
+        let offset = constant(offset);
+        // SAFETY: the address is 16 bytes long.
+        let (high, low) = unsafe {
+            (
+                A::field::<u64>(self.0, offset),
+                A::field::<u64>(self.0, offset + size_of::<u64>() as u32),
+            )
+        };
+        (
+            high.rotate_left(1) ^ low,
+            high == 0 && u64::from_be(low) == 1,
+        )
+    }
+
     /// Returns the number of buffers in the receive queue.
     #[inline(always)]
     pub(crate) fn queued(self) -> u32 {
@@ -141,10 +223,10 @@ impl<A: Access> Sock<A> {
         unsafe { A::field(self.0, constant(&OFFSETS.sk_receive_qlen)) }
     }
 
-    /// Returns the process that listens on an AF_UNIX socket; 0 if there is none. The kernel notes it at `listen`
-    /// (net/unix/af_unix.c, v3.x on).
+    /// Returns the process that listens on an AF_UNIX socket, or that connected to this end of one; 0 if there is none. The
+    /// kernel notes it at `listen` and at `connect` (net/unix/af_unix.c, v3.x on).
     #[inline(always)]
-    pub(crate) fn listener_tgid(self) -> u32 {
+    pub(crate) fn peer_tgid(self) -> u32 {
         // SAFETY: `sk_peer_pid` is a pointer to a `struct pid`, whose `numbers[0].nr` is an i32.
         unsafe {
             let pid: *const c_void = A::field(self.0, constant(&OFFSETS.sk_peer_pid));

@@ -350,12 +350,18 @@ const LISTENERS: Hook = Hook {
         in_all_modes(
             ProgramAccess::Btf,
             ProgramType::Iter,
-            &[entry("scan_listeners", "task_file")],
+            &[
+                entry("scan_listeners", "task_file"),
+                entry("scan_open", "task_file"),
+            ],
         ),
         in_all_modes(
             ProgramAccess::Raw,
             ProgramType::Iter,
-            &[entry("scan_listeners_plain", "task_file")],
+            &[
+                entry("scan_listeners_plain", "task_file"),
+                entry("scan_open_plain", "task_file"),
+            ],
         ),
     ],
 };

@@ -15,7 +15,10 @@ use aya::{
     Btf, Ebpf, EbpfLoader, Endianness, include_bytes_aligned,
     programs::{Iter, ProgramFd},
 };
-use inferprobe_ebpf::globals::{Features, Offsets, SyscallAbi};
+use inferprobe_ebpf::{
+    abi::OpenSocket,
+    globals::{Features, Offsets, SyscallAbi},
+};
 use rustix::{
     io::Errno,
     process::{Resource, Rlimit, setrlimit},
@@ -31,7 +34,7 @@ use crate::bpf::{
     hooks::{ACCEPT, Candidate, HOOKS, Hook, ProgramAccess},
     kretprobe::Kretprobe,
     maps::Maps,
-    offsets,
+    offsets, open_sockets,
     options::Wanted,
     preemption::Preemption,
     preflight::BTF_PATH,
@@ -209,11 +212,24 @@ impl Probes {
         counts.collect()
     }
 
-    /// Marks the sockets on which watched processes and ports already listen.
-    pub fn scan_listeners(&mut self) -> Result<()> {
+    /// Marks the sockets on which watched processes and ports already listen; returns the TCP ones.
+    pub fn scan_listeners(&mut self) -> Result<Vec<OpenSocket>> {
+        let written = self.pass("scan_listeners", "scan_listeners_plain")?;
+        Ok(open_sockets::parse(&written)
+            .map(|open| open.socket)
+            .collect())
+    }
+
+    /// Visits every watched connection; returns what [`open_sockets::parse`] reads.
+    pub fn scan_open(&mut self) -> Result<Vec<u8>> {
+        self.pass("scan_open", "scan_open_plain")
+    }
+
+    /// Runs the iterator of the access in use over every open file; returns what it wrote.
+    fn pass(&mut self, btf: &'static str, raw: &'static str) -> Result<Vec<u8>> {
         let name = match self.access {
-            ProgramAccess::Btf => "scan_listeners",
-            ProgramAccess::Raw => "scan_listeners_plain",
+            ProgramAccess::Btf => btf,
+            ProgramAccess::Raw => raw,
         };
         let scan: &mut Iter = self
             .ebpf
@@ -228,10 +244,10 @@ impl Probes {
         let mut pass = link
             .into_file()
             .with_context(|| format!("open the iterator {name}"))?;
-        // The program writes nothing: reading to the end makes it visit every open file.
-        pass.read_to_end(&mut Vec::new())
+        let mut written = Vec::new();
+        pass.read_to_end(&mut written)
             .with_context(|| format!("run the iterator {name}"))?;
-        Ok(())
+        Ok(written)
     }
 }
 

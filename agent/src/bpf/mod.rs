@@ -15,6 +15,7 @@ pub mod loader;
 pub mod maps;
 pub mod mmap_array;
 pub mod offsets;
+pub mod open_sockets;
 pub mod options;
 pub mod preemption;
 pub mod preflight;

@@ -14,6 +14,12 @@ pub fn resolve(types: &Types<'_>) -> Result<Offsets, BtfError> {
         skc_state: types.offset("sock_common", "skc_state")?,
         skc_num: types.offset("sock_common", "skc_num")?,
         skc_dport: types.offset("sock_common", "skc_dport")?,
+        skc_daddr: types.offset("sock_common", "skc_daddr")?,
+        skc_rcv_saddr: types.offset("sock_common", "skc_rcv_saddr")?,
+        // Without IPv6 in the kernel, no socket has these, and the programs do not read them.
+        skc_v6_daddr: types.offset_of_any("sock_common", &["skc_v6_daddr", "skc_daddr"])?,
+        skc_v6_rcv_saddr: types
+            .offset_of_any("sock_common", &["skc_v6_rcv_saddr", "skc_rcv_saddr"])?,
         skc_net: types.offset("sock_common", "skc_net.net")?,
         sk_protocol: types.offset("sock", "sk_protocol")?,
         sk_socket: types.offset("sock", "sk_socket")?,

@@ -57,6 +57,8 @@ pub struct Response {
     pub first_write_ns: u64,
     /// Whether `first_write_ns` is only an upper bound: the return of a long send.
     pub first_write_bounded: bool,
+    /// Whether it began before its request was read to the end.
+    pub early: bool,
     /// Last byte handed to the kernel, ns; `None` if the end of the response is unknown.
     pub last_write_ns: Option<u64>,
     /// Bytes, head and body.
@@ -75,6 +77,7 @@ impl Response {
         status: 0,
         first_write_ns: 0,
         first_write_bounded: false,
+        early: false,
         last_write_ns: None,
         bytes: 0,
         request_id: None,
@@ -96,6 +99,8 @@ pub struct Peer {
     pub peer_port: Option<u16>,
     /// When the server accepted it, ns; `None` if that was not observed.
     pub accepted_ns: Option<u64>,
+    /// Process that connected, if it is on this host; `None` if that was not observed.
+    pub client: Option<u32>,
 }
 
 /// A request and its response.
@@ -110,6 +115,17 @@ pub struct Exchange {
 }
 
 impl Exchange {
+    /// Whether the request was still being read when the response began, so that no time belongs to the handler alone.
+    pub fn overlaps(&self) -> bool {
+        self.response.early || self.response.first_write_ns < self.request.last_read_ns
+    }
+
+    /// Last read of the request that is not after the last write of the response, ns.
+    pub fn read_before_end_ns(&self) -> u64 {
+        let ended_ns = self.response.last_write_ns.unwrap_or(u64::MAX);
+        self.request.last_read_ns.min(ended_ns)
+    }
+
     /// Whether it is a gRPC call, as far as that was observed.
     pub fn is_grpc(&self) -> bool {
         self.response.grpc_status.is_some() || self.request.is_call()
@@ -137,6 +153,7 @@ pub(crate) mod fixtures {
                 local_port: Some(80),
                 peer_port: Some(81),
                 accepted_ns: None,
+                client: None,
             },
             request: Request {
                 index: 0,
@@ -154,6 +171,7 @@ pub(crate) mod fixtures {
                 status: 200,
                 first_write_ns: 1_321,
                 first_write_bounded: false,
+                early: false,
                 last_write_ns: Some(5_321),
                 bytes: 10,
                 request_id: None,

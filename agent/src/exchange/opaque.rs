@@ -165,6 +165,7 @@ mod tests {
         local_port: Some(80),
         peer_port: Some(81),
         accepted_ns: None,
+        client: None,
     };
 
     /// A record at `now_ns`; `written` counts from the last read.

@@ -12,6 +12,7 @@ const SERVED: &[&str] = &["model_name", "model_version", "hostname"];
 const REQUEST: &[&str] = &["model", "version", "server"];
 const RESPONSE: &[&str] = &["model", "version", "server", "code"];
 const SERVER: &[&str] = &["server"];
+const HOP: &[&str] = &["server", "gateway"];
 const FIGURE: &[&str] = &["figure"];
 const GEN_AI: &[&str] = &[
     "model",
@@ -136,6 +137,9 @@ families! {
         "A request that did not come over gRPC also counts in `Requests2XX` and its siblings.");
     INNER_REQUESTS: own("inferprobe_inner_requests_total", Counter, "", SERVER, Requests,
         "Internal requests: answered requests between processes of one server, which no other family counts.");
+    GATEWAY_REQUESTS: own("inferprobe_gateway_requests_total", Counter, "", HOP, Requests,
+        "Inference requests answered whose client is another watched server, by that server's name.",
+        "They also count in `inferprobe_requests_total` of both servers. TorchServe's own families count them once, at the server nearest to the model.");
     UNFINISHED: own("inferprobe_requests_unfinished_total", Counter, "", REASON, Requests,
         "Requests that were read and never answered in full.");
     COVERAGE: own("inferprobe_coverage_ratio", Gauge, "ratio", SERVER, Coverage,

@@ -8,7 +8,7 @@ mod stream;
 use crate::{
     catalogue::route::{Purpose, Route},
     exchange::Exchange,
-    identity::{Identity, Server},
+    identity::{Hop, Identity, Server},
     protocol::{genai::Operation, grpc},
     torchserve::{join::AbandonedRequest, timing::WorkerSide},
 };
@@ -17,19 +17,22 @@ pub use stream::Stream;
 
 /// Durations of the stages of one request, in nanoseconds of CLOCK_MONOTONIC.
 ///
-/// `queue`, `receive`, `handler` and `stream` follow each other without a gap, so their sum is the total.
+/// `queue`, `receive`, `handler` and `stream` follow each other without a gap, so their sum is the total. If a response
+/// begins before its request was read to the end, handler and stream are unknown, and `unsplit` follows `receive`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Stages {
     /// First byte readable to first byte read; `None` if the socket was not watched when the byte arrived.
     pub queue_ns: Option<u64>,
-    /// First byte read to last byte read.
+    /// First byte read to last byte read, at most to the last response byte written.
     pub receive_ns: u64,
-    /// Last request byte read to first response byte written; `None` if only an upper bound is known.
+    /// Last request byte read to first response byte written; `None` if only an upper bound is known, or the response began
+    /// before the request's end.
     pub handler_ns: Option<u64>,
-    /// First response byte written to last; `None` if one of the two was not observed, or has only an upper bound.
+    /// First response byte written to last; `None` if one of the two was not observed or has only an upper bound, or the
+    /// response began before the request's end.
     pub stream_ns: Option<u64>,
-    /// Last request byte read to last response byte written: handler and stream together, if the write between them has
-    /// only an upper bound. `None` if that write is known, or the last write is not.
+    /// Last request byte read to last response byte written: handler and stream together, if the write between them does
+    /// not divide them. `None` if it does, or the last write is not known.
     pub unsplit_ns: Option<u64>,
 }
 
@@ -58,22 +61,23 @@ impl From<&Exchange> for Stages {
         let Exchange {
             request, response, ..
         } = exchange;
-        let since = |from_ns: u64, to_ns: u64| to_ns.saturating_sub(from_ns);
-        let split = !response.first_write_bounded;
+        let split = !response.first_write_bounded && !exchange.overlaps();
+        let read_ns = exchange.read_before_end_ns();
+        let since_read = |ns: u64| ns.checked_sub(read_ns);
         let stream_ns = response
             .last_write_ns
-            .map(|last_ns| since(response.first_write_ns, last_ns));
-        let unsplit_ns = response
-            .last_write_ns
-            .map(|last_ns| since(request.last_read_ns, last_ns));
+            .and_then(|last_ns| last_ns.checked_sub(response.first_write_ns));
         Self {
             queue_ns: request
                 .arrival_ns
-                .map(|arrival_ns| since(arrival_ns, request.first_read_ns)),
-            receive_ns: since(request.first_read_ns, request.last_read_ns),
-            handler_ns: split.then(|| since(request.last_read_ns, response.first_write_ns)),
+                .and_then(|arrival_ns| request.first_read_ns.checked_sub(arrival_ns)),
+            receive_ns: read_ns.saturating_sub(request.first_read_ns),
+            handler_ns: since_read(response.first_write_ns).filter(|_| split),
             stream_ns: stream_ns.filter(|_| split),
-            unsplit_ns: unsplit_ns.filter(|_| !split),
+            unsplit_ns: response
+                .last_write_ns
+                .and_then(since_read)
+                .filter(|_| !split),
         }
     }
 }
@@ -106,13 +110,21 @@ pub struct Observation {
     pub worker_side: WorkerSide,
     /// Times of a streamed response; `None` if the response is not streamed.
     pub stream: Option<Box<Stream>>,
+    /// Where it stands if a gateway sent it on.
+    pub hop: Hop,
     /// Operation of a language model; `None` if the path is not known for one.
     pub operation: Option<Operation>,
 }
 
 impl Observation {
     /// Describes an exchange of `server`, whose path has the purpose and model of `route`.
-    pub fn new(exchange: &Exchange, server: Server, route: Route, worker_side: WorkerSide) -> Self {
+    pub fn new(
+        exchange: &Exchange,
+        server: Server,
+        route: Route,
+        hop: Hop,
+        worker_side: WorkerSide,
+    ) -> Self {
         let response = &exchange.response;
         let operation = route.operation;
         Self {
@@ -129,6 +141,7 @@ impl Observation {
             stages: Stages::from(exchange),
             worker_side,
             stream: Stream::of(exchange).map(Box::new),
+            hop,
             operation,
         }
     }
@@ -146,6 +159,7 @@ impl Observation {
             stages: Stages::UNOBSERVED,
             worker_side: request.worker_side,
             stream: None,
+            hop: Hop::ONLY,
             operation: None,
         }
     }
@@ -165,6 +179,7 @@ mod tests {
             model_is_set: false,
             is_frontend: false,
             is_internal: false,
+            is_named: true,
             entry: None,
         }
     }
@@ -204,6 +219,37 @@ mod tests {
     }
 
     #[test]
+    fn response_before_the_end_of_its_request_has_no_handler_time() {
+        let duplex = |last_read_ns, early| {
+            let mut exchange = exchange();
+            exchange.request.last_read_ns = last_read_ns;
+            exchange.response.early = early;
+            Stages::from(&exchange)
+        };
+        for (stages, receive_ns) in [
+            (duplex(5_000, true), 3_999),
+            // The read that the agent takes for the last was none, or ran at the same time.
+            (duplex(5_000, false), 3_999),
+            // Refused before the body was read.
+            (duplex(1_021, true), 20),
+            // Read on after the response had ended.
+            (duplex(9_000, true), 4_320),
+        ] {
+            assert_eq!((stages.handler_ns, stages.stream_ns), (None, None));
+            assert_eq!(stages.receive_ns, receive_ns);
+            assert_eq!(stages.total_ns(), Some(5_321 - 1_000));
+        }
+    }
+
+    #[test]
+    fn moments_out_of_order_make_unknown_stages() {
+        let mut exchange = exchange();
+        exchange.request.arrival_ns = Some(1_002);
+        let stages = Stages::from(&exchange);
+        assert_eq!((stages.queue_ns, stages.total_ns()), (None, None));
+    }
+
+    #[test]
     fn total_with_bounded_first_write_is_known() {
         let mut exchange = exchange();
         exchange.response.first_write_bounded = true;
@@ -220,7 +266,13 @@ mod tests {
             version: None,
             operation: None,
         };
-        let observation = Observation::new(&exchange(), server(), named, WorkerSide::NoWorker);
+        let observation = Observation::new(
+            &exchange(),
+            server(),
+            named,
+            Hop::ONLY,
+            WorkerSide::NoWorker,
+        );
         assert_eq!(
             (&*observation.identity.model, &*observation.identity.version),
             ("m", "default")
@@ -231,7 +283,13 @@ mod tests {
             version: Some("2".into()),
             operation: None,
         };
-        let observation = Observation::new(&exchange(), server(), unnamed, WorkerSide::NoWorker);
+        let observation = Observation::new(
+            &exchange(),
+            server(),
+            unnamed,
+            Hop::ONLY,
+            WorkerSide::NoWorker,
+        );
         assert_eq!(
             (&*observation.identity.model, &*observation.identity.version),
             ("d", "2")
@@ -249,7 +307,8 @@ mod tests {
                 version: None,
                 operation: None,
             };
-            let observation = Observation::new(&exchange, server(), route, WorkerSide::NoWorker);
+            let observation =
+                Observation::new(&exchange, server(), route, Hop::ONLY, WorkerSide::NoWorker);
             assert_eq!(observation.status, expected);
             assert_eq!(observation.protocol, Protocol::Grpc(Some(grpc_status)));
         }

@@ -18,9 +18,10 @@ use crate::{
         byte_accounting::{ByteCounts, ServingSocket},
         event::{Event, Loss, Place, Sink},
     },
-    identity::{Identity, Server},
+    identity::{Hop, Identity, Server},
     metrics::LiveWorker,
     pipeline::{
+        gateways::{Answered, Gateways},
         losses::{Losses, What},
         recorder::Recorder,
     },
@@ -39,6 +40,9 @@ const SWITCHING_PROTOCOLS: u16 = 101;
 pub struct Classifier {
     /// Processes that are watched.
     pub(super) registry: Registry,
+    gateways: Gateways,
+    /// Responses of processes that send requests themselves, until the requests that they sent are known.
+    held: Vec<FrontendExchange>,
     joiner: HopJoiner,
     /// Time of the events to come, ns.
     pub(super) now_ns: u64,
@@ -55,6 +59,8 @@ impl Classifier {
         losses.declare(&procfs::UNKNOWN.into());
         Self {
             registry,
+            gateways: Gateways::default(),
+            held: Vec::new(),
             joiner: HopJoiner::default(),
             now_ns,
             recorder,
@@ -63,8 +69,9 @@ impl Classifier {
         }
     }
 
-    /// Records the responses that have waited long enough for their other hop.
+    /// Records the responses that have waited long enough for their other hop, after the connections had their tick.
     pub fn tick(&mut self) {
+        self.release();
         let registry = &self.registry;
         self.joiner.tick(
             self.now_ns,
@@ -77,6 +84,7 @@ impl Classifier {
 
     /// Records every response that still waits: nothing more will come.
     pub fn finish(&mut self) {
+        self.release();
         self.joiner.finish(&mut self.recorder);
         self.count_unpaired();
         self.recorder.flush_log(self.now_ns);
@@ -92,6 +100,7 @@ impl Classifier {
     /// Forgets a process that ended.
     pub fn on_process_exit(&mut self, pid: u32) {
         self.registry.exited(pid);
+        self.gateways.exited(pid);
         self.recorder.metrics.worker_ended(pid);
         self.joiner.dispatch_times.remove_worker(pid);
     }
@@ -115,19 +124,56 @@ impl Classifier {
 
     fn on_exchange(&mut self, exchange: Exchange) {
         let is_grpc = exchange.is_grpc();
-        let (server, route) = self.classify(
-            exchange.peer,
-            &exchange.request,
-            is_grpc,
-            exchange.response.status,
-        );
+        let peer = exchange.peer;
+        self.registry.serves(peer.tgid, peer.local_port);
+        let status = exchange.response.status;
+        let (server, mut route) = self.classify(peer, &exchange.request, is_grpc, status);
+        let mut hop = Hop::ONLY;
+        if let Some(client) = peer.client.filter(|&client| client != peer.tgid) {
+            let sender = self.registry.sender(client);
+            if sender.as_ref().is_some_and(|sender| server.is_same(sender)) {
+                route = Route::of(Purpose::Internal);
+            } else if route.purpose == Purpose::Inference {
+                let model = model_of(&route, &server);
+                let at_ns = exchange.request.first_read_ns;
+                hop = Hop {
+                    gateway: sender.map(|sender| sender.name),
+                    is_nearest: self.gateways.sent(client, at_ns, &model),
+                };
+            }
+        }
         let frontend_exchange = FrontendExchange {
             exchange,
             server,
             route,
+            hop,
         };
+        let is_inference = frontend_exchange.route.purpose == Purpose::Inference;
+        if is_inference && self.gateways.has_sent(peer.tgid) {
+            self.held.push(frontend_exchange);
+            return;
+        }
         self.joiner
             .on_response(frontend_exchange, self.now_ns, &mut self.recorder);
+    }
+
+    /// Records the responses that were held back: by now, the requests that their processes sent on are known.
+    fn release(&mut self) {
+        for mut held in std::mem::take(&mut self.held) {
+            let Exchange {
+                peer,
+                request,
+                response,
+            } = &held.exchange;
+            let answered = Answered {
+                from_ns: request.first_read_ns,
+                to_ns: response.last_write_ns.unwrap_or(self.now_ns),
+                model: model_of(&held.route, &held.server),
+            };
+            held.hop.is_nearest &= self.gateways.answered(peer.tgid, answered);
+            self.joiner
+                .on_response(held, self.now_ns, &mut self.recorder);
+        }
     }
 
     fn on_accept(&mut self, peer: Peer, wait_ns: u64) {
@@ -209,6 +255,12 @@ impl Classifier {
             ),
         }
     }
+}
+
+/// The model of a request, as its labels will name it.
+fn model_of(route: &Route, server: &Server) -> Arc<str> {
+    let named = route.model.as_deref().map(Arc::from);
+    named.unwrap_or_else(|| server.model.clone())
 }
 
 impl Sink for Classifier {

@@ -115,7 +115,7 @@ impl EventLoop {
                 None => drop(self.unnamed.insert(pid)),
             }
         }
-        self.probes.scan_listeners()?;
+        self.scan_listeners()?;
         Ok(found.len())
     }
 
@@ -139,7 +139,15 @@ impl EventLoop {
     pub fn watch_port(&mut self, port: u16, watch: Watch) -> Result<()> {
         self.pipeline.add_watch(watch);
         self.maps.set_port(port, true)?;
-        self.probes.scan_listeners()
+        self.scan_listeners()
+    }
+
+    /// Finds the listeners that were open before their watch.
+    fn scan_listeners(&mut self) -> Result<()> {
+        for listener in self.probes.scan_listeners()? {
+            self.pipeline.on_listen(listener.tgid, listener.port);
+        }
+        Ok(())
     }
 
     /// Runs until `stop` is readable or closed.
@@ -220,7 +228,7 @@ impl EventLoop {
             return;
         }
         // A process may have listened, and forked, before it was found.
-        if let Err(err) = self.probes.scan_listeners() {
+        if let Err(err) = self.scan_listeners() {
             warn!(err = format!("{err:#}"), "listeners not scanned");
         }
         for &pid in found {
@@ -249,8 +257,11 @@ impl EventLoop {
             process::FORK => self.pipeline.on_fork(event.parent, event.tgid),
             process::EXEC => self.inspect(event.tgid, found),
             // A process may have changed its command line since it was started.
-            process::LISTEN if !self.pipeline.is_watched(event.tgid) => {
-                self.inspect(event.tgid, found);
+            process::LISTEN => {
+                if !self.pipeline.is_watched(event.tgid) {
+                    self.inspect(event.tgid, found);
+                }
+                self.pipeline.on_listen(event.tgid, event.port);
             }
             _ => {}
         }

@@ -1,13 +1,14 @@
 //! Runs the way of a record: connection, exchange, server and route, TorchServe join, metrics and log.
 //!
 //! `event_loop` feeds it on a thread of its own. `connections` keeps the connections, `classifier` names what comes out of
-//! them, `recorder` counts it.
+//! them, `gateways` finds what was sent on, `recorder` counts it.
 //! Does not depend on: the kernel, which only `event_loop` uses.
 
 pub mod classifier;
 pub mod connection;
 pub mod connections;
 pub mod event_loop;
+pub mod gateways;
 pub mod losses;
 pub mod recorder;
 
@@ -122,6 +123,13 @@ impl Pipeline {
     /// Records that `parent` started `child`.
     pub fn on_fork(&mut self, parent: u32, child: u32) {
         self.classifier.registry.forked(parent, child);
+    }
+
+    /// Records that a process listens on a TCP port.
+    pub fn on_listen(&mut self, pid: u32, port: u32) {
+        if let Ok(port) = u16::try_from(port) {
+            self.classifier.registry.listens(pid, port);
+        }
     }
 
     /// Whether a process is watched.

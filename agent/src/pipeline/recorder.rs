@@ -74,8 +74,9 @@ impl Recorder {
             exchange,
             server,
             route,
+            hop,
         } = frontend_exchange;
-        let observation = Observation::new(&exchange, server, route, worker_side);
+        let observation = Observation::new(&exchange, server, route, hop, worker_side);
         self.metrics.observe(&observation);
         if observation.purpose == Purpose::Internal {
             return;

@@ -209,6 +209,7 @@ mod tests {
         local_port: Some(8080),
         peer_port: Some(9),
         accepted_ns: None,
+        client: None,
     };
 
     fn worker_exchange(ids: &[u128]) -> Arc<WorkerExchange> {

@@ -225,6 +225,7 @@ mod tests {
                 local_port: None,
                 peer_port: None,
                 accepted_ns: None,
+                client: None,
             },
             command: WorkerCommand::Predict {
                 requests: Vec::new(),

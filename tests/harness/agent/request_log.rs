@@ -46,6 +46,8 @@ pub struct Logged {
     pub response_bytes: u64,
     /// Accept of the connection; `None` if not observed, and for all but its first request.
     pub accepted_ns: Option<u64>,
+    /// Watched server that sent the request; `None` if none did.
+    pub gateway: Option<String>,
     /// What a frontend's worker did for the request; `None` without a frontend.
     pub worker: Option<LoggedWorker>,
     /// The chunks of a streamed response; `None` for any other response.

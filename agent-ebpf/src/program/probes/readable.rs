@@ -109,7 +109,7 @@ fn is_unix_child<B: Backend>(sk: Sock<B>) -> Result<bool, DropReason> {
     }
     // The kernel reports each connection at its listener first. So what the address meant to an earlier listener ends
     // here.
-    if watched::has_process(sk.listener_tgid()) {
+    if watched::has_process(sk.peer_tgid()) {
         watched::add_address(address)?;
     } else {
         watched::remove_address(address);

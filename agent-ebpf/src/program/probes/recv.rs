@@ -20,7 +20,7 @@ use crate::{
     clock::now_ns,
     globals::{reads_payload, reports_accepts},
     http2_copy::{Side, copy_transfer},
-    maps::{accepts, drops, progress, records, watched, workers},
+    maps::{accepts, clients, drops, progress, records, watched, workers},
     probes::entry::{already_handled, done, primary_and_backup},
     sock::{Family, Sock},
     task,
@@ -287,9 +287,11 @@ fn identify<B: Backend>(conn: &mut Conn, sk: Sock<B>) {
     conn.record.cookie = B::cookie(sk);
     if sk.family() == Some(Family::Unix) {
         conn.record.flags = flag::UNIX;
+        conn.record.client_tgid = sk.peer_tgid();
     } else {
         conn.record.local_port = sk.local_port();
         conn.record.peer_port = sk.peer_port();
+        conn.record.client_tgid = clients::take(sk);
     }
 }
 

@@ -10,7 +10,7 @@ use crate::{
     backend::{Backend, mark_listener},
     clock::now_ns,
     globals::reports_accepts,
-    maps::{accepts, processes::emit_process, records, watched},
+    maps::{accepts, clients, processes::emit_process, records, watched},
     probes::entry::{done, primary_and_backup},
     sock::{CLOSED, LISTEN, Sock},
     task,
@@ -18,6 +18,8 @@ use crate::{
 
 /// `TCP_ESTABLISHED` (include/net/tcp_states.h).
 const ESTABLISHED: i32 = 1;
+/// `TCP_SYN_SENT`.
+const SYN_SENT: i32 = 2;
 /// TCP states in which the server's side has sent its last byte (include/net/tcp_states.h).
 const FIN_WAIT1: i32 = 4;
 const LAST_ACK: i32 = 9;
@@ -43,7 +45,12 @@ primary_and_backup! {
 fn try_inet_sock_set_state<B: Backend>(sk: Sock<B>, state: i32) -> Result<(), DropReason> {
     match state {
         LISTEN => on_listen(sk),
-        ESTABLISHED => on_established(sk),
+        // Runs in `connect`.
+        SYN_SENT => clients::note_connecting(sk),
+        ESTABLISHED => {
+            clients::note_connected(sk)?;
+            on_established(sk)
+        }
         FIN_WAIT1 | CLOSED | LAST_ACK | CLOSING => {
             on_close(sk);
             if state == CLOSED {

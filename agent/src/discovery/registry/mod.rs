@@ -64,6 +64,10 @@ pub struct Registry {
     watches: Vec<Watch>,
     catalogue: Arc<Catalogue>,
     processes: HashMap<u32, Process>,
+    /// Processes that serve, each with a port that it serves; `None`: only unix sockets.
+    serving: HashMap<u32, Option<u16>>,
+    /// What processes that send requests were found to be, and until when that holds.
+    senders: HashMap<u32, (Option<Server>, Instant)>,
     own_pid: Option<u32>,
 }
 
@@ -76,6 +80,8 @@ impl Registry {
             watches,
             catalogue,
             processes: HashMap::new(),
+            serving: HashMap::new(),
+            senders: HashMap::new(),
             own_pid,
         }
     }
@@ -175,8 +181,59 @@ impl Registry {
         }
     }
 
+    /// Records that a process listens on a TCP port, which matters if either is watched.
+    pub fn listens(&mut self, pid: u32, port: u16) {
+        if self.is_watched(pid) || self.ports().any(|watched| watched == port) {
+            self.serves(pid, Some(port));
+        }
+    }
+
+    /// Records that a process serves on a watched port (`None`: a unix socket).
+    pub fn serves(&mut self, pid: u32, port: Option<u16>) {
+        if self.serving.contains_key(&pid) {
+            return;
+        }
+        if self.serving.len() >= NAME_CAP {
+            self.serving.clear();
+        }
+        self.serving.insert(pid, port);
+        self.senders.remove(&pid);
+    }
+
+    /// Returns the labels of a process that sends requests to a watched server, if it serves itself: as far as its listener,
+    /// its command line or its parent show.
+    pub fn sender(&mut self, pid: u32) -> Option<Server> {
+        let now = Instant::now();
+        if let Some((server, _)) = self.senders.get(&pid).filter(|(_, until)| now < *until) {
+            return server.clone();
+        }
+        let server = self.find_sender(pid);
+        if self.senders.len() >= NAME_CAP {
+            self.senders.clear();
+        }
+        self.senders.insert(pid, (server.clone(), now + NAME_TRUST));
+        server
+    }
+
+    fn find_sender(&mut self, pid: u32) -> Option<Server> {
+        if let Some(&port) = self.serving.get(&pid) {
+            return Some(self.server(pid, port));
+        }
+        let process = self.processes.get(&pid);
+        let recognised = process.and_then(|process| process.reason.as_ref()?.recognised.as_ref());
+        if recognised.is_some_and(|recognised| recognised.role != Role::Worker) {
+            return Some(self.server(pid, None));
+        }
+        // A forked process may serve on the listener of its parent.
+        let parent = self.sees_processes().then(|| procfs::parent_of(pid))??;
+        let &port = self.serving.get(&parent)?;
+        Some(self.server(parent, port))
+    }
+
     /// Records that a watched process ended.
     pub fn exited(&mut self, pid: u32) {
+        self.serving.remove(&pid);
+        self.senders.remove(&pid);
         if let Some(process) = self.processes.get_mut(&pid) {
             process.until = Some(Instant::now() + LINGER);
         }
@@ -234,8 +291,10 @@ impl Registry {
             ),
             None => (None, None, None),
         };
+        let own_name = set(|watch| watch.server.as_ref());
         Server {
-            name: set(|watch| watch.server.as_ref())
+            is_named: own_name.is_some() || entry.is_some(),
+            name: own_name
                 .or_else(|| entry.as_ref().map(|entry| entry.name.clone()))
                 .unwrap_or_else(|| process_name.clone()),
             model_is_set: model.is_some(),

@@ -189,7 +189,16 @@ impl Http1Connection {
 
     fn read(&mut self, view: &RecordView<'_>, out: &mut dyn Sink) {
         let reads = Reads::of(view);
+        // A request whose response has begun may still be read.
+        let responding = self.responding.take_if(|request| !request.complete);
+        let is_early = responding.is_some();
+        if let Some(request) = responding {
+            self.requests.pending.push_front(request);
+        }
         self.requests.feed(&reads, |loss| out.lost(loss));
+        if is_early {
+            self.responding = self.requests.pending.pop_front();
+        }
         while self.requests.pending.len() > PENDING_CAP {
             self.requests.pending.pop_front();
             out.event(Event::Unfinished(Unfinished::Evicted));

@@ -16,6 +16,7 @@ const PEER: Peer = Peer {
     local_port: Some(80),
     peer_port: Some(81),
     accepted_ns: None,
+    client: None,
 };
 
 impl Wire {
@@ -257,4 +258,43 @@ fn held_back_progress_ends_a_long_response() {
         panic!("{out:?}")
     };
     assert_eq!(exchange.response.last_write_ns, Some(9_000));
+}
+
+#[test]
+fn request_read_on_after_its_response_began_is_one_early_exchange() {
+    let mut wire = Wire::new();
+    let head = b"POST /d HTTP/1.1\r\nContent-Length: 20\r\n\r\n01234";
+    let chunked = b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n2\r\nhi\r\n";
+    wire.record(kind::EXCHANGE, head, chunked);
+    wire.record(kind::EXCHANGE, b"56789", b"2\r\nho\r\n");
+    wire.record(kind::EXCHANGE, b"0123456789", b"0\r\n\r\n");
+    wire.record(kind::EXCHANGE, GET, OK);
+    assert_eq!(wire.finished(), [(0, "/d", 200), (1, "/a", 200)]);
+    assert!(wire.others().is_empty());
+    let exchange = |at: usize| match &wire.out[at] {
+        Event::Finished(exchange) => exchange.clone(),
+        other => panic!("{other:?}"),
+    };
+    let (duplex, next) = (exchange(0), exchange(1));
+    assert_eq!(duplex.request.bytes, head.len() as u64 + 15);
+    assert_eq!(duplex.request.last_read_ns, 4_020);
+    assert_eq!(duplex.response.last_write_ns, Some(4_400));
+    assert!(duplex.overlaps() && duplex.request.complete);
+    assert!(!next.overlaps());
+}
+
+#[test]
+fn response_to_a_request_that_is_not_read_on_is_early() {
+    let mut wire = Wire::new();
+    let head = b"POST /d HTTP/1.1\r\nContent-Length: 20\r\n\r\n";
+    wire.record(kind::EXCHANGE, head, OK);
+    wire.record(kind::READ, b"01234567890123456789", b"");
+    wire.record(kind::EXCHANGE, GET, OK);
+    assert_eq!(wire.finished(), [(0, "/d", 200), (1, "/a", 200)]);
+    let Event::Finished(refused) = &wire.out[0] else {
+        panic!("{:?}", wire.out[0])
+    };
+    assert!(refused.overlaps());
+    assert_eq!(refused.request.bytes, head.len() as u64);
+    assert_eq!(wire.connection.unwrap().take_missed_bytes(), 0);
 }

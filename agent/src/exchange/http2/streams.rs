@@ -288,6 +288,7 @@ impl Streams {
             status: fields.status.unwrap_or(0),
             first_write_ns,
             first_write_bounded,
+            early: !open.request.complete,
             last_write_ns: None,
             bytes: 0,
             request_id: None,

@@ -35,6 +35,8 @@ pub(crate) struct Requests {
     carried: BTreeMap<Arc<str>, ByteCounts>,
     accept_wait: BTreeMap<Arc<str>, Histogram>,
     internal: BTreeMap<Arc<str>, u64>,
+    /// Requests that a watched server sent: by its own label, and that of the server that got them.
+    from_gateways: BTreeMap<(Arc<str>, Arc<str>), u64>,
     last_times: LastTimes,
     /// Requests of every purpose but internal ones.
     observed: u64,
@@ -94,6 +96,7 @@ impl Requests {
             carried: BTreeMap::new(),
             accept_wait: BTreeMap::new(),
             internal: BTreeMap::new(),
+            from_gateways: BTreeMap::new(),
             last_times: LastTimes::default(),
             observed: 0,
             responses: Responses::default(),
@@ -106,7 +109,7 @@ impl Requests {
     pub(crate) fn observe(&mut self, observation: &Observation) {
         if observation.purpose != Purpose::Internal {
             self.observed += 1;
-            if observation.protocol == Protocol::Http {
+            if observation.protocol == Protocol::Http && observation.hop.is_nearest {
                 self.responses.add(observation.status);
             }
         }
@@ -163,7 +166,14 @@ impl Requests {
         if let Some(stream) = streamed(observation) {
             self.unknown_of_streams.add(stream);
         }
-        self.last_times.add(observation);
+        if observation.hop.is_nearest {
+            self.last_times.add(observation);
+        }
+        if let Some(gateway) = &observation.hop.gateway {
+            let server = self.cardinality.admit_server(&observation.identity.server);
+            let gateway = self.cardinality.admit_server(gateway);
+            *self.from_gateways.entry((server, gateway)).or_default() += 1;
+        }
 
         let index = self.observed;
         if let Some(served) = self.by_identity.get_mut(&observation.identity)
@@ -241,6 +251,10 @@ impl Requests {
             let value = Value::Integer(*count);
             samples.push(&families::INNER_REQUESTS, &[server], value);
         }
+        for ((server, gateway), count) in &self.from_gateways {
+            let value = Value::Integer(*count);
+            samples.push(&families::GATEWAY_REQUESTS, &[server, gateway], value);
+        }
         for (stage, count) in [
             (&stages::HANDLER, self.unknown.handler),
             (&stages::INNER_QUEUE, self.unknown.inner_queue),
@@ -309,7 +323,9 @@ impl Served {
             let gen_ai = self.gen_ai.get_or_insert_default();
             gen_ai.add(operation, observation, streamed(observation));
         }
-        self.torchserve.add(observation, index);
+        if observation.hop.is_nearest {
+            self.torchserve.add(observation, index);
+        }
     }
 }
 

@@ -1,5 +1,6 @@
 use super::*;
 use crate::{
+    identity::Hop,
     metrics::encode::{Format, Selection},
     observation::Stages,
     protocol::genai::Operation,
@@ -27,6 +28,7 @@ fn observation(model: &str, status: u16) -> Observation {
         stages: KNOWN,
         worker_side: WorkerSide::NoWorker,
         stream: None,
+        hop: Hop::ONLY,
         operation: None,
     }
 }
@@ -85,6 +87,36 @@ fn internal_requests_count_in_no_other_family() {
         "inferprobe_admin_requests_total",
     ] {
         assert!(lines(&requests, name).is_empty(), "{name}");
+    }
+}
+
+#[test]
+fn request_that_was_sent_on_counts_once_in_torchserves_families() {
+    let mut sent_on = observation("tiny", 200);
+    sent_on.identity.server = "gateway".into();
+    sent_on.hop.is_nearest = false;
+    let mut nearest = observation("tiny", 200);
+    nearest.hop.gateway = Some("gateway".into());
+    let requests = after(&[sent_on, nearest]);
+    assert_eq!(
+        lines(&requests, "inferprobe_requests_total"),
+        ["gateway", "torchserve"].map(|server| format!(
+            r#"inferprobe_requests_total{{model="tiny",version="default",server="{server}",code="200"}} 1"#
+        ))
+    );
+    assert_eq!(
+        lines(&requests, "inferprobe_gateway_requests_total"),
+        [r#"inferprobe_gateway_requests_total{server="torchserve",gateway="gateway"} 1"#]
+    );
+    for (name, labels) in [
+        (
+            "ts_inference_requests_total",
+            r#"model_name="tiny",model_version="default",hostname="vm""#,
+        ),
+        ("Requests2XX", r#"Level="Host",Hostname="vm""#),
+    ] {
+        let expected = format!("{name}{{{labels}}} 1.0");
+        assert_eq!(lines(&requests, name), [expected]);
     }
 }
 

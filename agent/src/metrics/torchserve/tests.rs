@@ -3,6 +3,7 @@
 use super::*;
 use crate::{
     catalogue::route::Purpose,
+    identity::Hop,
     metrics::encode::{Format, Selection},
     observation::Stages,
     torchserve::timing::WorkerTiming,
@@ -35,6 +36,7 @@ fn observation(status: u16, worker_side: WorkerSide) -> Observation {
         stages: STAGES,
         worker_side,
         stream: None,
+        hop: Hop::ONLY,
         operation: None,
     }
 }

@@ -97,6 +97,7 @@ fn peer_of(record: &Record) -> Peer {
         local_port,
         peer_port: (!is_unix).then_some(record.peer_port),
         accepted_ns: None,
+        client: Some(record.client_tgid).filter(|&tgid| tgid != 0),
     }
 }
 

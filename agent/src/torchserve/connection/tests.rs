@@ -112,6 +112,7 @@ impl Wire {
             local_port: None,
             peer_port: None,
             accepted_ns: None,
+            client: None,
         };
         let view = RecordView {
             record,

@@ -11,7 +11,7 @@ use uuid::Uuid;
 use crate::{
     catalogue::route::{Purpose, Route},
     exchange::{Exchange, Peer},
-    identity::{Identity, Server},
+    identity::{Hop, Identity, Server},
     protocol::grpc,
     torchserve::{
         by_id::{JoinById, Pairing},
@@ -37,6 +37,8 @@ pub struct FrontendExchange {
     pub server: Server,
     /// Purpose and model of the request's path.
     pub route: Route,
+    /// Where it stands if a gateway sent it on.
+    pub hop: Hop,
 }
 
 /// A request that is ready to be counted.

@@ -38,6 +38,7 @@ const PEER: Peer = Peer {
     local_port: None,
     peer_port: None,
     accepted_ns: None,
+    client: None,
 };
 
 fn frontend_exchange(
@@ -64,6 +65,7 @@ fn frontend_exchange(
                 status: 400,
                 first_write_ns: 500,
                 first_write_bounded: false,
+                early: false,
                 last_write_ns: Some(501),
                 bytes: 6,
                 request_id: id,
@@ -78,6 +80,7 @@ fn frontend_exchange(
             model_is_set: false,
             is_frontend: true,
             is_internal: false,
+            is_named: true,
             entry: None,
         },
         route: Route {
@@ -86,6 +89,7 @@ fn frontend_exchange(
             version: None,
             operation: None,
         },
+        hop: Hop::ONLY,
     }
 }
 

@@ -219,7 +219,9 @@ impl ResponseStream {
                         // The head was not copied whole, or is none: the status may be there, the end is unknown.
                         self.open.status = http1::status_of(&head_bytes).unwrap_or(0);
                         self.state = State::Hidden;
-                        on_step(Step::Began, next_request());
+                        let request = next_request();
+                        self.open.early = is_early(request.as_ref());
+                        on_step(Step::Began, request);
                         0
                     }
                 }
@@ -285,6 +287,7 @@ impl ResponseStream {
     ) {
         self.open.status = head.status;
         self.open.request_id = head.request_id;
+        self.open.early = is_early(request.as_ref());
         self.extend(writes, taken);
         let to_head = request
             .as_ref()
@@ -349,6 +352,11 @@ impl ResponseStream {
         self.state = State::Between;
         std::mem::replace(&mut self.open, Response::NOT_BEGUN)
     }
+}
+
+/// Whether a response that begins now is early for the request that it belongs to.
+fn is_early(request: Option<&Request>) -> bool {
+    request.is_some_and(|request| !request.complete)
 }
 
 #[cfg(test)]

@@ -20,6 +20,7 @@ const PEER: Peer = Peer {
     local_port: Some(7070),
     peer_port: Some(81),
     accepted_ns: None,
+    client: None,
 };
 
 const PREDICT: &str = "/org.pytorch.serve.grpc.inference.InferenceAPIsService/Predictions";
@@ -486,4 +487,27 @@ fn any_frames_on_both_sides_are_followed_within_bounds() {
         assert!(run.out.len() <= 41 + 12, "{:?}", run.out);
         assert!(run.connection.is_idle());
     }
+}
+
+#[test]
+fn response_that_begins_before_the_end_of_its_request_is_early() {
+    let mut run = Run::open();
+    run.read(&[headers(1, ASK, false), data(1, MESSAGE, false)].concat());
+    run.write(&headers(1, OK, false));
+    run.read(&data(1, MESSAGE, true));
+    run.write(&headers(1, DONE, true));
+    run.read(&[headers(3, ASK, false), data(3, MESSAGE, true)].concat());
+    run.write(&[headers(3, OK, false), headers(3, DONE, true)].concat());
+    let overlaps: Vec<_> = run
+        .out
+        .iter()
+        .map(|event| match event {
+            Event::Finished(exchange) => (
+                exchange.overlaps(),
+                exchange.request.last_read_ns < exchange.response.last_write_ns.unwrap(),
+            ),
+            other => panic!("{other:?}"),
+        })
+        .collect();
+    assert_eq!(overlaps, [(true, true), (false, true)]);
 }

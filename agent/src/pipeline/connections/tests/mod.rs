@@ -162,6 +162,7 @@ fn accept_is_reported_once_and_in_every_exchange_of_its_connection() {
         local_port: Some(80),
         peer_port: Some(81),
         accepted_ns: None,
+        client: None,
     };
     table.on_record(&entry(accepted(mode::MESSAGES), b"", b""), &mut out);
     assert_eq!(out, [Event::Accepted(peer, 60)]);
