@@ -63,6 +63,9 @@ pub struct ServeArgs {
     /// Load this NVML library [default: libnvidia-ml.so.1]
     #[arg(long, value_name = "PATH")]
     pub nvml_library: Option<PathBuf>,
+    /// Read GPM values of GPUs that have them; another tool that reads them, such as DCGM, may get wrong ones
+    #[arg(long)]
+    pub gpm: bool,
     /// Load nothing into the kernel and report only host and GPU metrics
     #[arg(long)]
     pub no_probes: bool,

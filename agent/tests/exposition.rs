@@ -9,8 +9,8 @@ use inferprobe::{
     catalogue::route::Purpose,
     identity::{Hop, Identity},
     metrics::{
-        DiskSample, Format, GpuMemory, GpuSample, LiveWorker, MemorySample, Metrics, Selection,
-        Value, families,
+        DiskSample, Format, GpuMemory, GpuSample, LiveWorker, MemorySample, Metrics, Reading,
+        Selection, Value, families,
     },
     observation::{Observation, Protocol, Stages, Stream},
     protocol::genai::Operation,
@@ -212,6 +212,7 @@ fn publish_values(metrics: &Metrics) {
         },
     ];
     metrics.set_gpus(gpus, until);
+    metrics.set_readings("gpu", gpu_readings(), until);
     metrics.add(&families::GPU_ERRORS, &["2"], 1);
     metrics.collector_up("requests", true);
     metrics.collector_up("cpu", false);
@@ -238,6 +239,29 @@ fn publish_values(metrics: &Metrics) {
     for (family, value) in process {
         metrics.set(family, &[], value);
     }
+}
+
+/// Some series of a GPU.
+fn gpu_readings() -> Vec<Reading> {
+    let device = ["0", "GPU-1", ""];
+    let labels = |more: &[&'static str]| [&device[..], more].concat();
+    let energy = |to, joules: f64| {
+        let labels = labels(&[to, "", ""]);
+        Reading::new(&families::GPU_ENERGY_SHARES, &labels, joules)
+    };
+    vec![
+        Reading::new(&families::GPU_BUSY, &device, 0.37),
+        Reading::new(&families::GPU_MEMORY_USED_BYTES, &device, 1 << 30),
+        Reading::new(
+            &families::GPU_PROCESS_BUSY,
+            &labels(&["4711", "vllm", "llama"]),
+            0.25,
+        ),
+        Reading::new(&families::GPU_ENERGY, &device, 12.5),
+        energy("idle", 10.0),
+        energy("unattributed", 2.5),
+        Reading::new(&families::GPU_THROTTLED, &labels(&["power"]), 1.5),
+    ]
 }
 
 /// Compares `text` with a golden file, without the agent's version, which changes with every release.

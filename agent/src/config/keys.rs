@@ -17,7 +17,7 @@ pub struct Key {
 }
 
 /// Every key, in the order of the documentation.
-pub static KEYS: [Key; 11] = [
+pub static KEYS: [Key; 12] = [
     key(
         "listen",
         "string `ADDR:PORT`",
@@ -38,6 +38,7 @@ pub static KEYS: [Key; 11] = [
         "libnvidia-ml.so.1",
         &["--nvml-library"],
     ),
+    key("gpm", "boolean", "false", &["--gpm"]),
     key("probes", "boolean", "true", &["--no-probes"]),
     key("payload", "boolean", "true", &["--no-payload"]),
     key("accept_wait", "boolean", "false", &["--accept-wait"]),
@@ -96,6 +97,7 @@ mod tests {
             ("listen", config.listen.to_string()),
             ("refresh_interval_s", config.refresh.as_secs().to_string()),
             ("disk_mount", config.disk_mount.display().to_string()),
+            ("gpm", config.gpm.to_string()),
             ("probes", config.probes.to_string()),
             ("payload", config.payload.to_string()),
             ("accept_wait", config.accept_wait.to_string()),

@@ -42,6 +42,8 @@ pub struct Config {
     pub disk_mount: PathBuf,
     /// NVML library to load; `None`: the system's.
     pub nvml_library: Option<PathBuf>,
+    /// Whether to read GPM values of GPUs.
+    pub gpm: bool,
     /// Whether to attach the probes.
     pub probes: bool,
     /// Whether to copy the beginnings of requests and responses.
@@ -67,6 +69,7 @@ struct FileConfig {
     refresh_interval_s: Option<u64>,
     disk_mount: Option<PathBuf>,
     nvml_library: Option<PathBuf>,
+    gpm: Option<bool>,
     probes: Option<bool>,
     payload: Option<bool>,
     accept_wait: Option<bool>,
@@ -184,6 +187,7 @@ fn join(
             .or(file.disk_mount)
             .unwrap_or_else(|| "/".into()),
         nvml_library: args.nvml_library.clone().or(file.nvml_library),
+        gpm: args.gpm || file.gpm.unwrap_or(false),
         probes: !args.no_probes && file.probes.unwrap_or(true),
         payload: !args.no_payload && file.payload.unwrap_or(true),
         accept_wait: args.accept_wait || file.accept_wait.unwrap_or(false),

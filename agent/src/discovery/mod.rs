@@ -8,4 +8,5 @@ pub mod pid_namespace;
 pub mod procfs;
 mod recognised;
 pub mod registry;
+pub mod roster;
 pub mod watch;

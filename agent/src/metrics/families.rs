@@ -39,6 +39,19 @@ const COLLECTOR: &[&str] = &["collector"];
 const HOOK: &[&str] = &["hook", "kind"];
 const PROGRAM: &[&str] = &["program"];
 const GPU: &[&str] = &["device"];
+const GPU_DEVICE: &[&str] = &["device", "uuid", "mig"];
+const GPU_CLOCK: &[&str] = &["device", "uuid", "mig", "clock"];
+const GPU_POLICY: &[&str] = &["device", "uuid", "mig", "policy"];
+const GPU_REASON: &[&str] = &["device", "uuid", "mig", "reason"];
+const GPU_DIRECTION: &[&str] = &["device", "uuid", "mig", "direction"];
+const GPU_LINK: &[&str] = &["device", "uuid", "mig", "link", "direction"];
+const GPU_LINK_ERROR: &[&str] = &["device", "uuid", "mig", "link", "error"];
+const GPU_ERROR: &[&str] = &["device", "uuid", "mig", "error"];
+const GPU_XID_CODE: &[&str] = &["device", "uuid", "mig", "xid"];
+const GPU_FIGURE: &[&str] = &["device", "uuid", "mig", "figure"];
+const GPU_PROCESS: &[&str] = &["device", "uuid", "mig", "pid", "server", "model"];
+const GPU_SHARE: &[&str] = &["device", "uuid", "mig", "to", "server", "model"];
+const GPU_UNKNOWN_VALUE: &[&str] = &["device", "uuid", "mig", "value", "reason"];
 const BUILD: &[&str] = &["version"];
 const SCALED: &[&str] = &["model"];
 const DECISION: &[&str] = &["model", "decision"];
@@ -132,6 +145,68 @@ families! {
         "One value per streamed response.");
     GEN_AI_DURATION: own("gen_ai_server_request_duration_seconds", Histogram, "seconds", GEN_AI_ENDED, GenAi,
         "Time from first request byte readable to last response byte written, of language model requests.");
+    GPU_BUSY: own("inferprobe_gpu_utilization_ratio", Gauge, "ratio", GPU_DEVICE, Gpu,
+        "Share of time in which the GPU ran a kernel.",
+        "Absent where NVML has no such value, and while it is 0 but the GPU draws much more than idle power.");
+    GPU_MEMORY_BUSY: own("inferprobe_gpu_memory_utilization_ratio", Gauge, "ratio", GPU_DEVICE, Gpu,
+        "Share of time in which the GPU's memory was read or written.");
+    GPU_MEMORY_USED_BYTES: own("inferprobe_gpu_memory_used_bytes", Gauge, "bytes", GPU_DEVICE, Gpu,
+        "Memory of the GPU that is in use.");
+    GPU_MEMORY_TOTAL_BYTES: own("inferprobe_gpu_memory_total_bytes", Gauge, "bytes", GPU_DEVICE, Gpu,
+        "Memory of the GPU.");
+    GPU_PROCESS_BUSY: own("inferprobe_gpu_process_sm_ratio", Gauge, "ratio", GPU_PROCESS, Gpu,
+        "Share of time in which a process ran kernels on the GPU.",
+        "A share of time slices, not of work. Absent for a process that ran none, and on MIG.");
+    GPU_PROCESS_MEMORY_BUSY: own("inferprobe_gpu_process_memory_utilization_ratio", Gauge, "ratio", GPU_PROCESS, Gpu,
+        "Share of time in which a process read or wrote the GPU's memory.");
+    GPU_PROCESS_MEMORY: own("inferprobe_gpu_process_memory_bytes", Gauge, "bytes", GPU_PROCESS, Gpu,
+        "Memory of the GPU that a process uses.");
+    GPU_POWER: own("inferprobe_gpu_power_watts", Gauge, "watts", GPU_DEVICE, Gpu,
+        "Power that the GPU draws.");
+    GPU_POWER_LIMIT: own("inferprobe_gpu_power_limit_watts", Gauge, "watts", GPU_DEVICE, Gpu,
+        "Power limit of the GPU.");
+    GPU_ENERGY: own("inferprobe_gpu_energy_joules_total", Counter, "joules", GPU_DEVICE, Gpu,
+        "Energy that the GPU used since its driver was loaded.",
+        "If the driver starts to count anew, the total goes on.");
+    GPU_ENERGY_SHARES: own("inferprobe_gpu_energy_attributed_joules_total", Counter, "joules", GPU_SHARE, Gpu,
+        "Estimate by time share of who used the GPU's energy; the parts add up to inferprobe_gpu_energy_joules_total.");
+    GPU_COUNTER_RESETS: own("inferprobe_gpu_counter_resets_total", Counter, "", GPU_DEVICE, Gpu,
+        "Times that the GPU's energy counter fell, because its driver started to count anew.");
+    GPU_TEMPERATURE: own("inferprobe_gpu_temperature_celsius", Gauge, "celsius", GPU_DEVICE, Gpu,
+        "Temperature of the GPU.");
+    GPU_CLOCK_RATE: own("inferprobe_gpu_clock_hertz", Gauge, "hertz", GPU_CLOCK, Gpu,
+        "Clock rates of the GPU: graphics, sm, memory and video.");
+    GPU_THROTTLED: own("inferprobe_gpu_throttled_seconds_total", Counter, "seconds", GPU_POLICY, Gpu,
+        "Time in which the GPU ran below the clocks that it was asked for, by policy.",
+        "NVML's violation times, since the driver was loaded.");
+    GPU_THROTTLE_REASON: own("inferprobe_gpu_throttle_active", Gauge, "", GPU_REASON, Gpu,
+        "Whether a reason limits the GPU's clocks now: 1 if it does, 0 if not.");
+    GPU_PCIE_BYTES: own("inferprobe_gpu_pcie_bytes_total", Counter, "bytes", GPU_DIRECTION, Gpu,
+        "Bytes over PCIe, by direction as the GPU sees it: tx or rx.",
+        "GPUs that do not count them have `inferprobe_gpu_pcie_bytes_per_second`.");
+    GPU_PCIE_RATE: own("inferprobe_gpu_pcie_bytes_per_second", Gauge, "bytes_per_second", GPU_DIRECTION, Gpu,
+        "Rate of bytes over PCIe in a sample of 20 ms; only of a GPU that does not count them.");
+    GPU_PCIE_REPLAYS: own("inferprobe_gpu_pcie_replays_total", Counter, "", GPU_DEVICE, Gpu,
+        "Packets that the GPU's PCIe link sent again.");
+    GPU_PCIE_GENERATION: own("inferprobe_gpu_pcie_link_generation", Gauge, "", GPU_DEVICE, Gpu,
+        "PCIe generation that the GPU's link uses now.");
+    GPU_PCIE_WIDTH: own("inferprobe_gpu_pcie_link_width", Gauge, "", GPU_DEVICE, Gpu,
+        "PCIe lanes that the GPU's link uses now.");
+    GPU_NVLINK_BYTES: own("inferprobe_gpu_nvlink_bytes_total", Counter, "bytes", GPU_LINK, Gpu,
+        "Bytes of data over an NVLink, by direction as the GPU sees it: tx or rx.");
+    GPU_NVLINK_ERRORS: own("inferprobe_gpu_nvlink_errors_total", Counter, "", GPU_LINK_ERROR, Gpu,
+        "Errors of an NVLink, by type.");
+    GPU_ECC: own("inferprobe_gpu_ecc_errors_total", Counter, "", GPU_ERROR, Gpu,
+        "Memory errors since the driver was loaded: corrected or uncorrected.");
+    GPU_XID: own("inferprobe_gpu_xid_errors_total", Counter, "", GPU_XID_CODE, Gpu,
+        "XID errors that the driver reported since the agent started, by code.",
+        "If several happen at once, NVML may give all of them the code of the last one.");
+    GPU_GPM: own("inferprobe_gpu_gpm_ratio", Gauge, "ratio", GPU_FIGURE, Gpu,
+        "Mean use of a part of the GPU since the last reading; needs --gpm and a Hopper GPU or later.");
+    GPU_GPM_RATE: own("inferprobe_gpu_gpm_bytes_per_second", Gauge, "bytes_per_second", GPU_FIGURE, Gpu,
+        "Mean rate of bytes over PCIe and NVLink since the last reading; needs --gpm and a Hopper GPU or later.");
+    GPU_UNKNOWN: own("inferprobe_gpu_unknown_total", Counter, "", GPU_UNKNOWN_VALUE, Gpu,
+        "Readings of a GPU without a value, by value and reason.");
     ADMIN_REQUESTS: own("inferprobe_admin_requests_total", Counter, "", ADMIN, Requests,
         "Health, metrics and management requests answered by watched servers.",
         "A request that did not come over gRPC also counts in `Requests2XX` and its siblings.");

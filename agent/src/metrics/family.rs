@@ -39,6 +39,8 @@ pub enum Group {
     Streams,
     /// Language models.
     GenAi,
+    /// GPUs, beyond TorchServe's three families.
+    Gpu,
     /// What is measured, and what was lost.
     Coverage,
     /// The agent.
@@ -51,12 +53,13 @@ pub enum Group {
 
 impl Group {
     /// Every group, in the order of the documentation.
-    pub const ALL: [Self; 9] = [
+    pub const ALL: [Self; 10] = [
         Self::TorchServe,
         Self::Requests,
         Self::Workers,
         Self::Streams,
         Self::GenAi,
+        Self::Gpu,
         Self::Coverage,
         Self::Agent,
         Self::Process,
@@ -71,6 +74,7 @@ impl Group {
             Self::Workers => "workers",
             Self::Streams => "streams",
             Self::GenAi => "gen-ai",
+            Self::Gpu => "gpu",
             Self::Coverage => "coverage",
             Self::Agent => "agent",
             Self::Process => "process",

@@ -12,6 +12,7 @@ mod gauges;
 mod gen_ai;
 mod histogram;
 mod plain;
+mod readings;
 mod requests;
 pub mod stages;
 mod streams;
@@ -26,6 +27,7 @@ use std::{
 pub use autoscale::AutoscaleMetrics;
 pub use encode::{Format, Selection, Value};
 pub use gauges::{DiskSample, GpuMemory, GpuSample, MemorySample};
+pub use readings::Reading;
 pub use torchserve::LiveWorker;
 
 use crate::{
@@ -35,6 +37,7 @@ use crate::{
         family::Family,
         gauges::{Expiring, Gauges},
         plain::Plain,
+        readings::Readings,
         requests::Requests,
         torchserve::Workers,
     },
@@ -56,6 +59,7 @@ struct State {
     plain: Plain,
     collectors: BTreeMap<&'static str, Liveness>,
     gauges: Gauges,
+    readings: Readings,
 }
 
 #[derive(Debug, Clone, Copy)]
@@ -79,6 +83,7 @@ impl Metrics {
                 plain,
                 collectors: BTreeMap::new(),
                 gauges: Gauges::default(),
+                readings: Readings::default(),
             }),
         }
     }
@@ -176,6 +181,11 @@ impl Metrics {
         });
     }
 
+    /// Replaces everything that `source` has read; it expires after `valid_until`.
+    pub fn set_readings(&self, source: &'static str, readings: Vec<Reading>, valid_until: Instant) {
+        self.state().readings.set(source, readings, valid_until);
+    }
+
     /// Returns the text of the families that `selection` asks for.
     pub fn encode(&self, selection: &Selection, format: Format) -> String {
         self.samples(Instant::now()).encode(selection, format)
@@ -188,6 +198,7 @@ impl Metrics {
         state.workers.collect(&self.hostname, &mut samples);
         state.plain.collect(&mut samples);
         state.gauges.collect(&self.hostname, now, &mut samples);
+        state.readings.collect(now, &mut samples);
         for (collector, liveness) in &state.collectors {
             let up = match liveness {
                 Liveness::Up => true,

@@ -46,7 +46,8 @@ pub struct Classifier {
     joiner: HopJoiner,
     /// Time of the events to come, ns.
     pub(super) now_ns: u64,
-    recorder: Recorder,
+    /// Where measurements go.
+    pub(super) recorder: Recorder,
     pub(super) losses: Losses,
     /// Where the losses of the events to come are.
     place: Option<Place>,

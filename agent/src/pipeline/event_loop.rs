@@ -28,6 +28,7 @@ use crate::{
     discovery::{
         procfs::{self, children_of},
         registry::Registry,
+        roster::Roster,
         watch::Watch,
     },
     exchange::event::Loss,
@@ -54,6 +55,8 @@ const STOP: u64 = 0;
 const RING: u64 = 1;
 /// Drains between two readings of the kernel's loss counters.
 const DRAINS_PER_COUNT: u32 = 10;
+/// Drains between two publications of the watched processes: about a second.
+const DRAINS_PER_PUBLICATION: u32 = 50;
 /// Programs that report processes.
 const PROCESS_PROGRAMS: [&str; 3] = [
     "sched_process_exec",
@@ -100,6 +103,11 @@ impl EventLoop {
             dropped: [0; DropReason::ALL.len()],
             metrics,
         })
+    }
+
+    /// Publishes the watched processes, and what they served, to `roster`.
+    pub fn publish_to(&mut self, roster: Arc<Roster>) {
+        self.pipeline.publish_to(roster);
     }
 
     /// Finds the servers that run already; returns how many processes are watched.
@@ -170,6 +178,9 @@ impl EventLoop {
             self.pipeline.tick(|cookie, seq| maps.progress(cookie, seq));
             if drains.is_multiple_of(DRAINS_PER_COUNT) || stopped {
                 self.count_drops();
+            }
+            if drains.is_multiple_of(DRAINS_PER_PUBLICATION) {
+                self.pipeline.publish();
             }
             drains = drains.wrapping_add(1);
             if stopped {

@@ -17,7 +17,11 @@ use std::{io, sync::Arc};
 use inferprobe_ebpf::abi::{DropReason, ProgressSlot};
 
 use crate::{
-    discovery::{registry::Registry, watch::Watch},
+    discovery::{
+        registry::Registry,
+        roster::{Roster, ServedTimes},
+        watch::Watch,
+    },
     exchange::event::Loss,
     metrics::Metrics,
     pipeline::{
@@ -31,6 +35,7 @@ use crate::{
 pub struct Pipeline {
     connections: ConnectionTable,
     classifier: Classifier,
+    roster: Option<Arc<Roster>>,
 }
 
 impl Pipeline {
@@ -46,7 +51,24 @@ impl Pipeline {
         Self {
             connections,
             classifier: Classifier::new(registry, recorder, now_ns),
+            roster: None,
         }
+    }
+
+    /// Publishes the watched processes, and what they served, to `roster` from now on.
+    pub fn publish_to(&mut self, roster: Arc<Roster>) {
+        self.classifier.recorder.served = Some(ServedTimes::new());
+        self.roster = Some(roster);
+    }
+
+    /// Publishes the watched processes, and what they served since the last call.
+    pub fn publish(&mut self) {
+        let (Some(roster), Some(served)) = (&self.roster, &mut self.classifier.recorder.served)
+        else {
+            return;
+        };
+        let served = std::mem::take(served);
+        roster.publish(self.classifier.registry.members(), served);
     }
 
     /// Sets the time of the records to come, ns: what they report is not older than the call before.

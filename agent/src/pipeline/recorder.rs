@@ -9,7 +9,9 @@ use tracing::{info, warn};
 
 use crate::{
     catalogue::route::Purpose,
-    exchange::Peer,
+    discovery::roster::ServedTimes,
+    exchange::{Exchange, Peer},
+    identity::Identity,
     metrics::Metrics,
     observation::Observation,
     request_log::RequestLog,
@@ -20,6 +22,9 @@ use crate::{
     },
 };
 
+/// Most models of one process between two publications.
+const MAX_IDENTITIES: usize = 64;
+
 /// Where measurements go.
 pub struct Recorder {
     /// The metrics.
@@ -29,6 +34,8 @@ pub struct Recorder {
     log_is_stuck: bool,
     /// Workers whose replies have no response, until they are counted.
     pub(super) unpaired: Vec<Peer>,
+    /// Time that each process spent on requests since it was published; `None`: not kept.
+    pub(super) served: Option<ServedTimes>,
 }
 
 impl Recorder {
@@ -39,6 +46,7 @@ impl Recorder {
             log,
             log_is_stuck: false,
             unpaired: Vec::new(),
+            served: None,
         }
     }
 
@@ -78,6 +86,12 @@ impl Recorder {
         } = frontend_exchange;
         let observation = Observation::new(&exchange, server, route, hop, worker_side);
         self.metrics.observe(&observation);
+        if let Some(served) = &mut self.served
+            && observation.purpose == Purpose::Inference
+        {
+            let (pid, ns) = time_served(&exchange, worker);
+            add_served(served, pid, &observation.identity, ns);
+        }
         if observation.purpose == Purpose::Internal {
             return;
         }
@@ -91,6 +105,32 @@ impl Recorder {
     fn end_log(&mut self, err: &io::Error) {
         warn!(%err, "request log ended");
         self.log = None;
+    }
+}
+
+/// Returns the process that worked on a request, a worker if there is one, and how long: from the last byte that it read
+/// to the last byte that it wrote, as far as that was observed.
+fn time_served(exchange: &Exchange, worker: Option<&WorkerExchange>) -> (u32, u64) {
+    if let Some(worker) = worker {
+        let ns = worker.last_write_ns.saturating_sub(worker.last_read_ns);
+        return (worker.peer.tgid, ns);
+    }
+    let Exchange {
+        peer,
+        request,
+        response,
+    } = exchange;
+    let end_ns = response.last_write_ns.unwrap_or(response.first_write_ns);
+    (peer.tgid, end_ns.saturating_sub(request.last_read_ns))
+}
+
+/// Adds time of a process; drops it if clients name too many models between two publications.
+fn add_served(served: &mut ServedTimes, pid: u32, identity: &Identity, ns: u64) {
+    let times = served.entry(pid).or_default();
+    if let Some(sum) = times.get_mut(identity) {
+        *sum += ns;
+    } else if times.len() < MAX_IDENTITIES {
+        times.insert(identity.clone(), ns);
     }
 }
 

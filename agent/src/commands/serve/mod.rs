@@ -26,6 +26,7 @@ use crate::{
     collectors::{gpu, host},
     commands::{runtime, serve::running_probes::RunningProbes},
     config::Config,
+    discovery::roster::Roster,
     exporter::{self, Endpoint, ProbeHealth},
     metrics::Metrics,
     request_log::RequestLog,
@@ -56,8 +57,14 @@ async fn serve(config: Config) -> Result<()> {
     let reopen = log.as_ref().map(RequestLog::reopen_request);
     let hang_up = signal(SignalKind::hangup()).context("handle SIGHUP")?;
     metrics.collector_up(PROBES, false);
+    let roster = Arc::new(Roster::default());
     let mut running = match config.probes {
-        true => Some(RunningProbes::start(&config, &metrics, log)?),
+        true => Some(RunningProbes::start(
+            &config,
+            &metrics,
+            roster.clone(),
+            log,
+        )?),
         false => {
             privileges::drop_all()?;
             None
@@ -71,8 +78,12 @@ async fn serve(config: Config) -> Result<()> {
     metrics.collector_up(PROBES, running.is_some());
     host::spawn(&metrics, config.refresh, config.disk_mount.clone())
         .context("start the host collector")?;
-    gpu::spawn(&metrics, config.refresh, config.nvml_library.clone())
-        .context("start the GPU collector")?;
+    let gpus = gpu::Options {
+        refresh: config.refresh,
+        library: config.nvml_library.clone(),
+        gpm: config.gpm,
+    };
+    gpu::spawn(&metrics, gpus, roster).context("start the GPU collector")?;
     let endpoint = Arc::new(Endpoint::new(metrics.clone(), health));
     let address = listener
         .local_addr()

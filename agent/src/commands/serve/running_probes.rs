@@ -22,6 +22,7 @@ use crate::{
     discovery::{
         pid_namespace,
         registry::Registry,
+        roster::Roster,
         watch::{Target, Watch},
     },
     metrics::{Metrics, families},
@@ -45,6 +46,7 @@ impl RunningProbes {
     pub(super) fn start(
         config: &Config,
         metrics: &Arc<Metrics>,
+        roster: Arc<Roster>,
         log: Option<RequestLog>,
     ) -> Result<Self> {
         preflight::check(config.accept_wait)?;
@@ -67,6 +69,7 @@ impl RunningProbes {
         let registry = Registry::new(config.watches.clone(), config.catalogue.clone(), own_pid);
         let table = ConnectionTable::new(config.payload);
         let mut event_loop = EventLoop::new(probes, maps, registry, table, metrics.clone(), log)?;
+        event_loop.publish_to(roster);
         let found = event_loop.discover()?;
         give_back_memory();
         info!(processes = found, hooks, "probes attached");

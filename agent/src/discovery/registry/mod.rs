@@ -22,6 +22,7 @@ use crate::{
     discovery::{
         procfs,
         recognised::{self, Recognised},
+        roster::Member,
         watch::{Target, Watch},
     },
     identity::Server,
@@ -244,6 +245,25 @@ impl Registry {
         self.processes
             .get(&pid)
             .is_some_and(|process| process.reason.is_some())
+    }
+
+    /// Returns every process that is watched and runs.
+    pub fn members(&mut self) -> HashMap<u32, Member> {
+        let watched = self.processes.iter();
+        let watched =
+            watched.filter(|(_, process)| process.reason.is_some() && process.until.is_none());
+        let pids: Vec<u32> = watched.map(|(&pid, _)| pid).collect();
+        let member = |pid| {
+            let loaded = self.model_of_worker(pid);
+            let server = self.server(pid, None);
+            let member = Member {
+                server: server.name,
+                is_loaded: loaded.is_some(),
+                model: loaded.unwrap_or(server.model),
+            };
+            (pid, member)
+        };
+        pids.into_iter().map(member).collect()
     }
 
     /// Whether the process is a worker of a recognised frontend.
