@@ -119,8 +119,8 @@ impl Catalogue {
             return Route::of(Purpose::Admin);
         }
         let call = match request.target {
-            // The connection was already open when the agent started, so the path is unknown: it may be inference.
-            "" if request.is_grpc => Some(Purpose::Inference),
+            // The connection was already open when the agent started, so the path is unknown.
+            "" if request.is_grpc => Some(purpose_of_unknown_call(entry, request.named)),
             target => grpc::is_call(target).then(|| self.purpose_of_call(entry, target)),
         };
         match call {
@@ -309,5 +309,17 @@ impl Catalogue {
             }
         }
         Ok(())
+    }
+}
+
+/// Returns what a gRPC call is for whose path is unknown: inference only if its message names a model.
+fn purpose_of_unknown_call(entry: Option<&Entry>, named: Option<&ModelName>) -> Purpose {
+    let is_named = named
+        .is_some_and(|named| named.by == NamedBy::Message && named.model != grpc::UNKNOWN_MODEL);
+    let has_internal = entry.is_some_and(|entry| entry.rules.has_internal_calls());
+    match (is_named, has_internal) {
+        (true, _) => Purpose::Inference,
+        (false, true) => Purpose::Internal,
+        (false, false) => Purpose::Admin,
     }
 }

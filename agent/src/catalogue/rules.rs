@@ -184,6 +184,12 @@ impl Rules {
         calls.any(|(own, pattern)| *own == purpose && pattern.matches(path))
     }
 
+    /// Whether some gRPC methods are internal.
+    pub fn has_internal_calls(&self) -> bool {
+        let mut calls = self.calls.iter();
+        calls.any(|(purpose, _)| *purpose == Purpose::Internal)
+    }
+
     fn add_paths(
         &mut self,
         key: &str,

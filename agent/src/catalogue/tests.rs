@@ -512,3 +512,31 @@ fn a_users_entries_come_before_the_built_in_ones() {
     let shutdown = catalogue.route(lit, http("POST", "/shutdown"));
     assert_eq!(shutdown.purpose, Purpose::Admin);
 }
+
+#[test]
+fn a_call_without_a_path_is_inference_only_if_its_message_names_a_model() {
+    let catalogue = catalogue();
+    let purpose = |server: &str, model: Option<&str>| {
+        let named = model.map(|model| named(NamedBy::Message, model));
+        let request = RequestInfo {
+            is_grpc: true,
+            named: named.as_ref(),
+            ..http("", "")
+        };
+        let route = catalogue.route(entry(&catalogue, server), request);
+        (route.purpose, route.model)
+    };
+    for (server, otherwise) in [
+        ("ray-serve", Purpose::Internal),
+        ("triton", Purpose::Admin),
+        ("no-such-server", Purpose::Admin),
+    ] {
+        let inference = (Purpose::Inference, Some("ranker".to_owned()));
+        assert_eq!(purpose(server, Some("ranker")), inference);
+        assert_eq!(
+            purpose(server, Some(grpc::UNKNOWN_MODEL)),
+            (otherwise, None)
+        );
+        assert_eq!(purpose(server, None), (otherwise, None));
+    }
+}

@@ -1,7 +1,8 @@
 //! Turns the records of a connection into requests and responses, pairs them, and times them.
 //!
 //! `reads` and `writes` describe what a record reports. `http1` pairs by order, `http2` by stream, `opaque` without any
-//! payload, and `zmtp` ignores its connections; they push their events to `event::Sink`.
+//! payload, `zmtp` ignores its connections, and `late` finds out which of them one is; they push their events to
+//! `event::Sink`.
 //! Does not depend on: the kernel, a clock, names of processes, any server.
 
 pub mod byte_accounting;
@@ -9,6 +10,7 @@ pub mod chunks;
 pub mod event;
 pub mod http1;
 pub mod http2;
+pub mod late;
 pub mod opaque;
 pub mod reads;
 pub mod record_stream;

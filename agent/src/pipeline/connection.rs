@@ -13,9 +13,15 @@ use inferprobe_ebpf::{
 use crate::{
     exchange::{
         Peer, event::Unfinished, http1::Http1Connection, http2::Http2Connection,
-        opaque::OpaqueConnection, zmtp::ZmtpConnection,
+        late::LateConnection, opaque::OpaqueConnection, zmtp::ZmtpConnection,
     },
-    protocol::zmtp,
+    protocol::{
+        http1::{
+            self, Parse,
+            proxy::{self, Start},
+        },
+        zmtp,
+    },
     torchserve::connection::{WorkerConnection, WorkerSink},
 };
 
@@ -69,6 +75,17 @@ pub trait Connection: fmt::Debug + Send {
     }
 }
 
+/// Whether bytes begin neither a request, nor what a balancer writes before it, nor TLS: their connection may have begun
+/// before.
+fn begins_unobserved(bytes: &[u8]) -> bool {
+    http1::parse_request(bytes) == Parse::Invalid
+        && proxy::start_of(bytes) == Start::Other
+        && !bytes.starts_with(&TLS_RECORD)
+}
+
+/// First bytes of a TLS handshake (RFC 8446, section 5.1).
+const TLS_RECORD: [u8; 2] = [22, 3];
+
 /// Opens the connection of which `view` is the first record. If not `reads_payload`, the kernel half copies no payload.
 pub fn open(view: &RecordView<'_>, peer: Peer, reads_payload: bool) -> Box<dyn Connection> {
     let record = &view.record;
@@ -79,7 +96,13 @@ pub fn open(view: &RecordView<'_>, peer: Peer, reads_payload: bool) -> Box<dyn C
         _ if zmtp::begins(view.request) || zmtp::begins(view.response) => {
             Box::new(ZmtpConnection::default())
         }
-        _ => Box::new(Http1Connection::new(record, peer)),
+        _ => {
+            let http1 = Http1Connection::new(record, peer);
+            match begins_unobserved(view.request) {
+                true => Box::new(LateConnection::new(http1)),
+                false => Box::new(http1),
+            }
+        }
     }
 }
 
@@ -215,6 +238,46 @@ impl Connection for WorkerConnection {
             self.close(out);
         }
         !has_ended
+    }
+}
+
+impl Connection for LateConnection {
+    fn on_record(&mut self, view: &RecordView<'_>, out: &mut dyn WorkerSink) -> bool {
+        self.on_record(view, out)
+    }
+
+    fn latest_ns(&self) -> u64 {
+        self.latest_ns()
+    }
+
+    fn is_idle(&self) -> bool {
+        self.is_idle()
+    }
+
+    fn evict(&mut self, out: &mut dyn WorkerSink) {
+        self.evict(out);
+    }
+
+    fn take_missed_bytes(&mut self) -> Option<u64> {
+        self.take_missed_bytes()
+    }
+
+    fn upgrade(
+        &mut self,
+        view: &mut RecordView<'_>,
+        out: &mut dyn WorkerSink,
+    ) -> Option<Box<dyn Connection>> {
+        self.settle(out);
+        Connection::upgrade(&mut self.http1, view, out)
+    }
+
+    fn needs_ticks(&self) -> bool {
+        self.is_responding()
+    }
+
+    fn on_tick(&mut self, now_ns: u64, unreported: &mut Unreported<'_>, out: &mut dyn WorkerSink) {
+        let slot = unreported(self.http1.records.latest_seq());
+        self.on_tick(slot, now_ns, out);
     }
 }
 

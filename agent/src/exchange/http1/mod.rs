@@ -129,6 +129,11 @@ impl Http1Connection {
         self.responses.is_open()
     }
 
+    /// Whether a request was found whose response has not ended.
+    pub fn has_request(&self) -> bool {
+        !self.requests.pending.is_empty() || self.responding.is_some()
+    }
+
     /// Whether no request is open.
     pub fn is_idle(&self) -> bool {
         self.requests.pending.is_empty() && !self.responses.is_open() && self.switching.is_none()

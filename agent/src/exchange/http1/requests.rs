@@ -12,6 +12,7 @@ use crate::{
         http1::{
             self, Body, Parse,
             chunked::{ChunkWalk, Place},
+            proxy::{self, Start},
         },
     },
 };
@@ -45,6 +46,8 @@ pub struct RequestStream {
     state: State,
     /// Requests without a response, oldest first; the last may still be incomplete.
     pub pending: VecDeque<Request>,
+    /// Whether nothing was read but PROXY headers.
+    at_start: bool,
     /// Bytes that belong to no request, until they are counted.
     pub missed_bytes: u64,
     next_index: u32,
@@ -57,6 +60,7 @@ impl Default for RequestStream {
         Self {
             state: State::Between,
             pending: VecDeque::new(),
+            at_start: true,
             missed_bytes: 0,
             next_index: 0,
             body: BodyStart::over(),
@@ -98,6 +102,7 @@ impl RequestStream {
         Self {
             state: State::Junk,
             pending: VecDeque::new(),
+            at_start: false,
             missed_bytes: self.missed_bytes,
             next_index: self.next_index,
             body: BodyStart::over(),
@@ -112,7 +117,8 @@ impl RequestStream {
                     .iter()
                     .take_while(|&&byte| byte == b'\r' || byte == b'\n')
                     .count() as u64;
-                if blank > 0 {
+                let may_be_proxy = self.at_start && proxy::start_of(visible) != Start::Other;
+                if blank > 0 && !may_be_proxy {
                     return blank.min(left);
                 }
                 self.begin(reads, at);
@@ -127,6 +133,11 @@ impl RequestStream {
                 let before = gathered.len();
                 gathered.extend_from_slice(visible);
                 let head = std::mem::take(gathered);
+                if self.at_start
+                    && let Some(taken) = self.skip_proxy(reads, &head, before, visible, left)
+                {
+                    return taken;
+                }
                 self.read_head(reads, &head, before, visible.len() as u64, left)
             }
             State::Body(to_come) => {
@@ -165,6 +176,39 @@ impl RequestStream {
         }
     }
 
+    /// Skips a PROXY header, of which `head` is known, `before` bytes of it from earlier reads; returns how many of `left`
+    /// bytes belong to it, or `None` if there is none.
+    fn skip_proxy(
+        &mut self,
+        reads: &Reads<'_>,
+        head: &[u8],
+        before: usize,
+        visible: &[u8],
+        left: u64,
+    ) -> Option<u64> {
+        match proxy::start_of(head) {
+            Start::Header(len) => {
+                self.pending.pop_back();
+                self.next_index = self.next_index.wrapping_sub(1);
+                let header_left = (len - before) as u64;
+                self.state = match header_left.checked_sub(left) {
+                    None | Some(0) => State::Between,
+                    Some(to_come) => State::Body(to_come),
+                };
+                Some(header_left.min(left))
+            }
+            Start::Unknown if visible.len() as u64 == left => {
+                self.state = State::Head(head.to_vec());
+                self.extend(reads, left, true, false);
+                Some(left)
+            }
+            Start::Unknown | Start::Other => {
+                self.at_start = false;
+                None
+            }
+        }
+    }
+
     fn read_head(
         &mut self,
         reads: &Reads<'_>,
@@ -173,9 +217,14 @@ impl RequestStream {
         visible: u64,
         left: u64,
     ) -> u64 {
-        match http1::parse_request(head_bytes) {
+        // Only at the start of a connection, where they may have been the beginning of a PROXY header.
+        let blank = head_bytes
+            .iter()
+            .take_while(|&&byte| byte == b'\r' || byte == b'\n')
+            .count();
+        match http1::parse_request(&head_bytes[blank..]) {
             Parse::Complete(head, len) => {
-                let taken = (len - before) as u64;
+                let taken = (blank + len - before) as u64;
                 self.name(head.method, head.target, http1::user_agent(head_bytes));
                 self.body = BodyStart::new(head.body == Body::Chunked);
                 let (state, ended) = match head.body {
@@ -192,7 +241,7 @@ impl RequestStream {
                 self.extend(reads, left, true, false);
                 left
             }
-            Parse::Partial => match http1::parse_cut_request(head_bytes) {
+            Parse::Partial => match http1::parse_cut_request(&head_bytes[blank..]) {
                 // The rest of the head was not copied.
                 Some((method, target)) => {
                     self.name(method, target, http1::user_agent(head_bytes));
@@ -416,6 +465,33 @@ mod tests {
                 .collect();
             assert_eq!(named, [Some("m"), None, Some("m")], "{cut}");
         }
+    }
+
+    #[test]
+    fn proxy_headers_belong_to_no_request() {
+        let text: &[u8] = b"PROXY TCP4 203.0.113.9 10.0.0.5 51234 8000\r\n";
+        let binary: &[u8] = b"\r\n\r\n\0\r\nQUIT\n\x21\x11\0\x0c............";
+        for header in [text, binary, &[text, binary].concat(), b"\r\n", b""] {
+            let bytes = [header, POST, POST].concat();
+            for cut in 1..bytes.len() {
+                let (stream, junk) = fed(&[&bytes[..cut], &bytes[cut..]]);
+                let named = |request: &Request| (request.target == "/p", request.complete);
+                let requests: Vec<_> = stream.pending.iter().map(named).collect();
+                assert_eq!((requests, junk), (vec![(true, true); 2], 0), "cut at {cut}");
+                assert_eq!(stream.missed_bytes, 0);
+                assert_eq!(stream.pending[1].bytes, POST.len() as u64);
+                if cut == header.len() && header != b"\r\n" {
+                    assert_eq!(stream.pending[0].first_read_ns, 200);
+                    assert_eq!(stream.pending[0].bytes, POST.len() as u64);
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn a_proxy_header_is_only_at_the_start_of_a_connection() {
+        let (stream, junk) = fed(&[POST, b"PROXY TCP4 1.1.1.1 1.1.1.1 1 1\r\n", POST]);
+        assert_eq!((stream.pending.len(), junk), (2, 1));
     }
 
     #[test]

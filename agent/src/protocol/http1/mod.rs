@@ -1,9 +1,12 @@
 //! Parses HTTP/1 heads: request line, status line, and the fields that say where a message ends and what it is (RFC 9112).
 //!
-//! The bytes may be cut off anywhere. `chunked` follows chunked bodies.
+//! The bytes may be cut off anywhere. `chunked` follows chunked bodies, `proxy` skips what a balancer writes first.
 //! Does not depend on: connections, times.
 
 pub mod chunked;
+pub mod proxy;
+
+use std::borrow::Cow;
 
 use memchr::memchr;
 use uuid::Uuid;
@@ -231,7 +234,10 @@ fn fields(bytes: &[u8], line_len: usize) -> Parse<Fields> {
         if line.is_empty() {
             return Parse::Complete(fields, bytes.len() - after.len());
         }
-        let Some(colon) = memchr(b':', line) else {
+        let Some((line, after)) = unfold(line, after) else {
+            return Parse::Partial;
+        };
+        let Some(colon) = memchr(b':', &line) else {
             return Parse::Invalid;
         };
         let (name, value) = (&line[..colon], line[colon + 1..].trim_ascii());
@@ -257,6 +263,20 @@ fn fields(bytes: &[u8], line_len: usize) -> Parse<Fields> {
         }
         rest = after;
     }
+}
+
+/// Joins the line of a field with the lines that continue it, which begin with a blank (`obs-fold` of RFC 9112, section
+/// 5.2); returns it and what follows. `None` if it may go on after the known bytes.
+fn unfold<'a>(line: &'a [u8], mut rest: &'a [u8]) -> Option<(Cow<'a, [u8]>, &'a [u8])> {
+    let mut whole = Cow::Borrowed(line);
+    while matches!(rest.first()?, b' ' | b'\t') {
+        let (more, after) = split_line(rest)?;
+        let whole = whole.to_mut();
+        whole.push(b' ');
+        whole.extend_from_slice(more.trim_ascii());
+        rest = after;
+    }
+    Some((whole, rest))
 }
 
 fn text(bytes: &[u8]) -> String {
@@ -354,6 +374,23 @@ mod tests {
         ] {
             assert_eq!(request(head).body, Body::Chunked);
         }
+    }
+
+    #[test]
+    fn folded_fields_are_one_value() {
+        let head = b"POST / HTTP/1.1\r\nX-Note: a\r\n\tno colon here\r\n  : none\r\nContent-Length:\r\n 12\r\n\
+            X: y\r\n\r\n";
+        assert_eq!(request(head).body, Body::Length(12));
+        for len in 0..head.len() {
+            assert_eq!(parse_request(&head[..len]), Parse::Partial, "{len}");
+        }
+        let chunked = b"POST / HTTP/1.1\r\nTransfer-Encoding:\r\n\t gzip,\r\n chunked\r\n\r\n";
+        assert_eq!(request(chunked).body, Body::Chunked);
+        let events = b"HTTP/1.1 200 OK\r\ncontent-type:\n  text/event-stream;\n  charset=x\n\n";
+        let Parse::Complete(head, len) = parse_response(events) else {
+            panic!("not complete")
+        };
+        assert_eq!((head.is_event_stream, len), (true, events.len()));
     }
 
     #[test]
