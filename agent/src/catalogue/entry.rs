@@ -9,13 +9,16 @@ use regex::Regex;
 
 use crate::{
     catalogue::{
-        command::CommandLine,
+        command::{ArgumentSyntax, CommandLine},
         file::{Fallback, FileServer},
+        options_file::OptionsFile,
         rules::{Api, Rules},
     },
     usage::{UsageError, invalid, parse_regex},
 };
 
+/// Stands in `model_options` for the argument that `model_argument` finds.
+const ARGUMENT: &str = "ARGUMENT";
 /// Longest model name that a command line may give, bytes.
 const NAME_CAP: usize = 256;
 
@@ -65,6 +68,8 @@ pub struct Entry {
     /// Patterns of its processes by role; the first that matches counts.
     processes: Vec<(Role, Regex)>,
     model_options: Vec<String>,
+    model_argument: ArgumentSyntax,
+    config_option: Option<String>,
     model_pattern: Option<Regex>,
 }
 
@@ -106,6 +111,8 @@ impl Entry {
             probe_agents: file.probe_agents,
             processes,
             model_options: file.model_options.unwrap_or_default(),
+            model_argument: file.model_argument.unwrap_or_default(),
+            config_option: file.config_option,
             model_pattern: file
                 .model_pattern
                 .as_deref()
@@ -118,13 +125,25 @@ impl Entry {
     pub fn role_of(&self, line: &CommandLine) -> Option<Role> {
         let mut processes = self.processes.iter();
         processes
-            .find(|(_, regex)| regex.is_match(&line.command))
+            .find(|(_, regex)| regex.is_match(&line.command) || regex.is_match(&line.program))
             .map(|(role, _)| *role)
     }
 
-    /// Returns the model that a command line names.
-    pub fn model_in(&self, line: &CommandLine) -> Option<String> {
-        let by_option = || self.model_options.iter().find_map(|name| line.option(name));
+    /// Returns the path of the file that holds more options.
+    pub fn options_file<'a>(&self, line: &'a CommandLine) -> Option<&'a str> {
+        line.option(self.config_option.as_ref()?)
+    }
+
+    /// Returns the model that a command line names, or else its file of `options`.
+    pub fn model_in(&self, line: &CommandLine, options: &OptionsFile) -> Option<String> {
+        let by_option = || {
+            self.model_options
+                .iter()
+                .find_map(|name| match name.as_str() {
+                    ARGUMENT => line.argument(&self.model_argument),
+                    name => line.option(name).or_else(|| options.value(name)),
+                })
+        };
         let by_pattern = || {
             let found = self.model_pattern.as_ref()?.captures(&line.command)?;
             found.get(1).map(|group| group.as_str())

@@ -5,7 +5,10 @@
 
 use serde::Deserialize;
 
-use crate::usage::{UsageError, invalid};
+use crate::{
+    catalogue::command::ArgumentSyntax,
+    usage::{UsageError, invalid},
+};
 
 /// One `[[server]]`, as written. `None`: the key is left out.
 #[derive(Debug, Clone, Default, Deserialize)]
@@ -32,6 +35,10 @@ pub struct FileServer {
     pub spawned: Option<bool>,
     /// Options whose value names the model, best first.
     pub model_options: Option<Vec<String>>,
+    /// How to find the argument that names the model, the `ARGUMENT` of `model_options`.
+    pub model_argument: Option<ArgumentSyntax>,
+    /// Option whose value is a YAML file with more options, which those of the command line override.
+    pub config_option: Option<String>,
     /// Pattern with one group, the model, for the command line.
     pub model_pattern: Option<String>,
     /// Whether the path is percent-decoded before it is split.
@@ -160,7 +167,7 @@ impl FileServer {
             } };
         }
         Ok(complete!(
-            worker_process internal_process internal_children internal_unix spawned model_options model_pattern
+            worker_process internal_process internal_children internal_unix spawned model_options model_argument config_option model_pattern
             decodes_first fallback apis probe_agents inference inference_by_body admin internal grpc_inference grpc_admin grpc_internal
         ))
     }

@@ -7,11 +7,13 @@ pub mod command;
 pub mod entry;
 pub mod example;
 pub mod file;
+pub mod options_file;
 pub mod path;
 pub mod route;
 pub mod rules;
 #[cfg(test)]
 mod tests;
+mod wrapper;
 
 use std::sync::Arc;
 
@@ -21,6 +23,7 @@ use crate::{
         entry::{Entry, Role},
         example::{CommandExample, RequestExample},
         file::{Fallback, FileCatalogue, FileServer},
+        options_file::OptionsFile,
         path::PathQuery,
         route::{Purpose, Route},
         rules::{Api, Rules},
@@ -237,8 +240,10 @@ impl Catalogue {
                 let example =
                     CommandExample::parse(text).map_err(|err| invalid(key, text, err.into()))?;
                 let found = self.recognise(&example.line);
-                let found =
-                    found.map(|(entry, role)| (&*entry.name, role, entry.model_in(&example.line)));
+                let found = found.map(|(entry, role)| {
+                    let model = entry.model_in(&example.line, &OptionsFile::default());
+                    (&*entry.name, role, model)
+                });
                 if found != Some((server.name.as_str(), role, example.model)) {
                     let found = match found {
                         None => "matches no server".into(),

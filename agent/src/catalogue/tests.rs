@@ -29,7 +29,8 @@ fn recognised<'a>(
     line: &CommandLine,
 ) -> Option<(&'a str, Role, Option<String>)> {
     let (entry, role) = catalogue.recognise(line)?;
-    Some((&entry.name, role, entry.model_in(line)))
+    let model = entry.model_in(line, &OptionsFile::default());
+    Some((&entry.name, role, model))
 }
 
 fn entry<'a>(catalogue: &'a Catalogue, name: &str) -> Option<&'a Entry> {

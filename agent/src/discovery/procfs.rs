@@ -3,10 +3,20 @@
 //! Nothing is cached: the registry keeps what it needs.
 //! Does not depend on: which processes are watched.
 
-use std::{fs, io, path::Path, sync::Arc};
+use std::{
+    fs,
+    io::{self, Read as _},
+    os::fd::AsRawFd as _,
+    path::Path,
+    sync::Arc,
+};
+
+use rustix::fs::{FileType, Mode, OFlags, ResolveFlags, fstat, openat2};
 
 use crate::catalogue::command::CommandLine;
 
+/// Most bytes that are read of a file that a process names.
+const FILE_CAP: u64 = 64 << 10;
 /// Short name of a process that is not in procfs.
 pub const UNKNOWN: &str = "unknown";
 
@@ -33,6 +43,41 @@ pub fn exists(pid: u32) -> bool {
 /// Returns the command line of a process; `None` if the process has ended or is a kernel thread.
 pub fn command_line(pid: u32) -> Option<CommandLine> {
     CommandLine::parse(&fs::read(format!("/proc/{pid}/cmdline")).ok()?)
+}
+
+/// Returns the text of a regular file that a process names: in its own root and working directory, at most 64 KiB.
+///
+/// The process may have chosen the path to mislead: no link leads out of its root, and nothing but a regular file is
+/// opened for reading.
+pub fn file_of(pid: u32, path: &str) -> io::Result<String> {
+    let open = |folder: &str| {
+        rustix::fs::open(
+            format!("/proc/{pid}/{folder}"),
+            OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC,
+            Mode::empty(),
+        )
+    };
+    let root = open("root")?;
+    let path = match path.starts_with('/') {
+        true => path.into(),
+        // As the process itself would name its working directory.
+        false => fs::read_link(format!("/proc/{pid}/cwd"))?.join(path),
+    };
+    let flags = OFlags::PATH | OFlags::CLOEXEC;
+    let found = openat2(
+        &root,
+        &path,
+        flags,
+        Mode::empty(),
+        ResolveFlags::IN_ROOT | ResolveFlags::NO_MAGICLINKS,
+    )?;
+    if FileType::from_raw_mode(fstat(&found)?.st_mode) != FileType::RegularFile {
+        return Err(io::ErrorKind::InvalidInput.into());
+    }
+    let file = fs::File::open(format!("/proc/self/fd/{}", found.as_raw_fd()))?;
+    let mut text = String::new();
+    file.take(FILE_CAP).read_to_string(&mut text)?;
+    Ok(text)
 }
 
 /// Returns the short name of a process; `unknown` if the process has ended.
@@ -91,6 +136,36 @@ mod tests {
         assert!(all().unwrap().contains(&own) && exists(own));
         assert_eq!(parent_of(own), Some(std::os::unix::process::parent_id()));
         assert_ne!(&*short_name(own), UNKNOWN);
+    }
+
+    #[test]
+    fn a_file_is_read_as_its_process_names_it() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = |name: &str| folder.path().join(name);
+        fs::write(path("plain"), "text").unwrap();
+        std::os::unix::fs::symlink("plain", path("link")).unwrap();
+        rustix::fs::mknodat(rustix::fs::CWD, path("pipe"), FileType::Fifo, Mode::RUSR, 0).unwrap();
+        fs::write(path("long"), "x".repeat(100_000)).unwrap();
+        let mut child = Command::new("cat")
+            .current_dir(folder.path())
+            .stdin(Stdio::piped())
+            .spawn()
+            .unwrap();
+        let absolute = path("plain");
+        let deadline = std::time::Instant::now() + std::time::Duration::from_secs(5);
+        while file_of(child.id(), "plain").is_err() && std::time::Instant::now() < deadline {
+            std::thread::yield_now();
+        }
+        for name in ["plain", "./plain", "link", absolute.to_str().unwrap()] {
+            assert_eq!(file_of(child.id(), name).unwrap(), "text", "{name}");
+        }
+        // A pipe would block, and a folder has no text.
+        for name in ["pipe", ".", "missing", "/proc/self/mem", ""] {
+            assert!(file_of(child.id(), name).is_err(), "{name}");
+        }
+        assert_eq!(file_of(child.id(), "long").unwrap().len(), 65_536);
+        child.kill().unwrap();
+        child.wait().unwrap();
     }
 
     #[test]

@@ -5,11 +5,14 @@
 
 use std::sync::Arc;
 
+use tracing::debug;
+
 use crate::{
     catalogue::{
         Catalogue,
         command::CommandLine,
         entry::{Entry, Role},
+        options_file::OptionsFile,
     },
     discovery::procfs,
 };
@@ -29,13 +32,13 @@ pub(super) struct Recognised {
 }
 
 impl Recognised {
-    /// Recognises a process by this command line.
-    pub(super) fn by_line(catalogue: &Catalogue, line: &CommandLine) -> Option<Self> {
+    /// Recognises the process `pid` by this command line.
+    pub(super) fn by_line(catalogue: &Catalogue, line: &CommandLine, pid: u32) -> Option<Self> {
         let (entry, role) = catalogue.recognise(line)?;
         Some(Self {
             entry: entry.clone(),
             role,
-            model: entry.model_in(line).map(Arc::from),
+            model: model_of(entry, line, pid),
         })
     }
 
@@ -46,15 +49,17 @@ impl Recognised {
         line: &CommandLine,
         pid: u32,
     ) -> Option<Self> {
-        let own = Self::by_line(catalogue, line)?;
-        let parent_line = procfs::parent_of(pid).and_then(procfs::command_line);
-        let parent = parent_line.and_then(|line| Self::by_line(catalogue, &line));
+        let own = Self::by_line(catalogue, line, pid)?;
+        let parent = procfs::parent_of(pid).and_then(|parent| {
+            let line = procfs::command_line(parent)?;
+            Self::by_line(catalogue, &line, parent)
+        });
         let Some(parent) = parent else {
             return Some(own);
         };
         if parent.entry.internal_children {
             return Some(Self {
-                model: parent.entry.model_in(line).map(Arc::from).or(parent.model),
+                model: model_of(&parent.entry, line, pid).or(parent.model),
                 role: Role::Internal,
                 entry: parent.entry,
             });
@@ -67,12 +72,26 @@ impl Recognised {
     }
 }
 
-/// Returns the command line of the nearest ancestor that is not a spawned child itself.
-pub(super) fn spawning_ancestor(pid: u32) -> Option<CommandLine> {
+/// Returns the model that the command line of a process names, or the file of options that it gives.
+fn model_of(entry: &Entry, line: &CommandLine, pid: u32) -> Option<Arc<str>> {
+    let options = entry.options_file(line).and_then(|path| {
+        let options = procfs::file_of(pid, path).ok();
+        let options = options.and_then(|text| OptionsFile::parse(&text));
+        if options.is_none() {
+            debug!(pid, path, "file of options not read: it may name the model");
+        }
+        options
+    });
+    let model = entry.model_in(line, &options.unwrap_or_default());
+    model.map(Arc::from)
+}
+
+/// Returns the nearest ancestor that is not a spawned child itself, and its command line.
+pub(super) fn spawning_ancestor(pid: u32) -> Option<(u32, CommandLine)> {
     let ancestors = std::iter::successors(Some(pid), |&pid| procfs::parent_of(pid));
     ancestors
         .skip(1)
         .take(ANCESTORS)
-        .map_while(procfs::command_line)
-        .find(|line| !line.is_spawned())
+        .map_while(|pid| Some((pid, procfs::command_line(pid)?)))
+        .find(|(_, line)| !line.is_spawned())
 }

@@ -233,7 +233,14 @@ fn recognised_by(server: &FileServer) -> String {
 }
 
 fn model_from(server: &FileServer) -> String {
-    let options = all(&server.model_options);
+    let options: Vec<&str> = all(&server.model_options)
+        .iter()
+        .map(|option| match option.as_str() {
+            "ARGUMENT" => "its argument",
+            option => option,
+        })
+        .collect();
+    let options = options.as_slice();
     match (options.is_empty(), &server.model_pattern) {
         (false, Some(_)) => format!("{}, else the command line", list(options)),
         (true, Some(_)) => "the command line".to_owned(),

@@ -387,9 +387,10 @@ impl Registry {
             .is_spawned()
             .then(|| recognised::spawning_ancestor(pid))
             .flatten();
-        let configured = of_line(line).or_else(|| ancestor.as_ref().and_then(of_line));
+        let configured =
+            of_line(line).or_else(|| ancestor.as_ref().and_then(|(_, line)| of_line(line)));
         let recognised = match &ancestor {
-            Some(ancestor) => Recognised::by_line(&self.catalogue, ancestor)
+            Some((pid, line)) => Recognised::by_line(&self.catalogue, line, *pid)
                 .filter(|recognised| recognised.entry.spawned && recognised.role == Role::Server),
             None => Recognised::by_line_and_parent(&self.catalogue, line, pid),
         };
