@@ -14,8 +14,10 @@ pub const RESPONSE_HEAD_CAP: usize = 1024;
 pub const PAYLOAD_CAP: usize = REQUEST_HEAD_CAP + RESPONSE_HEAD_CAP;
 /// Steps that a record distinguishes in the arrival of one read: the entries of the arrival log; a power of two.
 pub const STEPS: usize = 8;
-/// Most bytes of one copy.
+/// Most bytes of one copy into a connection's record.
 pub const COPY_CAP: usize = 1024;
+/// Most bytes of a body that are copied straight into the ring at once.
+pub const PIECE_CAP: usize = 8 << 10;
 
 /// What a [`Record`] reports.
 pub mod kind {
@@ -64,6 +66,8 @@ pub mod flag {
     pub const ONE_ARRIVAL: u8 = 1 << 4;
     /// `steps` are valid: the read's bytes arrived in several steps.
     pub const STEPS: u8 = 1 << 6;
+    /// From the record's first byte on, nothing more of the present body was copied, because the ring was filling up.
+    pub const BODY_DROPPED: u8 = 1 << 7;
 }
 
 /// When bytes of a read arrived that did not arrive with its first one.
@@ -314,11 +318,13 @@ pub enum DropReason {
     Contended = 6,
     /// The kernel skipped the return of a call on a watched socket: too many threads were in such calls at once.
     ReturnMissed = 7,
+    /// The rest of a request's body was not copied, because the `RECORDS` ring was filling up.
+    BodyDropped = 8,
 }
 
 impl DropReason {
     /// Every reason, in slot order.
-    pub const ALL: [Self; 8] = [
+    pub const ALL: [Self; 9] = [
         Self::RingFull,
         Self::ProcessRingFull,
         Self::NoStorage,
@@ -327,6 +333,7 @@ impl DropReason {
         Self::ReadBeforeWatch,
         Self::Contended,
         Self::ReturnMissed,
+        Self::BodyDropped,
     ];
 
     /// Returns the reason's name in metrics.
@@ -340,6 +347,7 @@ impl DropReason {
             Self::ReadBeforeWatch => "read_before_watch",
             Self::Contended => "contended",
             Self::ReturnMissed => "return_missed",
+            Self::BodyDropped => "body_dropped",
         }
     }
 
@@ -370,6 +378,9 @@ impl DropReason {
             }
             Self::ReturnMissed => {
                 "Calls not measured because the kernel skipped their return; use fewer threads or another attach mode."
+            }
+            Self::BodyDropped => {
+                "Bodies not searched for their model to the end because the agent was slow; give the agent more CPU time."
             }
         }
     }

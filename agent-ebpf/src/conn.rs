@@ -166,12 +166,8 @@ pub struct BufferCursor {
     pub vectors: u32,
     /// Bytes left in the transfer.
     pub left: u32,
-    /// 1: responses; 0: requests.
-    pub responses: u32,
     /// Bytes at the transfer's end that are copied in any case; 0: none, or the cursor has reached them.
     pub end: u32,
-    /// Zero.
-    pub reserved: u32,
 }
 
 impl BufferCursor {
@@ -183,10 +179,18 @@ impl BufferCursor {
         here: 0,
         vectors: 0,
         left: 0,
-        responses: 0,
         end: 0,
-        reserved: 0,
     };
+}
+
+impl BufferCursor {
+    /// Advances by `bytes` bytes of the current buffer.
+    #[inline(always)]
+    pub fn advance(&mut self, bytes: u32) {
+        self.start += u64::from(bytes);
+        self.here = self.here.saturating_sub(bytes);
+        self.left = self.left.saturating_sub(bytes);
+    }
 }
 
 impl Conn {

@@ -186,7 +186,8 @@ impl SyscallAbi {
     };
 }
 
-/// What the kernel can do, and what the agent wants. Each is 1 or 0, except the kinds of `struct iov_iter`.
+/// What the kernel can do, and what the agent wants. Each is 1 or 0, except the kinds of `struct iov_iter` and
+/// `copied_bytes`.
 #[repr(C)]
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Pod, Zeroable)]
 pub struct Features {
@@ -204,6 +205,8 @@ pub struct Features {
     pub iter_is_buffer: u32,
     /// Whether each program has a backup copy attached, because the kernel may skip the primary.
     pub attached_twice: u32,
+    /// Bytes that are copied of a request, head and body.
+    pub copied_bytes: u32,
 }
 
 impl Features {
@@ -216,5 +219,6 @@ impl Features {
         iter_is_vectors: 0,
         iter_is_buffer: 0,
         attached_twice: 0,
+        copied_bytes: 0,
     };
 }

@@ -9,12 +9,44 @@ const HEAD_LEN: u8 = 9;
 const PREFACE_LEN: u32 = 24;
 /// `DATA`
 const DATA: u8 = 0;
+/// `HEADERS`
+const HEADERS: u8 = 1;
 /// `CONTINUATION`, the highest type of the standard.
 const LAST_KIND: u8 = 9;
-/// Bytes of a request's DATA frame that are copied: the message that names the model begins there.
-pub const REQUEST_DATA_KEPT: u32 = 256;
-/// As [`REQUEST_DATA_KEPT`], for responses: the headers of gRPC messages that are sent in one frame are there.
-pub const RESPONSE_DATA_KEPT: u32 = 64;
+/// Highest first byte of a gRPC message: whether it is compressed.
+const LAST_MESSAGE_FLAG: u8 = 1;
+/// Bytes of the first DATA frame after a request's HEADERS that are copied: the message that names the model begins
+/// there, and may be compressed.
+const FIRST_DATA_KEPT: u32 = 1024;
+
+/// Which bytes of one direction's DATA frames are copied.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct DataKept {
+    /// First bytes of each frame.
+    pub start: u32,
+    /// Bytes of a body after its HEADERS, unless it is of gRPC messages, whose first bytes suffice.
+    pub body: u32,
+}
+
+impl DataKept {
+    /// Of responses: the headers of gRPC messages that are sent in one frame are there.
+    pub const RESPONSES: Self = Self { start: 64, body: 0 };
+
+    /// Of requests, whose bodies are copied up to `body` bytes.
+    pub const fn requests(body: u32) -> Self {
+        Self { start: 256, body }
+    }
+}
+
+/// Values of `FrameCursor::first`.
+mod first {
+    /// The next DATA frame is not the first after HEADERS.
+    pub(super) const OVER: u8 = 0;
+    /// HEADERS came last.
+    pub(super) const DUE: u8 = 1;
+    /// In the first DATA frame after HEADERS, before its first byte.
+    pub(super) const HERE: u8 = 2;
+}
 
 /// Position in the frames of one direction.
 #[repr(C)]
@@ -26,9 +58,13 @@ pub struct FrameCursor {
     keep: u32,
     /// The header's first four bytes, length and type, as far as they are known.
     start: u32,
+    /// Bytes that may still be copied of the body after the latest HEADERS.
+    body: u32,
     /// Bytes of the header that are known.
     head: u8,
-    reserved: [u8; 3],
+    /// One of [`first`].
+    first: u8,
+    reserved: [u8; 2],
 }
 
 impl FrameCursor {
@@ -37,8 +73,10 @@ impl FrameCursor {
         left: 0,
         keep: 0,
         start: 0,
+        body: 0,
         head: 0,
-        reserved: [0; 3],
+        first: first::OVER,
+        reserved: [0; 2],
     };
 
     /// Before the preface: a client's direction begins here.
@@ -91,33 +129,78 @@ impl FrameCursor {
         self.left == 0 && self.head == 0
     }
 
-    /// Advances by one byte of a header; of DATA, `data_kept` bytes are to be copied.
+    /// Whether the next byte is the first of a body, which [`FrameCursor::on_first`] must get.
     #[inline(always)]
-    pub const fn on_head(&mut self, byte: u8, data_kept: u32) {
+    pub const fn is_before_body(&self) -> bool {
+        self.first == first::HERE
+    }
+
+    /// Decides by the first byte of a body whether the body is copied. It is not if gRPC messages begin: of those, the
+    /// first bytes are enough.
+    #[inline(always)]
+    pub const fn on_first(&mut self, byte: u8, data: DataKept) {
+        self.first = first::OVER;
+        if byte <= LAST_MESSAGE_FLAG {
+            self.body = 0;
+        } else {
+            self.keep_body(data);
+        }
+    }
+
+    /// Copies no more of the present body.
+    #[inline(always)]
+    pub const fn stop_copying(&mut self) {
+        self.keep = 0;
+        self.body = 0;
+    }
+
+    /// Advances by one byte of a header; of DATA, the bytes that `data` says are to be copied.
+    #[inline(always)]
+    pub const fn on_head(&mut self, byte: u8, data: DataKept) {
         // Length and type are the first four bytes, the oldest of them highest.
         if self.head < 4 {
             self.start = self.start << 8 | byte as u32;
         }
         self.head += 1;
         if self.head >= HEAD_LEN {
-            self.on_whole_head(self.start, data_kept);
+            self.on_whole_head(self.start, data);
         }
     }
 
-    /// Advances by a header whose first four bytes are `start`, big-endian; of DATA, `data_kept` bytes are to be
+    /// Advances by a header whose first four bytes are `start`, big-endian; of DATA, the bytes that `data` says are to be
     /// copied.
     #[inline(always)]
-    pub const fn on_whole_head(&mut self, start: u32, data_kept: u32) {
-        let most = match start as u8 {
-            DATA => data_kept,
-            1..=LAST_KIND => u32::MAX,
-            _ => 0,
-        };
-        let length = start >> 8;
-        self.left = length;
-        self.keep = if length < most { length } else { most };
+    pub const fn on_whole_head(&mut self, start: u32, data: DataKept) {
+        let kind = start as u8;
+        self.left = start >> 8;
         self.start = 0;
         self.head = 0;
+        if kind == DATA && self.first == first::DUE && self.left > 0 {
+            self.first = first::HERE;
+            self.keep = smaller(self.left, FIRST_DATA_KEPT);
+        } else if kind == DATA {
+            self.keep_body(data);
+        } else if kind <= LAST_KIND {
+            if kind == HEADERS && data.body > 0 {
+                self.first = first::DUE;
+                self.body = data.body;
+            }
+            self.keep = self.left;
+        } else {
+            self.keep = 0;
+        }
+    }
+
+    /// Keeps of the present DATA frame what is left for the body, and its first bytes in any case.
+    #[inline(always)]
+    const fn keep_body(&mut self, data: DataKept) {
+        let most = if self.body > data.start {
+            self.body
+        } else {
+            data.start
+        };
+        self.keep = smaller(self.left, most);
+        self.body = self.body.saturating_sub(self.keep);
     }
 
     /// Advances by `bytes` of a payload: at most [`FrameCursor::keeps`], or [`FrameCursor::skips`].
@@ -126,6 +209,11 @@ impl FrameCursor {
         self.left = self.left.saturating_sub(bytes);
         self.keep = self.keep.saturating_sub(bytes);
     }
+}
+
+#[inline(always)]
+const fn smaller(a: u32, b: u32) -> u32 {
+    if a < b { a } else { b }
 }
 
 #[cfg(test)]
@@ -142,7 +230,7 @@ mod tests {
     }
 
     /// Returns what is copied of `bytes`, in transfers of `step` bytes.
-    fn copied(mut cursor: FrameCursor, bytes: &[u8], step: usize) -> Vec<u8> {
+    fn copied(mut cursor: FrameCursor, bytes: &[u8], step: usize, data: DataKept) -> Vec<u8> {
         let mut copied = vec![];
         for transfer in bytes.chunks(step) {
             let mut rest = transfer;
@@ -155,9 +243,12 @@ mod tests {
                 copied.extend(&rest[..kept]);
                 if cursor.is_in_head() {
                     for &byte in &rest[..kept] {
-                        cursor.on_head(byte, REQUEST_DATA_KEPT);
+                        cursor.on_head(byte, data);
                     }
                 } else {
+                    if kept > 0 && cursor.is_before_body() {
+                        cursor.on_first(rest[0], data);
+                    }
                     cursor.on_payload(u32::try_from(advance).unwrap());
                 }
                 rest = &rest[advance..];
@@ -170,14 +261,15 @@ mod tests {
     fn headers_are_copied_whole_and_data_up_to_its_limit() {
         let preface = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
         let block = [7; 3_000];
-        let data = [8; 20_000];
+        let message = [0; 20_000];
         let frames = [
             &preface[..],
             &frame(4, &[]),
             &frame(1, &block),
-            &frame(DATA, &data),
             &frame(DATA, &[]),
-            &frame(77, &data),
+            &frame(DATA, &message),
+            &frame(DATA, &message),
+            &frame(77, &message),
             &frame(9, &block),
         ]
         .concat();
@@ -185,21 +277,65 @@ mod tests {
             &preface[..],
             &frame(4, &[]),
             &frame(1, &block),
-            &frame(DATA, &data)[..9 + 256],
             &frame(DATA, &[]),
-            &frame(77, &data)[..9],
+            &frame(DATA, &message)[..9 + 1024],
+            &frame(DATA, &message)[..9 + 256],
+            &frame(77, &message)[..9],
             &frame(9, &block),
         ]
         .concat();
         for step in [1, 2, 8, 9, 10, 100, 4_096, frames.len()] {
-            let found = copied(FrameCursor::BEFORE_PREFACE, &frames, step);
+            let data = DataKept::requests(1 << 20);
+            let found = copied(FrameCursor::BEFORE_PREFACE, &frames, step, data);
             assert!(found == expected, "in transfers of {step}");
         }
     }
 
     #[test]
+    fn a_body_is_copied_up_to_its_limit_and_each_request_has_one() {
+        let body = [b'x'; 5_000];
+        let one = [
+            &frame(HEADERS, b"h")[..],
+            &frame(DATA, &body),
+            &frame(DATA, &body),
+            &frame(DATA, &body),
+        ]
+        .concat();
+        let expected = [
+            &frame(HEADERS, b"h")[..],
+            &frame(DATA, &body),
+            &frame(DATA, &body)[..9 + 3_000],
+            &frame(DATA, &body)[..9 + 256],
+        ]
+        .concat();
+        for step in [1, 7, 1_000, 4_096, 2 * one.len()] {
+            let data = DataKept::requests(8_000);
+            let found = copied(FrameCursor::START, &one.repeat(2), step, data);
+            assert!(found == expected.repeat(2), "in transfers of {step}");
+        }
+    }
+
+    #[test]
+    fn a_body_that_is_dropped_is_copied_no_more() {
+        let mut cursor = FrameCursor::START;
+        let data = DataKept::requests(8_000);
+        cursor.on_whole_head(HEADERS.into(), data);
+        cursor.on_whole_head(5_000 << 8, data);
+        assert_eq!(cursor.keeps(), FIRST_DATA_KEPT);
+        cursor.on_first(b'{', data);
+        cursor.on_payload(1);
+        assert_eq!(cursor.keeps(), 4_999);
+        cursor.stop_copying();
+        assert_eq!((cursor.keeps(), cursor.skips()), (0, 4_999));
+        cursor.on_payload(4_999);
+        cursor.on_whole_head(5_000 << 8, data);
+        assert_eq!(cursor.keeps(), 256);
+    }
+
+    #[test]
     fn a_server_begins_with_a_frame() {
         let frames = [frame(4, &[1; 6]), frame(1, &[2; 5])].concat();
-        assert_eq!(copied(FrameCursor::START, &frames, 3), frames);
+        let found = copied(FrameCursor::START, &frames, 3, DataKept::RESPONSES);
+        assert_eq!(found, frames);
     }
 }

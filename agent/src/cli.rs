@@ -72,6 +72,9 @@ pub struct ServeArgs {
     /// Copy no payload: count and time requests without model, path and status
     #[arg(long)]
     pub no_payload: bool,
+    /// Search the first so many KiB of a request's body for its model [0 to 16384; default: 1024]
+    #[arg(long, value_name = "KIB")]
+    pub body_limit: Option<u32>,
     /// Measure the time until a connection is accepted; adds about 13 ns to every system call
     #[arg(long)]
     pub accept_wait: bool,

@@ -18,7 +18,6 @@ use inferprobe::{
             chunked::{ChunkWalk, Place},
         },
         http2::{FrameReader, PREFACE, Part},
-        json_model::{self, BodyModel},
         target::segments_of,
     },
     torchserve::frames::{
@@ -92,22 +91,6 @@ fn field(number: u8, value: &[u8]) -> Vec<u8> {
         value,
     ]
     .concat()
-}
-
-fn json() -> impl Strategy<Value = serde_json::Value> {
-    let leaf = prop_oneof![
-        Just(serde_json::Value::Null),
-        any::<bool>().prop_map(Into::into),
-        any::<i64>().prop_map(Into::into),
-        any::<String>().prop_map(Into::into),
-    ];
-    leaf.prop_recursive(4, 24, 4, |inner| {
-        prop_oneof![
-            vec(inner.clone(), 0..4).prop_map(Into::into),
-            proptest::collection::btree_map("model|[a-z\"\\\\]{0,4}", inner, 0..4)
-                .prop_map(|members| members.into_iter().collect()),
-        ]
-    })
 }
 
 /// Nothing is kept of a failure but what it prints.
@@ -304,22 +287,6 @@ proptest! {
             whole: true,
         };
         prop_assert_eq!(replies, [expected.clone(), expected]);
-    }
-
-    #[test]
-    fn a_json_body_names_the_model_of_its_outermost_object(value in json(), pretty in any::<bool>()) {
-        let body = if pretty { serde_json::to_vec_pretty(&value) } else { serde_json::to_vec(&value) };
-        let expected = match value.get("model").and_then(serde_json::Value::as_str) {
-            Some(model) if !model.is_empty() => BodyModel::Named(model.to_owned()),
-            _ => BodyModel::Absent,
-        };
-        let body = body.unwrap();
-        let found = json_model::model_in(&body);
-        prop_assert_eq!(&found, &expected);
-        for end in 0..body.len() {
-            let cut = json_model::model_in(&body[..end]);
-            prop_assert!(cut == BodyModel::Unknown || cut == expected, "{end}: {cut:?}");
-        }
     }
 
     #[test]

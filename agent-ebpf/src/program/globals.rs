@@ -33,6 +33,12 @@ pub(crate) fn reports_accepts() -> bool {
     constant(&FEATURES.accept_wait) != 0
 }
 
+/// Bytes that are copied of a request, head and body.
+#[inline(always)]
+pub(crate) fn copied_bytes() -> u32 {
+    constant(&FEATURES.copied_bytes)
+}
+
 /// Whether the vectors of a transfer are in kernel memory. Otherwise they are in user memory.
 #[inline(always)]
 pub(crate) fn has_kernel_vectors() -> bool {

@@ -8,9 +8,9 @@
 use core::ffi::c_void;
 
 use inferprobe_ebpf::{
-    abi::{kind, mode},
+    abi::{DropReason, kind, mode},
     conn::{BufferCursor, Conn},
-    http2_frames::{FrameCursor, REQUEST_DATA_KEPT, RESPONSE_DATA_KEPT},
+    http2_frames::{DataKept, FrameCursor},
     segment::READ_END_CAP,
     sniff::FRAME_HEAD_LEN,
 };
@@ -18,7 +18,8 @@ use inferprobe_ebpf::{
 use crate::{
     backend::Backend,
     bounded_loop::{GO_ON, STOP, bounded_loop},
-    maps::records,
+    globals::copied_bytes,
+    maps::{drops, records},
     user_buffer::{Bytes, Vector, copy_flat, read, read_vector},
 };
 
@@ -27,13 +28,15 @@ use crate::{
 const STEPS: u32 = 8192;
 /// Most steps in programs for which the kernel runs no loops: as many as the verifier follows.
 const FEW_STEPS: u32 = 32;
-/// Most bytes that one step copies.
-const STEP_CAP: u32 = 512;
+/// Most bytes that one step copies into the connection's record.
+const STEP_CAP: u32 = 1024;
+/// Fewest bytes that are copied straight into the ring.
+const PIECE_LEAST: u32 = 2048;
 /// Bytes of a frame's header.
 const HEAD_LEN: u32 = FRAME_HEAD_LEN as u32;
 
 /// Direction of a transfer.
-#[derive(Clone, Copy)]
+#[derive(Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Side {
     /// From the client.
     Requests,
@@ -51,10 +54,6 @@ pub(crate) fn copy_transfer<B: Backend>(
     side: Side,
     now_ns: u64,
 ) {
-    let responses = match side {
-        Side::Requests => 0,
-        Side::Responses => 1,
-    };
     let end = if conn.record.mode == mode::MESSAGES {
         READ_END_CAP
     } else {
@@ -72,53 +71,71 @@ pub(crate) fn copy_transfer<B: Backend>(
         here,
         vectors,
         left: bytes,
-        responses,
         end,
-        reserved: 0,
     };
     let mut state: *mut Conn = conn;
-    // SAFETY: `step` expects a pointer to a connection, which outlives the loop.
+    let step = match side {
+        Side::Requests => request_step,
+        Side::Responses => response_step,
+    };
+    // SAFETY: each step expects a pointer to a connection, which outlives the loop.
     unsafe { bounded_loop::<B>(STEPS, FEW_STEPS, step, (&raw mut state).cast()) };
     // SAFETY: the map value that `conn` was.
     let conn = unsafe { &mut *state };
     let lost = conn.cursors.buffer.left;
     if lost > 0 {
-        conn.on_copied(responses != 0, lost, false);
+        conn.on_copied(side == Side::Responses, lost, false);
     }
-    if responses != 0 {
+    if side == Side::Responses {
         records::emit(conn, kind::PROGRESS, now_ns);
     }
 }
 
-/// One step: begins a vector, or copies or skips bytes.
-unsafe extern "C" fn step(_round: u32, state: *mut c_void) -> i64 {
+/// One step of a read.
+unsafe extern "C" fn request_step(_round: u32, state: *mut c_void) -> i64 {
     // SAFETY: `bounded_loop` passes what `copy_transfer` gave it, and that points to a map value.
-    let conn = unsafe { &mut **state.cast::<*mut Conn>() };
+    step::<false>(unsafe { &mut **state.cast::<*mut Conn>() })
+}
+
+/// One step of a write.
+unsafe extern "C" fn response_step(_round: u32, state: *mut c_void) -> i64 {
+    // SAFETY: as in `request_step`.
+    step::<true>(unsafe { &mut **state.cast::<*mut Conn>() })
+}
+
+/// One step: begins a vector, or copies or skips bytes.
+///
+/// The direction is a constant, so that the verifier follows only what it needs.
+#[inline(always)]
+fn step<const RESPONSES: bool>(conn: &mut Conn) -> i64 {
     if conn.cursors.buffer.left == 0 {
         return STOP;
     }
     if conn.cursors.buffer.here == 0 {
         return next_vector(&mut conn.cursors.buffer);
     }
-    let responses = conn.cursors.buffer.responses != 0;
-    let frames = *conn.frames(responses);
+    let frames = *conn.frames(RESPONSES);
     let kept = frames.keeps();
     if kept == 0 {
         let mut skipped = smaller(frames.skips(), conn.cursors.buffer.here);
-        if conn.cursors.buffer.end > 0 {
+        if !RESPONSES && conn.cursors.buffer.end > 0 {
             if conn.cursors.buffer.left <= conn.cursors.buffer.end {
-                emit_full(conn);
+                emit_full::<RESPONSES>(conn);
                 conn.cursors.requests = FrameCursor::copying(conn.cursors.buffer.left);
                 conn.cursors.buffer.end = 0;
                 return GO_ON;
             }
             skipped = smaller(skipped, conn.cursors.buffer.left - conn.cursors.buffer.end);
         }
-        conn.frames(responses).on_payload(skipped);
-        advance(conn, skipped, false);
+        conn.frames(RESPONSES).on_payload(skipped);
+        advance::<RESPONSES>(conn, skipped, false);
         return GO_ON;
     }
-    let room = conn.room(responses);
+    let piece = smaller(kept, conn.cursors.buffer.here);
+    if piece >= PIECE_LEAST && !RESPONSES {
+        return copy_piece(conn, piece);
+    }
+    let room = conn.room(RESPONSES);
     // A header within one buffer is copied whole, any other one byte by byte: the verifier follows both ways.
     let whole = frames.is_before_head() && conn.cursors.buffer.here >= HEAD_LEN && room >= HEAD_LEN;
     let copied = if whole {
@@ -126,10 +143,10 @@ unsafe extern "C" fn step(_round: u32, state: *mut c_void) -> i64 {
     } else if frames.is_in_head() {
         1
     } else {
-        smaller(smaller(kept, conn.cursors.buffer.here), STEP_CAP)
+        smaller(piece, STEP_CAP)
     };
     if room < copied {
-        emit_full(conn);
+        emit_full::<RESPONSES>(conn);
         return GO_ON;
     }
     let at = conn.record.request_len + conn.record.response_len;
@@ -137,26 +154,55 @@ unsafe extern "C" fn step(_round: u32, state: *mut c_void) -> i64 {
         return STOP;
     }
     let from = conn.cursors.buffer.start;
-    let frames = conn.frames(responses);
-    let data_kept = if responses {
-        RESPONSE_DATA_KEPT
+    let frames = conn.frames(RESPONSES);
+    let data = if RESPONSES {
+        DataKept::RESPONSES
     } else {
-        REQUEST_DATA_KEPT
+        DataKept::requests(copied_bytes())
     };
     if whole {
         let Some(start) = read::<u32>(from) else {
             return STOP;
         };
-        frames.on_whole_head(u32::from_be(start), data_kept);
+        frames.on_whole_head(u32::from_be(start), data);
     } else if frames.is_in_head() {
         let Some(byte) = read::<u8>(from) else {
             return STOP;
         };
-        frames.on_head(byte, data_kept);
+        frames.on_head(byte, data);
     } else {
+        if frames.is_before_body() {
+            let Some(byte) = read::<u8>(from) else {
+                return STOP;
+            };
+            frames.on_first(byte, data);
+        }
         frames.on_payload(copied);
     }
-    advance(conn, copied, true);
+    advance::<RESPONSES>(conn, copied, true);
+    GO_ON
+}
+
+/// Copies the next `bytes` of a request's body, or as many as fit, into a record of their own. Does not if the ring is
+/// filling up.
+#[inline(never)]
+fn copy_piece(conn: &mut Conn, bytes: u32) -> i64 {
+    if conn.record.request_len > 0 {
+        emit_full::<false>(conn);
+        return GO_ON;
+    }
+    if !records::has_room_for_bodies() {
+        conn.drop_body();
+        drops::count(DropReason::BodyDropped);
+        return GO_ON;
+    }
+    let copied = records::emit_piece(conn, bytes);
+    if copied == 0 {
+        return STOP;
+    }
+    conn.on_record_full();
+    conn.cursors.requests.on_payload(copied);
+    conn.cursors.buffer.advance(copied);
     GO_ON
 }
 
@@ -182,17 +228,15 @@ fn next_vector(cursor: &mut BufferCursor) -> i64 {
 
 /// Advances the cursor by `bytes` bytes, which were copied or skipped.
 #[inline(always)]
-fn advance(conn: &mut Conn, bytes: u32, copied: bool) {
-    conn.cursors.buffer.start += bytes as u64;
-    conn.cursors.buffer.here = conn.cursors.buffer.here.saturating_sub(bytes);
-    conn.cursors.buffer.left = conn.cursors.buffer.left.saturating_sub(bytes);
-    conn.on_copied(conn.cursors.buffer.responses != 0, bytes, copied);
+fn advance<const RESPONSES: bool>(conn: &mut Conn, bytes: u32, copied: bool) {
+    conn.cursors.buffer.advance(bytes);
+    conn.on_copied(RESPONSES, bytes, copied);
 }
 
 /// Emits the full record, and begins one that continues the same transfer.
 #[inline(always)]
-fn emit_full(conn: &mut Conn) {
-    if conn.cursors.buffer.responses == 0 {
+fn emit_full<const RESPONSES: bool>(conn: &mut Conn) {
+    if !RESPONSES {
         records::emit(conn, kind::READ, conn.cursors.buffer.now_ns);
         conn.on_record_full();
     } else {

@@ -11,8 +11,10 @@ use crate::{
     http2_frames::FrameCursor,
 };
 
-/// Most bytes that are copied of a run of reads: heads, several requests in one read, and what names a model.
-pub const COPIED_CAP: u32 = 4096;
+/// Fewest bytes that are copied of a run of reads, whatever the limit for bodies is: heads, several requests in one read.
+pub const COPIED_LEAST: u32 = 4096;
+/// Bytes that are copied of a run of reads unless the agent is told otherwise: 64 KiB of heads, and 1 MiB of bodies.
+pub const COPIED_DEFAULT: u32 = (64 << 10) + (1 << 20);
 /// Bytes that are copied from the end of a read whose middle is not copied: after the rest of a body, the next request
 /// may begin there.
 pub const READ_END_CAP: u32 = 1024;
@@ -73,9 +75,10 @@ impl Conn {
     pub fn plan_recv(&self, bytes: u32, request_like: bool) -> RecvPlan {
         let reading = self.progress.phase == phase::READING;
         let is_next_piece = reading && self.is_next_piece(bytes);
+        let unreported = self.record.read_bytes > 0;
         let cut = if self.progress.pending != 0 {
             Some(kind::PROGRESS)
-        } else if reading && (request_like || is_next_piece) {
+        } else if unreported && reading && (request_like || is_next_piece) {
             Some(kind::READ)
         } else {
             None
@@ -114,7 +117,8 @@ impl Conn {
         self.progress.pending != 0 && (hint.response_like || hint.chunk_like)
     }
 
-    /// Adds a read of `bytes` that returned at `now_ns`; returns which of its bytes to copy.
+    /// Adds a read of `bytes` that returned at `now_ns`; returns which of its bytes to copy. Of a run of reads, `most`
+    /// bytes are copied.
     ///
     /// `arrival` is when its first byte arrived, and whether all others arrived with it; it is used only if the read
     /// begins a record. A read that [`Conn::is_copied_stepwise`] has nothing to copy here.
@@ -125,11 +129,12 @@ impl Conn {
         bytes: u32,
         arrival: (Arrival, bool),
         plan: RecvPlan,
+        most: u32,
     ) -> Capture {
         if self.record.mode == mode::MESSAGES {
             let kept = self.cursors.requests.keeps();
             let kept = if plan.fresh {
-                COPIED_CAP
+                most
             } else if plan.shorter && kept < REQUEST_HEAD_CAP as u32 {
                 REQUEST_HEAD_CAP as u32
             } else {
@@ -190,6 +195,13 @@ impl Conn {
             mode::MESSAGES => bytes > REQUEST_HEAD_CAP as u32 && self.cursors.requests.keeps() > 0,
             _ => false,
         }
+    }
+
+    /// Copies no more of the body whose bytes follow, and says so in the record.
+    #[inline(always)]
+    pub fn drop_body(&mut self) {
+        self.cursors.requests.stop_copying();
+        self.record.flags |= flag::BODY_DROPPED;
     }
 
     /// Begins the next record of the same read, after a full one was emitted.
@@ -380,7 +392,7 @@ impl Conn {
     pub fn before_close(&self) -> Option<u8> {
         if self.progress.pending != 0 {
             Some(kind::PROGRESS)
-        } else if self.progress.phase == phase::READING {
+        } else if self.progress.phase == phase::READING && self.record.read_bytes > 0 {
             Some(kind::READ)
         } else {
             None
@@ -411,6 +423,7 @@ impl Conn {
     pub fn on_emitted(&mut self) {
         self.record.request_len = 0;
         self.record.response_len = 0;
+        self.record.flags &= !flag::BODY_DROPPED;
     }
 }
 

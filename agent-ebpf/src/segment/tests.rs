@@ -29,7 +29,9 @@ impl Player {
             self.emit(cut, now_ns);
         }
         let arrival = (arrival, false);
-        let capture = self.conn.on_recv(now_ns, bytes, arrival, plan);
+        let capture = self
+            .conn
+            .on_recv(now_ns, bytes, arrival, plan, COPIED_LEAST);
         if self.conn.is_copied_stepwise(bytes) && self.conn.record.mode == mode::MESSAGES {
             self.copy_stepwise(now_ns, bytes);
         }
@@ -248,7 +250,7 @@ fn no_bytes_are_copied_after_a_gap() {
     let mut conn = Conn::new();
     conn.record.mode = mode::FRAMES;
     let plan = conn.plan_recv(200, true);
-    let first = conn.on_recv(10, 200, (Arrival::Unseen, false), plan);
+    let first = conn.on_recv(10, 200, (Arrival::Unseen, false), plan, COPIED_LEAST);
     conn.on_request_captured(first, 100);
     let plan = RecvPlan {
         cut: None,
@@ -256,7 +258,7 @@ fn no_bytes_are_copied_after_a_gap() {
         fresh: false,
         shorter: false,
     };
-    let next = conn.on_recv(20, 100, (Arrival::Unseen, false), plan);
+    let next = conn.on_recv(20, 100, (Arrival::Unseen, false), plan, COPIED_LEAST);
     assert_eq!(next.len, 0);
     let hint = WriteHint::default();
     let next = conn.on_send(30, 100, hint).unwrap().capture;

@@ -163,6 +163,7 @@ impl Probes {
             features: Features {
                 payload: wanted.payload.into(),
                 accept_wait: wanted.accept_wait.into(),
+                copied_bytes: wanted.copied_bytes,
                 attached_twice: preemption.reaches_programs().into(),
                 ..offsets::features(&types)
             },

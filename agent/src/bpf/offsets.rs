@@ -61,6 +61,7 @@ pub fn features(types: &Types<'_>) -> Features {
         payload: 0,
         accept_wait: 0,
         attached_twice: 0,
+        copied_bytes: 0,
         kernel_vectors: 0,
         iter_kind_mask: if is_word { 0xfe } else { 0xff },
         iter_is_vectors: types.enumerator("ITER_IOVEC").unwrap_or(u32::MAX),

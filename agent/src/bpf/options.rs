@@ -10,6 +10,8 @@ use crate::bpf::attach_mode::AttachMode;
 pub struct Wanted {
     /// First bytes of requests and responses; if false, no program reads the memory of a process.
     pub payload: bool,
+    /// Bytes of a request that are copied, head and body.
+    pub copied_bytes: u32,
     /// When connections were accepted.
     pub accept_wait: bool,
     /// The only attach mode to use; `None` for the best available mode of each hook.

@@ -17,7 +17,7 @@ pub struct Key {
 }
 
 /// Every key, in the order of the documentation.
-pub static KEYS: [Key; 12] = [
+pub static KEYS: [Key; 13] = [
     key(
         "listen",
         "string `ADDR:PORT`",
@@ -41,6 +41,12 @@ pub static KEYS: [Key; 12] = [
     key("gpm", "boolean", "false", &["--gpm"]),
     key("probes", "boolean", "true", &["--no-probes"]),
     key("payload", "boolean", "true", &["--no-payload"]),
+    key(
+        "body_limit_kib",
+        "integer, 0 to 16384",
+        "1024",
+        &["--body-limit"],
+    ),
     key("accept_wait", "boolean", "false", &["--accept-wait"]),
     key("request_log", "path", "", &["--request-log"]),
     key(
@@ -100,6 +106,7 @@ mod tests {
             ("gpm", config.gpm.to_string()),
             ("probes", config.probes.to_string()),
             ("payload", config.payload.to_string()),
+            ("body_limit_kib", config.body_limit.kib().to_string()),
             ("accept_wait", config.accept_wait.to_string()),
         ] {
             let key = KEYS.iter().find(|key| key.name == name).unwrap();

@@ -3,6 +3,7 @@
 //! An option wins over the file, the file over TorchServe's own file, that over the default; watch lists add up.
 //! Does not depend on: sockets, the kernel.
 
+pub mod body_limit;
 pub mod keys;
 pub(crate) mod listen;
 mod management;
@@ -22,6 +23,7 @@ use crate::{
     bpf::attach_mode::{AttachMode, UnknownAttachMode},
     catalogue::{Catalogue, file::FileServer},
     cli::ServeArgs,
+    config::body_limit::BodyLimit,
     discovery::watch::{Target, Watch},
     torchserve::{management::url::HttpUrl, properties::TorchServeFile},
     usage::{UsageError, invalid, parse_regex},
@@ -48,6 +50,8 @@ pub struct Config {
     pub probes: bool,
     /// Whether to copy the beginnings of requests and responses.
     pub payload: bool,
+    /// How much of a request's body is searched for its model.
+    pub body_limit: BodyLimit,
     /// Whether to measure the time until a connection is accepted.
     pub accept_wait: bool,
     /// The only attach mode to use; `None` for the best of each hook.
@@ -72,6 +76,7 @@ struct FileConfig {
     gpm: Option<bool>,
     probes: Option<bool>,
     payload: Option<bool>,
+    body_limit_kib: Option<u32>,
     accept_wait: Option<bool>,
     request_log: Option<PathBuf>,
     ts_config: Option<PathBuf>,
@@ -160,6 +165,11 @@ fn join(
         (None, None) => None,
     };
     let refresh = refresh::choose(refresh_s, torchserve.as_ref())?;
+    let body_limit = match (args.body_limit, file.body_limit_kib) {
+        (Some(flag), _) => BodyLimit::of("--body-limit", flag)?,
+        (None, Some(key)) => BodyLimit::of("body_limit_kib", key)?,
+        (None, None) => BodyLimit::default(),
+    };
     let mut watches = Vec::new();
     for port in &args.watch_port {
         watches.push(Watch::unnamed(Target::Port(parse_port(
@@ -190,6 +200,7 @@ fn join(
         gpm: args.gpm || file.gpm.unwrap_or(false),
         probes: !args.no_probes && file.probes.unwrap_or(true),
         payload: !args.no_payload && file.payload.unwrap_or(true),
+        body_limit,
         accept_wait: args.accept_wait || file.accept_wait.unwrap_or(false),
         attach_mode: args
             .attach_mode

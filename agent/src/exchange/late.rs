@@ -134,7 +134,7 @@ impl LateConnection {
 
 #[cfg(test)]
 mod tests {
-    use inferprobe_ebpf::abi::Record;
+    use inferprobe_ebpf::{abi::Record, segment::COPIED_DEFAULT};
 
     use super::*;
     use crate::exchange::{event::Loss, fixtures};
@@ -150,7 +150,7 @@ mod tests {
         };
         let first = record(1, kind::READ, 0);
         let peer = fixtures::exchange().peer;
-        let mut late = LateConnection::new(Http1Connection::new(&first, peer));
+        let mut late = LateConnection::new(Http1Connection::new(&first, peer, COPIED_DEFAULT));
         let mut out = Vec::new();
         let mut missed = 0;
         for (index, read) in reads.iter().enumerate() {

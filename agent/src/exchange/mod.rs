@@ -5,6 +5,7 @@
 //! `event::Sink`.
 //! Does not depend on: the kernel, a clock, names of processes, any server.
 
+pub mod body_search;
 pub mod byte_accounting;
 pub mod chunks;
 pub mod event;
@@ -48,6 +49,8 @@ pub struct Request {
     pub named: Option<Box<ModelName>>,
     /// `User-Agent`, its first 64 bytes; `None` if it has none, or it was not copied.
     pub user_agent: Option<Box<str>>,
+    /// Whether its content may name a model in bytes that were not searched.
+    pub content_cut: bool,
 }
 
 /// A response, as far as it was written.
@@ -168,6 +171,7 @@ pub(crate) mod fixtures {
                 complete: true,
                 named: None,
                 user_agent: None,
+                content_cut: false,
             },
             response: Response {
                 status: 200,

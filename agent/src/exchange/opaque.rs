@@ -121,6 +121,7 @@ impl OpaqueConnection {
             complete: true,
             named: None,
             user_agent: None,
+            content_cut: true,
         });
         request.last_read_ns = reads.last_ns;
         request.bytes += reads.bytes;

@@ -21,6 +21,8 @@ pub struct Reads<'a> {
     pub bytes: u64,
     /// The first of them, as many as were copied.
     pub visible: &'a [u8],
+    /// Whether the kernel half copied no more of the present body from their first byte on, for lack of room.
+    pub body_dropped: bool,
 }
 
 impl<'a> Reads<'a> {
@@ -33,6 +35,7 @@ impl<'a> Reads<'a> {
             last_ns: record.last_read_ns,
             bytes: record.read_bytes,
             visible: view.request,
+            body_dropped: record.flags & flag::BODY_DROPPED != 0,
         }
     }
 }

@@ -18,4 +18,6 @@ pub struct Upgrade {
     pub written_bytes: u64,
     /// Bytes that belong to no request, and were not counted yet.
     pub missed_bytes: u64,
+    /// Bytes of a request that the kernel half copies.
+    pub copied_bytes: u32,
 }

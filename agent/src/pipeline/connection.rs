@@ -86,18 +86,21 @@ fn begins_unobserved(bytes: &[u8]) -> bool {
 /// First bytes of a TLS handshake (RFC 8446, section 5.1).
 const TLS_RECORD: [u8; 2] = [22, 3];
 
-/// Opens the connection of which `view` is the first record. If not `reads_payload`, the kernel half copies no payload.
-pub fn open(view: &RecordView<'_>, peer: Peer, reads_payload: bool) -> Box<dyn Connection> {
+/// Opens the connection of which `view` is the first record. The kernel half copies so many bytes of a request; `None`:
+/// it copies no payload.
+pub fn open(view: &RecordView<'_>, peer: Peer, copied_bytes: Option<u32>) -> Box<dyn Connection> {
     let record = &view.record;
+    let Some(copied_bytes) = copied_bytes else {
+        return Box::new(OpaqueConnection::new(record, peer));
+    };
     match record.mode {
-        _ if !reads_payload => Box::new(OpaqueConnection::new(record, peer)),
         mode::FRAMES => Box::new(WorkerConnection::new(record, peer)),
-        mode::STREAMS => Box::new(Http2Connection::new(peer)),
+        mode::STREAMS => Box::new(Http2Connection::new(peer, copied_bytes)),
         _ if zmtp::begins(view.request) || zmtp::begins(view.response) => {
             Box::new(ZmtpConnection::default())
         }
         _ => {
-            let http1 = Http1Connection::new(record, peer);
+            let http1 = Http1Connection::new(record, peer, copied_bytes);
             match begins_unobserved(view.request) {
                 true => Box::new(LateConnection::new(http1)),
                 false => Box::new(http1),

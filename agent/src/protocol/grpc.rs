@@ -3,8 +3,14 @@
 //! Knows the methods whose messages name a model, and the fields that do; it skips all other fields.
 //! Does not depend on: HTTP/2, what methods are for.
 
+use std::{borrow::Cow, io::Read};
+
+use flate2::read::{GzDecoder, ZlibDecoder};
+
 /// Bytes of a request's messages that are enough to find the model.
-pub const MESSAGE_CAP: usize = 256;
+pub const MESSAGE_CAP: usize = 1024;
+/// Bytes of a compressed message that are decompressed at most.
+const DECOMPRESSED_CAP: u64 = 4096;
 /// Bytes before each message: whether it is compressed, and its length.
 pub const PREFIX_LEN: usize = 5;
 /// Model of a call whose path was not observed, and whose message names none.
@@ -87,14 +93,14 @@ fn naming(service: &str, method: &str) -> Option<Naming> {
 
 /// Returns the model that the first of a request's messages names; `content` is the beginning of the messages.
 ///
-/// `None` if the method's messages name none, or the name is compressed, or not within `content`.
+/// `None` if the method's messages name none, or the name is not within `content`, or compressed in an unknown way.
 pub fn model_of(path: &str, content: &[u8]) -> Option<ModelName> {
     if path.is_empty() {
         return model_of_unknown_path(content);
     }
     let (service, method) = method_of(path)?;
     let naming = naming(service, method)?;
-    name_in(first_message(content)?, &naming)
+    name_in(&first_message(content)?, &naming)
 }
 
 /// As [`model_of`], for a call whose path was not observed: [`UNKNOWN_MODEL`] if the message does not look like one that
@@ -102,9 +108,9 @@ pub fn model_of(path: &str, content: &[u8]) -> Option<ModelName> {
 fn model_of_unknown_path(content: &[u8]) -> Option<ModelName> {
     message_len(content)?;
     let message = first_message(content).unwrap_or_default();
-    let named = name_in(message, &Naming::Plain).filter(|named| {
+    let named = name_in(&message, &Naming::Plain).filter(|named| {
         let clean = |text: &str| !text.contains(char::is_control);
-        clean(&named.model) && named.version.as_deref().is_none_or(clean) && holds_input(message)
+        clean(&named.model) && named.version.as_deref().is_none_or(clean) && holds_input(&message)
     });
     Some(named.unwrap_or_else(|| ModelName {
         by: NamedBy::Message,
@@ -158,14 +164,34 @@ pub fn message_len(content: &[u8]) -> Option<u32> {
     Some(u32::from_be_bytes([l0, l1, l2, l3]))
 }
 
-/// Returns the first message, as far as it was copied; `None` if it is compressed, or there is none.
-fn first_message(content: &[u8]) -> Option<&[u8]> {
+/// Returns the first message, as far as it was copied; `None` if it cannot be decompressed, or there is none.
+fn first_message(content: &[u8]) -> Option<Cow<'_, [u8]>> {
     let (prefix, rest) = content.split_first_chunk::<PREFIX_LEN>()?;
-    let [0, l0, l1, l2, l3] = *prefix else {
-        return None;
-    };
+    let [compressed, l0, l1, l2, l3] = *prefix;
     let len = u32::from_be_bytes([l0, l1, l2, l3]) as usize;
-    Some(&rest[..rest.len().min(len)])
+    let message = &rest[..rest.len().min(len)];
+    match compressed {
+        0 => Some(message.into()),
+        1 => decompressed(message).map(Cow::Owned),
+        _ => None,
+    }
+}
+
+/// Returns the beginning of a message that is compressed with `gzip` or `deflate`, which both show by their first bytes
+/// (RFC 1952 and RFC 1950).
+fn decompressed(message: &[u8]) -> Option<Vec<u8>> {
+    let mut decoder: Box<dyn Read> = match message {
+        [0x1f, 0x8b, ..] => Box::new(GzDecoder::new(message)),
+        [0x78, ..] => Box::new(ZlibDecoder::new(message)),
+        _ => return None,
+    };
+    let mut bytes = Vec::new();
+    // A message that is cut off ends in a fault.
+    let _ = decoder
+        .by_ref()
+        .take(DECOMPRESSED_CAP)
+        .read_to_end(&mut bytes);
+    (!bytes.is_empty()).then_some(bytes)
 }
 
 /// Returns the last value of a string field in a message, which may be cut off; `None` also if that is empty.
@@ -251,6 +277,13 @@ pub const fn http_status_of(grpc_status: u32) -> u16 {
 
 #[cfg(test)]
 mod tests {
+    use std::io::Write as _;
+
+    use flate2::{
+        Compression,
+        write::{GzEncoder, ZlibEncoder},
+    };
+
     use super::*;
 
     const PREDICT: &str = "/org.pytorch.serve.grpc.inference.InferenceAPIsService/Predictions";
@@ -326,6 +359,31 @@ mod tests {
             &sent(&[0xff; 40]),
         ] {
             assert_eq!(model_of(PREDICT, message), None, "{message:x?}");
+        }
+    }
+
+    #[test]
+    fn compressed_messages_name_model_and_version_also_when_cut_off() {
+        let input: Vec<u8> = (0..9_000_u32)
+            .flat_map(|n| n.wrapping_mul(40_503).to_le_bytes())
+            .collect();
+        let len = [0x3a, 0xa0, 0x99, 0x02];
+        let message = [&b"\x0a\x04tiny\x12\x031.0"[..], &len, &input].concat();
+        let mut gzip = GzEncoder::new(Vec::new(), Compression::default());
+        gzip.write_all(&message).unwrap();
+        let mut zlib = ZlibEncoder::new(Vec::new(), Compression::fast());
+        zlib.write_all(&message).unwrap();
+        for compressed in [gzip.finish().unwrap(), zlib.finish().unwrap()] {
+            let mut content = sent(&compressed);
+            content[0] = 1;
+            assert!(content.len() > 20_000);
+            for len in [content.len(), MESSAGE_CAP, 400] {
+                assert_eq!(
+                    model_of(INFER, &content[..len]),
+                    named("tiny", Some("1.0")),
+                    "{len}"
+                );
+            }
         }
     }
 

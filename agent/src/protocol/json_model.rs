@@ -1,14 +1,16 @@
 //! Finds the model that a JSON body names: the string `model` of its outermost object, as in OpenAI's API.
 //!
-//! Parses the beginning of a body, which may be cut off anywhere, without recursion.
+//! Reads a body piece by piece, however long it is and wherever it is cut, in constant memory.
 //! Does not depend on: heads, which server it is.
 
-/// What the beginning of a body says about the model.
+use memchr::memchr2;
+
+/// What a body says about the model.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum BodyModel {
     /// It names this one.
     Named(String),
-    /// It names none, whatever follows.
+    /// It names none.
     Absent,
     /// It may name one in the bytes that are missing.
     Unknown,
@@ -16,103 +18,195 @@ pub enum BodyModel {
 
 /// Member of the outermost object that names the model.
 const MEMBER: &[u8] = b"model";
+/// Longest name of a member that may be [`MEMBER`]: each of its letters may be an escape of six bytes.
+const MEMBER_CAP: usize = 6 * MEMBER.len();
+/// Longest value that is kept, with its escapes, bytes. The metrics take shorter names only.
+const VALUE_CAP: usize = 2048;
+/// What a text in UTF-8 may begin with.
+const BYTE_ORDER_MARK: &[u8] = b"\xef\xbb\xbf";
 
-/// Why parsing ends before a value does.
-enum Stop {
-    /// The bytes end.
-    Cut,
-    /// They are not JSON.
+/// Where the scan is, in the outermost object unless it says otherwise.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum State {
+    /// Before the object, after so many bytes of a byte order mark.
+    Start(usize),
+    /// Before a member, which must come unless it may be the end.
+    BeforeName { may_end: bool },
+    /// In the name of a member.
+    Name,
+    /// After the name of a member.
+    AfterName,
+    /// Before a value.
+    BeforeValue,
+    /// In a value that is a string.
+    Text,
+    /// In an object or array that is so deep.
+    Nested(u32),
+    /// In a string in an object or array that is so deep.
+    NestedText(u32),
+    /// In a number or literal.
+    Scalar,
+    /// After a value.
+    AfterValue,
+    /// After the object.
+    Ended,
+    /// In bytes that are not JSON.
     Malformed,
 }
 
-/// Finds the model in the first bytes of a body.
-///
-/// Of members with that name the first string counts; an empty one names nothing.
-pub fn model_in(body: &[u8]) -> BodyModel {
-    let mut rest = body;
-    match find(&mut rest) {
-        Ok(Some(model)) => BodyModel::Named(model),
-        Ok(None) | Err(Stop::Malformed) => BodyModel::Absent,
-        Err(Stop::Cut) => BodyModel::Unknown,
+/// Looks for the model in the bytes of a body.
+#[derive(Debug)]
+pub struct JsonModel {
+    state: State,
+    /// Whether the byte before is a backslash that escapes the next one.
+    escaped: bool,
+    /// Whether the present member is the one that names the model.
+    is_member: bool,
+    /// The string that is being read, if it is of interest.
+    text: Vec<u8>,
+    /// What the last such member says, with its escapes; empty: nothing.
+    model: Vec<u8>,
+}
+
+impl Default for JsonModel {
+    fn default() -> Self {
+        Self {
+            state: State::Start(0),
+            escaped: false,
+            is_member: false,
+            text: Vec::new(),
+            model: Vec::new(),
+        }
     }
 }
 
-fn find(rest: &mut &[u8]) -> Result<Option<String>, Stop> {
-    expect(rest, b'{')?;
-    if peek(rest)? == b'}' {
-        return Ok(None);
+impl JsonModel {
+    /// Reads the next bytes; returns whether later ones matter.
+    pub fn push(&mut self, mut bytes: &[u8]) -> bool {
+        while !bytes.is_empty() && !self.is_over() {
+            bytes = &bytes[self.step(bytes)..];
+        }
+        !self.is_over()
     }
-    loop {
-        expect(rest, b'"')?;
-        let is_model = {
-            let name = string(rest)?;
-            name == MEMBER || (name.contains(&b'\\') && unescape(name).as_bytes() == MEMBER)
+
+    /// Returns what the bytes so far say. Of members with the same name the last counts, as servers take it.
+    pub fn verdict(&self) -> BodyModel {
+        match (self.model.is_empty(), self.is_over()) {
+            (false, _) => BodyModel::Named(unescape(&self.model)),
+            (true, true) => BodyModel::Absent,
+            (true, false) => BodyModel::Unknown,
+        }
+    }
+
+    fn is_over(&self) -> bool {
+        matches!(self.state, State::Ended | State::Malformed)
+    }
+
+    /// Reads at least one byte; returns how many.
+    fn step(&mut self, bytes: &[u8]) -> usize {
+        match self.state {
+            State::Name => self.string(bytes, MEMBER_CAP + 1, |this| {
+                this.is_member = this.text == MEMBER
+                    || (this.text.contains(&b'\\') && unescape(&this.text).as_bytes() == MEMBER);
+                State::AfterName
+            }),
+            State::Text => {
+                let kept = if self.is_member { VALUE_CAP } else { 0 };
+                self.string(bytes, kept, |this| {
+                    if this.is_member {
+                        std::mem::swap(&mut this.model, &mut this.text);
+                    }
+                    State::AfterValue
+                })
+            }
+            State::NestedText(depth) => self.string(bytes, 0, |_| State::Nested(depth)),
+            State::Nested(depth) => {
+                let at = bytes
+                    .iter()
+                    .position(|byte| matches!(byte, b'"' | b'{' | b'[' | b'}' | b']'));
+                let Some(at) = at else {
+                    return bytes.len();
+                };
+                self.state = match (bytes[at], depth) {
+                    (b'"', _) => State::NestedText(depth),
+                    (b'{' | b'[', _) => State::Nested(depth.saturating_add(1)),
+                    (_, 1) => State::AfterValue,
+                    _ => State::Nested(depth - 1),
+                };
+                at + 1
+            }
+            State::Scalar => {
+                let end = bytes
+                    .iter()
+                    .position(|byte| matches!(byte, b',' | b'}' | b']'));
+                if end.is_some() {
+                    self.state = State::AfterValue;
+                }
+                end.unwrap_or(bytes.len())
+            }
+            _ => {
+                self.structure(bytes[0]);
+                1
+            }
+        }
+    }
+
+    /// Reads bytes of a string and keeps up to `cap` of them; at its end, `next` returns what follows.
+    fn string(&mut self, bytes: &[u8], cap: usize, next: impl FnOnce(&mut Self) -> State) -> usize {
+        let mut keep = |bytes: &[u8]| {
+            let room = cap.saturating_sub(self.text.len());
+            self.text.extend_from_slice(&bytes[..bytes.len().min(room)]);
         };
-        expect(rest, b':')?;
-        if peek(rest)? == b'"' {
-            expect(rest, b'"')?;
-            let value = string(rest)?;
-            if is_model && !value.is_empty() {
-                return Ok(Some(unescape(value)));
-            }
+        if self.escaped {
+            self.escaped = false;
+            keep(&bytes[..1]);
+            return 1;
+        }
+        let Some(at) = memchr2(b'"', b'\\', bytes) else {
+            keep(bytes);
+            return bytes.len();
+        };
+        if bytes[at] == b'\\' {
+            keep(&bytes[..=at]);
+            self.escaped = true;
         } else {
-            skip(rest)?;
+            keep(&bytes[..at]);
+            self.state = next(self);
+            self.text.clear();
         }
-        match peek(rest)? {
-            b',' => expect(rest, b',')?,
-            b'}' => return Ok(None),
-            _ => return Err(Stop::Malformed),
+        at + 1
+    }
+
+    /// Reads a byte between names and values.
+    fn structure(&mut self, byte: u8) {
+        if let State::Start(marked) = self.state
+            && BYTE_ORDER_MARK.get(marked) == Some(&byte)
+        {
+            self.state = State::Start(marked + 1);
+            return;
         }
-    }
-}
-
-/// Returns the next byte that is no white space, without removing it.
-fn peek(rest: &mut &[u8]) -> Result<u8, Stop> {
-    *rest = rest.trim_ascii_start();
-    rest.first().copied().ok_or(Stop::Cut)
-}
-
-/// Removes the next byte that is no white space, which must be this one.
-fn expect(rest: &mut &[u8], byte: u8) -> Result<(), Stop> {
-    if peek(rest)? != byte {
-        return Err(Stop::Malformed);
-    }
-    *rest = &rest[1..];
-    Ok(())
-}
-
-/// Removes a string after its opening quote; returns what is between its quotes, with its escapes.
-fn string<'a>(rest: &mut &'a [u8]) -> Result<&'a [u8], Stop> {
-    let mut at = 0;
-    loop {
-        match rest.get(at).ok_or(Stop::Cut)? {
-            b'"' => {
-                let content = &rest[..at];
-                *rest = &rest[at + 1..];
-                return Ok(content);
+        if matches!(byte, b' ' | b'\t' | b'\n' | b'\r') {
+            return;
+        }
+        self.state = match (self.state, byte) {
+            (State::Start(_), b'{') => State::BeforeName { may_end: true },
+            (State::BeforeName { .. }, b'"') => State::Name,
+            (State::AfterName, b':') => State::BeforeValue,
+            (State::AfterValue, b',') => State::BeforeName { may_end: false },
+            (State::BeforeName { may_end: true } | State::AfterValue, b'}') => State::Ended,
+            (State::BeforeValue, b',' | b'}' | b']') => State::Malformed,
+            (State::BeforeValue, byte) => {
+                if self.is_member {
+                    self.model.clear();
+                }
+                match byte {
+                    b'"' => State::Text,
+                    b'{' | b'[' => State::Nested(1),
+                    _ => State::Scalar,
+                }
             }
-            b'\\' => at += 2,
-            _ => at += 1,
-        }
-    }
-}
-
-/// Removes a value that is no string, up to the comma or the bracket after it.
-fn skip(rest: &mut &[u8]) -> Result<(), Stop> {
-    let mut depth = 0_u32;
-    loop {
-        match peek(rest)? {
-            b'"' => {
-                *rest = &rest[1..];
-                string(rest)?;
-                continue;
-            }
-            b'{' | b'[' => depth += 1,
-            b'}' | b']' if depth > 0 => depth -= 1,
-            b'}' | b']' | b',' if depth == 0 => return Ok(()),
-            _ => {}
-        }
-        *rest = &rest[1..];
+            _ => State::Malformed,
+        };
     }
 }
 
@@ -172,6 +266,12 @@ fn flush(units: &mut Vec<u16>, text: &mut String, ended: bool) {
 mod tests {
     use super::*;
 
+    fn model_in(body: &[u8]) -> BodyModel {
+        let mut scan = JsonModel::default();
+        scan.push(body);
+        scan.verdict()
+    }
+
     fn named(model: &str) -> BodyModel {
         BodyModel::Named(model.into())
     }
@@ -191,6 +291,9 @@ mod tests {
             ),
             (r#"{"a":"\\","model":"m"}"#, "m"),
             (r#"{"model":7,"model":"m"}"#, "m"),
+            (r#"{"model":"a","x":{"model":"b"},"model":"m"}"#, "m"),
+            ("\u{feff}{\"model\":\"m\"}", "m"),
+            ("\u{feff} {\"a\":-1.5e3 ,\"model\":\"m\"}", "m"),
             (
                 r#"{"model":{"model":"inner"},"b":[["model","x"]],"model":"m"}"#,
                 "m",
@@ -210,6 +313,8 @@ mod tests {
             "{}",
             r#"{"model":""}"#,
             r#"{"model":null}"#,
+            r#"{"model":"m","model":null}"#,
+            r#"{"model":"m","model":""}"#,
             r#"{"Model":"m","models":"m","a":{"model":"m"}}"#,
             r#"[{"model":"m"}]"#,
             r#""model""#,
@@ -218,7 +323,7 @@ mod tests {
             r#"{"a":1 "model":"m"}"#,
             r#"{"a":1]"#,
             r#"{"a":"b"]"#,
-            "\u{feff}{\"model\":\"m\"}",
+            "\u{feff}\u{feff}{\"model\":\"m\"}",
             "\x1f\u{fffd}\x08",
         ] {
             let verdict = model_in(body.as_bytes());

@@ -3,6 +3,8 @@
 //! `exchange` and the catalogue use it.
 //! Does not depend on: sockets, times, processes.
 
+pub mod body_format;
+pub mod form_model;
 pub mod genai;
 pub mod grpc;
 pub mod hpack;

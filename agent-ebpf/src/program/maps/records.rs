@@ -7,11 +7,14 @@ use core::ffi::c_void;
 use aya_ebpf::{
     bindings::{BPF_RB_AVAIL_DATA, BPF_RB_FORCE_WAKEUP, BPF_RB_NO_WAKEUP},
     btf_maps::RingBuf,
-    helpers::{bpf_ringbuf_output, bpf_ringbuf_query},
+    helpers::{
+        bpf_ringbuf_discard, bpf_ringbuf_output, bpf_ringbuf_query, bpf_ringbuf_reserve,
+        bpf_ringbuf_submit, generated::bpf_probe_read_user,
+    },
     macros::btf_map,
 };
 use inferprobe_ebpf::{
-    abi::{DropReason, PAYLOAD_CAP, Record, kind, mode},
+    abi::{DropReason, PAYLOAD_CAP, PIECE_CAP, Record, kind, mode},
     conn::Conn,
 };
 
@@ -22,6 +25,8 @@ use crate::{
 
 /// Bytes waiting in the ring from which a record wakes the agent. Below that, the agent's own timer does.
 const WAKEUP_BYTES: u64 = 512 << 10;
+/// Bytes waiting in the ring from which bodies are not copied, so that records of other connections find room.
+const BODY_WAITING_BYTES: u64 = 2 << 20;
 /// How often a hook checks whether another one has released the connection, before it gives up: some microseconds.
 const CONTENDED_CHECKS: u32 = 1024;
 
@@ -69,27 +74,80 @@ pub(crate) fn emit(conn: &mut Conn, record_kind: u8, now_ns: u64) {
     } else {
         payload_bytes
     };
-    let ring: *mut c_void = (&raw const RECORDS).cast_mut().cast();
-    // SAFETY: RECORDS is a ring buffer.
-    let waiting = unsafe { bpf_ringbuf_query(ring, BPF_RB_AVAIL_DATA.into()) };
-    let wakeup = if waiting >= WAKEUP_BYTES {
-        BPF_RB_FORCE_WAKEUP
-    } else {
-        BPF_RB_NO_WAKEUP
-    };
     // SAFETY: the payload follows the record in `Conn`, and `payload_bytes` ends within it.
     let sent = unsafe {
         bpf_ringbuf_output(
-            ring,
+            ring(),
             (&raw mut *conn).cast(),
             size_of::<Record>() as u64 + payload_bytes,
-            wakeup.into(),
+            wakeup(),
         )
     };
     if sent < 0 {
         drops::count(DropReason::RingFull);
     }
     conn.on_emitted();
+}
+
+/// Whether the ring has room for more than heads.
+#[inline(always)]
+pub(crate) fn has_room_for_bodies() -> bool {
+    waiting_bytes() < BODY_WAITING_BYTES
+}
+
+/// Emits the record of `conn`, which has no payload, with the next bytes of the current transfer: up to [`PIECE_CAP`] of
+/// `bytes`, from user memory straight into the ring. Returns how many; 0 if they cannot be read.
+#[inline(always)]
+pub(crate) fn emit_piece(conn: &mut Conn, bytes: u32) -> u32 {
+    let copied = if bytes > PIECE_CAP as u32 {
+        PIECE_CAP as u32
+    } else {
+        bytes
+    };
+    // SAFETY: RECORDS is a ring buffer.
+    let entry = unsafe { bpf_ringbuf_reserve(ring(), (size_of::<Record>() + PIECE_CAP) as u64, 0) }
+        .cast::<Record>();
+    if entry.is_null() {
+        return 0;
+    }
+    let from = conn.cursors.buffer.start as *const c_void;
+    // SAFETY: the entry has room for a piece after the record.
+    if unsafe { bpf_probe_read_user(entry.add(1).cast(), copied, from) } != 0 {
+        // SAFETY: the entry was reserved, and is not used any more.
+        unsafe { bpf_ringbuf_discard(entry.cast(), BPF_RB_NO_WAKEUP.into()) };
+        return 0;
+    }
+    conn.on_copied(false, copied, true);
+    conn.seal(kind::READ, conn.cursors.buffer.now_ns);
+    // SAFETY: the entry begins with room for a record, and is not used any more.
+    unsafe {
+        entry.write(conn.record);
+        bpf_ringbuf_submit(entry.cast(), wakeup());
+    }
+    conn.on_emitted();
+    copied
+}
+
+#[inline(always)]
+fn ring() -> *mut c_void {
+    (&raw const RECORDS).cast_mut().cast()
+}
+
+/// Bytes in the ring that the agent has not read.
+#[inline(always)]
+fn waiting_bytes() -> u64 {
+    // SAFETY: RECORDS is a ring buffer.
+    unsafe { bpf_ringbuf_query(ring(), BPF_RB_AVAIL_DATA.into()) }
+}
+
+/// Returns the flag with which an entry is added: whether it wakes the agent.
+#[inline(always)]
+fn wakeup() -> u64 {
+    if waiting_bytes() >= WAKEUP_BYTES {
+        BPF_RB_FORCE_WAKEUP.into()
+    } else {
+        BPF_RB_NO_WAKEUP.into()
+    }
 }
 
 /// Emits what is left of `conn`, to which the server can write no more, and its end. Does so once, or leaves it to the

@@ -18,7 +18,7 @@ use crate::{
     access::Btf,
     backend::{Backend, of_current},
     clock::now_ns,
-    globals::{reads_payload, reports_accepts},
+    globals::{copied_bytes, reads_payload, reports_accepts},
     http2_copy::{Side, copy_transfer},
     maps::{accepts, clients, drops, progress, records, watched, workers},
     probes::entry::{already_handled, done, primary_and_backup},
@@ -139,7 +139,7 @@ fn on_read<B: Backend>(conn: &mut Conn, sk: Sock<B>, bytes: u32) {
         progress::free(conn);
     }
     let arrival = arrival(conn, sk, bytes, now_ns, plan.begins);
-    let capture = conn.on_recv(now_ns, bytes, arrival, plan);
+    let capture = conn.on_recv(now_ns, bytes, arrival, plan, copied_bytes());
     if plan.begins && conn.record.flags & flag::UNIX == 0 {
         conn.on_steps(conn.queue.consumed.wrapping_sub(bytes));
     }

@@ -53,6 +53,7 @@ impl RunningProbes {
         privileges::warn_without_ptrace();
         let wanted = Wanted {
             payload: config.payload,
+            copied_bytes: config.body_limit.copied_bytes(),
             accept_wait: config.accept_wait,
             attach_mode: config.attach_mode,
         };
@@ -67,7 +68,8 @@ impl RunningProbes {
         }
         let hooks = report::line(probes.hooks());
         let registry = Registry::new(config.watches.clone(), config.catalogue.clone(), own_pid);
-        let table = ConnectionTable::new(config.payload);
+        let table = ConnectionTable::new(config.payload)
+            .with_copied_bytes(config.body_limit.copied_bytes());
         let mut event_loop = EventLoop::new(probes, maps, registry, table, metrics.clone(), log)?;
         event_loop.publish_to(roster);
         let found = event_loop.discover()?;

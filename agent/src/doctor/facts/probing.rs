@@ -5,12 +5,15 @@
 
 use serde::{Serialize, Serializer};
 
-use crate::bpf::{
-    attach_mode::AttachMode,
-    loader::Probes,
-    options::Wanted,
-    preflight,
-    report::{HookReport, RefusalKind, Refused},
+use crate::{
+    bpf::{
+        attach_mode::AttachMode,
+        loader::Probes,
+        options::Wanted,
+        preflight,
+        report::{HookReport, RefusalKind, Refused},
+    },
+    config::body_limit::BodyLimit,
 };
 
 /// Outcome of attaching the probes.
@@ -44,6 +47,7 @@ pub enum SelfTest {
 pub(crate) fn attempt(attach_mode: Option<AttachMode>) -> Probing {
     let wanted = Wanted {
         payload: true,
+        copied_bytes: BodyLimit::default().copied_bytes(),
         accept_wait: false,
         attach_mode,
     };

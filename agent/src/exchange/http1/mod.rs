@@ -1,9 +1,8 @@
 //! Follows one HTTP/1 connection: pairs the requests it reads with the responses it writes, first in, first out.
 //!
-//! `requests` and `responses` find the messages of each direction, `body` finds the model that a request's body names.
+//! `requests` and `responses` find the messages of each direction.
 //! Does not depend on: any server, HTTP/2.
 
-pub mod body;
 pub mod requests;
 pub mod responses;
 
@@ -44,11 +43,14 @@ pub struct Http1Connection {
     missed_bytes: u64,
     /// The request whose response will come over HTTP/2: the server agreed to the upgrade.
     switching: Option<Request>,
+    /// Bytes of a request that the kernel half copies.
+    copied_bytes: u32,
 }
 
 impl Http1Connection {
-    /// Opens a connection to `peer`, of which `record` is the first record.
-    pub fn new(record: &Record, peer: Peer) -> Self {
+    /// Opens a connection to `peer`, of which `record` is the first record. The kernel half copies so many bytes of a
+    /// request.
+    pub fn new(record: &Record, peer: Peer, copied_bytes: u32) -> Self {
         Self {
             records: RecordStream::new(record, peer),
             is_unix: record.flags & flag::UNIX != 0,
@@ -57,6 +59,7 @@ impl Http1Connection {
             responding: None,
             missed_bytes: 0,
             switching: None,
+            copied_bytes,
         }
     }
 
@@ -81,6 +84,7 @@ impl Http1Connection {
             latest_seq: self.records.latest_seq(),
             written_bytes,
             missed_bytes: self.take_missed_bytes(),
+            copied_bytes: self.copied_bytes,
         }
     }
 
@@ -211,6 +215,7 @@ impl Http1Connection {
     }
 
     fn write(&mut self, writes: &Writes<'_>, out: &mut dyn Sink) {
+        self.requests.name_so_far();
         let Self {
             records,
             requests,

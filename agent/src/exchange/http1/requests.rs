@@ -6,7 +6,7 @@
 use std::collections::VecDeque;
 
 use crate::{
-    exchange::{Request, event::Loss, http1::body::BodyStart, reads::Reads},
+    exchange::{Request, body_search::BodySearch, event::Loss, reads::Reads},
     protocol::{
         grpc::{ModelName, NamedBy},
         http1::{
@@ -14,13 +14,16 @@ use crate::{
             chunked::{ChunkWalk, Place},
             proxy::{self, Start},
         },
+        json_model::BodyModel,
     },
 };
 
 /// Longest target that is kept, bytes.
 const TARGET_CAP: usize = 1024;
 /// Longest head that is gathered over several segments, bytes.
-const HEAD_CAP: usize = 8192;
+const HEAD_CAP: usize = 64 << 10;
+/// Bytes of a head that are parsed each time some are added; further on, only its end is looked for.
+const PARSED_CAP: usize = 1024;
 
 #[derive(Debug, Clone, PartialEq, Eq)]
 enum State {
@@ -52,7 +55,7 @@ pub struct RequestStream {
     pub missed_bytes: u64,
     next_index: u32,
     /// Of the body that is being read.
-    body: BodyStart,
+    body: BodySearch,
 }
 
 impl Default for RequestStream {
@@ -63,7 +66,7 @@ impl Default for RequestStream {
             at_start: true,
             missed_bytes: 0,
             next_index: 0,
-            body: BodyStart::over(),
+            body: BodySearch::without_body(),
         }
     }
 }
@@ -105,7 +108,7 @@ impl RequestStream {
             at_start: false,
             missed_bytes: self.missed_bytes,
             next_index: self.next_index,
-            body: BodyStart::over(),
+            body: BodySearch::without_body(),
         }
     }
 
@@ -138,33 +141,38 @@ impl RequestStream {
                 {
                     return taken;
                 }
-                self.read_head(reads, &head, before, visible.len() as u64, left)
+                self.read_head(reads, head, before, visible.len() as u64, left)
             }
             State::Body(to_come) => {
                 let taken = left.min(*to_come);
                 *to_come -= taken;
                 let ended = *to_come == 0;
-                self.search_body(visible, taken);
+                let copied = usize::try_from(taken)
+                    .map_or(visible, |taken| &visible[..visible.len().min(taken)]);
+                search(&mut self.body, copied, taken);
                 self.extend(reads, taken, left == taken, ended);
                 if ended {
+                    self.end_body();
                     self.state = State::Between;
                 }
                 taken
             }
             State::Chunked(walk) => {
-                let walked = walk.feed(visible, left);
+                let body = &mut self.body;
+                let walked = walk.walk(visible, left, |copied, bytes| search(body, copied, bytes));
                 match walked.place {
                     Place::Open => {}
                     Place::Ended => self.state = State::Between,
                     Place::Lost => self.state = State::Open,
                 }
-                self.search_body(visible, walked.taken);
                 let ended = walked.place != Place::Open;
                 self.extend(reads, walked.taken, left == walked.taken, ended);
+                if ended {
+                    self.end_body();
+                }
                 walked.taken
             }
             State::Open => {
-                self.search_body(visible, left);
                 self.extend(reads, left, true, true);
                 left
             }
@@ -212,7 +220,7 @@ impl RequestStream {
     fn read_head(
         &mut self,
         reads: &Reads<'_>,
-        head_bytes: &[u8],
+        head_bytes: Vec<u8>,
         before: usize,
         visible: u64,
         left: u64,
@@ -222,11 +230,18 @@ impl RequestStream {
             .iter()
             .take_while(|&&byte| byte == b'\r' || byte == b'\n')
             .count();
-        match http1::parse_request(&head_bytes[blank..]) {
+        let parsed = match before > PARSED_CAP && !http1::ends_head(&head_bytes[before - 2..]) {
+            true => Parse::Partial,
+            false => http1::parse_request(&head_bytes[blank..]),
+        };
+        match parsed {
             Parse::Complete(head, len) => {
                 let taken = (blank + len - before) as u64;
-                self.name(head.method, head.target, http1::user_agent(head_bytes));
-                self.body = BodyStart::new(head.body == Body::Chunked);
+                self.name(head.method, head.target, http1::user_agent(&head_bytes));
+                self.body = match head.body {
+                    Body::Unsaid | Body::Length(0) => BodySearch::without_body(),
+                    Body::Length(_) | Body::Chunked => BodySearch::new(&head.format),
+                };
                 let (state, ended) = match head.body {
                     Body::Unsaid | Body::Length(0) => (State::Between, true),
                     Body::Length(length) => (State::Body(length), false),
@@ -237,14 +252,15 @@ impl RequestStream {
                 taken
             }
             Parse::Partial if visible == left && head_bytes.len() <= HEAD_CAP => {
-                self.state = State::Head(head_bytes.to_vec());
+                self.state = State::Head(head_bytes);
                 self.extend(reads, left, true, false);
                 left
             }
             Parse::Partial => match http1::parse_cut_request(&head_bytes[blank..]) {
                 // The rest of the head was not copied.
                 Some((method, target)) => {
-                    self.name(method, target, http1::user_agent(head_bytes));
+                    self.name(method, target, http1::user_agent(&head_bytes));
+                    self.name_by_body(BodyModel::Unknown);
                     self.state = State::Open;
                     0
                 }
@@ -262,7 +278,7 @@ impl RequestStream {
     }
 
     fn begin(&mut self, reads: &Reads<'_>, at: u64) {
-        self.body = BodyStart::over();
+        self.body = BodySearch::without_body();
         self.pending.push_back(Request {
             index: self.next_index,
             method: String::new(),
@@ -274,6 +290,7 @@ impl RequestStream {
             complete: false,
             named: None,
             user_agent: None,
+            content_cut: false,
         });
         self.next_index = self.next_index.wrapping_add(1);
     }
@@ -290,16 +307,32 @@ impl RequestStream {
         }
     }
 
-    /// Searches the next `bytes` of the body, of which `visible` were copied, for its model.
-    fn search_body(&mut self, visible: &[u8], bytes: u64) {
-        if let Some(model) = self.body.push(visible, bytes)
-            && let Some(request) = self.open()
-        {
-            request.named = Some(Box::new(ModelName {
-                by: NamedBy::Body,
-                model,
-                version: None,
-            }));
+    /// Gives the request that is being read the model that its body names, as far as it was read: its response begins.
+    pub fn name_so_far(&mut self) {
+        if matches!(self.state, State::Body(_) | State::Chunked(_)) {
+            let found = self.body.so_far();
+            self.name_by_body(found);
+        }
+    }
+
+    /// Ends the search of the body.
+    fn end_body(&mut self) {
+        let found = self.body.verdict();
+        self.name_by_body(found);
+    }
+
+    /// Gives the request that is being read the model that its body names.
+    fn name_by_body(&mut self, found: BodyModel) {
+        if let Some(request) = self.open() {
+            request.content_cut = found == BodyModel::Unknown;
+            request.named = match found {
+                BodyModel::Named(model) => Some(Box::new(ModelName {
+                    by: NamedBy::Body,
+                    model,
+                    version: None,
+                })),
+                BodyModel::Absent | BodyModel::Unknown => None,
+            };
         }
     }
 
@@ -321,6 +354,14 @@ impl RequestStream {
         self.pending
             .back_mut()
             .filter(|request| request.index == newest)
+    }
+}
+
+/// Searches the next `bytes` of a body, of which these were copied. Without the others the search is over.
+fn search(body: &mut BodySearch, copied: &[u8], bytes: u64) {
+    body.push(copied);
+    if (copied.len() as u64) < bytes {
+        body.end();
     }
 }
 
@@ -349,6 +390,7 @@ mod tests {
             last_ns: at_ns + 1,
             bytes,
             visible,
+            body_dropped: false,
         }
     }
 

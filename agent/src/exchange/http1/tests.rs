@@ -1,3 +1,5 @@
+use inferprobe_ebpf::segment::COPIED_DEFAULT;
+
 use super::*;
 
 /// Builds the records of one connection as the kernel half would.
@@ -67,7 +69,7 @@ impl Wire {
         };
         let connection = self
             .connection
-            .get_or_insert_with(|| Http1Connection::new(&record, PEER));
+            .get_or_insert_with(|| Http1Connection::new(&record, PEER, COPIED_DEFAULT));
         self.alive = connection.on_record(&view, &mut self.out);
     }
 

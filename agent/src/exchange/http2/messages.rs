@@ -3,7 +3,7 @@
 //! Uses only the first bytes of each frame.
 //! Does not depend on: times.
 
-use inferprobe_ebpf::http2_frames::RESPONSE_DATA_KEPT;
+use inferprobe_ebpf::http2_frames::DataKept;
 
 use crate::protocol::grpc::{self, PREFIX_LEN};
 
@@ -29,7 +29,7 @@ impl Messages {
             return;
         };
         if self.framed && !self.cut {
-            let room = RESPONSE_DATA_KEPT as usize - self.start.len();
+            let room = DataKept::RESPONSES.start as usize - self.start.len();
             self.start
                 .extend_from_slice(&content[..content.len().min(room)]);
         }
@@ -93,7 +93,8 @@ mod tests {
         let begun = frames
             .iter()
             .map(|frame| {
-                let (kept, hidden) = frame.split_at(frame.len().min(RESPONSE_DATA_KEPT as usize));
+                let (kept, hidden) =
+                    frame.split_at(frame.len().min(DataKept::RESPONSES.start as usize));
                 for piece in kept.chunks(3) {
                     messages.keep(Some(piece));
                 }

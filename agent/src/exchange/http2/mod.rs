@@ -11,7 +11,7 @@ mod tests;
 
 use inferprobe_ebpf::{
     abi::{flag, kind},
-    http2_frames::{FrameCursor, REQUEST_DATA_KEPT, RESPONSE_DATA_KEPT},
+    http2_frames::{DataKept, FrameCursor},
     view::RecordView,
 };
 
@@ -51,9 +51,9 @@ struct Frames {
 }
 
 impl Http2Connection {
-    /// Opens a connection before its first record. If its first read is not a client's preface, the agent has joined an open
+    /// Opens a connection before its first record. The kernel half copies so many bytes of a request. If its first read is not a client's preface, the agent has joined an open
     /// connection, and the read is taken to begin with a frame.
-    pub fn new(peer: Peer) -> Self {
+    pub fn new(peer: Peer, copied_bytes: u32) -> Self {
         Self {
             peer,
             seqs: [None; 2],
@@ -63,12 +63,12 @@ impl Http2Connection {
                 requests: Direction {
                     frames: FrameReader::client(),
                     walk: FrameCursor::BEFORE_PREFACE,
-                    data_kept: REQUEST_DATA_KEPT,
+                    data: DataKept::requests(copied_bytes),
                 },
                 responses: Direction {
                     frames: FrameReader::server(),
                     walk: FrameCursor::START,
-                    data_kept: RESPONSE_DATA_KEPT,
+                    data: DataKept::RESPONSES,
                 },
             }),
             streams: Streams::default(),
@@ -83,7 +83,7 @@ impl Http2Connection {
             seqs: [Some(upgrade.latest_seq), None],
             written_bytes: upgrade.written_bytes,
             missed_bytes: upgrade.missed_bytes,
-            ..Self::new(upgrade.peer)
+            ..Self::new(upgrade.peer, upgrade.copied_bytes)
         };
         if let Some(request) = upgrade.request {
             this.streams.upgrade(request);
@@ -147,6 +147,9 @@ impl Http2Connection {
             out.lost(Loss::Http2Unfollowed);
             return;
         };
+        if reads.body_dropped {
+            requests.walk.stop_copying();
+        }
         if requests.frames.awaits_preface() && reads.visible.first() != Some(&PREFACE[0]) {
             requests.walk = FrameCursor::START;
         }
@@ -233,7 +236,7 @@ impl Http2Connection {
 struct Direction {
     frames: FrameReader,
     walk: FrameCursor,
-    data_kept: u32,
+    data: DataKept,
 }
 
 impl Direction {
@@ -263,9 +266,14 @@ impl Direction {
             self.frames.feed(copied, |part| on_part(part, at))?;
             if self.walk.is_in_head() {
                 for &byte in copied {
-                    self.walk.on_head(byte, self.data_kept);
+                    self.walk.on_head(byte, self.data);
                 }
             } else {
+                if self.walk.is_before_body()
+                    && let Some(&first) = copied.first()
+                {
+                    self.walk.on_first(first, self.data);
+                }
                 self.walk.on_payload(kept as u32);
             }
             visible = rest;

@@ -8,6 +8,7 @@ use std::collections::BTreeMap;
 use crate::{
     exchange::{
         Peer, Request, Response,
+        body_search::BodySearch,
         chunks::{Chunks, Framing},
         event::{Event, Loss, Sink, Unfinished, pair},
         http2::messages::Messages,
@@ -15,17 +16,20 @@ use crate::{
         writes::Writes,
     },
     protocol::{
+        body_format::BodyFormat,
         grpc::{self, MESSAGE_CAP, ModelName, NamedBy},
         http2::{
             Fault, Part,
             fields::{Content, Fields},
         },
-        json_model::{self, BodyModel},
+        json_model::BodyModel,
     },
 };
 
 /// Streams that may be open on one connection; beyond it, the oldest are dropped.
 pub(super) const OPEN_CAP: usize = 1024;
+/// Bodies of one connection that are decompressed at once; of the others, the model is not looked for.
+const DECOMPRESSED_CAP: usize = 4;
 /// The stream of the response to a request that asked for an upgrade (RFC 7540, section 3.2).
 const UPGRADED: u32 = 1;
 
@@ -34,10 +38,12 @@ const UPGRADED: u32 = 1;
 pub(super) struct Stream {
     request: Request,
     response: Option<Response>,
-    /// First bytes of the request's content.
+    /// First bytes of the request's content, if it may be gRPC messages.
     pub(super) content: Vec<u8>,
     /// Whether `content` ends before a gap.
     cut: bool,
+    /// The search of the request's content, if it is no gRPC call.
+    body: BodySearch,
     /// Messages of the response.
     messages: Messages,
 }
@@ -64,7 +70,7 @@ impl Streams {
     /// Opens the first stream with a request that came over HTTP/1, before the first frame.
     pub(super) fn upgrade(&mut self, request: Request) {
         self.next_index = request.index.wrapping_add(1);
-        self.open(UPGRADED, request);
+        self.open(UPGRADED, request, BodySearch::without_body());
     }
 
     /// Fails if what was read are responses: then the agent has joined the client's side of an open connection.
@@ -166,21 +172,37 @@ impl Streams {
             complete: false,
             named: None,
             user_agent: fields.user_agent,
+            content_cut: false,
         };
         self.next_index = self.next_index.wrapping_add(1);
-        self.open(stream, request);
+        let body = match fields.content {
+            Some(Content::Grpc) => BodySearch::without_body(),
+            _ => self.search(&fields.format),
+        };
+        self.open(stream, request, body);
         if self.open.len() > OPEN_CAP && self.open.pop_first().is_some() {
             out.event(Event::Unfinished(Unfinished::Evicted));
         }
     }
 
-    fn open(&mut self, stream: u32, request: Request) {
+    /// Starts the search of a body.
+    fn search(&self, format: &BodyFormat) -> BodySearch {
+        let search = BodySearch::new(format);
+        let decompressed = self.open.values().filter(|open| open.body.decompresses());
+        match search.decompresses() && decompressed.count() >= DECOMPRESSED_CAP {
+            true => BodySearch::hidden(),
+            false => search,
+        }
+    }
+
+    fn open(&mut self, stream: u32, request: Request, body: BodySearch) {
         self.observed = Some((self.observed.map_or(stream, |(oldest, _)| oldest), stream));
         let opened = Stream {
             request,
             response: None,
             content: Vec::new(),
             cut: false,
+            body,
             messages: Messages::default(),
         };
         self.open.insert(stream, opened);
@@ -333,18 +355,6 @@ impl Streams {
     }
 }
 
-/// Returns the model that the beginning of a JSON body names.
-fn named_in_body(content: &[u8]) -> Option<ModelName> {
-    match json_model::model_in(content) {
-        BodyModel::Named(model) => Some(ModelName {
-            by: NamedBy::Body,
-            model,
-            version: None,
-        }),
-        BodyModel::Absent | BodyModel::Unknown => None,
-    }
-}
-
 impl Stream {
     /// Whether it is a gRPC call, as far as its request shows.
     fn is_call(&self) -> bool {
@@ -352,13 +362,16 @@ impl Stream {
     }
 
     /// Returns the request, with the model that its content names, and the response so far.
-    fn named(self) -> (Request, Option<Response>) {
-        let named = match self.is_call() {
-            true => grpc::model_of(&self.request.target, &self.content),
-            false => named_in_body(&self.content),
+    fn named(mut self) -> (Request, Option<Response>) {
+        let (named, content_cut) = match self.is_call() {
+            true => (grpc::model_of(&self.request.target, &self.content), false),
+            // The body of a request that was upgraded came over HTTP/1.
+            false if self.request.named.is_some() => return (self.request, self.response),
+            false => named_in(self.body.verdict()),
         };
         let request = Request {
             named: named.map(Box::new),
+            content_cut,
             ..self.request
         };
         (request, self.response)
@@ -381,14 +394,30 @@ impl Stream {
     fn keep(&mut self, content: Option<&[u8]>) {
         let Some(content) = content else {
             self.cut = true;
+            self.body.end();
             return;
         };
+        self.body.push(content);
         if !self.cut {
             let room = MESSAGE_CAP - self.content.len();
             let kept = &content[..content.len().min(room)];
             self.content.extend_from_slice(kept);
         }
     }
+}
+
+/// Returns the model that a body names, and whether it may name one in bytes that were not searched.
+fn named_in(found: BodyModel) -> (Option<ModelName>, bool) {
+    let cut = found == BodyModel::Unknown;
+    let named = match found {
+        BodyModel::Named(model) => Some(ModelName {
+            by: NamedBy::Body,
+            model,
+            version: None,
+        }),
+        BodyModel::Absent | BodyModel::Unknown => None,
+    };
+    (named, cut)
 }
 
 /// What the head of a response says about the pieces of its body; `None` if the body is not streamed.

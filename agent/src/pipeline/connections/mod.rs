@@ -7,6 +7,7 @@ use std::collections::{HashMap, HashSet};
 
 use inferprobe_ebpf::{
     abi::{ProgressSlot, Record, flag, kind, mode},
+    segment::COPIED_DEFAULT,
     view::RecordView,
 };
 
@@ -33,7 +34,8 @@ const LAST_RECORDS_NS: u64 = 1_000_000_000;
 /// The connections.
 #[derive(Debug)]
 pub struct ConnectionTable {
-    reads_payload: bool,
+    /// Bytes of a request that the kernel half copies; `None`: no payload.
+    copied_bytes: Option<u32>,
     connections: HashMap<u64, Tracked>,
     /// Bytes by server, until they are exported.
     pub coverage: Coverage,
@@ -58,13 +60,13 @@ struct Tracked {
 }
 
 impl Tracked {
-    fn new(view: &RecordView<'_>, reads_payload: bool, accepted_ns: Option<u64>) -> Self {
+    fn new(view: &RecordView<'_>, copied_bytes: Option<u32>, accepted_ns: Option<u64>) -> Self {
         let peer = Peer {
             accepted_ns,
             ..peer_of(&view.record)
         };
         Self {
-            connection: connection::open(view, peer, reads_payload),
+            connection: connection::open(view, peer, copied_bytes),
             peer,
             accounts: Default::default(),
         }
@@ -105,7 +107,7 @@ impl ConnectionTable {
     /// Makes an empty table; `reads_payload` says whether the kernel half copies the bytes of messages.
     pub fn new(reads_payload: bool) -> Self {
         Self {
-            reads_payload,
+            copied_bytes: reads_payload.then_some(COPIED_DEFAULT),
             connections: HashMap::new(),
             coverage: Coverage::default(),
             ticking: HashSet::new(),
@@ -113,6 +115,14 @@ impl ConnectionTable {
             ended: Vec::new(),
             ticked_ns: 0,
             swept_ns: 0,
+        }
+    }
+
+    /// Returns the table for a kernel half that copies so many bytes of a request, if it copies any payload.
+    pub fn with_copied_bytes(self, bytes: u32) -> Self {
+        Self {
+            copied_bytes: self.copied_bytes.map(|_| bytes),
+            ..self
         }
     }
 
@@ -139,7 +149,7 @@ impl ConnectionTable {
         let tracked = self
             .connections
             .entry(cookie)
-            .or_insert_with(|| Tracked::new(&view, self.reads_payload, accepted_ns));
+            .or_insert_with(|| Tracked::new(&view, self.copied_bytes, accepted_ns));
         out.enter(Place::of(&record, tracked.peer));
         if record.mode == mode::STREAMS
             && let Some(upgraded) = tracked.connection.upgrade(&mut view, out)

@@ -43,6 +43,8 @@ pub enum Name {
     ContentLength,
     /// `user-agent`
     UserAgent,
+    /// `content-encoding`
+    ContentEncoding,
 }
 
 /// What a field of a block is.
@@ -239,6 +241,7 @@ impl Decoder {
                 2 | 3 => Key::Wanted(Name::Method),
                 4 | 5 => Key::Wanted(Name::Path),
                 8..=14 => Key::Wanted(Name::Status),
+                26 => Key::Wanted(Name::ContentEncoding),
                 28 => Key::Wanted(Name::ContentLength),
                 58 => Key::Wanted(Name::UserAgent),
                 31 => Key::Wanted(Name::ContentType),
@@ -287,6 +290,7 @@ fn key_of(name: &[u8]) -> Key {
         b"content-type" => Key::Wanted(Name::ContentType),
         b"content-length" => Key::Wanted(Name::ContentLength),
         b"user-agent" => Key::Wanted(Name::UserAgent),
+        b"content-encoding" => Key::Wanted(Name::ContentEncoding),
         _ => Key::Other,
     }
 }

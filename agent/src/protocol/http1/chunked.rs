@@ -71,6 +71,16 @@ const START: State = State::Size { size: 0, digits: 0 };
 impl ChunkWalk {
     /// Processes `total` bytes, of which the first are `visible`, up to the body's end.
     pub fn feed(&mut self, visible: &[u8], total: u64) -> Walked {
+        self.walk(visible, total, |_, _| {})
+    }
+
+    /// As [`ChunkWalk::feed`]; calls `on_data` with each piece of data, as far as it was copied, and its length.
+    pub fn walk(
+        &mut self,
+        visible: &[u8],
+        total: u64,
+        mut on_data: impl FnMut(&[u8], u64),
+    ) -> Walked {
         let mut walked = Walked {
             taken: 0,
             data_bytes: 0,
@@ -89,6 +99,10 @@ impl ChunkWalk {
                     let data = left.min(total - walked.taken);
                     walked.chunks += u32::from(!begun);
                     walked.data_bytes += data;
+                    let at = usize::try_from(walked.taken).ok();
+                    let copied = at.and_then(|at| visible.get(at..)).unwrap_or_default();
+                    let len = usize::try_from(data).unwrap_or(usize::MAX);
+                    on_data(&copied[..copied.len().min(len)], data);
                     walked.taken += data;
                     self.state = match left - data {
                         0 => State::DataEnd { cr: false },
@@ -177,18 +191,6 @@ impl State {
     }
 }
 
-/// Returns the data of the chunks at the beginning of a body, as far as they were copied.
-pub fn data_of(visible: &[u8]) -> Vec<u8> {
-    let mut walk = ChunkWalk::default();
-    let mut data = Vec::new();
-    for byte in visible {
-        if walk.feed(&[*byte], 1).data_bytes > 0 {
-            data.push(*byte);
-        }
-    }
-    data
-}
-
 /// Whether bytes begin like a chunk that has data: a size other than 0, of at most 8 digits, then the line's end or an
 /// extension.
 pub fn begins_chunk(visible: &[u8]) -> bool {
@@ -224,9 +226,18 @@ mod tests {
 
     #[test]
     fn the_data_of_a_body_that_is_cut_off_is_what_can_be_seen() {
-        assert_eq!(data_of(BODY), b"helloabc");
-        assert_eq!(data_of(&BODY[..6]), b"hel");
-        assert_eq!(data_of(b"zz\r\nx"), b"");
+        let data_of = |visible: &[u8], total| {
+            let (mut data, mut bytes) = (Vec::new(), 0);
+            ChunkWalk::default().walk(visible, total, |copied, len| {
+                data.extend_from_slice(copied);
+                bytes += len;
+            });
+            (data, bytes)
+        };
+        assert_eq!(data_of(BODY, BODY.len() as u64), (b"helloabc".into(), 8));
+        assert_eq!(data_of(&BODY[..6], 6), (b"hel".into(), 3));
+        assert_eq!(data_of(&BODY[..6], 8), (b"hel".into(), 5));
+        assert_eq!(data_of(b"zz\r\nx", 5), (vec![], 0));
     }
 
     const BODY: &[u8] = b"5\r\nhello\r\n3;x=y\r\nabc\r\n00\r\nSum: 1\r\nX: \r\n\r\n";

@@ -8,8 +8,10 @@ pub mod proxy;
 
 use std::borrow::Cow;
 
-use memchr::memchr;
+use memchr::{memchr, memchr_iter};
 use uuid::Uuid;
+
+use crate::protocol::body_format::BodyFormat;
 
 /// Result of parsing a head.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -42,6 +44,8 @@ pub struct RequestHead {
     pub target: String,
     /// Where the body ends.
     pub body: Body,
+    /// How the body is written.
+    pub format: BodyFormat,
 }
 
 /// A response's head.
@@ -82,6 +86,7 @@ pub fn parse_request(bytes: &[u8]) -> Parse<RequestHead> {
                 method: text(method),
                 target: text(target),
                 body: fields.body,
+                format: fields.format,
             },
             len,
         ),
@@ -122,6 +127,11 @@ pub fn user_agent(head: &[u8]) -> Option<Box<str>> {
         rest = after;
     }
     None
+}
+
+/// Whether bytes of a head, from two bytes before the first that was not looked at, contain its end.
+pub fn ends_head(bytes: &[u8]) -> bool {
+    memchr_iter(b'\n', bytes).any(|at| matches!(bytes[at + 1..], [b'\n', ..] | [b'\r', b'\n', ..]))
 }
 
 /// Parses a response's head.
@@ -207,9 +217,10 @@ fn split_line(bytes: &[u8]) -> Option<(&[u8], &[u8])> {
 }
 
 /// What the fields of a head say.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 struct Fields {
     body: Body,
+    format: BodyFormat,
     is_event_stream: bool,
     upgrades_to_http2: bool,
     request_id: Option<Uuid>,
@@ -223,6 +234,7 @@ fn fields(bytes: &[u8], line_len: usize) -> Parse<Fields> {
     let mut rest = &bytes[line_len + start + 1..];
     let mut fields = Fields {
         body: Body::Unsaid,
+        format: BodyFormat::default(),
         is_event_stream: false,
         upgrades_to_http2: false,
         request_id: None,
@@ -260,6 +272,9 @@ fn fields(bytes: &[u8], line_len: usize) -> Parse<Fields> {
         } else if name.eq_ignore_ascii_case(b"content-type") {
             let kind = value.split(|&byte| byte == b';').next().unwrap_or_default();
             fields.is_event_stream = kind.trim_ascii().eq_ignore_ascii_case(b"text/event-stream");
+            fields.format.on_content_type(value);
+        } else if name.eq_ignore_ascii_case(b"content-encoding") {
+            fields.format.on_content_encoding(value);
         }
         rest = after;
     }
@@ -304,6 +319,7 @@ mod tests {
             method: "POST".into(),
             target: "/v2/models/a/infer".into(),
             body: Body::Length(12),
+            format: BodyFormat::default(),
         };
         assert_eq!(
             parse_request(POST),

@@ -4,6 +4,7 @@
 //! Does not depend on: frames.
 
 use crate::protocol::{
+    body_format::BodyFormat,
     hpack::{Field, Name},
     http1::USER_AGENT_CAP,
 };
@@ -23,6 +24,8 @@ pub struct Fields {
     pub user_agent: Option<Box<str>>,
     /// `content-type`
     pub content: Option<Content>,
+    /// How the body is written, by `content-type` and `content-encoding`.
+    pub format: BodyFormat,
     /// Whether there is a `content-length`.
     pub has_length: bool,
     /// Whether there are fields that refer to headers sent before the agent joined the connection.
@@ -41,7 +44,11 @@ impl Fields {
                 self.status = status.filter(|status| (100..1000).contains(status));
             }
             Field::Wanted(Name::GrpcStatus, value) => self.grpc_status = number(value),
-            Field::Wanted(Name::ContentType, value) => self.content = Some(Content::of(value)),
+            Field::Wanted(Name::ContentType, value) => {
+                self.content = Some(Content::of(value));
+                self.format.on_content_type(value);
+            }
+            Field::Wanted(Name::ContentEncoding, value) => self.format.on_content_encoding(value),
             Field::Wanted(Name::ContentLength, _) => self.has_length = true,
             Field::Wanted(Name::UserAgent, value) => {
                 let value = &value[..value.len().min(USER_AGENT_CAP)];

@@ -21,7 +21,7 @@ use crate::protocol::{
 /// What a client sends first.
 pub const PREFACE: &[u8; 24] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
 /// Longest header block that is followed, and longest SETTINGS, bytes.
-const BLOCK_CAP: usize = 16 << 10;
+const BLOCK_CAP: usize = 256 << 10;
 /// Buffer that is kept between two blocks, bytes.
 const BLOCK_KEPT: usize = 512;
 
@@ -35,7 +35,7 @@ pub enum Fault {
     Gap,
     /// No such frame is allowed here: the bytes are not HTTP/2, or do not begin with a frame.
     Malformed,
-    /// A header block, or SETTINGS, beyond 16 KiB.
+    /// A header block, or SETTINGS, beyond 256 KiB.
     TooLong,
     /// A header block that cannot be decoded.
     Block,

@@ -279,7 +279,11 @@ fn lengths_beyond_all_reason_take_no_memory() {
 fn a_block_is_followed_up_to_its_bound() {
     let begun = frame(kind::HEADERS, 0, 1, &literals(ASK));
     let more = frame(kind::CONTINUATION, 0, 1, &[0x82; 4096]);
-    let pieces = [&[Ok(&begun[..])][..], &[Ok(&more[..]); 3]].concat();
+    let pieces = [
+        &[Ok(&begun[..])][..],
+        &[Ok(&more[..]); BLOCK_CAP / 4096 - 1],
+    ]
+    .concat();
     assert_eq!(from_client(&pieces).1, Ok(()));
     let pieces = [&pieces[..], &[Ok(&more)]].concat();
     assert_eq!(from_client(&pieces).1, Err(Fault::TooLong));

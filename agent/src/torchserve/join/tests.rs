@@ -60,6 +60,7 @@ fn frontend_exchange(
                 complete: true,
                 named: None,
                 user_agent: None,
+                content_cut: false,
             },
             response: Response {
                 status: 400,

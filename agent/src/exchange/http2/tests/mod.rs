@@ -2,7 +2,7 @@ mod captured;
 mod joined;
 mod pieces;
 
-use inferprobe_ebpf::abi::Record;
+use inferprobe_ebpf::{abi::Record, segment::COPIED_DEFAULT};
 
 use super::*;
 use crate::{
@@ -39,7 +39,7 @@ struct Run {
 }
 
 /// What the kernel half copies of a transfer of `bytes` bytes that begins with `known`, as far as those go.
-fn carried(walk: &mut FrameCursor, known: &[u8], bytes: u64, data_kept: u32) -> Vec<u8> {
+fn carried(walk: &mut FrameCursor, known: &[u8], bytes: u64, data: DataKept) -> Vec<u8> {
     let mut carried = Vec::new();
     let (mut at, mut left) = (0, bytes as usize);
     while left > 0 {
@@ -58,9 +58,12 @@ fn carried(walk: &mut FrameCursor, known: &[u8], bytes: u64, data_kept: u32) -> 
         }
         if walk.is_in_head() {
             for byte in &known[at..at + kept] {
-                walk.on_head(*byte, data_kept);
+                walk.on_head(*byte, data);
             }
         } else {
+            if kept > 0 && walk.is_before_body() {
+                walk.on_first(known[at], data);
+            }
             walk.on_payload(taken as u32);
         }
         at += taken;
@@ -73,7 +76,7 @@ impl Run {
     /// A connection before its first byte.
     fn new() -> Self {
         Self {
-            connection: Http2Connection::new(PEER),
+            connection: Http2Connection::new(PEER, COPIED_DEFAULT),
             walks: [FrameCursor::BEFORE_PREFACE, FrameCursor::START],
             now_ns: 0,
             out: Vec::new(),
@@ -100,7 +103,12 @@ impl Run {
     /// Arrives 1 ns, and is read 2 ns, after the full thousand.
     fn read_of(&mut self, known: &[u8], bytes: u64) {
         self.now_ns += 1000;
-        let visible = &carried(&mut self.walks[0], known, bytes, REQUEST_DATA_KEPT);
+        let visible = &carried(
+            &mut self.walks[0],
+            known,
+            bytes,
+            DataKept::requests(COPIED_DEFAULT),
+        );
         let reads = Reads {
             arrivals: Arrivals::of(&Record {
                 flags: flag::ARRIVAL_KNOWN | flag::ONE_ARRIVAL,
@@ -111,6 +119,7 @@ impl Run {
             last_ns: self.now_ns + 2,
             bytes,
             visible,
+            body_dropped: false,
         };
         self.connection.reads(&reads, &mut self.out);
     }
@@ -122,7 +131,7 @@ impl Run {
     /// Starts 3 ns, and ends 4 ns, after the full thousand.
     fn write_of(&mut self, known: &[u8], bytes: u64) {
         self.now_ns += 1000;
-        let visible = &carried(&mut self.walks[1], known, bytes, RESPONSE_DATA_KEPT);
+        let visible = &carried(&mut self.walks[1], known, bytes, DataKept::RESPONSES);
         let writes = Writes {
             start_ns: self.now_ns + 3,
             start_bounded: false,
@@ -265,8 +274,8 @@ fn content_that_was_not_captured_counts_by_its_frame() {
     let message = [MESSAGE, &[0; 100_000]].concat();
     let asked = [headers(1, ASK, false), data(1, &message, true)].concat();
     let bytes = asked.len() as u64;
-    run.read(&asked[..1_000]);
-    run.read_of(b"", bytes - 1_000);
+    run.read(&asked[..2_000]);
+    run.read_of(b"", bytes - 2_000);
     run.write(&response(1));
     let exchange = run.finished()[0];
     assert_eq!(exchange.request.bytes, bytes);
