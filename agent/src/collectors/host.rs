@@ -14,7 +14,10 @@ use std::{
 use anyhow::{Context, Result};
 use tracing::{info, warn};
 
-use crate::metrics::{DiskSample, MemorySample, Metrics};
+use crate::{
+    collectors::servers::pressure::{self, Pressure, RESOURCES},
+    metrics::{DiskSample, MemorySample, Metrics, Reading, families},
+};
 
 /// Time between the first two readings of the CPU times, so that the first value appears soon.
 const FIRST_CPU_INTERVAL: Duration = Duration::from_millis(200);
@@ -52,7 +55,13 @@ fn watch_procfs(metrics: &Weak<Metrics>, refresh: Duration) {
         metrics.collector_up("cpu", now.is_some());
         let pair = before.zip(now);
         metrics.set_cpu_pct(pair.and_then(|(before, now)| cpu_pct(before, now)));
+        if let Some(now) = now {
+            let steal_s = now.steal_ticks as f64 / procfs::ticks_per_second() as f64;
+            metrics.set(&families::HOST_STEAL, &[], steal_s);
+        }
         before = now;
+        let valid_until = Instant::now() + refresh * STALE_AFTER;
+        metrics.set_readings("pressure", read_pressure(), valid_until);
         let memory = memory_source.check(read_memory());
         metrics.collector_up("memory", memory.is_some());
         metrics.set_memory(memory);
@@ -118,6 +127,19 @@ fn read_cpu() -> Result<CpuTimes> {
     parse_cpu(&text).context("read the cpu line of /proc/stat")
 }
 
+/// Reads the pressure of the host; empty if the kernel does not count it.
+fn read_pressure() -> Vec<Reading> {
+    let mut readings = Vec::new();
+    for resource in RESOURCES {
+        let pressure = pressure::read(&Path::new("/proc/pressure").join(resource));
+        let kinds = pressure.into_iter().flat_map(Pressure::kinds);
+        readings.extend(kinds.map(|(kind, seconds)| {
+            Reading::new(&families::HOST_PRESSURE, &[resource, kind], seconds)
+        }));
+    }
+    readings
+}
+
 fn read_memory() -> Result<MemorySample> {
     let text = fs::read_to_string("/proc/meminfo").context("read /proc/meminfo")?;
     parse_memory(&text).context("find the totals in /proc/meminfo")
@@ -146,6 +168,8 @@ fn read_disk(mount: &Path) -> Result<DiskSample> {
 struct CpuTimes {
     busy_ticks: u64,
     total_ticks: u64,
+    /// Taken by the hypervisor.
+    steal_ticks: u64,
 }
 
 /// The first line of `/proc/stat`: user, nice, system, idle, iowait, irq, softirq, steal, guest, guest nice.
@@ -167,10 +191,11 @@ fn parse_cpu(text: &str) -> Option<CpuTimes> {
     let total_ticks = ticks
         .iter()
         .fold(0, |sum: u64, field| sum.saturating_add(*field));
-    let [_, _, _, idle, iowait, ..] = ticks;
+    let [_, _, _, idle, iowait, _, _, steal_ticks] = ticks;
     Some(CpuTimes {
         busy_ticks: total_ticks.saturating_sub(idle).saturating_sub(iowait),
         total_ticks,
+        steal_ticks,
     })
 }
 
@@ -250,16 +275,17 @@ mod tests {
         for (text, expected) in [
             (
                 "cpu  100 20 30 400 50 6 7 8 90 10\ncpu0 1 2 3 4\n",
-                Some((171, 621)),
+                Some((171, 621, 8)),
             ),
-            ("intr 5\ncpu  1 2 3 4\n", Some((6, 10))),
+            ("intr 5\ncpu  1 2 3 4\n", Some((6, 10, 0))),
             ("cpu  1 2 3\n", None),
             ("cpu  1 2 3 x\n", None),
             ("cpu0 1 2 3 4\n", None),
             ("", None),
         ] {
             let parsed = parse_cpu(text);
-            let parsed = parsed.map(|times| (times.busy_ticks, times.total_ticks));
+            let parsed =
+                parsed.map(|times| (times.busy_ticks, times.total_ticks, times.steal_ticks));
             assert_eq!(parsed, expected, "{text:?}");
         }
     }
@@ -277,6 +303,7 @@ mod tests {
             let times = |(busy_ticks, total_ticks)| CpuTimes {
                 busy_ticks,
                 total_ticks,
+                steal_ticks: 0,
             };
             let share = cpu_pct(times(before), times(now));
             assert_eq!(share, expected, "{before:?} {now:?}");

@@ -6,3 +6,4 @@
 pub mod gpu;
 pub mod host;
 pub mod process;
+pub mod servers;

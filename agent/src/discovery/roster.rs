@@ -42,6 +42,8 @@ struct State {
     served: ServedTimes,
     /// Every model that a process has served.
     models: HashMap<u32, BTreeSet<Identity>>,
+    /// Whether the ids of records and of procfs are those of different namespaces.
+    is_blind: bool,
 }
 
 impl Roster {
@@ -66,6 +68,11 @@ impl Roster {
             }
         }
         state.members = members;
+    }
+
+    /// Records that processes cannot be told apart: procfs is that of another pid namespace.
+    pub fn set_blind(&self) {
+        self.state().is_blind = true;
     }
 
     /// Returns the processes that are watched, or have served requests on a watched port.
@@ -94,6 +101,7 @@ impl Roster {
             members: state.members.clone(),
             served: std::mem::take(&mut state.served),
             models: state.models.clone(),
+            is_blind: state.is_blind,
             parent_of,
         }
     }
@@ -109,6 +117,7 @@ pub struct Users<P> {
     members: HashMap<u32, Member>,
     served: ServedTimes,
     models: HashMap<u32, BTreeSet<Identity>>,
+    is_blind: bool,
     parent_of: P,
 }
 
@@ -119,13 +128,17 @@ pub enum Owner {
     Other,
     /// A server, whose requests of these models took these times; any unit.
     Models(Arc<str>, Vec<(Arc<str>, f64)>),
-    /// A server with several models, none of which had a request that ended.
+    /// A server with several models, none of which had a request that ended; without a name if processes cannot be
+    /// told apart.
     Unknown(Arc<str>),
 }
 
 impl<P: Fn(u32) -> Option<u32>> Users<P> {
     /// Returns who `pid` belongs to: it may be watched itself, or be started by a process that is.
     pub fn owner(&self, pid: u32) -> Owner {
+        if self.is_blind {
+            return Owner::Unknown("".into());
+        }
         let line = self.line_of(pid);
         let member = line.iter().find_map(|pid| self.members.get(pid));
         if let Some(member) = member.filter(|member| member.is_loaded) {
@@ -289,6 +302,13 @@ mod tests {
         assert_eq!(&*roster.servers(|_| true)[&30], "python");
         assert!(!roster.servers(|pid| pid != 30).contains_key(&30));
         assert_eq!(roster.take(parent_of).owner(30), Owner::Other);
+    }
+
+    #[test]
+    fn in_another_pid_namespace_nobody_is_known() {
+        let roster = roster();
+        roster.set_blind();
+        assert_eq!(roster.take(parent_of).owner(10), Owner::Unknown("".into()));
     }
 
     #[test]

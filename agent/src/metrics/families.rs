@@ -39,6 +39,8 @@ const COLLECTOR: &[&str] = &["collector"];
 const HOOK: &[&str] = &["hook", "kind"];
 const PROGRAM: &[&str] = &["program"];
 const GPU: &[&str] = &["device"];
+const SERVER_STALL: &[&str] = &["server", "resource", "kind"];
+const STALL: &[&str] = &["resource", "kind"];
 const GPU_DEVICE: &[&str] = &["device", "uuid", "mig"];
 const GPU_CLOCK: &[&str] = &["device", "uuid", "mig", "clock"];
 const GPU_POLICY: &[&str] = &["device", "uuid", "mig", "policy"];
@@ -145,6 +147,25 @@ families! {
         "One value per streamed response.");
     GEN_AI_DURATION: own("gen_ai_server_request_duration_seconds", Histogram, "seconds", GEN_AI_ENDED, GenAi,
         "Time from first request byte readable to last response byte written, of language model requests.");
+    SERVER_STARVED: own("inferprobe_server_starved_seconds_total", Counter, "seconds", SERVER, Starvation,
+        "Time that threads of a server were ready to run and had no CPU, summed over threads.",
+        "Time in which the cgroup's CPU limit stopped them is included.");
+    SERVER_CPU: own("inferprobe_server_cpu_seconds_total", Counter, "seconds", SERVER, Starvation,
+        "CPU time of a server, summed over threads.");
+    SERVER_THREADS: own("inferprobe_server_threads", Gauge, "", SERVER, Starvation,
+        "Threads of a server.");
+    SERVER_THROTTLED: own("inferprobe_server_throttled_seconds_total", Counter, "seconds", SERVER, Starvation,
+        "Time that a CPU limit stopped the cgroups of a server, summed over CPUs.",
+        "If several cgroups above one process have a limit, the one that stops it longest counts.");
+    SERVER_PRESSURE: own("inferprobe_server_pressure_seconds_total", Counter, "seconds", SERVER_STALL, Starvation,
+        "Time that tasks in a server's cgroup stalled on a resource: some of them, or all (full).",
+        "Other processes in the cgroup are included. Needs cgroup 2 and a kernel that counts pressure (PSI).");
+    SERVER_THREADS_UNREAD: own("inferprobe_server_threads_unread_total", Counter, "", REASON, Starvation,
+        "Threads of servers whose last times are unknown, by reason.");
+    HOST_PRESSURE: own("inferprobe_host_pressure_seconds_total", Counter, "seconds", STALL, Starvation,
+        "Time that tasks of the host stalled on a resource: some of them, or all (full).");
+    HOST_STEAL: own("inferprobe_host_steal_seconds_total", Counter, "seconds", NONE, Starvation,
+        "Time that the hypervisor took from the host's CPUs while they had work, summed over CPUs.");
     GPU_BUSY: own("inferprobe_gpu_utilization_ratio", Gauge, "ratio", GPU_DEVICE, Gpu,
         "Share of time in which the GPU ran a kernel.",
         "Absent where NVML has no such value, and while it is 0 but the GPU draws much more than idle power.");

@@ -39,6 +39,8 @@ pub enum Group {
     Streams,
     /// Language models.
     GenAi,
+    /// What the threads of servers wait for.
+    Starvation,
     /// GPUs, beyond TorchServe's three families.
     Gpu,
     /// What is measured, and what was lost.
@@ -53,12 +55,13 @@ pub enum Group {
 
 impl Group {
     /// Every group, in the order of the documentation.
-    pub const ALL: [Self; 10] = [
+    pub const ALL: [Self; 11] = [
         Self::TorchServe,
         Self::Requests,
         Self::Workers,
         Self::Streams,
         Self::GenAi,
+        Self::Starvation,
         Self::Gpu,
         Self::Coverage,
         Self::Agent,
@@ -74,6 +77,7 @@ impl Group {
             Self::Workers => "workers",
             Self::Streams => "streams",
             Self::GenAi => "gen-ai",
+            Self::Starvation => "starvation",
             Self::Gpu => "gpu",
             Self::Coverage => "coverage",
             Self::Agent => "agent",

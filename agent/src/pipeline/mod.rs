@@ -68,6 +68,10 @@ impl Pipeline {
             return;
         };
         let served = std::mem::take(served);
+        if !self.classifier.registry.sees_processes() {
+            roster.set_blind();
+            return;
+        }
         roster.publish(self.classifier.registry.members(), served);
     }
 

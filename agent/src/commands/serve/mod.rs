@@ -23,7 +23,7 @@ use tracing::{info, warn};
 
 use crate::{
     bpf::privileges,
-    collectors::{gpu, host},
+    collectors::{gpu, host, servers},
     commands::{runtime, serve::running_probes::RunningProbes},
     config::Config,
     discovery::roster::Roster,
@@ -78,6 +78,8 @@ async fn serve(config: Config) -> Result<()> {
     metrics.collector_up(PROBES, running.is_some());
     host::spawn(&metrics, config.refresh, config.disk_mount.clone())
         .context("start the host collector")?;
+    servers::spawn(&metrics, config.refresh, roster.clone())
+        .context("start the collector of servers")?;
     let gpus = gpu::Options {
         refresh: config.refresh,
         library: config.nvml_library.clone(),

@@ -1,0 +1,238 @@
+//! Reads how long the threads of each watched server waited for a CPU, and what stopped them.
+//!
+//! On a thread of its own: with many threads a reading takes milliseconds.
+//! Does not depend on: requests.
+
+mod cgroups;
+pub mod pressure;
+mod threads;
+
+use std::{
+    collections::{BTreeMap, HashMap, HashSet},
+    io,
+    sync::{Arc, Weak},
+    thread,
+    time::{Duration, Instant},
+};
+
+use procfs::process::{LimitValue, Process};
+use rustix::time::{ClockId, clock_gettime};
+use tracing::warn;
+
+use crate::{
+    collectors::servers::{
+        cgroups::{Cgroups, Mounts, Readings, Stalls},
+        pressure::RESOURCES,
+        threads::{Threads, Times},
+    },
+    discovery::{procfs as processes, roster::Roster},
+    metrics::{Metrics, Reading, families},
+};
+
+/// Label `collector`, and name of the thread.
+const COLLECTOR: &str = "servers";
+/// Longest time between two readings: threads that end between them are lost.
+const MAX_INTERVAL: Duration = Duration::from_secs(1);
+/// Readings after which a value that was not read again expires.
+const STALE_AFTER: u32 = 15;
+/// Most servers to tell apart.
+const MAX_SERVERS: usize = 64;
+/// Label of all further ones.
+const OTHER: &str = "other";
+
+/// Reads the servers of `roster` for as long as `metrics` is in use elsewhere.
+pub fn spawn(metrics: &Arc<Metrics>, refresh: Duration, roster: Arc<Roster>) -> io::Result<()> {
+    metrics.collector_up(COLLECTOR, false);
+    let metrics = Arc::downgrade(metrics);
+    // Before the thread starts: a process that is started from now on counts from its own start.
+    let servers = Servers::new();
+    thread::Builder::new()
+        .name(COLLECTOR.into())
+        .spawn(move || watch(&metrics, refresh.min(MAX_INTERVAL), &roster, servers))?;
+    Ok(())
+}
+
+fn watch(metrics: &Weak<Metrics>, interval: Duration, roster: &Roster, mut servers: Servers) {
+    if !servers.counts_starvation {
+        warn!("this kernel does not count how long threads wait for a CPU");
+    }
+    while let Some(metrics) = metrics.upgrade() {
+        servers.read(&roster.servers(processes::exists), &metrics);
+        let valid_until = Instant::now() + interval * STALE_AFTER;
+        metrics.set_readings(COLLECTOR, servers.series(), valid_until);
+        metrics.collector_up_until(COLLECTOR, valid_until);
+        drop(metrics);
+        thread::sleep(interval);
+    }
+}
+
+/// Totals of one server since it is watched.
+#[derive(Debug, Default)]
+struct Total {
+    times: Times,
+    /// Threads at the last reading.
+    threads: u64,
+    /// `None`: no cgroup counts it.
+    throttled_ns: Option<u64>,
+    stalls: Stalls,
+}
+
+/// All servers.
+#[derive(Debug)]
+struct Servers {
+    totals: BTreeMap<Arc<str>, Total>,
+    /// Label of each process at the last reading.
+    labels: HashMap<u32, Arc<str>>,
+    threads: Threads,
+    mounts: Mounts,
+    cgroups: Readings,
+    counts_starvation: bool,
+    /// Start of the readings, ticks since boot.
+    start_ticks: u64,
+    /// Processes that could not be read, until they end.
+    refused: HashSet<u32>,
+}
+
+impl Servers {
+    fn new() -> Self {
+        let limits = Process::myself().and_then(|own| own.limits()).ok();
+        let max_files = limits.and_then(|limits| match limits.max_open_files.soft_limit {
+            LimitValue::Value(limit) => Some(limit),
+            LimitValue::Unlimited => None,
+        });
+        let now = clock_gettime(ClockId::Boottime);
+        let ticks = procfs::ticks_per_second() as f64;
+        let boot_s = now.tv_sec as f64 + now.tv_nsec as f64 / 1e9;
+        Self {
+            totals: BTreeMap::new(),
+            labels: HashMap::new(),
+            threads: Threads::new(max_files),
+            mounts: Mounts::read(),
+            cgroups: Readings::default(),
+            counts_starvation: threads::are_counted(),
+            start_ticks: (boot_s * ticks) as u64,
+            refused: HashSet::new(),
+        }
+    }
+
+    /// Reads these processes, by server.
+    fn read(&mut self, processes: &HashMap<u32, Arc<str>>, metrics: &Metrics) {
+        for (pid, threads) in self.threads.retain(|pid| processes.contains_key(&pid)) {
+            if let Some(server) = self.labels.get(&pid) {
+                let labels = [&**server, "ended"];
+                metrics.add(&families::SERVER_THREADS_UNREAD, &labels, threads);
+            }
+        }
+        self.labels.retain(|pid, _| processes.contains_key(pid));
+        self.refused.retain(|pid| processes.contains_key(pid));
+        for total in self.totals.values_mut() {
+            total.threads = 0;
+        }
+        let mut cgroups: BTreeMap<Arc<str>, Vec<Cgroups>> = BTreeMap::new();
+        for (pid, server) in processes {
+            let server = self.admit(server);
+            self.labels.insert(*pid, server.clone());
+            if self.counts_starvation {
+                self.read_threads(*pid, &server, metrics);
+            }
+            if let Some(found) = self.mounts.of(*pid) {
+                let of_server = cgroups.entry(server).or_default();
+                if !of_server.contains(&found) {
+                    of_server.push(found);
+                }
+            }
+        }
+        self.cgroups.read(cgroups.values().flatten());
+        for (server, cgroups) in &cgroups {
+            let total = self.totals.entry(server.clone()).or_default();
+            if let Some(growth_ns) = self.cgroups.throttled_ns(cgroups.iter()) {
+                *total.throttled_ns.get_or_insert(0) += growth_ns;
+            }
+            let stalls = self.cgroups.stalls(cgroups.iter());
+            for (total, stall) in total.stalls.iter_mut().zip(stalls) {
+                let Some(stall) = stall else {
+                    continue;
+                };
+                let total = total.get_or_insert_default();
+                total.some_us += stall.some_us;
+                if let Some(full_us) = stall.full_us {
+                    *total.full_us.get_or_insert(0) += full_us;
+                }
+            }
+        }
+    }
+
+    fn read_threads(&mut self, pid: u32, server: &Arc<str>, metrics: &Metrics) {
+        let is_new = start_ticks(pid).is_some_and(|start_ticks| start_ticks >= self.start_ticks);
+        let total = self.totals.entry(server.clone()).or_default();
+        match self.threads.read(pid, is_new) {
+            Ok(read) => {
+                total.times.add(read.times);
+                total.threads += read.threads;
+                for (count, reason) in [(read.ended, "ended"), (read.unread, "limit")] {
+                    if count > 0 {
+                        metrics.add(&families::SERVER_THREADS_UNREAD, &[server, reason], count);
+                    }
+                }
+            }
+            // A process that has ended is no failure.
+            Err(err) if err.kind() == io::ErrorKind::NotFound => {}
+            Err(err) => {
+                metrics.add(&families::SERVER_THREADS_UNREAD, &[server, "refused"], 1);
+                if self.refused.insert(pid) {
+                    warn!(pid, %err, "threads not read");
+                }
+            }
+        }
+    }
+
+    /// Returns the label of a server: past the limit, `other`.
+    fn admit(&mut self, server: &Arc<str>) -> Arc<str> {
+        if self.totals.contains_key(server) {
+            return server.clone();
+        }
+        let label = match self.totals.len() < MAX_SERVERS {
+            true => server.clone(),
+            false => OTHER.into(),
+        };
+        self.totals.entry(label.clone()).or_default();
+        label
+    }
+
+    fn series(&self) -> Vec<Reading> {
+        let mut series = Vec::new();
+        for (server, total) in &self.totals {
+            let seconds = |ns: u64| ns as f64 / 1e9;
+            if self.counts_starvation {
+                let Times { ran_ns, starved_ns } = total.times;
+                for (family, value) in [
+                    (&families::SERVER_CPU, seconds(ran_ns)),
+                    (&families::SERVER_STARVED, seconds(starved_ns)),
+                    (&families::SERVER_THREADS, total.threads as f64),
+                ] {
+                    series.push(Reading::new(family, &[server], value));
+                }
+            }
+            if let Some(throttled_ns) = total.throttled_ns {
+                let value = seconds(throttled_ns);
+                series.push(Reading::new(&families::SERVER_THROTTLED, &[server], value));
+            }
+            for (resource, stall) in RESOURCES.into_iter().zip(total.stalls) {
+                let Some(stall) = stall else {
+                    continue;
+                };
+                for (kind, value) in stall.kinds() {
+                    let labels = [server, resource, kind];
+                    series.push(Reading::new(&families::SERVER_PRESSURE, &labels, value));
+                }
+            }
+        }
+        series
+    }
+}
+
+/// When a process was started, ticks since boot; `None` if it has ended.
+fn start_ticks(pid: u32) -> Option<u64> {
+    let process = Process::new(i32::try_from(pid).ok()?).ok()?;
+    Some(process.stat().ok()?.starttime)
+}
