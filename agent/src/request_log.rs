@@ -70,6 +70,9 @@ struct LogLine<'a> {
     /// Times of a streamed response; absent if the response is not streamed.
     #[serde(skip_serializing_if = "Option::is_none")]
     stream: Option<StreamLine>,
+    /// Tokens of a language model's response; absent if it is none.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    tokens: Option<TokensLine>,
 }
 
 /// A streamed response. Times are nanoseconds from the request's arrival.
@@ -79,6 +82,15 @@ struct StreamLine {
     first_chunk_ns: Option<u64>,
     chunks: Option<u32>,
     mean_gap_ns: Option<u64>,
+}
+
+/// Tokens of a response: how many it states, when the first came, and the mean time from one to the next.
+#[derive(Debug, Serialize)]
+struct TokensLine {
+    input: Option<u64>,
+    output: Option<u64>,
+    first_ns: Option<u64>,
+    gap_ns: Option<u64>,
 }
 
 /// The TorchServe worker's side of a line.
@@ -195,6 +207,12 @@ impl RequestLog {
                 first_chunk_ns: stream.first_chunk_ns,
                 chunks: stream.chunks,
                 mean_gap_ns: stream.mean_gap_ns,
+            }),
+            tokens: observation.tokens.map(|tokens| TokensLine {
+                input: tokens.usage.input,
+                output: tokens.usage.output,
+                first_ns: tokens.first.known_ns(),
+                gap_ns: tokens.gap.known_ns(),
             }),
         };
         serde_json::to_writer(&mut self.to, &line)?;

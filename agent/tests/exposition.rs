@@ -164,6 +164,7 @@ fn observation(
         stream: None,
         hop: Hop::ONLY,
         operation: None,
+        tokens: None,
     }
 }
 

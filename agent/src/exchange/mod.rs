@@ -9,6 +9,7 @@ pub mod body_search;
 pub mod byte_accounting;
 pub mod chunks;
 pub mod event;
+pub mod generation;
 pub mod http1;
 pub mod http2;
 pub mod late;
@@ -22,7 +23,7 @@ pub mod zmtp;
 use uuid::Uuid;
 
 use crate::{
-    exchange::chunks::Chunks,
+    exchange::{chunks::Chunks, generation::Generation},
     protocol::grpc::{ModelName, NamedBy},
 };
 
@@ -74,6 +75,8 @@ pub struct Response {
     pub grpc_status: Option<u32>,
     /// The pieces of its body; `None` if it is not streamed.
     pub chunks: Option<Box<Chunks>>,
+    /// What a language model generated; `None` if the body was not read for that.
+    pub generation: Option<Box<Generation>>,
 }
 
 impl Response {
@@ -88,6 +91,7 @@ impl Response {
         request_id: None,
         grpc_status: None,
         chunks: None,
+        generation: None,
     };
 }
 
@@ -183,6 +187,7 @@ pub(crate) mod fixtures {
                 request_id: None,
                 grpc_status: None,
                 chunks: None,
+                generation: None,
             },
         }
     }

@@ -31,6 +31,8 @@ const GEN_AI_ENDED: &[&str] = &[
     "gen_ai_request_model",
     "error_type",
 ];
+const TOKENS_OF: &[&str] = &["model", "version", "server", "type"];
+const USAGE_OF: &[&str] = &["model", "version", "server", "reason"];
 const ADMIN: &[&str] = &["server", "code"];
 const STAGE: &[&str] = &["stage"];
 const LABEL: &[&str] = &["label"];
@@ -141,12 +143,18 @@ families! {
     STREAM_UNKNOWN: own("inferprobe_stream_unknown_total", Counter, "", FIGURE, Streams,
         "Values of streamed responses that could not be measured and are not in the histograms.");
     GEN_AI_FIRST_TOKEN: own("gen_ai_server_time_to_first_token_seconds", Histogram, "seconds", GEN_AI, GenAi,
-        "Time from first request byte readable to first chunk of a language model's streamed response.");
+        "Time from first request byte readable to first token of a language model's streamed response.",
+        "The first token is the first event with content: text, reasoning or a part of a tool call.");
     GEN_AI_OUTPUT_TOKEN: own("gen_ai_server_time_per_output_token_seconds", Histogram, "seconds", GEN_AI, GenAi,
-        "Mean time between chunks of a language model's streamed response; each chunk counts as one token.",
-        "One value per streamed response.");
+        "Mean time from one output token to the next of a language model's streamed response.",
+        "One value per response. Tokens are counted as the response states; if it does not, each event with content is one.");
     GEN_AI_DURATION: own("gen_ai_server_request_duration_seconds", Histogram, "seconds", GEN_AI_ENDED, GenAi,
         "Time from first request byte readable to last response byte written, of language model requests.");
+    TOKENS: own("inferprobe_tokens_total", Counter, "", TOKENS_OF, GenAi,
+        "Tokens as language models' successful responses state them: input, of the prompt, and output, generated.",
+        "Input includes cached tokens, output those of reasoning.");
+    USAGE_UNKNOWN: own("inferprobe_usage_unknown_total", Counter, "", USAGE_OF, GenAi,
+        "Successful responses of language models of which the agent knows no number of tokens, by reason.");
     SERVER_STARVED: own("inferprobe_server_starved_seconds_total", Counter, "seconds", SERVER, Starvation,
         "Time that threads of a server were ready to run and had no CPU, summed over threads.",
         "Time in which the cgroup's CPU limit stopped them is included.");

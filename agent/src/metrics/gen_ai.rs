@@ -1,18 +1,19 @@
 //! Sums up requests to language models, under the names of OpenTelemetry's semantic conventions for generative AI.
 //!
-//! The conventions measure tokens, the agent observes chunks: each chunk of a streamed response counts as one token.
-//! Does not depend on: how a chunk was observed, which paths belong to language models.
+//! Also the tokens that responses state.
+//! Does not depend on: how a token was observed, which paths belong to language models.
 
 use std::collections::BTreeMap;
 
 use crate::{
+    exchange::generation::Unknown,
     identity::Identity,
     metrics::{
-        encode::Samples,
+        encode::{Samples, Value},
         families,
         histogram::{GEN_AI_DURATION, GEN_AI_FIRST_TOKEN, GEN_AI_OUTPUT_TOKEN, Histogram},
     },
-    observation::{Observation, Stream},
+    observation::{Observation, tokens::Tokens},
     protocol::genai::Operation,
 };
 
@@ -42,6 +43,16 @@ const NO_ERROR: &str = "";
 pub(super) struct GenAi {
     durations: BTreeMap<(Operation, &'static str), Histogram>,
     streamed: BTreeMap<Operation, Streamed>,
+    used: Used,
+}
+
+/// Tokens that successful responses state.
+#[derive(Debug, Default)]
+struct Used {
+    input: u64,
+    output: u64,
+    /// Responses of which no number is known, by the place of the reason in [`Unknown::ALL`].
+    unknown: [u64; Unknown::ALL.len()],
 }
 
 /// Streamed responses of one operation.
@@ -61,12 +72,21 @@ impl Default for Streamed {
 }
 
 impl GenAi {
-    /// Adds one request for `operation`; `stream` is its response, if that is streamed and no error.
+    /// Adds the tokens of a successful response.
+    pub(super) fn add_usage(&mut self, tokens: &Tokens) {
+        self.used.input += tokens.usage.input.unwrap_or(0);
+        self.used.output += tokens.usage.output.unwrap_or(0);
+        if let Some(reason) = tokens.usage_unknown {
+            self.used.unknown[reason as usize] += 1;
+        }
+    }
+
+    /// Adds one request for `operation`; `streamed` are the tokens of its response, if that is streamed and no error.
     pub(super) fn add(
         &mut self,
         operation: Operation,
         observation: &Observation,
-        stream: Option<&Stream>,
+        streamed: Option<&Tokens>,
     ) {
         if let Some(ns) = observation.stages.total_ns() {
             let error = error_type(observation.status);
@@ -74,12 +94,12 @@ impl GenAi {
             let duration = durations.or_insert_with(|| Histogram::new(&GEN_AI_DURATION));
             duration.observe_ns(ns);
         }
-        if let Some(stream) = stream.filter(|stream| stream.is_incremental()) {
+        if let Some(tokens) = streamed {
             let streamed = self.streamed.entry(operation).or_default();
-            if let Some(ns) = stream.first_chunk_ns {
+            if let Some(ns) = tokens.first.known_ns() {
                 streamed.first_token.observe_ns(ns);
             }
-            if let Some(ns) = stream.mean_gap_ns {
+            if let Some(ns) = tokens.gap.known_ns() {
                 streamed.output_token.observe_ns(ns);
             }
         }
@@ -96,6 +116,14 @@ impl GenAi {
             let name = operation.name();
             let labels = [&**model, version, server, name, server, model, error];
             samples.push_histogram(&families::GEN_AI_DURATION, &labels, histogram);
+        }
+        for (kind, count) in [("input", self.used.input), ("output", self.used.output)] {
+            let labels = [&**model, version, server, kind];
+            samples.push(&families::TOKENS, &labels, Value::Integer(count));
+        }
+        for (reason, count) in Unknown::ALL.iter().zip(self.used.unknown) {
+            let labels = [&**model, version, server, reason.name()];
+            samples.push(&families::USAGE_UNKNOWN, &labels, Value::Integer(count));
         }
         for (operation, streamed) in &self.streamed {
             let name = operation.name();

@@ -1,6 +1,6 @@
 //! Sums up streamed responses: times, chunks, and the values that were unknown.
 //!
-//! A chunk is a part of the body that the server sent separately. `gen_ai` counts chunks as tokens.
+//! A chunk is a part of the body that the server sent separately.
 //! Does not depend on: how a chunk was observed.
 
 use crate::{
@@ -10,7 +10,10 @@ use crate::{
         families,
         histogram::{CHUNKS, Histogram},
     },
-    observation::Stream,
+    observation::{
+        Stream,
+        tokens::{Time, Tokens},
+    },
 };
 
 /// Streamed responses of one model and server.
@@ -31,6 +34,8 @@ pub(super) struct Unknown {
     gap: u64,
     duration: u64,
     chunks: u64,
+    first_token: u64,
+    token_gap: u64,
 }
 
 impl Default for Streams {
@@ -94,14 +99,22 @@ impl Unknown {
         self.chunks += u64::from(stream.chunks.is_none());
     }
 
+    /// Adds the unknown times of a language model's streamed response.
+    pub(super) fn add_tokens(&mut self, tokens: &Tokens) {
+        self.first_token += u64::from(tokens.first == Time::Unknown);
+        self.token_gap += u64::from(tokens.gap == Time::Unknown);
+    }
+
     /// Adds every series to `samples`.
     pub(super) fn collect(&self, samples: &mut Samples) {
         for (figure, count) in [
             ("chunk_gap", self.gap),
             ("chunks", self.chunks),
             ("duration", self.duration),
+            ("time_per_output_token", self.token_gap),
             ("time_to_first_byte", self.first_byte),
             ("time_to_first_chunk", self.first_chunk),
+            ("time_to_first_token", self.first_token),
         ] {
             samples.push(&families::STREAM_UNKNOWN, &[figure], Value::Integer(count));
         }

@@ -4,6 +4,7 @@
 //! Does not depend on: records, metrics.
 
 mod stream;
+pub mod tokens;
 
 use crate::{
     catalogue::route::{Purpose, Route},
@@ -14,6 +15,8 @@ use crate::{
 };
 
 pub use stream::Stream;
+
+use tokens::Tokens;
 
 /// Durations of the stages of one request, in nanoseconds of CLOCK_MONOTONIC.
 ///
@@ -114,6 +117,8 @@ pub struct Observation {
     pub hop: Hop,
     /// Operation of a language model; `None` if the path is not known for one.
     pub operation: Option<Operation>,
+    /// Tokens of the response; `None` if it shows none, and the operation is unknown too.
+    pub tokens: Option<Tokens>,
 }
 
 impl Observation {
@@ -127,6 +132,8 @@ impl Observation {
     ) -> Self {
         let response = &exchange.response;
         let operation = route.operation;
+        let is_read = operation.is_some() || response.generation.is_some();
+        let tokens = is_read.then(|| Tokens::of(exchange));
         Self {
             purpose: route.purpose,
             identity: Identity::new(server, route),
@@ -143,6 +150,7 @@ impl Observation {
             stream: Stream::of(exchange).map(Box::new),
             hop,
             operation,
+            tokens: tokens.filter(|tokens| operation.is_some() || tokens.usage.is_stated()),
         }
     }
 
@@ -161,6 +169,7 @@ impl Observation {
             stream: None,
             hop: Hop::ONLY,
             operation: None,
+            tokens: None,
         }
     }
 }

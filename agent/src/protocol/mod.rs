@@ -4,8 +4,10 @@
 //! Does not depend on: sockets, times, processes.
 
 pub mod body_format;
+pub mod content_type;
 pub mod form_model;
 pub mod genai;
+pub mod generation;
 pub mod grpc;
 pub mod hpack;
 pub mod http1;

@@ -87,6 +87,19 @@ impl Plan {
         }
     }
 
+    /// Returns the body, or one piece of it: an event of that length, if it is at least as long as the shortest event.
+    fn body(&self) -> Vec<u8> {
+        const BEGIN: &[u8] = b"data: ";
+        const END: &[u8] = b"\n\n";
+        let mut body = vec![b'r'; self.body_bytes];
+        if self.events && body.len() > BEGIN.len() + END.len() {
+            let end = body.len() - END.len();
+            body[..BEGIN.len()].copy_from_slice(BEGIN);
+            body[end..].copy_from_slice(END);
+        }
+        body
+    }
+
     /// Returns the response, one buffer per write.
     pub fn writes(&self) -> Vec<Vec<u8>> {
         let minor = if self.http10 { 0 } else { 1 };
@@ -109,7 +122,7 @@ impl Plan {
         }
         head.push_str("\r\n");
 
-        let body = vec![b'r'; self.body_bytes];
+        let body = self.body();
         let mut writes = vec![head.into_bytes()];
         match self.chunks {
             _ if self.bodiless => {}

@@ -11,12 +11,14 @@ use crate::{
         body_search::BodySearch,
         chunks::{Chunks, Framing},
         event::{Event, Loss, Sink, Unfinished, pair},
+        generation::Generation,
         http2::messages::Messages,
         reads::Reads,
         writes::Writes,
     },
     protocol::{
         body_format::BodyFormat,
+        content_type::BodyKind,
         grpc::{self, MESSAGE_CAP, ModelName, NamedBy},
         http2::{
             Fault, Part,
@@ -253,6 +255,7 @@ impl Streams {
             Part::Data { stream, content } => {
                 if let Some(open) = self.open.get_mut(&stream) {
                     open.messages.keep(content);
+                    open.generate(content, self.write_began, writes);
                 }
                 return;
             }
@@ -316,7 +319,14 @@ impl Streams {
             request_id: None,
             grpc_status: None,
             chunks: framing_of(fields, is_call).map(|framing| Box::new(Chunks::new(framing))),
+            generation: None,
         });
+        let generates = !is_call && fields.status.is_some_and(|status| status < 300);
+        let asks = !matches!(&*open.request.method, "GET" | "HEAD");
+        if generates && asks {
+            let kind = fields.content.map(Content::body);
+            response.generation = Generation::of(kind, fields.is_compressed);
+        }
         response.grpc_status = fields.grpc_status.or(response.grpc_status);
         if ends && is_call && fields.unknown && response.grpc_status.is_none() {
             out.lost(Loss::StatusUnseen);
@@ -344,7 +354,11 @@ impl Streams {
 
     fn finish(&mut self, stream: u32, peer: Peer) -> Option<Event> {
         let (request, response) = self.open.remove(&stream)?.named();
-        Some(pair(peer, Some(request), response?))
+        let mut response = response?;
+        if let Some(generation) = &mut response.generation {
+            generation.finish(response.last_write_ns.unwrap_or(0));
+        }
+        Some(pair(peer, Some(request), response))
     }
 
     /// Ends a stream that one of the two sides reset.
@@ -390,6 +404,22 @@ impl Stream {
         }
     }
 
+    /// Adds content of the response, which began to be written at `began`, to what it generates; `None`: a gap.
+    fn generate(&mut self, content: Option<&[u8]>, began: (u64, bool), writes: &Writes<'_>) {
+        let response = self.response.as_mut();
+        let Some(generation) = response.and_then(|response| response.generation.as_mut()) else {
+            return;
+        };
+        let at_ns = match began {
+            (began_ns, false) => began_ns,
+            _ => writes.end_ns,
+        };
+        match content {
+            Some(content) => generation.push(content, content.len() as u64, at_ns),
+            None => generation.skip(),
+        }
+    }
+
     /// Keeps content up to the first gap.
     fn keep(&mut self, content: Option<&[u8]>) {
         let Some(content) = content else {
@@ -423,7 +453,7 @@ fn named_in(found: BodyModel) -> (Option<ModelName>, bool) {
 /// What the head of a response says about the pieces of its body; `None` if the body is not streamed.
 fn framing_of(fields: &Fields, is_call: bool) -> Option<Framing> {
     match fields.content {
-        Some(Content::Events) => Some(Framing::Events),
+        Some(Content::Body(BodyKind::Events)) => Some(Framing::Events),
         _ if fields.has_length && !is_call => None,
         _ => Some(Framing::Unsaid),
     }

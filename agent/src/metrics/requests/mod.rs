@@ -19,7 +19,7 @@ use crate::{
         streams::{self, Streams},
         torchserve::{self, LastTimes},
     },
-    observation::{Observation, Protocol, Stream},
+    observation::{Observation, Protocol, Stream, tokens::Tokens},
     torchserve::timing::WorkerSide,
 };
 
@@ -165,6 +165,9 @@ impl Requests {
         self.unknown.add(observation);
         if let Some(stream) = streamed(observation) {
             self.unknown_of_streams.add(stream);
+        }
+        if let Some(tokens) = streamed_tokens(observation) {
+            self.unknown_of_streams.add_tokens(tokens);
         }
         if observation.hop.is_nearest {
             self.last_times.add(observation);
@@ -321,7 +324,12 @@ impl Served {
         }
         if let Some(operation) = observation.operation {
             let gen_ai = self.gen_ai.get_or_insert_default();
-            gen_ai.add(operation, observation, streamed(observation));
+            gen_ai.add(operation, observation, streamed_tokens(observation));
+        }
+        if let Some(tokens) = &observation.tokens
+            && (200..=299).contains(status)
+        {
+            self.gen_ai.get_or_insert_default().add_usage(tokens);
         }
         if observation.hop.is_nearest {
             self.torchserve.add(observation, index);
@@ -333,6 +341,13 @@ impl Served {
 fn streamed(observation: &Observation) -> Option<&Stream> {
     let stream = observation.stream.as_deref();
     stream.filter(|_| observation.status < 400)
+}
+
+/// Returns the tokens of a language model's response to count, if it is streamed.
+fn streamed_tokens(observation: &Observation) -> Option<&Tokens> {
+    let is_stream = streamed(observation).is_some_and(Stream::is_incremental);
+    let tokens = observation.tokens.as_ref().filter(|_| is_stream);
+    tokens.filter(|tokens| observation.operation.is_some() && !tokens.is_one_value)
 }
 
 impl Unknown {

@@ -1,9 +1,10 @@
 use super::*;
 use crate::{
+    exchange::generation::Unknown,
     identity::Hop,
     metrics::encode::{Format, Selection},
-    observation::Stages,
-    protocol::genai::Operation,
+    observation::{Stages, tokens::Time},
+    protocol::{genai::Operation, generation::usage::Usage},
     torchserve::timing::{WorkEnd, WorkerTiming},
 };
 
@@ -30,6 +31,7 @@ fn observation(model: &str, status: u16) -> Observation {
         stream: None,
         hop: Hop::ONLY,
         operation: None,
+        tokens: None,
     }
 }
 
@@ -197,6 +199,19 @@ fn stream() -> Stream {
     }
 }
 
+fn tokens() -> Tokens {
+    Tokens {
+        usage: Usage {
+            input: Some(7),
+            output: Some(3),
+        },
+        usage_unknown: None,
+        first: Time::Known(50_000_000),
+        gap: Time::Known(30_000_000),
+        is_one_value: false,
+    }
+}
+
 fn sum_of(requests: &Requests, name: &str) -> Option<String> {
     let found = lines(requests, name);
     let sum = found.iter().find(|line| line.contains("_sum"))?;
@@ -240,7 +255,10 @@ fn unknown_values_of_a_stream_are_counted_by_name() {
     let requests = after(&[with(200), with(500)]);
     let unknown = lines(&requests, "inferprobe_stream_unknown_total");
     let counts = unknown.iter().map(|line| line.rsplit(' ').next().unwrap());
-    assert_eq!(counts.collect::<Vec<_>>(), ["7", "1", "1", "1", "1"]);
+    assert_eq!(
+        counts.collect::<Vec<_>>(),
+        ["7", "1", "1", "0", "1", "1", "0"]
+    );
     let name = "inferprobe_stream_chunks";
     assert_eq!(sum_of(&requests, name), None);
 }
@@ -250,6 +268,7 @@ fn a_language_model_has_the_names_of_the_conventions() {
     let request = |status, stream| Observation {
         operation: Some(Operation::Chat),
         stream,
+        tokens: Some(tokens()),
         ..observation("llm", status)
     };
     let unpieced = Stream {
@@ -288,6 +307,63 @@ fn a_language_model_has_the_names_of_the_conventions() {
     }
     let name = "gen_ai_server_time_per_output_token_seconds";
     assert_eq!(sum_of(&requests, name).as_deref(), Some("0.03"));
+}
+
+#[test]
+fn stated_tokens_add_up_and_the_others_are_counted_by_reason() {
+    let request = |status, operation, tokens| Observation {
+        operation,
+        stream: Some(Box::new(stream())),
+        tokens: Some(tokens),
+        ..observation("llm", status)
+    };
+    let unstated = Tokens {
+        usage: Usage::default(),
+        usage_unknown: Some(Unknown::NotStated),
+        gap: Time::Unknown,
+        ..tokens()
+    };
+    let one_value = Tokens {
+        is_one_value: true,
+        first: Time::Unknown,
+        ..tokens()
+    };
+    let requests = after(&[
+        request(200, Some(Operation::Chat), tokens()),
+        request(200, None, tokens()),
+        request(200, Some(Operation::Chat), unstated),
+        request(200, Some(Operation::Chat), one_value),
+        request(200, Some(Operation::Chat), Tokens::UNREAD),
+        request(429, Some(Operation::Chat), tokens()),
+    ]);
+    let values = |name| {
+        let found = lines(&requests, name);
+        let found = found.iter().map(|line| {
+            let (labels, value) = line.rsplit_once("} ").unwrap();
+            let label = labels.rsplit('"').nth(1).unwrap();
+            format!("{label} {value}")
+        });
+        found.collect::<Vec<_>>()
+    };
+    assert_eq!(values("inferprobe_tokens_total"), ["input 21", "output 9"]);
+    let unknown = [
+        "compressed 0",
+        "not_copied 0",
+        "not_stated 1",
+        "unknown_form 1",
+    ];
+    assert_eq!(values("inferprobe_usage_unknown_total"), unknown);
+    let unknown = values("inferprobe_stream_unknown_total");
+    assert!(
+        unknown.contains(&"time_to_first_token 1".to_owned()),
+        "{unknown:?}"
+    );
+    assert!(
+        unknown.contains(&"time_per_output_token 2".to_owned()),
+        "{unknown:?}"
+    );
+    let name = "gen_ai_server_time_to_first_token_seconds";
+    assert_eq!(sum_of(&requests, name).as_deref(), Some("0.1"));
 }
 
 #[test]

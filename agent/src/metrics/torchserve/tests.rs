@@ -38,6 +38,7 @@ fn observation(status: u16, worker_side: WorkerSide) -> Observation {
         stream: None,
         hop: Hop::ONLY,
         operation: None,
+        tokens: None,
     }
 }
 

@@ -37,14 +37,14 @@ pub enum Name {
     Status,
     /// `grpc-status`
     GrpcStatus,
+    /// `content-encoding`
+    ContentEncoding,
     /// `content-type`
     ContentType,
     /// `content-length`
     ContentLength,
     /// `user-agent`
     UserAgent,
-    /// `content-encoding`
-    ContentEncoding,
 }
 
 /// What a field of a block is.
@@ -287,10 +287,10 @@ fn key_of(name: &[u8]) -> Key {
         b":path" => Key::Wanted(Name::Path),
         b":status" => Key::Wanted(Name::Status),
         b"grpc-status" => Key::Wanted(Name::GrpcStatus),
+        b"content-encoding" => Key::Wanted(Name::ContentEncoding),
         b"content-type" => Key::Wanted(Name::ContentType),
         b"content-length" => Key::Wanted(Name::ContentLength),
         b"user-agent" => Key::Wanted(Name::UserAgent),
-        b"content-encoding" => Key::Wanted(Name::ContentEncoding),
         _ => Key::Other,
     }
 }

@@ -74,7 +74,8 @@ impl ChunkWalk {
         self.walk(visible, total, |_, _| {})
     }
 
-    /// As [`ChunkWalk::feed`]; calls `on_data` with each piece of data, as far as it was copied, and its length.
+    /// As [`ChunkWalk::feed`]; calls `on_data` with each piece of data, as far as it was copied, and its length. Bytes
+    /// after the position was lost count as data.
     pub fn walk(
         &mut self,
         visible: &[u8],
@@ -93,6 +94,7 @@ impl ChunkWalk {
                 State::Ended => break,
                 State::Lost => {
                     walked.missed_bytes = total - walked.taken;
+                    on_data(&[], walked.missed_bytes);
                     walked.taken = total;
                 }
                 State::Data { left, begun } => {

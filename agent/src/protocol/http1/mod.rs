@@ -11,7 +11,10 @@ use std::borrow::Cow;
 use memchr::{memchr, memchr_iter};
 use uuid::Uuid;
 
-use crate::protocol::body_format::BodyFormat;
+use crate::protocol::{
+    body_format::BodyFormat,
+    content_type::{self, BodyKind},
+};
 
 /// Result of parsing a head.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -55,8 +58,10 @@ pub struct ResponseHead {
     pub status: u16,
     /// Where the body ends.
     pub body: Body,
-    /// Whether the body is `text/event-stream`.
-    pub is_event_stream: bool,
+    /// What the body is made of; `None` if the head does not say.
+    pub kind: Option<BodyKind>,
+    /// Whether the body is compressed.
+    pub is_compressed: bool,
     /// Whether it agrees to an upgrade to HTTP/2 (RFC 7540, section 3.2); valid only with status 101.
     pub upgrades_to_http2: bool,
     /// `x-request-id`, if it is a UUID: TorchServe's ID of the request, also in its workers' frames.
@@ -156,7 +161,8 @@ pub fn parse_response(bytes: &[u8]) -> Parse<ResponseHead> {
             let head = ResponseHead {
                 status,
                 body: fields.body,
-                is_event_stream: fields.is_event_stream,
+                kind: fields.kind,
+                is_compressed: fields.is_compressed,
                 upgrades_to_http2: fields.upgrades_to_http2,
                 request_id: fields.request_id,
             };
@@ -221,7 +227,8 @@ fn split_line(bytes: &[u8]) -> Option<(&[u8], &[u8])> {
 struct Fields {
     body: Body,
     format: BodyFormat,
-    is_event_stream: bool,
+    kind: Option<BodyKind>,
+    is_compressed: bool,
     upgrades_to_http2: bool,
     request_id: Option<Uuid>,
 }
@@ -235,7 +242,8 @@ fn fields(bytes: &[u8], line_len: usize) -> Parse<Fields> {
     let mut fields = Fields {
         body: Body::Unsaid,
         format: BodyFormat::default(),
-        is_event_stream: false,
+        kind: None,
+        is_compressed: false,
         upgrades_to_http2: false,
         request_id: None,
     };
@@ -254,8 +262,12 @@ fn fields(bytes: &[u8], line_len: usize) -> Parse<Fields> {
         };
         let (name, value) = (&line[..colon], line[colon + 1..].trim_ascii());
         if name.eq_ignore_ascii_case(b"transfer-encoding") {
-            if value.len() >= 7 && value[value.len() - 7..].eq_ignore_ascii_case(b"chunked") {
+            let codings = value.len().checked_sub(7).map(|at| value.split_at(at));
+            if let Some((before, last)) = codings
+                && last.eq_ignore_ascii_case(b"chunked")
+            {
                 fields.body = Body::Chunked;
+                fields.is_compressed |= !before.is_empty();
             }
         } else if name.eq_ignore_ascii_case(b"content-length") && fields.body != Body::Chunked {
             match std::str::from_utf8(value)
@@ -270,11 +282,11 @@ fn fields(bytes: &[u8], line_len: usize) -> Parse<Fields> {
         } else if name.eq_ignore_ascii_case(b"upgrade") {
             fields.upgrades_to_http2 = value.eq_ignore_ascii_case(b"h2c");
         } else if name.eq_ignore_ascii_case(b"content-type") {
-            let kind = value.split(|&byte| byte == b';').next().unwrap_or_default();
-            fields.is_event_stream = kind.trim_ascii().eq_ignore_ascii_case(b"text/event-stream");
+            fields.kind = Some(BodyKind::of(value));
             fields.format.on_content_type(value);
         } else if name.eq_ignore_ascii_case(b"content-encoding") {
             fields.format.on_content_encoding(value);
+            fields.is_compressed |= content_type::is_compressed(value);
         }
         rest = after;
     }
@@ -332,7 +344,8 @@ mod tests {
         let expected = ResponseHead {
             status: 200,
             body: Body::Length(5),
-            is_event_stream: false,
+            kind: None,
+            is_compressed: false,
             upgrades_to_http2: false,
             request_id: None,
         };
@@ -357,18 +370,35 @@ mod tests {
     }
 
     #[test]
-    fn an_event_stream_is_told_by_its_type() {
-        for (kind, expected) in [
-            ("text/event-stream", true),
-            ("Text/Event-Stream; charset=utf-8", true),
-            ("text/event-streams", false),
-            ("application/json", false),
+    fn a_head_says_what_the_body_is_made_of() {
+        for (fields, kind, is_compressed) in [
+            (
+                "content-type: text/event-stream; charset=utf-8",
+                Some(BodyKind::Events),
+                false,
+            ),
+            (
+                "Content-Type:application/json\r\nContent-Encoding: identity",
+                Some(BodyKind::Json),
+                false,
+            ),
+            (
+                "Content-Type: application/json\r\nContent-Encoding: gzip",
+                Some(BodyKind::Json),
+                true,
+            ),
+            ("Transfer-Encoding: gzip, chunked", None, true),
+            ("Transfer-Encoding: chunked", None, false),
         ] {
-            let head = format!("HTTP/1.1 200 OK\r\ncontent-type:{kind}\r\n\r\n");
+            let head = format!("HTTP/1.1 200 OK\r\n{fields}\r\n\r\n");
             let Parse::Complete(head, _) = parse_response(head.as_bytes()) else {
-                panic!("{kind}: not complete")
+                panic!("{fields}: not complete")
             };
-            assert_eq!(head.is_event_stream, expected, "{kind}");
+            assert_eq!(
+                (head.kind, head.is_compressed),
+                (kind, is_compressed),
+                "{fields}"
+            );
         }
     }
 
@@ -406,7 +436,7 @@ mod tests {
         let Parse::Complete(head, len) = parse_response(events) else {
             panic!("not complete")
         };
-        assert_eq!((head.is_event_stream, len), (true, events.len()));
+        assert_eq!((head.kind, len), (Some(BodyKind::Events), events.len()));
     }
 
     #[test]

@@ -5,6 +5,7 @@
 
 use crate::protocol::{
     body_format::BodyFormat,
+    content_type::{self, BodyKind},
     hpack::{Field, Name},
     http1::USER_AGENT_CAP,
 };
@@ -26,6 +27,8 @@ pub struct Fields {
     pub content: Option<Content>,
     /// How the body is written, by `content-type` and `content-encoding`.
     pub format: BodyFormat,
+    /// Whether the content is compressed, by `content-encoding`.
+    pub is_compressed: bool,
     /// Whether there is a `content-length`.
     pub has_length: bool,
     /// Whether there are fields that refer to headers sent before the agent joined the connection.
@@ -48,11 +51,14 @@ impl Fields {
                 self.content = Some(Content::of(value));
                 self.format.on_content_type(value);
             }
-            Field::Wanted(Name::ContentEncoding, value) => self.format.on_content_encoding(value),
             Field::Wanted(Name::ContentLength, _) => self.has_length = true,
             Field::Wanted(Name::UserAgent, value) => {
                 let value = &value[..value.len().min(USER_AGENT_CAP)];
                 self.user_agent = Some(String::from_utf8_lossy(value).into());
+            }
+            Field::Wanted(Name::ContentEncoding, value) => {
+                self.format.on_content_encoding(value);
+                self.is_compressed = content_type::is_compressed(value);
             }
         }
     }
@@ -63,13 +69,19 @@ impl Fields {
 pub enum Content {
     /// `application/grpc`, with whatever suffix.
     Grpc,
-    /// `text/event-stream`
-    Events,
     /// Anything else.
-    Other,
+    Body(BodyKind),
 }
 
 impl Content {
+    /// Returns what a body of this type is made of.
+    pub fn body(self) -> BodyKind {
+        match self {
+            Self::Grpc => BodyKind::Other,
+            Self::Body(kind) => kind,
+        }
+    }
+
     fn of(value: &[u8]) -> Self {
         let begins = |kind: &[u8]| {
             value
@@ -78,10 +90,8 @@ impl Content {
         };
         if begins(b"application/grpc") {
             Self::Grpc
-        } else if begins(b"text/event-stream") {
-            Self::Events
         } else {
-            Self::Other
+            Self::Body(BodyKind::of(value))
         }
     }
 }

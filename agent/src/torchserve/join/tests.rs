@@ -72,6 +72,7 @@ fn frontend_exchange(
                 request_id: id,
                 grpc_status,
                 chunks: None,
+                generation: None,
             },
         },
         server: Server {

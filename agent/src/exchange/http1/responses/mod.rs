@@ -7,11 +7,15 @@ use crate::{
     exchange::{
         Request, Response,
         chunks::{Chunks, Framing},
+        generation::Generation,
         writes::Writes,
     },
-    protocol::http1::{
-        self, Body, Parse, ResponseHead,
-        chunked::{self, ChunkWalk, Place},
+    protocol::{
+        content_type::BodyKind,
+        http1::{
+            self, Body, Parse, ResponseHead,
+            chunked::{self, ChunkWalk, Place},
+        },
     },
 };
 
@@ -106,11 +110,11 @@ impl ResponseStream {
         self.tail = writes.tail;
         // A record of later writes may still have the start of the response's first.
         let own_start = !writes.start_bounded && writes.start_ns > self.sent_ns;
-        self.piece_ns = if own_start {
-            writes.start_ns
-        } else {
-            writes.end_ns
-        };
+        if own_start {
+            self.piece_ns = writes.start_ns;
+        } else if writes.end_ns != self.sent_ns {
+            self.piece_ns = writes.end_ns;
+        }
         self.sent_ns = writes.end_ns;
         let mut at = 0;
         while at < writes.bytes {
@@ -150,7 +154,7 @@ impl ResponseStream {
         self.state = State::Rest;
         Response {
             last_write_ns: None,
-            ..std::mem::replace(&mut self.open, Response::NOT_BEGUN)
+            ..self.take_open()
         }
     }
 
@@ -162,7 +166,7 @@ impl ResponseStream {
     /// Ends the open response, because the connection ended; `None` if no final response is open.
     pub fn close(&mut self) -> Option<Response> {
         let state = std::mem::replace(&mut self.state, State::Between);
-        let response = std::mem::replace(&mut self.open, Response::NOT_BEGUN);
+        let response = self.take_open();
         match state {
             State::UntilClose => Some(response),
             State::Body(_) | State::Chunked { .. } | State::Hidden => Some(Response {
@@ -232,6 +236,7 @@ impl ResponseStream {
                 let ended = *to_come == 0;
                 self.extend(writes, taken);
                 self.note_sends(writes.sends);
+                self.generate(visible, taken, writes.sends);
                 if ended {
                     on_step(Step::Ended(self.end()), None);
                 }
@@ -242,7 +247,12 @@ impl ResponseStream {
                     *walk = ChunkWalk::default();
                 }
                 let was_lost = walk.is_lost();
-                let walked = walk.feed(visible, left);
+                let (generation, at_ns) = (&mut self.open.generation, self.piece_ns);
+                let walked = walk.walk(visible, left, |data, bytes| {
+                    if let Some(generation) = generation {
+                        generation.push(data, bytes, at_ns);
+                    }
+                });
                 let lost = walked.place == Place::Lost;
                 let looks_ended = (lost || !*followed) && chunked::ends_chunked(writes.tail);
                 // Only the end is missing: after a long chunk it is not copied.
@@ -267,6 +277,7 @@ impl ResponseStream {
             State::UntilClose => {
                 self.extend(writes, left);
                 self.note_sends(writes.sends);
+                self.generate(visible, left, writes.sends);
                 left
             }
             State::Hidden => {
@@ -293,6 +304,12 @@ impl ResponseStream {
             .as_ref()
             .is_some_and(|request| request.method == "HEAD");
         let bodiless = to_head || matches!(head.status, 204 | 304);
+        let asks = request
+            .as_ref()
+            .is_some_and(|request| !matches!(&*request.method, "GET" | "HEAD"));
+        if asks && !bodiless && head.status < 300 {
+            self.open.generation = Generation::of(head.kind, head.is_compressed);
+        }
         on_step(Step::Began, request);
         if head.status == 101 {
             let response = self.end();
@@ -314,7 +331,7 @@ impl ResponseStream {
             },
         };
         let framing = match head.body {
-            _ if head.is_event_stream => Some(Framing::Events),
+            _ if head.kind == Some(BodyKind::Events) => Some(Framing::Events),
             Body::Length(_) => None,
             Body::Chunked => Some(Framing::Chunks),
             Body::Unsaid => Some(Framing::Unsaid),
@@ -335,9 +352,20 @@ impl ResponseStream {
     fn note_sends(&mut self, sends: u32) {
         if let Some(chunks) = &mut self.open.chunks {
             match sends {
-                0 | 1 => chunks.note(self.piece_ns),
+                0 => {}
+                1 => chunks.note(self.piece_ns),
                 _ => chunks.note_spread(sends, self.sent_ns),
             }
+        }
+    }
+
+    /// Adds `bytes` of the body, of which the first are `visible`, to what is generated.
+    fn generate(&mut self, visible: &[u8], bytes: u64, sends: u32) {
+        if let Some(generation) = &mut self.open.generation {
+            if sends > 1 {
+                generation.lose_count();
+            }
+            generation.push(visible, bytes, self.piece_ns);
         }
     }
 
@@ -350,6 +378,13 @@ impl ResponseStream {
 
     fn end(&mut self) -> Response {
         self.state = State::Between;
+        self.take_open()
+    }
+
+    fn take_open(&mut self) -> Response {
+        if let Some(generation) = &mut self.open.generation {
+            generation.finish(self.piece_ns);
+        }
         std::mem::replace(&mut self.open, Response::NOT_BEGUN)
     }
 }

@@ -1,5 +1,7 @@
 //! Checks the responses that are found in the writes of one connection.
 
+use crate::exchange::{fixtures, generation::Unknown};
+
 use super::*;
 
 struct Run {
@@ -38,8 +40,9 @@ impl Run {
             tail,
         };
         let steps = &mut self.steps;
+        let next_request = || Some(fixtures::exchange().request);
         self.stream
-            .feed(&writes, || None, |step, _| steps.push(step));
+            .feed(&writes, next_request, |step, _| steps.push(step));
     }
 
     /// Later writes of a response that are reported together, with the start of its first.
@@ -379,4 +382,93 @@ fn head_that_was_not_copied_whole_keeps_its_status() {
     run.write(b"HTTP/1.1 503 Busy\r\nX-Long: aaa", 9_000);
     assert!(run.stream.ends_unobserved(true));
     assert_eq!(run.stream.close().unwrap().status, 503);
+}
+
+/// What the responses that ended generated.
+fn generated(run: &Run) -> Vec<&Generation> {
+    let steps = run.steps.iter().filter_map(|step| match step {
+        Step::Ended(response) => response.generation.as_deref(),
+        _ => None,
+    });
+    steps.collect()
+}
+
+/// Chunks of these sizes.
+fn in_chunks(body: &str, size: usize) -> Vec<u8> {
+    let chunk = |part: &[u8]| [format!("{:x}\r\n", part.len()).as_bytes(), part, b"\r\n"].concat();
+    let chunks: Vec<u8> = body.as_bytes().chunks(size).flat_map(chunk).collect();
+    [chunks, b"0\r\n\r\n".to_vec()].concat()
+}
+
+const EVENTS: &str = ": hi\r\n\r\ndata: {\"choices\":[{\"delta\":{\"role\":\"assistant\"}}]}\n\ndata: {\"choices\":[{\"delta\":{\"content\":\"a\"}}]}\n\ndata: {\"choices\":[{\"delta\":{},\"finish_reason\":\"stop\"}],\"usage\":{\"prompt_tokens\":5,\"completion_tokens\":2}}\n\ndata: [DONE]\n\n";
+
+#[test]
+fn events_are_found_in_chunks_of_any_size_at_any_cut() {
+    let head =
+        b"HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\nTransfer-Encoding: chunked\r\n\r\n";
+    for size in [1, 7, 100, EVENTS.len()] {
+        let body = in_chunks(EVENTS, size);
+        // The event with content ends in the first write, or in the second.
+        let content = EVENTS.find("\"a\"").unwrap() + 8;
+        for cut in 0..body.len() {
+            let mut run = Run::new();
+            run.all(head);
+            run.all(&body[..cut]);
+            run.all(&body[cut..]);
+            let [generation] = generated(&run)[..] else {
+                panic!("{size} {cut}: {:?}", run.steps)
+            };
+            let mut seen = 0;
+            ChunkWalk::default().walk(&body[..cut], cut as u64, |data, _| seen += data.len());
+            let expected = if seen <= content { 30 } else { 20 };
+            assert_eq!(generation.first_ns(), Ok(Some(expected)), "{size} {cut}");
+            assert_eq!(generation.usage().input, Some(5), "{size} {cut}");
+        }
+    }
+}
+
+#[test]
+fn usage_of_a_plain_response_is_found() {
+    let body = br#"{"choices":[],"usage":{"prompt_tokens":5,"completion_tokens":2}}"#;
+    let head = format!(
+        "HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nContent-Length: {}\r\n\r\n",
+        body.len()
+    );
+    let mut run = Run::new();
+    run.all(&[head.as_bytes(), body].concat());
+    run.all(head.as_bytes());
+    run.write(&body[..20], body.len() as u64);
+    run.all(head.replace("application/json", "image/png").as_bytes());
+    run.all(body);
+    let found = generated(&run);
+    let found: Vec<_> = found
+        .iter()
+        .map(|generation| (generation.usage().output, generation.usage_unknown()))
+        .collect();
+    assert_eq!(found, [(Some(2), None), (None, Some(Unknown::NotCopied))]);
+}
+
+#[test]
+fn the_end_of_a_write_may_come_in_a_record_of_its_own() {
+    let body = br#"{"choices":[],"usage":{"prompt_tokens":5,"completion_tokens":2}}"#;
+    let head = b"HTTP/1.0 200 OK\r\nContent-Type: application/json\r\n\r\n";
+    let mut run = Run::new();
+    run.write(&[&head[..], &body[..9]].concat(), head.len() as u64 + 5_000);
+    // The same write: no send of its own, and the same times.
+    let steps = &mut run.steps;
+    let writes = Writes {
+        start_ns: 10,
+        start_bounded: false,
+        end_ns: 11,
+        sends: 0,
+        bytes: body.len() as u64,
+        visible: body,
+        tail: 0,
+    };
+    run.stream
+        .feed(&writes, || None, |step, _| steps.push(step));
+    let response = run.stream.close().unwrap();
+    assert_eq!(response.chunks.unwrap().count(), 1);
+    assert_eq!(response.generation.unwrap().usage().input, Some(5));
+    assert_eq!(response.last_write_ns, Some(11));
 }

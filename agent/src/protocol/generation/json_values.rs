@@ -1,0 +1,127 @@
+//! Cuts a JSON body into its values: the lines of JSON Lines, the elements of an outermost array, or one value.
+//!
+//! The bytes may be cut anywhere. Only brackets and strings are followed; `sparse_json` parses the values.
+//! Does not depend on: what values mean.
+
+use crate::protocol::generation::{PART_CAP, Piece, keep_end};
+
+/// The values of a body, as far as it was fed.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct JsonValues {
+    /// The present value.
+    value: Vec<u8>,
+    /// Open brackets.
+    depth: u32,
+    /// Open brackets around the values: 1 in an array of them.
+    base: u32,
+    in_string: bool,
+    escaped: bool,
+    /// Whether bytes of the present value are missing.
+    cut: bool,
+    /// Whether the depth is unknown, because bytes are missing.
+    lost: bool,
+    /// Values that ended, or began after missing bytes.
+    count: u32,
+}
+
+impl JsonValues {
+    /// Adds bytes; calls `on_value` for each object or array that ends in them.
+    pub fn push(&mut self, bytes: &[u8], mut on_value: impl FnMut(Piece<'_>)) {
+        for &byte in bytes {
+            if self.lost {
+                self.push_lost(byte, &mut on_value);
+            } else {
+                self.push_byte(byte, &mut on_value);
+            }
+        }
+    }
+
+    /// Adds bytes that are unknown.
+    pub fn skip(&mut self) {
+        self.value.clear();
+        self.cut = true;
+        self.lost = true;
+    }
+
+    /// Ends the body.
+    pub fn finish(&mut self, mut on_value: impl FnMut(Piece<'_>)) {
+        if self.lost {
+            self.end_value(&mut on_value);
+        }
+    }
+
+    /// Whether the body has several values.
+    pub fn has_several(&self) -> bool {
+        self.base > 0 || self.count > 1
+    }
+
+    fn push_byte(&mut self, byte: u8, on_value: &mut impl FnMut(Piece<'_>)) {
+        let outside = self.depth == self.base;
+        if outside && self.depth == 0 && self.count == 0 && byte == b'[' {
+            self.base = 1;
+            self.depth = 1;
+            return;
+        }
+        if !outside {
+            self.value.push(byte);
+            if self.value.len() > PART_CAP {
+                self.cut = true;
+                keep_end(&mut self.value);
+            }
+        }
+        if self.in_string {
+            match byte {
+                _ if self.escaped => self.escaped = false,
+                b'\\' => self.escaped = true,
+                b'"' => self.in_string = false,
+                _ => {}
+            }
+            return;
+        }
+        match byte {
+            b'"' => self.in_string = true,
+            b'{' | b'[' => {
+                if outside {
+                    self.value.push(byte);
+                }
+                self.depth += 1;
+            }
+            b'}' | b']' if !outside => {
+                self.depth -= 1;
+                if self.depth == self.base {
+                    self.end_value(on_value);
+                }
+            }
+            _ => {}
+        }
+    }
+
+    /// Adds a byte at an unknown depth. A line that begins with a brace begins a value: within one, lines are indented.
+    fn push_lost(&mut self, byte: u8, on_value: &mut impl FnMut(Piece<'_>)) {
+        if byte == b'{' && self.value.last() == Some(&b'\n') {
+            self.end_value(on_value);
+            self.lost = false;
+            self.in_string = false;
+            self.escaped = false;
+            self.depth = self.base + 1;
+        }
+        self.value.push(byte);
+        if self.value.len() > PART_CAP {
+            keep_end(&mut self.value);
+        }
+    }
+
+    fn end_value(&mut self, on_value: &mut impl FnMut(Piece<'_>)) {
+        self.count = self.count.saturating_add(1);
+        if std::mem::take(&mut self.cut) {
+            keep_end(&mut self.value);
+            on_value(Piece::End(&self.value));
+        } else {
+            on_value(Piece::Whole {
+                name: b"",
+                data: &self.value,
+            });
+        }
+        self.value.clear();
+    }
+}

@@ -1,0 +1,151 @@
+//! Finds how many tokens a response used, by its own statement.
+//!
+//! Each API has its own names for the two numbers. The statement is in the last bytes of a response.
+//! Does not depend on: content.
+
+use memchr::memmem;
+
+use crate::protocol::generation::sparse_json::Sparse;
+
+/// Tokens of one response; `None`: not stated.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Usage {
+    /// Of the prompt, those from a cache included.
+    pub input: Option<u64>,
+    /// That were generated, those of reasoning included.
+    pub output: Option<u64>,
+}
+
+impl Usage {
+    /// Whether it states anything.
+    pub fn is_stated(&self) -> bool {
+        self.input.is_some() || self.output.is_some()
+    }
+
+    /// Adds a later statement of the same response. The numbers only grow: some servers state them with each event.
+    pub fn update(&mut self, later: Self) {
+        self.input = self.input.max(later.input);
+        self.output = self.output.max(later.output);
+    }
+
+    /// Returns the first statement of both.
+    fn or(self, other: Self) -> Self {
+        match self.is_stated() {
+            true => self,
+            false => other,
+        }
+    }
+
+    /// Returns what a response, or one event of it, states.
+    pub(super) fn of(value: &Sparse<'_>) -> Self {
+        of_members(value.get("usage"))
+            .or(of_members(value.get("response").get("usage")))
+            .or(of_members(value.get("message").get("usage")))
+            .or(of_gemini(value.get("usageMetadata")))
+            .or(of_members(value.get("meta_info")))
+            .or(of_ollama(value))
+            .or(of_llama_cpp(value))
+            .or(of_tgi(value.get("details")))
+    }
+}
+
+/// OpenAI, Anthropic, and who follows them. Anthropic counts the cached parts of a prompt apart.
+fn of_members(usage: &Sparse<'_>) -> Usage {
+    let number = |name| usage.get(name).number();
+    let cached = ["cache_creation_input_tokens", "cache_read_input_tokens"];
+    let cached: u64 = cached.into_iter().filter_map(number).sum();
+    let uncached = number("input_tokens");
+    Usage {
+        input: number("prompt_tokens").or(uncached.map(|tokens| tokens.saturating_add(cached))),
+        output: number("completion_tokens").or(number("output_tokens")),
+    }
+}
+
+fn of_gemini(usage: &Sparse<'_>) -> Usage {
+    let sum = |names: [&str; 2]| {
+        let numbers = names
+            .into_iter()
+            .filter_map(|name| usage.get(name).number());
+        numbers.reduce(u64::saturating_add)
+    };
+    Usage {
+        input: sum(["promptTokenCount", "toolUsePromptTokenCount"]),
+        output: sum(["candidatesTokenCount", "thoughtsTokenCount"]),
+    }
+}
+
+fn of_ollama(value: &Sparse<'_>) -> Usage {
+    Usage {
+        input: value.get("prompt_eval_count").number(),
+        output: value.get("eval_count").number(),
+    }
+}
+
+fn of_llama_cpp(value: &Sparse<'_>) -> Usage {
+    let timings = value.get("timings");
+    let cached = timings.get("cache_n").number().unwrap_or(0);
+    let prompt = timings.get("prompt_n").number();
+    let stated = Usage {
+        input: value.get("tokens_evaluated").number(),
+        output: value.get("tokens_predicted").number(),
+    };
+    stated.or(Usage {
+        input: prompt.map(|tokens| tokens.saturating_add(cached)),
+        output: timings.get("predicted_n").number(),
+    })
+}
+
+fn of_tgi(details: &Sparse<'_>) -> Usage {
+    Usage {
+        input: None,
+        output: details.get("generated_tokens").number(),
+    }
+}
+
+/// Members of which one begins what states the usage.
+const BEGINNINGS: [&[u8]; 8] = [
+    b"\"usage\"",
+    b"\"usageMetadata\"",
+    b"\"meta_info\"",
+    b"\"prompt_eval_count\"",
+    b"\"eval_count\"",
+    b"\"tokens_predicted\"",
+    b"\"timings\"",
+    b"\"details\"",
+];
+
+/// Finds the usage in the last bytes of a JSON object, whose other bytes are unknown.
+///
+/// A member counts if it belongs to the object itself, or to an object in it if `nested`. Within a string, the quotes
+/// of a name are escaped, so such text is no member.
+pub fn usage_at_end(end: &[u8], nested: bool) -> Usage {
+    for name in BEGINNINGS {
+        for at in memmem::find_iter(end, name) {
+            let usage = usage_of_members(&end[at..], nested);
+            if usage.is_stated() {
+                return usage;
+            }
+        }
+    }
+    Usage::default()
+}
+
+/// Returns the usage in `members`, the last ones of an object, up to its end.
+fn usage_of_members(members: &[u8], nested: bool) -> Usage {
+    let object = [b"{", members].concat();
+    let mut values = serde_json::Deserializer::from_slice(&object).into_iter::<Sparse<'_>>();
+    let Some(Ok(value)) = values.next() else {
+        return Usage::default();
+    };
+    let after = object[values.byte_offset()..].trim_ascii();
+    let ends = match after.strip_prefix(b",") {
+        _ if after.is_empty() => true,
+        Some(outer) if nested => Sparse::parse(&[b"{", outer].concat()).is_some(),
+        None if nested => after == b"}",
+        _ => false,
+    };
+    match ends {
+        true => Usage::of(&value),
+        false => Usage::default(),
+    }
+}
