@@ -1,4 +1,4 @@
-//! Runs the tests that compare the agent with a real TorchServe, and prints a table of their results.
+//! Runs the tests that compare the agent with a real server, and prints a table of their results.
 //!
 //! Does not depend on: what the tests compare, and which differences they allow.
 
@@ -6,6 +6,7 @@ use std::fs;
 use std::io::ErrorKind;
 
 use anyhow::{Context, Result, bail};
+use clap::ValueEnum;
 
 use crate::cargo_test::needs::Need;
 use crate::cargo_test::{CargoTest, Words, targets};
@@ -14,9 +15,28 @@ use crate::{progress, workspace};
 /// Names the file that the tests append the rows of the table to.
 const REPORT_ENV: &str = "INFERPROBE_REPORT";
 
+/// A server to compare the agent with.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(crate) enum Server {
+    Torchserve,
+    Vllm,
+}
+
+impl Server {
+    /// Its name in messages, and what its tests need.
+    const fn parts(self) -> (&'static str, Need) {
+        match self {
+            Self::Torchserve => ("TorchServe", Need::TorchServe),
+            Self::Vllm => ("vLLM", Need::Vllm),
+        }
+    }
+}
+
 /// Runs the tests and prints the table, also if a test failed.
-pub(crate) fn run() -> Result<()> {
-    let report = workspace::target_dir().join("torchserve-comparison.md");
+pub(crate) fn run(server: Server) -> Result<()> {
+    let (name, need) = server.parts();
+    let target = name.to_ascii_lowercase();
+    let report = workspace::target_dir().join(format!("{target}-comparison.md"));
     match fs::remove_file(&report) {
         Err(err) if err.kind() != ErrorKind::NotFound => {
             return Err(err).with_context(|| format!("clear {}", report.display()));
@@ -26,12 +46,12 @@ pub(crate) fn run() -> Result<()> {
     let names = targets::all()?;
     let names = names
         .iter()
-        .filter(|target| target.is_integration() && target.name.contains("torchserve"));
+        .filter(|found| found.is_integration() && found.name.contains(&*target));
     let words = words(names.map(|target| target.name.as_str()));
-    let tests = CargoTest::prepare(&[Need::Agent, Need::TorchServe].into())?;
+    let tests = CargoTest::prepare(&[Need::Agent, need].into())?;
     let mut command = tests.command(&words);
     command.env(REPORT_ENV, &report);
-    let outcome = progress::step("compare with TorchServe", &mut command);
+    let outcome = progress::step(&format!("compare with {name}"), &mut command);
     tests.leftovers.report_artifacts();
     tests.leftovers.report_skips();
     let lines = match fs::read_to_string(&report) {
@@ -39,7 +59,7 @@ pub(crate) fn run() -> Result<()> {
         Err(err) if err.kind() == ErrorKind::NotFound => String::new(),
         Err(err) => return Err(err).with_context(|| format!("read {}", report.display())),
     };
-    print!("{}", table(&lines));
+    print!("{}", table(name, &lines));
     outcome?;
     if lines.is_empty() {
         bail!("nothing was compared, because the tests were skipped; run as root");
@@ -54,16 +74,17 @@ fn words<'a>(names: impl Iterator<Item = &'a str>) -> Words {
     Words {
         targets: package.into_iter().chain(targets).map(Into::into).collect(),
         options: vec!["--no-fail-fast".into()],
-        passed_on: vec!["--test-threads=1".into()],
+        // Those with a large server are ignored by other runs.
+        passed_on: vec!["--test-threads=1".into(), "--include-ignored".into()],
     }
 }
 
 /// Returns the rows below a head; empty if there are none.
-fn table(lines: &str) -> String {
+fn table(server: &str, lines: &str) -> String {
     if lines.is_empty() {
         return String::new();
     }
-    format!("| When | Figure | TorchServe | inferprobe | Allowed |\n|---|---|---|---|---|\n{lines}")
+    format!("| When | Figure | {server} | inferprobe | Allowed |\n|---|---|---|---|---|\n{lines}")
 }
 
 #[cfg(test)]
@@ -72,7 +93,7 @@ mod tests {
 
     #[test]
     fn a_table_has_one_column_for_each_cell_of_a_line() {
-        let table = table("| idle | QueueTime | 1 | 1 | equal |\n");
+        let table = table("vLLM", "| idle | QueueTime | 1 | 1 | equal |\n");
         let cells: Vec<usize> = table
             .lines()
             .map(|line| line.matches('|').count())
@@ -82,6 +103,6 @@ mod tests {
 
     #[test]
     fn without_lines_there_is_no_table() {
-        assert_eq!(table(""), "");
+        assert_eq!(table("vLLM", ""), "");
     }
 }

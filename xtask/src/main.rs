@@ -73,8 +73,12 @@ enum Command {
         #[arg(last = true)]
         bench_args: Vec<OsString>,
     },
-    /// Compare the agent with a real TorchServe, and print a table (needs root, takes minutes)
-    Compare,
+    /// Compare the agent with a real server, and print a table (needs root, takes minutes)
+    Compare {
+        /// The server; vLLM takes 6 GB
+        #[arg(value_enum, default_value_t = compare::Server::Torchserve)]
+        server: compare::Server,
+    },
     /// Run the parsers on hostile bytes (needs a C++ compiler)
     Fuzz {
         /// Time for each target [seconds]
@@ -103,7 +107,7 @@ fn main() -> ExitCode {
         } => run::run(no_demo, &agent_args),
         Command::Test { filter, options } => test::run(&filter, &options),
         Command::Bench { bench_args } => bench::run(&bench_args),
-        Command::Compare => compare::run(),
+        Command::Compare { server } => compare::run(server),
         Command::Fuzz { seconds, targets } => fuzz::run(seconds, &targets),
         Command::KernelTest { options } => kernel_test::run(&options),
         Command::Lint => lint::run(),

@@ -52,6 +52,22 @@ pub struct Logged {
     pub worker: Option<LoggedWorker>,
     /// The chunks of a streamed response; `None` for any other response.
     pub stream: Option<LoggedStream>,
+    /// The tokens of a language model's response; `None` for any other response.
+    pub tokens: Option<LoggedTokens>,
+}
+
+/// Tokens of a response. The first counts from the request's arrival.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct LoggedTokens {
+    /// Tokens of the prompt; `None` if the response does not state them.
+    pub input: Option<u64>,
+    /// Tokens that were generated; `None` if the response does not state them.
+    pub output: Option<u64>,
+    /// First token; `None` if there is none, or it could not be timed.
+    pub first_ns: Option<u64>,
+    /// Mean time from one token to the next; `None` if there are fewer than two, or they could not be timed.
+    pub gap_ns: Option<u64>,
 }
 
 /// The chunks of a streamed response. Times count from the request's arrival, and are `None` if not observed.

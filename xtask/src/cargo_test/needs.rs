@@ -7,7 +7,7 @@ use anyhow::Result;
 
 use crate::build;
 use crate::cargo_test::targets::Target;
-use crate::tools::{prometheus, python_servers, torchserve};
+use crate::tools::{prometheus, python_servers, torchserve, vllm};
 
 /// Something that tests need and that takes time to build or fetch.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -18,9 +18,11 @@ pub(crate) enum Need {
     TorchServe,
     /// uvicorn, gunicorn, hypercorn and gRPC.
     PythonServers,
+    /// vLLM, which is so large that only `compare` fetches it.
+    Vllm,
 }
 
-use Need::{Agent, Prometheus, PythonServers, TorchServe};
+use Need::{Agent, Prometheus, PythonServers, TorchServe, Vllm};
 
 /// The package whose integration tests start an agent; the tests of other packages need nothing.
 const PACKAGE: &str = "inferprobe-tests";
@@ -64,6 +66,7 @@ fn of_test(target: &str, module: &str) -> BTreeSet<Need> {
 }
 
 impl Need {
+    /// What all tests need but those that only `compare` runs.
     pub(crate) const ALL: [Self; 4] = [Agent, Prometheus, TorchServe, PythonServers];
 
     /// The variable that names its place to the tests.
@@ -73,6 +76,7 @@ impl Need {
             Prometheus => "INFERPROBE_PROMETHEUS_DIR",
             TorchServe => "INFERPROBE_TORCHSERVE_DIR",
             PythonServers => "INFERPROBE_SERVERS_DIR",
+            Vllm => "INFERPROBE_VLLM_DIR",
         }
     }
 
@@ -83,6 +87,7 @@ impl Need {
             Prometheus => prometheus::ensure(),
             TorchServe => torchserve::ensure(),
             PythonServers => python_servers::ensure(),
+            Vllm => vllm::ensure(),
         }
     }
 }

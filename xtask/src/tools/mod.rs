@@ -11,3 +11,4 @@ pub(crate) mod python_servers;
 pub(crate) mod qemu;
 pub(crate) mod toolchain;
 pub(crate) mod torchserve;
+pub(crate) mod vllm;
