@@ -15,6 +15,7 @@ mod discovery;
 mod doctor;
 mod endings;
 mod gateways;
+mod gpu;
 mod grpc;
 mod hostile;
 mod no_payload;

@@ -12,8 +12,10 @@ use crate::identity::Identity;
 
 /// Most processes that are known only by the requests they served.
 const MAX_SERVING: usize = 4_096;
-/// Most models to remember of one process.
+/// Most models to remember of one process; all further ones are one model.
 const MAX_MODELS: usize = 32;
+/// Name of that model.
+const OTHER: &str = "other";
 /// Longest chain of parents to follow.
 const MAX_PARENTS: usize = 16;
 
@@ -50,21 +52,18 @@ impl Roster {
     /// Replaces the watched processes, and adds what was served since the last call.
     pub fn publish(&self, members: HashMap<u32, Member>, served: ServedTimes) {
         let mut state = self.state();
+        let state = &mut *state;
         for (pid, times) in served {
             if state.models.len() >= MAX_SERVING && !state.models.contains_key(&pid) {
                 continue;
             }
             let models = state.models.entry(pid).or_default();
-            for identity in times.keys() {
-                if models.len() < MAX_MODELS {
-                    models.insert(identity.clone());
-                }
-            }
             let sums = state.served.entry(pid).or_default();
             for (identity, ns) in times {
-                if sums.len() < MAX_MODELS || sums.contains_key(&identity) {
-                    *sums.entry(identity).or_default() += ns;
-                }
+                let is_kept = models.len() < MAX_MODELS || models.contains(&identity);
+                let identity = if is_kept { identity } else { other(&identity) };
+                models.insert(identity.clone());
+                *sums.entry(identity).or_default() += ns;
             }
         }
         state.members = members;
@@ -108,6 +107,15 @@ impl Roster {
 
     fn state(&self) -> MutexGuard<'_, State> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// The model that stands for those that are not remembered.
+pub fn other(identity: &Identity) -> Identity {
+    Identity {
+        model: OTHER.into(),
+        version: OTHER.into(),
+        server: identity.server.clone(),
     }
 }
 
@@ -327,6 +335,13 @@ mod tests {
         let Owner::Models(_, models) = roster.take(parent_of).owner(10) else {
             panic!("no models");
         };
-        assert_eq!(models.len(), MAX_MODELS);
+        assert_eq!(models.len(), MAX_MODELS + 1);
+        let named = models.iter().find(|(model, _)| &**model == OTHER);
+        let others = (1_000 - MAX_MODELS) as f64;
+        assert_eq!(
+            named.map(|(_, time)| *time),
+            Some(others),
+            "nobody's time is lost"
+        );
     }
 }

@@ -55,8 +55,8 @@ const STOP: u64 = 0;
 const RING: u64 = 1;
 /// Drains between two readings of the kernel's loss counters.
 const DRAINS_PER_COUNT: u32 = 10;
-/// Drains between two publications of the watched processes: about a second.
-const DRAINS_PER_PUBLICATION: u32 = 50;
+/// Time between two publications of the watched processes, ns.
+const PUBLICATION_NS: u64 = 1_000_000_000;
 /// Programs that report processes.
 const PROCESS_PROGRAMS: [&str; 3] = [
     "sched_process_exec",
@@ -162,6 +162,7 @@ impl EventLoop {
     pub fn run(mut self, stop: &OwnedFd) -> Result<()> {
         let waiter = self.waiter(stop)?;
         let mut ticked_ns = 0;
+        let mut published_ns = 0;
         let mut drains = 0_u32;
         loop {
             let stopped = self.wait(&waiter)?;
@@ -179,7 +180,8 @@ impl EventLoop {
             if drains.is_multiple_of(DRAINS_PER_COUNT) || stopped {
                 self.count_drops();
             }
-            if drains.is_multiple_of(DRAINS_PER_PUBLICATION) {
+            if now_ns - published_ns >= PUBLICATION_NS {
+                published_ns = now_ns;
                 self.pipeline.publish();
             }
             drains = drains.wrapping_add(1);

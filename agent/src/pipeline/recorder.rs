@@ -9,7 +9,7 @@ use tracing::{info, warn};
 
 use crate::{
     catalogue::route::Purpose,
-    discovery::roster::ServedTimes,
+    discovery::roster::{self, ServedTimes},
     exchange::{Exchange, Peer},
     identity::Identity,
     metrics::Metrics,
@@ -88,6 +88,8 @@ impl Recorder {
         self.metrics.observe(&observation);
         if let Some(served) = &mut self.served
             && observation.purpose == Purpose::Inference
+            // Clients may name any model in a request that the server refuses.
+            && !(400..=499).contains(&observation.status)
         {
             let (pid, ns) = time_served(&exchange, worker);
             add_served(served, pid, &observation.identity, ns);
@@ -124,14 +126,18 @@ fn time_served(exchange: &Exchange, worker: Option<&WorkerExchange>) -> (u32, u6
     (peer.tgid, end_ns.saturating_sub(request.last_read_ns))
 }
 
-/// Adds time of a process; drops it if clients name too many models between two publications.
+/// Adds time of a process. If clients name too many models between two publications, the rest is one model.
 fn add_served(served: &mut ServedTimes, pid: u32, identity: &Identity, ns: u64) {
     let times = served.entry(pid).or_default();
     if let Some(sum) = times.get_mut(identity) {
         *sum += ns;
-    } else if times.len() < MAX_IDENTITIES {
-        times.insert(identity.clone(), ns);
+        return;
     }
+    let identity = match times.len() < MAX_IDENTITIES {
+        true => identity.clone(),
+        false => roster::other(identity),
+    };
+    *times.entry(identity).or_default() += ns;
 }
 
 impl JoinSink for Recorder {
