@@ -1,6 +1,7 @@
 //! Compares the whole exposition with the files in `tests/golden`; `UPDATE_GOLDEN=1` rewrites them.
 
 use std::{
+    collections::BTreeMap,
     path::Path,
     time::{Duration, Instant},
 };
@@ -101,6 +102,8 @@ fn busy() -> Metrics {
         },
         ..observation("llama", "default", "vllm", 200, known)
     });
+    let open = observation("llama", "default", "vllm", 200, known).identity;
+    metrics.set_in_flight(&BTreeMap::from([(open, 3)]));
     let timing = WorkerTiming {
         internal_queue_ns: Some(7_125_000),
         worker_ns: Some(21_500_000),

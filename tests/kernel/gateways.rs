@@ -34,7 +34,7 @@ fn play(gateway: &Gateway, server: &Server) {
         for _ in 0..AT_ONCE {
             scope.spawn(|| {
                 let mut client = Connection::open_tcp(gateway.port).unwrap();
-                ask(&mut client, "/predictions/m?handler_us=50000");
+                ask(&mut client, "/predictions/m?sleep_ms=50");
             });
         }
     });

@@ -18,6 +18,7 @@ mod gateways;
 mod gpu;
 mod grpc;
 mod hostile;
+mod in_flight;
 mod no_payload;
 mod patterns;
 mod privilege;

@@ -20,14 +20,14 @@ const DECODED_CAP: usize = 4 << 20;
 const BUFFER_BYTES: usize = 4096;
 
 /// Looks for the model in what a body contains.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 enum Scan {
     Json(JsonModel),
     Form(FormModel),
 }
 
 /// The content of a body, as far as it was decompressed.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 struct Content {
     scan: Scan,
     bytes: usize,
@@ -201,6 +201,17 @@ impl BodySearch {
             Some(Decoder::Zlib(decoder)) => decoder.get_ref().verdict(),
             Some(Decoder::Deflate(decoder)) => decoder.get_ref().verdict(),
             Some(Decoder::Brotli(decoder)) => decoder.get_ref().verdict(),
+        }
+    }
+
+    /// Returns a copy that can be continued; of a body that is decompressed, one that is over.
+    pub fn glimpse(&self) -> Self {
+        match &self.decoder {
+            Some(Decoder::Identity(content)) => Self {
+                decoder: Some(Decoder::Identity(content.clone())),
+                found: self.found.clone(),
+            },
+            _ => Self::over(self.so_far()),
         }
     }
 

@@ -11,6 +11,7 @@ use inferprobe_ebpf::{
 
 use crate::{
     exchange::{
+        Request,
         event::{Event, Sink, Unfinished},
         http1::Http1Connection,
         zmtp::ZmtpConnection,
@@ -88,6 +89,14 @@ impl LateConnection {
         match &self.zmtp {
             Some(zmtp) => zmtp.latest_ns,
             None => self.http1.records.latest_ns,
+        }
+    }
+
+    /// Returns the requests that are not answered to the end. `unreported`: what was read and is in no record yet.
+    pub fn open_requests(&self, unreported: Option<&RecordView<'_>>) -> Vec<Request> {
+        match &self.zmtp {
+            Some(_) => Vec::new(),
+            None => self.http1.open_requests(unreported),
         }
     }
 

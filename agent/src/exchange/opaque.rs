@@ -88,6 +88,16 @@ impl OpaqueConnection {
         self.request.is_none()
     }
 
+    /// Returns the open request. `unreported`: what was read and is in no record yet.
+    pub fn open_requests(&self, unreported: Option<&RecordView<'_>>) -> Vec<Request> {
+        let unreported = unreported.filter(|view| view.record.seq == self.records.latest_seq());
+        match (&self.request, &self.response, unreported) {
+            // The read ends the response.
+            (_, Some(_), Some(view)) | (None, None, Some(view)) => vec![request_in(view)],
+            (request, _, _) => request.iter().cloned().collect(),
+        }
+    }
+
     /// Finishes a response that has been silent for [`QUIET_NS`]. More of it may follow, so its end is unknown.
     pub fn end_if_quiet(&mut self, now_ns: u64, out: &mut dyn Sink) {
         if now_ns.saturating_sub(self.records.latest_ns) < QUIET_NS {
@@ -110,19 +120,7 @@ impl OpaqueConnection {
     fn read(&mut self, reads: &Reads<'_>, out: &mut dyn Sink) {
         self.finish(out);
         let next_index = self.next_index;
-        let request = self.request.get_or_insert_with(|| Request {
-            index: next_index,
-            method: String::new(),
-            target: String::new(),
-            arrival_ns: reads.arrivals.at(0),
-            first_read_ns: reads.first_ns,
-            last_read_ns: reads.last_ns,
-            bytes: 0,
-            complete: true,
-            named: None,
-            user_agent: None,
-            content_cut: true,
-        });
+        let request = self.request.get_or_insert_with(|| begun(reads, next_index));
         request.last_read_ns = reads.last_ns;
         request.bytes += reads.bytes;
         self.next_index = request.index.wrapping_add(1);
@@ -153,6 +151,28 @@ impl OpaqueConnection {
                 response,
             }));
         }
+    }
+}
+
+/// Returns the request in what a server has read of a connection of which no record was emitted yet.
+pub fn request_in(view: &RecordView<'_>) -> Request {
+    begun(&Reads::of(view), 0)
+}
+
+/// A request that begins with `reads`.
+fn begun(reads: &Reads<'_>, index: u32) -> Request {
+    Request {
+        index,
+        method: String::new(),
+        target: String::new(),
+        arrival_ns: reads.arrivals.at(0),
+        first_read_ns: reads.first_ns,
+        last_read_ns: reads.last_ns,
+        bytes: 0,
+        complete: true,
+        named: None,
+        user_agent: None,
+        content_cut: true,
     }
 }
 

@@ -81,6 +81,7 @@ impl Endpoint {
 impl MetricsSource for Endpoint {
     fn metrics(&self, selection: &Selection, format: Format) -> String {
         self.process.publish(&self.metrics);
+        self.metrics.refresh(selection);
         self.metrics.encode(selection, format)
     }
 

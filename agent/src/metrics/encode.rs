@@ -63,6 +63,13 @@ impl Selection {
         Self(Some(selected))
     }
 
+    /// Returns whether it selects the family, if that has samples.
+    pub(super) fn names(&self, family: &Family) -> bool {
+        self.0
+            .as_ref()
+            .is_none_or(|names| names.contains(family.name))
+    }
+
     /// Returns whether to print a family with this number of samples. An unfiltered scrape prints HELP and TYPE of all.
     fn wants(&self, family: &Family, samples: usize) -> bool {
         match &self.0 {

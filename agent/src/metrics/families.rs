@@ -103,6 +103,9 @@ families! {
     REQUESTS: own("inferprobe_requests_total", Counter, "", RESPONSE, Requests,
         "Inference requests answered, by status code of the response.",
         "A request whose client left before the response counts only as unfinished.");
+    IN_FLIGHT: own("inferprobe_requests_in_flight", Gauge, "", REQUEST, Requests,
+        "Inference requests that a server has begun to read and not answered to the end, at the time of the scrape.",
+        "A stream of gRPC messages counts for each message that was not answered.");
     ACCEPT_WAIT: own("inferprobe_accept_wait_seconds", Histogram, "seconds", SERVER, Requests,
         "Time from connection established to connection accepted, if the server read from it; needs --accept-wait.");
     REQUEST_QUEUE: own("inferprobe_request_queue_seconds", Histogram, "seconds", REQUEST, Requests,

@@ -11,6 +11,7 @@ pub mod family;
 mod gauges;
 mod gen_ai;
 mod histogram;
+mod on_demand;
 mod plain;
 mod readings;
 mod requests;
@@ -27,11 +28,13 @@ use std::{
 pub use autoscale::AutoscaleMetrics;
 pub use encode::{Format, Selection, Value};
 pub use gauges::{DiskSample, GpuMemory, GpuSample, MemorySample};
+pub use on_demand::OnDemand;
 pub use readings::Reading;
 pub use torchserve::LiveWorker;
 
 use crate::{
     exchange::byte_accounting::ByteCounts,
+    identity::Identity,
     metrics::{
         encode::Samples,
         family::Family,
@@ -50,6 +53,8 @@ use crate::{
 pub struct Metrics {
     hostname: String,
     state: Mutex<State>,
+    /// What a scrape asks for.
+    pub on_demand: OnDemand,
 }
 
 #[derive(Debug)]
@@ -85,6 +90,7 @@ impl Metrics {
                 gauges: Gauges::default(),
                 readings: Readings::default(),
             }),
+            on_demand: OnDemand::new(),
         }
     }
 
@@ -96,6 +102,11 @@ impl Metrics {
     /// Adds a TorchServe request whose client left before the response.
     pub fn observe_abandoned(&self, observation: &Observation) {
         self.state().requests.observe_abandoned(observation);
+    }
+
+    /// Sets how many requests each identity has open, those of others are 0.
+    pub fn set_in_flight(&self, open: &BTreeMap<Identity, u64>) {
+        self.state().requests.set_in_flight(open);
     }
 
     /// Adds a worker process that has its model loaded.
@@ -184,6 +195,13 @@ impl Metrics {
     /// Replaces everything that `source` has read; it expires after `valid_until`.
     pub fn set_readings(&self, source: &'static str, readings: Vec<Reading>, valid_until: Instant) {
         self.state().readings.set(source, readings, valid_until);
+    }
+
+    /// Has the values read that only a scrape of `selection` reads. If they are not there in time, they are not exported.
+    pub fn refresh(&self, selection: &Selection) {
+        if selection.names(&families::IN_FLIGHT) && !self.on_demand.ask() {
+            self.state().requests.forget_in_flight();
+        }
     }
 
     /// Returns the text of the families that `selection` asks for.

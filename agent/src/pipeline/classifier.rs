@@ -3,7 +3,7 @@
 //! Comes after the connections and before the recorder.
 //! Does not depend on: the kernel, the connections.
 
-use std::sync::Arc;
+use std::{collections::BTreeMap, sync::Arc};
 
 use tracing::warn;
 
@@ -130,8 +130,7 @@ impl Classifier {
         let status = exchange.response.status;
         let (server, mut route) = self.classify(peer, &exchange.request, is_grpc, status);
         let mut hop = Hop::ONLY;
-        if let Some(client) = peer.client.filter(|&client| client != peer.tgid) {
-            let sender = self.registry.sender(client);
+        if let Some((client, sender)) = self.sender(peer) {
             if sender.as_ref().is_some_and(|sender| server.is_same(sender)) {
                 route = Route::of(Purpose::Internal);
             } else if route.purpose == Purpose::Inference {
@@ -156,6 +155,26 @@ impl Classifier {
         }
         self.joiner
             .on_response(frontend_exchange, self.now_ns, &mut self.recorder);
+    }
+
+    /// Returns the other process at the client's end of a connection, and the server that it is, if it is one.
+    fn sender(&mut self, peer: Peer) -> Option<(u32, Option<Server>)> {
+        let client = peer.client.filter(|&client| client != peer.tgid)?;
+        Some((client, self.registry.sender(client)))
+    }
+
+    /// Returns what an open request will count under; `None` if it is no inference of a client.
+    pub fn identify_open(&mut self, peer: Peer, request: &Request) -> Option<Identity> {
+        let (server, route) = self.classify(peer, request, request.is_call(), 0);
+        let sender = self.sender(peer).and_then(|(_, sender)| sender);
+        let is_internal = sender.is_some_and(|sender| server.is_same(&sender));
+        let counts = route.purpose == Purpose::Inference && !is_internal;
+        counts.then(|| Identity::new(server, route))
+    }
+
+    /// Exports how many requests each identity has open.
+    pub fn set_in_flight(&self, open: &BTreeMap<Identity, u64>) {
+        self.recorder.metrics.set_in_flight(open);
     }
 
     /// Records the responses that were held back: by now, the requests that their processes sent on are known.

@@ -12,8 +12,13 @@ use inferprobe_ebpf::{
 
 use crate::{
     exchange::{
-        Peer, event::Unfinished, http1::Http1Connection, http2::Http2Connection,
-        late::LateConnection, opaque::OpaqueConnection, zmtp::ZmtpConnection,
+        Peer, Request,
+        event::Unfinished,
+        http1::{Http1Connection, requests_in},
+        http2::Http2Connection,
+        late::LateConnection,
+        opaque::{OpaqueConnection, request_in},
+        zmtp::ZmtpConnection,
     },
     protocol::{
         http1::{
@@ -55,6 +60,11 @@ pub trait Connection: fmt::Debug + Send {
         None
     }
 
+    /// Returns the requests that are not answered to the end. `unreported`: what was read and is in no record yet.
+    fn open_requests(&self, _unreported: Option<&RecordView<'_>>) -> Vec<Request> {
+        Vec::new()
+    }
+
     /// Whether something is open that may end without another record: [`Connection::on_tick`] ends it.
     fn needs_ticks(&self) -> bool {
         false
@@ -85,6 +95,15 @@ fn begins_unobserved(bytes: &[u8]) -> bool {
 
 /// First bytes of a TLS handshake (RFC 8446, section 5.1).
 const TLS_RECORD: [u8; 2] = [22, 3];
+
+/// Returns the requests in what a server has read of a connection of which no record was emitted yet.
+pub fn requests_before_records(view: &RecordView<'_>, reads_payload: bool) -> Vec<Request> {
+    match reads_payload {
+        false => vec![request_in(view)],
+        true if zmtp::begins(view.request) || begins_unobserved(view.request) => Vec::new(),
+        true => requests_in(view),
+    }
+}
 
 /// Opens the connection of which `view` is the first record. The kernel half copies so many bytes of a request; `None`:
 /// it copies no payload.
@@ -124,6 +143,10 @@ impl Connection for Http1Connection {
 
     fn evict(&mut self, out: &mut dyn WorkerSink) {
         self.close(Unfinished::Evicted, out);
+    }
+
+    fn open_requests(&self, unreported: Option<&RecordView<'_>>) -> Vec<Request> {
+        self.open_requests(unreported)
     }
 
     fn take_missed_bytes(&mut self) -> Option<u64> {
@@ -168,6 +191,10 @@ impl Connection for Http2Connection {
         self.close(Unfinished::Evicted, out);
     }
 
+    fn open_requests(&self, _unreported: Option<&RecordView<'_>>) -> Vec<Request> {
+        self.open_requests()
+    }
+
     fn take_missed_bytes(&mut self) -> Option<u64> {
         Some(self.take_missed_bytes())
     }
@@ -188,6 +215,10 @@ impl Connection for OpaqueConnection {
 
     fn evict(&mut self, out: &mut dyn WorkerSink) {
         self.close(Unfinished::Evicted, out);
+    }
+
+    fn open_requests(&self, unreported: Option<&RecordView<'_>>) -> Vec<Request> {
+        self.open_requests(unreported)
     }
 
     fn take_missed_bytes(&mut self) -> Option<u64> {
@@ -259,6 +290,10 @@ impl Connection for LateConnection {
 
     fn evict(&mut self, out: &mut dyn WorkerSink) {
         self.evict(out);
+    }
+
+    fn open_requests(&self, unreported: Option<&RecordView<'_>>) -> Vec<Request> {
+        self.open_requests(unreported)
     }
 
     fn take_missed_bytes(&mut self) -> Option<u64> {

@@ -50,7 +50,7 @@ const DRAIN_INTERVAL: Timespec = Timespec {
 const TICK_NS: u64 = 15_000_000;
 /// Records of one drain; process events and ticks come between two drains.
 const RECORDS_PER_DRAIN: u32 = 65_536;
-/// Meaning of an epoll event: the end of the run, or a ring.
+/// Meaning of an epoll event: the end of the run, or work, in a ring or for a scrape.
 const STOP: u64 = 0;
 const RING: u64 = 1;
 /// Drains between two readings of the kernel's loss counters.
@@ -161,6 +161,8 @@ impl EventLoop {
     /// Runs until `stop` is readable or closed.
     pub fn run(mut self, stop: &OwnedFd) -> Result<()> {
         let waiter = self.waiter(stop)?;
+        self.metrics.on_demand.attend(true);
+        let _leave = Leave(self.metrics.clone());
         let mut ticked_ns = 0;
         let mut published_ns = 0;
         let mut drains = 0_u32;
@@ -170,6 +172,7 @@ impl EventLoop {
             self.pipeline.set_now(now_ns);
             self.drain_processes();
             self.drain_records();
+            self.serve_scrapes();
             if now_ns - ticked_ns < TICK_NS && !stopped {
                 continue;
             }
@@ -194,7 +197,7 @@ impl EventLoop {
 
     /// Waits for work; returns whether it is time to stop.
     fn wait(&self, waiter: &OwnedFd) -> Result<bool> {
-        let mut events = [MaybeUninit::<epoll::Event>::uninit(); 3];
+        let mut events = [MaybeUninit::<epoll::Event>::uninit(); 4];
         match epoll::wait(waiter, &mut events, Some(&DRAIN_INTERVAL)) {
             Ok((ready, _)) => Ok(ready.iter().any(|event| event.data.u64() == STOP)),
             Err(Errno::INTR) => Ok(false),
@@ -219,6 +222,8 @@ impl EventLoop {
                 epoll::EventFlags::IN,
             )?;
             epoll::add(&waiter, &self.maps.records, data(RING), edge)?;
+            let scrape = self.metrics.on_demand.wake()?;
+            epoll::add(&waiter, scrape, data(RING), epoll::EventFlags::IN)?;
             Ok(waiter)
         };
         add().context("prepare to wait for the rings")
@@ -307,6 +312,22 @@ impl EventLoop {
         }
     }
 
+    /// Counts the requests in flight, if a scrape asks for them.
+    fn serve_scrapes(&mut self) {
+        let Some(number) = self.metrics.on_demand.asked() else {
+            return;
+        };
+        match self.probes.scan_open() {
+            Ok(written) => {
+                // What was answered before the pass is not in flight any more, and what was answered after it need not be.
+                self.drain_records();
+                self.pipeline.count_in_flight(&written);
+                self.metrics.on_demand.serve(number);
+            }
+            Err(err) => warn!(err = format!("{err:#}"), "open connections not scanned"),
+        }
+    }
+
     /// Exports the workers that TorchServe's management API has described.
     fn add_looked_up(&mut self) {
         let Some(looked_up) = &self.looked_up else {
@@ -365,6 +386,15 @@ impl EventLoop {
             self.inspect(pid, &mut found);
         }
         self.on_found(&found);
+    }
+}
+
+/// Says, when dropped, that no thread serves scrapes any more.
+struct Leave(Arc<Metrics>);
+
+impl Drop for Leave {
+    fn drop(&mut self) {
+        self.0.on_demand.attend(false);
     }
 }
 

@@ -12,7 +12,7 @@ pub mod gateways;
 pub mod losses;
 pub mod recorder;
 
-use std::{io, sync::Arc};
+use std::{collections::BTreeMap, io, sync::Arc};
 
 use inferprobe_ebpf::abi::{DropReason, ProgressSlot};
 
@@ -83,6 +83,18 @@ impl Pipeline {
     /// Processes an entry of the record ring.
     pub fn on_record(&mut self, entry: &[u8]) {
         self.connections.on_record(entry, &mut self.classifier);
+    }
+
+    /// Counts the requests that are open on the sockets in `written`, which is what a pass over them wrote.
+    pub fn count_in_flight(&mut self, written: &[u8]) {
+        let (connections, classifier) = (&self.connections, &mut self.classifier);
+        let mut in_flight = BTreeMap::new();
+        connections.open_requests(written, |peer, request| {
+            if let Some(identity) = classifier.identify_open(peer, &request) {
+                *in_flight.entry(identity).or_default() += 1;
+            }
+        });
+        classifier.set_in_flight(&in_flight);
     }
 
     /// Ends what ends without a record: `progress` returns what the kernel half has not reported yet of a connection.

@@ -34,7 +34,7 @@ enum State {
 }
 
 /// Looks for the model in the bytes of a form.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub struct FormModel {
     /// What separates the parts, with the line end that belongs to it.
     delimiter: Vec<u8>,

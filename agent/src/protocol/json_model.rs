@@ -55,7 +55,7 @@ enum State {
 }
 
 /// Looks for the model in the bytes of a body.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub struct JsonModel {
     state: State,
     /// Whether the byte before is a backslash that escapes the next one.

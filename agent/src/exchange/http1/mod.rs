@@ -143,6 +143,21 @@ impl Http1Connection {
         self.requests.pending.is_empty() && !self.responses.is_open() && self.switching.is_none()
     }
 
+    /// Returns the requests that are not answered to the end. `unreported`: what was read and is in no record yet.
+    pub fn open_requests(&self, unreported: Option<&RecordView<'_>>) -> Vec<Request> {
+        let responding = self.responding.iter().filter(|_| self.responses.is_open());
+        let mut open: Vec<Request> = responding.chain(&self.switching).cloned().collect();
+        match unreported.filter(|view| view.record.seq == self.records.latest_seq()) {
+            Some(view) => {
+                let mut requests = self.requests.glimpse();
+                requests.feed(&Reads::of(view), |_| {});
+                open.extend(requests.pending);
+            }
+            None => open.extend(self.requests.pending.iter().cloned()),
+        }
+        open
+    }
+
     /// Ends a response that has been silent for [`QUIET_NS`] and whose end no record will report.
     pub fn end_if_quiet(&mut self, now_ns: u64, out: &mut dyn Sink) {
         let quiet = now_ns.saturating_sub(self.responses.latest_ns()) >= QUIET_NS;
@@ -246,6 +261,13 @@ impl Http1Connection {
             requests.tunnel();
         }
     }
+}
+
+/// Returns the requests in what a server has read of a connection of which no record was emitted yet.
+pub fn requests_in(view: &RecordView<'_>) -> Vec<Request> {
+    let mut requests = RequestStream::default();
+    requests.feed(&Reads::of(view), |_| {});
+    requests.pending.into()
 }
 
 /// Bytes of a request and a response that do not make an exchange.

@@ -100,6 +100,16 @@ impl RequestStream {
         self.pending.clear();
     }
 
+    /// Returns a copy to see what `feed` would find.
+    pub fn glimpse(&self) -> Self {
+        Self {
+            state: self.state.clone(),
+            pending: self.pending.clone(),
+            body: self.body.glimpse(),
+            ..*self
+        }
+    }
+
     /// Returns a stream that keeps nothing of this one but the number of its requests.
     pub fn restart(&self) -> Self {
         Self {

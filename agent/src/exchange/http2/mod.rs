@@ -17,7 +17,7 @@ use inferprobe_ebpf::{
 
 use crate::{
     exchange::{
-        Peer,
+        Peer, Request,
         event::{Loss, Sink, Unfinished},
         http2::streams::Streams,
         reads::Reads,
@@ -213,6 +213,11 @@ impl Http2Connection {
     /// Bytes since the last call that belong neither to an observed request nor to the connection itself, as SETTINGS do.
     pub fn take_missed_bytes(&mut self) -> u64 {
         std::mem::take(&mut self.missed_bytes) + self.streams.take_missed_bytes()
+    }
+
+    /// Returns the requests that are not answered to the end.
+    pub fn open_requests(&self) -> Vec<Request> {
+        self.streams.open_requests()
     }
 
     /// Whether no request is open.

@@ -88,6 +88,11 @@ impl Streams {
         self.open.is_empty()
     }
 
+    /// Returns the open requests.
+    pub(super) fn open_requests(&self) -> Vec<Request> {
+        self.open.values().map(Stream::request).collect()
+    }
+
     /// Ends all requests; `complete_reason` is the reason of those that were read whole.
     pub(super) fn close(&mut self, complete_reason: Unfinished, peer: Peer, out: &mut dyn Sink) {
         for stream in std::mem::take(&mut self.open).into_values() {
@@ -375,10 +380,29 @@ impl Stream {
         grpc::begins_call(&self.request.target, &self.content)
     }
 
+    /// Returns the request, with the model that its content names so far.
+    fn request(&self) -> Request {
+        let (named, content_cut) = match self.is_call() {
+            true => (self.named_model(), false),
+            false if self.request.named.is_some() => return self.request.clone(),
+            false => named_in(self.body.so_far()),
+        };
+        Request {
+            named: named.map(Box::new),
+            content_cut,
+            ..self.request.clone()
+        }
+    }
+
+    /// Returns the model that the first message of a gRPC call names.
+    fn named_model(&self) -> Option<ModelName> {
+        grpc::model_of(&self.request.target, &self.content)
+    }
+
     /// Returns the request, with the model that its content names, and the response so far.
     fn named(mut self) -> (Request, Option<Response>) {
         let (named, content_cut) = match self.is_call() {
-            true => (grpc::model_of(&self.request.target, &self.content), false),
+            true => (self.named_model(), false),
             // The body of a request that was upgraded came over HTTP/1.
             false if self.request.named.is_some() => return (self.request, self.response),
             false => named_in(self.body.verdict()),

@@ -37,6 +37,8 @@ pub(crate) struct Requests {
     internal: BTreeMap<Arc<str>, u64>,
     /// Requests that a watched server sent: by its own label, and that of the server that got them.
     from_gateways: BTreeMap<(Arc<str>, Arc<str>), u64>,
+    /// Open requests at the latest scrape; `None` if they are not known.
+    in_flight: Option<BTreeMap<Identity, u64>>,
     last_times: LastTimes,
     /// Requests of every purpose but internal ones.
     observed: u64,
@@ -97,6 +99,7 @@ impl Requests {
             accept_wait: BTreeMap::new(),
             internal: BTreeMap::new(),
             from_gateways: BTreeMap::new(),
+            in_flight: None,
             last_times: LastTimes::default(),
             observed: 0,
             responses: Responses::default(),
@@ -143,6 +146,25 @@ impl Requests {
     /// Returns the label `server` to count under.
     pub(crate) fn admit_server(&mut self, server: &Arc<str>) -> Arc<str> {
         self.cardinality.admit_server(server)
+    }
+
+    /// Sets how many requests each identity has open.
+    pub(crate) fn set_in_flight(&mut self, open: &BTreeMap<Identity, u64>) {
+        let mut in_flight: BTreeMap<Identity, u64> = self
+            .by_identity
+            .keys()
+            .map(|identity| (identity.clone(), 0))
+            .collect();
+        for (identity, count) in open {
+            let identity = self.cardinality.admit(identity, false);
+            *in_flight.entry(identity).or_default() += count;
+        }
+        self.in_flight = Some(in_flight);
+    }
+
+    /// Forgets them, because they are not known any more.
+    pub(crate) fn forget_in_flight(&mut self) {
+        self.in_flight = None;
     }
 
     /// Adds a connection that had waited `wait_ns` until `server` accepted it.
@@ -253,6 +275,15 @@ impl Requests {
         for (server, count) in &self.internal {
             let value = Value::Integer(*count);
             samples.push(&families::INNER_REQUESTS, &[server], value);
+        }
+        for (identity, count) in self.in_flight.iter().flatten() {
+            let Identity {
+                model,
+                version,
+                server,
+            } = identity;
+            let value = Value::Integer(*count);
+            samples.push(&families::IN_FLIGHT, &[&**model, version, server], value);
         }
         for ((server, gateway), count) in &self.from_gateways {
             let value = Value::Integer(*count);

@@ -12,8 +12,9 @@ use inferprobe_ebpf::{
 };
 
 use crate::{
+    bpf::open_sockets,
     exchange::{
-        Peer,
+        Peer, Request,
         byte_accounting::{ByteAccount, ByteCounts, Coverage, ServingSocket},
         event::{Event, Loss, Place},
     },
@@ -123,6 +124,37 @@ impl ConnectionTable {
         Self {
             copied_bytes: self.copied_bytes.map(|_| bytes),
             ..self
+        }
+    }
+
+    /// Calls `each` with every open request of the sockets in `written`, which is what a pass over them wrote, and with its
+    /// connection. A socket that is not among them is closed, whatever was reported of it.
+    pub fn open_requests(&self, written: &[u8], mut each: impl FnMut(Peer, Request)) {
+        let mut seen = HashSet::new();
+        for open in open_sockets::parse(written) {
+            let cookie = open.socket.cookie;
+            // Processes may share a socket.
+            if !seen.insert(cookie) {
+                continue;
+            }
+            let view = open.reads();
+            let (peer, requests) = match (self.connections.get(&cookie), &view) {
+                (Some(tracked), view) => {
+                    let peer = Peer {
+                        tgid: open.socket.tgid,
+                        ..tracked.peer
+                    };
+                    (peer, tracked.connection.open_requests(view.as_ref()))
+                }
+                (None, Some(view)) => (
+                    peer_of(&view.record),
+                    connection::requests_before_records(view, self.copied_bytes.is_some()),
+                ),
+                (None, None) => continue,
+            };
+            for request in requests {
+                each(peer, request);
+            }
         }
     }
 
