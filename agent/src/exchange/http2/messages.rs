@@ -16,8 +16,11 @@ pub(super) struct Messages {
     start: Vec<u8>,
     /// Whether `start` ends before a gap.
     cut: bool,
-    /// Bytes to come of the message that began last.
+    /// Bytes of the message that began last, prefix included, and those of them to come.
+    size: u64,
     left: u64,
+    /// Sizes of the messages that ended in the latest frame.
+    ended: Vec<u64>,
     lost: bool,
 }
 
@@ -39,6 +42,7 @@ impl Messages {
     /// known: at least one did if bytes follow the end of another.
     pub(super) fn end_frame(&mut self, bytes: u64) -> u32 {
         self.cut = false;
+        self.ended.clear();
         let mut start = std::mem::take(&mut self.start);
         let begun = match bytes {
             0 => 0,
@@ -50,6 +54,11 @@ impl Messages {
         begun
     }
 
+    /// Sizes of the messages that ended in the latest frame, and whether one is open behind it, as far as that is known.
+    pub(super) fn ended(&self) -> (&[u64], bool) {
+        (&self.ended, self.left > 0)
+    }
+
     /// Whether some messages could not be separated.
     pub(super) fn is_lost(&self) -> bool {
         self.lost
@@ -59,6 +68,9 @@ impl Messages {
         let mut begun = 0;
         // Where the next message begins.
         let mut at = self.left;
+        if at > 0 && at <= bytes {
+            self.ended.push(self.size);
+        }
         while at < bytes {
             begun += 1;
             let prefix = usize::try_from(at).ok().and_then(|at| start.get(at..));
@@ -66,7 +78,11 @@ impl Messages {
                 self.lost = true;
                 return begun;
             };
-            at += PREFIX_LEN as u64 + u64::from(len);
+            self.size = PREFIX_LEN as u64 + u64::from(len);
+            at += self.size;
+            if at <= bytes {
+                self.ended.push(self.size);
+            }
         }
         self.left = at - bytes;
         begun

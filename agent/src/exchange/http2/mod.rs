@@ -1,9 +1,11 @@
 //! Follows one HTTP/2 connection of a server: pairs requests and responses by stream.
 //!
 //! Each record reports one read or one write, whose times are the times of all its frames. The two directions number
-//! their records apart. `streams` keeps the open requests, `messages` separates the messages of a response.
+//! their records apart. `streams` keeps the open requests, `messages` separates the messages of a response, `dialogue` pairs
+//! them with those of the request.
 //! Does not depend on: any server, HTTP/1.
 
+mod dialogue;
 mod messages;
 mod streams;
 #[cfg(test)]
@@ -187,6 +189,7 @@ impl Http2Connection {
             Part::TableSize(bytes) => allowed = Some(bytes),
             part => streams.write(part, writes, peer, out),
         });
+        streams.settle(peer, out);
         if responses.frames.is_joined() {
             // Its SETTINGS were not observed.
             allowed = Some(u32::MAX);

@@ -12,7 +12,10 @@ use crate::{
         chunks::{Chunks, Framing},
         event::{Event, Loss, Sink, Unfinished, pair},
         generation::Generation,
-        http2::messages::Messages,
+        http2::{
+            dialogue::{Answer, Asked, Dialogue},
+            messages::Messages,
+        },
         reads::Reads,
         writes::Writes,
     },
@@ -32,6 +35,10 @@ use crate::{
 pub(super) const OPEN_CAP: usize = 1024;
 /// Bodies of one connection that are decompressed at once; of the others, the model is not looked for.
 const DECOMPRESSED_CAP: usize = 4;
+/// Request messages without an answer that one connection keeps; beyond it, each call keeps only its latest.
+const ASKED_CAP: usize = 1024;
+/// The status of a gRPC call without an error.
+const GRPC_OK: u32 = 0;
 /// The stream of the response to a request that asked for an upgrade (RFC 7540, section 3.2).
 const UPGRADED: u32 = 1;
 
@@ -48,6 +55,8 @@ pub(super) struct Stream {
     body: BodySearch,
     /// Messages of the response.
     messages: Messages,
+    /// Messages that were not paired; `None` if it is no gRPC call.
+    dialogue: Option<Box<Dialogue>>,
 }
 
 /// The open streams, and what the next one needs.
@@ -62,6 +71,10 @@ pub(super) struct Streams {
     read_began: (Option<u64>, u64),
     /// Start of the write that brought the first byte of the latest frame written, and whether that is an upper bound.
     write_began: (u64, bool),
+    /// Request messages of all calls that have no answer.
+    pub(super) asked: usize,
+    /// Calls of which messages of the response ended in the present write.
+    touched: Vec<u32>,
     /// Whether what was read are responses.
     reversed: bool,
     /// Bytes of streams whose requests were not observed.
@@ -90,11 +103,12 @@ impl Streams {
 
     /// Returns the open requests.
     pub(super) fn open_requests(&self) -> Vec<Request> {
-        self.open.values().map(Stream::request).collect()
+        self.open.values().flat_map(Stream::open_requests).collect()
     }
 
     /// Ends all requests; `complete_reason` is the reason of those that were read whole.
     pub(super) fn close(&mut self, complete_reason: Unfinished, peer: Peer, out: &mut dyn Sink) {
+        self.asked = 0;
         for stream in std::mem::take(&mut self.open).into_values() {
             stream.discard(complete_reason, peer, out);
         }
@@ -102,6 +116,7 @@ impl Streams {
 
     /// Ends all requests, because their responses cannot be found any more.
     pub(super) fn lose(&mut self, out: &mut dyn Sink) {
+        self.asked = 0;
         for _ in std::mem::take(&mut self.open) {
             out.event(Event::Unfinished(Unfinished::LostRecords));
         }
@@ -141,14 +156,18 @@ impl Streams {
                 if let Some(open) = self.open.get_mut(&stream) {
                     open.request.last_read_ns = reads.last_ns;
                     open.keep(content);
+                    if let Some(dialogue) = &mut open.dialogue {
+                        dialogue.keep(content);
+                    }
                 }
             }
             Part::DataEnd {
                 stream,
                 bytes,
+                content_bytes,
                 ends,
-                ..
             } => {
+                self.end_asked(stream, content_bytes, reads.last_ns);
                 self.extend(stream, reads, bytes, ends);
             }
             Part::Reset { stream } => self.discard(stream, peer, out),
@@ -187,7 +206,10 @@ impl Streams {
             _ => self.search(&fields.format),
         };
         self.open(stream, request, body);
-        if self.open.len() > OPEN_CAP && self.open.pop_first().is_some() {
+        if self.open.len() > OPEN_CAP
+            && let Some((_, oldest)) = self.open.pop_first()
+        {
+            self.asked -= oldest.waiting();
             out.event(Event::Unfinished(Unfinished::Evicted));
         }
     }
@@ -204,6 +226,7 @@ impl Streams {
 
     fn open(&mut self, stream: u32, request: Request, body: BodySearch) {
         self.observed = Some((self.observed.map_or(stream, |(oldest, _)| oldest), stream));
+        let is_call = grpc::is_call(&request.target);
         let opened = Stream {
             request,
             response: None,
@@ -211,6 +234,7 @@ impl Streams {
             cut: false,
             body,
             messages: Messages::default(),
+            dialogue: is_call.then(Box::default),
         };
         self.open.insert(stream, opened);
     }
@@ -278,7 +302,8 @@ impl Streams {
                 let refused = self
                     .open
                     .split_off(&last.unwrap_or(u32::MAX).saturating_add(1));
-                for _ in &refused {
+                for stream in refused.values() {
+                    self.asked -= stream.waiting();
                     out.event(Event::Unfinished(Unfinished::Reset));
                 }
                 return;
@@ -300,8 +325,8 @@ impl Streams {
         if let Some(response) = &mut open.response {
             response.bytes += bytes;
             response.last_write_ns = ends.then_some(writes.end_ns);
-            if ends && let Some(event) = self.finish(stream, peer) {
-                out.event(event);
+            if ends {
+                self.finish(stream, peer, out);
             }
         }
     }
@@ -343,6 +368,14 @@ impl Streams {
         let (began_ns, bounded) = self.write_began;
         if let Some(open) = self.open.get_mut(&stream) {
             let begun = open.messages.end_frame(content_bytes);
+            if let Some(dialogue) = &mut open.dialogue {
+                let (ended, stays_open) = open.messages.ended();
+                let complete = open.request.complete;
+                dialogue.on_response(ended, stays_open, self.write_began, writes.end_ns, complete);
+                if !ended.is_empty() {
+                    self.touched.push(stream);
+                }
+            }
             if let Some(chunks) = open
                 .response
                 .as_mut()
@@ -357,18 +390,55 @@ impl Streams {
         }
     }
 
-    fn finish(&mut self, stream: u32, peer: Peer) -> Option<Event> {
-        let (request, response) = self.open.remove(&stream)?.named();
-        let mut response = response?;
-        if let Some(generation) = &mut response.generation {
-            generation.finish(response.last_write_ns.unwrap_or(0));
+    /// Ends a frame of a request, which has `content_bytes` bytes of content and was read at `read_ns`.
+    fn end_asked(&mut self, stream: u32, content_bytes: u64, read_ns: u64) {
+        let has_room = self.asked < ASKED_CAP;
+        let Some(open) = self.open.get_mut(&stream) else {
+            return;
+        };
+        self.asked -= open.waiting();
+        if let Some(dialogue) = &mut open.dialogue {
+            dialogue.end_frame(content_bytes, self.read_began, read_ns, has_room);
         }
-        Some(pair(peer, Some(request), response))
+        self.asked += open.waiting();
+    }
+
+    /// Reports the messages that were answered by the end of a write, of calls that go on.
+    pub(super) fn settle(&mut self, peer: Peer, out: &mut dyn Sink) {
+        for stream in std::mem::take(&mut self.touched) {
+            if let Some(open) = self.open.get_mut(&stream) {
+                self.asked -= open.waiting();
+                open.settle(&mut self.next_index, peer, out);
+                self.asked += open.waiting();
+            }
+        }
+    }
+
+    /// Reports a response that has ended: of a call whose messages were counted one by one, those that are left.
+    fn finish(&mut self, stream: u32, peer: Peer, out: &mut dyn Sink) {
+        let Some(mut open) = self.remove(stream) else {
+            return;
+        };
+        if open.is_split() {
+            open.settle(&mut self.next_index, peer, out);
+            open.end_dialogue(&mut self.next_index, peer, out);
+        } else if let (request, Some(mut response)) = open.named() {
+            if let Some(generation) = &mut response.generation {
+                generation.finish(response.last_write_ns.unwrap_or(0));
+            }
+            out.event(pair(peer, Some(request), response));
+        }
+    }
+
+    fn remove(&mut self, stream: u32) -> Option<Stream> {
+        let removed = self.open.remove(&stream)?;
+        self.asked -= removed.waiting();
+        Some(removed)
     }
 
     /// Ends a stream that one of the two sides reset.
     fn discard(&mut self, stream: u32, peer: Peer, out: &mut dyn Sink) {
-        if let Some(stream) = self.open.remove(&stream) {
+        if let Some(stream) = self.remove(stream) {
             stream.discard(Unfinished::Reset, peer, out);
         }
     }
@@ -415,8 +485,116 @@ impl Stream {
         (request, self.response)
     }
 
+    /// Whether its messages are counted one by one.
+    fn is_split(&self) -> bool {
+        let dialogue = self.dialogue.as_ref();
+        dialogue.is_some_and(|dialogue| dialogue.is_split())
+    }
+
+    /// Request messages that have no answer.
+    fn waiting(&self) -> usize {
+        let dialogue = self.dialogue.as_ref();
+        dialogue.map_or(0, |dialogue| dialogue.waiting().len())
+    }
+
+    /// Returns the requests that are open: of a call before its first message, and of one whose messages are counted one by one
+    /// and are all answered, none.
+    fn open_requests(&self) -> Vec<Request> {
+        let Some(dialogue) = self.dialogue.as_ref().filter(|one| !one.is_lost()) else {
+            return vec![self.request()];
+        };
+        let waiting = dialogue.waiting().iter().chain(dialogue.reading());
+        match dialogue.is_split() {
+            true => waiting.map(|asked| self.request_of(asked, 0)).collect(),
+            false => waiting.take(1).map(|_| self.request()).collect(),
+        }
+    }
+
+    /// Returns the request that one of its messages is.
+    fn request_of(&self, asked: &Asked, index: u32) -> Request {
+        let named = grpc::model_of(&self.request.target, &asked.content);
+        Request {
+            index,
+            arrival_ns: asked.arrival_ns,
+            first_read_ns: asked.first_read_ns,
+            last_read_ns: asked.last_read_ns,
+            bytes: asked.bytes,
+            complete: true,
+            named: named.or_else(|| self.named_model()).map(Box::new),
+            ..self.request.clone()
+        }
+    }
+
+    /// Reports the messages that were answered since the last call, if it is a dialogue.
+    fn settle(&mut self, next_index: &mut u32, peer: Peer, out: &mut dyn Sink) {
+        let complete = self.request.complete;
+        let was_split = self.is_split();
+        let pairs = match &mut self.dialogue {
+            Some(dialogue) => dialogue.settle(complete),
+            None => return,
+        };
+        let status = self.response.as_ref().map_or(0, |response| response.status);
+        for (at, (asked, answer)) in pairs.into_iter().enumerate() {
+            let index = match at == 0 && !was_split {
+                true => self.request.index,
+                false => take_index(next_index),
+            };
+            let Answer {
+                first_write_ns,
+                first_write_bounded,
+                last_write_ns,
+                bytes,
+            } = answer;
+            let response = Response {
+                status,
+                first_write_ns,
+                first_write_bounded,
+                last_write_ns: Some(last_write_ns),
+                bytes,
+                // The status of the call comes at its end. A call that fails has no message for it.
+                grpc_status: Some(GRPC_OK),
+                ..Response::NOT_BEGUN
+            };
+            out.event(pair(peer, Some(self.request_of(&asked, index)), response));
+        }
+    }
+
+    /// Reports the end of a dialogue. If the call failed, its oldest message without an answer failed with it; other messages
+    /// were sent for no answer of their own.
+    fn end_dialogue(&mut self, next_index: &mut u32, peer: Peer, out: &mut dyn Sink) {
+        let Some(dialogue) = &self.dialogue else {
+            return;
+        };
+        if dialogue.is_lost() {
+            out.event(Event::Unfinished(Unfinished::LostRecords));
+            return;
+        }
+        let failed = |response: &Response| response.grpc_status.is_some_and(|code| code != GRPC_OK);
+        if let Some(response) = self.response.as_ref().filter(|response| failed(response))
+            && let Some(asked) = dialogue.waiting().front()
+            && let Some(last_write_ns) = response.last_write_ns
+        {
+            let request = self.request_of(asked, take_index(next_index));
+            let response = Response {
+                status: response.status,
+                first_write_ns: last_write_ns,
+                first_write_bounded: true,
+                last_write_ns: Some(last_write_ns),
+                grpc_status: response.grpc_status,
+                ..Response::NOT_BEGUN
+            };
+            out.event(pair(peer, Some(request), response));
+        }
+    }
+
     /// Reports that the response's end will not be observed; `complete_reason` is the reason if the request was read whole.
     fn discard(self, complete_reason: Unfinished, peer: Peer, out: &mut dyn Sink) {
+        if self.is_split() {
+            for _ in 0..self.waiting() {
+                out.event(Event::Unfinished(complete_reason));
+            }
+            return;
+        }
         if !self.request.complete {
             out.event(Event::Unfinished(Unfinished::Incomplete));
             return;
@@ -472,6 +650,13 @@ fn named_in(found: BodyModel) -> (Option<ModelName>, bool) {
         BodyModel::Absent | BodyModel::Unknown => None,
     };
     (named, cut)
+}
+
+/// Returns the number of the next request of a connection.
+fn take_index(next_index: &mut u32) -> u32 {
+    let index = *next_index;
+    *next_index = next_index.wrapping_add(1);
+    index
 }
 
 /// What the head of a response says about the pieces of its body; `None` if the body is not streamed.

@@ -1,4 +1,5 @@
 mod captured;
+mod dialogues;
 mod joined;
 mod pieces;
 
