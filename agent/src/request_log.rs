@@ -61,6 +61,9 @@ struct LogLine<'a> {
     /// When the connection was accepted; absent if that was not observed, and after the connection's first request.
     #[serde(skip_serializing_if = "Option::is_none")]
     accepted_ns: Option<u64>,
+    /// Messages of the WebSocket session that the request began; absent if it began none.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    session: Option<SessionLine>,
     /// Watched server that sent the request; absent if none did.
     #[serde(skip_serializing_if = "Option::is_none")]
     gateway: Option<&'a str>,
@@ -73,6 +76,13 @@ struct LogLine<'a> {
     /// Tokens of a language model's response; absent if it is none.
     #[serde(skip_serializing_if = "Option::is_none")]
     tokens: Option<TokensLine>,
+}
+
+/// A WebSocket session: its messages; `null` if some could not be counted.
+#[derive(Debug, Serialize)]
+struct SessionLine {
+    received: Option<u64>,
+    sent: Option<u64>,
 }
 
 /// A streamed response. Times are nanoseconds from the request's arrival.
@@ -191,6 +201,10 @@ impl RequestLog {
             request_bytes: request.bytes,
             response_bytes: response.bytes,
             accepted_ns: peer.accepted_ns.filter(|_| request.index == 0),
+            session: response.session.map(|session| SessionLine {
+                received: session.received,
+                sent: session.sent,
+            }),
             gateway: observation.hop.gateway.as_deref(),
             worker: worker.map(|worker_exchange| WorkerLine {
                 pid: worker_exchange.peer.tgid,

@@ -166,6 +166,7 @@ fn observation(
         worker_side: WorkerSide::NoWorker,
         stream: None,
         hop: Hop::ONLY,
+        session: None,
         operation: None,
         tokens: None,
     }

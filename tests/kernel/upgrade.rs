@@ -184,7 +184,7 @@ fn upgraded_request_is_counted_once_with_the_times_of_its_response() {
 }
 
 #[test]
-fn upgrade_to_another_protocol_is_its_own_response() {
+fn websocket_is_one_session() {
     const ASKED: &[u8] =
         b"GET /predictions/chat HTTP/1.1\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\r\n";
     const AGREED: &[u8] =
@@ -215,6 +215,18 @@ fn upgrade_to_another_protocol_is_its_own_response() {
     let summary = |row: &Logged| (row.model.clone(), row.status);
     let summaries: Vec<_> = rows.iter().map(summary).collect();
     assert_eq!(summaries, [("chat".to_owned(), 101)]);
+    // One session, which ends with its last message.
+    let session = rows[0].session.as_ref().unwrap();
+    assert_eq!((session.received, session.sent), (Some(1), Some(2)));
+    let said = SAID.len() as u64;
+    assert_eq!(rows[0].request_bytes, ASKED.len() as u64 + said);
+    assert_eq!(rows[0].response_bytes, AGREED.len() as u64 + 2 * said);
+    let metrics = agent.metrics();
+    for (direction, expected) in [("received", 1.0), ("sent", 2.0)] {
+        let labels = [("direction", direction)];
+        let counted = metrics.sum("inferprobe_session_messages_total", &labels);
+        assert_eq!(counted, expected);
+    }
     let lost = agent.metrics().sum("inferprobe_records_lost_total", &[]);
     assert_eq!(lost, 0.0);
     agent.stop();

@@ -77,6 +77,17 @@ pub struct Response {
     pub chunks: Option<Box<Chunks>>,
     /// What a language model generated; `None` if the body was not read for that.
     pub generation: Option<Box<Generation>>,
+    /// The messages of the WebSocket session that it began; `None` if it began none.
+    pub session: Option<SessionMessages>,
+}
+
+/// Messages of a WebSocket session. `None`: some could not be counted.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct SessionMessages {
+    /// From the client.
+    pub received: Option<u64>,
+    /// From the server.
+    pub sent: Option<u64>,
 }
 
 impl Response {
@@ -92,6 +103,7 @@ impl Response {
         grpc_status: None,
         chunks: None,
         generation: None,
+        session: None,
     };
 }
 
@@ -188,6 +200,7 @@ pub(crate) mod fixtures {
                 grpc_status: None,
                 chunks: None,
                 generation: None,
+                session: None,
             },
         }
     }

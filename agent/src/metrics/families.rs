@@ -33,6 +33,7 @@ const GEN_AI_ENDED: &[&str] = &[
 ];
 const TOKENS_OF: &[&str] = &["model", "version", "server", "type"];
 const USAGE_OF: &[&str] = &["model", "version", "server", "reason"];
+const SESSION: &[&str] = &["model", "version", "server", "direction"];
 const ADMIN: &[&str] = &["server", "code"];
 const STAGE: &[&str] = &["stage"];
 const LABEL: &[&str] = &["label"];
@@ -145,6 +146,11 @@ families! {
         "The agent does not know how many tokens a chunk carries.");
     STREAM_UNKNOWN: own("inferprobe_stream_unknown_total", Counter, "", FIGURE, Streams,
         "Values of streamed responses that could not be measured and are not in the histograms.");
+    SESSION_BYTES: own("inferprobe_session_bytes_total", Counter, "bytes", SESSION, Streams,
+        "Bytes of WebSocket sessions that have ended, by direction: received or sent by the server.");
+    SESSION_MESSAGES: own("inferprobe_session_messages_total", Counter, "", SESSION, Streams,
+        "Messages of WebSocket sessions that have ended, by direction: received or sent by the server.",
+        "Sessions of which some messages could not be counted are in `inferprobe_stream_unknown_total{figure=\"messages\"}` instead.");
     GEN_AI_FIRST_TOKEN: own("gen_ai_server_time_to_first_token_seconds", Histogram, "seconds", GEN_AI, GenAi,
         "Time from first request byte readable to first token of a language model's streamed response.",
         "The first token is the first event with content: text, reasoning or a part of a tool call.");

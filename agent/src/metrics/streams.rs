@@ -11,7 +11,7 @@ use crate::{
         histogram::{CHUNKS, Histogram},
     },
     observation::{
-        Stream,
+        Session, Stream,
         tokens::{Time, Tokens},
     },
 };
@@ -36,6 +36,8 @@ pub(super) struct Unknown {
     chunks: u64,
     first_token: u64,
     token_gap: u64,
+    /// Sessions.
+    messages: u64,
 }
 
 impl Default for Streams {
@@ -90,6 +92,13 @@ impl Streams {
 }
 
 impl Unknown {
+    /// Adds one session.
+    pub(super) fn add_session(&mut self, session: &Session) {
+        let messages = session.messages;
+        let is_unknown = messages.received.is_none() || messages.sent.is_none();
+        self.messages += u64::from(is_unknown);
+    }
+
     /// Adds the unknown values of one streamed response.
     pub(super) fn add(&mut self, stream: &Stream) {
         self.first_byte += u64::from(stream.first_byte_ns.is_none());
@@ -111,6 +120,7 @@ impl Unknown {
             ("chunk_gap", self.gap),
             ("chunks", self.chunks),
             ("duration", self.duration),
+            ("messages", self.messages),
             ("time_per_output_token", self.token_gap),
             ("time_to_first_byte", self.first_byte),
             ("time_to_first_chunk", self.first_chunk),

@@ -8,7 +8,7 @@ pub mod tokens;
 
 use crate::{
     catalogue::route::{Purpose, Route},
-    exchange::Exchange,
+    exchange::{Exchange, SessionMessages},
     identity::{Hop, Identity, Server},
     protocol::{genai::Operation, grpc},
     torchserve::{join::AbandonedRequest, timing::WorkerSide},
@@ -85,6 +85,27 @@ impl From<&Exchange> for Stages {
     }
 }
 
+/// What a WebSocket session carried, with the request that began it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Session {
+    /// Bytes from the client.
+    pub received_bytes: u64,
+    /// Bytes from the server.
+    pub sent_bytes: u64,
+    /// Messages.
+    pub messages: SessionMessages,
+}
+
+impl Session {
+    fn of(exchange: &Exchange) -> Option<Self> {
+        Some(Self {
+            received_bytes: exchange.request.bytes,
+            sent_bytes: exchange.response.bytes,
+            messages: exchange.response.session?,
+        })
+    }
+}
+
 /// Protocol of a request.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Protocol {
@@ -115,6 +136,8 @@ pub struct Observation {
     pub stream: Option<Box<Stream>>,
     /// Where it stands if a gateway sent it on.
     pub hop: Hop,
+    /// What its WebSocket session carried; `None` if it began none.
+    pub session: Option<Session>,
     /// Operation of a language model; `None` if the path is not known for one.
     pub operation: Option<Operation>,
     /// Tokens of the response; `None` if it shows none, and the operation is unknown too.
@@ -149,6 +172,7 @@ impl Observation {
             worker_side,
             stream: Stream::of(exchange).map(Box::new),
             hop,
+            session: Session::of(exchange),
             operation,
             tokens: tokens.filter(|tokens| operation.is_some() || tokens.usage.is_stated()),
         }
@@ -168,6 +192,7 @@ impl Observation {
             worker_side: request.worker_side,
             stream: None,
             hop: Hop::ONLY,
+            session: None,
             operation: None,
             tokens: None,
         }

@@ -14,4 +14,5 @@ pub mod http1;
 pub mod http2;
 pub mod json_model;
 pub mod target;
+pub mod websocket;
 pub mod zmtp;

@@ -46,6 +46,8 @@ pub struct Logged {
     pub response_bytes: u64,
     /// Accept of the connection; `None` if not observed, and for all but its first request.
     pub accepted_ns: Option<u64>,
+    /// Messages of a WebSocket session; `None` if the request began none.
+    pub session: Option<LoggedSession>,
     /// Watched server that sent the request; `None` if none did.
     pub gateway: Option<String>,
     /// What a frontend's worker did for the request; `None` without a frontend.
@@ -82,6 +84,16 @@ pub struct LoggedStream {
     pub chunks: Option<u32>,
     /// Mean time from one chunk to the next.
     pub mean_gap_ns: Option<u64>,
+}
+
+/// The messages of a WebSocket session; `None` if the agent could not count them.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct LoggedSession {
+    /// From the client.
+    pub received: Option<u64>,
+    /// From the server.
+    pub sent: Option<u64>,
 }
 
 /// The worker's half of a row.

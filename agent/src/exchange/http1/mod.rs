@@ -5,6 +5,7 @@
 
 pub mod requests;
 pub mod responses;
+pub mod session;
 
 use inferprobe_ebpf::{
     abi::{ProgressSlot, Record, flag, kind},
@@ -18,6 +19,7 @@ use crate::{
         http1::{
             requests::RequestStream,
             responses::{ResponseStream, Step},
+            session::Session,
         },
         reads::Reads,
         record_stream::{QUIET_NS, RecordStream},
@@ -43,6 +45,8 @@ pub struct Http1Connection {
     missed_bytes: u64,
     /// The request whose response will come over HTTP/2: the server agreed to the upgrade.
     switching: Option<Request>,
+    /// The WebSocket session that the connection has become.
+    session: Option<Box<Session>>,
     /// Bytes of a request that the kernel half copies.
     copied_bytes: u32,
 }
@@ -59,6 +63,7 @@ impl Http1Connection {
             responding: None,
             missed_bytes: 0,
             switching: None,
+            session: None,
             copied_bytes,
         }
     }
@@ -140,13 +145,18 @@ impl Http1Connection {
 
     /// Whether no request is open.
     pub fn is_idle(&self) -> bool {
-        self.requests.pending.is_empty() && !self.responses.is_open() && self.switching.is_none()
+        self.requests.pending.is_empty()
+            && !self.responses.is_open()
+            && self.switching.is_none()
+            && self.session.is_none()
     }
 
     /// Returns the requests that are not answered to the end. `unreported`: what was read and is in no record yet.
     pub fn open_requests(&self, unreported: Option<&RecordView<'_>>) -> Vec<Request> {
         let responding = self.responding.iter().filter(|_| self.responses.is_open());
-        let mut open: Vec<Request> = responding.chain(&self.switching).cloned().collect();
+        let session = self.session.iter().map(|session| &session.request);
+        let others = self.switching.iter().chain(session);
+        let mut open: Vec<Request> = responding.chain(others).cloned().collect();
         match unreported.filter(|view| view.record.seq == self.records.latest_seq()) {
             Some(view) => {
                 let mut requests = self.requests.glimpse();
@@ -171,6 +181,10 @@ impl Http1Connection {
     pub fn close(&mut self, complete_reason: Unfinished, out: &mut dyn Sink) {
         if let Some(response) = self.responses.close() {
             self.finish(response, out);
+        }
+        if let Some(session) = self.session.take() {
+            let (request, response) = session.end();
+            out.event(pair(self.records.peer, Some(request), response));
         }
         let switching = self.switching.take();
         for request in switching
@@ -213,6 +227,10 @@ impl Http1Connection {
 
     fn read(&mut self, view: &RecordView<'_>, out: &mut dyn Sink) {
         let reads = Reads::of(view);
+        if let Some(session) = &mut self.session {
+            session.read(&reads);
+            return;
+        }
         // A request whose response has begun may still be read.
         let responding = self.responding.take_if(|request| !request.complete);
         let is_early = responding.is_some();
@@ -238,15 +256,20 @@ impl Http1Connection {
             responding,
             missed_bytes,
             switching,
+            session,
             ..
         } = self;
+        if let Some(session) = session {
+            session.write(writes, 0);
+            return;
+        }
         let mut upgraded = false;
         let pending = &mut requests.pending;
         responses.feed(
             writes,
             || pending.pop_front(),
             |step, request| {
-                upgraded |= matches!(step, Step::Upgraded(_) | Step::Switched);
+                upgraded |= matches!(step, Step::Upgraded(_) | Step::Switched | Step::Session(_));
                 match step {
                     Step::Began => *responding = request,
                     Step::Ended(response) | Step::Upgraded(response) => {
@@ -254,6 +277,15 @@ impl Http1Connection {
                         out.event(pair(records.peer, responding.take(), response));
                     }
                     Step::Switched => *switching = responding.take(),
+                    Step::Session(response) => match responding.take() {
+                        Some(request) => {
+                            // The head is the beginning of the write, or its end follows one that is.
+                            let head_bytes = response.bytes;
+                            let begun = session.insert(Box::new(Session::new(request, response)));
+                            begun.write(writes, head_bytes);
+                        }
+                        None => out.event(pair(records.peer, None, response)),
+                    },
                 }
             },
         );

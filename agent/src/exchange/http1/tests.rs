@@ -300,3 +300,27 @@ fn response_to_a_request_that_is_not_read_on_is_early() {
     assert_eq!(refused.request.bytes, head.len() as u64);
     assert_eq!(wire.connection.unwrap().take_missed_bytes(), 0);
 }
+
+#[test]
+fn websocket_session_is_one_request_that_ends_with_the_connection() {
+    const AGREED: &[u8] = b"HTTP/1.1 101 -\r\nUpgrade: websocket\r\n\r\n";
+    let mut wire = Wire::new();
+    wire.record(kind::EXCHANGE, GET, &[AGREED, b"\x81\x02hi"].concat());
+    assert!(wire.out.is_empty());
+    let open = wire.connection.as_ref().unwrap().open_requests(None);
+    assert_eq!(open.len(), 1);
+    wire.record(kind::EXCHANGE, b"\x81\x82\0\0\0\0hi", b"\x81\x02hi");
+    wire.record(kind::READ, b"\x89\x80\0\0\0\0", b"");
+    wire.record(kind::CLOSE, b"", b"");
+    let [Event::Finished(exchange)] = &wire.out[..] else {
+        panic!("{:?}", wire.out)
+    };
+    let (request, response) = (&exchange.request, &exchange.response);
+    assert_eq!((response.status, response.first_write_ns), (101, 2_300));
+    assert_eq!(response.last_write_ns, Some(4_020));
+    let messages = response.session.unwrap();
+    assert_eq!((messages.received, messages.sent), (Some(1), Some(2)));
+    assert_eq!(request.bytes, GET.len() as u64 + 8 + 6);
+    assert_eq!(response.bytes, AGREED.len() as u64 + 8);
+    assert!(!exchange.overlaps());
+}

@@ -350,6 +350,7 @@ impl Streams {
             grpc_status: None,
             chunks: framing_of(fields, is_call).map(|framing| Box::new(Chunks::new(framing))),
             generation: None,
+            session: None,
         });
         let generates = !is_call && fields.status.is_some_and(|status| status < 300);
         let asks = !matches!(&*open.request.method, "GET" | "HEAD");

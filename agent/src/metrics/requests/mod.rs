@@ -61,6 +61,8 @@ struct Served {
     inner_queue: Histogram,
     worker: Histogram,
     relay: Histogram,
+    /// Of WebSocket sessions: bytes and messages, received and sent.
+    sessions: Option<Box<[Traffic; 2]>>,
     /// Most models never stream.
     streams: Option<Box<Streams>>,
     /// Most models are no language models.
@@ -70,6 +72,13 @@ struct Served {
 
 /// Responses by status code, 0 if it is unknown. `None`: a code outside 100 to 599, or beyond the limit.
 type Codes = BTreeMap<Option<u16>, u64>;
+
+/// What one direction of sessions carried.
+#[derive(Debug, Clone, Copy, Default)]
+struct Traffic {
+    bytes: u64,
+    messages: u64,
+}
 
 /// HTTP responses of every purpose by class. As in TorchServe, a code that is neither 2xx nor 4xx counts as 5xx.
 #[derive(Debug, Default)]
@@ -191,6 +200,9 @@ impl Requests {
         if let Some(tokens) = streamed_tokens(observation) {
             self.unknown_of_streams.add_tokens(tokens);
         }
+        if let Some(session) = &observation.session {
+            self.unknown_of_streams.add_session(session);
+        }
         if observation.hop.is_nearest {
             self.last_times.add(observation);
         }
@@ -237,6 +249,19 @@ impl Requests {
                 (&families::REQUEST_RELAY, &served.relay),
             ] {
                 samples.push_histogram(family, &[model, version, server], histogram);
+            }
+            for (traffic, direction) in served
+                .sessions
+                .iter()
+                .flat_map(|both| both.iter().zip(["received", "sent"]))
+            {
+                let labels = [&**model, version, server, direction];
+                for (family, count) in [
+                    (&families::SESSION_BYTES, traffic.bytes),
+                    (&families::SESSION_MESSAGES, traffic.messages),
+                ] {
+                    samples.push(family, &labels, Value::Integer(count));
+                }
             }
             if let Some(streams) = &served.streams {
                 streams.collect(identity, samples);
@@ -349,6 +374,13 @@ impl Served {
                     histogram.observe_ns(ns);
                 }
             }
+        }
+        if let Some(session) = observation.session {
+            let [received, sent] = &mut **self.sessions.get_or_insert_default();
+            received.bytes += session.received_bytes;
+            sent.bytes += session.sent_bytes;
+            received.messages += session.messages.received.unwrap_or(0);
+            sent.messages += session.messages.sent.unwrap_or(0);
         }
         if let Some(stream) = streamed(observation) {
             self.streams.get_or_insert_default().add(stream);

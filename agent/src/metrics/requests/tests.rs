@@ -30,6 +30,7 @@ fn observation(model: &str, status: u16) -> Observation {
         worker_side: WorkerSide::NoWorker,
         stream: None,
         hop: Hop::ONLY,
+        session: None,
         operation: None,
         tokens: None,
     }
@@ -257,7 +258,7 @@ fn unknown_values_of_a_stream_are_counted_by_name() {
     let counts = unknown.iter().map(|line| line.rsplit(' ').next().unwrap());
     assert_eq!(
         counts.collect::<Vec<_>>(),
-        ["7", "1", "1", "0", "1", "1", "0"]
+        ["7", "1", "1", "0", "0", "1", "1", "0"]
     );
     let name = "inferprobe_stream_chunks";
     assert_eq!(sum_of(&requests, name), None);

@@ -37,6 +37,7 @@ fn observation(status: u16, worker_side: WorkerSide) -> Observation {
         worker_side,
         stream: None,
         hop: Hop::ONLY,
+        session: None,
         operation: None,
         tokens: None,
     }

@@ -64,6 +64,8 @@ pub struct ResponseHead {
     pub is_compressed: bool,
     /// Whether it agrees to an upgrade to HTTP/2 (RFC 7540, section 3.2); valid only with status 101.
     pub upgrades_to_http2: bool,
+    /// Whether it agrees to a WebSocket (RFC 6455); valid only with status 101.
+    pub upgrades_to_websocket: bool,
     /// `x-request-id`, if it is a UUID: TorchServe's ID of the request, also in its workers' frames.
     pub request_id: Option<Uuid>,
 }
@@ -164,6 +166,7 @@ pub fn parse_response(bytes: &[u8]) -> Parse<ResponseHead> {
                 kind: fields.kind,
                 is_compressed: fields.is_compressed,
                 upgrades_to_http2: fields.upgrades_to_http2,
+                upgrades_to_websocket: fields.upgrades_to_websocket,
                 request_id: fields.request_id,
             };
             Parse::Complete(head, len)
@@ -230,6 +233,7 @@ struct Fields {
     kind: Option<BodyKind>,
     is_compressed: bool,
     upgrades_to_http2: bool,
+    upgrades_to_websocket: bool,
     request_id: Option<Uuid>,
 }
 
@@ -245,6 +249,7 @@ fn fields(bytes: &[u8], line_len: usize) -> Parse<Fields> {
         kind: None,
         is_compressed: false,
         upgrades_to_http2: false,
+        upgrades_to_websocket: false,
         request_id: None,
     };
     loop {
@@ -281,6 +286,7 @@ fn fields(bytes: &[u8], line_len: usize) -> Parse<Fields> {
             fields.request_id = Uuid::try_parse_ascii(value).ok();
         } else if name.eq_ignore_ascii_case(b"upgrade") {
             fields.upgrades_to_http2 = value.eq_ignore_ascii_case(b"h2c");
+            fields.upgrades_to_websocket = value.eq_ignore_ascii_case(b"websocket");
         } else if name.eq_ignore_ascii_case(b"content-type") {
             fields.kind = Some(BodyKind::of(value));
             fields.format.on_content_type(value);
@@ -347,6 +353,7 @@ mod tests {
             kind: None,
             is_compressed: false,
             upgrades_to_http2: false,
+            upgrades_to_websocket: false,
             request_id: None,
         };
         assert_eq!(parse_response(OK), Parse::Complete(expected, OK.len() - 5));

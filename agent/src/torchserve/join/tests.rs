@@ -73,6 +73,7 @@ fn frontend_exchange(
                 grpc_status,
                 chunks: None,
                 generation: None,
+                session: None,
             },
         },
         server: Server {

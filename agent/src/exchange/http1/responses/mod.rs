@@ -31,6 +31,8 @@ pub enum Step {
     Ended(Response),
     /// The connection speaks another protocol from here on; the response to the upgrade has ended.
     Upgraded(Response),
+    /// The connection is a WebSocket from here on: its session belongs to the request that asked for it.
+    Session(Response),
     /// The connection speaks HTTP/2 from here on, and the response to the request that asked for it follows there.
     Switched,
 }
@@ -316,6 +318,7 @@ impl ResponseStream {
             self.state = State::Tunnel;
             let step = match head.upgrades_to_http2 {
                 true => Step::Switched,
+                false if head.upgrades_to_websocket => Step::Session(response),
                 false => Step::Upgraded(response),
             };
             on_step(step, None);

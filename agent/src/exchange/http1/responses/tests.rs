@@ -199,7 +199,7 @@ fn an_upgrade_to_http2_is_no_response() {
 fn an_upgrade_ends_http() {
     let mut run = Run::new();
     run.all(b"HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\n\r\n");
-    assert!(matches!(run.steps[..], [Step::Began, Step::Upgraded(_)]));
+    assert!(matches!(run.steps[..], [Step::Began, Step::Session(_)]));
     run.all(b"\x81\x02hi");
     assert_eq!(run.steps.len(), 2);
 }
