@@ -23,12 +23,18 @@ pub(crate) fn agent_for(arch: Arch) -> Result<PathBuf> {
     if Arch::own() == Some(arch) {
         return agent();
     }
-    if arch != Arch::Arm64 {
-        bail!(
-            "cannot build for {} on a machine of another architecture",
-            arch.target()
-        );
-    }
+    check_target(arch)?;
     setup::ensure()?;
     arm64::build()
+}
+
+/// Fails if this machine cannot build for `arch`.
+pub(crate) fn check_target(arch: Arch) -> Result<()> {
+    if Arch::own() == Some(arch) || arch == Arch::Arm64 {
+        return Ok(());
+    }
+    bail!(
+        "cannot build for {} on a machine of another architecture",
+        arch.target()
+    )
 }

@@ -7,6 +7,7 @@ mod bench;
 mod build;
 mod cargo_test;
 mod compare;
+mod dist;
 mod fuzz;
 mod kernel_test;
 mod leftovers;
@@ -49,6 +50,14 @@ enum Command {
         /// Build target/TARGET/release/inferprobe for this target
         #[arg(long, value_parser = arch_of_target, value_name = "TARGET")]
         target: Option<Arch>,
+    },
+    /// Make what users install, in target/dist, with checksums
+    Dist {
+        /// Make packages for this architecture [default: this machine's]
+        #[arg(long)]
+        arch: Option<Arch>,
+        /// Make only these [default: all]
+        kinds: Vec<dist::Kind>,
     },
     /// Build, then start the agent
     Run {
@@ -101,6 +110,9 @@ fn main() -> ExitCode {
         Command::Setup { for_tests } => setup::run(for_tests),
         Command::Build { target: None } => build::agent().map(drop),
         Command::Build { target: Some(arch) } => build::agent_for(arch).map(drop),
+        Command::Dist { arch, kinds } => {
+            dist::run(&kinds, arch.or(Arch::own()).unwrap_or_default())
+        }
         Command::Run {
             no_demo,
             agent_args,

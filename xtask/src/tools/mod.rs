@@ -3,8 +3,12 @@
 pub(crate) mod apt;
 mod archives;
 pub(crate) mod arm64;
+pub(crate) mod cargo_tools;
 pub(crate) mod debian;
+pub(crate) mod glibc;
+pub(crate) mod helm;
 pub(crate) mod linker;
+pub(crate) mod podman;
 pub(crate) mod prometheus;
 mod python;
 pub(crate) mod python_servers;

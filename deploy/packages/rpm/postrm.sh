@@ -1,0 +1,7 @@
+if [ "$1" -eq 0 ]; then
+    # The logs of the dynamic user, and the link that systemd made to them.
+    rm -rf /var/log/private/inferprobe /var/log/inferprobe
+    if [ -d /run/systemd/system ]; then
+        systemctl daemon-reload || :
+    fi
+fi
