@@ -5,8 +5,8 @@
 
 use std::collections::BTreeSet;
 use std::ffi::OsString;
-use std::fs;
-use std::io::ErrorKind;
+use std::fs::{self, OpenOptions};
+use std::io::{ErrorKind, Write as _};
 use std::path::{Path, PathBuf};
 use std::time::SystemTime;
 
@@ -48,6 +48,17 @@ impl Leftovers {
             }
             _ => Ok(()),
         }
+    }
+
+    /// Adds a skip to the list.
+    pub(crate) fn add_skip(&self, name: &str, reason: &str) -> Result<()> {
+        let file = OpenOptions::new()
+            .create(true)
+            .append(true)
+            .open(&self.skips);
+        let line = format!("{name}: {}\n", reason.replace('\n', " "));
+        file.and_then(|mut file| file.write_all(line.as_bytes()))
+            .with_context(|| format!("add to {}", self.skips.display()))
     }
 
     /// Returns the variables that name both places to the tests.

@@ -1,6 +1,6 @@
 //! `cargo xtask`: sets up, builds, runs and tests inferprobe; one file for each subcommand.
 //!
-//! Does not depend on: the agent, which shares only `tools/toolchain.rs` with it.
+//! Does not depend on: the agent, which shares only `tools/toolchain.rs` and the declaration of its options with it.
 
 mod arch;
 mod bench;
@@ -12,6 +12,7 @@ mod fuzz;
 mod kernel_test;
 mod leftovers;
 mod lint;
+mod package_test;
 mod privilege;
 mod progress;
 mod run;
@@ -101,13 +102,19 @@ enum Command {
         #[command(flatten)]
         options: kernel_test::Options,
     },
+    /// Make packages, image and chart, and use each as a user would (the virtual machine and the image need root)
+    PackageTest {
+        /// Test only these [default: all]
+        parts: Vec<package_test::Part>,
+    },
     /// Check format, import cycles, words, documentation and clippy's lints
     Lint,
 }
 
 fn main() -> ExitCode {
     let outcome = match Cli::parse().command {
-        Command::Setup { for_tests } => setup::run(for_tests),
+        Command::Setup { for_tests: false } => setup::run(false),
+        Command::Setup { for_tests: true } => setup::run(true).map(|()| package_test::set_up()),
         Command::Build { target: None } => build::agent().map(drop),
         Command::Build { target: Some(arch) } => build::agent_for(arch).map(drop),
         Command::Dist { arch, kinds } => {
@@ -122,6 +129,7 @@ fn main() -> ExitCode {
         Command::Compare { server } => compare::run(server),
         Command::Fuzz { seconds, targets } => fuzz::run(seconds, &targets),
         Command::KernelTest { options } => kernel_test::run(&options),
+        Command::PackageTest { parts } => package_test::run(&parts),
         Command::Lint => lint::run(),
     };
     match outcome {

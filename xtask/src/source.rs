@@ -68,6 +68,8 @@ fn declarations(
         let path = [module, std::slice::from_ref(&name)].concat();
         match &item.content {
             Some((_, items)) => declarations(items, &folder.join(name), &path, declared),
+            // A file that is named belongs to another crate.
+            None if item.attrs.iter().any(|it| it.path().is_ident("path")) => {}
             None => declared.push((path, folder.to_owned())),
         }
     }

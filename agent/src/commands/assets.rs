@@ -44,6 +44,11 @@ pub const ASSETS: &[Asset] = &[
         "configuration file, with every key commented out"
     ),
     asset!(
+        "kubernetes",
+        "kubernetes/inferprobe.yaml",
+        "manifests for Kubernetes, rendered from the Helm chart"
+    ),
+    asset!(
         "prometheus",
         "scrape/prometheus.yml",
         "scrape configuration of Prometheus"
@@ -131,7 +136,7 @@ mod tests {
     fn every_file_of_deploy_that_stands_alone_is_an_asset() {
         let deploy = Path::new(env!("CARGO_MANIFEST_DIR")).join("../deploy");
         let mut files = BTreeSet::new();
-        for folder in ["systemd", "scrape"] {
+        for folder in ["systemd", "kubernetes", "scrape"] {
             for entry in fs::read_dir(deploy.join(folder)).unwrap() {
                 let name = entry.unwrap().file_name().into_string().unwrap();
                 files.insert(format!("{folder}/{name}"));

@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 
 use anyhow::Result;
 
-use crate::dist::VERSION;
+use crate::dist::parts::VERSION;
 use crate::progress;
 use crate::tools::helm::Helm;
 

@@ -6,7 +6,7 @@ use std::process::Command;
 use anyhow::{Result, ensure};
 
 use crate::arch::Arch;
-use crate::dist::{self, Parts, VERSION};
+use crate::dist::parts::{self, Parts, VERSION};
 use crate::progress;
 use crate::tools::cargo_tools::CARGO_DEB;
 
@@ -27,7 +27,7 @@ pub(crate) fn make(parts: &Parts, dist: &Path) -> Result<PathBuf> {
     command
         .arg("--output")
         .arg(&path)
-        .env("SOURCE_DATE_EPOCH", dist::epoch()?);
+        .env("SOURCE_DATE_EPOCH", parts::epoch()?);
     progress::step("make the Debian package", &mut command)?;
     Ok(path)
 }
@@ -37,7 +37,7 @@ pub(crate) fn write_changelog(parts: &Parts) -> Result<()> {
     let (date, done) = progress::output(
         Command::new("date")
             .args(["--utc", "--rfc-email", "--date"])
-            .arg(format!("@{}", dist::epoch()?)),
+            .arg(format!("@{}", parts::epoch()?)),
     )?;
     ensure!(done, "`date` failed");
     let text = format!(
@@ -45,5 +45,5 @@ pub(crate) fn write_changelog(parts: &Parts) -> Result<()> {
          new.\n\n -- The inferprobe developers <inferprobe@example.org>  {}\n",
         date.trim()
     );
-    dist::gzip(text.as_bytes(), &parts.folder.join("changelog.gz"))
+    parts::gzip(text.as_bytes(), &parts.folder.join("changelog.gz"))
 }

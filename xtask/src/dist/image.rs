@@ -6,7 +6,7 @@ use std::process::Command;
 
 use anyhow::{Context as _, Result};
 
-use crate::dist::{self, Parts, VERSION};
+use crate::dist::parts::{self, Parts, VERSION};
 use crate::tools::glibc;
 use crate::tools::podman::Podman;
 use crate::{progress, workspace};
@@ -34,7 +34,7 @@ pub(crate) fn make(parts: &Parts, dist: &Path) -> Result<PathBuf> {
             .command("build")
             .args(["--quiet", "--isolation", "chroot", "--format", "oci"])
             .args(["--platform", &format!("linux/{}", parts.arch.debian())])
-            .args(["--timestamp", &dist::epoch()?, "--tag", &name(parts)])
+            .args(["--timestamp", &parts::epoch()?, "--tag", &name(parts)])
             .args([
                 "--label",
                 &format!("org.opencontainers.image.version={VERSION}"),

@@ -9,7 +9,7 @@ use anyhow::{Context as _, Result, ensure};
 use serde_json::Value;
 
 use crate::arch::Arch;
-use crate::dist::{self, Parts};
+use crate::dist::parts::{self, Parts};
 use crate::{progress, workspace};
 
 /// The crates of this repository that are linked into the program.
@@ -32,7 +32,7 @@ struct Crate {
 pub(crate) fn write(parts: &Parts) -> Result<()> {
     let text = document(&crates(parts.arch)?);
     let path = parts.folder.join("third-party-licences.txt");
-    dist::gzip(text.as_bytes(), &path.with_extension("txt.gz"))?;
+    parts::gzip(text.as_bytes(), &path.with_extension("txt.gz"))?;
     fs::write(&path, text).with_context(|| format!("write {}", path.display()))
 }
 

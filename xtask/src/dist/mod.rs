@@ -8,6 +8,7 @@ mod deb;
 mod image;
 mod licences;
 mod pages;
+pub(crate) mod parts;
 mod program;
 mod rpm;
 mod sbom;
@@ -21,10 +22,9 @@ use anyhow::{Context as _, Result};
 use clap::ValueEnum;
 
 use crate::arch::Arch;
+use crate::dist::parts::Parts;
 use crate::{progress, workspace};
 
-/// The version of every package.
-pub(crate) const VERSION: &str = env!("CARGO_PKG_VERSION");
 /// The file of checksums.
 const CHECKSUMS: &str = "SHA256SUMS";
 
@@ -37,13 +37,6 @@ pub(crate) enum Kind {
     Image,
     Chart,
     Sbom,
-}
-
-/// What the packages of an architecture are made of.
-pub(crate) struct Parts {
-    pub(crate) arch: Arch,
-    /// Program, man pages, completions, licences and the changelog.
-    pub(crate) folder: PathBuf,
 }
 
 /// Makes `kinds`, all if it is empty, for `arch`; prints the paths and writes the checksums.
@@ -63,7 +56,7 @@ pub(crate) fn make(kinds: &[Kind], arch: Arch) -> Result<Vec<PathBuf>> {
     let dist = folder()?;
     let is_built = |kind: &Kind| !matches!(kind, Kind::Chart | Kind::Sbom);
     let parts = if kinds.iter().any(is_built) {
-        Some(parts(arch)?)
+        Some(make_parts(arch)?)
     } else {
         None
     };
@@ -88,7 +81,7 @@ pub(crate) fn make(kinds: &[Kind], arch: Arch) -> Result<Vec<PathBuf>> {
 }
 
 /// Builds the program, and makes all that is packed with it.
-pub(crate) fn parts(arch: Arch) -> Result<Parts> {
+fn make_parts(arch: Arch) -> Result<Parts> {
     let folder = program::release_folder(arch).join("package");
     fs::create_dir_all(&folder).with_context(|| format!("create {}", folder.display()))?;
     let parts = Parts { arch, folder };
@@ -104,29 +97,6 @@ fn folder() -> Result<PathBuf> {
     let dist = workspace::target_dir().join("dist");
     fs::create_dir_all(&dist).with_context(|| format!("create {}", dist.display()))?;
     Ok(dist)
-}
-
-/// Returns the time of the last commit, in seconds since 1970: the time of every file in a package.
-fn epoch() -> Result<String> {
-    let (text, done) = progress::output(
-        Command::new("git")
-            .args(["log", "-1", "--format=%ct"])
-            .current_dir(workspace::root()),
-    )?;
-    let text = text.trim();
-    // A copy of the source without its history has no time of its own.
-    Ok(if done && !text.is_empty() { text } else { "0" }.to_owned())
-}
-
-/// Compresses `content`, always to the same bytes.
-fn gzip(content: &[u8], to: &Path) -> Result<()> {
-    let plain = to.with_extension("");
-    fs::write(&plain, content).with_context(|| format!("write {}", plain.display()))?;
-    progress::check(
-        Command::new("gzip")
-            .args(["--best", "--no-name", "--force"])
-            .arg(&plain),
-    )
 }
 
 /// Writes the checksum of each file in `dist`.

@@ -7,7 +7,7 @@ use anyhow::{Context as _, Result};
 use clap::CommandFactory as _;
 use clap_complete::Shell;
 
-use crate::dist::{self, Parts};
+use crate::dist::parts::{self, Parts};
 
 /// The agent's command line, of which only the declaration is used.
 #[path = "../../../agent/src/cli.rs"]
@@ -29,7 +29,7 @@ pub(crate) fn write(parts: &Parts) -> Result<()> {
         let path = entry.context("list the man pages")?.path();
         let content = fs::read(&path).with_context(|| format!("read {}", path.display()))?;
         let name = path.file_name().unwrap_or_default().to_string_lossy();
-        dist::gzip(&content, &man.join(format!("{name}.gz")))?;
+        parts::gzip(&content, &man.join(format!("{name}.gz")))?;
     }
     let completions = clear(parts.folder.join("completions"))?;
     for shell in [Shell::Bash, Shell::Zsh, Shell::Fish] {

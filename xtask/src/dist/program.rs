@@ -7,7 +7,7 @@ use std::process::Command;
 use anyhow::{Context as _, Result, ensure};
 
 use crate::arch::Arch;
-use crate::dist::Parts;
+use crate::dist::parts::Parts;
 use crate::tools::arm64::{self, Cross};
 use crate::tools::glibc;
 use crate::tools::toolchain::SKIP_ENV;

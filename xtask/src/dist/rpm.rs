@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use anyhow::Result;
 
 use crate::arch::Arch;
-use crate::dist::{self, Parts, VERSION};
+use crate::dist::parts::{self, Parts, VERSION};
 use crate::progress;
 use crate::tools::cargo_tools::CARGO_GENERATE_RPM;
 
@@ -20,7 +20,7 @@ pub(crate) fn make(parts: &Parts, dist: &Path) -> Result<PathBuf> {
     if Arch::own() != Some(parts.arch) {
         command.args(["--target", parts.arch.target()]);
     }
-    let epoch = dist::epoch()?;
+    let epoch = parts::epoch()?;
     command
         .arg("--output")
         .arg(&path)

@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context as _, Result};
 
 use crate::arch::Arch;
-use crate::dist::VERSION;
+use crate::dist::parts::VERSION;
 use crate::tools::cargo_tools::CARGO_CYCLONEDX;
 use crate::{progress, workspace};
 

@@ -6,7 +6,7 @@ use std::process::Command;
 
 use anyhow::{Context as _, Result};
 
-use crate::dist::{self, Parts, VERSION};
+use crate::dist::parts::{self, Parts, VERSION};
 use crate::{progress, workspace};
 
 /// Files of the repository that go along, and their names in the tarball.
@@ -47,7 +47,7 @@ pub(crate) fn make(parts: &Parts, dist: &Path) -> Result<PathBuf> {
         "make the tarball",
         Command::new("tar")
             .args(["--sort=name", "--owner=0", "--group=0", "--numeric-owner"])
-            .arg(format!("--mtime=@{}", dist::epoch()?))
+            .arg(format!("--mtime=@{}", parts::epoch()?))
             .args(["--mode=go=rX", "-I", "gzip --best --no-name", "-cf"])
             .arg(&path)
             .arg("-C")

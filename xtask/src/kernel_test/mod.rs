@@ -16,7 +16,7 @@ use crate::arch::Arch;
 use crate::leftovers::Leftovers;
 use crate::privilege;
 use crate::vm::kernels::{self, Kernel};
-use crate::vm::{self, Ended, Machine};
+use crate::vm::{self, Clock, Ended, Machine};
 pub(crate) use cases::Options;
 use cases::{Case, HOST};
 use programs::{AGENT_ENV, Programs};
@@ -129,7 +129,9 @@ impl Run<'_> {
             image: &kernel.image,
             initramfs: &initramfs,
             kernel_args: &kernel_args,
+            clock: Clock::Instructions,
             cpus,
+            memory_mib: vm::MEMORY_MIB,
             limit: LIMIT,
         };
         let mut artifacts = Artifacts::default();

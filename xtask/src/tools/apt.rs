@@ -25,8 +25,7 @@ pub(crate) struct Apt {
 impl Apt {
     /// Prepares `dir` for packages of `arch` from the suites of this machine's release; `what` is for messages.
     pub(crate) fn of_this_release(what: &str, arch: Arch, dir: &Path) -> Result<Self> {
-        let text = fs::read_to_string("/etc/os-release").context("read /etc/os-release")?;
-        let release = codename(&text).context("/etc/os-release names no Debian release")?;
+        let release = release()?;
         let suites = ["", "-updates", "-security"].map(|part| format!("{release}{part}"));
         Self::prepare(what, &suites.each_ref().map(String::as_str), arch, dir)
     }
@@ -116,6 +115,13 @@ impl Apt {
         }
         command
     }
+}
+
+/// Returns the name of this machine's release.
+pub(crate) fn release() -> Result<String> {
+    let text = fs::read_to_string("/etc/os-release").context("read /etc/os-release")?;
+    let release = codename(&text).context("/etc/os-release names no Debian release")?;
+    Ok(release.to_owned())
 }
 
 /// Returns the release's name in a text like /etc/os-release.

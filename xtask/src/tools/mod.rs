@@ -13,6 +13,7 @@ pub(crate) mod prometheus;
 mod python;
 pub(crate) mod python_servers;
 pub(crate) mod qemu;
+pub(crate) mod rootfs;
 pub(crate) mod toolchain;
 pub(crate) mod torchserve;
 pub(crate) mod vllm;

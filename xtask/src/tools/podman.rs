@@ -18,8 +18,7 @@ const PROGRAMS: [&str; 3] = ["podman", "runc", "conmon"];
 
 /// podman, installed, with its folders.
 pub(crate) struct Podman {
-    store: PathBuf,
-    runs: tempfile::TempDir,
+    dir: PathBuf,
 }
 
 impl Podman {
@@ -35,10 +34,9 @@ impl Podman {
             let why = "An image is built and tested with podman";
             debian::install(why, &debian::missing(&PACKAGES)?)?;
         }
-        let store = workspace::target_dir().join("tools/podman");
-        fs::create_dir_all(&store).with_context(|| format!("create {}", store.display()))?;
-        let runs = tempfile::tempdir().context("create a folder for containers")?;
-        Ok(Self { store, runs })
+        let dir = workspace::target_dir().join("tools/podman");
+        fs::create_dir_all(&dir).with_context(|| format!("create {}", dir.display()))?;
+        Ok(Self { dir })
     }
 
     /// Returns podman with a subcommand.
@@ -46,9 +44,9 @@ impl Podman {
         let mut command = Command::new("podman");
         command
             .arg("--root")
-            .arg(&self.store)
+            .arg(self.dir.join("store"))
             .arg("--runroot")
-            .arg(self.runs.path())
+            .arg(self.dir.join("run"))
             .args(["--storage-driver", "vfs", "--cgroup-manager", "cgroupfs"])
             .args(["--events-backend", "file", "--runtime", "runc"])
             .arg(subcommand);

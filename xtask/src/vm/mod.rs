@@ -21,13 +21,10 @@ use crate::tools::{debian, qemu};
 /// Packages with the emulator and the guest's busybox; the busybox of arm64 is fetched like a kernel.
 const PACKAGES: [&str; 3] = ["qemu-system-x86", "seabios", "busybox-static"];
 const PACKAGES_ARM64: [&str; 1] = ["qemu-system-arm"];
-/// Memory of the machine.
-const MEMORY_MIB: u32 = 768;
+/// Memory of a machine that has only the agent and programs of the tests.
+pub(crate) const MEMORY_MIB: u32 = 768;
 /// Lines of the kernel's console that are shown if a machine ends early.
 const CONSOLE_LINES: usize = 70;
-/// The machine's clock advances 2 ns per instruction and skips idle time, so a tick comes after as many instructions as
-/// on a real machine, and results do not depend on the load of this one.
-const CLOCK: &str = "shift=1,sleep=off";
 /// Only messages of errors; an error of the kernel ends the machine at once.
 const KERNEL_ARGS: &str = "panic=-1 oops=panic no_timer_check quiet loglevel=4";
 
@@ -84,10 +81,24 @@ pub(crate) struct Machine<'a> {
     pub(crate) initramfs: &'a Path,
     /// Arguments of its kernel, in addition to those of every kernel.
     pub(crate) kernel_args: &'a str,
+    /// How its clock advances.
+    pub(crate) clock: Clock,
     /// Processors.
     pub(crate) cpus: u32,
+    /// Memory, which also holds the first file system.
+    pub(crate) memory_mib: u32,
     /// Longest time until the machine ends.
     pub(crate) limit: Duration,
+}
+
+/// How the clock of a machine advances.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Clock {
+    /// By 2 ns per instruction, and it skips idle time: a tick comes after as many instructions as on a real machine, and
+    /// results do not depend on the load of this one.
+    Instructions,
+    /// As the one of this machine. The processors are emulated in parallel, which is faster, but times mean nothing.
+    Real,
 }
 
 /// How a machine ended.
@@ -153,8 +164,11 @@ impl Machine<'_> {
             .args(["-nodefaults", "-no-user-config", "-display", "none"])
             .args(["-no-reboot", "-accel", "tcg"])
             .args(["-smp", &self.cpus.to_string()])
-            .args(["-m", &MEMORY_MIB.to_string()])
-            .args(["-icount", CLOCK]);
+            .args(["-m", &self.memory_mib.to_string()])
+            .args(match self.clock {
+                Clock::Instructions => &["-icount", "shift=1,sleep=off"][..],
+                Clock::Real => &[],
+            });
         let (console_file, code_file) = (
             format!("file:{}", console.display()),
             format!("file:{}", code.display()),
