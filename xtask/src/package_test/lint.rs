@@ -7,7 +7,7 @@ use anyhow::{Result, ensure};
 use crate::arch::Arch;
 use crate::dist::parts::VERSION;
 use crate::dist::{self, Kind};
-use crate::package_test::skip::{need, need_tools};
+use crate::package_test::skip::{need, need_root, need_tools};
 use crate::progress;
 use crate::tools::debian;
 
@@ -24,6 +24,8 @@ pub(crate) fn install() -> Result<()> {
 
 /// Runs all checks.
 pub(crate) fn test() -> Result<()> {
+    // rpm changes its root folder.
+    need_root()?;
     need(install())?;
     need_tools()?;
     let made = dist::make(&[Kind::Deb, Kind::Rpm, Kind::Tarball], Arch::Amd64)?;

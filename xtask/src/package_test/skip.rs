@@ -5,6 +5,7 @@ use std::fmt::{self, Display};
 use anyhow::Result;
 
 use crate::arch::Arch;
+use crate::privilege;
 use crate::tools::cargo_tools::{CARGO_DEB, CARGO_GENERATE_RPM};
 use crate::tools::glibc;
 
@@ -19,6 +20,14 @@ impl Display for Skipped {
 }
 
 impl std::error::Error for Skipped {}
+
+/// Skips unless this is root.
+pub(crate) fn need_root() -> Result<()> {
+    if privilege::is_root() {
+        return Ok(());
+    }
+    Err(Skipped("needs root".to_owned()).into())
+}
 
 /// Skips unless what makes and links packages is there.
 pub(crate) fn need_tools() -> Result<()> {
