@@ -14,6 +14,8 @@ use crate::{progress, workspace};
 
 /// The crates of this repository that are linked into the program.
 const OWN: [&str; 2] = ["inferprobe", "inferprobe-ebpf"];
+/// What rustc builds eBPF programs for.
+const EBPF_TARGET: &str = "bpfel-unknown-none";
 /// How names of licence files begin, in upper case.
 const FILES: [&str; 4] = ["LICEN", "COPYING", "UNLICENSE", "NOTICE"];
 
@@ -63,10 +65,20 @@ fn document(crates: &[Crate]) -> String {
     text
 }
 
-/// Returns the crates that are linked in, sorted by name.
+/// Returns the crates that are linked into the program of `arch` and into its eBPF programs, sorted by name.
 fn crates(arch: Arch) -> Result<Vec<Crate>> {
+    let mut crates = crates_for(arch.target())?;
+    crates.extend(crates_for(EBPF_TARGET)?);
+    crates.sort_by(|a, b| a.name.cmp(&b.name));
+    crates.dedup_by(|a, b| a.name == b.name);
+    Ok(crates)
+}
+
+fn crates_for(target: &str) -> Result<Vec<Crate>> {
     let mut command = workspace::cargo("metadata");
-    command.args(["--format-version", "1", "--filter-platform", arch.target()]);
+    command.args(["--format-version", "1", "--filter-platform", target]);
+    // The eBPF side's own crates.
+    command.args(["--features", "inferprobe-ebpf/program"]);
     let (text, done) = progress::output(&mut command)?;
     ensure!(done, "`{}` failed", progress::shown(&command));
     let metadata: Value = serde_json::from_str(&text).context("read cargo's metadata")?;
@@ -79,7 +91,6 @@ fn crates(arch: Arch) -> Result<Vec<Crate>> {
             crates.push(of_package(package)?);
         }
     }
-    crates.sort_by(|a, b| a.name.cmp(&b.name));
     Ok(crates)
 }
 
