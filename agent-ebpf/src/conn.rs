@@ -48,7 +48,7 @@ pub struct Conn {
     pub scratch: [u64; 4],
 }
 
-const _: () = assert!(size_of::<Conn>() == 176 + 3072 + 152 + 32 + 80 + 8 + 8 + 16 + 32);
+const _: () = assert!(size_of::<Conn>() == 176 + 3072 + 152 + 32 + 88 + 8 + 8 + 16 + 32);
 
 /// What is in the receive queue, and when it arrived.
 ///
@@ -88,9 +88,13 @@ pub struct Progress {
     pub phase: u8,
     /// 1 while a write was not emitted.
     pub pending: u8,
-    /// 1 in a response of which a chunk was seen.
+    /// 1 in a response of which a chunk or an event was seen.
     pub chunked: u8,
-    reserved: [u8; 7],
+    /// 1 until the first record of a write in pieces is emitted, if the write is the first after a read.
+    pub opens: u8,
+    reserved: [u8; 2],
+    /// Messages: bytes of the latest write.
+    pub last_write_bytes: u32,
 }
 
 /// Which bytes of each direction are copied. The read and write hooks write it.
@@ -216,7 +220,9 @@ impl Conn {
                 phase: phase::IDLE,
                 pending: 0,
                 chunked: 0,
-                reserved: [0; 7],
+                opens: 0,
+                reserved: [0; 2],
+                last_write_bytes: 0,
             },
             cursors: Cursors {
                 requests: FrameCursor::START,

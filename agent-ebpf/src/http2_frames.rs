@@ -26,15 +26,27 @@ pub struct DataKept {
     pub start: u32,
     /// Bytes of a body after its HEADERS, unless it is of gRPC messages, whose first bytes suffice.
     pub body: u32,
+    /// First and last bytes of each frame of a body that is not of gRPC messages; a frame of up to four times as many is
+    /// copied whole. 0: as `start` says.
+    pub plain: u16,
 }
 
 impl DataKept {
-    /// Of responses: the headers of gRPC messages that are sent in one frame are there.
-    pub const RESPONSES: Self = Self { start: 64, body: 0 };
+    /// Of responses: the headers of gRPC messages that are sent in one frame are in the first bytes, events and the end of
+    /// JSON in those of other bodies.
+    pub const RESPONSES: Self = Self {
+        start: 64,
+        body: 0,
+        plain: 1024,
+    };
 
     /// Of requests, whose bodies are copied up to `body` bytes.
     pub const fn requests(body: u32) -> Self {
-        Self { start: 256, body }
+        Self {
+            start: 256,
+            body,
+            plain: 0,
+        }
     }
 }
 
@@ -64,7 +76,11 @@ pub struct FrameCursor {
     head: u8,
     /// One of [`first`].
     first: u8,
-    reserved: [u8; 2],
+    /// Bytes at the payload's end that are copied, after some that are not; 0: none.
+    end: u16,
+    /// 1 if the latest body is not of gRPC messages.
+    plain: u8,
+    reserved: [u8; 3],
 }
 
 impl FrameCursor {
@@ -76,7 +92,9 @@ impl FrameCursor {
         body: 0,
         head: 0,
         first: first::OVER,
-        reserved: [0; 2],
+        end: 0,
+        plain: 0,
+        reserved: [0; 3],
     };
 
     /// Before the preface: a client's direction begins here.
@@ -120,7 +138,11 @@ impl FrameCursor {
     /// Returns how many bytes from here on are not copied.
     #[inline(always)]
     pub const fn skips(&self) -> u32 {
-        if self.keep == 0 { self.left } else { 0 }
+        if self.keep == 0 {
+            self.left.saturating_sub(self.end as u32)
+        } else {
+            0
+        }
     }
 
     /// Whether the next byte is the first of a header.
@@ -142,7 +164,9 @@ impl FrameCursor {
         self.first = first::OVER;
         if byte <= LAST_MESSAGE_FLAG {
             self.body = 0;
+            self.plain = 0;
         } else {
+            self.plain = 1;
             self.keep_body(data);
         }
     }
@@ -152,6 +176,7 @@ impl FrameCursor {
     pub const fn stop_copying(&mut self) {
         self.keep = 0;
         self.body = 0;
+        self.end = 0;
     }
 
     /// Advances by one byte of a header; of DATA, the bytes that `data` says are to be copied.
@@ -175,13 +200,19 @@ impl FrameCursor {
         self.left = start >> 8;
         self.start = 0;
         self.head = 0;
+        self.end = 0;
         if kind == DATA && self.first == first::DUE && self.left > 0 {
             self.first = first::HERE;
-            self.keep = smaller(self.left, FIRST_DATA_KEPT);
+            let first = if data.plain > 0 {
+                data.start
+            } else {
+                FIRST_DATA_KEPT
+            };
+            self.keep = smaller(self.left, first);
         } else if kind == DATA {
             self.keep_body(data);
         } else if kind <= LAST_KIND {
-            if kind == HEADERS && data.body > 0 {
+            if kind == HEADERS && (data.body > 0 || data.plain > 0) {
                 self.first = first::DUE;
                 self.body = data.body;
             }
@@ -194,6 +225,12 @@ impl FrameCursor {
     /// Keeps of the present DATA frame what is left for the body, and its first bytes in any case.
     #[inline(always)]
     const fn keep_body(&mut self, data: DataKept) {
+        if self.plain != 0 && data.plain > 0 {
+            let whole = self.left <= 4 * data.plain as u32;
+            self.keep = if whole { self.left } else { data.plain as u32 };
+            self.end = if whole { 0 } else { data.plain };
+            return;
+        }
         let most = if self.body > data.start {
             self.body
         } else {
@@ -208,6 +245,10 @@ impl FrameCursor {
     pub const fn on_payload(&mut self, bytes: u32) {
         self.left = self.left.saturating_sub(bytes);
         self.keep = self.keep.saturating_sub(bytes);
+        if self.keep == 0 && self.end > 0 && self.left <= self.end as u32 {
+            self.keep = self.left;
+            self.end = 0;
+        }
     }
 }
 
@@ -330,6 +371,38 @@ mod tests {
         cursor.on_payload(4_999);
         cursor.on_whole_head(5_000 << 8, data);
         assert_eq!(cursor.keeps(), 256);
+    }
+
+    #[test]
+    fn of_plain_responses_start_and_end_of_each_frame_are_copied() {
+        let body: Vec<u8> = (0..10_000).map(|at| b'a' + (at % 26) as u8).collect();
+        let message = [0; 9_000];
+        let frames = [
+            &frame(HEADERS, b"h")[..],
+            &frame(DATA, &body),
+            &frame(DATA, &body[..4_096]),
+            &frame(DATA, &body[..4_097]),
+            &frame(HEADERS, b"t"),
+            &frame(DATA, &message),
+            &frame(DATA, &message),
+        ]
+        .concat();
+        let expected = [
+            &frame(HEADERS, b"h")[..],
+            &frame(DATA, &body)[..9 + 1024],
+            &body[10_000 - 1024..],
+            &frame(DATA, &body[..4_096]),
+            &frame(DATA, &body[..4_097])[..9 + 1024],
+            &body[4_097 - 1024..4_097],
+            &frame(HEADERS, b"t"),
+            &frame(DATA, &message)[..9 + 64],
+            &frame(DATA, &message)[..9 + 64],
+        ]
+        .concat();
+        for step in [1, 7, 1_000, 4_096, frames.len()] {
+            let found = copied(FrameCursor::START, &frames, step, DataKept::RESPONSES);
+            assert!(found == expected, "in transfers of {step}");
+        }
     }
 
     #[test]

@@ -197,6 +197,35 @@ pub fn looks_like_chunk(first: [u8; PEEK], len: usize, bytes: u32) -> bool {
     bytes as usize == len
 }
 
+/// Whether a write that starts with these bytes may start an event of an event stream, or one of its comments.
+#[inline(always)]
+pub fn looks_like_event(first: [u8; PEEK], len: usize) -> bool {
+    let word = u64::from_be_bytes(first);
+    (len >= 5 && word >> 24 == u64::from_be_bytes(*b"\0\0\0data:"))
+        || (len >= 6 && word >> 16 == u64::from_be_bytes(*b"\0\0event:"))
+        || (len >= 3 && word >> 40 == u64::from_be_bytes(*b"\0\0\0\0\0id:"))
+        || (len >= 2 && word >> 48 == u64::from_be_bytes(*b"\0\0\0\0\0\0: "))
+}
+
+/// Whether a write that starts with these bytes, and after which the last bytes are `tail`, may be a line of JSON Lines.
+#[inline(always)]
+pub fn looks_like_line(first: [u8; PEEK], len: usize, tail: u64) -> bool {
+    len > 0 && first[0] == b'{' && tail as u8 == b'\n'
+}
+
+/// Whether the last bytes of a write, the newest in the low byte, may end JSON, or an event with JSON: a bracket, after
+/// which are only line ends, and the end of a chunk or of the last one.
+#[inline(always)]
+pub fn ends_json(tail: u64) -> bool {
+    let mut tail = tail;
+    let mut skipped = 0;
+    while skipped < PEEK && matches!(tail as u8, b'\r' | b'\n' | b'0') {
+        tail >>= 8;
+        skipped += 1;
+    }
+    matches!(tail as u8, b'}' | b']')
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -350,6 +379,55 @@ mod tests {
             let (first, len) = peek(head);
             let bytes = u32::try_from(head.len()).unwrap();
             assert_eq!(looks_like_chunk(first, len, bytes), expected, "{head:?}");
+        }
+    }
+
+    #[test]
+    fn events_and_lines_are_recognised() {
+        for (head, expected) in [
+            (&b"data: {}"[..], true),
+            (b"data:x", true),
+            (b"event: a", true),
+            (b"id:1", true),
+            (b": ping\n\n", true),
+            (b"date: x", false),
+            (b"data", false),
+            (b"{\"a\":1}", false),
+            (b"", false),
+        ] {
+            let (first, len) = peek(head);
+            assert_eq!(looks_like_event(first, len), expected, "{head:?}");
+        }
+        let (first, len) = peek(b"{\"a\":1}\n");
+        assert!(looks_like_line(
+            first,
+            len,
+            u64::from_be_bytes(*b"\"a\":1}\n\n")
+        ));
+        assert!(!looks_like_line(
+            first,
+            len,
+            u64::from_be_bytes(*b"{\"a\":1}}")
+        ));
+        assert!(!looks_like_line([0; PEEK], 0, 0x0a));
+    }
+
+    #[test]
+    fn ends_of_json_are_recognised() {
+        for (end, expected) in [
+            (b"\"a\":1}}}", true),
+            (b"\"a\":1}}\n", true),
+            (b"a: {}}\n\n", true),
+            (b"[DONE]\n\n", true),
+            (b"{}\r\n\r\n\r\n", true),
+            (b"}\r\n0\r\n\r\n", true),
+            (b"\n\r\n0\r\n\r\n", false),
+            (b"a: tok\n\n", false),
+            (b"\0\0\0\0\0\0\0\0", false),
+            (b"00000000", false),
+        ] {
+            let tail = u64::from_be_bytes(*end);
+            assert_eq!(ends_json(tail), expected, "{end:?}");
         }
     }
 

@@ -26,6 +26,7 @@ mod rotation;
 mod scripted_server;
 mod server_cases;
 mod streams;
+mod tokens;
 mod unix;
 mod upgrade;
 mod uploads;

@@ -11,7 +11,7 @@ use inferprobe_ebpf::{
     abi::{DropReason, kind, mode},
     conn::{BufferCursor, Conn},
     http2_frames::{DataKept, FrameCursor},
-    segment::READ_END_CAP,
+    segment::{READ_END_CAP, WRITE_END_CAP},
     sniff::FRAME_HEAD_LEN,
 };
 
@@ -54,10 +54,12 @@ pub(crate) fn copy_transfer<B: Backend>(
     side: Side,
     now_ns: u64,
 ) {
-    let end = if conn.record.mode == mode::MESSAGES {
+    let end = if conn.record.mode != mode::MESSAGES {
+        0
+    } else if side == Side::Requests {
         READ_END_CAP
     } else {
-        0
+        WRITE_END_CAP
     };
     let (start, next, here, vectors) = match user {
         Some(user) if user.vectors == 0 => (user.start, 0, bytes, 0),
@@ -87,7 +89,16 @@ pub(crate) fn copy_transfer<B: Backend>(
         conn.on_copied(side == Side::Responses, lost, false);
     }
     if side == Side::Responses {
-        records::emit(conn, kind::PROGRESS, now_ns);
+        if conn.record.mode == mode::MESSAGES {
+            // HTTP/2 may begin later on the connection.
+            conn.cursors.responses = FrameCursor::START;
+            conn.record.tail = match user {
+                Some(user) => user.tail(conn),
+                None => 0,
+            };
+        }
+        let record_kind = conn.next_piece();
+        records::emit(conn, record_kind, now_ns);
     }
 }
 
@@ -118,10 +129,10 @@ fn step<const RESPONSES: bool>(conn: &mut Conn) -> i64 {
     let kept = frames.keeps();
     if kept == 0 {
         let mut skipped = smaller(frames.skips(), conn.cursors.buffer.here);
-        if !RESPONSES && conn.cursors.buffer.end > 0 {
+        if conn.cursors.buffer.end > 0 {
             if conn.cursors.buffer.left <= conn.cursors.buffer.end {
                 emit_full::<RESPONSES>(conn);
-                conn.cursors.requests = FrameCursor::copying(conn.cursors.buffer.left);
+                *conn.frames(RESPONSES) = FrameCursor::copying(conn.cursors.buffer.left);
                 conn.cursors.buffer.end = 0;
                 return GO_ON;
             }
@@ -240,7 +251,8 @@ fn emit_full<const RESPONSES: bool>(conn: &mut Conn) {
         records::emit(conn, kind::READ, conn.cursors.buffer.now_ns);
         conn.on_record_full();
     } else {
-        records::emit(conn, kind::PROGRESS, conn.cursors.buffer.now_ns);
+        let record_kind = conn.next_piece();
+        records::emit(conn, record_kind, conn.cursors.buffer.now_ns);
     }
 }
 

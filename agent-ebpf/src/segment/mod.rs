@@ -9,6 +9,7 @@ use crate::{
     arrival::Arrival,
     conn::{Conn, phase},
     http2_frames::FrameCursor,
+    sniff::ends_json,
 };
 
 /// Fewest bytes that are copied of a run of reads, whatever the limit for bodies is: heads, several requests in one read.
@@ -24,6 +25,11 @@ pub const SMALL_READ: u32 = 256;
 pub const SMALL_CHUNK: u32 = 4096;
 /// Bytes that are copied of larger ones: the size of the first chunk is there.
 pub const CHUNK_HEAD: u16 = 64;
+/// Bytes that are copied of a write of events: several of them, or one long one.
+pub const EVENTS_CAP: u32 = 16 << 10;
+/// Bytes that are copied from the end of a write of JSON whose middle is not copied: a language model's response states
+/// there how many tokens it used.
+pub const WRITE_END_CAP: u32 = 1024;
 /// Later writes of a response that follow each other within this time share a record.
 pub const COALESCE_NS: u64 = 200_000;
 /// Longest read of a worker's frame that is copied: names and lengths are shorter, and longer values are not needed.
@@ -56,7 +62,7 @@ pub struct RecvPlan {
 pub struct WriteHint {
     /// Whether it looks like a response's head.
     pub response_like: bool,
-    /// Whether it looks like the size of a chunk.
+    /// Whether it looks like the size of a chunk, or the start of an event.
     pub chunk_like: bool,
 }
 
@@ -237,6 +243,7 @@ impl Conn {
     pub fn on_send(&mut self, now_ns: u64, bytes: u32, hint: WriteHint) -> Option<SendPlan> {
         let start_ns = self.progress.send_start_ns;
         self.progress.send_start_ns = 0;
+        self.progress.last_write_bytes = bytes;
         self.record.total_bytes += u64::from(bytes);
         match self.progress.phase {
             phase::READING => {
@@ -289,6 +296,51 @@ impl Conn {
                 })
             }
             _ => None,
+        }
+    }
+
+    /// Whether a write of `bytes`, after which the last bytes are `tail`, is copied piece by piece: it is JSON, or events,
+    /// and longer than one record may be.
+    ///
+    /// Of a plain response, that is so for the writes that may be its last: the first two, and any that is shorter than
+    /// the one before.
+    #[inline(always)]
+    pub fn is_written_stepwise(&self, bytes: u32, hint: WriteHint, tail: u64) -> bool {
+        if self.record.mode != mode::MESSAGES || !ends_json(tail) {
+            return false;
+        }
+        let begins = self.progress.phase == phase::READING || hint.response_like;
+        if begins || hint.chunk_like || self.progress.chunked != 0 {
+            return bytes > RESPONSE_HEAD_CAP as u32;
+        }
+        let may_end = self.record.writes <= 1 || bytes < self.progress.last_write_bytes;
+        may_end && bytes > u32::from(self.progress.response_budget)
+    }
+
+    /// Prepares to copy a write of `bytes` piece by piece, by [`Conn::on_copied`]. It was added as `plan` says.
+    #[inline(always)]
+    pub fn on_send_stepwise(&mut self, bytes: u32, plan: SendPlan) {
+        self.record.written_bytes -= u64::from(bytes);
+        self.record.total_bytes -= u64::from(bytes);
+        self.record.tail = 0;
+        self.progress.opens = u8::from(plan.emit == Some(kind::EXCHANGE));
+        self.progress.response_budget = 0;
+        let kept = if self.progress.chunked != 0 {
+            EVENTS_CAP
+        } else {
+            u32::from(plan.capture.len)
+        };
+        self.cursors.responses = FrameCursor::copying(kept);
+    }
+
+    /// Returns the kind of the next record of a write that is copied piece by piece.
+    #[inline(always)]
+    pub fn next_piece(&mut self) -> u8 {
+        if self.progress.opens != 0 {
+            self.progress.opens = 0;
+            kind::EXCHANGE
+        } else {
+            kind::PROGRESS
         }
     }
 

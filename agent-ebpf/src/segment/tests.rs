@@ -7,6 +7,8 @@ use crate::abi::Record;
 struct Player {
     conn: Conn,
     emitted: Vec<Record>,
+    /// Last bytes of each write.
+    tail: u64,
 }
 
 impl Player {
@@ -14,6 +16,7 @@ impl Player {
         Self {
             conn: Conn::new(),
             emitted: vec![],
+            tail: 0,
         }
     }
 
@@ -63,6 +66,32 @@ impl Player {
         }
     }
 
+    /// Adds a write step by step, as the program does.
+    fn write_stepwise(&mut self, now_ns: u64, bytes: u32) {
+        let mut left = bytes;
+        let mut end = WRITE_END_CAP;
+        while left > 0 {
+            if self.conn.cursors.responses.keeps() == 0 && end > 0 && left <= end {
+                let record_kind = self.conn.next_piece();
+                self.emit(record_kind, now_ns);
+                self.conn.cursors.responses = FrameCursor::copying(left);
+                end = 0;
+            }
+            let kept = self.conn.cursors.responses.keeps().min(left).min(1024);
+            if kept > self.conn.room(true) {
+                let record_kind = self.conn.next_piece();
+                self.emit(record_kind, now_ns);
+                continue;
+            }
+            let step = if kept > 0 { kept } else { left - end };
+            self.conn.cursors.responses.on_payload(step);
+            self.conn.on_copied(true, step, kept > 0);
+            left -= step;
+        }
+        let record_kind = self.conn.next_piece();
+        self.emit(record_kind, now_ns);
+    }
+
     fn send(&mut self, start_ns: u64, now_ns: u64, bytes: u32, response_like: bool) {
         let hint = WriteHint {
             response_like,
@@ -76,9 +105,17 @@ impl Player {
             self.emit(kind::PROGRESS, now_ns);
         }
         self.conn.progress.send_start_ns = start_ns;
+        let stepwise = self.conn.is_written_stepwise(bytes, hint, self.tail);
+        if stepwise && self.conn.progress.pending != 0 {
+            self.emit(kind::PROGRESS, now_ns);
+        }
         let Some(plan) = self.conn.on_send(now_ns, bytes, hint) else {
             return;
         };
+        if stepwise {
+            self.conn.on_send_stepwise(bytes, plan);
+            return self.write_stepwise(now_ns, bytes);
+        }
         self.conn
             .on_response_captured(plan.capture, plan.capture.len);
         match plan.emit {
@@ -560,4 +597,89 @@ fn record_in_the_middle_of_a_read_counts_only_bytes_that_were_reported() {
         assert_eq!(record.total_bytes, reported, "{record:?}");
     }
     assert!(player.emitted.len() > 3);
+}
+
+/// Kind, bytes written so far, and copied bytes of the records of writes.
+fn pieces(player: &Player) -> Vec<(u8, u64, u16)> {
+    let records = player.emitted.iter();
+    records
+        .map(|record| (record.kind, record.written_bytes, record.response_len))
+        .collect()
+}
+
+const JSON_END: u64 = u64::from_be_bytes(*b"\"a\":1}}}");
+
+#[test]
+fn start_and_end_of_a_long_json_response_are_copied() {
+    let mut player = Player::new();
+    player.tail = JSON_END;
+    player.recv(10, 100, Arrival::At(5), true);
+    player.send(20, 30, 100_000, true);
+    assert_eq!(
+        pieces(&player),
+        [
+            (kind::EXCHANGE, 98_976, 1024),
+            (kind::PROGRESS, 100_000, 1024)
+        ]
+    );
+    let record = player.emitted[1];
+    assert_eq!((record.writes, record.total_bytes), (1, 100_100));
+    // The rest is of no interest, unless it may be the end.
+    player.send(40, 50, 100_000, false);
+    player.send(60, 70, 100_000, false);
+    player.send(80, 90, 5_000, false);
+    player.emit(kind::PROGRESS, 100);
+    assert_eq!(
+        pieces(&player)[2..],
+        [
+            (kind::PROGRESS, 198_976, 0),
+            (kind::PROGRESS, 200_000, 1024),
+            (kind::PROGRESS, 300_000, 0),
+            (kind::PROGRESS, 303_976, 0),
+            (kind::PROGRESS, 305_000, 1024),
+            (kind::PROGRESS, 305_000, 0),
+        ]
+    );
+}
+
+#[test]
+fn a_long_response_that_is_no_json_has_one_record() {
+    let mut player = Player::new();
+    player.recv(10, 100, Arrival::At(5), true);
+    player.send(20, 30, 100_000, true);
+    assert_eq!(pieces(&player), [(kind::EXCHANGE, 100_000, 1024)]);
+}
+
+#[test]
+fn events_are_copied_whole_up_to_their_limit() {
+    let mut player = Player::new();
+    player.tail = u64::from_be_bytes(*b"\":1}\n\n\r\n");
+    player.recv(10, 100, Arrival::At(5), true);
+    player.send(20, 30, 120, true);
+    let chunk = WriteHint {
+        response_like: false,
+        chunk_like: true,
+    };
+    player.send_hinted(40, 50, 2_500, chunk);
+    assert_eq!(
+        pieces(&player)[1..],
+        [
+            (kind::PROGRESS, 1_144, 1024),
+            (kind::PROGRESS, 2_168, 1024),
+            (kind::PROGRESS, 2_620, 452),
+        ]
+    );
+    let starts = player.emitted[1..]
+        .iter()
+        .map(|record| record.first_write_ns);
+    assert!(starts.eq([40, 40, 40]));
+    player.emitted.clear();
+    player.send_hinted(60, 70, 40_000, chunk);
+    let copied: u32 = player
+        .emitted
+        .iter()
+        .map(|record| u32::from(record.response_len))
+        .sum();
+    assert_eq!(copied, EVENTS_CAP + WRITE_END_CAP);
+    assert_eq!(player.emitted.last().unwrap().written_bytes, 42_620);
 }

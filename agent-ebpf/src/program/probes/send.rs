@@ -9,7 +9,7 @@ use inferprobe_ebpf::{
     conn::{Conn, phase},
     duplicate::Attached,
     segment::WriteHint,
-    sniff::{looks_like_chunk, looks_like_response},
+    sniff::{looks_like_chunk, looks_like_event, looks_like_line, looks_like_response},
 };
 
 use crate::{
@@ -88,26 +88,45 @@ pub(crate) fn try_sock_send_length<B: Backend>(
     let user = of_current::<B>(bytes).unwrap_or(Bytes::UNKNOWN);
     let user = Some(user.forgotten(conn));
     let now_ns = now_ns();
-    let is_http2 = conn.lock.closed == 0
-        && conn.progress.phase != phase::IDLE
-        && on_write::<B>(conn, user, bytes, now_ns);
-    if shared {
+    let copying = if conn.lock.closed == 0 && conn.progress.phase != phase::IDLE {
+        on_write::<B>(conn, user, bytes, now_ns)
+    } else {
+        Copying::Done
+    };
+    if shared && copying != Copying::Pieces {
         records::release(conn);
     }
-    if !is_http2 {
-        return Ok(());
+    let copied = match copying {
+        Copying::Done => return Ok(()),
+        Copying::Pieces => &mut *conn,
+        Copying::Frames => {
+            // SAFETY: a map value, non-null by `responses_or_new`; writers of one HTTP/2 connection exclude each other.
+            let responses = unsafe { &mut *B::responses_or_new(sk)? };
+            responses.on_stream_send(conn, now_ns);
+            responses
+        }
+    };
+    copy_transfer::<B>(copied, user, bytes, Side::Responses, now_ns);
+    if copying == Copying::Pieces {
+        records::release(conn);
     }
-    // SAFETY: a map value, non-null by `responses_or_new`; writers of one HTTP/2 connection exclude each other.
-    let responses = unsafe { &mut *B::responses_or_new(sk)? };
-    responses.on_stream_send(conn, now_ns);
-    copy_transfer::<B>(responses, user, bytes, Side::Responses, now_ns);
     Ok(())
 }
 
-/// Adds a write of `bytes` to the connection's records; returns `true` if HTTP/2 frames are to be copied from it
-/// instead.
+/// Which bytes of a write are still to be copied.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Copying {
+    /// None.
+    Done,
+    /// Those of a long response, piece by piece.
+    Pieces,
+    /// Those of HTTP/2 frames.
+    Frames,
+}
+
+/// Adds a write of `bytes` to the connection's records; returns what is to be copied from it instead.
 #[inline(always)]
-fn on_write<B: Backend>(conn: &mut Conn, user: Option<Bytes>, bytes: u32, now_ns: u64) -> bool {
+fn on_write<B: Backend>(conn: &mut Conn, user: Option<Bytes>, bytes: u32, now_ns: u64) -> Copying {
     conn.record.tgid = task::current_tgid();
     if conn.h2.switching != 0 {
         conn.h2.switching = 0;
@@ -121,41 +140,45 @@ fn on_write<B: Backend>(conn: &mut Conn, user: Option<Bytes>, bytes: u32, now_ns
     if conn.h2.joined != 0 {
         if !may_be_server_frame(user) {
             conn.skip_send(bytes);
-            return false;
+            return Copying::Done;
         }
         conn.h2.joined = 0;
     }
-    true
+    Copying::Frames
 }
 
-/// Adds a write of a message; returns `true` if HTTP/2 begins in it, so that frames are to be copied from it instead.
+/// Adds a write of a message; returns what is to be copied from it instead: pieces, or frames if HTTP/2 begins in it.
 #[inline(always)]
 fn on_message_write<B: Backend>(
     conn: &mut Conn,
     user: Option<Bytes>,
     bytes: u32,
     now_ns: u64,
-) -> bool {
+) -> Copying {
+    let tail = match user {
+        Some(user) => user.tail(conn),
+        None => 0,
+    };
     let hint = if conn.progress.phase == phase::WRITING && conn.record.mode == mode::MESSAGES {
-        hint_of(user, bytes)
+        hint_of(user, bytes, tail)
     } else {
         WriteHint::default()
     };
-    if conn.send_cuts(hint) {
+    let stepwise = conn.is_written_stepwise(bytes, hint, tail);
+    if conn.send_cuts(hint) || stepwise && conn.progress.pending != 0 {
         records::emit(conn, kind::PROGRESS, now_ns);
     }
     let Some(plan) = conn.on_send(now_ns, bytes, hint) else {
-        return false;
+        return Copying::Done;
     };
+    if stepwise {
+        conn.on_send_stepwise(bytes, plan);
+        return Copying::Pieces;
+    }
+    conn.record.tail = tail;
     let copied = match user {
-        Some(user) => {
-            conn.record.tail = user.tail(conn);
-            user.copy(conn, plan.capture)
-        }
-        None => {
-            conn.record.tail = 0;
-            None
-        }
+        Some(user) => user.copy(conn, plan.capture),
+        None => None,
     };
     match copied {
         Some(copied) => conn.on_response_captured(plan.capture, copied),
@@ -174,7 +197,7 @@ fn on_message_write<B: Backend>(
         conn.undo_write(bytes);
         records::emit(conn, kind::READ, now_ns);
         conn.switch_to_http2();
-        return true;
+        return Copying::Frames;
     }
     match plan.emit {
         Some(record_kind) => records::emit(conn, record_kind, now_ns),
@@ -186,7 +209,7 @@ fn on_message_write<B: Backend>(
             }
         }
     }
-    false
+    Copying::Done
 }
 
 /// Whether bytes written to a socket without state are a watched server's response, whose request was read before the
@@ -195,7 +218,7 @@ fn on_message_write<B: Backend>(
 fn responds_to_an_earlier_request<B: Backend>(sk: Sock<B>, bytes: u32) -> bool {
     let watched = watched::has_process(task::current_tgid())
         || (sk.family() == Some(Family::Inet) && watched::has_port(sk.local_port()));
-    watched && hint_of(of_current::<B>(bytes), bytes).response_like
+    watched && hint_of(of_current::<B>(bytes), bytes, 0).response_like
 }
 
 #[inline(always)]
@@ -221,14 +244,16 @@ fn is_first_settings(user: Option<Bytes>) -> bool {
 }
 
 #[inline(always)]
-fn hint_of(user: Option<Bytes>, bytes: u32) -> WriteHint {
+fn hint_of(user: Option<Bytes>, bytes: u32, tail: u64) -> WriteHint {
     let Some(user) = user else {
         return WriteHint::default();
     };
     match user.peek() {
         Some((first, len)) => WriteHint {
             response_like: looks_like_response(first, len),
-            chunk_like: looks_like_chunk(first, len, bytes),
+            chunk_like: looks_like_chunk(first, len, bytes)
+                || looks_like_event(first, len)
+                || looks_like_line(first, len, tail),
         },
         None => WriteHint::default(),
     }

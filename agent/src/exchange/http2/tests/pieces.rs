@@ -91,3 +91,51 @@ fn messages_that_begin_in_a_gap_are_uncounted() {
         Some((Some(4003), 2, vec![0], false))
     );
 }
+
+const CHAT: &[(&str, &str)] = &[(":method", "POST"), (":path", "/v1/chat/completions")];
+const USAGE: &str = r#""usage":{"prompt_tokens":7,"completion_tokens":4}}"#;
+
+#[test]
+fn tokens_of_an_event_stream_are_those_of_its_frames() {
+    let mut run = Run::open();
+    run.read(&headers(1, CHAT, true)); // 3000
+    let stream = &[(":status", "200"), ("content-type", "text/event-stream")];
+    run.write(&headers(1, stream, false)); // 4000
+    let events = [
+        "data: {\"choices\":[{\"delta\":{\"role\":\"assistant\"}}]}\n\n".to_owned(), // 5000
+        "data: {\"choices\":[{\"delta\":{\"content\":\"a\"}}]}\n".to_owned(),        // 6000
+        "\n".to_owned(),                                                             // 7000
+        format!("data: {{\"pad\":\"{}\",{USAGE}\n\n", "x".repeat(9_000)),            // 8000
+    ];
+    for event in &events {
+        run.write(&data(1, event.as_bytes(), false));
+    }
+    run.write(&data(1, b"data: [DONE]\n\n", true)); // 9000
+    let generation = run.finished()[0].response.generation.as_ref().unwrap();
+    assert_eq!(generation.first_ns(), Ok(Some(7003)));
+    assert_eq!(generation.usage().output, Some(4));
+}
+
+#[test]
+fn usage_of_a_long_json_response_is_in_its_last_frame() {
+    let mut run = Run::open();
+    let plain = &[(":status", "200"), ("content-type", "application/json")];
+    let body = format!("{{\"text\":\"{}\",{USAGE}", "x".repeat(30_000));
+    let (start, rest) = body.as_bytes().split_at(16_384);
+    for stream in [1, 3] {
+        run.read(&headers(stream, CHAT, true));
+        run.write(&headers(stream, plain, false));
+    }
+    // Frames of two responses, side by side.
+    for (part, ends) in [(start, false), (rest, true)] {
+        for stream in [1, 3] {
+            run.write(&data(stream, part, ends));
+        }
+    }
+    let found = run.finished();
+    let found = found
+        .iter()
+        .map(|exchange| exchange.response.generation.as_ref().unwrap());
+    let found: Vec<_> = found.map(|generation| generation.usage().input).collect();
+    assert_eq!(found, [Some(7), Some(7)]);
+}
