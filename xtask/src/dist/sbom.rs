@@ -17,10 +17,17 @@ pub(crate) fn make(arch: Arch, dist: &Path) -> Result<PathBuf> {
         "make the SBOM",
         CARGO_CYCLONEDX
             .command()?
-            .args(["cyclonedx", "--format", "json", "--quiet"])
+            .args([
+                "cyclonedx",
+                "--format",
+                "json",
+                "--spec-version",
+                "1.5",
+                "--quiet",
+            ])
             .args(["--manifest-path", "agent/Cargo.toml"])
             .args(["--target", arch.target()])
-            .args(["--describe", "crate", "--override-filename", &name]),
+            .args(["--override-filename", &name]),
     )?;
     // The tool writes beside each manifest of the workspace; only the agent's list is wanted.
     let file = format!("{name}.json");
