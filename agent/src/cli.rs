@@ -28,6 +28,8 @@ pub enum Command {
     DemoServer(DemoArgs),
     /// Report what this host lets the agent measure, and how to fix the rest [exit code: 0 all, 1 not all, 2 nothing]
     Doctor(DoctorArgs),
+    /// List every listener of this host: what it is watched as and why, or the option that would watch it
+    Servers(ServersArgs),
     /// Print a file that comes with this version: unit, scrape configurations and others
     Assets(AssetsArgs),
     /// Set the number of TorchServe workers of a model
@@ -54,6 +56,9 @@ pub struct ServeArgs {
     /// Watch processes whose command line matches, and their children [repeatable]
     #[arg(long, value_name = "REGEX")]
     pub watch_exe: Vec<String>,
+    /// Watch only what is named or recognised by its command line: find no server by its modules or its first requests
+    #[arg(long)]
+    pub no_discover: bool,
     /// Set the time between readings of host and GPU metrics [1 to 3600 s; default: 5]
     #[arg(long, value_name = "SECONDS")]
     pub refresh_interval: Option<u64>,
@@ -109,6 +114,26 @@ pub struct DoctorArgs {
     /// Use only this attach mode, as serve would: tracepoint, fentry, kprobe or syscall
     #[arg(long, value_name = "MODE", alias = "rung")]
     pub attach_mode: Option<String>,
+}
+
+/// Options of `servers`.
+#[derive(Debug, Clone, Args)]
+pub struct ServersArgs {
+    /// Print one JSON object instead of a table
+    #[arg(long)]
+    pub json: bool,
+    /// Read options from this TOML file, as serve does
+    #[arg(long, value_name = "PATH")]
+    pub config: Option<PathBuf>,
+    /// List what serve would watch with this option [repeatable]
+    #[arg(long, value_name = "PORT")]
+    pub watch_port: Vec<String>,
+    /// List what serve would watch with this option [repeatable]
+    #[arg(long, value_name = "REGEX")]
+    pub watch_exe: Vec<String>,
+    /// List what serve would watch with this option
+    #[arg(long)]
+    pub no_discover: bool,
 }
 
 /// Options of `assets`.

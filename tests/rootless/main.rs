@@ -8,5 +8,6 @@
 mod doctor;
 mod reference_server;
 mod scaling;
+mod servers;
 mod service_manager;
 mod usage;

@@ -70,6 +70,11 @@ impl CommandLine {
         })
     }
 
+    /// Returns the name of the program, or of the script or module that Python runs.
+    pub fn name(&self) -> &str {
+        &self.words[0]
+    }
+
     /// Whether it is a child that Python's `multiprocessing` started anew; only its parent's command line shows what it
     /// serves.
     pub fn is_spawned(&self) -> bool {

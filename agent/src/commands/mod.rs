@@ -11,3 +11,4 @@ pub mod doctor;
 mod runtime;
 pub mod scale;
 pub mod serve;
+pub mod servers;

@@ -17,7 +17,7 @@ pub struct Key {
 }
 
 /// Every key, in the order of the documentation.
-pub static KEYS: [Key; 13] = [
+pub static KEYS: [Key; 14] = [
     key(
         "listen",
         "string `ADDR:PORT`",
@@ -25,6 +25,7 @@ pub static KEYS: [Key; 13] = [
         &["--listen"],
     ),
     key("ts_config", "path", "", &["--ts-config"]),
+    key("discover", "boolean", "true", &["--no-discover"]),
     key(
         "refresh_interval_s",
         "integer, 1 to 3600",
@@ -103,6 +104,7 @@ mod tests {
             ("listen", config.listen.to_string()),
             ("refresh_interval_s", config.refresh.as_secs().to_string()),
             ("disk_mount", config.disk_mount.display().to_string()),
+            ("discover", config.discover.to_string()),
             ("gpm", config.gpm.to_string()),
             ("probes", config.probes.to_string()),
             ("payload", config.payload.to_string()),

@@ -38,6 +38,8 @@ pub struct Config {
     pub watches: Vec<Watch>,
     /// The servers that are recognised.
     pub catalogue: Arc<Catalogue>,
+    /// Whether to find servers by their modules and their first requests.
+    pub discover: bool,
     /// Time between readings of host and GPU metrics.
     pub refresh: Duration,
     /// Mount point whose disk usage is reported.
@@ -70,6 +72,7 @@ pub struct Config {
 #[serde(deny_unknown_fields)]
 struct FileConfig {
     listen: Option<String>,
+    discover: Option<bool>,
     refresh_interval_s: Option<u64>,
     disk_mount: Option<PathBuf>,
     nvml_library: Option<PathBuf>,
@@ -190,6 +193,7 @@ fn join(
         listen,
         watches,
         catalogue: Arc::new(Catalogue::new(file.server)?),
+        discover: !args.no_discover && file.discover.unwrap_or(true),
         refresh,
         disk_mount: args
             .disk_mount

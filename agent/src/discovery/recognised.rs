@@ -88,10 +88,14 @@ fn model_of(entry: &Entry, line: &CommandLine, pid: u32) -> Option<Arc<str>> {
 
 /// Returns the nearest ancestor that is not a spawned child itself, and its command line.
 pub(super) fn spawning_ancestor(pid: u32) -> Option<(u32, CommandLine)> {
+    ancestors(pid).find(|(_, line)| !line.is_spawned())
+}
+
+/// Returns the nearest ancestors of a process, parent first, and their command lines.
+pub(super) fn ancestors(pid: u32) -> impl Iterator<Item = (u32, CommandLine)> {
     let ancestors = std::iter::successors(Some(pid), |&pid| procfs::parent_of(pid));
     ancestors
         .skip(1)
         .take(ANCESTORS)
         .map_while(|pid| Some((pid, procfs::command_line(pid)?)))
-        .find(|(_, line)| !line.is_spawned())
 }

@@ -26,6 +26,7 @@ use crate::{
         maps::{Maps, parse_process_event},
     },
     discovery::{
+        listeners,
         procfs::{self, children_of},
         registry::Registry,
         roster::Roster,
@@ -73,6 +74,8 @@ pub struct EventLoop {
     unnamed: BTreeSet<u32>,
     /// What TorchServe's management API says about them.
     looked_up: Option<mpsc::Receiver<RunningWorker>>,
+    /// Whether to find servers by more than their command lines.
+    discovers: bool,
     /// Process events that the kernel skipped.
     skipped_events: u64,
     /// Losses of the programs, by reason, as far as they were logged.
@@ -99,6 +102,7 @@ impl EventLoop {
             pipeline: Pipeline::new(registry, connections, metrics.clone(), log, monotonic_ns()),
             unnamed: BTreeSet::new(),
             looked_up: None,
+            discovers: false,
             skipped_events: 0,
             dropped: [0; DropReason::ALL.len()],
             metrics,
@@ -125,6 +129,32 @@ impl EventLoop {
         }
         self.scan_listeners()?;
         Ok(found.len())
+    }
+
+    /// Finds servers by more than their command lines, now and from now on; returns how many processes are watched for it.
+    pub fn discover_more(&mut self) -> usize {
+        self.discovers = true;
+        let mut found = Vec::new();
+        for listener in listeners::find().found {
+            if let Some(port) = listener.place.port() {
+                self.consider(port, &listener.pids, &mut found);
+            }
+        }
+        self.on_found(&found);
+        found.len()
+    }
+
+    /// Considers whether `pids`, which hold the listener of a port, are an inference server; adds those that are watched
+    /// from now on to `found`.
+    fn consider(&mut self, _port: u16, pids: &BTreeSet<u32>, found: &mut Vec<u32>) {
+        if pids.iter().any(|&pid| self.pipeline.is_watched(pid)) {
+            return;
+        }
+        for &pid in pids {
+            if self.pipeline.inspect_modules(pid) {
+                self.watch(pid, found);
+            }
+        }
     }
 
     /// Asks TorchServe's management API, on a thread of its own, for the models of workers that procfs does not show.
@@ -250,7 +280,8 @@ impl EventLoop {
             warn!(err = format!("{err:#}"), "listeners not scanned");
         }
         for &pid in found {
-            info!(pid, server = %self.pipeline.server_name(pid), "watching");
+            let why = self.pipeline.why(pid).unwrap_or_default();
+            info!(pid, server = %self.pipeline.server_name(pid), why, "watching");
         }
     }
 
@@ -279,6 +310,9 @@ impl EventLoop {
                 if !self.pipeline.is_watched(event.tgid) {
                     self.inspect(event.tgid, found);
                 }
+                if let Some(port) = u16::try_from(event.port).ok().filter(|_| self.discovers) {
+                    self.consider(port, &BTreeSet::from([event.tgid]), found);
+                }
                 self.pipeline.on_listen(event.tgid, event.port);
             }
             _ => {}
@@ -286,9 +320,13 @@ impl EventLoop {
     }
 
     fn inspect(&mut self, pid: u32, found: &mut Vec<u32>) {
-        if !self.pipeline.inspect(pid) {
-            return;
+        if self.pipeline.inspect(pid) {
+            self.watch(pid, found);
         }
+    }
+
+    /// Has the kernel watch a process, and inspects its children.
+    fn watch(&mut self, pid: u32, found: &mut Vec<u32>) {
         if let Err(err) = self.maps.watch_process(pid) {
             self.pipeline.lose(Loss::NotWatched);
             warn!(pid, err = format!("{err:#}"), "process not watched");

@@ -170,6 +170,17 @@ impl Pipeline {
         }
     }
 
+    /// Inspects a process that listens; returns whether its modules show an inference server, so that it is watched from now
+    /// on.
+    pub fn inspect_modules(&mut self, pid: u32) -> bool {
+        self.classifier.registry.inspect_modules(pid)
+    }
+
+    /// Returns why a process is watched, in words.
+    pub fn why(&self, pid: u32) -> Option<String> {
+        self.classifier.registry.why(Some(pid), None)
+    }
+
     /// Whether a process is watched.
     pub fn is_watched(&self, pid: u32) -> bool {
         self.classifier.registry.is_watched(pid)

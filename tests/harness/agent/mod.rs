@@ -80,7 +80,20 @@ impl Agent {
         started.unwrap_or_else(|errors| panic!("the agent ended: {errors}"))
     }
 
+    /// As [`Self::start`], with an agent that finds servers by their modules and first requests, also those of other
+    /// tests.
+    pub fn start_discovering<S: AsRef<str>>(args: &[S]) -> Self {
+        let started = Self::launch(Launcher::agent(), args, Self::keep_requests);
+        started.unwrap_or_else(|errors| panic!("the agent ended: {errors}"))
+    }
+
     fn keep_log(command: &mut Command, folder: &Path) {
+        // Servers of other tests are none of this agent's business.
+        command.arg("--no-discover");
+        Self::keep_requests(command, folder);
+    }
+
+    fn keep_requests(command: &mut Command, folder: &Path) {
         command
             .args(["--refresh-interval", "1"])
             .arg("--request-log")

@@ -72,7 +72,10 @@ impl RunningProbes {
             .with_copied_bytes(config.body_limit.copied_bytes());
         let mut event_loop = EventLoop::new(probes, maps, registry, table, metrics.clone(), log)?;
         event_loop.publish_to(roster);
-        let found = event_loop.discover()?;
+        let mut found = event_loop.discover()?;
+        if config.discover {
+            found += event_loop.discover_more();
+        }
         give_back_memory();
         info!(processes = found, hooks, "probes attached");
         let demo = if config.demo && found == 0 && config.watches.is_empty() {

@@ -20,7 +20,7 @@ use crate::{
         route::{Purpose, Route},
     },
     discovery::{
-        procfs,
+        modules, procfs,
         recognised::{self, Recognised},
         roster::Member,
         watch::{Target, Watch},
@@ -57,6 +57,8 @@ struct WatchReason {
     configured: Option<usize>,
     /// Entry of the catalogue that matches.
     recognised: Option<Recognised>,
+    /// What else shows that it is an inference server, in words.
+    discovered: Option<Arc<str>>,
 }
 
 /// The watched processes and ports.
@@ -161,6 +163,67 @@ impl Registry {
             },
         );
         true
+    }
+
+    /// Inspects a process that listens and that its command line does not tell; returns whether its modules do, so that it is
+    /// watched from now on.
+    pub fn inspect_modules(&mut self, pid: u32) -> bool {
+        if !self.may_be_discovered(pid) {
+            return false;
+        }
+        let signs = modules::of_process(pid);
+        signs.is_some_and(|signs| self.discovered(pid, &format!("it has mapped {signs}")))
+    }
+
+    /// Watches a process because of what else shows that it is an inference server; returns `false` if it has ended.
+    pub fn discovered(&mut self, pid: u32, why: &str) -> bool {
+        let Some(line) = procfs::command_line(pid) else {
+            return false;
+        };
+        let process = Process {
+            name: line.name().into(),
+            reason: Some(WatchReason {
+                discovered: Some(why.into()),
+                ..WatchReason::default()
+            }),
+            model: None,
+            until: None,
+        };
+        self.insert(pid, process);
+        true
+    }
+
+    /// Whether a process is unknown so far, and does not belong to a server that is recognised: those have listeners that
+    /// no client uses.
+    pub fn may_be_discovered(&self, pid: u32) -> bool {
+        if self.own_pid.is_none_or(|own_pid| own_pid == pid) || self.is_watched(pid) {
+            return false;
+        }
+        !recognised::ancestors(pid).any(|(_, line)| self.catalogue.recognise(&line).is_some())
+    }
+
+    /// Returns why a process or its port is watched, in words; `None` if neither is.
+    pub fn why(&self, pid: Option<u32>, port: Option<u16>) -> Option<String> {
+        let is_port =
+            |watch: &Watch| matches!(watch.target, Target::Port(own) if Some(own) == port);
+        if self.watches.iter().any(is_port) {
+            return Some("its port is given".into());
+        }
+        let reason = self.processes.get(&pid?)?.reason.as_ref()?;
+        let watch = reason.configured.and_then(|index| self.watches.get(index));
+        if let Some(Target::Exe(regex)) = watch.map(|watch| &watch.target) {
+            return Some(format!("its command line matches {regex}"));
+        }
+        Some(match (&reason.recognised, &reason.discovered) {
+            (Some(recognised), _) if recognised.role == Role::Server => {
+                "its command line is recognised".into()
+            }
+            (Some(recognised), _) => format!(
+                "its command line is recognised, as a {}",
+                recognised.role.name()
+            ),
+            (None, discovered) => discovered.as_deref()?.to_owned(),
+        })
     }
 
     /// Records that a watched process forked: the child is watched for the same reason.
@@ -295,6 +358,7 @@ impl Registry {
         let WatchReason {
             configured,
             recognised,
+            ..
         } = reason.unwrap_or_default();
         let watch = by_port
             .or(configured)
@@ -397,6 +461,7 @@ impl Registry {
         (configured.is_some() || recognised.is_some()).then_some(WatchReason {
             configured,
             recognised,
+            discovered: None,
         })
     }
 }
