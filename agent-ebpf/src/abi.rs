@@ -242,6 +242,22 @@ pub mod process {
     /// A thread of a watched process, called `name`, started another one. TorchServe's threads for its workers do so
     /// for each frame, on two CPUs or fewer.
     pub const THREAD: u32 = 5;
+    /// A connection to `port` began, of which the agent wants to know ([`super::port_bit::ARMED`]).
+    pub const CONNECTED: u32 = 6;
+}
+
+/// What a bit of `PORTS` says of a TCP port. The bits of all ports that say the same follow each other.
+pub mod port_bit {
+    /// Requests to it are reported.
+    pub const WATCHED: u32 = 0;
+    /// Its listener is undecided: its connections are not marked, so that the agent can leave it.
+    pub const UNDECIDED: u32 = 1;
+    /// Its next connection is reported, once.
+    pub const ARMED: u32 = 2;
+    /// The next pass over open sockets removes the state of its connections, except for those of watched processes.
+    pub const RELEASED: u32 = 3;
+    /// Words of 64 ports for each meaning.
+    pub const WORDS: u32 = 1024;
 }
 
 /// Beginning of the names of TorchServe's threads for its workers: `W-9000-resnet_1.0`.
@@ -257,7 +273,7 @@ pub struct ProcessEvent {
     pub tgid: u32,
     /// Its parent; only for a FORK.
     pub parent: u32,
-    /// The port; only for a LISTEN.
+    /// The port; only for a LISTEN and a CONNECTED.
     pub port: u32,
     /// When it happened, CLOCK_MONOTONIC nanoseconds; only for a THREAD.
     pub at_ns: u64,

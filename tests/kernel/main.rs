@@ -14,6 +14,7 @@ mod connections;
 mod discovery;
 mod doctor;
 mod endings;
+mod first_requests;
 mod gateways;
 mod gpu;
 mod grpc;

@@ -46,6 +46,9 @@ pub(crate) trait Backend: Access {
     /// Removes the state of a socket that is closed.
     fn remove(sk: Sock<Self>);
 
+    /// Removes the state of a connection that is open.
+    fn release(sk: Sock<Self>);
+
     /// Marks a listener; its future connections inherit the mark.
     fn mark(sk: Sock<Self>) -> Result<(), DropReason>;
 
@@ -114,6 +117,12 @@ impl Backend for Btf {
     fn remove(_sk: Sock<Self>) {}
 
     #[inline(always)]
+    fn release(sk: Sock<Self>) {
+        sockets::CONNS.delete(sk);
+        sockets::ANSWERS.delete(sk);
+    }
+
+    #[inline(always)]
     fn mark(sk: Sock<Self>) -> Result<(), DropReason> {
         sockets::MARKS.get_or_insert(sk).map(drop)
     }
@@ -169,6 +178,11 @@ impl Backend for Raw {
 
     #[inline(always)]
     fn remove(sk: Sock<Self>) {
+        sockets::remove_at(sk.address());
+    }
+
+    #[inline(always)]
+    fn release(sk: Sock<Self>) {
         sockets::remove_at(sk.address());
     }
 

@@ -8,7 +8,9 @@ use aya::{
     Ebpf,
     maps::{Array, HashMap, MapData, MapError, RingBuf},
 };
-use inferprobe_ebpf::abi::{DROP_CPUS, DropReason, PROGRESS_SLOTS, ProcessEvent, ProgressSlot};
+use inferprobe_ebpf::abi::{
+    DROP_CPUS, DropReason, PROGRESS_SLOTS, ProcessEvent, ProgressSlot, port_bit,
+};
 
 use crate::bpf::mmap_array::MmapArray;
 
@@ -81,10 +83,31 @@ impl Maps {
 
     /// Starts or stops watching a TCP port.
     pub fn set_port(&mut self, port: u16, watched: bool) -> Result<()> {
-        let index = u32::from(port >> 6);
+        self.set_port_bit(port_bit::WATCHED, port, watched)
+    }
+
+    /// Starts or stops to report the requests to a TCP port whose listener is undecided, and its next connection.
+    pub fn look_at(&mut self, port: u16, looks: bool) -> Result<()> {
+        // While it is watched, it must be known as undecided.
+        let mut meanings = [port_bit::UNDECIDED, port_bit::WATCHED, port_bit::ARMED];
+        if !looks {
+            meanings.reverse();
+        }
+        meanings
+            .into_iter()
+            .try_for_each(|meaning| self.set_port_bit(meaning, port, looks))
+    }
+
+    /// Sets what the next pass over open sockets does with the connections of a TCP port.
+    pub fn set_released(&mut self, port: u16, released: bool) -> Result<()> {
+        self.set_port_bit(port_bit::RELEASED, port, released)
+    }
+
+    fn set_port_bit(&mut self, meaning: u32, port: u16, set: bool) -> Result<()> {
+        let index = meaning * port_bit::WORDS + u32::from(port >> 6);
         let bit = 1_u64 << (port & 63);
         let bits = self.ports.get(&index, 0).context("read map PORTS")?;
-        let bits = if watched { bits | bit } else { bits & !bit };
+        let bits = if set { bits | bit } else { bits & !bit };
         self.ports
             .set(index, bits, 0)
             .with_context(|| format!("watch port {port}"))

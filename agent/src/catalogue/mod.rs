@@ -188,6 +188,41 @@ impl Catalogue {
         }
     }
 
+    /// Whether a request asks for something that only inference servers have: by an API whose paths no other server has, or a
+    /// gRPC method that a server's entry knows.
+    pub fn is_plain(&self, request: RequestInfo<'_>) -> bool {
+        if self.is_probe(None, request.user_agent) {
+            return false;
+        }
+        if request.is_grpc {
+            let mut entries = self.entries.iter();
+            return grpc::is_call(request.target)
+                && entries.any(|entry| entry.rules.has_call(Purpose::Inference, request.target))
+                && self.purpose_of_call(None, request.target) == Purpose::Inference;
+        }
+        let segments = target::segments_of(request.target);
+        let query = PathQuery {
+            method: request.method,
+            segments: &segments,
+            target: request.target,
+        };
+        self.apis.iter().any(|api| api.is_plain(query))
+    }
+
+    /// Whether a request says nothing about its server, because a probe or a tool sends the like to every one.
+    pub fn says_nothing(&self, request: RequestInfo<'_>) -> bool {
+        let segments = target::segments_of(request.target);
+        let query = PathQuery {
+            method: request.method,
+            segments: &segments,
+            target: request.target,
+        };
+        let by_path = self.default_rules.route(query, None);
+        self.is_probe(None, request.user_agent)
+            || by_path.is_some_and(|route| route.purpose == Purpose::Admin)
+            || self.default_rules.purpose_of_call(request.target) == Some(Purpose::Admin)
+    }
+
     /// Whether the client is a probe, by the beginning of its `User-Agent`.
     fn is_probe(&self, entry: Option<&Entry>, user_agent: Option<&str>) -> bool {
         let own = entry.and_then(|entry| entry.probe_agents.as_ref());

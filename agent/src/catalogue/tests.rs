@@ -282,6 +282,66 @@ fn a_web_socket_is_inference_on_the_paths_of_an_api_only() {
 }
 
 #[test]
+fn a_request_shows_an_inference_server_if_no_other_has_its_path() {
+    let catalogue = catalogue();
+    for (method, target, is_grpc, is_plain, says_nothing) in [
+        ("POST", "/v1/completions", false, true, false),
+        ("POST", "/v1/chat/completions", false, true, false),
+        ("POST", "/v2/models/m/infer", false, true, false),
+        ("POST", "/v1/models/m:predict", false, true, false),
+        ("POST", "/invocations", false, true, false),
+        ("POST", "/predict", false, true, false),
+        (
+            "POST",
+            "/v1beta/models/m:streamGenerateContent",
+            false,
+            true,
+            false,
+        ),
+        (
+            "POST",
+            "/inference.GRPCInferenceService/ModelInfer",
+            true,
+            true,
+            false,
+        ),
+        (
+            "POST",
+            "/inference.GRPCInferenceService/ServerReady",
+            true,
+            false,
+            false,
+        ),
+        ("POST", "/my.own.Service/Run", true, false, false),
+        ("POST", "/grpc.health.v1.Health/Check", true, false, true),
+        ("POST", "/rank", false, false, false),
+        ("POST", "/v1/messages", false, false, false),
+        ("POST", "/generate", false, false, false),
+        ("POST", "/v1/messages/count_tokens", false, false, true),
+        ("GET", "/v1/completions", false, false, false),
+        ("GET", "/", false, false, false),
+        ("GET", "/healthz", false, false, true),
+        ("GET", "/metrics", false, false, true),
+    ] {
+        let request = RequestInfo {
+            is_grpc,
+            ..http(method, target)
+        };
+        assert_eq!(catalogue.is_plain(request), is_plain, "{method} {target}");
+        assert_eq!(
+            catalogue.says_nothing(request),
+            says_nothing,
+            "{method} {target}"
+        );
+        let probe = RequestInfo {
+            user_agent: Some("kube-probe/1.31"),
+            ..request
+        };
+        assert!(!catalogue.is_plain(probe) && catalogue.says_nothing(probe));
+    }
+}
+
+#[test]
 fn a_path_says_what_is_asked_of_a_language_model() {
     let catalogue = catalogue();
     for (server, target, expected) in [

@@ -5,14 +5,14 @@
 
 use std::{collections::BTreeMap, sync::Arc};
 
-use tracing::warn;
+use tracing::{info, warn};
 
 use crate::{
     catalogue::{
         RequestInfo,
         route::{Purpose, Route},
     },
-    discovery::{procfs, registry::Registry},
+    discovery::{procfs, registry::Registry, trials::Trials},
     exchange::{
         Exchange, Peer, Request,
         byte_accounting::{ByteCounts, ServingSocket},
@@ -25,6 +25,7 @@ use crate::{
         losses::{Losses, What},
         recorder::Recorder,
     },
+    protocol::{grpc, target},
     torchserve::{
         connection::WorkerSink,
         exchange::WorkerExchange,
@@ -40,6 +41,8 @@ const SWITCHING_PROTOCOLS: u16 = 101;
 pub struct Classifier {
     /// Processes that are watched.
     pub(super) registry: Registry,
+    /// Listeners that are undecided.
+    pub(super) trials: Trials,
     gateways: Gateways,
     /// Responses of processes that send requests themselves, until the requests that they sent are known.
     held: Vec<FrontendExchange>,
@@ -60,6 +63,7 @@ impl Classifier {
         losses.declare(&procfs::UNKNOWN.into());
         Self {
             registry,
+            trials: Trials::default(),
             gateways: Gateways::default(),
             held: Vec::new(),
             joiner: HopJoiner::default(),
@@ -93,6 +97,9 @@ impl Classifier {
 
     /// Records bytes of a server.
     pub fn on_bytes(&mut self, (pid, port): ServingSocket, counts: ByteCounts) {
+        if self.undecided_port(pid, port).is_some() {
+            return;
+        }
         let server = self.registry.server(pid, port);
         self.losses.declare(&server.name);
         self.recorder.metrics.carried(&server.name, counts);
@@ -234,17 +241,41 @@ impl Classifier {
             };
             return (server, Route::of(purpose));
         }
-        let info = RequestInfo {
-            method: &request.method,
-            target: &request.target,
-            is_grpc,
-            is_upgraded: status == SWITCHING_PROTOCOLS,
-            on_unix: peer.local_port.is_none(),
-            user_agent: request.user_agent.as_deref(),
-            named: request.named.as_deref(),
-        };
+        let info = info_of(peer, request, is_grpc, status);
         let route = self.registry.route(&server, info);
         (server, route)
+    }
+
+    /// Returns the port if requests to it are only looked at: neither its process nor the port itself is watched.
+    fn undecided_port(&self, pid: u32, port: Option<u16>) -> Option<u16> {
+        let port = port.filter(|&port| self.trials.covers(port))?;
+        (!self.registry.is_watched(pid)).then_some(port)
+    }
+
+    /// Lets an exchange of an undecided listener decide about it; returns whether it is an inference server, which is
+    /// watched from this request on.
+    fn decides(&mut self, port: u16, exchange: &Exchange) -> bool {
+        let Exchange {
+            peer,
+            request,
+            response,
+        } = exchange;
+        let status = match response.grpc_status {
+            Some(status) => grpc::http_status_of(status),
+            None => response.status,
+        };
+        let info = info_of(*peer, request, exchange.is_grpc(), status);
+        let shows = self.registry.shows(info, status);
+        if !self.trials.on_request(port, peer.tgid, shows) {
+            return false;
+        }
+        let why = format!(
+            "it responded {status} to {} {}",
+            request.method,
+            target::path_of(&request.target)
+        );
+        info!(pid = peer.tgid, port, why, "inference server found");
+        self.registry.discovered(peer.tgid, &why)
     }
 
     /// Counts a loss of the connection that is being processed; of no known server, if there is none.
@@ -277,6 +308,19 @@ impl Classifier {
     }
 }
 
+/// The parts of a request that decide its purpose; `status` is that of its response, or 0.
+fn info_of(peer: Peer, request: &Request, is_grpc: bool, status: u16) -> RequestInfo<'_> {
+    RequestInfo {
+        method: &request.method,
+        target: &request.target,
+        is_grpc,
+        is_upgraded: status == SWITCHING_PROTOCOLS,
+        on_unix: peer.local_port.is_none(),
+        user_agent: request.user_agent.as_deref(),
+        named: request.named.as_deref(),
+    }
+}
+
 /// The model of a request, as its labels will name it.
 fn model_of(route: &Route, server: &Server) -> Arc<str> {
     let named = route.model.as_deref().map(Arc::from);
@@ -285,6 +329,16 @@ fn model_of(route: &Route, server: &Server) -> Arc<str> {
 
 impl Sink for Classifier {
     fn event(&mut self, event: Event) {
+        let peer = self.place.map(|place| place.peer);
+        let undecided = peer.and_then(|peer| self.undecided_port(peer.tgid, peer.local_port));
+        if let Some(port) = undecided {
+            let Event::Finished(exchange) = &event else {
+                return;
+            };
+            if !self.decides(port, exchange) {
+                return;
+            }
+        }
         match event {
             Event::Finished(exchange) => self.on_exchange(exchange),
             Event::Abandoned(peer, request) => self.on_abandoned(peer, &request),

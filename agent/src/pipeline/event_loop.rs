@@ -30,6 +30,7 @@ use crate::{
         procfs::{self, children_of},
         registry::Registry,
         roster::Roster,
+        trials::Action,
         watch::Watch,
     },
     exchange::event::Loss,
@@ -141,19 +142,90 @@ impl EventLoop {
             }
         }
         self.on_found(&found);
+        self.act();
         found.len()
+    }
+
+    /// Has the kernel do what follows from the first requests of undecided listeners.
+    fn act(&mut self) {
+        let mut found = Vec::new();
+        let mut left = Vec::new();
+        for action in self.pipeline.take_actions() {
+            let outcome = match action {
+                Action::Look(port) => self.maps.look_at(port, true),
+                Action::Leave(port) => {
+                    left.push(port);
+                    self.maps.look_at(port, false)
+                }
+                Action::Watch(port, pid) => {
+                    self.watch_with_siblings(port, pid, &mut found);
+                    self.maps.look_at(port, false)
+                }
+            };
+            if let Err(err) = outcome {
+                warn!(
+                    err = format!("{err:#}"),
+                    "undecided listener not looked at, or still looked at"
+                );
+            }
+        }
+        self.on_found(&found);
+        if !left.is_empty()
+            && let Err(err) = self.release(&left)
+        {
+            warn!(
+                err = format!("{err:#}"),
+                "connections of listeners that are no inference servers still cost time"
+            );
+        }
+    }
+
+    /// Watches a process that serves on a port, and the others that hold the same listener.
+    fn watch_with_siblings(&mut self, port: u16, pid: u32, found: &mut Vec<u32>) {
+        self.watch(pid, found);
+        let line = procfs::command_line(pid);
+        let listeners = listeners::find().found.into_iter();
+        let on_port = listeners.filter(|listener| listener.place.port() == Some(port));
+        // Workers with a listener of their own on the same port have the same command line.
+        let mut siblings = BTreeSet::new();
+        for pids in on_port.map(|listener| listener.pids) {
+            let shares = pids.contains(&pid);
+            siblings.extend(
+                pids.into_iter()
+                    .filter(|&other| shares || procfs::command_line(other) == line),
+            );
+        }
+        for sibling in siblings {
+            if !self.pipeline.is_watched(sibling) && self.pipeline.discovered_with(sibling, pid) {
+                self.watch(sibling, found);
+            }
+        }
+    }
+
+    /// Removes the state that the kernel keeps of the connections of these ports.
+    fn release(&mut self, ports: &[u16]) -> Result<()> {
+        for &port in ports {
+            self.maps.set_released(port, true)?;
+        }
+        self.scan_listeners()?;
+        for &port in ports {
+            self.maps.set_released(port, false)?;
+        }
+        Ok(())
     }
 
     /// Considers whether `pids`, which hold the listener of a port, are an inference server; adds those that are watched
     /// from now on to `found`.
-    fn consider(&mut self, _port: u16, pids: &BTreeSet<u32>, found: &mut Vec<u32>) {
-        if pids.iter().any(|&pid| self.pipeline.is_watched(pid)) {
-            return;
-        }
+    fn consider(&mut self, port: u16, pids: &BTreeSet<u32>, found: &mut Vec<u32>) {
         for &pid in pids {
             if self.pipeline.inspect_modules(pid) {
                 self.watch(pid, found);
             }
+        }
+        if pids.iter().any(|&pid| self.pipeline.is_watched(pid)) {
+            self.pipeline.cancel_trial(port);
+        } else {
+            self.pipeline.begin_trial(port, pids);
         }
     }
 
@@ -210,6 +282,7 @@ impl EventLoop {
             self.add_looked_up();
             let maps = &self.maps;
             self.pipeline.tick(|cookie, seq| maps.progress(cookie, seq));
+            self.act();
             if drains.is_multiple_of(DRAINS_PER_COUNT) || stopped {
                 self.count_drops();
             }
@@ -303,6 +376,7 @@ impl EventLoop {
                     self.pipeline.on_dispatch(worker, event.at_ns);
                 }
             }
+            process::CONNECTED => self.pipeline.on_connected(event.port),
             process::FORK => self.pipeline.on_fork(event.parent, event.tgid),
             process::EXEC => self.inspect(event.tgid, found),
             // A process may have changed its command line since it was started.

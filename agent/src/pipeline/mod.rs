@@ -12,7 +12,11 @@ pub mod gateways;
 pub mod losses;
 pub mod recorder;
 
-use std::{collections::BTreeMap, io, sync::Arc};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    io,
+    sync::Arc,
+};
 
 use inferprobe_ebpf::abi::{DropReason, ProgressSlot};
 
@@ -20,6 +24,7 @@ use crate::{
     discovery::{
         registry::Registry,
         roster::{Roster, ServedTimes},
+        trials::Action,
         watch::Watch,
     },
     exchange::event::Loss,
@@ -105,6 +110,7 @@ impl Pipeline {
         for (socket, counts) in self.connections.coverage.drain() {
             self.classifier.on_bytes(socket, counts);
         }
+        self.classifier.trials.tick(now_ns);
         self.classifier.tick();
     }
 
@@ -174,6 +180,40 @@ impl Pipeline {
     /// on.
     pub fn inspect_modules(&mut self, pid: u32) -> bool {
         self.classifier.registry.inspect_modules(pid)
+    }
+
+    /// Begins to decide about the listener of a port by its requests, if nothing tells what its process is.
+    pub fn begin_trial(&mut self, port: u16, pids: &BTreeSet<u32>) {
+        let Classifier {
+            registry, trials, ..
+        } = &mut self.classifier;
+        if !registry.has_port(port) && pids.iter().any(|&pid| registry.may_be_discovered(pid)) {
+            trials.begin(port);
+        }
+    }
+
+    /// Ends what is undecided about a port, because a watched process listens on it.
+    pub fn cancel_trial(&mut self, port: u16) {
+        self.classifier.trials.cancel(port);
+    }
+
+    /// Records that a connection to an undecided listener began.
+    pub fn on_connected(&mut self, port: u32) {
+        let now_ns = self.classifier.now_ns;
+        if let Ok(port) = u16::try_from(port) {
+            self.classifier.trials.connected(port, now_ns);
+        }
+    }
+
+    /// Returns what the kernel is to do about undecided listeners.
+    pub fn take_actions(&mut self) -> Vec<Action> {
+        self.classifier.trials.take_actions()
+    }
+
+    /// Watches a process for the same reason as another one, which serves on the same listener.
+    pub fn discovered_with(&mut self, pid: u32, other: u32) -> bool {
+        let why = self.why(other);
+        why.is_some_and(|why| self.classifier.registry.discovered(pid, &why))
     }
 
     /// Returns why a process is watched, in words.

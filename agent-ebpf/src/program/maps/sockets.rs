@@ -10,7 +10,7 @@ use aya_ebpf::{
         BPF_ANY, BPF_NOEXIST, BPF_SK_STORAGE_GET_F_CREATE, bpf_map_type::BPF_MAP_TYPE_SK_STORAGE,
     },
     btf_maps::{Array, HashMap, LruHashMap},
-    helpers::{bpf_get_smp_processor_id, bpf_sk_storage_get},
+    helpers::{bpf_get_smp_processor_id, bpf_sk_storage_delete, bpf_sk_storage_get},
     macros::btf_map,
 };
 use inferprobe_ebpf::{abi::DropReason, conn::Conn};
@@ -64,6 +64,13 @@ impl<T, const FLAGS: usize> SkStorage<T, FLAGS> {
         } else {
             Ok(entry.cast())
         }
+    }
+
+    /// Removes the socket's entry, if it has one.
+    #[inline(always)]
+    pub(crate) fn delete(&'static self, sk: Sock<Btf>) {
+        // SAFETY: as in `get`. It fails only if there is none.
+        let _ = unsafe { bpf_sk_storage_delete(self.as_ptr(), sk.as_ptr()) };
     }
 
     #[inline(always)]

@@ -8,15 +8,15 @@ use aya_ebpf::{
     btf_maps::{Array, HashMap, LruHashMap},
     macros::btf_map,
 };
-use inferprobe_ebpf::abi::DropReason;
+use inferprobe_ebpf::abi::{DropReason, port_bit};
 
 /// Watched processes.
 #[btf_map]
 static WATCHED: HashMap<u32, u8, 8192> = HashMap::new();
 
-/// Watched TCP ports, one bit each.
+/// What is known of each TCP port, one bit for each meaning of [`port_bit`].
 #[btf_map]
-static PORTS: Array<u64, 1024> = Array::new();
+static PORTS: Array<u64, { 4 * port_bit::WORDS as usize }> = Array::new();
 
 /// Addresses (kernel pointers) of watched AF_UNIX listeners: their connections share them.
 #[btf_map]
@@ -46,11 +46,47 @@ pub(crate) fn remove_process(tgid: u32) -> bool {
     WATCHED.remove(tgid).is_ok()
 }
 
-/// Whether the TCP port is watched.
+/// Whether the TCP port is watched, for good or until its listener is decided.
 #[inline(always)]
 pub(crate) fn has_port(port: u16) -> bool {
+    has_bit(port_bit::WATCHED, port)
+}
+
+/// Whether the listener of the TCP port is undecided.
+#[inline(always)]
+pub(crate) fn is_undecided(port: u16) -> bool {
+    has_bit(port_bit::UNDECIDED, port)
+}
+
+/// Whether the state of the TCP port's connections is to be removed.
+#[inline(always)]
+pub(crate) fn is_released(port: u16) -> bool {
+    has_bit(port_bit::RELEASED, port)
+}
+
+/// Whether the agent wants to know of the next connection to the TCP port; it does so once.
+#[inline(always)]
+pub(crate) fn take_armed(port: u16) -> bool {
+    let word = port_bit::ARMED * port_bit::WORDS + (port as u32 >> 6);
+    let Some(bits) = PORTS.get_ptr_mut(word) else {
+        return false;
+    };
+    let bit = 1_u64 << (port & 63);
+    // SAFETY: a map value. Two CPUs that take bits of one word at once may leave one of them, which is then taken again;
+    // a bit that the agent sets meanwhile may be lost, and it sets it again after the next window.
+    unsafe {
+        if *bits & bit == 0 {
+            return false;
+        }
+        *bits &= !bit;
+    }
+    true
+}
+
+#[inline(always)]
+fn has_bit(meaning: u32, port: u16) -> bool {
     PORTS
-        .get(port as u32 >> 6)
+        .get(meaning * port_bit::WORDS + (port as u32 >> 6))
         .is_some_and(|bits| bits >> (port & 63) & 1 == 1)
 }
 

@@ -106,6 +106,11 @@ fn try_scan_listener<B: Backend>(visit: &Visit, sk: Sock<B>) -> Result<(), DropR
     let by_process = watched::has_process(tgid);
     let port = sk.local_port();
     if !sk.listens() {
+        if family == Family::Inet && watched::is_released(port) && !by_process && !B::is_marked(sk)
+        {
+            B::release(sk);
+            return Ok(());
+        }
         // A connection that a watched process made before its watch.
         return if by_process && family == Family::Inet && !watched::serves_port(port) {
             clients::note(sk, tgid)
@@ -113,7 +118,7 @@ fn try_scan_listener<B: Backend>(visit: &Visit, sk: Sock<B>) -> Result<(), DropR
             Ok(())
         };
     }
-    let by_port = family == Family::Inet && watched::has_port(port);
+    let by_port = family == Family::Inet && watched::has_port(port) && !watched::is_undecided(port);
     if !by_process && !by_port {
         return Ok(());
     }

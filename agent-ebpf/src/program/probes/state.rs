@@ -67,7 +67,8 @@ fn try_inet_sock_set_state<B: Backend>(sk: Sock<B>, state: i32) -> Result<(), Dr
 fn on_listen<B: Backend>(sk: Sock<B>) -> Result<(), DropReason> {
     let tgid = task::current_tgid();
     let port = sk.local_port();
-    if watched::has_port(port) || watched::has_process(tgid) {
+    let by_port = watched::has_port(port) && !watched::is_undecided(port);
+    if by_port || watched::has_process(tgid) {
         mark_listener(sk)?;
     } else {
         B::unmark(sk);
@@ -87,6 +88,14 @@ fn on_listen<B: Backend>(sk: Sock<B>) -> Result<(), DropReason> {
 #[inline(always)]
 fn on_established<B: Backend>(sk: Sock<B>) -> Result<(), DropReason> {
     B::inherit_mark(sk)?;
+    let port = sk.local_port();
+    if watched::take_armed(port) {
+        emit_process(ProcessEvent {
+            kind: process::CONNECTED,
+            port: port as u32,
+            ..ProcessEvent::NONE
+        })?;
+    }
     if !reports_accepts() || !B::is_marked(sk) {
         return Ok(());
     }

@@ -3,15 +3,16 @@
 //! Asks the registry that `serve` would have with the same options. `table` formats the list.
 //! Does not depend on: a running agent, the kernel's programs.
 
+mod report;
 mod table;
 
 use std::io::{self, Write as _};
 
 use anyhow::{Context as _, Result};
-use serde::Serialize;
 
 use crate::{
     cli::{ServeArgs, ServersArgs},
+    commands::servers::report::{Report, Row},
     config::Config,
     discovery::{
         listeners::{self, Listener, Listeners},
@@ -26,37 +27,6 @@ use crate::{
 pub struct Request {
     config: Config,
     json: bool,
-}
-
-/// The list.
-#[derive(Debug, Serialize)]
-struct Report {
-    listeners: Vec<Row>,
-    /// Processes whose sockets could not be read.
-    unread_processes: usize,
-    /// Whether the listeners of every network namespace are in the list.
-    every_namespace: bool,
-}
-
-/// One listener.
-#[derive(Debug, Serialize)]
-struct Row {
-    /// Process that holds it; `None` if that is not known.
-    pid: Option<u32>,
-    /// Number of processes that hold it.
-    processes: usize,
-    /// Command line of the process.
-    command: Option<String>,
-    /// Address and port, or the path of a unix socket.
-    listens: String,
-    /// TCP port.
-    port: Option<u16>,
-    /// Label `server`; `None` if it is not watched.
-    server: Option<String>,
-    /// Why it is watched, or why not.
-    why: String,
-    /// Option that would watch it; `None` if it is watched.
-    option: Option<String>,
 }
 
 impl Request {

@@ -4,7 +4,7 @@
 
 use std::fmt::Write as _;
 
-use crate::commands::servers::{Report, Row};
+use crate::commands::servers::report::{Report, Row};
 
 const HEAD: [&str; 5] = ["PID", "COMMAND", "LISTENS ON", "WATCHED AS", "WHY"];
 /// Widest command, characters.

@@ -23,6 +23,7 @@ use crate::{
         modules, procfs,
         recognised::{self, Recognised},
         roster::Member,
+        trials::Shows,
         watch::{Target, Watch},
     },
     identity::Server,
@@ -35,6 +36,21 @@ const NAME_TRUST: Duration = Duration::from_secs(5);
 const LINGER: Duration = Duration::from_secs(10);
 /// Largest number of processes that are kept; above it, those with a time limit are dropped.
 const NAME_CAP: usize = 16_384;
+/// Longest name that a process gives itself and that is kept, characters.
+const LONGEST_NAME: usize = 64;
+/// Programs that forward connections as they are, to servers that are elsewhere or measured by themselves.
+const TUNNELS: [&str; 10] = [
+    "ssh",
+    "sshd",
+    "kubectl",
+    "docker-proxy",
+    "rootlessport",
+    "slirp4netns",
+    "pasta",
+    "passt",
+    "socat",
+    "cloudflared",
+];
 /// Label `version` of a request that names none, as TorchServe writes it.
 pub const DEFAULT_VERSION: &str = "default";
 
@@ -181,7 +197,12 @@ impl Registry {
             return false;
         };
         let process = Process {
-            name: line.name().into(),
+            name: line
+                .name()
+                .chars()
+                .take(LONGEST_NAME)
+                .collect::<String>()
+                .into(),
             reason: Some(WatchReason {
                 discovered: Some(why.into()),
                 ..WatchReason::default()
@@ -199,7 +220,29 @@ impl Registry {
         if self.own_pid.is_none_or(|own_pid| own_pid == pid) || self.is_watched(pid) {
             return false;
         }
+        let forwards = |line: CommandLine| TUNNELS.contains(&line.name());
+        if procfs::command_line(pid).is_none_or(forwards) {
+            return false;
+        }
         !recognised::ancestors(pid).any(|(_, line)| self.catalogue.recognise(&line).is_some())
+    }
+
+    /// Returns what a request to a server that nothing tells shows about it; `status` is that of the response, or 0.
+    pub fn shows(&self, request: RequestInfo<'_>, status: u16) -> Shows {
+        // One that is not there shows nothing, whatever its path.
+        let is_served = matches!(status, 200..=299 | 400 | 422 | 429 | 500 | 503);
+        if is_served && self.catalogue.is_plain(request) {
+            Shows::Inference
+        } else if self.catalogue.says_nothing(request) {
+            Shows::Nothing
+        } else {
+            Shows::Other
+        }
+    }
+
+    /// Whether the configuration names the TCP port.
+    pub fn has_port(&self, port: u16) -> bool {
+        self.ports().any(|own| own == port)
     }
 
     /// Returns why a process or its port is watched, in words; `None` if neither is.
