@@ -35,6 +35,10 @@ pub mod kind {
     /// The connection was established at `arrival_ns` and accepted at `first_read_ns`. It is emitted at the first read,
     /// before every other record of the connection, and has no `seq`.
     pub const ACCEPTED: u8 = 6;
+    /// Bytes moved without a read or write that a hook reports, as by splice: `read_bytes` out of the receive queue,
+    /// before the reads of the next record, and `written_bytes` in writes on a connection that was never read. Its `seq` is the
+    /// next record's.
+    pub const UNOBSERVED: u8 = 7;
 }
 
 /// How a connection's transfers are cut into records. Its first read decides.

@@ -136,7 +136,9 @@ pub struct HookLock {
     pub ended: u8,
     /// 1 once the end was emitted.
     pub closed: u8,
-    reserved: u8,
+    /// 1 if the connection is watched only once a watched process reads from it. The readable hook writes it once, and the
+    /// read hook clears it.
+    pub candidate: u8,
 }
 
 /// Marks of the events on a socket, by their kind: [`crate::duplicate::Attached`]. Only the hook of an event writes its
@@ -239,7 +241,7 @@ impl Conn {
                 missed: 0,
                 ended: 0,
                 closed: 0,
-                reserved: 0,
+                candidate: 0,
             },
             handled: LastHandled {
                 arrival: 0,
@@ -272,6 +274,19 @@ impl Conn {
     pub fn switch_to_http2(&mut self) {
         self.h2.switching = 0;
         self.set_mode(mode::STREAMS);
+    }
+
+    /// Returns how many bytes left the receive queue, up to `position`, without a read that was handled. `position` is where
+    /// the running read began, a TCP sequence number. A single byte does not count: it is the peer's FIN, which a read may
+    /// take with the last bytes.
+    #[inline(always)]
+    pub fn unobserved_before(&self, position: u32) -> u32 {
+        let bytes = position.wrapping_sub(self.queue.consumed);
+        if self.queue.positioned != 0 && bytes.cast_signed() > 1 {
+            bytes
+        } else {
+            0
+        }
     }
 
     /// Whether reads and writes fill the same record. On HTTP/2, each direction has its own and need not wait for the

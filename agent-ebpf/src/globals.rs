@@ -38,12 +38,16 @@ pub struct Offsets {
     pub socket_inode: u32,
     /// `sock.sk_receive_queue.qlen`
     pub sk_receive_qlen: u32,
+    /// `sock.sk_shutdown`
+    pub sk_shutdown: u32,
     /// `sock.sk_peer_pid`
     pub sk_peer_pid: u32,
     /// `tcp_sock.copied_seq`
     pub tcp_copied_seq: u32,
     /// `tcp_sock.rcv_nxt`
     pub tcp_rcv_nxt: u32,
+    /// `inet_connection_sock.icsk_ulp_ops`
+    pub icsk_ulp_ops: u32,
     /// `unix_sock.addr`
     pub unix_addr: u32,
     /// `unix_sock.peer`
@@ -103,9 +107,11 @@ impl Offsets {
         sk_socket: 0,
         socket_inode: 0,
         sk_receive_qlen: 0,
+        sk_shutdown: 0,
         sk_peer_pid: 0,
         tcp_copied_seq: 0,
         tcp_rcv_nxt: 0,
+        icsk_ulp_ops: 0,
         unix_addr: 0,
         unix_peer: 0,
         pid_nr: 0,

@@ -29,6 +29,7 @@ mod server_cases;
 mod streams;
 mod tokens;
 mod unix;
+mod unobserved;
 mod upgrade;
 mod uploads;
 mod volume;

@@ -55,11 +55,17 @@ pub(crate) trait Backend: Access {
     /// Removes the mark that an earlier listener may have left at this address.
     fn unmark(sk: Sock<Self>);
 
-    /// Copies the listener's mark to a connection that was just established.
+    /// Copies the listener's mark to a connection that was just established. If its port is a watched server's, but not the
+    /// mark, the connection becomes a candidate.
     fn inherit_mark(sk: Sock<Self>) -> Result<(), DropReason>;
 
     /// Whether the socket is a marked listener, or was accepted by one.
     fn is_marked(sk: Sock<Self>) -> bool;
+
+    /// Whether a marked connection is watched only if a watched process reads from it.
+    fn is_candidate(_sk: Sock<Self>) -> bool {
+        false
+    }
 
     /// Returns the `total` bytes that the running call has transferred; `None` if their address is unknown.
     fn transfer(total: u32) -> Option<Bytes>;
@@ -131,14 +137,26 @@ impl Backend for Btf {
     fn unmark(_sk: Sock<Self>) {}
 
     #[inline(always)]
-    fn inherit_mark(_sk: Sock<Self>) -> Result<(), DropReason> {
-        // The kernel did it, before the connection's first byte.
-        Ok(())
+    fn inherit_mark(sk: Sock<Self>) -> Result<(), DropReason> {
+        // The kernel copied the mark, before the connection's first byte. There is none to copy if the listener was open
+        // before the watch and no process has it as a file, as the one inside an MPTCP listener, or if another process
+        // accepts connections and passes them on.
+        let port = sk.local_port();
+        if watched::serves_port(port) || watched::has_port(port) {
+            sockets::mark_candidate(sk)
+        } else {
+            Ok(())
+        }
     }
 
     #[inline(always)]
     fn is_marked(sk: Sock<Self>) -> bool {
         !sockets::MARKS.get(sk).is_null()
+    }
+
+    #[inline(always)]
+    fn is_candidate(sk: Sock<Self>) -> bool {
+        sockets::is_candidate(sk)
     }
 
     #[inline(always)]

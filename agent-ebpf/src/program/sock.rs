@@ -28,6 +28,8 @@ const LOOPBACK_NET: u32 = 127;
 const TCP: u16 = 6;
 /// `TCP_LISTEN`, which AF_UNIX uses too (include/net/tcp_states.h).
 pub(crate) const LISTEN: i32 = 10;
+/// Bit of `sk_shutdown` (include/net/sock.h).
+const SEND_SHUTDOWN: u8 = 2;
 /// `TCP_CLOSE`.
 pub(crate) const CLOSED: i32 = 7;
 
@@ -122,6 +124,13 @@ impl<A: Access> Sock<A> {
     pub(crate) fn is_closed(self) -> bool {
         // SAFETY: as in `listens`.
         unsafe { A::field::<u8>(self.0, constant(&OFFSETS.skc_state)) as i32 == CLOSED }
+    }
+
+    /// Whether its own direction has ended.
+    #[inline(always)]
+    pub(crate) fn has_ended_writes(self) -> bool {
+        // SAFETY: `sk_shutdown` is a u8 field of the socket.
+        unsafe { A::field::<u8>(self.0, constant(&OFFSETS.sk_shutdown)) & SEND_SHUTDOWN != 0 }
     }
 
     /// Whether the socket listens.
@@ -248,6 +257,16 @@ impl<A: Access> Sock<A> {
                 A::field(tcp, constant(&OFFSETS.tcp_copied_seq)),
                 A::field(tcp, constant(&OFFSETS.tcp_rcv_nxt)),
             ))
+        }
+    }
+
+    /// Whether another protocol is on top of TCP, as TLS in the kernel is.
+    #[inline(always)]
+    pub(crate) fn has_upper_layer(self) -> bool {
+        match A::as_tcp(self.0, || self.is_tcp()) {
+            // SAFETY: `icsk_ulp_ops` is a pointer field of a TCP socket.
+            Some(tcp) => unsafe { A::field::<u64>(tcp, constant(&OFFSETS.icsk_ulp_ops)) != 0 },
+            None => false,
         }
     }
 

@@ -236,6 +236,13 @@ impl Conn {
         }
     }
 
+    /// Adds a write of `bytes` on a connection from which nothing was read yet.
+    #[inline(always)]
+    pub fn on_unread_send(&mut self, bytes: u32) {
+        self.progress.send_start_ns = 0;
+        self.record.written_bytes += u64::from(bytes);
+    }
+
     /// Adds a write of `bytes` that returned at `now_ns`.
     ///
     /// Returns `None` if nothing was read before it, so that it answers no known request.

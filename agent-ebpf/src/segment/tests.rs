@@ -683,3 +683,19 @@ fn events_are_copied_whole_up_to_their_limit() {
     assert_eq!(copied, EVENTS_CAP + WRITE_END_CAP);
     assert_eq!(player.emitted.last().unwrap().written_bytes, 42_620);
 }
+
+#[test]
+fn bytes_that_no_read_took_are_unobserved_but_not_a_fin() {
+    let mut conn = Conn::new();
+    assert_eq!(conn.unobserved_before(500), 0);
+    conn.queue.positioned = 1;
+    conn.queue.consumed = u32::MAX - 9;
+    for (position, expected) in [
+        (u32::MAX - 9, 0),
+        (u32::MAX - 8, 0),
+        (90, 100),
+        (u32::MAX - 20, 0),
+    ] {
+        assert_eq!(conn.unobserved_before(position), expected, "{position}");
+    }
+}

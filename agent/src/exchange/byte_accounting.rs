@@ -52,6 +52,7 @@ impl ByteAccount {
     pub fn push(&mut self, record: &Record, is_settled: bool) -> ByteCounts {
         let read_bytes = match record.kind {
             kind::READ | kind::EXCHANGE => record.read_bytes,
+            kind::UNOBSERVED => record.read_bytes + record.written_bytes,
             _ => 0,
         };
         if matches!(record.kind, kind::READ | kind::EXCHANGE) {
@@ -128,6 +129,20 @@ mod tests {
             seen += counts.seen_bytes;
         }
         assert_eq!(seen, 3_150);
+    }
+
+    #[test]
+    fn unobserved_bytes_are_reported_once() {
+        let mut account = ByteAccount::default();
+        account.push(&record(kind::EXCHANGE, 100, 50, 150), true);
+        let spliced = account.push(&record(kind::UNOBSERVED, 300, 0, 450), true);
+        let expected = ByteCounts {
+            seen_bytes: 300,
+            missed_bytes: 0,
+        };
+        assert_eq!(spliced, expected);
+        let next = account.push(&record(kind::PROGRESS, 100, 80, 480), true);
+        assert_eq!((next.seen_bytes, next.missed_bytes), (30, 0));
     }
 
     #[test]

@@ -29,7 +29,7 @@ pub struct Place {
     pub peer: Peer,
     /// Time of the read, the write or the end, ns.
     pub at_ns: u64,
-    /// `read`, `write`, `read, write`, `end`; `silence` if nothing happened for too long.
+    /// `read`, `write`, `read, write`, `splice`, `end`; `silence` if nothing happened for too long.
     pub direction: &'static str,
     /// Bytes of the reads and the writes.
     pub bytes: u64,
@@ -43,6 +43,7 @@ impl Place {
             kind::EXCHANGE => ("read, write", record.read_bytes + record.written_bytes),
             kind::PROGRESS => ("write", record.written_bytes),
             kind::REPLY_READ => ("read of a reply", record.read_bytes),
+            kind::UNOBSERVED => ("splice", record.read_bytes + record.written_bytes),
             _ => ("end", 0),
         };
         Self {
@@ -159,6 +160,8 @@ pub enum Loss {
     InnerProtocol,
     /// An HTTP/2 connection whose frames could not be followed: it is dropped, and each later read counts again.
     Http2Unfollowed,
+    /// Bytes that moved without a read or write that the kernel half observes, as splice moves them.
+    Unobserved,
     /// A process that matches a watch and could not be watched: its requests are not observed.
     NotWatched,
     /// A ring entry that is shorter than its own header says.
@@ -173,7 +176,7 @@ pub enum Loss {
 
 impl Loss {
     /// Every reason.
-    pub const ALL: [Self; 12] = [
+    pub const ALL: [Self; 13] = [
         Self::Resynchronised,
         Self::NotHttp,
         Self::InnerProtocol,
@@ -181,6 +184,7 @@ impl Loss {
         Self::HeadUnseen,
         Self::StatusUnseen,
         Self::Http2Unfollowed,
+        Self::Unobserved,
         Self::NotWatched,
         Self::Malformed,
         Self::NotFramed,
@@ -198,6 +202,7 @@ impl Loss {
             Self::HeadUnseen => "head_unseen",
             Self::StatusUnseen => "status_unseen",
             Self::Http2Unfollowed => "http2_unfollowed",
+            Self::Unobserved => "unobserved",
             Self::NotWatched => "process_not_watched",
             Self::Malformed => "malformed",
             Self::NotFramed => "not_framed",
@@ -229,6 +234,9 @@ impl Loss {
             }
             Self::Http2Unfollowed => {
                 "An HTTP/2 connection that could not be followed and is not measured any more; it is measured again when the client reconnects."
+            }
+            Self::Unobserved => {
+                "Bytes moved without a read or write, as by splice; watch the server behind the proxy, or turn its splicing off."
             }
             Self::NotWatched => {
                 "A process that matches a watch and could not be watched, because 8,192 are watched already; narrow the watches."

@@ -5,7 +5,7 @@
 //! Does not depend on: how the two protocols are followed.
 
 use inferprobe_ebpf::{
-    abi::{ProgressSlot, kind},
+    abi::{ProgressSlot, Record, kind},
     view::RecordView,
 };
 
@@ -77,6 +77,13 @@ impl LateConnection {
         is_open
     }
 
+    /// Processes a record of bytes that were read, or written, unobserved.
+    pub fn on_unobserved(&mut self, record: &Record, out: &mut dyn Sink) {
+        if self.zmtp.is_none() {
+            self.http1.on_unobserved(record, out);
+        }
+    }
+
     /// Ends the wait: reports what came of the connection as HTTP/1.
     pub fn settle(&mut self, out: &mut dyn Sink) {
         for event in self.undecided.take().unwrap_or_default().events {
@@ -143,7 +150,7 @@ impl LateConnection {
 
 #[cfg(test)]
 mod tests {
-    use inferprobe_ebpf::{abi::Record, segment::COPIED_DEFAULT};
+    use inferprobe_ebpf::segment::COPIED_DEFAULT;
 
     use super::*;
     use crate::exchange::{event::Loss, fixtures};

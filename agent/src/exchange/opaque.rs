@@ -67,6 +67,12 @@ impl OpaqueConnection {
         true
     }
 
+    /// Processes a record of bytes that were read, or written, unobserved.
+    pub fn on_unobserved(&mut self, record: &Record, out: &mut dyn Sink) {
+        self.missed_bytes += record.read_bytes + record.written_bytes;
+        out.lost(Loss::Unobserved);
+    }
+
     /// Processes writes of a response that no record has reported yet.
     pub fn on_progress(&mut self, slot: &ProgressSlot) {
         let writes = self.records.unreported(slot);

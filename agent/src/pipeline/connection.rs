@@ -6,14 +6,14 @@
 use std::{collections::HashSet, fmt};
 
 use inferprobe_ebpf::{
-    abi::{ProgressSlot, mode},
+    abi::{ProgressSlot, Record, mode},
     view::RecordView,
 };
 
 use crate::{
     exchange::{
         Peer, Request,
-        event::Unfinished,
+        event::{Loss, Unfinished},
         http1::{Http1Connection, requests_in},
         http2::Http2Connection,
         late::LateConnection,
@@ -37,6 +37,9 @@ pub type Unreported<'a> = dyn FnMut(u32) -> Option<ProgressSlot> + 'a;
 pub trait Connection: fmt::Debug + Send {
     /// Processes a record; returns whether the connection stays open.
     fn on_record(&mut self, view: &RecordView<'_>, out: &mut dyn WorkerSink) -> bool;
+
+    /// Processes a record of bytes that moved without a read or write of theirs.
+    fn on_unobserved(&mut self, record: &Record, out: &mut dyn WorkerSink);
 
     /// Time of the latest record, ns.
     fn latest_ns(&self) -> u64;
@@ -133,6 +136,10 @@ impl Connection for Http1Connection {
         self.on_record(view, out)
     }
 
+    fn on_unobserved(&mut self, record: &Record, out: &mut dyn WorkerSink) {
+        self.on_unobserved(record, out);
+    }
+
     fn latest_ns(&self) -> u64 {
         self.records.latest_ns
     }
@@ -179,6 +186,10 @@ impl Connection for Http2Connection {
         self.on_record(view, out)
     }
 
+    fn on_unobserved(&mut self, record: &Record, out: &mut dyn WorkerSink) {
+        self.on_unobserved(record, out);
+    }
+
     fn latest_ns(&self) -> u64 {
         self.latest_ns
     }
@@ -203,6 +214,10 @@ impl Connection for Http2Connection {
 impl Connection for OpaqueConnection {
     fn on_record(&mut self, view: &RecordView<'_>, out: &mut dyn WorkerSink) -> bool {
         self.on_record(view, out)
+    }
+
+    fn on_unobserved(&mut self, record: &Record, out: &mut dyn WorkerSink) {
+        self.on_unobserved(record, out);
     }
 
     fn latest_ns(&self) -> u64 {
@@ -242,6 +257,10 @@ impl Connection for WorkerConnection {
         self.on_record(view, out)
     }
 
+    fn on_unobserved(&mut self, _: &Record, out: &mut dyn WorkerSink) {
+        out.lost(Loss::Unobserved);
+    }
+
     fn latest_ns(&self) -> u64 {
         self.records.latest_ns
     }
@@ -278,6 +297,10 @@ impl Connection for WorkerConnection {
 impl Connection for LateConnection {
     fn on_record(&mut self, view: &RecordView<'_>, out: &mut dyn WorkerSink) -> bool {
         self.on_record(view, out)
+    }
+
+    fn on_unobserved(&mut self, record: &Record, out: &mut dyn WorkerSink) {
+        self.on_unobserved(record, out);
     }
 
     fn latest_ns(&self) -> u64 {
@@ -322,6 +345,10 @@ impl Connection for LateConnection {
 impl Connection for ZmtpConnection {
     fn on_record(&mut self, view: &RecordView<'_>, out: &mut dyn WorkerSink) -> bool {
         self.on_record(view, out)
+    }
+
+    fn on_unobserved(&mut self, _: &Record, out: &mut dyn WorkerSink) {
+        out.lost(Loss::Unobserved);
     }
 
     fn latest_ns(&self) -> u64 {

@@ -14,7 +14,7 @@ use aya_ebpf::{
     macros::btf_map,
 };
 use inferprobe_ebpf::{
-    abi::{DropReason, PAYLOAD_CAP, PIECE_CAP, Record, kind, mode},
+    abi::{DropReason, PAYLOAD_CAP, PIECE_CAP, Record, flag, kind, mode},
     conn::Conn,
 };
 
@@ -179,6 +179,30 @@ pub(crate) fn emit_reply_read(cookie: u64, bytes: u32, now_ns: u64) -> Result<()
         record.kind = kind::REPLY_READ;
         record.mode = mode::FRAMES;
     })
+}
+
+/// Emits that `read` bytes left the receive queue of `conn`, and `written` ones were sent, without a read or write that a hook
+/// reports; counts them.
+#[inline(never)]
+pub(crate) fn emit_unobserved(conn: &mut Conn, read: u32, written: u64, now_ns: u64) {
+    conn.record.total_bytes += read as u64 + written;
+    let emitted = emit_without_payload(|record| {
+        record.cookie = conn.record.cookie;
+        record.tgid = conn.record.tgid;
+        record.local_port = conn.record.local_port;
+        record.peer_port = conn.record.peer_port;
+        record.flags = conn.record.flags & flag::UNIX;
+        record.mode = conn.record.mode;
+        record.total_bytes = conn.record.total_bytes;
+        record.last_read_ns = now_ns;
+        record.read_bytes = read as u64;
+        record.written_bytes = written;
+        record.seq = conn.record.seq.wrapping_add(1);
+        record.kind = kind::UNOBSERVED;
+    });
+    if let Err(reason) = emitted {
+        drops::count(reason);
+    }
 }
 
 /// Emits a record without payload. `fill` writes it in the ring, because a program's stack has no room for it.

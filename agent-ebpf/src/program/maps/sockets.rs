@@ -97,6 +97,30 @@ pub(crate) static ANSWERS: SkStorage<Conn, NO_PREALLOC> = SkStorage::new();
 #[btf_map]
 pub(crate) static MARKS: SkStorage<u8, { NO_PREALLOC | CLONE }> = SkStorage::new();
 
+/// A mark of a listener, or one that a connection inherited from it.
+const WATCHED: u8 = 0;
+/// A mark of a connection that is watched only if a watched process reads from it.
+const CANDIDATE: u8 = 1;
+
+/// Marks a connection as a candidate, unless it has a mark.
+#[inline(always)]
+pub(crate) fn mark_candidate(sk: Sock<Btf>) -> Result<(), DropReason> {
+    if MARKS.get(sk).is_null() {
+        let mark = MARKS.get_or_insert(sk)?;
+        // SAFETY: a map value; no other hook writes it.
+        unsafe { *mark = CANDIDATE };
+    }
+    Ok(())
+}
+
+/// Whether the connection is a candidate.
+#[inline(always)]
+pub(crate) fn is_candidate(sk: Sock<Btf>) -> bool {
+    let mark = MARKS.get(sk);
+    // SAFETY: a map value.
+    !mark.is_null() && unsafe { *mark } != WATCHED
+}
+
 /// State of watched connections, by the address of their socket.
 #[btf_map]
 static CONNS_BY_ADDRESS: HashMap<u64, Conn, 4096> = HashMap::new();

@@ -44,7 +44,10 @@ pub(crate) fn try_sk_data_ready<B: Backend>(
         }
         conn = B::conn_or_new(sk)?;
         // SAFETY: a map value, non-null by `conn_or_new`.
-        unsafe { (*conn).queue.tracked = 1 };
+        unsafe {
+            (*conn).queue.tracked = 1;
+            (*conn).lock.candidate = u8::from(B::is_candidate(sk));
+        }
     }
     // SAFETY: a map value; only this hook writes the mark.
     if already_handled(attached, unsafe { &mut (*conn).handled.arrival }) {

@@ -53,7 +53,7 @@ pub(crate) fn try_sock_recv_length<B: Backend>(
     }
     if ret <= 0 {
         if ret == 0 || ret == -ECONNRESET {
-            note_worker_end(sk);
+            note_server_end(sk);
         }
         return Ok(());
     }
@@ -69,6 +69,10 @@ pub(crate) fn try_sock_recv_length<B: Backend>(
             return Ok(());
         }
         conn = B::conn_or_new(sk)?;
+        if sk.family() == Some(Family::Inet) {
+            // The server's listener may be another process's, which passes connections on.
+            watched::note_served_port(sk.local_port());
+        }
         if begins_with == FirstBytes::Http2Frame {
             // SAFETY: a map value, non-null by `conn_or_new`.
             unsafe { (*conn).join_midway() };
@@ -76,6 +80,12 @@ pub(crate) fn try_sock_recv_length<B: Backend>(
     }
     // SAFETY: a map value, which stays valid for the program; `acquire` gives it to one hook at a time.
     let conn = unsafe { &mut *conn };
+    if conn.lock.candidate != 0 {
+        if !watched::has_process(task::current_tgid()) && !watched::has_port(sk.local_port()) {
+            return Ok(());
+        }
+        conn.lock.candidate = 0;
+    }
     if already_handled(attached, &mut conn.handled.read) && !has_moved(conn, sk) {
         return Ok(());
     }
@@ -131,14 +141,22 @@ fn on_read<B: Backend>(conn: &mut Conn, sk: Sock<B>, bytes: u32) {
         request_like = is_request_like(user);
     }
     let now_ns = now_ns();
-    let plan = conn.plan_recv(bytes, request_like);
+    let positions = sk.tcp_positions();
+    let unobserved = match positions {
+        Some((position, _)) => unobserved_before(conn, sk, position.wrapping_sub(bytes)),
+        None => 0,
+    };
+    let plan = conn.plan_recv(bytes, request_like || unobserved > 0);
     if let Some(cut) = plan.cut {
         records::emit(conn, cut, now_ns);
+    }
+    if unobserved > 0 {
+        records::emit_unobserved(conn, unobserved, 0, now_ns);
     }
     if conn.progress.phase == phase::WRITING {
         progress::free(conn);
     }
-    let arrival = arrival(conn, sk, bytes, now_ns, plan.begins);
+    let arrival = arrival(conn, sk, positions, bytes, now_ns, plan.begins);
     let capture = conn.on_recv(now_ns, bytes, arrival, plan, copied_bytes());
     if plan.begins && conn.record.flags & flag::UNIX == 0 {
         conn.on_steps(conn.queue.consumed.wrapping_sub(bytes));
@@ -163,6 +181,18 @@ fn on_read<B: Backend>(conn: &mut Conn, sk: Sock<B>, bytes: u32) {
                 drops::count(DropReason::HeadUnreadable);
             }
         }
+    }
+}
+
+/// Returns how many bytes left the receive queue of `sk`, up to `position`, without a read that a hook reports, as by splice.
+#[inline(always)]
+pub(crate) fn unobserved_before<B: Backend>(conn: &Conn, sk: Sock<B>, position: u32) -> u32 {
+    let bytes = conn.unobserved_before(position);
+    if bytes > 0 && sk.has_upper_layer() {
+        // TLS in the kernel: a read returns fewer bytes than it takes out of the queue.
+        0
+    } else {
+        bytes
     }
 }
 
@@ -200,18 +230,23 @@ fn note_reply_read<B: Backend>(
     records::emit_reply_read(cookie, bytes, now_ns())
 }
 
-/// Emits the end of a worker when its watched frontend reads the end of their AF_UNIX connection. No other hook reports
-/// the frame that the worker had read.
+/// Emits the end of a watched AF_UNIX connection when its client reads that end: no hook reports that the server can write no
+/// more.
 ///
 /// A call of its own: inlined, it takes registers that the path of every read needs.
 #[inline(never)]
-fn note_worker_end<B: Backend>(sk: Sock<B>) {
-    if sk.family() != Some(Family::Unix) || !watched::has_process(task::current_tgid()) {
+fn note_server_end<B: Backend>(sk: Sock<B>) {
+    if sk.family() != Some(Family::Unix) {
         return;
     }
-    let conn = unix_worker(sk);
-    if !conn.is_null() {
-        // SAFETY: a map value, which the frontend's reference to its peer keeps; the worker no longer uses it.
+    let Some(server) = sk.unix_peer() else {
+        return;
+    };
+    let conn = B::conn(server);
+    // The server's close and its shutdown set this before the client can read the end (net/unix/af_unix.c,
+    // `unix_release_sock`, `unix_shutdown`).
+    if !conn.is_null() && server.has_ended_writes() {
+        // SAFETY: a map value, which the client's reference to its peer keeps; the server no longer writes.
         records::close(unsafe { &mut *conn }, now_ns());
     }
 }
@@ -236,11 +271,12 @@ fn unix_worker<B: Backend>(sk: Sock<B>) -> *mut Conn {
 fn arrival<B: Backend>(
     conn: &mut Conn,
     sk: Sock<B>,
+    positions: Option<(u32, u32)>,
     bytes: u32,
     now_ns: u64,
     wanted: bool,
 ) -> (Arrival, bool) {
-    if let Some((position, end)) = sk.tcp_positions() {
+    if let Some((position, end)) = positions {
         let tracked = conn.queue.tracked != 0;
         conn.queue.consumed = position;
         conn.queue.positioned = 1;

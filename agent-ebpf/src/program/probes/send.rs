@@ -88,10 +88,14 @@ pub(crate) fn try_sock_send_length<B: Backend>(
     let user = of_current::<B>(bytes).unwrap_or(Bytes::UNKNOWN);
     let user = Some(user.forgotten(conn));
     let now_ns = now_ns();
-    let copying = if conn.lock.closed == 0 && conn.progress.phase != phase::IDLE {
-        on_write::<B>(conn, user, bytes, now_ns)
-    } else {
+    let copying = if conn.lock.closed != 0 {
         Copying::Done
+    } else if conn.progress.phase == phase::IDLE {
+        conn.record.tgid = task::current_tgid();
+        conn.on_unread_send(bytes);
+        Copying::Done
+    } else {
+        on_write::<B>(conn, user, bytes, now_ns)
     };
     if shared && copying != Copying::Pieces {
         records::release(conn);

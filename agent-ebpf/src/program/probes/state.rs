@@ -3,7 +3,10 @@
 //! Does not depend on: reads and writes.
 
 use aya_ebpf::{macros::btf_tracepoint, programs::BtfTracePointContext};
-use inferprobe_ebpf::abi::{DropReason, ProcessEvent, process};
+use inferprobe_ebpf::{
+    abi::{DropReason, ProcessEvent, process},
+    conn::{Conn, phase},
+};
 
 use crate::{
     access::{Btf, Raw},
@@ -11,7 +14,10 @@ use crate::{
     clock::now_ns,
     globals::reports_accepts,
     maps::{accepts, clients, processes::emit_process, records, watched},
-    probes::entry::{done, primary_and_backup},
+    probes::{
+        entry::{done, primary_and_backup},
+        recv::unobserved_before,
+    },
     sock::{CLOSED, LISTEN, Sock},
     task,
 };
@@ -52,7 +58,7 @@ fn try_inet_sock_set_state<B: Backend>(sk: Sock<B>, state: i32) -> Result<(), Dr
             on_established(sk)
         }
         FIN_WAIT1 | CLOSED | LAST_ACK | CLOSING => {
-            on_close(sk);
+            on_close(sk, state);
             if state == CLOSED {
                 B::remove(sk);
             }
@@ -103,12 +109,47 @@ fn on_established<B: Backend>(sk: Sock<B>) -> Result<(), DropReason> {
 }
 
 #[inline(always)]
-fn on_close<B: Backend>(sk: Sock<B>) {
+fn on_close<B: Backend>(sk: Sock<B>, state: i32) {
     let conn = B::conn(sk);
     if conn.is_null() {
         return;
     }
     // SAFETY: a map value; the kernel changes a socket's state under its lock.
     let conn = unsafe { &mut *conn };
+    if conn.lock.candidate != 0 {
+        return;
+    }
+    note_unobserved(conn, sk, state);
     records::close(conn, now_ns());
+}
+
+/// Emits what moved on a connection without a read or a write that a hook reports: what a splice took out of its queue since
+/// the latest read, and what was written although nothing was ever read.
+#[inline(never)]
+fn note_unobserved<B: Backend>(conn: &mut Conn, sk: Sock<B>, state: i32) {
+    if conn.lock.closed != 0 {
+        return;
+    }
+    let read = match sk.tcp_positions() {
+        Some((position, end)) => {
+            // The peer's FIN counts as the last byte, once it was read.
+            let has_fin = position == end && (state == LAST_ACK || state == CLOSING);
+            unobserved_before(conn, sk, position.wrapping_sub(has_fin as u32))
+        }
+        None => 0,
+    };
+    let written = if conn.progress.phase == phase::IDLE {
+        conn.record.written_bytes
+    } else {
+        0
+    };
+    if read == 0 && written == 0 {
+        return;
+    }
+    if conn.record.cookie == 0 {
+        conn.record.cookie = B::cookie(sk);
+        conn.record.local_port = sk.local_port();
+        conn.record.peer_port = sk.peer_port();
+    }
+    records::emit_unobserved(conn, read, written, now_ns());
 }

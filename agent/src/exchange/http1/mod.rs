@@ -29,6 +29,9 @@ use crate::{
     protocol::http1::{self, Parse},
 };
 
+/// Silence after which a response that ends with its AF_UNIX connection counts as finished, ns. The end is observed when the
+/// client reads it, but the client may have left before.
+const CLOSE_NS: u64 = 30_000_000_000;
 /// Requests that may wait for a response on one connection; beyond it, the oldest are dropped.
 const PENDING_CAP: usize = 1024;
 
@@ -122,6 +125,15 @@ impl Http1Connection {
         true
     }
 
+    /// Processes a record of bytes that were read, or written, unobserved.
+    pub fn on_unobserved(&mut self, record: &Record, out: &mut dyn Sink) {
+        let missed_bytes = self.requests.skip(record.read_bytes) + record.written_bytes;
+        self.missed_bytes += missed_bytes;
+        if missed_bytes > 0 {
+            out.lost(Loss::Unobserved);
+        }
+    }
+
     /// Processes writes of a response that no record has reported yet.
     pub fn on_progress(&mut self, slot: &ProgressSlot, out: &mut dyn Sink) {
         let writes = self.records.unreported(slot);
@@ -168,10 +180,12 @@ impl Http1Connection {
         open
     }
 
-    /// Ends a response that has been silent for [`QUIET_NS`] and whose end no record will report.
+    /// Ends a response that has been silent for [`QUIET_NS`] and whose end no record will report; for [`CLOSE_NS`] if it ends
+    /// with its connection.
     pub fn end_if_quiet(&mut self, now_ns: u64, out: &mut dyn Sink) {
-        let quiet = now_ns.saturating_sub(self.responses.latest_ns()) >= QUIET_NS;
-        if quiet && self.responses.ends_unobserved(!self.is_unix) {
+        let silent_ns = now_ns.saturating_sub(self.responses.latest_ns());
+        let is_over = self.is_unix && self.responses.is_until_close() && silent_ns >= CLOSE_NS;
+        if is_over || silent_ns >= QUIET_NS && self.responses.ends_unobserved() {
             let response = self.responses.end_at_unknown_time();
             self.finish(response, out);
         }

@@ -94,6 +94,35 @@ impl RequestStream {
         }
     }
 
+    /// Skips `bytes` that were taken out of the queue unobserved; returns how many belong to no request. A body of known length
+    /// has them, but when it was read is unknown: it stays incomplete.
+    pub fn skip(&mut self, bytes: u64) -> u64 {
+        let of_body = match &mut self.state {
+            State::Body(to_come) => {
+                let taken = bytes.min(*to_come);
+                *to_come -= taken;
+                if *to_come == 0 {
+                    self.state = State::Between;
+                }
+                taken
+            }
+            State::Chunked(_) | State::Open => {
+                self.state = State::Open;
+                bytes
+            }
+            State::Tunnel => return 0,
+            State::Between | State::Head(_) | State::Junk => 0,
+        };
+        if let Some(request) = self.open() {
+            request.bytes += of_body;
+        }
+        let missed_bytes = bytes - of_body;
+        if missed_bytes > 0 {
+            self.discard_begun();
+        }
+        missed_bytes
+    }
+
     /// Ends the stream: no request follows, because the connection speaks another protocol from here on.
     pub fn tunnel(&mut self) {
         self.state = State::Tunnel;
@@ -278,6 +307,15 @@ impl RequestStream {
             },
             Parse::Invalid => self.discard(left),
         }
+    }
+
+    /// Drops a request whose head is not complete, and everything up to the next one.
+    fn discard_begun(&mut self) {
+        if matches!(self.state, State::Head(_)) {
+            let begun = self.pending.pop_back();
+            self.missed_bytes += begun.map_or(0, |request| request.bytes);
+        }
+        self.state = State::Junk;
     }
 
     fn discard(&mut self, left: u64) -> u64 {
@@ -517,6 +555,24 @@ mod tests {
                 .collect();
             assert_eq!(named, [Some("m"), None, Some("m")], "{cut}");
         }
+    }
+
+    #[test]
+    fn unobserved_bytes_are_of_the_body_that_they_are_in() {
+        let head = b"POST /p HTTP/1.1\r\nContent-Length: 5000\r\n\r\n";
+        let (mut stream, _) = fed(&[head]);
+        assert_eq!(stream.skip(4_000), 0);
+        assert_eq!(stream.skip(1_300), 300);
+        let request = &stream.pending[0];
+        let whole = head.len() as u64 + 5_000;
+        assert_eq!((request.bytes, request.complete), (whole, false));
+        stream.feed(&reads(POST, POST.len() as u64, 900), |loss| {
+            panic!("{loss:?}")
+        });
+        assert_eq!(stream.pending[1].target, "/p");
+        let (mut stream, _) = fed(&[b"POST /p HTT"]);
+        assert_eq!((stream.skip(7), stream.missed_bytes), (7, 11));
+        assert!(stream.pending.is_empty());
     }
 
     #[test]

@@ -12,7 +12,7 @@ mod streams;
 mod tests;
 
 use inferprobe_ebpf::{
-    abi::{flag, kind},
+    abi::{Record, flag, kind},
     http2_frames::{DataKept, FrameCursor},
     view::RecordView,
 };
@@ -198,6 +198,13 @@ impl Http2Connection {
             requests.frames.allow_table(bytes);
         }
         self.check(followed, writes.bytes, out);
+    }
+
+    /// Processes a record of bytes that were read, or written, unobserved: frames are missing.
+    pub fn on_unobserved(&mut self, record: &Record, out: &mut dyn Sink) {
+        self.missed_bytes += record.read_bytes + record.written_bytes;
+        out.lost(Loss::Unobserved);
+        self.lose(out);
     }
 
     /// Stops following the connection, because records of it are missing.

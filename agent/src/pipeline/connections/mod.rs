@@ -184,11 +184,18 @@ impl ConnectionTable {
             .or_insert_with(|| Tracked::new(&view, self.copied_bytes, accepted_ns));
         out.enter(Place::of(&record, tracked.peer));
         if record.mode == mode::STREAMS
+            && record.kind != kind::UNOBSERVED
             && let Some(upgraded) = tracked.connection.upgrade(&mut view, out)
         {
             tracked.connection = upgraded;
         }
-        let alive = tracked.connection.on_record(&view, out);
+        let alive = match record.kind {
+            kind::UNOBSERVED => {
+                tracked.connection.on_unobserved(&record, out);
+                true
+            }
+            _ => tracked.connection.on_record(&view, out),
+        };
         if record.kind != kind::REPLY_READ
             && let Some(counts) = tracked.count(&record, alive)
         {

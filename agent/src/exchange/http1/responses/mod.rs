@@ -139,13 +139,15 @@ impl ResponseStream {
         !matches!(self.state, State::Between | State::Rest | State::Tunnel)
     }
 
+    /// Whether a response is open that ends with the connection.
+    pub fn is_until_close(&self) -> bool {
+        self.state == State::UntilClose
+    }
+
     /// Whether a response is open whose end no later byte will show, only the end of the connection.
-    ///
-    /// `reports_close`: a record will report the end of the connection.
-    pub fn ends_unobserved(&self, reports_close: bool) -> bool {
+    pub fn ends_unobserved(&self) -> bool {
         match self.state {
             State::Hidden => true,
-            State::UntilClose => !reports_close,
             State::Chunked { followed, .. } => !followed && chunked::may_end_trailers(self.tail),
             _ => false,
         }

@@ -152,11 +152,7 @@ fn a_response_without_a_length_ends_with_the_connection() {
     let mut run = Run::new();
     run.all(b"HTTP/1.0 200 OK\r\n\r\nsome");
     run.all(b"more");
-    assert!(
-        run.stream.is_open()
-            && !run.stream.ends_unobserved(true)
-            && run.stream.ends_unobserved(false)
-    );
+    assert!(run.stream.is_open() && !run.stream.ends_unobserved() && run.stream.is_until_close());
     let response = run.stream.close().unwrap();
     assert_eq!(
         (response.status, response.bytes, response.last_write_ns),
@@ -223,9 +219,9 @@ fn a_chunked_response_with_trailers_may_have_ended() {
     let mut run = Run::new();
     run.all(b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n");
     run.write(b"", 5_000);
-    assert!(!run.stream.ends_unobserved(true));
+    assert!(!run.stream.ends_unobserved());
     run.all(b"0\r\nX-Sum: 12345\r\n\r\n");
-    assert!(run.stream.ends_unobserved(true));
+    assert!(run.stream.ends_unobserved());
 }
 
 /// The pieces of the responses that ended: how many, the first's time, the gaps between them.
@@ -380,7 +376,7 @@ fn a_response_of_known_length_is_a_stream_of_events_or_none() {
 fn head_that_was_not_copied_whole_keeps_its_status() {
     let mut run = Run::new();
     run.write(b"HTTP/1.1 503 Busy\r\nX-Long: aaa", 9_000);
-    assert!(run.stream.ends_unobserved(true));
+    assert!(run.stream.ends_unobserved());
     assert_eq!(run.stream.close().unwrap().status, 503);
 }
 
