@@ -20,3 +20,4 @@ pub mod protocol;
 pub mod request_log;
 pub mod torchserve;
 pub mod usage;
+pub mod verdict;

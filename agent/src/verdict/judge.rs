@@ -1,0 +1,375 @@
+//! Concludes from one window of a model, and the window before it, why its requests are slow.
+//!
+//! First which component: the one that explains most of what the mean duration grew by, else the wait that takes the
+//! largest share of it. Then why, by the evidence for that component.
+//! Does not depend on: wording, how anything is measured.
+
+use crate::verdict::{
+    component::Component,
+    evidence::{Evidence, Gpu},
+    window::Window,
+};
+
+/// Share of requests whose stages must be known, and of those the figure that decides between two causes.
+const KNOWN: f64 = 0.9;
+/// Share of requests answered with 500 and above from which the model fails.
+const FAILING: f64 = 0.01;
+/// A component below this mean never stands out, ns.
+const NOTICEABLE_NS: f64 = 1e6;
+/// Requests that the window before must have to be compared with.
+const COMPARABLE: u64 = 10;
+/// Growth of the mean duration from which the window is compared with the one before.
+const GROWN: f64 = 1.5;
+/// Share of that growth that one component must explain.
+const EXPLAINS: f64 = 0.5;
+/// Busy share from which readers or workers are the limit.
+const BUSY: f64 = 0.8;
+/// Share of the window that a GPU must lose to throttling.
+const GPU_THROTTLED: f64 = 0.05;
+/// Busy share of a GPU that other processes must take, and by how much it must have risen.
+const GPU_OTHERS: (f64, f64) = (0.2, 0.1);
+/// Part of the starved time that the CPU limit must account for.
+const BY_LIMIT: f64 = 0.25;
+
+/// Why the requests of a model are slow.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Cause {
+    /// No request ended in the window.
+    Idle,
+    /// No component stands out.
+    Fine,
+    /// Connections wait to be accepted.
+    WaitsToBeAccepted,
+    /// The readers are busy with earlier requests.
+    WaitsToBeRead {
+        /// Threads that read requests.
+        readers: u32,
+        /// Their busy share, 0 to 1.
+        busy: f64,
+    },
+    /// The readers are not busy with requests, and read late.
+    SlowToRead {
+        /// Whether the moments of acceptance are unknown, so that the server may as well accept late.
+        or_accept: bool,
+    },
+    /// The client sends the request slowly.
+    SlowSender,
+    /// Other processes take the CPU.
+    CpuTaken,
+    /// The CPU limit of its control group stops the server.
+    CpuLimit,
+    /// Each worker process has a request.
+    WorkersBusy {
+        /// Worker processes.
+        workers: u32,
+    },
+    /// Requests wait inside the server although workers are free.
+    InnerQueue {
+        /// Worker processes.
+        workers: u32,
+        /// Their busy share, 0 to 1.
+        busy: f64,
+    },
+    /// Another process uses the GPU.
+    GpuShared {
+        /// The process that uses most of it.
+        pid: Option<u32>,
+        /// Busy share of all others, 0 to 1.
+        others: f64,
+    },
+    /// The GPU is throttled.
+    GpuThrottled,
+    /// The server's own work takes longer than before.
+    ServerWork,
+    /// The server produces a streamed response slowly.
+    ProducesSlowly,
+    /// The client receives the response slowly.
+    SlowReceiver,
+    /// The evidence is missing.
+    CannotSay {
+        /// What is unknown, as a noun.
+        lacks: &'static str,
+        /// Requests for which it is unknown; `None` if it is a figure of the server.
+        requests: Option<u64>,
+    },
+}
+
+impl Cause {
+    /// Returns its name in output and labels.
+    pub const fn name(&self) -> &'static str {
+        match self {
+            Self::Idle => "idle",
+            Self::Fine => "fine",
+            Self::WaitsToBeAccepted => "accept",
+            Self::WaitsToBeRead { .. } => "readers_busy",
+            Self::SlowToRead { .. } => "slow_to_read",
+            Self::SlowSender => "slow_sender",
+            Self::CpuTaken => "cpu",
+            Self::CpuLimit => "cpu_limit",
+            Self::WorkersBusy { .. } => "workers_busy",
+            Self::InnerQueue { .. } => "inner_queue",
+            Self::GpuShared { .. } => "gpu_shared",
+            Self::GpuThrottled => "gpu_throttled",
+            Self::ServerWork => "server",
+            Self::ProducesSlowly => "produces_slowly",
+            Self::SlowReceiver => "slow_receiver",
+            Self::CannotSay { .. } => "unknown",
+        }
+    }
+}
+
+/// The component that stands out.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Focus {
+    /// Which one.
+    pub component: Component,
+    /// Its mean, ns.
+    pub mean_ns: f64,
+    /// Its share of the mean duration, 0 to 1.
+    pub share: f64,
+    /// Its mean in the window before, ns, if it explains the growth since then.
+    pub before_ns: Option<f64>,
+}
+
+/// What one window says about a model.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Verdict {
+    /// Why its requests are slow.
+    pub cause: Cause,
+    /// The component that stands out; `None` if none does, or too little is known.
+    pub focus: Option<Focus>,
+    /// Requests answered with 500 and above, by status code; empty if they are fewer than one in a hundred.
+    pub fails: Vec<(u16, u64)>,
+    /// Requests that ended.
+    pub requests: u64,
+    /// Those of which each stage is known.
+    pub complete: u64,
+}
+
+/// Concludes from the window `now` and the window `before` it, each with the evidence of its time.
+pub fn judge(now: (&Window, &Evidence), before: Option<(&Window, &Evidence)>) -> Verdict {
+    let (window, evidence) = now;
+    let (focus, cause) = match cannot_split(window) {
+        Some(cause) => (None, cause),
+        None => {
+            let focus = focus(window, before.map(|(window, _)| window));
+            let earlier = before.map(|(_, evidence)| evidence);
+            let cause = focus.map_or(Cause::Fine, |focus| {
+                cause_of(&focus, window, evidence, earlier)
+            });
+            (focus, cause)
+        }
+    };
+    let failed = window.failed();
+    let failures: u64 = failed.iter().map(|(_, requests)| requests).sum();
+    let is_failing = failures > 0 && failures as f64 >= FAILING * window.requests as f64;
+    Verdict {
+        cause,
+        focus,
+        fails: if is_failing { failed } else { Vec::new() },
+        requests: window.requests,
+        complete: window.complete,
+    }
+}
+
+/// Returns why the window's requests cannot be split into components.
+fn cannot_split(window: &Window) -> Option<Cause> {
+    if window.requests == 0 {
+        return Some(Cause::Idle);
+    }
+    if is_known(window.complete, window.requests) {
+        return None;
+    }
+    let (missing, requests) = window.most_missing()?;
+    Some(Cause::CannotSay {
+        lacks: missing.noun(),
+        requests: Some(requests),
+    })
+}
+
+/// Whether a figure is known for enough of `requests`.
+fn is_known(known: u64, requests: u64) -> bool {
+    known as f64 >= KNOWN * requests as f64
+}
+
+/// Finds the component that stands out.
+fn focus(now: &Window, before: Option<&Window>) -> Option<Focus> {
+    let mean = |window: &Window, component| window.sums[component] as f64 / window.complete as f64;
+    let whole_ns = now.sums.total_ns() as f64 / now.complete as f64;
+    let focus_on = |component, before_ns| {
+        let mean_ns = mean(now, component);
+        Focus {
+            component,
+            mean_ns,
+            share: mean_ns / whole_ns,
+            before_ns,
+        }
+    };
+    let grown = before
+        .filter(|before| before.complete >= COMPARABLE)
+        .and_then(|before| {
+            let before_ns = before.sums.total_ns() as f64 / before.complete as f64;
+            let growth_ns = whole_ns - before_ns;
+            if whole_ns < GROWN * before_ns || growth_ns < NOTICEABLE_NS {
+                return None;
+            }
+            let growths = Component::ALL.map(|component| {
+                let grown_ns = mean(now, component) - mean(before, component);
+                (component, grown_ns)
+            });
+            let (component, grown_ns) = growths.into_iter().max_by(|a, b| a.1.total_cmp(&b.1))?;
+            let explains = grown_ns >= EXPLAINS * growth_ns;
+            explains.then(|| focus_on(component, Some(mean(before, component))))
+        });
+    grown.or_else(|| {
+        let waits = Component::ALL.into_iter().filter_map(|component| {
+            let focus = focus_on(component, None);
+            let stands_out = focus.share >= noticeable_share(component)?;
+            (stands_out && focus.mean_ns >= NOTICEABLE_NS).then_some(focus)
+        });
+        waits.max_by(|a, b| a.share.total_cmp(&b.share))
+    })
+}
+
+/// Share of the duration from which a component stands out without a comparison; `None` for the work itself, of which a
+/// large share is no fault.
+const fn noticeable_share(component: Component) -> Option<f64> {
+    match component {
+        Component::Accept
+        | Component::Queue
+        | Component::Receive
+        | Component::Starved
+        | Component::InnerQueue => Some(0.3),
+        Component::Stream => Some(0.5),
+        Component::Worker | Component::Rest => None,
+    }
+}
+
+/// Explains the component that stands out.
+fn cause_of(
+    focus: &Focus,
+    window: &Window,
+    evidence: &Evidence,
+    earlier: Option<&Evidence>,
+) -> Cause {
+    match focus.component {
+        Component::Accept => Cause::WaitsToBeAccepted,
+        Component::Queue => late_read(window, evidence),
+        Component::Receive => {
+            let (known, sending_ns) = (window.sending_known, window.sending_ns);
+            match half_of(known, sending_ns, focus.component, window) {
+                Ok(true) => Cause::SlowSender,
+                Ok(false) => late_read(window, evidence),
+                Err(requests) => lacks("arrival of the last byte", requests),
+            }
+        }
+        Component::Starved => no_cpu(window, evidence),
+        Component::InnerQueue => match evidence.workers {
+            Some(workers) if workers.busy >= BUSY => Cause::WorkersBusy {
+                workers: workers.processes,
+            },
+            Some(workers) => Cause::InnerQueue {
+                workers: workers.processes,
+                busy: workers.busy,
+            },
+            None => lacks("busy share of the workers", None),
+        },
+        Component::Worker | Component::Rest => slow_work(window, evidence, earlier),
+        Component::Stream => {
+            let (known, undrained_ns) = (window.undrained_known, window.undrained_ns);
+            match half_of(known, undrained_ns, focus.component, window) {
+                Ok(true) => Cause::SlowReceiver,
+                Ok(false) => Cause::ProducesSlowly,
+                Err(requests) => lacks("time in which the client had bytes to receive", requests),
+            }
+        }
+    }
+}
+
+const fn lacks(lacks: &'static str, requests: Option<u64>) -> Cause {
+    Cause::CannotSay { lacks, requests }
+}
+
+/// Returns whether `part_ns` is at least half of a component, or of how many requests the part is unknown.
+fn half_of(
+    known: u64,
+    part_ns: u64,
+    component: Component,
+    window: &Window,
+) -> Result<bool, Option<u64>> {
+    if !is_known(known, window.complete) {
+        return Err(Some(window.complete - known));
+    }
+    Ok(part_ns.saturating_mul(2) >= window.sums[component])
+}
+
+/// Explains why the server reads late.
+fn late_read(window: &Window, evidence: &Evidence) -> Cause {
+    let Some(readers) = evidence.readers else {
+        return lacks("number of readers", None);
+    };
+    match readers.busy {
+        Some(busy) if busy >= BUSY => {
+            // Readers that are busy because they get no CPU are not too few.
+            let worked_ns =
+                window.sums[Component::Rest].saturating_add(window.sums[Component::Worker]);
+            if window.sums[Component::Starved] > worked_ns {
+                return no_cpu(window, evidence);
+            }
+            Cause::WaitsToBeRead {
+                readers: readers.threads,
+                busy,
+            }
+        }
+        _ => Cause::SlowToRead {
+            or_accept: window.accept_unknown.saturating_mul(2) >= window.complete,
+        },
+    }
+}
+
+/// Explains why threads of the server wait for a CPU.
+fn no_cpu(window: &Window, evidence: &Evidence) -> Cause {
+    let starved_ns = window.sums[Component::Starved].min(window.span_ns);
+    match evidence.throttled_ns {
+        Some(throttled_ns) if throttled_ns as f64 >= BY_LIMIT * starved_ns as f64 => {
+            Cause::CpuLimit
+        }
+        Some(_) => Cause::CpuTaken,
+        None => lacks("CPU limit of its control group", None),
+    }
+}
+
+/// Explains why the work takes longer than before.
+fn slow_work(window: &Window, evidence: &Evidence, earlier: Option<&Evidence>) -> Cause {
+    let gpu_before = earlier.and_then(|evidence| evidence.gpu);
+    if let Some(cause) = evidence
+        .gpu
+        .and_then(|gpu| slow_gpu(&gpu, gpu_before.as_ref(), window.span_ns))
+    {
+        return cause;
+    }
+    if !is_known(window.starved_known, window.complete) {
+        return lacks("starved time", Some(window.complete - window.starved_known));
+    }
+    Cause::ServerWork
+}
+
+fn slow_gpu(now: &Gpu, before: Option<&Gpu>, span_ns: u64) -> Option<Cause> {
+    let throttled_before_ns = before.and_then(|gpu| gpu.throttled_ns).unwrap_or(0);
+    let is_throttled = now.throttled_ns.is_some_and(|throttled_ns| {
+        throttled_ns as f64 >= GPU_THROTTLED * span_ns as f64 && throttled_ns > throttled_before_ns
+    });
+    if is_throttled {
+        return Some(Cause::GpuThrottled);
+    }
+    let others = now.others?;
+    let others_before = before?.others?;
+    let (taken, risen) = GPU_OTHERS;
+    (others >= taken && others >= others_before + risen).then_some(Cause::GpuShared {
+        pid: now.other_pid,
+        others,
+    })
+}
+
+#[cfg(test)]
+mod tests;
