@@ -74,6 +74,16 @@ pub mod flag {
     pub const BODY_DROPPED: u8 = 1 << 7;
 }
 
+/// Bits of [`Record::thread`]: what is known about the thread that read the last bytes and wrote the first ones.
+pub mod thread {
+    /// The first write of the segment was compared with its last read.
+    pub const COMPARED: u8 = 1;
+    /// One thread did both: `starved_ns` is valid.
+    pub const SAME: u8 = 1 << 1;
+    /// That thread never gave up its CPU by itself in between: it waited for nothing but a CPU.
+    pub const NEVER_SLEPT: u8 = 1 << 2;
+}
+
 /// When bytes of a read arrived that did not arrive with its first one.
 #[repr(C)]
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Pod, Zeroable)]
@@ -138,8 +148,8 @@ pub struct Record {
     pub flags: u8,
     /// One of [`mode`].
     pub mode: u8,
-    /// Zero.
-    pub reserved: u8,
+    /// Bits of [`thread`].
+    pub thread: u8,
     /// Writes since the segment's first, this one included.
     pub writes: u32,
     /// When the other bytes arrived of the read that [`Record::arrival_ns`] belongs to, in no order; valid only with
@@ -150,9 +160,17 @@ pub struct Record {
     /// Process at the other end, if that is on this host and was seen to connect; 0: unknown. With
     /// [`flag::RESPONSES`] always 0.
     pub client_tgid: u32,
+    /// How long that thread had waited for a CPU since it began, when it read (`task_struct.sched_info.run_delay`).
+    pub run_delay_ns: u64,
+    /// How long it waited for a CPU from there to the segment's first write; valid only with [`thread::SAME`].
+    pub starved_ns: u64,
+    /// Thread of the latest read, in the kernel's own PID namespace; 0: unknown.
+    pub reader_tid: u32,
+    /// Zero.
+    pub reserved_too: u32,
 }
 
-const _: () = assert!(size_of::<Record>() == 104 + 8 * STEPS + 8);
+const _: () = assert!(size_of::<Record>() == 104 + 8 * STEPS + 32);
 
 impl Record {
     /// An empty record.
@@ -176,11 +194,15 @@ impl Record {
         kind: 0,
         flags: 0,
         mode: mode::MESSAGES,
-        reserved: 0,
+        thread: 0,
         writes: 0,
         steps: [ArrivalStep::NONE; STEPS],
         read_offset: 0,
         client_tgid: 0,
+        run_delay_ns: 0,
+        starved_ns: 0,
+        reader_tid: 0,
+        reserved_too: 0,
     };
 }
 

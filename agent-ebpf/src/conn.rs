@@ -4,7 +4,7 @@
 //! Does not depend on: maps, helpers, the clock, protocols.
 
 use crate::{
-    abi::{COPY_CAP, PAYLOAD_CAP, REQUEST_HEAD_CAP, RESPONSE_HEAD_CAP, Record, mode},
+    abi::{COPY_CAP, PAYLOAD_CAP, REQUEST_HEAD_CAP, RESPONSE_HEAD_CAP, Record, mode, thread},
     arrival::ArrivalLog,
     http2_frames::FrameCursor,
 };
@@ -40,6 +40,8 @@ pub struct Conn {
     pub cursors: Cursors,
     /// What only HTTP/2 connections have.
     pub h2: H2,
+    /// The thread of the latest read.
+    pub reader: Reader,
     /// Which hook fills the record.
     pub lock: HookLock,
     /// Which events the primary copies of the programs handled.
@@ -48,7 +50,7 @@ pub struct Conn {
     pub scratch: [u64; 4],
 }
 
-const _: () = assert!(size_of::<Conn>() == 176 + 3072 + 152 + 32 + 88 + 8 + 8 + 16 + 32);
+const _: () = assert!(size_of::<Conn>() == 200 + 3072 + 152 + 32 + 88 + 8 + 16 + 8 + 16 + 32);
 
 /// What is in the receive queue, and when it arrived.
 ///
@@ -120,6 +122,27 @@ pub struct H2 {
     /// 1 after a 101, until the server's next write or the next read says whether HTTP/2 follows.
     pub switching: u8,
     reserved: [u8; 6],
+}
+
+/// The thread of the latest read, to compare the writer with; its other figures are in the record. The read hook writes
+/// it.
+#[repr(C)]
+#[derive(Debug, Clone, Copy)]
+pub struct Reader {
+    /// How often it had given up its CPU by itself (`task_struct.nvcsw`).
+    pub sleeps: u64,
+    /// The thread; 0: unknown.
+    pub tid: u32,
+    reserved: u32,
+}
+
+/// What the scheduler counts of a thread, since it began.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Waits {
+    /// How long it waited for a CPU, ns (`task_struct.sched_info.run_delay`).
+    pub run_delay_ns: u64,
+    /// How often it gave up its CPU by itself (`task_struct.nvcsw`).
+    pub sleeps: u64,
 }
 
 /// Lets one hook at a time fill the record; HTTP/2 connections do without, because each direction has its own record.
@@ -236,6 +259,11 @@ impl Conn {
                 switching: 0,
                 reserved: [0; 6],
             },
+            reader: Reader {
+                sleeps: 0,
+                tid: 0,
+                reserved: 0,
+            },
             lock: HookLock {
                 busy: 0,
                 missed: 0,
@@ -286,6 +314,40 @@ impl Conn {
             bytes
         } else {
             0
+        }
+    }
+
+    /// Notes the thread that reads, and its waits; `None`: the kernel does not count them.
+    #[inline(always)]
+    pub fn on_reader(&mut self, tid: u32, waits: Option<Waits>) {
+        self.record.thread = 0;
+        self.record.reader_tid = tid;
+        match waits {
+            Some(waits) => {
+                self.reader.tid = tid;
+                self.reader.sleeps = waits.sleeps;
+                self.record.run_delay_ns = waits.run_delay_ns;
+            }
+            None => self.reader.tid = 0,
+        }
+    }
+
+    /// Compares the thread that writes with the latest reader, unless an earlier write of the segment did.
+    #[inline(always)]
+    pub fn on_writer(&mut self, tid: u32, waits: impl FnOnce() -> Option<Waits>) {
+        if self.progress.phase != phase::READING || self.record.thread != 0 {
+            return;
+        }
+        self.record.thread = thread::COMPARED;
+        if self.reader.tid != tid {
+            return;
+        }
+        if let Some(waits) = waits() {
+            self.record.thread |= thread::SAME;
+            if waits.sleeps == self.reader.sleeps {
+                self.record.thread |= thread::NEVER_SLEPT;
+            }
+            self.record.starved_ns = waits.run_delay_ns.wrapping_sub(self.record.run_delay_ns);
         }
     }
 

@@ -58,6 +58,10 @@ pub struct Offsets {
     pub task_pid: u32,
     /// `task_struct.tgid`
     pub task_tgid: u32,
+    /// `task_struct.sched_info.run_delay`; read only with [`Features::run_delay`]
+    pub task_run_delay: u32,
+    /// `task_struct.nvcsw`
+    pub task_nvcsw: u32,
     /// `socket.sk`
     pub socket_sk: u32,
     /// `task_struct.signal`
@@ -117,6 +121,8 @@ impl Offsets {
         pid_nr: 0,
         task_pid: 0,
         task_tgid: 0,
+        task_run_delay: 0,
+        task_nvcsw: 0,
         socket_sk: 0,
         task_signal: 0,
         signal_live: 0,
@@ -213,6 +219,8 @@ pub struct Features {
     pub attached_twice: u32,
     /// Bytes that are copied of a request, head and body.
     pub copied_bytes: u32,
+    /// Whether the kernel counts how long a thread waits for a CPU (CONFIG_SCHED_INFO).
+    pub run_delay: u32,
 }
 
 impl Features {
@@ -226,5 +234,6 @@ impl Features {
         iter_is_buffer: 0,
         attached_twice: 0,
         copied_bytes: 0,
+        run_delay: 0,
     };
 }

@@ -5,7 +5,7 @@
 
 use core::ffi::c_void;
 
-use aya_ebpf::helpers::{bpf_probe_read_kernel, bpf_skc_to_tcp_sock, bpf_skc_to_unix_sock};
+use aya_ebpf::helpers::{bpf_get_current_task, bpf_get_current_task_btf, bpf_probe_read_kernel, bpf_skc_to_tcp_sock, bpf_skc_to_unix_sock};
 
 /// How a program reads a kernel object.
 pub(crate) trait Access: Copy {
@@ -16,6 +16,9 @@ pub(crate) trait Access: Copy {
     /// The field at `offset` is a `T`, for which zeros are a valid value. With [`Btf`], the verifier knows the type of
     /// `object`.
     unsafe fn field<T: Copy>(object: *const c_void, offset: u32) -> T;
+
+    /// Returns the running task's `task_struct`.
+    fn current_task() -> *const c_void;
 
     /// Returns the `struct sock` at `sk` as a `struct tcp_sock`; `None` if it is not one. `is_tcp` says so by its
     /// fields.
@@ -36,6 +39,12 @@ impl Access for Btf {
     unsafe fn field<T: Copy>(object: *const c_void, offset: u32) -> T {
         // SAFETY: the caller's; the verifier refuses the program otherwise.
         unsafe { core::ptr::read_volatile(object.cast::<u8>().add(offset as usize).cast::<T>()) }
+    }
+
+    #[inline(always)]
+    fn current_task() -> *const c_void {
+        // SAFETY: the helper returns a typed, non-null pointer in tracing programs (5.11).
+        unsafe { bpf_get_current_task_btf() }.cast()
     }
 
     #[inline(always)]
@@ -64,6 +73,12 @@ impl Access for Raw {
         let from = object.cast::<u8>().wrapping_add(offset as usize);
         // SAFETY: the helper checks the address; zeros are a value of `T`, by the caller's word.
         unsafe { bpf_probe_read_kernel(from.cast::<T>()).unwrap_or_else(|_| core::mem::zeroed()) }
+    }
+
+    #[inline(always)]
+    fn current_task() -> *const c_void {
+        // SAFETY: the helper has no preconditions.
+        unsafe { bpf_get_current_task() as *const c_void }
     }
 
     #[inline(always)]

@@ -45,6 +45,12 @@ pub(crate) fn has_kernel_vectors() -> bool {
     constant(&FEATURES.kernel_vectors) != 0
 }
 
+/// Whether the kernel counts how long threads wait for a CPU.
+#[inline(always)]
+pub(crate) fn has_run_delay() -> bool {
+    constant(&FEATURES.run_delay) != 0
+}
+
 /// Whether a backup copy of each program is attached.
 #[inline(always)]
 pub(crate) fn is_attached_twice() -> bool {

@@ -5,10 +5,11 @@
 use core::ffi::c_void;
 
 use aya_ebpf::helpers::bpf_get_current_pid_tgid;
+use inferprobe_ebpf::conn::Waits;
 
 use crate::{
     access::{Access, Btf},
-    globals::{OFFSETS, constant},
+    globals::{OFFSETS, constant, has_run_delay},
 };
 
 /// Returns the id of the running process.
@@ -21,6 +22,22 @@ pub(crate) fn current_tgid() -> u32 {
 #[inline(always)]
 pub(crate) fn current_tid() -> u32 {
     bpf_get_current_pid_tgid() as u32
+}
+
+/// Returns what the scheduler counts of the running thread; `None` if this kernel does not count it.
+#[inline(always)]
+pub(crate) fn waits<A: Access>() -> Option<Waits> {
+    if !has_run_delay() {
+        return None;
+    }
+    let task = A::current_task();
+    // SAFETY: `run_delay` is an unsigned long long, and `nvcsw` an unsigned long, of the running task.
+    unsafe {
+        Some(Waits {
+            run_delay_ns: A::field(task, constant(&OFFSETS.task_run_delay)),
+            sleeps: A::field(task, constant(&OFFSETS.task_nvcsw)),
+        })
+    }
 }
 
 /// Returns the process id and the thread id of a BTF-typed `task_struct`.

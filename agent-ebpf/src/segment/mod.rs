@@ -243,6 +243,15 @@ impl Conn {
         self.record.written_bytes += u64::from(bytes);
     }
 
+    /// Forgets the start of a write that gave no bytes to the socket.
+    #[inline(always)]
+    pub fn on_send_refused(&mut self) {
+        self.progress.send_start_ns = 0;
+        if self.progress.phase == phase::READING {
+            self.record.thread = 0;
+        }
+    }
+
     /// Adds a write of `bytes` that returned at `now_ns`.
     ///
     /// Returns `None` if nothing was read before it, so that it answers no known request.

@@ -1,7 +1,7 @@
 use std::{vec, vec::Vec};
 
 use super::*;
-use crate::abi::Record;
+use crate::{abi::Record, conn::Waits};
 
 /// Plays transfers against a socket's state as the hooks do, and keeps the emitted records.
 struct Player {
@@ -146,6 +146,61 @@ fn a_request_and_its_response_are_one_exchange() {
     assert_eq!((record.request_len, record.response_len), (300, 120));
     assert_eq!(record.flags, flag::ARRIVAL_KNOWN);
     assert_eq!(record.seq, 1);
+}
+
+fn waits(run_delay_ns: u64, sleeps: u64) -> Option<Waits> {
+    Some(Waits {
+        run_delay_ns,
+        sleeps,
+    })
+}
+
+/// Plays a request that thread 7 reads, with 100 ns of waits before, and returns the state before the first write.
+fn read_by_thread_7() -> Player {
+    let mut player = Player::new();
+    player.conn.on_reader(7, waits(100, 3));
+    player.recv(2_000, 300, Arrival::At(1_000), true);
+    player
+}
+
+#[test]
+fn wait_for_a_cpu_is_known_if_one_thread_reads_and_writes() {
+    for (tid, before_write, thread, starved_ns) in [
+        (7, waits(140, 3), 7, 40),
+        (7, waits(140, 4), 3, 40),
+        (8, waits(140, 3), 1, 0),
+        (7, None, 1, 0),
+    ] {
+        let mut player = read_by_thread_7();
+        player.conn.on_writer(tid, || before_write);
+        // The return of the same write must not compare anew.
+        player.conn.on_writer(tid, || waits(900, 9));
+        player.send(9_000, 9_500, 120, true);
+        let record = player.emitted[0];
+        assert_eq!((record.thread, record.starved_ns), (thread, starved_ns));
+        assert_eq!((record.reader_tid, record.run_delay_ns), (7, 100));
+    }
+}
+
+#[test]
+fn refused_write_is_not_the_first() {
+    let mut player = read_by_thread_7();
+    player.conn.on_writer(7, || waits(110, 3));
+    player.conn.on_send_refused();
+    player.conn.on_writer(7, || waits(150, 4));
+    player.send(9_000, 9_500, 120, true);
+    assert_eq!((player.emitted[0].thread, player.emitted[0].starved_ns), (3, 50));
+}
+
+#[test]
+fn later_writes_are_not_compared() {
+    let mut player = read_by_thread_7();
+    player.conn.on_writer(7, || waits(110, 3));
+    player.send(9_000, 9_500, 120, true);
+    player.conn.on_writer(7, || unreachable!("not the first write"));
+    player.conn.on_reader(7, waits(200, 5));
+    player.recv(20_000, 300, Arrival::At(19_000), true);
+    assert_eq!((player.conn.record.thread, player.conn.record.run_delay_ns), (0, 200));
 }
 
 /// Returns the emitted records: kind, first read, bytes, and how many of them were copied.

@@ -36,6 +36,11 @@ pub fn resolve(types: &Types<'_>) -> Result<Offsets, BtfError> {
         pid_nr: types.offset("pid", "numbers.nr")?,
         task_pid: types.offset("task_struct", "pid")?,
         task_tgid: types.offset("task_struct", "tgid")?,
+        // Without CONFIG_SCHED_INFO there is none, and the programs do not read it.
+        task_run_delay: types
+            .offset("task_struct", "sched_info.run_delay")
+            .unwrap_or(0),
+        task_nvcsw: types.offset("task_struct", "nvcsw")?,
         socket_sk: types.offset("socket", "sk")?,
         task_signal: types.offset("task_struct", "signal")?,
         signal_live: types.offset("signal_struct", "live")?,
@@ -64,6 +69,10 @@ pub fn features(types: &Types<'_>) -> Features {
         accept_wait: 0,
         attached_twice: 0,
         copied_bytes: 0,
+        run_delay: types
+            .offset("task_struct", "sched_info.run_delay")
+            .is_ok()
+            .into(),
         kernel_vectors: 0,
         iter_kind_mask: if is_word { 0xfe } else { 0xff },
         iter_is_vectors: types.enumerator("ITER_IOVEC").unwrap_or(u32::MAX),

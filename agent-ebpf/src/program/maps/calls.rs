@@ -6,9 +6,9 @@
 use aya_ebpf::{
     bindings::BPF_ANY, btf_maps::HashMap, helpers::bpf_get_current_pid_tgid, macros::btf_map,
 };
-use inferprobe_ebpf::abi::DropReason;
+use inferprobe_ebpf::{abi::DropReason, conn::Waits};
 
-use crate::user_buffer::Buffer;
+use crate::{globals::has_run_delay, user_buffer::Buffer};
 
 /// A call that has begun.
 #[repr(C)]
@@ -25,6 +25,9 @@ pub(crate) struct Call {
     pub(crate) flags: i32,
     /// One of [`direction`].
     pub(crate) direction: u64,
+    /// What the scheduler had counted of the thread; zeros if it does not count.
+    pub(crate) run_delay_ns: u64,
+    pub(crate) sleeps: u64,
 }
 
 /// Direction of a call's bytes.
@@ -52,7 +55,28 @@ impl Call {
             shape: UNKNOWN,
             flags: 0,
             direction,
+            run_delay_ns: 0,
+            sleeps: 0,
         }
+    }
+
+    #[inline(always)]
+    pub(crate) fn set_waits(&mut self, waits: Option<Waits>) {
+        if let Some(waits) = waits {
+            self.run_delay_ns = waits.run_delay_ns;
+            self.sleeps = waits.sleeps;
+        }
+    }
+
+    #[inline(always)]
+    pub(crate) fn waits(&self) -> Option<Waits> {
+        if !has_run_delay() {
+            return None;
+        }
+        Some(Waits {
+            run_delay_ns: self.run_delay_ns,
+            sleeps: self.sleeps,
+        })
     }
 
     #[inline(always)]

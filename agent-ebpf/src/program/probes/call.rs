@@ -33,6 +33,9 @@ pub(crate) fn begin(
     }
     let mut call = Call::new(sk.address(), now_ns(), direction);
     call.flags = flags;
+    if direction == direction::SEND {
+        call.set_waits(task::waits::<Raw>());
+    }
     if reads_payload()
         && let Some(buffer) = buffer()
     {
@@ -54,7 +57,7 @@ pub(crate) fn end(direction: u64, ret: i32) -> Result<(), DropReason> {
     let outcome = if direction == direction::RECV {
         try_sock_recv_length(Attached::Primary, sk, ret, call.flags)
     } else {
-        note_send_start(sk, call.start_ns);
+        note_send_start(sk, call);
         try_sock_send_length(Attached::Primary, sk, ret)
     };
     calls::end();
@@ -62,13 +65,15 @@ pub(crate) fn end(direction: u64, ret: i32) -> Result<(), DropReason> {
 }
 
 #[inline(always)]
-fn note_send_start(sk: Sock<Raw>, start_ns: u64) {
+fn note_send_start(sk: Sock<Raw>, call: &Call) {
     let conn = Raw::conn(sk);
     if conn.is_null() {
         return;
     }
     // SAFETY: a map value; the call on the socket still runs.
-    unsafe { &mut *conn }.on_send_start(|| start_ns);
+    let conn = unsafe { &mut *conn };
+    conn.on_send_start(|| call.start_ns);
+    conn.on_writer(task::current_tid(), || call.waits());
 }
 
 /// Whether the socket is watched, or may become watched by what is read from it.

@@ -13,6 +13,7 @@ use crate::{
     maps::watched,
     probes::entry::{already_handled, done, primary_and_backup},
     sock::{Family, Sock},
+    task,
 };
 
 primary_and_backup! {
@@ -94,7 +95,9 @@ fn note_unix_send<B: Backend>(sk: Sock<B>) {
         return;
     }
     // SAFETY: a map value; this hook runs in the sender's own system call, and the send hook after it.
-    unsafe { &mut *conn }.on_send_start(now_ns);
+    let conn = unsafe { &mut *conn };
+    conn.on_send_start(now_ns);
+    conn.on_writer(task::current_tid(), task::waits::<B>);
 }
 
 /// Whether an unknown socket is a connection to a watched AF_UNIX listener. Learns listeners on the way.

@@ -47,7 +47,9 @@ pub(crate) fn try_tcp_sendmsg_locked<B: Backend>(sk: Sock<B>) -> Result<(), Drop
         return Ok(());
     }
     // SAFETY: a map value; the sender holds the socket lock.
-    unsafe { &mut *conn }.on_send_start(now_ns);
+    let conn = unsafe { &mut *conn };
+    conn.on_send_start(now_ns);
+    conn.on_writer(task::current_tid(), task::waits::<B>);
     Ok(())
 }
 
@@ -72,7 +74,7 @@ pub(crate) fn try_sock_send_length<B: Backend>(
     // SAFETY: as in `recv.rs`.
     let conn = unsafe { &mut *conn };
     if ret <= 0 {
-        conn.progress.send_start_ns = 0;
+        conn.on_send_refused();
         return Ok(());
     }
     // If a send's start was noted and not yet used, the mark is an earlier send's, whose backup copy the kernel
@@ -132,6 +134,7 @@ enum Copying {
 #[inline(always)]
 fn on_write<B: Backend>(conn: &mut Conn, user: Option<Bytes>, bytes: u32, now_ns: u64) -> Copying {
     conn.record.tgid = task::current_tgid();
+    conn.on_writer(task::current_tid(), task::waits::<B>);
     if conn.h2.switching != 0 {
         conn.h2.switching = 0;
         if is_first_settings(user) {
