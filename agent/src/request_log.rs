@@ -56,6 +56,8 @@ struct LogLine<'a> {
     last_read_ns: u64,
     first_write_ns: Option<u64>,
     last_write_ns: Option<u64>,
+    /// How much of the time from last read to first write the serving thread was ready and waited for a CPU, ms.
+    starved_ms: Option<f64>,
     request_bytes: u64,
     response_bytes: u64,
     /// When the connection was accepted; absent if that was not observed, and after the connection's first request.
@@ -198,6 +200,7 @@ impl RequestLog {
                 && response.first_write_ns >= last_read_ns)
                 .then_some(response.first_write_ns),
             last_write_ns: response.last_write_ns,
+            starved_ms: observation.starved_ns.map(|ns| ns as f64 / 1e6),
             request_bytes: request.bytes,
             response_bytes: response.bytes,
             accepted_ns: peer.accepted_ns.filter(|_| request.index == 0),

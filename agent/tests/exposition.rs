@@ -107,11 +107,13 @@ fn busy() -> Metrics {
     let timing = WorkerTiming {
         internal_queue_ns: Some(7_125_000),
         worker_ns: Some(21_500_000),
+        starved_ns: None,
         latency_ns: 29_000_000,
         relay_ns: Some(1_250_000),
         end: WorkEnd::Predicted,
     };
     metrics.observe(&Observation {
+        starved_ns: Some(3_750_000),
         worker_side: WorkerSide::Observed(timing),
         ..observation("two-hop", "default", "torchserve", 200, known)
     });
@@ -163,6 +165,7 @@ fn observation(
         protocol: Protocol::Http,
         status,
         stages,
+        starved_ns: None,
         worker_side: WorkerSide::NoWorker,
         stream: None,
         hop: Hop::ONLY,

@@ -5,7 +5,10 @@
 
 use core::ffi::c_void;
 
-use aya_ebpf::helpers::{bpf_get_current_task, bpf_get_current_task_btf, bpf_probe_read_kernel, bpf_skc_to_tcp_sock, bpf_skc_to_unix_sock};
+use aya_ebpf::helpers::{
+    bpf_get_current_task, bpf_get_current_task_btf, bpf_probe_read_kernel, bpf_skc_to_tcp_sock,
+    bpf_skc_to_unix_sock,
+};
 
 /// How a program reads a kernel object.
 pub(crate) trait Access: Copy {

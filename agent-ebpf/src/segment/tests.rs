@@ -189,7 +189,10 @@ fn refused_write_is_not_the_first() {
     player.conn.on_send_refused();
     player.conn.on_writer(7, || waits(150, 4));
     player.send(9_000, 9_500, 120, true);
-    assert_eq!((player.emitted[0].thread, player.emitted[0].starved_ns), (3, 50));
+    assert_eq!(
+        (player.emitted[0].thread, player.emitted[0].starved_ns),
+        (3, 50)
+    );
 }
 
 #[test]
@@ -197,10 +200,15 @@ fn later_writes_are_not_compared() {
     let mut player = read_by_thread_7();
     player.conn.on_writer(7, || waits(110, 3));
     player.send(9_000, 9_500, 120, true);
-    player.conn.on_writer(7, || unreachable!("not the first write"));
+    player
+        .conn
+        .on_writer(7, || unreachable!("not the first write"));
     player.conn.on_reader(7, waits(200, 5));
     player.recv(20_000, 300, Arrival::At(19_000), true);
-    assert_eq!((player.conn.record.thread, player.conn.record.run_delay_ns), (0, 200));
+    assert_eq!(
+        (player.conn.record.thread, player.conn.record.run_delay_ns),
+        (0, 200)
+    );
 }
 
 /// Returns the emitted records: kind, first read, bytes, and how many of them were copied.

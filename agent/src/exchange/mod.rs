@@ -16,6 +16,7 @@ pub mod late;
 pub mod opaque;
 pub mod reads;
 pub mod record_stream;
+pub mod threads;
 pub mod upgrade;
 pub mod writes;
 pub mod zmtp;
@@ -23,7 +24,11 @@ pub mod zmtp;
 use uuid::Uuid;
 
 use crate::{
-    exchange::{chunks::Chunks, generation::Generation},
+    exchange::{
+        chunks::Chunks,
+        generation::Generation,
+        threads::{Reader, ThreadWait},
+    },
     protocol::grpc::{ModelName, NamedBy},
 };
 
@@ -42,6 +47,10 @@ pub struct Request {
     pub first_read_ns: u64,
     /// Latest byte read, ns.
     pub last_read_ns: u64,
+    /// Last byte readable, ns; `None` if that was not observed.
+    pub last_arrival_ns: Option<u64>,
+    /// Thread that read its last bytes; `None` if that is unknown.
+    pub reader: Option<Reader>,
     /// Bytes, head and body.
     pub bytes: u64,
     /// Whether it was read to its end, as far as its end is known.
@@ -65,6 +74,8 @@ pub struct Response {
     pub first_write_bounded: bool,
     /// Whether it began before its request was read to the end.
     pub early: bool,
+    /// What its thread waited for, from the last read to the first write; `None` if not one thread did both.
+    pub thread_wait: Option<ThreadWait>,
     /// Last byte handed to the kernel, ns; `None` if the end of the response is unknown.
     pub last_write_ns: Option<u64>,
     /// Bytes, head and body.
@@ -97,6 +108,7 @@ impl Response {
         first_write_ns: 0,
         first_write_bounded: false,
         early: false,
+        thread_wait: None,
         last_write_ns: None,
         bytes: 0,
         request_id: None,
@@ -183,6 +195,8 @@ pub(crate) mod fixtures {
                 arrival_ns: Some(1_000),
                 first_read_ns: 1_001,
                 last_read_ns: 1_021,
+                last_arrival_ns: Some(1_000),
+                reader: None,
                 bytes: 10,
                 complete: true,
                 named: None,
@@ -194,6 +208,7 @@ pub(crate) mod fixtures {
                 first_write_ns: 1_321,
                 first_write_bounded: false,
                 early: false,
+                thread_wait: None,
                 last_write_ns: Some(5_321),
                 bytes: 10,
                 request_id: None,

@@ -128,6 +128,8 @@ impl OpaqueConnection {
         let next_index = self.next_index;
         let request = self.request.get_or_insert_with(|| begun(reads, next_index));
         request.last_read_ns = reads.last_ns;
+        request.last_arrival_ns = reads.arrivals.at(reads.bytes.saturating_sub(1));
+        request.reader = reads.reader;
         request.bytes += reads.bytes;
         self.next_index = request.index.wrapping_add(1);
     }
@@ -140,6 +142,7 @@ impl OpaqueConnection {
         let response = self.response.get_or_insert(Response {
             first_write_ns: writes.start_ns,
             first_write_bounded: writes.start_bounded,
+            thread_wait: writes.thread_wait,
             ..Response::NOT_BEGUN
         });
         response.bytes += writes.bytes;
@@ -174,6 +177,8 @@ fn begun(reads: &Reads<'_>, index: u32) -> Request {
         arrival_ns: reads.arrivals.at(0),
         first_read_ns: reads.first_ns,
         last_read_ns: reads.last_ns,
+        last_arrival_ns: None,
+        reader: None,
         bytes: 0,
         complete: true,
         named: None,

@@ -8,6 +8,8 @@ use inferprobe_ebpf::{
     view::RecordView,
 };
 
+use crate::exchange::threads::Reader;
+
 /// A read, or several that were reported together.
 #[derive(Debug, Clone, Copy)]
 pub struct Reads<'a> {
@@ -17,6 +19,8 @@ pub struct Reads<'a> {
     pub first_ns: u64,
     /// Last read, ns.
     pub last_ns: u64,
+    /// Thread of the last one; `None` if that is unknown.
+    pub reader: Option<Reader>,
     /// Bytes read.
     pub bytes: u64,
     /// The first of them, as many as were copied.
@@ -33,6 +37,7 @@ impl<'a> Reads<'a> {
             arrivals: Arrivals::of(record),
             first_ns: record.first_read_ns,
             last_ns: record.last_read_ns,
+            reader: Reader::of(record),
             bytes: record.read_bytes,
             visible: view.request,
             body_dropped: record.flags & flag::BODY_DROPPED != 0,

@@ -69,6 +69,7 @@ impl RecordStream {
         let writes = Writes {
             start_ns: slot.last_write_ns,
             start_bounded: true,
+            thread_wait: None,
             end_ns: slot.last_write_ns,
             sends: sends.saturating_sub(self.sends),
             bytes: slot.written_bytes.saturating_sub(self.written_bytes),

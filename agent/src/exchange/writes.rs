@@ -3,7 +3,12 @@
 //! The counterpart of `reads`, for the other direction.
 //! Does not depend on: any protocol.
 
-use inferprobe_ebpf::{abi::flag, view::RecordView};
+use inferprobe_ebpf::{
+    abi::{flag, kind},
+    view::RecordView,
+};
+
+use crate::exchange::threads::ThreadWait;
 
 /// One write, or several that were reported together.
 #[derive(Debug, Clone, Copy)]
@@ -12,6 +17,8 @@ pub struct Writes<'a> {
     pub start_ns: u64,
     /// Whether `start_ns` is the return of the send, an upper bound.
     pub start_bounded: bool,
+    /// What its thread waited for since its latest read; `None` if another one read, or if the first is no segment's first.
+    pub thread_wait: Option<ThreadWait>,
     /// Return of the last, ns.
     pub end_ns: u64,
     /// How many they are; 1 if they are not counted.
@@ -37,6 +44,10 @@ impl<'a> Writes<'a> {
         Self {
             start_ns: record.first_write_ns,
             start_bounded: at_return && bytes > PROMPT_SEND_BYTES,
+            thread_wait: match record.kind {
+                kind::EXCHANGE => ThreadWait::of(record),
+                _ => None,
+            },
             end_ns: record.last_write_ns,
             sends: 1,
             bytes,

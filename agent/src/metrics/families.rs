@@ -113,6 +113,9 @@ families! {
         "Time from first request byte readable to first request byte read by the server.");
     REQUEST_HANDLER: own("inferprobe_request_handler_seconds", Histogram, "seconds", REQUEST, Requests,
         "Time from last request byte read to first response byte written.");
+    REQUEST_STARVED: own("inferprobe_request_starved_seconds", Histogram, "seconds", REQUEST, Requests,
+        "Time that the serving thread was ready and waited for a CPU, from last request byte read to first response byte.",
+        "Exact if one thread reads the request and writes the response, else unknown. Of a TorchServe request, its worker's. Part of the handler time.");
     REQUEST_DURATION: own("inferprobe_request_duration_seconds", Histogram, "seconds", REQUEST, Requests,
         "Time from first request byte readable to last response byte written.");
     REQUEST_INNER_QUEUE: own("inferprobe_request_inner_queue_seconds", Histogram, "seconds", REQUEST, Workers,

@@ -33,6 +33,14 @@ pub static HANDLER: Stage = Stage {
     family: Some(&families::REQUEST_HANDLER),
 };
 
+/// The part of the handler stage in which the serving thread waited for a CPU.
+pub static STARVED: Stage = Stage {
+    name: "starved",
+    from: "last request byte read by the thread that responds",
+    to: "first response byte written by it",
+    family: Some(&families::REQUEST_STARVED),
+};
+
 /// The writing of the response.
 pub static STREAM: Stage = Stage {
     name: "stream",
@@ -58,4 +66,4 @@ pub static WORKER: Stage = Stage {
 };
 
 /// Every stage, in the order of the documentation.
-pub static ALL: [&Stage; 5] = [&QUEUE, &HANDLER, &STREAM, &INNER_QUEUE, &WORKER];
+pub static ALL: [&Stage; 6] = [&QUEUE, &HANDLER, &STARVED, &STREAM, &INNER_QUEUE, &WORKER];

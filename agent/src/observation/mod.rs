@@ -130,6 +130,9 @@ pub struct Observation {
     pub status: u16,
     /// How long each stage took.
     pub stages: Stages,
+    /// How long the thread that did the work waited for a CPU during the handler stage, ns: a TorchServe worker's, else the
+    /// server's. `None` if not one thread read the request and wrote the response.
+    pub starved_ns: Option<u64>,
     /// What a TorchServe worker did during the handler stage.
     pub worker_side: WorkerSide,
     /// Times of a streamed response; `None` if the response is not streamed.
@@ -157,6 +160,7 @@ impl Observation {
         let operation = route.operation;
         let is_read = operation.is_some() || response.generation.is_some();
         let tokens = is_read.then(|| Tokens::of(exchange));
+        let stages = Stages::from(exchange);
         Self {
             purpose: route.purpose,
             identity: Identity::new(server, route),
@@ -168,7 +172,8 @@ impl Observation {
             status: response
                 .grpc_status
                 .map_or(response.status, grpc::http_status_of),
-            stages: Stages::from(exchange),
+            starved_ns: starved_ns(exchange, &stages, &worker_side),
+            stages,
             worker_side,
             stream: Stream::of(exchange).map(Box::new),
             hop,
@@ -189,6 +194,7 @@ impl Observation {
             },
             status: request.status,
             stages: Stages::UNOBSERVED,
+            starved_ns: None,
             worker_side: request.worker_side,
             stream: None,
             hop: Hop::ONLY,
@@ -199,9 +205,21 @@ impl Observation {
     }
 }
 
+/// Returns how long the thread that did the work waited for a CPU, at most as long as the stage that it worked in.
+fn starved_ns(exchange: &Exchange, stages: &Stages, worker_side: &WorkerSide) -> Option<u64> {
+    match worker_side {
+        WorkerSide::NoWorker => {
+            let wait = exchange.response.thread_wait?;
+            Some(wait.starved_ns.min(stages.handler_ns?))
+        }
+        WorkerSide::NotObserved => None,
+        WorkerSide::Observed(timing) => Some(timing.starved_ns?.min(timing.worker_ns?)),
+    }
+}
+
 #[cfg(test)]
 mod tests {
-    use crate::exchange::fixtures::exchange;
+    use crate::exchange::{fixtures::exchange, threads::ThreadWait};
 
     use super::*;
 
@@ -232,6 +250,31 @@ mod tests {
             }
         );
         assert_eq!(stages.total_ns(), Some(5_321 - 1_000));
+    }
+
+    #[test]
+    fn starved_time_is_part_of_the_handler_stage() {
+        let mut exchange = exchange();
+        let route = || Route {
+            purpose: Purpose::Inference,
+            model: None,
+            version: None,
+        };
+        let starved = |exchange: &Exchange, worker_side| {
+            Observation::new(exchange, server(), route(), worker_side).starved_ns
+        };
+        assert_eq!(starved(&exchange, WorkerSide::NoWorker), None);
+        for (waited_ns, expected_ns) in [(40, 40), (400, 300)] {
+            exchange.response.thread_wait = Some(ThreadWait {
+                starved_ns: waited_ns,
+                slept: false,
+            });
+            assert_eq!(starved(&exchange, WorkerSide::NoWorker), Some(expected_ns));
+            // The worker's thread did the work, and that one is unknown.
+            assert_eq!(starved(&exchange, WorkerSide::NotObserved), None);
+        }
+        exchange.response.first_write_bounded = true;
+        assert_eq!(starved(&exchange, WorkerSide::NoWorker), None);
     }
 
     #[test]

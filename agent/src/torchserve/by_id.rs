@@ -235,6 +235,7 @@ mod tests {
                 whole: true,
             },
             first_write_ns: None,
+            thread_wait: None,
             last_write_ns: 2,
             reply_read_ns: None,
         })

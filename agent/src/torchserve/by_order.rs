@@ -242,6 +242,7 @@ mod tests {
                 whole: true,
             },
             first_write_ns: None,
+            thread_wait: None,
             last_write_ns,
             reply_read_ns: None,
         })

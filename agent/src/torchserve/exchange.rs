@@ -4,7 +4,7 @@
 //! Does not depend on: how frame and reply are found.
 
 use crate::{
-    exchange::Peer,
+    exchange::{Peer, threads::ThreadWait},
     torchserve::frames::{command::WorkerCommand, reply::Reply},
 };
 
@@ -27,6 +27,8 @@ pub struct WorkerExchange {
     pub reply: Reply,
     /// First reply byte handed to the kernel, ns; `None` if only an upper bound is known.
     pub first_write_ns: Option<u64>,
+    /// What the worker's thread waited for, from the last read to the first write; `None` if not one thread did both.
+    pub thread_wait: Option<ThreadWait>,
     /// Last reply byte handed to the kernel, ns.
     pub last_write_ns: u64,
     /// Last reply byte read by the frontend, ns; `None` if that was not observed.

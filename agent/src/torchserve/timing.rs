@@ -28,6 +28,8 @@ pub struct WorkerTiming {
     /// Last byte read by the worker to first reply byte written: `PredictionTime`. `None` if a long send leaves only
     /// an upper bound.
     pub worker_ns: Option<u64>,
+    /// How much of it the worker's thread waited for a CPU; `None` if not one thread read and replied.
+    pub starved_ns: Option<u64>,
     /// Last request byte read by the frontend to last reply byte read by it or, if that was not observed, written by the
     /// worker: `ts_inference_latency`.
     pub latency_ns: u64,
@@ -86,6 +88,7 @@ impl WorkerTiming {
             worker_ns: worker_exchange
                 .first_write_ns
                 .map(|first_ns| since(worker_exchange.last_read_ns, first_ns)),
+            starved_ns: worker_exchange.thread_wait.map(|wait| wait.starved_ns),
             latency_ns: since(last_read_ns, worker_exchange.replied_ns()),
             relay_ns: None,
             end: match worker_exchange.reply.code {
@@ -137,6 +140,7 @@ mod tests {
                 whole: true,
             },
             first_write_ns: Some(1_301),
+            thread_wait: None,
             last_write_ns: 1_309,
             reply_read_ns: Some(1_311),
         }
@@ -148,6 +152,7 @@ mod tests {
         let expected = WorkerTiming {
             internal_queue_ns: Some(10),
             worker_ns: Some(260),
+            starved_ns: None,
             latency_ns: 290,
             relay_ns: Some(10),
             end: WorkEnd::Predicted,

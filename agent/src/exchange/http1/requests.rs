@@ -180,7 +180,7 @@ impl RequestStream {
                 {
                     return taken;
                 }
-                self.read_head(reads, head, before, visible.len() as u64, left)
+                self.read_head(reads, head, before, visible.len() as u64, (at, left))
             }
             State::Body(to_come) => {
                 let taken = left.min(*to_come);
@@ -189,7 +189,7 @@ impl RequestStream {
                 let copied = usize::try_from(taken)
                     .map_or(visible, |taken| &visible[..visible.len().min(taken)]);
                 search(&mut self.body, copied, taken);
-                self.extend(reads, taken, left == taken, ended);
+                self.extend(reads, (at, taken), left == taken, ended);
                 if ended {
                     self.end_body();
                     self.state = State::Between;
@@ -205,14 +205,14 @@ impl RequestStream {
                     Place::Lost => self.state = State::Open,
                 }
                 let ended = walked.place != Place::Open;
-                self.extend(reads, walked.taken, left == walked.taken, ended);
+                self.extend(reads, (at, walked.taken), left == walked.taken, ended);
                 if ended {
                     self.end_body();
                 }
                 walked.taken
             }
             State::Open => {
-                self.extend(reads, left, true, true);
+                self.extend(reads, (at, left), true, true);
                 left
             }
             State::Junk => {
@@ -262,7 +262,7 @@ impl RequestStream {
         head_bytes: Vec<u8>,
         before: usize,
         visible: u64,
-        left: u64,
+        (at, left): (u64, u64),
     ) -> u64 {
         // Only at the start of a connection, where they may have been the beginning of a PROXY header.
         let blank = head_bytes
@@ -287,12 +287,12 @@ impl RequestStream {
                     Body::Chunked => (State::Chunked(ChunkWalk::default()), false),
                 };
                 self.state = state;
-                self.extend(reads, taken, left == taken, ended);
+                self.extend(reads, (at, taken), left == taken, ended);
                 taken
             }
             Parse::Partial if visible == left && head_bytes.len() <= HEAD_CAP => {
                 self.state = State::Head(head_bytes);
-                self.extend(reads, left, true, false);
+                self.extend(reads, (at, left), true, false);
                 left
             }
             Parse::Partial => match http1::parse_cut_request(&head_bytes[blank..]) {
@@ -334,6 +334,8 @@ impl RequestStream {
             arrival_ns: reads.arrivals.at(at),
             first_read_ns: reads.first_ns,
             last_read_ns: reads.first_ns,
+            last_arrival_ns: None,
+            reader: None,
             bytes: 0,
             complete: false,
             named: None,
@@ -384,7 +386,14 @@ impl RequestStream {
         }
     }
 
-    fn extend(&mut self, reads: &Reads<'_>, bytes: u64, to_the_end: bool, complete: bool) {
+    /// Adds the next `bytes` of the request, which begin at `at` of `reads`.
+    fn extend(
+        &mut self,
+        reads: &Reads<'_>,
+        (at, bytes): (u64, u64),
+        to_the_end: bool,
+        complete: bool,
+    ) {
         if let Some(request) = self.open() {
             request.bytes += bytes;
             request.last_read_ns = if to_the_end {
@@ -392,6 +401,10 @@ impl RequestStream {
             } else {
                 reads.first_ns
             };
+            if bytes > 0 {
+                request.last_arrival_ns = reads.arrivals.at(at + bytes - 1);
+            }
+            request.reader = reads.reader;
             request.complete = complete;
         }
     }
@@ -436,6 +449,7 @@ mod tests {
             }),
             first_ns: at_ns,
             last_ns: at_ns + 1,
+            reader: None,
             bytes,
             visible,
             body_dropped: false,

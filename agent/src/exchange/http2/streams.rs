@@ -194,6 +194,8 @@ impl Streams {
             arrival_ns,
             first_read_ns,
             last_read_ns: first_read_ns,
+            last_arrival_ns: None,
+            reader: None,
             bytes: 0,
             complete: false,
             named: None,
@@ -342,6 +344,8 @@ impl Streams {
         let response = open.response.get_or_insert_with(|| Response {
             status: fields.status.unwrap_or(0),
             first_write_ns,
+            // Other streams share the thread's wait.
+            thread_wait: None,
             first_write_bounded,
             early: !open.request.complete,
             last_write_ns: None,

@@ -57,6 +57,7 @@ struct Served {
     codes: Codes,
     queue: Histogram,
     handler: Histogram,
+    starved: Histogram,
     duration: Histogram,
     inner_queue: Histogram,
     worker: Histogram,
@@ -93,6 +94,7 @@ struct Responses {
 struct Unknown {
     queue: u64,
     handler: u64,
+    starved: u64,
     stream: u64,
     inner_queue: u64,
     worker: u64,
@@ -243,6 +245,7 @@ impl Requests {
             for (family, histogram) in [
                 (&families::REQUEST_QUEUE, &served.queue),
                 (&families::REQUEST_HANDLER, &served.handler),
+                (&families::REQUEST_STARVED, &served.starved),
                 (&families::REQUEST_DURATION, &served.duration),
                 (&families::REQUEST_INNER_QUEUE, &served.inner_queue),
                 (&families::REQUEST_WORKER, &served.worker),
@@ -318,6 +321,7 @@ impl Requests {
             (&stages::HANDLER, self.unknown.handler),
             (&stages::INNER_QUEUE, self.unknown.inner_queue),
             (&stages::QUEUE, self.unknown.queue),
+            (&stages::STARVED, self.unknown.starved),
             (&stages::STREAM, self.unknown.stream),
             (&stages::WORKER, self.unknown.worker),
         ] {
@@ -358,6 +362,7 @@ impl Served {
         for (histogram, ns) in [
             (&mut self.queue, stages.queue_ns),
             (&mut self.handler, stages.handler_ns),
+            (&mut self.starved, observation.starved_ns),
             (&mut self.duration, total_ns),
         ] {
             if let Some(ns) = ns {
@@ -423,6 +428,7 @@ impl Unknown {
         } = observation;
         self.queue += u64::from(stages.queue_ns.is_none());
         self.handler += u64::from(stages.handler_ns.is_none());
+        self.starved += u64::from(observation.starved_ns.is_none());
         self.stream += u64::from(stages.stream_ns.is_none());
         let (inner_queue_unknown, worker_unknown) = match worker_side {
             WorkerSide::NoWorker => (false, false),

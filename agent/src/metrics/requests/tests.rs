@@ -27,6 +27,7 @@ fn observation(model: &str, status: u16) -> Observation {
         status,
         protocol: Protocol::Http,
         stages: KNOWN,
+        starved_ns: None,
         worker_side: WorkerSide::NoWorker,
         stream: None,
         hop: Hop::ONLY,
@@ -127,6 +128,7 @@ fn request_that_was_sent_on_counts_once_in_torchserves_families() {
 fn an_unknown_queue_counts_as_unknown_and_in_no_histogram() {
     let mut unqueued = observation("tiny", 200);
     unqueued.stages.queue_ns = None;
+    unqueued.starved_ns = Some(1_000);
     let requests = after(&[observation("tiny", 200), unqueued]);
     let count_of = |name: &str| {
         let found = lines(&requests, name);
@@ -142,6 +144,7 @@ fn an_unknown_queue_counts_as_unknown_and_in_no_histogram() {
             r#"inferprobe_request_stage_unknown_total{stage="handler"} 0"#,
             r#"inferprobe_request_stage_unknown_total{stage="inner_queue"} 0"#,
             r#"inferprobe_request_stage_unknown_total{stage="queue"} 1"#,
+            r#"inferprobe_request_stage_unknown_total{stage="starved"} 1"#,
             r#"inferprobe_request_stage_unknown_total{stage="stream"} 0"#,
             r#"inferprobe_request_stage_unknown_total{stage="worker"} 0"#,
         ]
@@ -163,6 +166,7 @@ fn the_inner_hop_has_histograms_of_its_own_and_counts_what_is_unknown() {
     let timing = WorkerTiming {
         internal_queue_ns: Some(5_000_000),
         worker_ns: None,
+        starved_ns: None,
         latency_ns: 9,
         relay_ns: Some(7),
         end: WorkEnd::Predicted,

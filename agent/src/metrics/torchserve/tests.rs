@@ -21,6 +21,7 @@ fn timing(end: WorkEnd) -> WorkerSide {
     WorkerSide::Observed(WorkerTiming {
         internal_queue_ns: Some(5_900_000),
         worker_ns: Some(20_006_000),
+        starved_ns: None,
         latency_ns: 26_000_000,
         relay_ns: Some(1_999_999),
         end,
@@ -34,6 +35,7 @@ fn observation(status: u16, worker_side: WorkerSide) -> Observation {
         protocol: Protocol::Http,
         status,
         stages: STAGES,
+        starved_ns: None,
         worker_side,
         stream: None,
         hop: Hop::ONLY,

@@ -15,6 +15,7 @@ use crate::{
         Peer,
         event::{Loss, Sink},
         record_stream::RecordStream,
+        threads::ThreadWait,
     },
     torchserve::{
         exchange::WorkerExchange,
@@ -76,6 +77,8 @@ struct OpenFrame {
     times: ReadTimes,
     /// First reply byte, ns; `Some(None)` if it has only an upper bound.
     first_write_ns: Option<Option<u64>>,
+    /// As [`WorkerExchange::thread_wait`].
+    thread_wait: Option<ThreadWait>,
     /// A reply whose remaining bytes are written later and not captured.
     partial: Option<Reply>,
     /// Bytes of the reply so far.
@@ -200,6 +203,7 @@ impl WorkerConnection {
             command,
             times,
             first_write_ns: None,
+            thread_wait: None,
             partial: None,
             reply_bytes: 0,
         });
@@ -213,6 +217,9 @@ impl WorkerConnection {
             return;
         };
         open.reply_bytes += writes.bytes;
+        if open.first_write_ns.is_none() {
+            open.thread_wait = writes.thread_wait;
+        }
         open.first_write_ns
             .get_or_insert((!writes.start_bounded).then_some(writes.start_ns));
         let is_end = record.tail as u32 == END_OF_LIST;
@@ -269,6 +276,7 @@ impl WorkerConnection {
             last_read_ns: open.times.last_read_ns,
             reply,
             first_write_ns: open.first_write_ns.flatten(),
+            thread_wait: open.thread_wait,
             last_write_ns: record.last_write_ns,
             reply_read_ns: None,
         };

@@ -194,6 +194,7 @@ impl ResponseStream {
                 self.open = Response {
                     first_write_ns: writes.start_ns,
                     first_write_bounded: writes.start_bounded,
+                    thread_wait: writes.thread_wait,
                     ..Response::NOT_BEGUN
                 };
                 self.state = State::Head(Vec::new());

@@ -33,6 +33,7 @@ impl Run {
         let writes = Writes {
             start_ns: self.now_ns,
             start_bounded: false,
+            thread_wait: None,
             end_ns: self.now_ns + 1,
             sends: 1,
             bytes,
@@ -51,6 +52,7 @@ impl Run {
         let writes = Writes {
             start_ns: 10,
             start_bounded: false,
+            thread_wait: None,
             end_ns: self.now_ns + 1,
             sends,
             bytes,

@@ -118,6 +118,7 @@ impl Run {
             }),
             first_ns: self.now_ns + 2,
             last_ns: self.now_ns + 2,
+            reader: None,
             bytes,
             visible,
             body_dropped: false,
@@ -136,6 +137,7 @@ impl Run {
         let writes = Writes {
             start_ns: self.now_ns + 3,
             start_bounded: false,
+            thread_wait: None,
             end_ns: self.now_ns + 4,
             sends: 1,
             bytes,
