@@ -122,6 +122,7 @@ mod tests {
             last_read: call(2_000_000),
             first_write: call(3_000_000),
             last_write: call(4_000_000),
+            starved_ns: None,
             status: 200,
             request_bytes: 10,
             response_bytes: 20,

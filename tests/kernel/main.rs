@@ -26,6 +26,7 @@ mod privilege;
 mod rotation;
 mod scripted_server;
 mod server_cases;
+mod starved;
 mod streams;
 mod tokens;
 mod unix;

@@ -40,6 +40,8 @@ pub struct Logged {
     pub first_write_ns: Option<u64>,
     /// Last byte of the response written; `None` if not observed.
     pub last_write_ns: Option<u64>,
+    /// How long the serving thread waited for a CPU between the last read and the first write; `None` if unknown.
+    pub starved_ms: Option<f64>,
     /// Head and body of the request.
     pub request_bytes: u64,
     /// Head and body of the response.

@@ -219,6 +219,7 @@ fn stamps(script: &Script, progress: &Progress, peer_port: u16) -> Vec<(Stamp, C
             last_read: read(request.end - 1).unwrap_or(first_read),
             first_write: written(answer.start),
             last_write: written(answer.end - 1),
+            starved_ns: None,
             status: asked.status,
             request_bytes: request.len() as u64,
             response_bytes: answer.len() as u64,

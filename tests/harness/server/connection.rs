@@ -160,6 +160,7 @@ fn serve_request(reader: &mut Reader<'_>) -> io::Result<Option<(Stamp, bool)>> {
         std::thread::sleep(plan.sleep);
     }
 
+    let starved_ns = (!plan.burn.is_zero()).then(|| burn(plan.burn));
     let (first_write, last_write, response_bytes) = answer(&reader.wire, &plan)?;
     if plan.early && !plan.close {
         let Some(_drained) = reader.skip_body(&head)? else {
@@ -176,11 +177,36 @@ fn serve_request(reader: &mut Reader<'_>) -> io::Result<Option<(Stamp, bool)>> {
         last_read,
         first_write,
         last_write,
+        starved_ns,
         status: plan.status,
         request_bytes: (head_bytes + body_bytes) as u64,
         response_bytes,
     };
     Ok(Some((stamp, plan.close)))
+}
+
+/// Uses up CPU time, and returns how long the thread waited for a CPU meanwhile, ns.
+fn burn(cpu: Duration) -> u64 {
+    let before = run_delay_ns();
+    let used = || {
+        let now = rustix::time::clock_gettime(rustix::time::ClockId::ThreadCPUTime);
+        Duration::try_from(now).expect("CPU time is positive")
+    };
+    let until = used() + cpu;
+    while used() < until {
+        std::hint::spin_loop();
+    }
+    run_delay_ns() - before
+}
+
+/// Returns how long the calling thread has waited for a CPU since it began, by the kernel's own account: the second
+/// number of schedstat.
+fn run_delay_ns() -> u64 {
+    let text = std::fs::read_to_string("/proc/thread-self/schedstat").expect("procfs is mounted");
+    let number = text.split_whitespace().nth(1);
+    number
+        .and_then(|number| number.parse().ok())
+        .expect("schedstat has three numbers")
 }
 
 /// Writes the response, and returns its first and last write, and its bytes.

@@ -11,6 +11,8 @@ use crate::http::Head;
 pub struct Plan {
     /// Time in the handler, between the last read and the first write (`sleep_us`, `sleep_ms`).
     pub sleep: Duration,
+    /// CPU time to use up in the handler (`burn_us`).
+    pub burn: Duration,
     /// Status code (`status`).
     pub status: u16,
     /// Bytes of response body (`body`).
@@ -67,6 +69,7 @@ impl Plan {
         Self {
             sleep: Duration::from_micros(number("sleep_us").unwrap_or(0))
                 + Duration::from_millis(number("sleep_ms").unwrap_or(0)),
+            burn: Duration::from_micros(number("burn_us").unwrap_or(0)),
             status,
             body_bytes: size("body").unwrap_or(2),
             head_bytes: size("head_bytes").unwrap_or(0),

@@ -37,6 +37,9 @@ pub struct Stamp {
     pub first_write: Call,
     /// The write of its last byte.
     pub last_write: Call,
+    /// How long the kernel says that the thread waited for a CPU between last read and first write; `None` unless the
+    /// handler uses CPU time.
+    pub starved_ns: Option<u64>,
     /// Status code of the response.
     pub status: u16,
     /// Head and body of the request.
