@@ -259,9 +259,10 @@ mod tests {
             purpose: Purpose::Inference,
             model: None,
             version: None,
+            operation: None,
         };
         let starved = |exchange: &Exchange, worker_side| {
-            Observation::new(exchange, server(), route(), worker_side).starved_ns
+            Observation::new(exchange, server(), route(), Hop::ONLY, worker_side).starved_ns
         };
         assert_eq!(starved(&exchange, WorkerSide::NoWorker), None);
         for (waited_ns, expected_ns) in [(40, 40), (400, 300)] {

@@ -176,7 +176,7 @@ impl RequestStream {
                 gathered.extend_from_slice(visible);
                 let head = std::mem::take(gathered);
                 if self.at_start
-                    && let Some(taken) = self.skip_proxy(reads, &head, before, visible, left)
+                    && let Some(taken) = self.skip_proxy(reads, &head, before, visible, (at, left))
                 {
                     return taken;
                 }
@@ -231,7 +231,7 @@ impl RequestStream {
         head: &[u8],
         before: usize,
         visible: &[u8],
-        left: u64,
+        (at, left): (u64, u64),
     ) -> Option<u64> {
         match proxy::start_of(head) {
             Start::Header(len) => {
@@ -246,7 +246,7 @@ impl RequestStream {
             }
             Start::Unknown if visible.len() as u64 == left => {
                 self.state = State::Head(head.to_vec());
-                self.extend(reads, left, true, false);
+                self.extend(reads, (at, left), true, false);
                 Some(left)
             }
             Start::Unknown | Start::Other => {
