@@ -12,6 +12,7 @@ pub mod discovery;
 pub mod doctor;
 pub mod exchange;
 pub mod exporter;
+pub mod history;
 pub mod identity;
 pub mod metrics;
 pub mod observation;

@@ -18,7 +18,7 @@ use serde::Serialize;
 
 use crate::{
     catalogue::route::Purpose, exchange::Exchange, observation::Observation,
-    torchserve::exchange::WorkerExchange,
+    torchserve::exchange::WorkerExchange, verdict::slow::Because,
 };
 
 /// Time between two checks whether the file was renamed or removed, ns.
@@ -58,6 +58,9 @@ struct LogLine<'a> {
     last_write_ns: Option<u64>,
     /// How much of the time from last read to first write the serving thread was ready and waited for a CPU, ms.
     starved_ms: Option<f64>,
+    /// Why it was slow; absent if it was not slow for its model.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    because: Option<&'static str>,
     request_bytes: u64,
     response_bytes: u64,
     /// When the connection was accepted; absent if that was not observed, and after the connection's first request.
@@ -200,6 +203,7 @@ impl RequestLog {
                 && response.first_write_ns >= last_read_ns)
                 .then_some(response.first_write_ns),
             last_write_ns: response.last_write_ns,
+            because: observation.because.map(Because::name),
             starved_ms: observation.starved_ns.map(|ns| ns as f64 / 1e6),
             request_bytes: request.bytes,
             response_bytes: response.bytes,

@@ -16,6 +16,7 @@ use inferprobe::{
     observation::{Observation, Protocol, Stages, Stream},
     protocol::genai::Operation,
     torchserve::timing::{WorkEnd, WorkerSide, WorkerTiming},
+    verdict::slow::Because,
 };
 
 #[test]
@@ -114,6 +115,7 @@ fn busy() -> Metrics {
     };
     metrics.observe(&Observation {
         starved_ns: Some(3_750_000),
+        because: Some(Because::Cpu),
         worker_side: WorkerSide::Observed(timing),
         ..observation("two-hop", "default", "torchserve", 200, known)
     });
@@ -166,6 +168,7 @@ fn observation(
         status,
         stages,
         starved_ns: None,
+        because: None,
         worker_side: WorkerSide::NoWorker,
         stream: None,
         hop: Hop::ONLY,

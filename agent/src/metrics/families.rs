@@ -10,6 +10,7 @@ const WORKER: &[&str] = &["WorkerName", "Level", "Hostname"];
 const MODEL: &[&str] = &["ModelName", "Level", "Hostname"];
 const SERVED: &[&str] = &["model_name", "model_version", "hostname"];
 const REQUEST: &[&str] = &["model", "version", "server"];
+const SLOW: &[&str] = &["model", "version", "server", "because"];
 const RESPONSE: &[&str] = &["model", "version", "server", "code"];
 const SERVER: &[&str] = &["server"];
 const HOP: &[&str] = &["server", "gateway"];
@@ -116,6 +117,9 @@ families! {
     REQUEST_STARVED: own("inferprobe_request_starved_seconds", Histogram, "seconds", REQUEST, Requests,
         "Time that the serving thread was ready and waited for a CPU, from last request byte read to first response byte.",
         "Exact if one thread reads the request and writes the response, else unknown. Of a TorchServe request, its worker's. Part of the handler time.");
+    SLOW_REQUESTS: own("inferprobe_slow_requests_total", Counter, "", SLOW, Requests,
+        "Inference requests that took at least twice their model's median, by the component that explains most of it.",
+        "The median of the model's latest 64 requests. Requests with an unknown stage are not judged.");
     REQUEST_DURATION: own("inferprobe_request_duration_seconds", Histogram, "seconds", REQUEST, Requests,
         "Time from first request byte readable to last response byte written.");
     REQUEST_INNER_QUEUE: own("inferprobe_request_inner_queue_seconds", Histogram, "seconds", REQUEST, Workers,

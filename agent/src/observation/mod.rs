@@ -12,6 +12,7 @@ use crate::{
     identity::{Hop, Identity, Server},
     protocol::{genai::Operation, grpc},
     torchserve::{join::AbandonedRequest, timing::WorkerSide},
+    verdict::slow::Because,
 };
 
 pub use stream::Stream;
@@ -133,6 +134,8 @@ pub struct Observation {
     /// How long the thread that did the work waited for a CPU during the handler stage, ns: a TorchServe worker's, else the
     /// server's. `None` if not one thread read the request and wrote the response.
     pub starved_ns: Option<u64>,
+    /// Why it was slow; `None` if it was not slow for its model, or if that is unknown.
+    pub because: Option<Because>,
     /// What a TorchServe worker did during the handler stage.
     pub worker_side: WorkerSide,
     /// Times of a streamed response; `None` if the response is not streamed.
@@ -174,6 +177,7 @@ impl Observation {
                 .map_or(response.status, grpc::http_status_of),
             starved_ns: starved_ns(exchange, &stages, &worker_side),
             stages,
+            because: None,
             worker_side,
             stream: Stream::of(exchange).map(Box::new),
             hop,
@@ -195,6 +199,7 @@ impl Observation {
             status: request.status,
             stages: Stages::UNOBSERVED,
             starved_ns: None,
+            because: None,
             worker_side: request.worker_side,
             stream: None,
             hop: Hop::ONLY,

@@ -11,6 +11,7 @@ use crate::{
     catalogue::route::Purpose,
     discovery::roster::{self, ServedTimes},
     exchange::{Exchange, Peer},
+    history::{models::Models, sample::Sample},
     identity::Identity,
     metrics::Metrics,
     observation::Observation,
@@ -34,6 +35,8 @@ pub struct Recorder {
     log_is_stuck: bool,
     /// Workers whose replies have no response, until they are counted.
     pub(super) unpaired: Vec<Peer>,
+    /// What the requests of each model spent in the last minutes.
+    pub(super) history: Models,
     /// Time that each process spent on requests since it was published; `None`: not kept.
     pub(super) served: Option<ServedTimes>,
 }
@@ -46,6 +49,7 @@ impl Recorder {
             log,
             log_is_stuck: false,
             unpaired: Vec::new(),
+            history: Models::default(),
             served: None,
         }
     }
@@ -84,7 +88,11 @@ impl Recorder {
             route,
             hop,
         } = frontend_exchange;
-        let observation = Observation::new(&exchange, server, route, hop, worker_side);
+        let mut observation = Observation::new(&exchange, server, route, hop, worker_side);
+        if observation.purpose == Purpose::Inference {
+            let sample = Sample::new(&exchange, worker, &observation);
+            observation.because = self.history.add(&observation.identity, &sample);
+        }
         self.metrics.observe(&observation);
         if let Some(served) = &mut self.served
             && observation.purpose == Purpose::Inference

@@ -42,6 +42,8 @@ pub struct Logged {
     pub last_write_ns: Option<u64>,
     /// How long the serving thread waited for a CPU between the last read and the first write; `None` if unknown.
     pub starved_ms: Option<f64>,
+    /// Why it was slow for its model; `None` if it was not, or if that is unknown.
+    pub because: Option<String>,
     /// Head and body of the request.
     pub request_bytes: u64,
     /// Head and body of the response.

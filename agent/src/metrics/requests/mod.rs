@@ -21,6 +21,7 @@ use crate::{
     },
     observation::{Observation, Protocol, Stream, tokens::Tokens},
     torchserve::timing::WorkerSide,
+    verdict::slow::Because,
 };
 
 /// Distinct status codes of one model or server.
@@ -58,6 +59,8 @@ struct Served {
     queue: Histogram,
     handler: Histogram,
     starved: Histogram,
+    /// Slow requests by reason.
+    slow: [u64; Because::ALL.len()],
     duration: Histogram,
     inner_queue: Histogram,
     worker: Histogram,
@@ -266,6 +269,13 @@ impl Requests {
                     samples.push(family, &labels, Value::Integer(count));
                 }
             }
+            for because in Because::ALL {
+                let count = served.slow[because as usize];
+                if count > 0 {
+                    let labels = [&**model, version, server, because.name()];
+                    samples.push(&families::SLOW_REQUESTS, &labels, Value::Integer(count));
+                }
+            }
             if let Some(streams) = &served.streams {
                 streams.collect(identity, samples);
             }
@@ -368,6 +378,9 @@ impl Served {
             if let Some(ns) = ns {
                 histogram.observe_ns(ns);
             }
+        }
+        if let Some(because) = observation.because {
+            self.slow[because as usize] += 1;
         }
         if let WorkerSide::Observed(timing) = &observation.worker_side {
             for (histogram, ns) in [

@@ -28,6 +28,7 @@ fn observation(model: &str, status: u16) -> Observation {
         protocol: Protocol::Http,
         stages: KNOWN,
         starved_ns: None,
+        because: None,
         worker_side: WorkerSide::NoWorker,
         stream: None,
         hop: Hop::ONLY,

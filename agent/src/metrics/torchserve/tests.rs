@@ -36,6 +36,7 @@ fn observation(status: u16, worker_side: WorkerSide) -> Observation {
         status,
         stages: STAGES,
         starved_ns: None,
+        because: None,
         worker_side,
         stream: None,
         hop: Hop::ONLY,

@@ -1,0 +1,14 @@
+//! Keeps what the requests of each model spent in the last minutes, and judges it.
+//!
+//! The recorder adds each finished inference request; collectors add what they read of servers. `sample` is one request,
+//! `occupancy` the threads and workers that were busy with requests, `models` the windows of each model.
+//! Does not depend on: how anything is measured, metrics.
+
+pub mod models;
+pub mod occupancy;
+pub mod sample;
+
+/// Length of a window, ns.
+pub const WINDOW_NS: u64 = 5_000_000_000;
+/// Windows that are kept of each model: six minutes.
+pub const WINDOWS: usize = 72;

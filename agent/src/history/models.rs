@@ -1,0 +1,387 @@
+//! Keeps the windows of each model, and what is known of each server, and gives the verdict on them.
+//!
+//! Does not depend on: where readings come from, a clock.
+
+use std::{
+    collections::{BTreeMap, VecDeque},
+    sync::Arc,
+};
+
+use crate::{
+    history::{
+        WINDOW_NS, WINDOWS,
+        occupancy::{Occupancy, Occupied},
+        sample::Sample,
+    },
+    identity::Identity,
+    verdict::{
+        evidence::{Evidence, Gpu, Readers, Workers},
+        judge::{Verdict, judge},
+        slow::{Because, Typical},
+        window::Window,
+    },
+};
+
+/// Windows that a verdict is about, the current one included.
+const JUDGED: u64 = 6;
+/// Windows before them that they are compared with.
+const COMPARED: u64 = 12;
+/// Threads or workers that are kept of a model in one window.
+const IDS: usize = 64;
+/// Readings that are kept of each server.
+const READINGS: usize = 64;
+/// Models that are kept. Beyond it, requests of further models have no history.
+const MODELS: usize = 512;
+
+/// What is known of each model and server.
+#[derive(Debug, Default)]
+pub struct Models {
+    by_identity: BTreeMap<Identity, Model>,
+    readings: BTreeMap<Arc<str>, VecDeque<Reading>>,
+    readers: Occupancy,
+    workers: Occupancy,
+}
+
+/// What a collector read of a server, since its reading before.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Reading {
+    /// When, ns.
+    pub at_ns: u64,
+    /// How long the CPU limit of its control group stopped it, ns; `None` if that is unknown.
+    pub throttled_ns: Option<u64>,
+    /// The GPUs that it uses; `None` if it uses none, or they are unknown.
+    pub gpu: Option<Gpu>,
+}
+
+#[derive(Debug, Default)]
+struct Model {
+    windows: VecDeque<Kept>,
+    typical: Typical,
+}
+
+#[derive(Debug)]
+struct Kept {
+    index: u64,
+    /// Arrival of its first request, or first read if that is unknown, ns.
+    from_ns: u64,
+    /// End of its latest request, ns.
+    to_ns: u64,
+    window: Window,
+    readers: Vec<u32>,
+    workers: Vec<u32>,
+}
+
+/// Windows that follow each other, as one.
+struct Span {
+    window: Window,
+    evidence: Evidence,
+}
+
+impl Models {
+    /// Adds a finished request; returns why it was slow, if it was slow for its model.
+    pub fn add(&mut self, identity: &Identity, sample: &Sample) -> Option<Because> {
+        if let Some(reader) = sample.reader {
+            self.readers.add(reader);
+        }
+        if let Some(worker) = sample.worker {
+            self.workers.add(worker);
+        }
+        let evidence = Evidence {
+            throttled_ns: self
+                .readings
+                .get(&identity.server)
+                .and_then(|readings| readings.back()?.throttled_ns),
+            ..Evidence::default()
+        };
+        if !self.by_identity.contains_key(identity) {
+            if self.by_identity.len() >= MODELS {
+                return None;
+            }
+            self.by_identity.insert(identity.clone(), Model::default());
+        }
+        let model = self.by_identity.get_mut(identity)?;
+        model.add(sample);
+        model.typical.because(&sample.parts, &evidence)
+    }
+
+    /// Adds what a collector read of a server.
+    pub fn read(&mut self, server: &Arc<str>, reading: Reading) {
+        let readings = self.readings.entry(server.clone()).or_default();
+        if readings.len() >= READINGS {
+            readings.pop_front();
+        }
+        readings.push_back(reading);
+    }
+
+    /// Returns the identity of every model that has windows.
+    pub fn identities(&self) -> impl Iterator<Item = &Identity> {
+        self.by_identity.keys()
+    }
+
+    /// Judges the latest windows of a model at `now_ns`; `None` if the model is unknown.
+    pub fn verdict(&self, identity: &Identity, now_ns: u64) -> Option<Verdict> {
+        let model = self.by_identity.get(identity)?;
+        let end = now_ns / WINDOW_NS + 1;
+        let start = end.saturating_sub(JUDGED);
+        let now = self.span(identity, model, start, end);
+        let before = self.span(identity, model, start.saturating_sub(COMPARED), start);
+        Some(judge(
+            (&now.window, &now.evidence),
+            Some((&before.window, &before.evidence)),
+        ))
+    }
+
+    fn span(&self, identity: &Identity, model: &Model, start: u64, end: u64) -> Span {
+        let windows = model.windows.iter();
+        let mut windows = windows
+            .filter(|kept| (start..end).contains(&kept.index))
+            .peekable();
+        let from_ns = windows.peek().map_or(0, |kept| kept.from_ns);
+        let mut to_ns = from_ns;
+        let mut window = Window::default();
+        let (mut readers, mut workers) = (Vec::new(), Vec::new());
+        for kept in windows {
+            to_ns = kept.to_ns;
+            window.merge(&kept.window);
+            readers.extend(&kept.readers);
+            workers.extend(&kept.workers);
+        }
+        window.span_ns = to_ns.saturating_sub(from_ns);
+        for ids in [&mut readers, &mut workers] {
+            ids.sort_unstable();
+            ids.dedup();
+        }
+        let count = |ids: &[u32]| u32::try_from(ids.len()).unwrap_or(u32::MAX);
+        let workers_busy = self.workers.busy(&workers, from_ns, to_ns);
+        let mut evidence = Evidence {
+            readers: (!readers.is_empty()).then(|| Readers {
+                threads: count(&readers),
+                busy: self.readers.busy(&readers, from_ns, to_ns),
+            }),
+            workers: workers_busy.map(|busy| Workers {
+                processes: count(&workers),
+                busy,
+            }),
+            ..Evidence::default()
+        };
+        let readings = self.readings.get(&identity.server).into_iter().flatten();
+        // A reading tells of the time before it.
+        for reading in
+            readings.filter(|reading| (from_ns..to_ns + WINDOW_NS).contains(&reading.at_ns))
+        {
+            if let Some(throttled_ns) = reading.throttled_ns {
+                *evidence.throttled_ns.get_or_insert(0) += throttled_ns;
+            }
+            evidence.gpu = sum(evidence.gpu, reading.gpu);
+        }
+        Span { window, evidence }
+    }
+}
+
+/// Adds up what two readings in a row say of the GPUs; the later one says who uses them.
+fn sum(earlier: Option<Gpu>, later: Option<Gpu>) -> Option<Gpu> {
+    let (Some(before), Some(mut gpu)) = (earlier, later) else {
+        return later.or(earlier);
+    };
+    let throttled_ns = before.throttled_ns.into_iter().chain(gpu.throttled_ns);
+    gpu.throttled_ns = throttled_ns.reduce(|sum, ns| sum + ns);
+    Some(gpu)
+}
+
+impl Model {
+    fn add(&mut self, sample: &Sample) {
+        let index = sample.at_ns / WINDOW_NS;
+        // Requests end in the order in which they are recorded, but for a few.
+        let begins = self.windows.back().is_none_or(|kept| kept.index < index);
+        if begins {
+            if self.windows.len() >= WINDOWS {
+                self.windows.pop_front();
+            }
+            let follows = self
+                .windows
+                .back()
+                .is_some_and(|kept| kept.index + 1 == index);
+            let begun_ns = sample.reader.map_or(sample.at_ns, |reader| reader.from_ns);
+            self.windows.push_back(Kept {
+                index,
+                from_ns: match follows {
+                    true => index * WINDOW_NS,
+                    false => begun_ns.max(index * WINDOW_NS),
+                },
+                to_ns: sample.at_ns,
+                window: Window::new(WINDOW_NS),
+                readers: Vec::new(),
+                workers: Vec::new(),
+            });
+        }
+        let Some(kept) = self.windows.back_mut() else {
+            return;
+        };
+        kept.to_ns = kept.to_ns.max(sample.at_ns);
+        kept.window
+            .add(&sample.parts, sample.status, sample.is_first);
+        note(&mut kept.readers, sample.reader);
+        note(&mut kept.workers, sample.worker);
+    }
+}
+
+fn note(ids: &mut Vec<u32>, occupied: Option<Occupied>) {
+    if let Some(Occupied { id, .. }) = occupied
+        && ids.len() < IDS
+        && !ids.contains(&id)
+    {
+        ids.push(id);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use crate::verdict::{component::Parts, judge::Cause};
+
+    use super::*;
+
+    const MS: u64 = 1_000_000;
+    const S: u64 = 1_000 * MS;
+
+    fn identity() -> Identity {
+        Identity {
+            model: "m".into(),
+            version: "default".into(),
+            server: "s".into(),
+        }
+    }
+
+    /// A request of 20 ms that waited `queue_ns` before thread 7 read it.
+    fn sample(at_ns: u64, queue_ns: u64) -> Sample {
+        Sample {
+            at_ns,
+            parts: Parts {
+                queue_ns: Some(queue_ns),
+                accept_ns: Some(0),
+                receive_ns: Some(0),
+                sending_ns: Some(0),
+                handler_ns: Some(20 * MS),
+                starved_ns: Some(0),
+                stream_ns: Some(0),
+                undrained_ns: Some(0),
+                ..Parts::default()
+            },
+            status: 200,
+            is_first: false,
+            reader: Some(Occupied {
+                id: 7,
+                from_ns: at_ns - 20 * MS,
+                to_ns: at_ns,
+                handed_over: false,
+            }),
+            worker: None,
+        }
+    }
+
+    /// Adds requests one after the other from `from_s` to `to_s`, one each `gap_ms`.
+    fn load(models: &mut Models, (from_s, to_s): (u64, u64), gap_ms: u64, queue_ms: u64) {
+        let mut at_ns = from_s * S + 20 * MS;
+        while at_ns < to_s * S {
+            models.add(&identity(), &sample(at_ns, queue_ms * MS));
+            at_ns += gap_ms * MS;
+        }
+    }
+
+    fn cause(models: &Models, now_s: u64) -> Cause {
+        models.verdict(&identity(), now_s * S).unwrap().cause
+    }
+
+    #[test]
+    fn saturated_reader_is_found_and_ends() {
+        let mut models = Models::default();
+        load(&mut models, (100, 190), 80, 0);
+        assert_eq!(cause(&models, 190), Cause::Fine);
+        load(&mut models, (192, 210), 20, 86);
+        let Cause::WaitsToBeRead { readers: 1, busy } = cause(&models, 210) else {
+            panic!("{:?}", cause(&models, 210));
+        };
+        assert!(busy > 0.8, "{busy}");
+        assert_eq!(cause(&models, 400), Cause::Idle);
+        assert_eq!(
+            models.verdict(
+                &Identity {
+                    model: "n".into(),
+                    ..identity()
+                },
+                S
+            ),
+            None
+        );
+    }
+
+    #[test]
+    fn reader_with_time_to_spare_is_slow_to_read() {
+        let mut models = Models::default();
+        load(&mut models, (100, 130), 200, 60);
+        assert_eq!(cause(&models, 130), Cause::SlowToRead { or_accept: false });
+    }
+
+    #[test]
+    fn readings_are_evidence_for_their_time() {
+        let mut models = Models::default();
+        load(&mut models, (100, 130), 200, 0);
+        let starved = Sample {
+            parts: Parts {
+                handler_ns: Some(90 * MS),
+                starved_ns: Some(70 * MS),
+                ..sample(131 * S, 0).parts
+            },
+            ..sample(131 * S, 0)
+        };
+        for at_ms in (130_500..159_000).step_by(200) {
+            let sample = Sample {
+                at_ns: at_ms * MS,
+                reader: None,
+                ..starved
+            };
+            models.add(&identity(), &sample);
+        }
+        let lacks = "CPU limit of its control group";
+        assert_eq!(
+            cause(&models, 159),
+            Cause::CannotSay {
+                lacks,
+                requests: None
+            }
+        );
+        for (throttled_ns, expected) in [(0, Cause::CpuTaken), (20 * S, Cause::CpuLimit)] {
+            let reading = Reading {
+                at_ns: 155 * S,
+                throttled_ns: Some(throttled_ns),
+                gpu: None,
+            };
+            models.read(&"s".into(), reading);
+            assert_eq!(cause(&models, 159), expected);
+        }
+    }
+
+    #[test]
+    fn slow_request_is_named_once_there_is_a_median() {
+        let mut models = Models::default();
+        load(&mut models, (100, 110), 200, 0);
+        let because = models.add(&identity(), &sample(111 * S, 300 * MS));
+        assert_eq!(because, Some(Because::Queue));
+        assert_eq!(models.add(&identity(), &sample(112 * S, 0)), None);
+    }
+
+    #[test]
+    fn models_and_windows_are_bounded() {
+        let mut models = Models::default();
+        for number in 0..2 * MODELS {
+            let identity = Identity {
+                model: number.to_string().into(),
+                ..identity()
+            };
+            models.add(&identity, &sample(100 * S, 0));
+        }
+        assert_eq!(models.identities().count(), MODELS);
+        let mut models = Models::default();
+        load(&mut models, (100, 1_000), 1_000, 0);
+        assert_eq!(models.by_identity[&identity()].windows.len(), WINDOWS);
+    }
+}

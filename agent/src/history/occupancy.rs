@@ -1,0 +1,180 @@
+//! Sums the time in which threads and processes had a request in hand, per window.
+//!
+//! Does not depend on: models.
+
+use std::collections::HashMap;
+
+use crate::history::WINDOW_NS;
+
+/// Threads or processes that are kept; beyond it, all are forgotten, and their busy share is unknown for a window.
+const KEPT: usize = 4096;
+/// Windows that are kept of each.
+const RING: usize = 32;
+
+/// A stretch of time in which a thread or a process had one request in hand.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Occupied {
+    /// Thread or process.
+    pub id: u32,
+    /// First byte of the request read, ns.
+    pub from_ns: u64,
+    /// Last byte of the response written, ns.
+    pub to_ns: u64,
+    /// Whether it handed the request to another thread: then it was free to read meanwhile.
+    pub handed_over: bool,
+}
+
+/// Threads or processes, by their number.
+#[derive(Debug, Default)]
+pub struct Occupancy(HashMap<u32, Ring>);
+
+#[derive(Debug, Default)]
+struct Ring {
+    /// The latest stretch, ns.
+    from_ns: u64,
+    until_ns: u64,
+    slots: [Slot; RING],
+}
+
+#[derive(Debug, Default, Clone, Copy)]
+struct Slot {
+    window: u64,
+    busy_ns: u64,
+    overlaps: bool,
+}
+
+impl Occupancy {
+    /// Adds a stretch. Stretches of one thread that overlap show that a request in hand does not keep it busy.
+    pub fn add(&mut self, occupied: Occupied) {
+        if self.0.len() >= KEPT && !self.0.contains_key(&occupied.id) {
+            self.0.clear();
+        }
+        let ring = self.0.entry(occupied.id).or_default();
+        if (ring.from_ns, ring.until_ns) == (occupied.from_ns, occupied.to_ns) {
+            // Another request of the same batch.
+            return;
+        }
+        let overlaps = occupied.handed_over || occupied.from_ns < ring.until_ns;
+        let from_ns = occupied.from_ns.max(ring.until_ns);
+        let to_ns = occupied.to_ns.max(from_ns);
+        ring.from_ns = occupied.from_ns;
+        ring.until_ns = to_ns;
+        let newest = to_ns / WINDOW_NS;
+        // Of a long stretch only the part counts that is still kept.
+        let oldest = (from_ns / WINDOW_NS).max((newest + 1).saturating_sub(RING as u64));
+        for window in oldest..=newest {
+            let start_ns = (window * WINDOW_NS).max(from_ns);
+            let end_ns = ((window + 1) * WINDOW_NS).min(to_ns);
+            let slot = ring.slot(window);
+            slot.busy_ns += end_ns.saturating_sub(start_ns);
+            slot.overlaps |= overlaps;
+        }
+    }
+
+    /// Returns the mean busy share of `ids` in the time from `from_ns` to `to_ns`, which begins with a window; `None` if
+    /// the requests of one of them overlap, or if one is unknown.
+    pub fn busy(&self, ids: &[u32], from_ns: u64, to_ns: u64) -> Option<f64> {
+        let span_ns = to_ns.saturating_sub(from_ns);
+        if ids.is_empty() || span_ns == 0 {
+            return None;
+        }
+        let windows = from_ns / WINDOW_NS..=to_ns / WINDOW_NS;
+        let mut busy_ns = 0;
+        for id in ids {
+            let ring = self.0.get(id)?;
+            let slots = ring.slots.iter();
+            for slot in slots.filter(|slot| windows.contains(&slot.window)) {
+                if slot.overlaps {
+                    return None;
+                }
+                busy_ns += slot.busy_ns;
+            }
+        }
+        Some((busy_ns as f64 / ids.len() as f64 / span_ns as f64).min(1.0))
+    }
+}
+
+impl Ring {
+    fn slot(&mut self, window: u64) -> &mut Slot {
+        let at = (window % RING as u64) as usize;
+        let slot = &mut self.slots[at];
+        if slot.window != window {
+            *slot = Slot {
+                window,
+                ..Slot::default()
+            };
+        }
+        slot
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const S: u64 = 1_000_000_000;
+
+    fn occupied(id: u32, from_ns: u64, to_ns: u64) -> Occupied {
+        Occupied {
+            id,
+            from_ns,
+            to_ns,
+            handed_over: false,
+        }
+    }
+
+    #[test]
+    fn busy_share_is_the_mean_of_the_threads() {
+        let mut occupancy = Occupancy::default();
+        occupancy.add(occupied(1, 30 * S, 33 * S));
+        occupancy.add(occupied(1, 33 * S, 36 * S));
+        occupancy.add(occupied(2, 31 * S, 32 * S));
+        assert_eq!(occupancy.busy(&[1], 30 * S, 40 * S), Some(0.6));
+        assert_eq!(occupancy.busy(&[1, 2], 30 * S, 40 * S), Some(0.35));
+        assert_eq!(occupancy.busy(&[1, 3], 30 * S, 40 * S), None);
+        assert_eq!(occupancy.busy(&[], 30 * S, 40 * S), None);
+    }
+
+    #[test]
+    fn long_request_counts_in_each_window_that_it_touches() {
+        let mut occupancy = Occupancy::default();
+        occupancy.add(occupied(1, 7 * S, 16 * S));
+        assert_eq!(occupancy.busy(&[1], 5 * S, 9 * S), Some(0.75));
+        assert_eq!(occupancy.busy(&[1], 10 * S, 14 * S), Some(1.0));
+        assert_eq!(occupancy.busy(&[1], 15 * S, 19 * S), Some(0.25));
+        occupancy.add(occupied(2, 0, 10_000 * S));
+        assert_eq!(occupancy.busy(&[2], 9_990 * S, 10_000 * S), Some(1.0));
+    }
+
+    #[test]
+    fn requests_of_one_batch_count_once() {
+        let mut occupancy = Occupancy::default();
+        for _ in 0..4 {
+            occupancy.add(occupied(1, 30 * S, 32 * S));
+        }
+        assert_eq!(occupancy.busy(&[1], 30 * S, 34 * S), Some(0.5));
+    }
+
+    #[test]
+    fn busy_share_of_overlapping_requests_is_unknown() {
+        let mut occupancy = Occupancy::default();
+        occupancy.add(occupied(1, 30 * S, 33 * S));
+        occupancy.add(occupied(1, 32 * S, 34 * S));
+        assert_eq!(occupancy.busy(&[1], 30 * S, 40 * S), None);
+        let handed_over = Occupied {
+            handed_over: true,
+            ..occupied(2, 30 * S, 33 * S)
+        };
+        occupancy.add(handed_over);
+        assert_eq!(occupancy.busy(&[2], 30 * S, 40 * S), None);
+    }
+
+    #[test]
+    fn threads_are_bounded() {
+        let mut occupancy = Occupancy::default();
+        for id in 0..3 * KEPT as u32 {
+            occupancy.add(occupied(id, 30 * S, 31 * S));
+            assert!(occupancy.0.len() <= KEPT);
+        }
+    }
+}
