@@ -15,6 +15,7 @@ use crate::{
     },
     identity::Identity,
     verdict::{
+        component::Component,
         evidence::{Evidence, Gpu, Readers, Workers},
         judge::{Verdict, judge},
         slow::{Because, Typical},
@@ -140,8 +141,17 @@ impl Models {
         let mut to_ns = from_ns;
         let mut window = Window::default();
         let (mut readers, mut workers) = (Vec::new(), Vec::new());
+        let (mut readers_busy, mut workers_busy) = (Share::default(), Share::default());
         for kept in windows {
             to_ns = kept.to_ns;
+            readers_busy.add(
+                self.readers.busy(&kept.readers, kept.from_ns, kept.to_ns),
+                kept.window.sums[Component::Queue],
+            );
+            workers_busy.add(
+                self.workers.busy(&kept.workers, kept.from_ns, kept.to_ns),
+                kept.window.sums[Component::InnerQueue],
+            );
             window.merge(&kept.window);
             readers.extend(&kept.readers);
             workers.extend(&kept.workers);
@@ -152,13 +162,12 @@ impl Models {
             ids.dedup();
         }
         let count = |ids: &[u32]| u32::try_from(ids.len()).unwrap_or(u32::MAX);
-        let workers_busy = self.workers.busy(&workers, from_ns, to_ns);
         let mut evidence = Evidence {
             readers: (!readers.is_empty()).then(|| Readers {
                 threads: count(&readers),
-                busy: self.readers.busy(&readers, from_ns, to_ns),
+                busy: readers_busy.mean(),
             }),
-            workers: workers_busy.map(|busy| Workers {
+            workers: workers_busy.mean().map(|busy| Workers {
                 processes: count(&workers),
                 busy,
             }),
@@ -175,6 +184,29 @@ impl Models {
             evidence.gpu = sum(evidence.gpu, reading.gpu);
         }
         Span { window, evidence }
+    }
+}
+
+/// Mean of a busy share over windows, each weighted by how long requests waited in it: the load may have changed
+/// meanwhile.
+#[derive(Debug, Default)]
+struct Share {
+    sum: f64,
+    weight: f64,
+    is_unknown: bool,
+}
+
+impl Share {
+    fn add(&mut self, share: Option<f64>, waited_ns: u64) {
+        // Windows without waits weigh next to nothing.
+        let weight = waited_ns as f64 + 1.0;
+        self.is_unknown |= share.is_none();
+        self.sum += share.unwrap_or(0.0) * weight;
+        self.weight += weight;
+    }
+
+    fn mean(&self) -> Option<f64> {
+        (!self.is_unknown && self.weight > 0.0).then(|| self.sum / self.weight)
     }
 }
 
