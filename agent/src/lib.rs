@@ -5,6 +5,7 @@
 pub mod bpf;
 pub mod catalogue;
 pub mod cli;
+pub mod clock;
 pub mod collectors;
 pub mod commands;
 pub mod config;

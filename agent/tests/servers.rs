@@ -118,7 +118,8 @@ fn collector(pids: &[u32]) -> (Arc<Metrics>, Arc<Roster>) {
     let metrics = Arc::new(Metrics::new("vm"));
     let roster = Arc::new(Roster::default());
     publish(&roster, pids);
-    servers::spawn(&metrics, Duration::from_millis(50), roster.clone()).unwrap();
+    let interval = Duration::from_millis(50);
+    servers::spawn(&metrics, Arc::default(), interval, roster.clone()).unwrap();
     (metrics, roster)
 }
 

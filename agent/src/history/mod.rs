@@ -8,6 +8,21 @@ pub mod models;
 pub mod occupancy;
 pub mod sample;
 
+use std::sync::{Mutex, MutexGuard, PoisonError};
+
+use crate::history::models::Models;
+
+/// What is known of each model and server, shared by the event loop and the collectors.
+#[derive(Debug, Default)]
+pub struct History(Mutex<Models>);
+
+impl History {
+    /// Returns the models, for this thread alone.
+    pub fn models(&self) -> MutexGuard<'_, Models> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
 /// Length of a window, ns.
 pub const WINDOW_NS: u64 = 5_000_000_000;
 /// Windows that are kept of each model: six minutes.

@@ -30,7 +30,7 @@ const COMPARED: u64 = 12;
 /// Threads or workers that are kept of a model in one window.
 const IDS: usize = 64;
 /// Readings that are kept of each server.
-const READINGS: usize = 64;
+const READINGS: usize = 128;
 /// Models that are kept. Beyond it, requests of further models have no history.
 const MODELS: usize = 512;
 
@@ -88,10 +88,12 @@ impl Models {
             self.workers.add(worker);
         }
         let evidence = Evidence {
-            throttled_ns: self
-                .readings
-                .get(&identity.server)
-                .and_then(|readings| readings.back()?.throttled_ns),
+            throttled_ns: self.readings.get(&identity.server).and_then(|readings| {
+                readings
+                    .iter()
+                    .rev()
+                    .find_map(|reading| reading.throttled_ns)
+            }),
             ..Evidence::default()
         };
         if !self.by_identity.contains_key(identity) {

@@ -16,7 +16,6 @@ use inferprobe_ebpf::abi::{DropReason, ProcessEvent, process};
 use rustix::{
     event::{Timespec, epoll},
     io::Errno,
-    time::{ClockId, clock_gettime},
 };
 use tracing::{info, warn};
 
@@ -25,6 +24,7 @@ use crate::{
         loader::Probes,
         maps::{Maps, parse_process_event},
     },
+    clock::monotonic_ns,
     discovery::{
         listeners,
         procfs::{self, children_of},
@@ -34,6 +34,7 @@ use crate::{
         watch::Watch,
     },
     exchange::event::Loss,
+    history::History,
     metrics::{Metrics, families},
     pipeline::{Pipeline, connections::ConnectionTable},
     request_log::RequestLog,
@@ -111,8 +112,8 @@ impl EventLoop {
     }
 
     /// Publishes the watched processes, and what they served, to `roster`.
-    pub fn publish_to(&mut self, roster: Arc<Roster>) {
-        self.pipeline.publish_to(roster);
+    pub fn publish_to(&mut self, roster: Arc<Roster>, history: Arc<History>) {
+        self.pipeline.publish_to(roster, history);
     }
 
     /// Finds the servers that run already; returns how many processes are watched.
@@ -508,11 +509,4 @@ impl Drop for Leave {
     fn drop(&mut self) {
         self.0.on_demand.attend(false);
     }
-}
-
-/// Now, nanoseconds of CLOCK_MONOTONIC: the kernel half's clock.
-fn monotonic_ns() -> u64 {
-    let now = clock_gettime(ClockId::Monotonic);
-    // Neither part is ever negative on this clock.
-    now.tv_sec.cast_unsigned() * 1_000_000_000 + now.tv_nsec.cast_unsigned()
 }

@@ -28,6 +28,7 @@ use crate::{
         watch::Watch,
     },
     exchange::event::Loss,
+    history::History,
     metrics::Metrics,
     pipeline::{
         classifier::Classifier, connections::ConnectionTable, losses::What, recorder::Recorder,
@@ -60,8 +61,9 @@ impl Pipeline {
         }
     }
 
-    /// Publishes the watched processes, and what they served, to `roster` from now on.
-    pub fn publish_to(&mut self, roster: Arc<Roster>) {
+    /// Publishes the watched processes, and what they served, to `roster` from now on, and finished requests to `history`.
+    pub fn publish_to(&mut self, roster: Arc<Roster>, history: Arc<History>) {
+        self.classifier.recorder.history = Some(history);
         self.classifier.recorder.served = Some(ServedTimes::new());
         self.roster = Some(roster);
     }

@@ -11,7 +11,7 @@ use crate::{
     catalogue::route::Purpose,
     discovery::roster::{self, ServedTimes},
     exchange::{Exchange, Peer},
-    history::{models::Models, sample::Sample},
+    history::{History, sample::Sample},
     identity::Identity,
     metrics::Metrics,
     observation::Observation,
@@ -35,8 +35,8 @@ pub struct Recorder {
     log_is_stuck: bool,
     /// Workers whose replies have no response, until they are counted.
     pub(super) unpaired: Vec<Peer>,
-    /// What the requests of each model spent in the last minutes.
-    pub(super) history: Models,
+    /// What the requests of each model spent in the last minutes; `None`: not kept.
+    pub(super) history: Option<Arc<History>>,
     /// Time that each process spent on requests since it was published; `None`: not kept.
     pub(super) served: Option<ServedTimes>,
 }
@@ -49,7 +49,7 @@ impl Recorder {
             log,
             log_is_stuck: false,
             unpaired: Vec::new(),
-            history: Models::default(),
+            history: None,
             served: None,
         }
     }
@@ -89,9 +89,12 @@ impl Recorder {
             hop,
         } = frontend_exchange;
         let mut observation = Observation::new(&exchange, server, route, hop, worker_side);
-        if observation.purpose == Purpose::Inference {
+        if let Some(history) = &self.history
+            && observation.purpose == Purpose::Inference
+        {
             let sample = Sample::new(&exchange, worker, &observation);
-            observation.because = self.history.add(&observation.identity, &sample);
+            let because = history.models().add(&observation.identity, &sample);
+            observation.because = because;
         }
         self.metrics.observe(&observation);
         if let Some(served) = &mut self.served

@@ -20,12 +20,14 @@ use rustix::time::{ClockId, clock_gettime};
 use tracing::warn;
 
 use crate::{
+    clock::monotonic_ns,
     collectors::servers::{
         cgroups::{Cgroups, Mounts, Readings, Stalls},
         pressure::RESOURCES,
         threads::{Threads, Times},
     },
     discovery::{procfs as processes, roster::Roster},
+    history::{History, models},
     metrics::{Metrics, Reading, families},
 };
 
@@ -40,24 +42,47 @@ const MAX_SERVERS: usize = 64;
 /// Label of all further ones.
 const OTHER: &str = "other";
 
-/// Reads the servers of `roster` for as long as `metrics` is in use elsewhere.
-pub fn spawn(metrics: &Arc<Metrics>, refresh: Duration, roster: Arc<Roster>) -> io::Result<()> {
+/// Reads the servers of `roster` for as long as `metrics` is in use elsewhere. Its figures are also evidence in `history`.
+pub fn spawn(
+    metrics: &Arc<Metrics>,
+    history: Arc<History>,
+    refresh: Duration,
+    roster: Arc<Roster>,
+) -> io::Result<()> {
     metrics.collector_up(COLLECTOR, false);
     let metrics = Arc::downgrade(metrics);
     // Before the thread starts: a process that is started from now on counts from its own start.
     let servers = Servers::new();
     thread::Builder::new()
         .name(COLLECTOR.into())
-        .spawn(move || watch(&metrics, refresh.min(MAX_INTERVAL), &roster, servers))?;
+        .spawn(move || {
+            let interval = refresh.min(MAX_INTERVAL);
+            watch(&metrics, &history, interval, &roster, servers);
+        })?;
     Ok(())
 }
 
-fn watch(metrics: &Weak<Metrics>, interval: Duration, roster: &Roster, mut servers: Servers) {
+fn watch(
+    metrics: &Weak<Metrics>,
+    history: &History,
+    interval: Duration,
+    roster: &Roster,
+    mut servers: Servers,
+) {
     if !servers.counts_starvation {
         warn!("this kernel does not count how long threads wait for a CPU");
     }
     while let Some(metrics) = metrics.upgrade() {
         servers.read(&roster.servers(processes::exists), &metrics);
+        let at_ns = monotonic_ns();
+        for (server, total) in &servers.totals {
+            let reading = models::Reading {
+                at_ns,
+                throttled_ns: total.throttled_now_ns,
+                gpu: None,
+            };
+            history.models().read(server, reading);
+        }
         let valid_until = Instant::now() + interval * STALE_AFTER;
         metrics.set_readings(COLLECTOR, servers.series(), valid_until);
         metrics.collector_up_until(COLLECTOR, valid_until);
@@ -74,6 +99,8 @@ struct Total {
     threads: u64,
     /// `None`: no cgroup counts it.
     throttled_ns: Option<u64>,
+    /// What the last reading added, 0 without a limit; `None`: no cgroup is known.
+    throttled_now_ns: Option<u64>,
     stalls: Stalls,
 }
 
@@ -127,6 +154,7 @@ impl Servers {
         self.refused.retain(|pid| processes.contains_key(pid));
         for total in self.totals.values_mut() {
             total.threads = 0;
+            total.throttled_now_ns = None;
         }
         let mut cgroups: BTreeMap<Arc<str>, Vec<Cgroups>> = BTreeMap::new();
         for (pid, server) in processes {
@@ -145,7 +173,9 @@ impl Servers {
         self.cgroups.read(cgroups.values().flatten());
         for (server, cgroups) in &cgroups {
             let total = self.totals.entry(server.clone()).or_default();
-            if let Some(growth_ns) = self.cgroups.throttled_ns(cgroups.iter()) {
+            let growth_ns = self.cgroups.throttled_ns(cgroups.iter());
+            total.throttled_now_ns = Some(growth_ns.unwrap_or(0));
+            if let Some(growth_ns) = growth_ns {
                 *total.throttled_ns.get_or_insert(0) += growth_ns;
             }
             let stalls = self.cgroups.stalls(cgroups.iter());

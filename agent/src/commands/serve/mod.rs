@@ -28,6 +28,7 @@ use crate::{
     config::Config,
     discovery::roster::Roster,
     exporter::{self, Endpoint, ProbeHealth},
+    history::History,
     metrics::Metrics,
     request_log::RequestLog,
     torchserve::properties::TorchServeFile,
@@ -58,11 +59,13 @@ async fn serve(config: Config) -> Result<()> {
     let hang_up = signal(SignalKind::hangup()).context("handle SIGHUP")?;
     metrics.collector_up(PROBES, false);
     let roster = Arc::new(Roster::default());
+    let history = Arc::new(History::default());
     let mut running = match config.probes {
         true => Some(RunningProbes::start(
             &config,
             &metrics,
             roster.clone(),
+            history.clone(),
             log,
         )?),
         false => {
@@ -78,7 +81,7 @@ async fn serve(config: Config) -> Result<()> {
     metrics.collector_up(PROBES, running.is_some());
     host::spawn(&metrics, config.refresh, config.disk_mount.clone())
         .context("start the host collector")?;
-    servers::spawn(&metrics, config.refresh, roster.clone())
+    servers::spawn(&metrics, history, config.refresh, roster.clone())
         .context("start the collector of servers")?;
     let gpus = gpu::Options {
         refresh: config.refresh,

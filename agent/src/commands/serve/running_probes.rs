@@ -25,6 +25,7 @@ use crate::{
         roster::Roster,
         watch::{Target, Watch},
     },
+    history::History,
     metrics::{Metrics, families},
     pipeline::{connections::ConnectionTable, event_loop::EventLoop},
     request_log::RequestLog,
@@ -47,6 +48,7 @@ impl RunningProbes {
         config: &Config,
         metrics: &Arc<Metrics>,
         roster: Arc<Roster>,
+        history: Arc<History>,
         log: Option<RequestLog>,
     ) -> Result<Self> {
         preflight::check(config.accept_wait)?;
@@ -71,7 +73,7 @@ impl RunningProbes {
         let table = ConnectionTable::new(config.payload)
             .with_copied_bytes(config.body_limit.copied_bytes());
         let mut event_loop = EventLoop::new(probes, maps, registry, table, metrics.clone(), log)?;
-        event_loop.publish_to(roster);
+        event_loop.publish_to(roster, history);
         let mut found = event_loop.discover()?;
         if config.discover {
             found += event_loop.discover_more();
