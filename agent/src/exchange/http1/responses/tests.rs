@@ -457,6 +457,7 @@ fn the_end_of_a_write_may_come_in_a_record_of_its_own() {
     let writes = Writes {
         start_ns: 10,
         start_bounded: false,
+        thread_wait: None,
         end_ns: 11,
         sends: 0,
         bytes: body.len() as u64,
