@@ -1,10 +1,10 @@
 //! Adds to `Access` where a program keeps the state of a socket, and how it finds the bytes of a transfer.
 //!
-//! Two implementations: in socket storage, for BTF-typed programs; in hash maps by address, for raw ones. Every hook's
-//! body is written once, over `Backend`.
+//! Three implementations: in socket storage, for BTF-typed programs; in hash maps by address, for raw ones; and in such
+//! maps for programs of both types at once. Every hook's body is written once, over `Backend`.
 //! Does not depend on: hooks, when a record is emitted.
 
-use core::ffi::c_void;
+use core::{ffi::c_void, marker::PhantomData};
 
 use aya_ebpf::helpers::{bpf_get_current_task_btf, bpf_get_socket_cookie, bpf_task_pt_regs};
 use inferprobe_ebpf::{abi::DropReason, conn::Conn};
@@ -161,10 +161,16 @@ impl Backend for Btf {
 
     #[inline(always)]
     fn transfer(total: u32) -> Option<Bytes> {
-        // SAFETY: both helpers return typed, non-null pointers in tracing programs (5.11, 5.15).
-        let regs = unsafe { bpf_task_pt_regs(bpf_get_current_task_btf()) };
-        Bytes::of(syscall::buffer((regs as *const c_void).cast())?, total)
+        of_registers(total)
     }
+}
+
+/// Returns the `total` bytes that the running system call has transferred, by its registers.
+#[inline(always)]
+fn of_registers(total: u32) -> Option<Bytes> {
+    // SAFETY: both helpers return typed, non-null pointers in tracing programs and in those of perf events (5.11, 5.15).
+    let regs = unsafe { bpf_task_pt_regs(bpf_get_current_task_btf()) };
+    Bytes::of(syscall::buffer((regs as *const c_void).cast())?, total)
 }
 
 /// State is in hash maps by the socket's address, and the hooks remove it when the socket is closed.
@@ -216,11 +222,7 @@ impl Backend for Raw {
 
     #[inline(always)]
     fn inherit_mark(sk: Sock<Self>) -> Result<(), DropReason> {
-        if sockets::is_marked_at(MarkKey::listener(sk)) {
-            sockets::mark_at(MarkKey::at(sk.address()))
-        } else {
-            Ok(())
-        }
+        sockets::inherit_mark(sk)
     }
 
     #[inline(always)]
@@ -232,5 +234,104 @@ impl Backend for Raw {
     fn transfer(total: u32) -> Option<Bytes> {
         let call = calls::current()?;
         Bytes::of(call.buffer()?, total)
+    }
+}
+
+/// State is in hash maps by the socket's address, for programs that read kernel objects by `A`. Programs on perf events
+/// and BTF-typed ones then share it.
+#[derive(Clone, Copy)]
+pub(crate) struct Shared<A>(PhantomData<A>);
+
+impl<A: Access> Access for Shared<A> {
+    #[inline(always)]
+    unsafe fn field<T: Copy>(object: *const c_void, offset: u32) -> T {
+        // SAFETY: the caller's.
+        unsafe { A::field(object, offset) }
+    }
+
+    #[inline(always)]
+    fn as_tcp(sk: *mut c_void, is_tcp: impl FnOnce() -> bool) -> Option<*const c_void> {
+        A::as_tcp(sk, is_tcp)
+    }
+
+    #[inline(always)]
+    fn as_unix(sk: *mut c_void, is_unix: impl FnOnce() -> bool) -> Option<*const c_void> {
+        A::as_unix(sk, is_unix)
+    }
+
+    #[inline(always)]
+    fn current_task() -> *const c_void {
+        A::current_task()
+    }
+}
+
+impl<A: Access> Backend for Shared<A> {
+    const REPORTS_EVERY_ARRIVAL: bool = true;
+    const KEEPS_BY_ADDRESS: bool = true;
+    const HAS_LOOPS: bool = true;
+
+    #[inline(always)]
+    fn cookie(_sk: Sock<Self>) -> u64 {
+        sockets::next_cookie()
+    }
+
+    #[inline(always)]
+    fn conn(sk: Sock<Self>) -> *mut Conn {
+        sockets::shared_conn_at(sk.address())
+    }
+
+    #[inline(always)]
+    fn conn_or_new(sk: Sock<Self>) -> Result<*mut Conn, DropReason> {
+        sockets::shared_conn_at_or_new(sk.address())
+    }
+
+    #[inline(always)]
+    fn responses_or_new(sk: Sock<Self>) -> Result<*mut Conn, DropReason> {
+        sockets::shared_responses_at_or_new(sk.address())
+    }
+
+    #[inline(always)]
+    fn remove(sk: Sock<Self>) {
+        sockets::remove_shared_at(sk.address());
+    }
+
+    #[inline(always)]
+    fn release(sk: Sock<Self>) {
+        sockets::remove_shared_at(sk.address());
+    }
+
+    #[inline(always)]
+    fn mark(sk: Sock<Self>) -> Result<(), DropReason> {
+        sockets::mark_at(MarkKey::listener(sk))
+    }
+
+    #[inline(always)]
+    fn unmark(sk: Sock<Self>) {
+        sockets::unmark_at(MarkKey::listener(sk));
+    }
+
+    #[inline(always)]
+    fn inherit_mark(sk: Sock<Self>) -> Result<(), DropReason> {
+        sockets::inherit_mark(sk)?;
+        let port = sk.local_port();
+        if watched::serves_port(port) || watched::has_port(port) {
+            sockets::mark_candidate_at(MarkKey::at(sk.address()));
+        }
+        Ok(())
+    }
+
+    #[inline(always)]
+    fn is_candidate(sk: Sock<Self>) -> bool {
+        sockets::is_candidate_at(MarkKey::at(sk.address()))
+    }
+
+    #[inline(always)]
+    fn is_marked(sk: Sock<Self>) -> bool {
+        sockets::is_marked_at(MarkKey::of(sk))
+    }
+
+    #[inline(always)]
+    fn transfer(total: u32) -> Option<Bytes> {
+        of_registers(total)
     }
 }

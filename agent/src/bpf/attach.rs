@@ -18,8 +18,9 @@ use tracing::debug;
 use crate::bpf::{
     attach_mode::ProgramType,
     btf::Types,
-    hooks::{Candidate, ProgramSpec},
+    hooks::{Backup, Candidate, ProgramSpec},
     kretprobe::Kretprobe,
+    preemption::Preemption,
     report::{RefusalKind, Refused},
 };
 
@@ -32,34 +33,37 @@ pub struct Kernel<'a> {
     pub btf: &'a Btf,
 }
 
-/// Attaches all programs of `candidate`, and with `backups` also their backup copies.
+/// Attaches all programs of `candidate`, with backup copies where `preemption` requires them.
 ///
 /// Returns the probes to keep for as long as the programs are attached. An iterator is only loaded: each run attaches it.
 pub fn attach(
     ebpf: &mut Ebpf,
     kernel: Kernel<'_>,
     candidate: &Candidate,
-    backups: bool,
+    preemption: Preemption,
 ) -> Result<Vec<Kretprobe>, Refused> {
-    let program_type = candidate.program_type;
     let mut loaded = Vec::new();
     let mut kept = Vec::new();
-    for (name, program) in copies(candidate, backups) {
-        debug!(program = name, target = program.target, "attaching");
-        if program.optional && !kernel.types.has_function(program.target) {
+    for copy in copies(candidate, preemption) {
+        let Copy { name, spec, .. } = &copy;
+        debug!(program = name, target = spec.target, "attaching");
+        if spec.optional && !kernel.types.has_function(spec.target) {
             continue;
         }
-        match attach_program(ebpf, kernel, program_type, &name, program, &mut kept) {
-            Ok(true) => loaded.push(name),
+        match attach_program(ebpf, kernel, &copy, &mut kept) {
+            Ok(true) => loaded.push(copy.name),
             Ok(false) => {}
+            Err((_, reason)) if copy.may_be_missing => {
+                debug!(program = name, reason, "backup copy not attached");
+            }
             Err((kind, reason)) => {
                 drop(kept);
                 for name in loaded {
                     unload(ebpf, &name);
                 }
                 return Err(Refused {
-                    program_type,
-                    target: program.target,
+                    program_type: copy.program_type,
+                    target: spec.target,
                     kind,
                     reason,
                 });
@@ -69,14 +73,49 @@ pub fn attach(
     Ok(kept)
 }
 
+/// A program of the object, the primary or a backup copy.
+struct Copy<'a> {
+    name: String,
+    program_type: ProgramType,
+    spec: &'a ProgramSpec,
+    /// Whether the candidate may do without it.
+    may_be_missing: bool,
+}
+
+impl Copy<'_> {
+    /// The tracepoint or function; a tracepoint is named without the group of its trace event.
+    fn target(&self) -> &'static str {
+        let target = self.spec.target;
+        match self.program_type {
+            ProgramType::TpBtf => target.rsplit_once('/').map_or(target, |(_, name)| name),
+            _ => target,
+        }
+    }
+}
+
 /// Lists the programs in the order in which they are attached, so that backup copies run after the primary ones.
-fn copies(candidate: &Candidate, backups: bool) -> Vec<(String, &ProgramSpec)> {
-    let programs = candidate.programs.iter();
-    let primaries = programs
-        .clone()
-        .map(|program| (program.name.to_owned(), program));
-    let backups = programs.filter(|program| backups && program.has_backup);
-    let backups = backups.map(|program| (program.backup_name(), program));
+fn copies(candidate: &Candidate, preemption: Preemption) -> Vec<Copy<'_>> {
+    let primaries = candidate.programs.iter().map(|spec| Copy {
+        name: spec.name.to_owned(),
+        program_type: candidate.program_type,
+        spec,
+        may_be_missing: false,
+    });
+    let backups = candidate.programs.iter().filter_map(|spec| {
+        let (program_type, may_be_missing) = match spec.backup {
+            Backup::None => return None,
+            Backup::Twin => (candidate.program_type, false),
+            // Trampolines are not available everywhere.
+            Backup::Other(program_type) => (program_type, program_type == ProgramType::Fentry),
+        };
+        let is_wanted = spec.backup != Backup::Twin || preemption.reaches(program_type);
+        is_wanted.then(|| Copy {
+            name: spec.backup_name(),
+            program_type,
+            spec,
+            may_be_missing,
+        })
+    });
     if candidate.program_type == ProgramType::Fentry {
         // A trampoline runs the program that was attached last first (kernel/bpf/trampoline.c, `__bpf_trampoline_link_prog`).
         backups.chain(primaries).collect()
@@ -90,32 +129,32 @@ fn copies(candidate: &Candidate, backups: bool) -> Vec<(String, &ProgramSpec)> {
 fn attach_program(
     ebpf: &mut Ebpf,
     kernel: Kernel<'_>,
-    program_type: ProgramType,
-    name: &str,
-    spec: &ProgramSpec,
+    copy: &Copy<'_>,
     kept: &mut Vec<Kretprobe>,
 ) -> Result<bool, (RefusalKind, String)> {
+    let (name, program_type, spec, target) =
+        (&*copy.name, copy.program_type, copy.spec, copy.target());
     let unavailable = |reason: String| Err((RefusalKind::Unavailable, reason));
     let needs_function = matches!(program_type, ProgramType::Fentry | ProgramType::Kprobe);
-    if needs_function && !kernel.types.has_function(spec.target) {
+    if needs_function && !kernel.types.has_function(target) {
         return unavailable("this kernel has no such function".into());
     }
     let Some(program) = ebpf.program_mut(name) else {
         return unavailable(format!("this build has no program {name}"));
     };
     let outcome = match program_type {
-        ProgramType::TpBtf => tp_btf(program, kernel.btf, spec.target),
-        ProgramType::Fentry if spec.at_return => fexit(program, kernel.btf, spec.target),
-        ProgramType::Fentry => fentry(program, kernel.btf, spec.target),
+        ProgramType::TpBtf => tp_btf(program, kernel.btf, target),
+        ProgramType::Fentry if spec.at_return => fexit(program, kernel.btf, target),
+        ProgramType::Fentry => fentry(program, kernel.btf, target),
         ProgramType::Kprobe if spec.at_return => {
             let (is_first, probe) = kretprobe(program, spec)?;
             kept.push(probe);
             Ok(is_first)
         }
-        ProgramType::Kprobe => kprobe(program, spec.target),
-        ProgramType::RawTp => raw_tp(program, spec.target),
-        ProgramType::Tracepoint => tracepoint(program, spec.target),
-        ProgramType::Iter => iter(program, kernel.btf, spec.target),
+        ProgramType::Kprobe => kprobe(program, target),
+        ProgramType::RawTp => raw_tp(program, target),
+        ProgramType::Tracepoint => tracepoint(program, target),
+        ProgramType::Iter => iter(program, kernel.btf, target),
     };
     if let Ok(info) = program.info() {
         debug!(program = name, steps = ?info.verified_instruction_count(), "program verified");

@@ -131,10 +131,18 @@ impl<'a> Types<'a> {
 
     /// Returns whether the kernel has a function called `name`.
     pub fn has_function(&self, name: &str) -> bool {
+        self.has(KIND_FUNC, name)
+    }
+
+    /// Returns whether the kernel has a `typedef` called `name`.
+    pub fn has_typedef(&self, name: &str) -> bool {
+        self.has(KIND_TYPEDEF, name)
+    }
+
+    fn has(&self, kind: u32, name: &str) -> bool {
         self.positions.iter().any(|&position| {
-            self.type_at(position as usize).is_ok_and(|ty| {
-                ty.kind == KIND_FUNC && self.string(ty.name) == Some(name.as_bytes())
-            })
+            self.type_at(position as usize)
+                .is_ok_and(|ty| ty.kind == kind && self.string(ty.name) == Some(name.as_bytes()))
         })
     }
 

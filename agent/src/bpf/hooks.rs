@@ -15,6 +15,19 @@ pub enum ProgramAccess {
     Btf,
     /// Arguments are raw addresses; state is in hash maps by address.
     Raw,
+    /// Arguments are raw addresses or BTF-typed; state is in hash maps by address, which take memory as they grow (6.1).
+    Shared,
+}
+
+/// The copy of a program that handles the events for which the kernel skipped the primary one.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Backup {
+    /// None: the program may miss an event, and something else makes up for it.
+    None,
+    /// A second copy of the same type. It is needed if a task may lose its CPU inside such a program.
+    Twin,
+    /// A program of another type, which the kernel does not skip together with the primary one.
+    Other(ProgramType),
 }
 
 /// An eBPF program and its target.
@@ -28,8 +41,8 @@ pub struct ProgramSpec {
     pub at_return: bool,
     /// Whether it is skipped on kernels without the target, which then do not have the feature or report it elsewhere.
     pub optional: bool,
-    /// Whether the object has a backup copy, for kernels that may skip the primary one.
-    pub has_backup: bool,
+    /// Its backup copy.
+    pub backup: Backup,
 }
 
 impl ProgramSpec {
@@ -80,7 +93,7 @@ const fn entry(name: &'static str, target: &'static str) -> ProgramSpec {
         target,
         at_return: false,
         optional: false,
-        has_backup: false,
+        backup: Backup::None,
     }
 }
 
@@ -100,8 +113,16 @@ const fn optional(program: ProgramSpec) -> ProgramSpec {
 
 const fn with_backup(program: ProgramSpec) -> ProgramSpec {
     ProgramSpec {
-        has_backup: true,
+        backup: Backup::Twin,
         ..program
+    }
+}
+
+/// A program on the trace event `group/name`, and its backup copy on the tracepoint `name`.
+const fn event(name: &'static str, target: &'static str) -> ProgramSpec {
+    ProgramSpec {
+        backup: Backup::Other(ProgramType::TpBtf),
+        ..entry(name, target)
     }
 }
 
@@ -137,6 +158,16 @@ const fn tracepoint(programs: &'static [ProgramSpec]) -> Candidate {
         AttachMode::Tracepoint,
         ProgramAccess::Btf,
         ProgramType::TpBtf,
+        programs,
+    )
+}
+
+/// Perf events on the same tracepoints, whose programs run with preemption off.
+const fn trace_event(programs: &'static [ProgramSpec]) -> Candidate {
+    in_mode(
+        AttachMode::Tracepoint,
+        ProgramAccess::Shared,
+        ProgramType::Tracepoint,
         programs,
     )
 }
@@ -178,11 +209,12 @@ const fn perf_event(programs: &'static [ProgramSpec]) -> Candidate {
     )
 }
 
-/// Candidates of a hook that uses the same BTF-typed tracepoint with either access.
-const fn either_access(programs: &'static [ProgramSpec]) -> [Candidate; 2] {
+/// Candidates of a hook that uses the same programs with any access.
+const fn any_access(program_type: ProgramType, programs: &'static [ProgramSpec]) -> [Candidate; 3] {
     [
-        in_all_modes(ProgramAccess::Btf, ProgramType::TpBtf, programs),
-        in_all_modes(ProgramAccess::Raw, ProgramType::TpBtf, programs),
+        in_all_modes(ProgramAccess::Btf, program_type, programs),
+        in_all_modes(ProgramAccess::Raw, program_type, programs),
+        in_all_modes(ProgramAccess::Shared, program_type, programs),
     ]
 }
 
@@ -191,6 +223,7 @@ const READABLE: Hook = Hook {
     required: false,
     only_with: None,
     candidates: &[
+        trace_event(&[event("event_readable", "sock/sk_data_ready")]),
         tracepoint(&[with_backup(entry("sk_data_ready", "sk_data_ready"))]),
         fentry(&[with_backup(entry("fentry_readable", "sock_def_readable"))]),
         kprobe(&[entry("kprobe_readable", "sock_def_readable")]),
@@ -202,6 +235,7 @@ const RECV: Hook = Hook {
     required: true,
     only_with: None,
     candidates: &[
+        trace_event(&[event("event_recv", "sock/sock_recv_length")]),
         tracepoint(&[with_backup(entry("sock_recv_length", "sock_recv_length"))]),
         fentry(&[
             with_backup(returns("fexit_recv_inet", "inet_recvmsg")),
@@ -237,6 +271,7 @@ const SEND: Hook = Hook {
     required: true,
     only_with: None,
     candidates: &[
+        trace_event(&[event("event_send", "sock/sock_send_length")]),
         tracepoint(&[with_backup(entry("sock_send_length", "sock_send_length"))]),
         fentry(&[
             with_backup(returns("fexit_send_inet", "inet_sendmsg")),
@@ -288,6 +323,25 @@ const SEND_START: Hook = Hook {
     required: false,
     only_with: None,
     candidates: &[
+        // The trace event of a send's start does not name the socket.
+        in_mode(
+            AttachMode::Tracepoint,
+            ProgramAccess::Shared,
+            ProgramType::Kprobe,
+            &[ProgramSpec {
+                backup: Backup::Other(ProgramType::TpBtf),
+                ..entry("event_send_start", "tcp_sendmsg_locked")
+            }],
+        ),
+        in_mode(
+            AttachMode::Tracepoint,
+            ProgramAccess::Shared,
+            ProgramType::TpBtf,
+            &[with_backup(entry(
+                "event_send_start_typed",
+                "tcp_sendmsg_locked",
+            ))],
+        ),
         tracepoint(&[with_backup(entry(
             "tcp_sendmsg_locked",
             "tcp_sendmsg_locked",
@@ -326,6 +380,11 @@ const STATE: Hook = Hook {
                 "inet_sock_set_state",
             ))],
         ),
+        in_all_modes(
+            ProgramAccess::Shared,
+            ProgramType::Tracepoint,
+            &[event("event_state", "sock/inet_sock_set_state")],
+        ),
     ],
 };
 
@@ -336,6 +395,15 @@ const UNIX_RELEASE: Hook = Hook {
     only_with: None,
     candidates: &[
         kprobe(&[entry("kprobe_unix_release", "unix_release")]),
+        in_mode(
+            AttachMode::Tracepoint,
+            ProgramAccess::Shared,
+            ProgramType::Kprobe,
+            &[ProgramSpec {
+                backup: Backup::Other(ProgramType::Fentry),
+                ..entry("event_unix_release", "unix_release")
+            }],
+        ),
         // The program at the entry of a system call notices that the address belongs to a new socket.
         syscall(&[]),
         perf_event(&[]),
@@ -363,6 +431,14 @@ const LISTENERS: Hook = Hook {
                 entry("scan_open_plain", "task_file"),
             ],
         ),
+        in_all_modes(
+            ProgramAccess::Shared,
+            ProgramType::Iter,
+            &[
+                entry("scan_listeners_shared", "task_file"),
+                entry("scan_open_shared", "task_file"),
+            ],
+        ),
     ],
 };
 
@@ -373,19 +449,28 @@ pub const HOOKS: [Hook; 11] = [
         id: HookId::Exec,
         required: true,
         only_with: None,
-        candidates: &either_access(&[entry("sched_process_exec", "sched_process_exec")]),
+        candidates: &any_access(
+            ProgramType::TpBtf,
+            &[entry("sched_process_exec", "sched_process_exec")],
+        ),
     },
     Hook {
         id: HookId::Exit,
         required: true,
         only_with: None,
-        candidates: &either_access(&[entry("sched_process_exit", "sched_process_exit")]),
+        candidates: &any_access(
+            ProgramType::TpBtf,
+            &[entry("sched_process_exit", "sched_process_exit")],
+        ),
     },
     Hook {
         id: HookId::Fork,
         required: true,
         only_with: None,
-        candidates: &either_access(&[entry("sched_process_fork", "sched_process_fork")]),
+        candidates: &any_access(
+            ProgramType::TpBtf,
+            &[entry("sched_process_fork", "sched_process_fork")],
+        ),
     },
     STATE,
     READABLE,
@@ -404,16 +489,11 @@ pub const ACCEPT: Hook = Hook {
     id: HookId::Accept,
     required: true,
     only_with: None,
-    candidates: &accept_candidates(),
+    candidates: &any_access(
+        ProgramType::Tracepoint,
+        &[
+            entry("sys_exit_accept", "syscalls/sys_exit_accept"),
+            entry("sys_exit_accept4", "syscalls/sys_exit_accept4"),
+        ],
+    ),
 };
-
-const fn accept_candidates() -> [Candidate; 2] {
-    const PROGRAMS: &[ProgramSpec] = &[
-        entry("sys_exit_accept", "syscalls/sys_exit_accept"),
-        entry("sys_exit_accept4", "syscalls/sys_exit_accept4"),
-    ];
-    [
-        in_all_modes(ProgramAccess::Btf, ProgramType::Tracepoint, PROGRAMS),
-        in_all_modes(ProgramAccess::Raw, ProgramType::Tracepoint, PROGRAMS),
-    ]
-}

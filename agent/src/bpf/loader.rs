@@ -50,6 +50,13 @@ const LOOP_HELPER: &str = "bpf_loop";
 /// Target of the refusal that reports a failed self-test.
 const SELF_TEST: &str = "self-test";
 
+/// Maps that only programs of one access use.
+const RAW_MAPS: [&str; 4] = ["CONNS_BY_ADDRESS", "ANSWERS_BY_ADDRESS", "INODES", "CALLS"];
+const SHARED_MAPS: [&str; 2] = ["SHARED_CONNS", "SHARED_ANSWERS"];
+
+/// Marks of listeners and connections in these: each connection has one.
+const SHARED_MARKS: u32 = 81_920;
+
 /// One try at all hooks together, limited to one access and some attach modes.
 #[derive(Debug, Clone, Copy)]
 struct Attempt {
@@ -62,6 +69,12 @@ struct Attempt {
     perf_events: bool,
 }
 
+/// Trace events, whose programs a task cannot lose its CPU in, where it can in BTF-typed ones.
+const TRACE_EVENTS: Attempt = Attempt {
+    access: ProgramAccess::Shared,
+    modes: &[AttachMode::Tracepoint],
+    ..BTF_TYPED
+};
 /// Each hook uses the better of BTF-typed tracepoints and trampolines.
 const BTF_TYPED: Attempt = Attempt {
     access: ProgramAccess::Btf,
@@ -89,23 +102,36 @@ const PERF_EVENTS: Attempt = Attempt {
 impl Attempt {
     /// Lists the attempts in fallback order; with `mode`, only those in that mode.
     fn all(mode: Option<AttachMode>, preemption: Preemption) -> Vec<Self> {
-        let perf_events = preemption.reaches_programs().then_some(PERF_EVENTS);
+        let exact = preemption
+            .reaches(ProgramType::TpBtf)
+            .then_some(TRACE_EVENTS);
+        let perf_events = preemption
+            .reaches(ProgramType::RawTp)
+            .then_some(PERF_EVENTS);
+        let system_calls = perf_events.into_iter().chain([SYSCALLS]);
         match mode {
+            // Kprobes are not preemptible either.
+            None if exact.is_some() => [TRACE_EVENTS, KPROBES, BTF_TYPED]
+                .into_iter()
+                .chain(system_calls)
+                .collect(),
             None => [BTF_TYPED, KPROBES]
                 .into_iter()
-                .chain(perf_events)
-                .chain([SYSCALLS])
+                .chain(system_calls)
                 .collect(),
-            Some(AttachMode::Tracepoint) => vec![Self {
-                modes: &[AttachMode::Tracepoint],
-                ..BTF_TYPED
-            }],
+            Some(AttachMode::Tracepoint) => exact
+                .into_iter()
+                .chain([Self {
+                    modes: &[AttachMode::Tracepoint],
+                    ..BTF_TYPED
+                }])
+                .collect(),
             Some(AttachMode::Fentry) => vec![Self {
                 modes: &[AttachMode::Fentry],
                 ..BTF_TYPED
             }],
             Some(AttachMode::Kprobe) => vec![KPROBES],
-            Some(AttachMode::Syscall) => perf_events.into_iter().chain([SYSCALLS]).collect(),
+            Some(AttachMode::Syscall) => system_calls.collect(),
         }
     }
 
@@ -155,8 +181,8 @@ impl Probes {
             types: &types,
             btf: &btf,
         };
-        let preemption = Preemption::detect();
-        debug!(%preemption, "kernel preemption model");
+        let preemption = Preemption::detect(Some(&types));
+        debug!(%preemption, in_tracepoints = preemption.in_tracepoints, "kernel preemption model");
         let loading = Loading {
             kernel,
             offsets: offsets::resolve(&types).context("resolve kernel field offsets")?,
@@ -164,7 +190,7 @@ impl Probes {
                 payload: wanted.payload.into(),
                 accept_wait: wanted.accept_wait.into(),
                 copied_bytes: wanted.copied_bytes,
-                attached_twice: preemption.reaches_programs().into(),
+                attached_twice: preemption.reaches(ProgramType::Fentry).into(),
                 ..offsets::features(&types)
             },
             preemption,
@@ -215,7 +241,11 @@ impl Probes {
 
     /// Marks the sockets on which watched processes and ports already listen; returns the TCP ones.
     pub fn scan_listeners(&mut self) -> Result<Vec<OpenSocket>> {
-        let written = self.pass("scan_listeners", "scan_listeners_plain")?;
+        let written = self.pass([
+            "scan_listeners",
+            "scan_listeners_plain",
+            "scan_listeners_shared",
+        ])?;
         Ok(open_sockets::parse(&written)
             .map(|open| open.socket)
             .collect())
@@ -223,14 +253,15 @@ impl Probes {
 
     /// Visits every watched connection; returns what [`open_sockets::parse`] reads.
     pub fn scan_open(&mut self) -> Result<Vec<u8>> {
-        self.pass("scan_open", "scan_open_plain")
+        self.pass(["scan_open", "scan_open_plain", "scan_open_shared"])
     }
 
     /// Runs the iterator of the access in use over every open file; returns what it wrote.
-    fn pass(&mut self, btf: &'static str, raw: &'static str) -> Result<Vec<u8>> {
+    fn pass(&mut self, [btf, raw, shared]: [&'static str; 3]) -> Result<Vec<u8>> {
         let name = match self.access {
             ProgramAccess::Btf => btf,
             ProgramAccess::Raw => raw,
+            ProgramAccess::Shared => shared,
         };
         let scan: &mut Iter = self
             .ebpf
@@ -346,7 +377,7 @@ impl Loading<'_> {
         refusals: &mut Refusals,
     ) -> Result<(Probes, Maps), LoadError> {
         let has_loop = self.kernel.types.has_function(LOOP_HELPER);
-        if attempt.access == ProgramAccess::Btf && !has_loop {
+        if attempt.access != ProgramAccess::Raw && !has_loop {
             let reason = "needs bpf_loop, which this kernel lacks (Linux 5.17)";
             refusals.add_untried(&HOOKS, attempt, reason);
             return Err(LoadError::HookUnavailable {
@@ -437,9 +468,8 @@ impl Loading<'_> {
         attempt: Attempt,
         refusals: &mut Refusals,
     ) -> Option<ProgramType> {
-        let backups = self.preemption.reaches_programs();
         for candidate in attempt.candidates(hook) {
-            match attach::attach(ebpf, self.kernel, candidate, backups) {
+            match attach::attach(ebpf, self.kernel, candidate, self.preemption) {
                 Ok(probes) => {
                     kept.extend(probes);
                     return Some(candidate.program_type);
@@ -465,16 +495,16 @@ impl Loading<'_> {
         if !self.wanted.accept_wait {
             loader.map_max_entries("ACCEPTS", 1);
         }
-        if access == ProgramAccess::Btf {
-            for map in [
-                "CONNS_BY_ADDRESS",
-                "ANSWERS_BY_ADDRESS",
-                "MARKED",
-                "INODES",
-                "CALLS",
-            ] {
-                loader.map_max_entries(map, 1);
-            }
+        let unused: &[&str] = match access {
+            ProgramAccess::Btf => &[&RAW_MAPS[..], &SHARED_MAPS, &["MARKED"]].concat(),
+            ProgramAccess::Raw => &SHARED_MAPS,
+            ProgramAccess::Shared => &RAW_MAPS,
+        };
+        for map in unused {
+            loader.map_max_entries(map, 1);
+        }
+        if access == ProgramAccess::Shared {
+            loader.map_max_entries("MARKED", SHARED_MARKS);
         }
         loader
             .btf(Some(self.kernel.btf))

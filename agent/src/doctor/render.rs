@@ -6,7 +6,11 @@
 use std::fmt::Write as _;
 
 use crate::{
-    bpf::capabilities::{Capabilities, Capability},
+    bpf::{
+        attach_mode::ProgramType,
+        capabilities::{Capabilities, Capability},
+        preemption::Preemption,
+    },
     doctor::{
         facts::{
             gpus::Nvml,
@@ -145,14 +149,21 @@ fn host_rows(host: &Host) -> [(&'static str, String); 16] {
         ),
         ("cgroups", host.cgroups.to_string()),
         ("tracefs", host.tracefs.to_string()),
-        (
-            "preemption",
-            match host.preemption.reaches_programs() {
-                true => format!("{}: programs are attached twice", host.preemption),
-                false => host.preemption.to_string(),
-            },
-        ),
+        ("preemption", preemption(host.preemption)),
     ]
+}
+
+/// Says what the preemption model means for the programs.
+fn preemption(preemption: Preemption) -> String {
+    let in_tracepoints = preemption.reaches(ProgramType::TpBtf);
+    let meaning = match preemption.reaches(ProgramType::Fentry) {
+        true if in_tracepoints => {
+            "; a task may lose its CPU in programs on tracepoints and functions"
+        }
+        true => "; a task may lose its CPU in programs on functions, so these are attached twice",
+        false => "",
+    };
+    format!("{preemption}{meaning}")
 }
 
 /// Names the relevant capabilities, and counts the others.

@@ -6,7 +6,7 @@ use crate::{
         attach_mode::ProgramType,
         capabilities::{Capabilities, Capability},
         hook_id::HookId,
-        preemption::Preemption,
+        preemption::{Model, Preemption},
         report::{HookReport, RefusalKind, Refused},
         user_namespace::UserNamespace,
     },
@@ -47,7 +47,11 @@ fn sound() -> Facts {
             hidepid: None,
             cgroups: Cgroups::V2,
             tracefs: Tracefs::Usable,
-            preemption: Preemption::Voluntary,
+            preemption: Preemption {
+                model: Model::Voluntary,
+                is_dynamic: false,
+                in_tracepoints: false,
+            },
         },
         gpus: Gpus {
             present: false,

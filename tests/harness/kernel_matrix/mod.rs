@@ -4,6 +4,7 @@
 //! It needs only the agent and the reference server beside it.
 
 mod accuracy;
+mod load;
 mod plain;
 mod records;
 mod rows;
@@ -18,12 +19,15 @@ use clap::Parser;
 
 use crate::{
     agent::{ATTACH_MODE, Agent},
+    exposition::Sample,
     kernel_matrix::{accuracy::Accuracy, rows::Row, stage::Stage},
     require_kernel::require_kernel,
 };
 
 /// Start of the agent's last line.
 const SAID: &str = "inferprobe: ";
+/// Family of hooks.
+const HOOKS: &str = "inferprobe_hook_info";
 /// Family of program runs that the kernel's recursion guard skipped.
 const SKIPPED: &str = "inferprobe_bpf_recursion_misses_total";
 
@@ -42,6 +46,9 @@ pub struct Options {
     /// Time this many requests in each attach mode
     #[arg(long, default_value_t = 400)]
     requests: usize,
+    /// Send this many requests under load in each attach mode, in place of all else
+    #[arg(long, value_name = "REQUESTS")]
+    load: Option<usize>,
 }
 
 /// Attach modes of the agent.
@@ -116,13 +123,28 @@ fn try_mode(mode: AttachMode, options: &Options) -> Row {
         Err(said) => refused(mode, &said, &options.must),
         Ok(agent) => {
             println!("attached after {:.1} s", start.elapsed().as_secs_f64());
-            let row = judge(mode, &mut stage, &agent, options);
+            println!("hooks: {}", hooks(&agent));
+            let row = match options.load {
+                Some(requests) => load::hold(mode.name(), &agent, &stage.timed, requests),
+                None => judge(mode, &mut stage, &agent, options),
+            };
             if !row.is_well() {
                 agent.keep_artifacts();
             }
             row
         }
     }
+}
+
+/// Returns the program type of each hook.
+fn hooks(agent: &Agent) -> String {
+    let metrics = agent.metrics();
+    let of = |sample: &Sample| {
+        let label = |name| sample.label(name).unwrap_or_default();
+        format!("{} {}", label("hook"), label("kind"))
+    };
+    let hooks: Vec<_> = metrics.samples(HOOKS, &[]).map(of).collect();
+    hooks.join(", ")
 }
 
 /// Returns the row of an attach mode in which the agent did not start.

@@ -61,6 +61,31 @@ impl Row {
         }
     }
 
+    /// An attach mode that was measured under load.
+    pub(super) fn loaded(
+        mode: &'static str,
+        requests: usize,
+        counted: f64,
+        faults: &[String],
+    ) -> Self {
+        let [_, _, handler, queue, records] = [const { String::new() }; 5].map(|_| "–".to_owned());
+        Self {
+            mode,
+            cells: [
+                requests.to_string(),
+                counted.to_string(),
+                handler,
+                queue,
+                records,
+            ],
+            outcome: match faults {
+                [] => "passed under load".to_owned(),
+                faults => format!("**failed**: {}", faults.join("; ")),
+            },
+            well: faults.is_empty(),
+        }
+    }
+
     /// Returns whether the attach mode passed.
     pub(super) fn is_well(&self) -> bool {
         self.well

@@ -16,7 +16,7 @@ use aya_ebpf::{
 use inferprobe_ebpf::{abi::DropReason, conn::Conn};
 
 use crate::{
-    access::{Btf, Raw},
+    access::{Access, Btf},
     clock::now_ns,
     sock::{Family, Sock},
 };
@@ -129,6 +129,15 @@ static CONNS_BY_ADDRESS: HashMap<u64, Conn, 4096> = HashMap::new();
 #[btf_map]
 static ANSWERS_BY_ADDRESS: HashMap<u64, Conn, 1024> = HashMap::new();
 
+/// As [`CONNS_BY_ADDRESS`], for programs that run only on kernels on which a program may allocate entries (6.1): it takes
+/// memory only for the connections that there are.
+#[btf_map]
+static SHARED_CONNS: HashMap<u64, Conn, 65536, NO_PREALLOC> = HashMap::new();
+
+/// As [`SHARED_CONNS`], for the responses of HTTP/2 connections.
+#[btf_map]
+static SHARED_ANSWERS: HashMap<u64, Conn, 65536, NO_PREALLOC> = HashMap::new();
+
 /// Marks of watched listeners and of their connections: what [`MARKS`] is for BTF-typed programs.
 #[btf_map]
 static MARKED: HashMap<MarkKey, u8, 16384> = HashMap::new();
@@ -152,7 +161,7 @@ pub(crate) struct MarkKey {
 impl MarkKey {
     /// Returns the key of a socket that may be a listener.
     #[inline(always)]
-    pub(crate) fn of(sk: Sock<Raw>) -> Self {
+    pub(crate) fn of<A: Access>(sk: Sock<A>) -> Self {
         if sk.listens() {
             Self::listener(sk)
         } else {
@@ -163,7 +172,7 @@ impl MarkKey {
     /// Returns the key of the listener that `sk` is or becomes, or that a TCP connection was accepted by. Listeners
     /// that share a port, even on different addresses, have one key.
     #[inline(always)]
-    pub(crate) fn listener(sk: Sock<Raw>) -> Self {
+    pub(crate) fn listener<A: Access>(sk: Sock<A>) -> Self {
         if sk.family() == Some(Family::Inet) {
             Self {
                 place: sk.namespace(),
@@ -186,7 +195,7 @@ impl MarkKey {
 #[inline(always)]
 pub(crate) fn mark_at(listener: MarkKey) -> Result<(), DropReason> {
     MARKED
-        .insert(listener, 1, BPF_ANY.into())
+        .insert(listener, WATCHED, BPF_ANY.into())
         .map_err(|_| DropReason::MapFull)
 }
 
@@ -199,6 +208,23 @@ pub(crate) fn unmark_at(listener: MarkKey) {
 #[inline(always)]
 pub(crate) fn is_marked_at(listener: MarkKey) -> bool {
     MARKED.get_ptr(listener).is_some()
+}
+
+/// As [`mark_candidate`].
+#[inline(always)]
+pub(crate) fn mark_candidate_at(connection: MarkKey) {
+    // Mostly it has a mark, which stays.
+    let _ = MARKED.insert(connection, CANDIDATE, BPF_NOEXIST.into());
+}
+
+/// As [`is_candidate`].
+#[inline(always)]
+pub(crate) fn is_candidate_at(connection: MarkKey) -> bool {
+    match MARKED.get_ptr(connection) {
+        // SAFETY: a map value.
+        Some(mark) => unsafe { *mark != WATCHED },
+        None => false,
+    }
 }
 
 #[inline(always)]
@@ -219,8 +245,33 @@ pub(crate) fn responses_at_or_new(address: u64) -> Result<*mut Conn, DropReason>
 }
 
 #[inline(always)]
-fn get_or_insert<const ENTRIES: usize>(
-    map: &'static HashMap<u64, Conn, ENTRIES>,
+pub(crate) fn shared_conn_at(address: u64) -> *mut Conn {
+    SHARED_CONNS.get_ptr_mut(address).unwrap_or(ptr::null_mut())
+}
+
+#[inline(always)]
+pub(crate) fn shared_conn_at_or_new(address: u64) -> Result<*mut Conn, DropReason> {
+    get_or_insert(&SHARED_CONNS, address)
+}
+
+#[inline(always)]
+pub(crate) fn shared_responses_at_or_new(address: u64) -> Result<*mut Conn, DropReason> {
+    get_or_insert(&SHARED_ANSWERS, address)
+}
+
+/// Copies the listener's mark to a connection that was just established.
+#[inline(always)]
+pub(crate) fn inherit_mark<A: Access>(sk: Sock<A>) -> Result<(), DropReason> {
+    if is_marked_at(MarkKey::listener(sk)) {
+        mark_at(MarkKey::at(sk.address()))
+    } else {
+        Ok(())
+    }
+}
+
+#[inline(always)]
+fn get_or_insert<const ENTRIES: usize, const FLAGS: usize>(
+    map: &'static HashMap<u64, Conn, ENTRIES, FLAGS>,
     address: u64,
 ) -> Result<*mut Conn, DropReason> {
     if let Some(conn) = map.get_ptr_mut(address) {
@@ -239,6 +290,14 @@ pub(crate) fn remove_at(address: u64) {
     // Mostly neither exists.
     let _ = CONNS_BY_ADDRESS.remove(address);
     let _ = ANSWERS_BY_ADDRESS.remove(address);
+    unmark_at(MarkKey::at(address));
+}
+
+#[inline(always)]
+pub(crate) fn remove_shared_at(address: u64) {
+    // Mostly neither exists.
+    let _ = SHARED_CONNS.remove(address);
+    let _ = SHARED_ANSWERS.remove(address);
     unmark_at(MarkKey::at(address));
 }
 

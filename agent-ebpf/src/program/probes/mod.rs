@@ -6,6 +6,7 @@
 mod accept;
 mod call;
 mod entry;
+mod event;
 mod fentry;
 mod kprobe;
 mod process;

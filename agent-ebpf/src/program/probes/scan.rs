@@ -14,7 +14,7 @@ use inferprobe_ebpf::{
 
 use crate::{
     access::{Btf, Raw},
-    backend::{Backend, mark_listener},
+    backend::{Backend, Shared, mark_listener},
     maps::{clients, watched},
     probes::entry::done,
     sock::{Family, Sock},
@@ -97,6 +97,19 @@ fn scan_listeners_plain(ctx: *mut TaskFile) -> i32 {
     })
 }
 
+/// The same, with state that programs of both types share.
+#[unsafe(no_mangle)]
+#[unsafe(link_section = "iter/task_file")]
+fn scan_listeners_shared(ctx: *mut TaskFile) -> i32 {
+    let Some(visit) = Visit::of(ctx) else {
+        return 0;
+    };
+    done(match Sock::<Btf>::of_file(visit.file) {
+        Some(sk) => try_scan_listener(&visit, Sock::<Shared<Btf>>::new(sk.as_ptr())),
+        None => Ok(()),
+    })
+}
+
 #[inline(always)]
 fn try_scan_listener<B: Backend>(visit: &Visit, sk: Sock<B>) -> Result<(), DropReason> {
     let Some(family) = sk.family() else {
@@ -157,6 +170,19 @@ fn scan_open_plain(ctx: *mut TaskFile) -> i32 {
     };
     if let Some(sk) = Sock::<Raw>::of_file(visit.file) {
         report_open(&visit, sk);
+    }
+    0
+}
+
+/// The same, with state that programs of both types share.
+#[unsafe(no_mangle)]
+#[unsafe(link_section = "iter/task_file")]
+fn scan_open_shared(ctx: *mut TaskFile) -> i32 {
+    let Some(visit) = Visit::of(ctx) else {
+        return 0;
+    };
+    if let Some(sk) = Sock::<Btf>::of_file(visit.file) {
+        report_open(&visit, Sock::<Shared<Btf>>::new(sk.as_ptr()));
     }
     0
 }

@@ -46,9 +46,12 @@ primary_and_backup! {
     }
 }
 
-/// Handles the new state. Doing so primary_and_backup changes nothing, except that a listener is reported again.
+/// Handles the new state. Doing so twice changes nothing, except that a listener is reported again.
 #[inline(always)]
-fn try_inet_sock_set_state<B: Backend>(sk: Sock<B>, state: i32) -> Result<(), DropReason> {
+pub(crate) fn try_inet_sock_set_state<B: Backend>(
+    sk: Sock<B>,
+    state: i32,
+) -> Result<(), DropReason> {
     match state {
         LISTEN => on_listen(sk),
         // Runs in `connect`.

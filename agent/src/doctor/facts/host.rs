@@ -10,6 +10,7 @@ use serde::Serialize;
 
 use crate::{
     bpf::{
+        btf::Types,
         capabilities::{Capabilities, Capability},
         preemption::Preemption,
         preflight::{BTF_PATH, TRACEFS},
@@ -86,8 +87,13 @@ fn names<S: serde::Serializer>(held: &Capabilities, serializer: S) -> Result<S::
     )
 }
 
-fn model<S: serde::Serializer>(model: &Preemption, serializer: S) -> Result<S::Ok, S::Error> {
-    serializer.serialize_str(model.name())
+fn model<S: serde::Serializer>(preemption: &Preemption, serializer: S) -> Result<S::Ok, S::Error> {
+    serializer.serialize_str(preemption.model.name())
+}
+
+fn preemption() -> Preemption {
+    let raw = fs::read(BTF_PATH).unwrap_or_default();
+    Preemption::detect(Types::parse(&raw).ok().as_ref())
 }
 
 /// Collects the facts.
@@ -113,7 +119,7 @@ pub(crate) fn collect() -> Host {
         hidepid: processes::hidepid(&mountinfo),
         cgroups: cgroups(Path::new("/sys/fs/cgroup")),
         tracefs: tracefs(),
-        preemption: Preemption::detect(),
+        preemption: preemption(),
     }
 }
 
