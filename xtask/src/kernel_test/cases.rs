@@ -4,15 +4,18 @@ use clap::Args;
 
 use crate::arch::Arch;
 use crate::cargo_test::REQUIRE_KERNEL_ENV;
+use crate::vm::kernels::NEWEST;
 
 /// The running kernel, as a series.
 pub(crate) const HOST: &str = "host";
-/// What is tested by default: in which attach modes (all if none is given, the agent's own choice among them), and with
-/// which preemption model.
-const DEFAULT: [(&str, &[&str], Option<&str>); 3] = [
-    (HOST, &[], None),
-    ("6.1", &["fentry", "kprobe", "syscall"], None),
-    ("6.12", &["auto", "fentry"], Some("full")),
+/// What is tested by default: in which attach modes (all if none is given, the agent's own choice among them), with which
+/// preemption model, and on how many processors; one is quicker to emulate.
+const DEFAULT: [(&str, &[&str], Option<&str>, u32); 5] = [
+    (HOST, &[], None, 1),
+    ("6.1", &["fentry", "kprobe", "syscall"], None, 1),
+    ("6.12", &["auto", "fentry"], Some("full"), 2),
+    (NEWEST, &["auto"], Some("full"), 1),
+    (NEWEST, &["auto"], None, 2),
 ];
 /// What is tested with `--all`.
 const ALL: [&str; 6] = [HOST, "5.10", "6.1", "6.12", "6.18", "7.3"];
@@ -41,7 +44,8 @@ const MODE_OPTION: &str = "--attach-mode";
 /// What to test; by default, what a change must pass.
 #[derive(Debug, Default, Args)]
 pub(crate) struct Options {
-    /// Series of Debian's kernels, such as 6.1, or `host` for the running kernel [default: host, 6.1 and 6.12]
+    /// Series of Debian's kernels, such as 6.1, `newest` for the newest of all, or `host` for the running kernel
+    /// [default: host, 6.1, 6.12 and newest]
     series: Vec<String>,
     /// Test every known series: host, 5.10, 6.1, 6.12, 6.18, 7.3
     #[arg(long, conflicts_with = "series")]
@@ -55,7 +59,10 @@ pub(crate) struct Options {
     /// Run this module of the test target `kernel`, or this test target, in place of the matrix
     #[arg(long, value_name = "NAME")]
     pub(crate) suite: Option<String>,
-    /// Processors of the virtual machines [default: 1, and 2 for 6.12]
+    /// Send this many requests under load in each attach mode, in place of the matrix
+    #[arg(long, value_name = "REQUESTS", conflicts_with = "suite")]
+    load: Option<usize>,
+    /// Processors of the virtual machines [default: 1, and 2 for 6.12; newest with 1 and with 2]
     #[arg(long, value_parser = clap::value_parser!(u32).range(1..))]
     smp: Option<u32>,
     /// Preemption model of the virtual machines' kernels
@@ -69,6 +76,8 @@ pub(crate) struct Case {
     /// The attach modes; all if empty.
     modes: Vec<String>,
     pub(crate) preempt: Option<String>,
+    /// Processors of its virtual machine.
+    pub(crate) cpus: u32,
 }
 
 /// What a program is started with.
@@ -85,6 +94,7 @@ impl Options {
                 series: series.to_owned(),
                 modes: self.attach_mode.clone(),
                 preempt: self.preempt.clone(),
+                cpus: self.smp.unwrap_or(if series == PAIRED { 2 } else { 1 }),
             });
             all.collect()
         };
@@ -92,23 +102,20 @@ impl Options {
             (Arch::Arm64, []) => of(&DEFAULT_ARM64),
             (Arch::Amd64, []) if self.all => of(&ALL),
             (Arch::Amd64, []) => {
-                let given = |(series, modes, preempt): (&str, &[&str], Option<&str>)| Case {
-                    series: series.to_owned(),
-                    modes: match self.attach_mode.as_slice() {
-                        [] => modes.iter().map(|&mode| mode.to_owned()).collect(),
-                        named => named.to_vec(),
-                    },
-                    preempt: self.preempt.clone().or(preempt.map(str::to_owned)),
-                };
+                let given =
+                    |(series, modes, preempt, cpus): (&str, &[&str], Option<&str>, u32)| Case {
+                        series: series.to_owned(),
+                        modes: match self.attach_mode.as_slice() {
+                            [] => modes.iter().map(|&mode| mode.to_owned()).collect(),
+                            named => named.to_vec(),
+                        },
+                        preempt: self.preempt.clone().or(preempt.map(str::to_owned)),
+                        cpus: self.smp.unwrap_or(cpus),
+                    };
                 DEFAULT.into_iter().map(given).collect()
             }
             (_, named) => of(&named.iter().map(String::as_str).collect::<Vec<_>>()),
         }
-    }
-
-    /// Processors of a virtual machine with a kernel of `series`.
-    pub(crate) fn cpus(&self, series: &str) -> u32 {
-        self.smp.unwrap_or(if series == PAIRED { 2 } else { 1 })
     }
 
     /// The attach mode that the agents of a suite use.
@@ -124,6 +131,9 @@ impl Options {
         let mut args = Vec::new();
         for mode in &case.modes {
             args.extend([MODE_OPTION.to_owned(), mode.clone()]);
+        }
+        if let Some(requests) = self.load {
+            args.extend(["--load".to_owned(), requests.to_string()]);
         }
         let modes = match self.arch {
             Arch::Amd64 => &MODES[..],

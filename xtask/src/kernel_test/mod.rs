@@ -110,7 +110,7 @@ impl Run<'_> {
 
     fn in_machine(&mut self, case: &Case, kernel: &Kernel) -> Result<Outcome> {
         let options = self.options;
-        let cpus = options.cpus(&case.series);
+        let cpus = case.cpus;
         let preempt = case.preempt.as_ref();
         let kernel_args = preempt
             .map(|model| format!("preempt={model}"))

@@ -29,13 +29,16 @@ const EVERY_SUITE: &[&str] = &[
     "trixie-backports",
     "sid",
 ];
+/// The newest series of all.
+pub(crate) const NEWEST: &str = "newest";
 /// The suites that have had kernels of a series; fewer suites, because their lists take longer to fetch than a kernel.
-const SUITES: [(&str, &[&str]); 5] = [
+const SUITES: [(&str, &[&str]); 6] = [
     ("5.10", &["bullseye", "bullseye-security"]),
     ("6.1", &["bookworm", "bookworm-security"]),
     ("6.12", &["trixie", "trixie-security", "bookworm-security"]),
     ("6.18", &["trixie-backports"]),
     ("7.3", &["trixie-backports", "sid"]),
+    (NEWEST, &["trixie-backports", "sid"]),
 ];
 
 /// A kernel that can be booted.
@@ -182,7 +185,10 @@ fn drop_others(dir: &Path, release: &str) -> Result<()> {
 fn newest(names: &[String], series: &str, variant: &str) -> Option<(String, String)> {
     let release_of = |name: &str, prefix: &str| {
         let release = name.strip_prefix(prefix)?;
-        let minor = release.strip_prefix(series)?.strip_prefix('.')?;
+        let minor = match series {
+            NEWEST => release,
+            series => release.strip_prefix(series)?.strip_prefix('.')?,
+        };
         let is_one = minor.starts_with(|c: char| c.is_ascii_digit()) && minor.ends_with(variant);
         is_one.then(|| release.to_owned())
     };
@@ -249,6 +255,19 @@ mod tests {
                 "7.3.4+deb13-cloud-amd64".to_owned()
             ))
         );
+    }
+
+    #[test]
+    fn the_newest_series_is_found_by_itself() {
+        let names = names(&[
+            "linux-image-6.18.15+deb13-cloud-amd64",
+            "linux-binary-7.3.4+deb13-cloud-amd64",
+            "linux-binary-7.10.1+deb13-cloud-amd64",
+            "linux-binary-7.10.1+deb13-amd64",
+            "linux-binary-cloud-amd64",
+        ]);
+        let found = newest(&names, NEWEST, "cloud-amd64").map(|(_, release)| release);
+        assert_eq!(found.as_deref(), Some("7.10.1+deb13-cloud-amd64"));
     }
 
     #[test]
