@@ -7,6 +7,7 @@
 pub mod models;
 pub mod occupancy;
 pub mod sample;
+pub mod span;
 
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
@@ -22,8 +23,3 @@ impl History {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
-
-/// Length of a window, ns.
-pub const WINDOW_NS: u64 = 5_000_000_000;
-/// Windows that are kept of each model: six minutes.
-pub const WINDOWS: usize = 72;

@@ -9,9 +9,9 @@ use std::{
 
 use crate::{
     history::{
-        WINDOW_NS, WINDOWS,
         occupancy::{Occupancy, Occupied},
         sample::Sample,
+        span::{WINDOW_NS, WINDOWS},
     },
     identity::Identity,
     verdict::{

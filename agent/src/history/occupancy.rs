@@ -4,7 +4,7 @@
 
 use std::collections::HashMap;
 
-use crate::history::WINDOW_NS;
+use crate::history::span::WINDOW_NS;
 
 /// Threads or processes that are kept; beyond it, all are forgotten, and their busy share is unknown for a window.
 const KEPT: usize = 4096;
