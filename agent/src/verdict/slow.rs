@@ -104,7 +104,7 @@ impl Typical {
             self.latest[self.next % KEPT] = components;
         }
         self.next = (self.next + 1) % (KEPT * REFRESH);
-        if self.next % REFRESH == 0 {
+        if self.next.is_multiple_of(REFRESH) {
             self.medians = Some(Medians {
                 total_ns: self.median(Components::total_ns),
                 components: {
