@@ -219,6 +219,9 @@ fn upgrade(play: &mut Play) {
         "HTTP2-Settings: AAMAAABkAAQAAP__",
     ];
     let bytes = play.ask("GET", "sleep_ms=10&status=201", &fields, b"");
+    // A GET is no inference, over HTTP/2 neither.
+    play.latest().purpose = "admin";
+    play.latest().model.clear();
     play.latest().lenient = Lenient::Shared;
     play.send(&bytes);
     let client = play.client.as_mut().expect("the client is there");
