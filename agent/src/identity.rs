@@ -6,19 +6,22 @@
 
 use std::sync::Arc;
 
-use crate::catalogue::{entry::Entry, route::Route};
+use crate::catalogue::{
+    entry::Entry,
+    route::{ModelSource, Route},
+};
 
 /// A server process, and the labels of its requests.
 #[derive(Debug, Clone)]
 pub struct Server {
     /// Label `server`.
     pub name: Arc<str>,
-    /// Model if the path names none.
+    /// Model if neither request nor response names one.
     pub model: Arc<str>,
     /// Version if the path names none.
     pub version: Arc<str>,
-    /// Whether `model` is configured; then it precedes a model in a request's body.
-    pub model_is_set: bool,
+    /// Where `model` comes from.
+    pub model_source: ModelSource,
     /// Whether it dispatches requests to workers that are watched too.
     pub is_frontend: bool,
     /// Whether only other processes of the same server send it requests.
@@ -56,7 +59,7 @@ impl Hop {
 /// Who served a request, as the metrics label it.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct Identity {
-    /// Model name: from the request, else from configuration, else from the command line, else the process's name.
+    /// Model name: from the request, else from the response, the configuration, the command line or the process's name.
     pub model: Arc<str>,
     /// Version: from the request's path, else from configuration, else `default`, as in TorchServe's labels.
     pub version: Arc<str>,

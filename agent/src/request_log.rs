@@ -46,6 +46,8 @@ struct LogLine<'a> {
     local_port: Option<u16>,
     peer_port: Option<u16>,
     model: &'a str,
+    /// Where `model` comes from.
+    model_source: &'static str,
     version: &'a str,
     server: &'a str,
     purpose: &'static str,
@@ -187,6 +189,7 @@ impl RequestLog {
             local_port: peer.local_port,
             peer_port: peer.peer_port,
             model: &identity.model,
+            model_source: observation.model_source.name(),
             version: &identity.version,
             server: &identity.server,
             purpose: match observation.purpose {

@@ -7,7 +7,7 @@ use std::{
 };
 
 use inferprobe::{
-    catalogue::route::Purpose,
+    catalogue::route::{ModelSource, Purpose},
     identity::{Hop, Identity},
     metrics::{
         DiskSample, Format, GpuMemory, GpuSample, LiveWorker, MemorySample, Metrics, Reading,
@@ -164,6 +164,7 @@ fn observation(
             server: server.into(),
         },
         purpose: Purpose::Inference,
+        model_source: ModelSource::Path,
         protocol: Protocol::Http,
         status,
         stages,

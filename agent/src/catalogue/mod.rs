@@ -25,7 +25,7 @@ use crate::{
         file::{Fallback, FileCatalogue, FileServer},
         options_file::OptionsFile,
         path::PathQuery,
-        route::{Purpose, Route},
+        route::{ModelSource, Purpose, Route},
         rules::{Api, Rules},
     },
     protocol::{
@@ -133,6 +133,7 @@ impl Catalogue {
                     .filter(|named| purpose == Purpose::Inference && named.by == NamedBy::Message);
                 Route {
                     model: named.map(|named| named.model.clone()),
+                    model_source: named.map(source_of),
                     version: named.and_then(|named| named.version.clone()),
                     ..Route::of(purpose)
                 }
@@ -329,6 +330,8 @@ impl Catalogue {
                 );
                 let found = Route {
                     operation: None,
+                    model_source: None,
+                    by_body: false,
                     ..found
                 };
                 if found != example.expected {
@@ -349,6 +352,14 @@ impl Catalogue {
             }
         }
         Ok(())
+    }
+}
+
+/// Returns where the model of a gRPC call comes from.
+fn source_of(named: &ModelName) -> ModelSource {
+    match named.model == grpc::UNKNOWN_MODEL {
+        true => ModelSource::Unknown,
+        false => ModelSource::RequestBody,
     }
 }
 

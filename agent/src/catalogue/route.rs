@@ -12,6 +12,10 @@ pub struct Route {
     pub purpose: Purpose,
     /// Model that it names; `None` if it names none.
     pub model: Option<String>,
+    /// Where it names the model; `None` if it names none.
+    pub model_source: Option<ModelSource>,
+    /// Whether a body may name the model.
+    pub by_body: bool,
     /// Version that it names; `None` if it names none.
     pub version: Option<String>,
     /// What it asks of a language model; `None` if its path does not say.
@@ -24,8 +28,55 @@ impl Route {
         Self {
             purpose,
             model: None,
+            model_source: None,
+            by_body: false,
             version: None,
             operation: None,
+        }
+    }
+}
+
+/// Where the label `model` of a request comes from, best first.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum ModelSource {
+    /// The request's path.
+    Path,
+    /// The request's body, or the message of a gRPC call.
+    RequestBody,
+    /// The response's body.
+    ResponseBody,
+    /// The agent's configuration.
+    Configuration,
+    /// The command line of the server's process: a guess, because a server may have several models.
+    CommandLine,
+    /// The name of the server's process: a guess, which stands for whatever model it serves.
+    ProcessName,
+    /// Nothing: the label is `unknown`.
+    Unknown,
+}
+
+impl ModelSource {
+    /// Every source, in order.
+    pub const ALL: [Self; 7] = [
+        Self::Path,
+        Self::RequestBody,
+        Self::ResponseBody,
+        Self::Configuration,
+        Self::CommandLine,
+        Self::ProcessName,
+        Self::Unknown,
+    ];
+
+    /// Its name in metrics and in the request log.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Path => "path",
+            Self::RequestBody => "request_body",
+            Self::ResponseBody => "response_body",
+            Self::Configuration => "configuration",
+            Self::CommandLine => "command_line",
+            Self::ProcessName => "process_name",
+            Self::Unknown => "unknown",
         }
     }
 }

@@ -7,7 +7,7 @@ use crate::{
     catalogue::{
         file::{FileApi, FileDefaultRules, FileServer},
         path::{CallPattern, PathPattern, PathQuery},
-        route::{Purpose, Route},
+        route::{ModelSource, Purpose, Route},
     },
     protocol::{
         genai::Operation,
@@ -161,8 +161,13 @@ impl Rules {
                 let named = named.filter(|named| rule.by_body && named.by == NamedBy::Body);
                 named.map(|named| named.model.clone())
             };
+            let in_path = found.model.map(|model| (model, ModelSource::Path));
+            let named = in_path.or_else(|| Some((in_body()?, ModelSource::RequestBody)));
+            let (model, model_source) = named.unzip();
             Some(Route {
-                model: found.model.or_else(in_body),
+                model,
+                model_source,
+                by_body: rule.by_body,
                 version: found.version,
                 operation: rule.operation,
                 ..Route::of(rule.purpose)

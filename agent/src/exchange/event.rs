@@ -154,6 +154,8 @@ pub enum Loss {
     /// A request whose head was not copied, because it follows other bytes of one read, or whose HPACK references are
     /// older than the agent: it counts without its path.
     HeadUnseen,
+    /// A body that may name the model and was not searched to its end: its request counts under a guess.
+    BodyCut,
     /// A gRPC call whose status is an HPACK reference that is older than the agent: it counts by its HTTP status.
     StatusUnseen,
     /// A ZeroMQ connection between processes of one server: it counts once, and its content is ignored.
@@ -182,6 +184,7 @@ impl Loss {
         Self::InnerProtocol,
         Self::ResponseWithoutRequest,
         Self::HeadUnseen,
+        Self::BodyCut,
         Self::StatusUnseen,
         Self::Http2Unfollowed,
         Self::Unobserved,
@@ -200,6 +203,7 @@ impl Loss {
             Self::InnerProtocol => "inner_protocol",
             Self::ResponseWithoutRequest => "answer_without_request",
             Self::HeadUnseen => "head_unseen",
+            Self::BodyCut => "body_cut",
             Self::StatusUnseen => "status_unseen",
             Self::Http2Unfollowed => "http2_unfollowed",
             Self::Unobserved => "unobserved",
@@ -228,6 +232,9 @@ impl Loss {
             }
             Self::HeadUnseen => {
                 "A request counted without its path, or a response without a readable status; start the agent before the clients connect."
+            }
+            Self::BodyCut => {
+                "A request counted under a guessed model, because its body was not read to the end; raise --body-limit, or see `body_dropped`."
             }
             Self::StatusUnseen => {
                 "A gRPC call counted by its HTTP status, because the agent joined its connection late; start the agent before the clients."

@@ -8,6 +8,7 @@ use crate::protocol::{
     generation::{
         Piece, event_stream::EventStream, json_values::JsonValues, part::Part, usage::Usage,
     },
+    response_model::ResponseModel,
 };
 
 /// How the body is cut into parts.
@@ -25,6 +26,7 @@ enum Parts {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Generation {
     parts: Parts,
+    model: ResponseModel,
     compressed: bool,
     /// Time of the first part with content, ns.
     first_ns: Option<u64>,
@@ -95,6 +97,7 @@ impl Generation {
         };
         Self {
             parts,
+            model: ResponseModel::default(),
             compressed,
             first_ns: None,
             latest_ns: 0,
@@ -114,6 +117,9 @@ impl Generation {
             Ok(bytes) if bytes < visible.len() => &visible[..bytes],
             _ => visible,
         };
+        if !self.compressed {
+            self.model.push(visible);
+        }
         if self.parts == Parts::Text && self.contents == 0 {
             self.parts = parts_of(visible);
         }
@@ -150,6 +156,7 @@ impl Generation {
 
     /// Adds bytes that were not copied.
     pub fn skip(&mut self) {
+        self.model.skip();
         match &mut self.parts {
             Parts::Events(events) => events.skip(),
             Parts::Values(values) => values.skip(),
@@ -169,7 +176,8 @@ impl Generation {
     }
 
     fn add_piece(&mut self, piece: Piece<'_>, in_events: bool, at_ns: u64) {
-        if matches!(piece, Piece::End(_)) {
+        if let Piece::End(end) = piece {
+            self.model.end_with(end);
             // The part itself may be the first, or the last, that has content.
             self.lose_count();
             self.missing_after_latest = true;
@@ -191,6 +199,11 @@ impl Generation {
             self.latest_ns = at_ns;
             self.missing_after_latest = false;
         }
+    }
+
+    /// Model that the response names; `None` if it names none, or not in the bytes that were copied.
+    pub fn model(&self) -> Option<&str> {
+        self.model.found()
     }
 
     /// Tokens that the response states.
@@ -287,6 +300,29 @@ mod tests {
             generation.push(write, write.len() as u64, 10 * (at as u64 + 1));
         }
         generation
+    }
+
+    #[test]
+    fn the_model_is_named_in_the_first_event_or_value_or_at_the_end() {
+        let named = br#"{"id":"c","model":"m","choices":[{"message":{"content":"a"}}]}"#;
+        let late = [
+            br#"{"choices":[{"message":{"content":"a"}}],"x":""#,
+            &b"x".repeat(9_000)[..],
+            br#"","model":"m","usage":{"prompt_tokens":1,"completion_tokens":2}}"#,
+        ]
+        .concat();
+        let mut generation = Generation::new(BodyKind::Json, false);
+        generation.push(named, named.len() as u64, 10);
+        assert_eq!(generation.model(), Some("m"));
+        let mut generation = Generation::new(BodyKind::Json, false);
+        generation.push(&late[..900], 8_000, 10);
+        generation.push(&late[8_000..], late.len() as u64 - 8_000, 20);
+        generation.finish(20);
+        assert_eq!(generation.model(), Some("m"));
+        let mut generation = Generation::new(BodyKind::Json, true);
+        generation.push(named, named.len() as u64, 10);
+        assert_eq!(generation.model(), None);
+        assert_eq!(events(&[EVENT, EVENT]).model(), None);
     }
 
     #[test]

@@ -13,6 +13,7 @@ const REQUEST: &[&str] = &["model", "version", "server"];
 const SLOW: &[&str] = &["model", "version", "server", "because"];
 const RESPONSE: &[&str] = &["model", "version", "server", "code"];
 const SERVER: &[&str] = &["server"];
+const SOURCE: &[&str] = &["server", "source"];
 const HOP: &[&str] = &["server", "gateway"];
 const FIGURE: &[&str] = &["figure"];
 const GEN_AI: &[&str] = &[
@@ -108,6 +109,9 @@ families! {
     IN_FLIGHT: own("inferprobe_requests_in_flight", Gauge, "", REQUEST, Requests,
         "Inference requests that a server has begun to read and not answered to the end, at the time of the scrape.",
         "A stream of gRPC messages counts for each message that was not answered.");
+    MODEL_SOURCE: own("inferprobe_model_source_total", Counter, "", SOURCE, Requests,
+        "Inference requests answered, by where their label model comes from.",
+        "Best first: path, request_body, response_body, configuration, command_line, process_name, unknown. The command line and the process name are guesses: a server may have several models.");
     ACCEPT_WAIT: own("inferprobe_accept_wait_seconds", Histogram, "seconds", SERVER, Requests,
         "Time from connection established to connection accepted, if the server read from it; needs --accept-wait.");
     REQUEST_QUEUE: own("inferprobe_request_queue_seconds", Histogram, "seconds", REQUEST, Requests,

@@ -7,7 +7,7 @@ mod stream;
 pub mod tokens;
 
 use crate::{
-    catalogue::route::{Purpose, Route},
+    catalogue::route::{ModelSource, Purpose, Route},
     exchange::{Exchange, SessionMessages},
     identity::{Hop, Identity, Server},
     protocol::{genai::Operation, grpc},
@@ -123,6 +123,8 @@ pub enum Protocol {
 pub struct Observation {
     /// Who served it.
     pub identity: Identity,
+    /// Where the model of `identity` comes from.
+    pub model_source: ModelSource,
     /// What it is for.
     pub purpose: Purpose,
     /// Its protocol.
@@ -165,6 +167,7 @@ impl Observation {
         let tokens = is_read.then(|| Tokens::of(exchange));
         let stages = Stages::from(exchange);
         Self {
+            model_source: route.model_source.unwrap_or(server.model_source),
             purpose: route.purpose,
             identity: Identity::new(server, route),
             protocol: match exchange.is_grpc() {
@@ -191,6 +194,7 @@ impl Observation {
     pub fn of_abandoned(request: AbandonedRequest) -> Self {
         Self {
             identity: request.identity,
+            model_source: ModelSource::Path,
             purpose: Purpose::Inference,
             protocol: match request.grpc_status {
                 Some(grpc_status) => Protocol::Grpc(Some(grpc_status)),
@@ -233,7 +237,7 @@ mod tests {
             name: "s".into(),
             model: "d".into(),
             version: "default".into(),
-            model_is_set: false,
+            model_source: ModelSource::ProcessName,
             is_frontend: false,
             is_internal: false,
             is_named: true,
@@ -344,10 +348,9 @@ mod tests {
     #[test]
     fn model_of_path_precedes_model_of_server() {
         let named = Route {
-            purpose: Purpose::Inference,
             model: Some("m".into()),
-            version: None,
-            operation: None,
+            model_source: Some(ModelSource::Path),
+            ..Route::of(Purpose::Inference)
         };
         let observation = Observation::new(
             &exchange(),
@@ -360,11 +363,10 @@ mod tests {
             (&*observation.identity.model, &*observation.identity.version),
             ("m", "default")
         );
+        assert_eq!(observation.model_source, ModelSource::Path);
         let unnamed = Route {
-            purpose: Purpose::Inference,
-            model: None,
             version: Some("2".into()),
-            operation: None,
+            ..Route::of(Purpose::Inference)
         };
         let observation = Observation::new(
             &exchange(),
@@ -377,6 +379,7 @@ mod tests {
             (&*observation.identity.model, &*observation.identity.version),
             ("d", "2")
         );
+        assert_eq!(observation.model_source, ModelSource::ProcessName);
     }
 
     #[test]
@@ -384,12 +387,7 @@ mod tests {
         let mut exchange = exchange();
         for (grpc_status, expected) in [(0, 200), (5, 404), (13, 500), (14, 503), (99, 500)] {
             exchange.response.grpc_status = Some(grpc_status);
-            let route = Route {
-                purpose: Purpose::Inference,
-                model: None,
-                version: None,
-                operation: None,
-            };
+            let route = Route::of(Purpose::Inference);
             let observation =
                 Observation::new(&exchange, server(), route, Hop::ONLY, WorkerSide::NoWorker);
             assert_eq!(observation.status, expected);

@@ -10,7 +10,7 @@ use tracing::{info, warn};
 use crate::{
     catalogue::{
         RequestInfo,
-        route::{Purpose, Route},
+        route::{ModelSource, Purpose, Route},
     },
     discovery::{procfs, registry::Registry, trials::Trials},
     exchange::{
@@ -136,6 +136,11 @@ impl Classifier {
         self.registry.serves(peer.tgid, peer.local_port);
         let status = exchange.response.status;
         let (server, mut route) = self.classify(peer, &exchange.request, is_grpc, status);
+        if route.by_body && route.model.is_none() {
+            let generation = exchange.response.generation.as_deref();
+            route.model = generation.and_then(|found| Some(found.model()?.to_owned()));
+            route.model_source = route.model.as_ref().map(|_| ModelSource::ResponseBody);
+        }
         let mut hop = Hop::ONLY;
         if let Some((client, sender)) = self.sender(peer) {
             if sender.as_ref().is_some_and(|sender| server.is_same(sender)) {
@@ -156,6 +161,10 @@ impl Classifier {
             hop,
         };
         let is_inference = frontend_exchange.route.purpose == Purpose::Inference;
+        if is_inference && lacks_model(&frontend_exchange) {
+            let place = self.place;
+            self.lose(What::Lost(Loss::BodyCut), place);
+        }
         if is_inference && self.gateways.has_sent(peer.tgid) {
             self.held.push(frontend_exchange);
             return;
@@ -319,6 +328,14 @@ fn info_of(peer: Peer, request: &Request, is_grpc: bool, status: u16) -> Request
         user_agent: request.user_agent.as_deref(),
         named: request.named.as_deref(),
     }
+}
+
+/// Whether a body that was not searched to its end may name another model than the one that the request counts under.
+fn lacks_model(frontend_exchange: &FrontendExchange) -> bool {
+    let FrontendExchange {
+        exchange, route, ..
+    } = frontend_exchange;
+    route.by_body && route.model.is_none() && exchange.request.content_cut
 }
 
 /// The model of a request, as its labels will name it.

@@ -13,6 +13,7 @@ pub mod hpack;
 pub mod http1;
 pub mod http2;
 pub mod json_model;
+pub mod response_model;
 pub mod target;
 pub mod websocket;
 pub mod zmtp;

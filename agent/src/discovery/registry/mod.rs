@@ -17,7 +17,7 @@ use crate::{
         Catalogue, RequestInfo,
         command::CommandLine,
         entry::Role,
-        route::{Purpose, Route},
+        route::{ModelSource, Purpose, Route},
     },
     discovery::{
         modules, procfs,
@@ -27,7 +27,6 @@ use crate::{
         watch::{Target, Watch},
     },
     identity::Server,
-    protocol::grpc::NamedBy,
 };
 
 /// How long the name of a process is kept if no exit event will report its end.
@@ -409,7 +408,7 @@ impl Registry {
         let set = |name: fn(&Watch) -> Option<&String>| {
             watch.and_then(name).map(|name| Arc::from(name.as_str()))
         };
-        let model = set(|watch| watch.model.as_ref());
+        let set_model = set(|watch| watch.model.as_ref());
         let (entry, role, own_model) = match recognised {
             Some(recognised) => (
                 Some(recognised.entry),
@@ -424,8 +423,12 @@ impl Registry {
             name: own_name
                 .or_else(|| entry.as_ref().map(|entry| entry.name.clone()))
                 .unwrap_or_else(|| process_name.clone()),
-            model_is_set: model.is_some(),
-            model: model.or(own_model).unwrap_or(process_name),
+            model_source: match (&set_model, &own_model) {
+                (Some(_), _) => ModelSource::Configuration,
+                (None, Some(_)) => ModelSource::CommandLine,
+                (None, None) => ModelSource::ProcessName,
+            },
+            model: set_model.or(own_model).unwrap_or(process_name),
             version: set(|watch| watch.version.as_ref()).unwrap_or_else(|| DEFAULT_VERSION.into()),
             is_frontend: role == Some(Role::Server)
                 && entry.as_ref().is_some_and(|entry| entry.is_frontend),
@@ -439,10 +442,6 @@ impl Registry {
         if server.is_internal {
             return Route::of(Purpose::Internal);
         }
-        let named = request
-            .named
-            .filter(|named| !(server.model_is_set && named.by == NamedBy::Body));
-        let request = RequestInfo { named, ..request };
         self.catalogue.route(server.entry.as_deref(), request)
     }
 

@@ -10,7 +10,7 @@ use std::{
 use regex::Regex;
 use rustix::process::{Pid, Signal, kill_process_group};
 
-use crate::protocol::grpc::ModelName;
+use crate::protocol::grpc::{ModelName, NamedBy};
 
 use super::*;
 
@@ -130,7 +130,7 @@ fn a_recognised_server_with_a_configured_watch_is_both() {
         b"/usr/bin/java\0-Xmx1g\0org.pytorch.serve.ModelServer\0",
     );
     assert_eq!((&*server.name, &*server.model), ("srv", "m"));
-    assert!(server.is_frontend && server.model_is_set);
+    assert!(server.is_frontend && server.model_source == ModelSource::Configuration);
     assert_eq!(&*server.entry.unwrap().name, "torchserve");
 }
 
@@ -139,9 +139,11 @@ fn a_recognised_server_is_labelled_by_its_command_line() {
     let mut registry = registry(vec![]);
     let server = server_of(&mut registry, b"vllm\0serve\0org/m\0");
     assert_eq!((&*server.name, &*server.model), ("vllm", "org/m"));
-    assert!(!server.is_frontend && !server.model_is_set && !server.is_internal);
+    assert!(!server.is_frontend && !server.is_internal);
+    assert_eq!(server.model_source, ModelSource::CommandLine);
     let server = server_of(&mut registry, b"tritonserver\0");
     assert_eq!((&*server.name, &*server.model), ("triton", "proc"));
+    assert_eq!(server.model_source, ModelSource::ProcessName);
     let server = server_of(&mut registry, b"ollama\0runner\0");
     assert!(server.is_internal);
     let route = registry.route(&server, POST_CHAT);
@@ -241,7 +243,7 @@ fn a_parents_command_line_names_the_model_too() {
 }
 
 #[test]
-fn a_configured_model_wins_over_the_bodys() {
+fn a_model_that_the_body_names_wins_over_a_configured_one() {
     let named = ModelName {
         by: NamedBy::Body,
         model: "from-body".into(),
@@ -251,14 +253,14 @@ fn a_configured_model_wins_over_the_bodys() {
         named: Some(&named),
         ..POST_CHAT
     };
-    for (watches, expected) in [
-        (vec![], Some("from-body")),
-        (vec![watch(exe("vllm"), None)], Some("from-body")),
-        (vec![watch(exe("vllm"), Some("m"))], None),
-    ] {
-        let mut registry = registry(watches);
+    for model in [None, Some("m")] {
+        let mut registry = registry(vec![watch(exe("vllm"), model)]);
         let server = server_of(&mut registry, b"vllm\0serve\0org/m\0");
-        assert_eq!(registry.route(&server, request).model.as_deref(), expected);
+        let route = registry.route(&server, request);
+        assert_eq!(route.model.as_deref(), Some("from-body"));
+        assert_eq!(route.model_source, Some(ModelSource::RequestBody));
+        let unnamed = registry.route(&server, POST_CHAT);
+        assert!(unnamed.model.is_none() && unnamed.by_body);
     }
 }
 

@@ -6,7 +6,7 @@
 use std::{collections::BTreeMap, sync::Arc};
 
 use crate::{
-    catalogue::route::Purpose,
+    catalogue::route::{ModelSource, Purpose},
     exchange::byte_accounting::ByteCounts,
     identity::Identity,
     metrics::{
@@ -52,6 +52,8 @@ pub(crate) struct Requests {
 /// label of the model.
 #[derive(Debug, Default)]
 struct Served {
+    /// Requests by the source of their model, in the order of [`ModelSource::ALL`].
+    sources: [u64; ModelSource::ALL.len()],
     /// Whether a request proved that the server knows the model and was counted under its own labels. The limits then
     /// need no check for later requests.
     settled: bool,
@@ -283,6 +285,10 @@ impl Requests {
                 gen_ai.collect(identity, samples);
             }
         }
+        for (server, source, count) in self.model_sources() {
+            let value = Value::Integer(count);
+            samples.push(&families::MODEL_SOURCE, &[server, source], value);
+        }
         for (server, codes) in &self.admin {
             for (code, count) in labelled(codes) {
                 let value = Value::Integer(count);
@@ -345,6 +351,22 @@ impl Requests {
         }
     }
 
+    /// Inference requests by server and the source of their model.
+    fn model_sources(&self) -> impl Iterator<Item = (&str, &'static str, u64)> {
+        let mut by_server: BTreeMap<&str, [u64; ModelSource::ALL.len()]> = BTreeMap::new();
+        for (identity, served) in &self.by_identity {
+            let sums = by_server.entry(&identity.server).or_default();
+            for (sum, count) in sums.iter_mut().zip(served.sources) {
+                *sum += count;
+            }
+        }
+        by_server.into_iter().flat_map(|(server, sums)| {
+            let counts = ModelSource::ALL.into_iter().zip(sums);
+            let counts = counts.filter(|(_, count)| *count > 0);
+            counts.map(move |(source, count)| (server, source.name(), count))
+        })
+    }
+
     fn collect_torchserve(&self, hostname: &str, samples: &mut Samples) {
         let host = ["Host", hostname];
         for (family, count) in [
@@ -368,6 +390,7 @@ impl Served {
     fn add(&mut self, observation: &Observation, index: u64, cardinality: &mut Cardinality) {
         let Observation { status, stages, .. } = observation;
         let total_ns = stages.total_ns();
+        self.sources[observation.model_source as usize] += 1;
         count_code(&mut self.codes, *status, cardinality);
         for (histogram, ns) in [
             (&mut self.queue, stages.queue_ns),

@@ -24,6 +24,7 @@ fn observation(model: &str, status: u16) -> Observation {
             server: "torchserve".into(),
         },
         purpose: Purpose::Inference,
+        model_source: ModelSource::Path,
         status,
         protocol: Protocol::Http,
         stages: KNOWN,
@@ -73,6 +74,23 @@ fn every_response_counts_in_its_class_and_the_rest_is_5xx() {
         let expected = format!("{name}{{Level=\"Host\",Hostname=\"vm\"}} {count}");
         assert_eq!(lines(&requests, name), [expected]);
     }
+}
+
+#[test]
+fn sources_of_the_model_are_counted_by_server() {
+    let guessed = Observation {
+        model_source: ModelSource::CommandLine,
+        ..observation("tiny", 200)
+    };
+    let other = observation("other", 500);
+    let requests = after(&[guessed.clone(), other.clone(), other, guessed]);
+    assert_eq!(
+        lines(&requests, "inferprobe_model_source_total"),
+        [
+            r#"inferprobe_model_source_total{server="torchserve",source="path"} 2"#,
+            r#"inferprobe_model_source_total{server="torchserve",source="command_line"} 2"#,
+        ]
+    );
 }
 
 #[test]

@@ -2,7 +2,7 @@
 
 use super::*;
 use crate::{
-    catalogue::route::Purpose,
+    catalogue::route::{ModelSource, Purpose},
     identity::Hop,
     metrics::encode::{Format, Selection},
     observation::Stages,
@@ -32,6 +32,7 @@ fn observation(status: u16, worker_side: WorkerSide) -> Observation {
     Observation {
         identity: identity("tiny"),
         purpose: Purpose::Inference,
+        model_source: ModelSource::Path,
         protocol: Protocol::Http,
         status,
         stages: STAGES,

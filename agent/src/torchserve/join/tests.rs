@@ -1,6 +1,7 @@
 //! Tests of the join of frontend and worker.
 
 use crate::{
+    catalogue::route::ModelSource,
     exchange::{Request, Response},
     torchserve::{
         frames::{
@@ -83,17 +84,15 @@ fn frontend_exchange(
             name: "torchserve".into(),
             model: "java".into(),
             version: "default".into(),
-            model_is_set: false,
+            model_source: ModelSource::ProcessName,
             is_frontend: true,
             is_internal: false,
             is_named: true,
             entry: None,
         },
         route: Route {
-            purpose,
             model: Some("tiny".into()),
-            version: None,
-            operation: None,
+            ..Route::of(purpose)
         },
         hop: Hop::ONLY,
     }
