@@ -2,6 +2,7 @@
 //!
 //! A missed target is reported, not an error: numbers depend on the machine.
 
+mod bodies;
 mod bpf_stats;
 mod drain;
 mod hooks;
@@ -58,6 +59,8 @@ fn run(options: &Options) -> Result<()> {
     sections.push(throughput::measure(options.groups)?);
     eprintln!("==> time in the kernel");
     sections.extend(hooks::measure()?);
+    eprintln!("==> long bodies");
+    sections.push(bodies::measure()?);
     eprintln!("==> records that one core processes");
     sections.push(drain::measure()?);
     eprintln!("==> use of CPU and memory, and scrapes");

@@ -70,10 +70,20 @@ struct Connection {
 /// Longest wait for a response.
 const PATIENCE: Duration = Duration::from_secs(10);
 
+/// Returns a body of so many bytes: JSON that names a model last, if it fits.
+fn body(bytes: usize) -> Vec<u8> {
+    const START: &[u8] = b"{\"input\":\"";
+    const END: &[u8] = b"\",\"model\":\"m\"}";
+    match bytes.checked_sub(START.len() + END.len()) {
+        Some(filled) => [START, &vec![b'b'; filled], END].concat(),
+        None => vec![b'b'; bytes],
+    }
+}
+
 /// Runs the load to its end.
 pub fn run(load: &Load) -> Result<Outcome> {
     let epoll = epoll::create(CreateFlags::CLOEXEC)?;
-    let body = vec![b'b'; load.body_bytes];
+    let body = body(load.body_bytes);
     let batch = load.pipelined.max(1);
     let bytes = request("POST", &load.target, &[], &body).repeat(usize::try_from(batch)?);
     let spacing = load.rate_per_s.map_or(Duration::ZERO, |rate| {

@@ -1,4 +1,4 @@
-//! Covers request bodies that still arrive while the server reads them.
+//! Covers long request bodies: they still arrive while the server reads them, and name their model last.
 
 use inferprobe_tests::{
     agent::Agent,
@@ -51,4 +51,28 @@ fn arrival_of_a_large_upload_is_kept_across_reads() {
         assert!(stages.is_sorted(), "{row:?}");
     }
     agent.stop();
+}
+
+#[test]
+fn model_behind_a_long_prompt_is_found_in_reads_of_any_size() {
+    let Some(_kernel) = require_kernel() else {
+        return;
+    };
+    const PROMPTS: [usize; 7] = [100, 900, 4_000, 20_000, 64_000, 300_000, 1_000_000];
+    for sizes in ["4096", "9000", "65536", "4000000"] {
+        let server = Server::start(&["--read-sizes", sizes]);
+        let agent = Agent::start(&["--watch-port", &server.port().to_string()]);
+        let mut client = Connection::open(&server.place).unwrap();
+        for bytes in PROMPTS {
+            let prompt = "no ".repeat(bytes / 3);
+            let body = format!(r#"{{"prompt":"{prompt}","model":"m{bytes}"}}"#);
+            let bytes = request("POST", "/v1/completions", &[], body.as_bytes());
+            client.exchange(&bytes).unwrap();
+        }
+        let rows = agent.rows(PROMPTS.len(), |row| row.status == 200);
+        let models: Vec<&str> = rows.iter().map(|row| row.model.as_str()).collect();
+        let expected = PROMPTS.map(|bytes| format!("m{bytes}"));
+        assert_eq!(models, expected, "reads of {sizes}");
+        agent.stop();
+    }
 }
