@@ -17,7 +17,7 @@ pub const STEPS: usize = 8;
 /// Most bytes of one copy into a connection's record.
 pub const COPY_CAP: usize = 1024;
 /// Most bytes of a body that are copied straight into the ring at once.
-pub const PIECE_CAP: usize = 8 << 10;
+pub const PIECE_CAP: usize = 4 << 10;
 
 /// What a [`Record`] reports.
 pub mod kind {

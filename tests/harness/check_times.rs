@@ -130,7 +130,7 @@ mod tests {
     }
 
     fn row() -> Logged {
-        let row = r#"{"conn":9,"seq":1,"pid":1,"local_port":3,"peer_port":4,"model":"m","version":"v",
+        let row = r#"{"conn":9,"seq":1,"pid":1,"local_port":3,"peer_port":4,"model":"m","model_source":"path","version":"v",
             "server":"s","purpose":"inference","method":"POST","status":200,"arrival_ns":950000,
             "first_read_ns":1050000,"last_read_ns":2050000,"first_write_ns":3050000,
             "last_write_ns":4050000,"request_bytes":10,"response_bytes":20}"#;

@@ -17,7 +17,7 @@ use inferprobe_ebpf::{
 
 use crate::{
     backend::Backend,
-    bounded_loop::{GO_ON, STOP, bounded_loop},
+    bounded_loop::{GO_ON, STOP, Step, bounded_loop},
     globals::copied_bytes,
     maps::{drops, records},
     user_buffer::{Bytes, Vector, copy_flat, read, read_vector},
@@ -28,6 +28,8 @@ use crate::{
 const STEPS: u32 = 8192;
 /// Most steps in programs for which the kernel runs no loops: as many as the verifier follows.
 const FEW_STEPS: u32 = 32;
+/// As [`FEW_STEPS`], for reads, of which uvloop makes some of 256,000 bytes.
+const FEW_READ_STEPS: u32 = 64;
 /// Most bytes that one step copies into the connection's record.
 const STEP_CAP: u32 = 1024;
 /// Fewest bytes that are copied straight into the ring.
@@ -76,12 +78,12 @@ pub(crate) fn copy_transfer<B: Backend>(
         end,
     };
     let mut state: *mut Conn = conn;
-    let step = match side {
-        Side::Requests => request_step,
-        Side::Responses => response_step,
+    let (few, step): (u32, Step) = match side {
+        Side::Requests => (FEW_READ_STEPS, request_step),
+        Side::Responses => (FEW_STEPS, response_step),
     };
     // SAFETY: each step expects a pointer to a connection, which outlives the loop.
-    unsafe { bounded_loop::<B>(STEPS, FEW_STEPS, step, (&raw mut state).cast()) };
+    unsafe { bounded_loop::<B>(STEPS, few, step, (&raw mut state).cast()) };
     // SAFETY: the map value that `conn` was.
     let conn = unsafe { &mut *state };
     let lost = conn.cursors.buffer.left;

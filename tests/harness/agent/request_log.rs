@@ -20,6 +20,8 @@ pub struct Logged {
     pub peer_port: Option<u16>,
     /// Label `model`.
     pub model: String,
+    /// Where `model` comes from.
+    pub model_source: String,
     /// Label `version`.
     pub version: String,
     /// Label `server`.
