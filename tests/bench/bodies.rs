@@ -11,7 +11,7 @@ use inferprobe_tests::{
 };
 
 use crate::{
-    CONNECTIONS, bpf_stats,
+    bpf_stats,
     report::{Row, Section},
     watch,
 };
@@ -74,9 +74,7 @@ pub(crate) fn measure() -> Result<Section> {
         );
     }
     Ok(Section {
-        title: format!(
-            "What watching adds per request, by the length of its JSON body, which names the model last ({CONNECTIONS} connections, both ends)"
-        ),
+        title: "What watching adds per request, by the length of its JSON body, which names the model last (both ends)".into(),
         rows,
     })
 }
@@ -93,7 +91,8 @@ fn costs(server: &Server, options: &[String]) -> Result<Vec<Cost>> {
         let (before_ns, before_s) = (kernel_ns(), agent.cpu_s());
         let outcome = load::run(&Load {
             address: ([127, 0, 0, 1], server.port()).into(),
-            connections: CONNECTIONS,
+            // The server and the client would wait for each other: both send a whole body at once.
+            connections: 1,
             duration: LOAD,
             target: "/v1/completions".into(),
             body_bytes: bytes,
