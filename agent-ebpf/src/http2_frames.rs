@@ -80,7 +80,9 @@ pub struct FrameCursor {
     end: u16,
     /// 1 if the latest body is not of gRPC messages.
     plain: u8,
-    reserved: [u8; 3],
+    /// 1 from the header of a DATA frame on.
+    data: u8,
+    reserved: [u8; 2],
 }
 
 impl FrameCursor {
@@ -94,7 +96,8 @@ impl FrameCursor {
         first: first::OVER,
         end: 0,
         plain: 0,
-        reserved: [0; 3],
+        data: 0,
+        reserved: [0; 2],
     };
 
     /// Before the preface: a client's direction begins here.
@@ -171,6 +174,12 @@ impl FrameCursor {
         }
     }
 
+    /// Whether the latest frame is DATA: any other must be copied whole.
+    #[inline(always)]
+    pub const fn is_data(&self) -> bool {
+        self.data != 0
+    }
+
     /// Copies no more of the present body.
     #[inline(always)]
     pub const fn stop_copying(&mut self) {
@@ -201,6 +210,7 @@ impl FrameCursor {
         self.start = 0;
         self.head = 0;
         self.end = 0;
+        self.data = (kind == DATA) as u8;
         if kind == DATA && self.first == first::DUE && self.left > 0 {
             self.first = first::HERE;
             let first = if data.plain > 0 {
@@ -360,8 +370,11 @@ mod tests {
     fn a_body_that_is_dropped_is_copied_no_more() {
         let mut cursor = FrameCursor::START;
         let data = DataKept::requests(8_000);
-        cursor.on_whole_head(HEADERS.into(), data);
+        cursor.on_whole_head(3_000 << 8 | u32::from(HEADERS), data);
+        assert!(!cursor.is_data());
+        cursor.on_payload(3_000);
         cursor.on_whole_head(5_000 << 8, data);
+        assert!(cursor.is_data());
         assert_eq!(cursor.keeps(), FIRST_DATA_KEPT);
         cursor.on_first(b'{', data);
         cursor.on_payload(1);

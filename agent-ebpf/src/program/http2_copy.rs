@@ -146,7 +146,10 @@ fn step<const RESPONSES: bool>(conn: &mut Conn) -> i64 {
     }
     let piece = smaller(kept, conn.cursors.buffer.here);
     if piece >= PIECE_LEAST && !RESPONSES {
-        return copy_piece(conn, piece);
+        let has_room = records::has_room_for_bodies();
+        if has_room || conn.may_drop_body(copied_bytes()) {
+            return copy_piece(conn, piece, has_room);
+        }
     }
     let room = conn.room(RESPONSES);
     // A header within one buffer is copied whole, any other one byte by byte: the verifier follows both ways.
@@ -196,15 +199,15 @@ fn step<const RESPONSES: bool>(conn: &mut Conn) -> i64 {
     GO_ON
 }
 
-/// Copies the next `bytes` of a request's body, or as many as fit, into a record of their own. Does not if the ring is
-/// filling up.
+/// Copies the next `bytes` of a request, or as many as fit, into a record of their own. If the ring does not have room for
+/// bodies, it drops the rest of the body.
 #[inline(never)]
-fn copy_piece(conn: &mut Conn, bytes: u32) -> i64 {
+fn copy_piece(conn: &mut Conn, bytes: u32, has_room: bool) -> i64 {
     if conn.record.request_len > 0 {
         emit_full::<false>(conn);
         return GO_ON;
     }
-    if !records::has_room_for_bodies() {
+    if !has_room {
         conn.drop_body();
         drops::count(DropReason::BodyDropped);
         return GO_ON;

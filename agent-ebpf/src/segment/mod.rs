@@ -203,6 +203,17 @@ impl Conn {
         }
     }
 
+    /// Whether the program may copy no more of the present request, if `most` bytes of a request are copied: its first bytes,
+    /// and all frames of HTTP/2 but DATA, are needed in any case.
+    #[inline(always)]
+    pub fn may_drop_body(&self, most: u32) -> bool {
+        if self.record.mode == mode::STREAMS {
+            self.cursors.requests.is_data()
+        } else {
+            self.cursors.requests.keeps() + COPIED_LEAST <= most
+        }
+    }
+
     /// Copies no more of the body whose bytes follow, and says so in the record.
     #[inline(always)]
     pub fn drop_body(&mut self) {

@@ -762,3 +762,27 @@ fn bytes_that_no_read_took_are_unobserved_but_not_a_fin() {
         assert_eq!(conn.unobserved_before(position), expected, "{position}");
     }
 }
+
+#[test]
+fn first_bytes_of_a_request_and_frames_other_than_data_are_never_dropped() {
+    let most = 3 * COPIED_LEAST;
+    let mut conn = Conn::new();
+    conn.record.mode = mode::MESSAGES;
+    for (copied, expected) in [
+        (0, false),
+        (COPIED_LEAST - 1, false),
+        (COPIED_LEAST, true),
+        (most - 1, true),
+    ] {
+        conn.cursors.requests = FrameCursor::copying(most - copied);
+        assert_eq!(conn.may_drop_body(most), expected, "{copied}");
+    }
+    conn.cursors.requests = FrameCursor::copying(COPIED_LEAST);
+    assert!(!conn.may_drop_body(COPIED_LEAST));
+    conn.record.mode = mode::STREAMS;
+    assert!(!conn.may_drop_body(most));
+    conn.drop_body();
+    assert_eq!(conn.record.flags, flag::BODY_DROPPED);
+    conn.on_emitted();
+    assert_eq!(conn.record.flags, 0);
+}

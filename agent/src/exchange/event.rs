@@ -178,7 +178,7 @@ pub enum Loss {
 
 impl Loss {
     /// Every reason.
-    pub const ALL: [Self; 13] = [
+    pub const ALL: [Self; 14] = [
         Self::Resynchronised,
         Self::NotHttp,
         Self::InnerProtocol,

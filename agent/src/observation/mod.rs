@@ -264,12 +264,7 @@ mod tests {
     #[test]
     fn starved_time_is_part_of_the_handler_stage() {
         let mut exchange = exchange();
-        let route = || Route {
-            purpose: Purpose::Inference,
-            model: None,
-            version: None,
-            operation: None,
-        };
+        let route = || Route::of(Purpose::Inference);
         let starved = |exchange: &Exchange, worker_side| {
             Observation::new(exchange, server(), route(), Hop::ONLY, worker_side).starved_ns
         };
