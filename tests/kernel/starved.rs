@@ -37,7 +37,7 @@ fn starved_time_is_what_schedstat_counts_of_the_serving_thread() {
         starved(&busy)
     );
     assert!(
-        starved(&busy) > starved(&quiet) + COUNT as f64,
+        starved(&busy) > 2.0 * starved(&quiet) + 20.0,
         "the hogs took no CPU"
     );
     // What is left of the handler's time is the work, whoever else runs.

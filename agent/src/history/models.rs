@@ -15,7 +15,7 @@ use crate::{
     },
     identity::Identity,
     verdict::{
-        component::Component,
+        component::{Component, Components, Missing},
         evidence::{Evidence, Gpu, Readers, Workers},
         judge::{Verdict, judge},
         slow::{Because, Typical},
@@ -87,15 +87,6 @@ impl Models {
         if let Some(worker) = sample.worker {
             self.workers.add(worker);
         }
-        let evidence = Evidence {
-            throttled_ns: self.readings.get(&identity.server).and_then(|readings| {
-                readings
-                    .iter()
-                    .rev()
-                    .find_map(|reading| reading.throttled_ns)
-            }),
-            ..Evidence::default()
-        };
         if !self.by_identity.contains_key(identity) {
             if self.by_identity.len() >= MODELS {
                 return None;
@@ -103,8 +94,18 @@ impl Models {
             self.by_identity.insert(identity.clone(), Model::default());
         }
         let model = self.by_identity.get_mut(identity)?;
-        model.add(sample);
-        model.typical.because(&sample.parts, &evidence)
+        let components = sample.parts.components();
+        model.add(sample, &components);
+        let latest = || {
+            let readings = self.readings.get(&identity.server)?.iter();
+            readings.rev().find_map(|reading| reading.throttled_ns)
+        };
+        let evidence = || Evidence {
+            throttled_ns: latest(),
+            ..Evidence::default()
+        };
+        let typical = &mut model.typical;
+        typical.because(&sample.parts, components.ok()?, evidence)
     }
 
     /// Adds what a collector read of a server.
@@ -223,7 +224,7 @@ fn sum(earlier: Option<Gpu>, later: Option<Gpu>) -> Option<Gpu> {
 }
 
 impl Model {
-    fn add(&mut self, sample: &Sample) {
+    fn add(&mut self, sample: &Sample, components: &Result<Components, Missing>) {
         let index = sample.at_ns / WINDOW_NS;
         // Requests end in the order in which they are recorded, but for a few.
         let begins = self.windows.back().is_none_or(|kept| kept.index < index);
@@ -253,7 +254,7 @@ impl Model {
         };
         kept.to_ns = kept.to_ns.max(sample.at_ns);
         kept.window
-            .add(&sample.parts, sample.status, sample.is_first);
+            .add(&sample.parts, components, sample.status, sample.is_first);
         note(&mut kept.readers, sample.reader);
         note(&mut kept.workers, sample.worker);
     }

@@ -11,8 +11,8 @@ use crate::verdict::{
 
 /// Latest requests that the medians are taken from.
 const KEPT: usize = 64;
-/// Requests after which the medians are computed anew.
-const REFRESH: usize = 16;
+/// Requests after which the medians are computed for the first time.
+const FIRST: usize = 16;
 /// A request is slow from this many medians.
 const FACTOR: u64 = 2;
 /// A shorter excess over the median is not slow, ns.
@@ -86,13 +86,19 @@ struct Medians {
 }
 
 impl Typical {
-    /// Returns why a request was slow; `None` if it was not, if a stage of it is unknown, or if there are not yet enough
-    /// requests to compare it with. Adds it to those that later ones are compared with.
-    pub fn because(&mut self, parts: &Parts, evidence: &Evidence) -> Option<Because> {
-        let components = parts.components().ok()?;
+    /// Returns why a request was slow; `None` if it was not, or if there are not yet enough requests to compare it with. Adds it to those that later ones are compared with.
+    ///
+    /// `components` are those of `parts`. `evidence` is looked up only if the request was slow.
+    pub fn because(
+        &mut self,
+        parts: &Parts,
+        components: Components,
+        evidence: impl FnOnce() -> Evidence,
+    ) -> Option<Because> {
         let because = self
             .medians
-            .and_then(|medians| slow(parts, &components, &medians, evidence));
+            .as_ref()
+            .and_then(|medians| slow(parts, &components, medians, evidence));
         self.note(components);
         because
     }
@@ -101,10 +107,11 @@ impl Typical {
         if self.latest.len() < KEPT {
             self.latest.push(components);
         } else {
-            self.latest[self.next % KEPT] = components;
+            self.latest[self.next] = components;
         }
-        self.next = (self.next + 1) % (KEPT * REFRESH);
-        if self.next.is_multiple_of(REFRESH) {
+        self.next = (self.next + 1) % KEPT;
+        // Anew with each full set, because medians cost more than all else of a request.
+        if self.next == 0 || (self.medians.is_none() && self.latest.len() == FIRST) {
             self.medians = Some(Medians {
                 total_ns: self.median(Components::total_ns),
                 components: {
@@ -129,7 +136,7 @@ fn slow(
     parts: &Parts,
     components: &Components,
     medians: &Medians,
-    evidence: &Evidence,
+    evidence: impl FnOnce() -> Evidence,
 ) -> Option<Because> {
     let total_ns = components.total_ns();
     let excess_ns = total_ns.saturating_sub(medians.total_ns);
@@ -155,7 +162,7 @@ fn slow(
             Some(false) => Because::Queue,
             None => Because::Unknown,
         },
-        Component::Starved => match evidence.throttled_ns {
+        Component::Starved => match evidence().throttled_ns {
             Some(0) => Because::Cpu,
             Some(_) => Because::CpuLimit,
             None => Because::Unknown,
@@ -200,10 +207,14 @@ mod tests {
 
     fn typical() -> Typical {
         let mut typical = Typical::default();
-        for _ in 0..REFRESH {
-            assert_eq!(typical.because(&usual(), &evidence()), None);
+        for _ in 0..FIRST {
+            assert_eq!(because(&mut typical, &usual(), evidence()), None);
         }
         typical
+    }
+
+    fn because(typical: &mut Typical, parts: &Parts, evidence: Evidence) -> Option<Because> {
+        typical.because(parts, parts.components().ok()?, || evidence)
     }
 
     #[test]
@@ -342,7 +353,7 @@ mod tests {
             ),
         ] {
             assert_eq!(
-                typical().because(&parts, &evidence),
+                because(&mut typical(), &parts, evidence),
                 Some(expected),
                 "{parts:?}"
             );
@@ -358,7 +369,7 @@ mod tests {
             ..usual()
         };
         assert_eq!(
-            typical().because(&spread, &evidence()),
+            because(&mut typical(), &spread, evidence()),
             Some(Because::Unknown)
         );
     }
@@ -370,13 +381,13 @@ mod tests {
             handler_ns: Some(20 * MS),
             ..usual()
         };
-        assert_eq!(typical.because(&longer, &evidence()), None);
+        assert_eq!(because(&mut typical, &longer, evidence()), None);
         let incomplete = Parts {
             queue_ns: None,
             handler_ns: Some(90 * MS),
             ..usual()
         };
-        assert_eq!(typical.because(&incomplete, &evidence()), None);
+        assert_eq!(because(&mut typical, &incomplete, evidence()), None);
     }
 
     #[test]
@@ -386,10 +397,13 @@ mod tests {
             handler_ns: Some(40 * MS),
             ..usual()
         };
-        assert_eq!(typical.because(&slower, &evidence()), Some(Because::Server));
+        assert_eq!(
+            because(&mut typical, &slower, evidence()),
+            Some(Because::Server)
+        );
         for _ in 0..2 * KEPT {
-            typical.because(&slower, &evidence());
+            because(&mut typical, &slower, evidence());
         }
-        assert_eq!(typical.because(&slower, &evidence()), None);
+        assert_eq!(because(&mut typical, &slower, evidence()), None);
     }
 }

@@ -44,15 +44,23 @@ impl Window {
     }
 
     /// Adds a request that ended with `status`; `is_first`: it was the first of its connection.
-    pub fn add(&mut self, parts: &Parts, status: u16, is_first: bool) {
+    ///
+    /// `components` are those of `parts`.
+    pub fn add(
+        &mut self,
+        parts: &Parts,
+        components: &Result<Components, Missing>,
+        status: u16,
+        is_first: bool,
+    ) {
         self.requests += 1;
         if status >= 500 {
             self.fail(status, 1);
         }
-        match parts.components() {
+        match components {
             Ok(components) => {
                 self.complete += 1;
-                self.sums.add(&components);
+                self.sums.add(components);
                 self.starved_known += u64::from(parts.is_starved_known());
                 self.accept_unknown += u64::from(is_first && parts.accept_ns.is_none());
                 self.undrained_known += u64::from(parts.undrained_ns.is_some());
@@ -60,7 +68,7 @@ impl Window {
                 self.sending_known += u64::from(parts.sending_ns.is_some());
                 self.sending_ns += parts.sending_ns.unwrap_or(0);
             }
-            Err(missing) => self.missing[missing as usize] += 1,
+            Err(missing) => self.missing[*missing as usize] += 1,
         }
     }
 
@@ -136,9 +144,12 @@ mod tests {
     #[test]
     fn only_complete_requests_are_in_the_sums() {
         let mut window = Window::default();
-        window.add(&known(30), 200, true);
-        window.add(&known(50), 503, false);
-        window.add(&Parts::default(), 200, true);
+        let parts = known(30);
+        window.add(&parts, &parts.components(), 200, true);
+        let parts = known(50);
+        window.add(&parts, &parts.components(), 503, false);
+        let parts = Parts::default();
+        window.add(&parts, &parts.components(), 200, true);
         assert_eq!((window.requests, window.complete), (3, 2));
         assert_eq!(window.sums[Component::Queue], 80);
         assert_eq!(window.mean_ns(), 50);
@@ -153,8 +164,10 @@ mod tests {
         let mut whole = Window::default();
         let mut halves = [Window::default(), Window::default()];
         for (at, (queue_ns, status)) in samples.into_iter().enumerate() {
-            whole.add(&known(queue_ns), status, false);
-            halves[at / 2].add(&known(queue_ns), status, false);
+            let parts = known(queue_ns);
+            whole.add(&parts, &parts.components(), status, false);
+            let parts = known(queue_ns);
+            halves[at / 2].add(&parts, &parts.components(), status, false);
         }
         let [mut merged, second] = halves;
         merged.merge(&second);
@@ -166,7 +179,8 @@ mod tests {
     fn status_codes_are_bounded() {
         let mut window = Window::default();
         for status in 500..600 {
-            window.add(&known(0), status, false);
+            let parts = known(0);
+            window.add(&parts, &parts.components(), status, false);
         }
         let failed = window.failed();
         assert_eq!(failed.len(), CODES);

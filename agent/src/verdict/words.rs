@@ -265,7 +265,8 @@ mod tests {
             stream_ns: Some(0),
             ..Parts::default()
         };
-        window.add(&parts, 200, false);
+        let parts = parts;
+        window.add(&parts, &parts.components(), 200, false);
         let (evidence, before) = (Default::default(), None);
         let verdict = crate::verdict::judge::judge((&window, &evidence), before);
         let ruled_out = ruled_out(&verdict, &window);

@@ -316,6 +316,9 @@ fn websocket() -> Script {
         script.act([Send(until), Receive(echo)]);
         script.serve([Read { size: BIG, until }, Write(echo)]);
     }
+    // The session is one request, to its last byte in both directions.
+    script.asked[0].session_bytes = script.sent.len() - request.end;
+    script.asked[0].answer.end = script.answered.len();
     script
 }
 

@@ -221,7 +221,7 @@ fn stamps(script: &Script, progress: &Progress, peer_port: u16) -> Vec<(Stamp, C
             last_write: written(answer.end - 1),
             starved_ns: None,
             status: asked.status,
-            request_bytes: request.len() as u64,
+            request_bytes: (request.len() + asked.session_bytes) as u64,
             response_bytes: answer.len() as u64,
         };
         let sent = progress.sends.call_of(request.start);

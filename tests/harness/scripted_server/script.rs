@@ -72,6 +72,8 @@ pub struct Asked {
     pub status: u16,
     /// Whether the response began before the request was read.
     pub early: bool,
+    /// Later bytes of the client that belong to the same session.
+    pub session_bytes: usize,
 }
 
 /// One connection.
@@ -122,6 +124,7 @@ impl Script {
             model,
             status: 0,
             early: false,
+            session_bytes: 0,
         });
         start..end
     }

@@ -27,7 +27,7 @@ fn quick() -> Parts {
 fn window_of(parts: &Parts, requests: u64) -> Window {
     let mut window = Window::new(SPAN_NS);
     for _ in 0..requests {
-        window.add(parts, 200, false);
+        window.add(parts, &parts.components(), 200, false);
     }
     window
 }
@@ -331,14 +331,11 @@ fn missing_evidence_is_named() {
 fn requests_without_a_stage_hide_the_cause() {
     let mut window = window_of(&quick(), 88);
     for _ in 0..12 {
-        window.add(
-            &Parts {
-                queue_ns: None,
-                ..quick()
-            },
-            200,
-            false,
-        );
+        let parts = Parts {
+            queue_ns: None,
+            ..quick()
+        };
+        window.add(&parts, &parts.components(), 200, false);
     }
     let verdict = judge((&window, &evidence()), None);
     let expected = Cause::CannotSay {
@@ -351,8 +348,10 @@ fn requests_without_a_stage_hide_the_cause() {
 #[test]
 fn failures_are_named_beside_the_cause() {
     let mut window = window_of(&quick(), 98);
-    window.add(&quick(), 503, false);
-    window.add(&quick(), 400, false);
+    let parts = quick();
+    window.add(&parts, &parts.components(), 503, false);
+    let parts = quick();
+    window.add(&parts, &parts.components(), 400, false);
     let verdict = judge((&window, &evidence()), None);
     assert_eq!(
         (verdict.fails, verdict.cause),
@@ -387,7 +386,8 @@ proptest! {
         }
         let mut window = window_of(&parts, slow);
         for _ in 0..usual {
-            window.add(&quick(), 200, false);
+            let parts = quick();
+        window.add(&parts, &parts.components(), 200, false);
         }
         let usual = window_of(&quick(), 100);
         let verdict = judge((&window, &now), has_before.then_some((&usual, &before)));
