@@ -265,7 +265,6 @@ mod tests {
             stream_ns: Some(0),
             ..Parts::default()
         };
-        let parts = parts;
         window.add(&parts, &parts.components(), 200, false);
         let (evidence, before) = (Default::default(), None);
         let verdict = crate::verdict::judge::judge((&window, &evidence), before);
