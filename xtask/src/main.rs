@@ -113,8 +113,7 @@ enum Command {
 
 fn main() -> ExitCode {
     let outcome = match Cli::parse().command {
-        Command::Setup { for_tests: false } => setup::run(false),
-        Command::Setup { for_tests: true } => setup::run(true).map(|()| package_test::set_up()),
+        Command::Setup { for_tests } => setup::run(for_tests),
         Command::Build { target: None } => build::agent().map(drop),
         Command::Build { target: Some(arch) } => build::agent_for(arch).map(drop),
         Command::Dist { arch, kinds } => {

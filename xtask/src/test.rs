@@ -1,4 +1,4 @@
-//! Runs the tests of the workspace, or those that filters select, then the agent on other kernels, and the packages.
+//! Runs the tests of the workspace, or those that filters select, then the agent on other kernels.
 
 use std::ffi::OsString;
 
@@ -6,10 +6,10 @@ use anyhow::{Result, ensure};
 
 use crate::cargo_test::needs::{self, Need};
 use crate::cargo_test::{CargoTest, Words, targets};
-use crate::{kernel_test, package_test};
+use crate::kernel_test;
 
 /// Runs the tests whose name, or whose target's name, contains one of `filters`. Without filters and options it runs
-/// every test, the kernel tests and the package tests.
+/// every test and the kernel tests.
 pub(crate) fn run(filters: &[String], options: &[OsString]) -> Result<()> {
     let (needs, runs) = if filters.is_empty() {
         let every = ["--workspace", "--no-fail-fast"].map(OsString::from);
@@ -32,9 +32,7 @@ pub(crate) fn run(filters: &[String], options: &[OsString]) -> Result<()> {
     let tests = CargoTest::prepare(&needs)?;
     let mut outcome = tests.run(&runs);
     if filters.is_empty() && options.is_empty() {
-        outcome = outcome
-            .and_then(|()| kernel_test::run(&kernel_test::Options::default()))
-            .and_then(|()| package_test::run_noting(&[], &tests.leftovers));
+        outcome = outcome.and_then(|()| kernel_test::run(&kernel_test::Options::default()));
     }
     tests.leftovers.report_skips();
     outcome

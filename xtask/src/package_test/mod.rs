@@ -37,7 +37,7 @@ pub(crate) enum Part {
 }
 
 /// Fetches what the tests need, and prints one line for each; what cannot be had is no error.
-pub(crate) fn set_up() {
+fn set_up() {
     let print = |what: &str, outcome: Result<()>| match outcome {
         Ok(()) => eprintln!("set up: {what}"),
         Err(err) => eprintln!("set up: no {what}: {err:#}"),
@@ -52,6 +52,7 @@ pub(crate) fn set_up() {
 
 /// Tests `parts`, all if it is empty; fails if one has failed.
 pub(crate) fn run(parts: &[Part]) -> Result<()> {
+    set_up();
     let leftovers = Leftovers::expect();
     leftovers.clear_skips()?;
     let outcome = run_noting(parts, &leftovers);
@@ -59,8 +60,8 @@ pub(crate) fn run(parts: &[Part]) -> Result<()> {
     outcome
 }
 
-/// As [`run`], but adds the skips to those of a run of other tests.
-pub(crate) fn run_noting(parts: &[Part], leftovers: &Leftovers) -> Result<()> {
+/// Tests `parts`, all if it is empty, and adds their skips to `leftovers`.
+fn run_noting(parts: &[Part], leftovers: &Leftovers) -> Result<()> {
     let parts = match parts {
         [] => Part::value_variants(),
         parts => parts,
