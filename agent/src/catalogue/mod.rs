@@ -7,6 +7,7 @@ pub mod command;
 pub mod entry;
 pub mod example;
 pub mod file;
+pub mod memo;
 pub mod options_file;
 pub mod path;
 pub mod route;

@@ -8,6 +8,7 @@ use std::{collections::BTreeMap, sync::Arc};
 use tracing::{info, warn};
 
 use crate::{
+    catalogue::memo::RouteMemo,
     catalogue::{
         RequestInfo,
         route::{ModelSource, Purpose, Route},
@@ -41,6 +42,8 @@ const SWITCHING_PROTOCOLS: u16 = 101;
 pub struct Classifier {
     /// Processes that are watched.
     pub(super) registry: Registry,
+    /// What the latest requests were for.
+    routes: RouteMemo,
     /// Listeners that are undecided.
     pub(super) trials: Trials,
     gateways: Gateways,
@@ -63,6 +66,7 @@ impl Classifier {
         losses.declare(&procfs::UNKNOWN.into());
         Self {
             registry,
+            routes: RouteMemo::default(),
             trials: Trials::default(),
             gateways: Gateways::default(),
             held: Vec::new(),
@@ -251,7 +255,10 @@ impl Classifier {
             return (server, Route::of(purpose));
         }
         let info = info_of(peer, request, is_grpc, status);
-        let route = self.registry.route(&server, info);
+        let registry = &self.registry;
+        let route = self
+            .routes
+            .route(&server, info, || registry.route(&server, info));
         (server, route)
     }
 
