@@ -18,8 +18,9 @@ use rustix::{
     thread::{CpuSet, sched_getaffinity, sched_setaffinity},
 };
 
-const COUNT: usize = 150;
-const TARGET: &str = "/predictions/starved?burn_us=2600";
+const COUNT: usize = 60;
+/// The work is longer than a CPU slice, so that hogs interrupt it.
+const TARGET: &str = "/predictions/starved?burn_us=15000";
 
 #[test]
 fn starved_time_is_what_schedstat_counts_of_the_serving_thread() {
@@ -57,8 +58,7 @@ fn measure(hogs: usize) -> Vec<(Stamp, Logged)> {
     let mut server = Server::start(&[]);
     let agent = Agent::start(&["--watch-port", &server.port().to_string()]);
     let cpu = one_cpu();
-    let pid = Pid::from_raw(server.pid().cast_signed()).unwrap();
-    sched_setaffinity(Some(pid), &cpu).unwrap();
+    pin(server.pid(), &cpu);
     let stop = AtomicBool::new(false);
     thread::scope(|scope| {
         for _ in 0..hogs {
@@ -98,6 +98,15 @@ fn measure(hogs: usize) -> Vec<(Stamp, Logged)> {
     );
     agent.stop();
     pairs
+}
+
+/// Restricts each thread of a process, and those that they start, to `cpu`.
+fn pin(pid: u32, cpu: &CpuSet) {
+    for thread in std::fs::read_dir(format!("/proc/{pid}/task")).unwrap() {
+        let name = thread.unwrap().file_name();
+        let tid = Pid::from_raw(name.to_str().unwrap().parse().unwrap());
+        sched_setaffinity(tid, cpu).unwrap();
+    }
 }
 
 /// One of the CPUs that this process may use.
