@@ -31,6 +31,9 @@ const GPU_OTHERS: (f64, f64) = (0.2, 0.1);
 /// Part of the starved time that the CPU limit must account for.
 const BY_LIMIT: f64 = 0.25;
 
+/// What [`Cause::CannotSay`] lacks if it is unknown whether a CPU limit stops the server.
+pub const CPU_LIMIT: &str = "CPU limit of its control group";
+
 /// Why the requests of a model are slow.
 #[derive(Debug, Clone, PartialEq)]
 pub enum Cause {
@@ -335,7 +338,7 @@ fn no_cpu(window: &Window, evidence: &Evidence) -> Cause {
             Cause::CpuLimit
         }
         Some(_) => Cause::CpuTaken,
-        None => lacks("CPU limit of its control group", None),
+        None => lacks(CPU_LIMIT, None),
     }
 }
 

@@ -6,7 +6,7 @@ use std::fmt::Write as _;
 
 use crate::verdict::{
     component::Component,
-    judge::{Cause, Verdict},
+    judge::{CPU_LIMIT, Cause, Verdict},
     window::Window,
 };
 
@@ -104,8 +104,7 @@ pub fn advice(verdict: &Verdict) -> Option<String> {
         Cause::GpuShared { .. } => "move one of the processes to another GPU".into(),
         Cause::GpuThrottled => "look at power limit and temperature of the GPU".into(),
         Cause::CannotSay {
-            lacks: "CPU limit of its control group",
-            ..
+            lacks: CPU_LIMIT, ..
         } => "mount /sys/fs/cgroup where the agent runs".into(),
         Cause::Idle
         | Cause::Fine
