@@ -24,11 +24,7 @@ pub mod zmtp;
 use uuid::Uuid;
 
 use crate::{
-    exchange::{
-        chunks::Chunks,
-        generation::Generation,
-        threads::{Reader, ThreadWait},
-    },
+    exchange::{chunks::Chunks, generation::Generation, threads::ThreadWait},
     protocol::grpc::{ModelName, NamedBy},
 };
 
@@ -50,7 +46,7 @@ pub struct Request {
     /// Last byte readable, ns; `None` if that was not observed.
     pub last_arrival_ns: Option<u64>,
     /// Thread that read its last bytes; `None` if that is unknown.
-    pub reader: Option<Reader>,
+    pub reader_tid: Option<u32>,
     /// Bytes, head and body.
     pub bytes: u64,
     /// Whether it was read to its end, as far as its end is known.
@@ -196,7 +192,7 @@ pub(crate) mod fixtures {
                 first_read_ns: 1_001,
                 last_read_ns: 1_021,
                 last_arrival_ns: Some(1_000),
-                reader: None,
+                reader_tid: None,
                 bytes: 10,
                 complete: true,
                 named: None,

@@ -129,7 +129,7 @@ impl OpaqueConnection {
         let request = self.request.get_or_insert_with(|| begun(reads, next_index));
         request.last_read_ns = reads.last_ns;
         request.last_arrival_ns = reads.arrivals.at(reads.bytes.saturating_sub(1));
-        request.reader = reads.reader;
+        request.reader_tid = reads.reader_tid;
         request.bytes += reads.bytes;
         self.next_index = request.index.wrapping_add(1);
     }
@@ -178,7 +178,7 @@ fn begun(reads: &Reads<'_>, index: u32) -> Request {
         first_read_ns: reads.first_ns,
         last_read_ns: reads.last_ns,
         last_arrival_ns: None,
-        reader: None,
+        reader_tid: None,
         bytes: 0,
         complete: true,
         named: None,

@@ -8,7 +8,7 @@ use inferprobe_ebpf::{
     view::RecordView,
 };
 
-use crate::exchange::threads::Reader;
+use crate::exchange::threads::reader_of;
 
 /// A read, or several that were reported together.
 #[derive(Debug, Clone, Copy)]
@@ -20,7 +20,7 @@ pub struct Reads<'a> {
     /// Last read, ns.
     pub last_ns: u64,
     /// Thread of the last one; `None` if that is unknown.
-    pub reader: Option<Reader>,
+    pub reader_tid: Option<u32>,
     /// Bytes read.
     pub bytes: u64,
     /// The first of them, as many as were copied.
@@ -37,7 +37,7 @@ impl<'a> Reads<'a> {
             arrivals: Arrivals::of(record),
             first_ns: record.first_read_ns,
             last_ns: record.last_read_ns,
-            reader: Reader::of(record),
+            reader_tid: reader_of(record),
             bytes: record.read_bytes,
             visible: view.request,
             body_dropped: record.flags & flag::BODY_DROPPED != 0,

@@ -5,23 +5,9 @@
 
 use inferprobe_ebpf::abi::{Record, thread};
 
-/// The thread that read the last bytes of a request.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Reader {
-    /// Thread, in the kernel's own PID namespace.
-    pub tid: u32,
-    /// How long it had waited for a CPU since it began, ns; 0 if the kernel does not count that.
-    pub run_delay_ns: u64,
-}
-
-impl Reader {
-    /// The reader of a record's last read; `None` if it is unknown.
-    pub fn of(record: &Record) -> Option<Self> {
-        (record.reader_tid != 0).then_some(Self {
-            tid: record.reader_tid,
-            run_delay_ns: record.run_delay_ns,
-        })
-    }
+/// Returns the thread of a record's last read, in the kernel's own PID namespace; `None` if it is unknown.
+pub fn reader_of(record: &Record) -> Option<u32> {
+    Some(record.reader_tid).filter(|tid| *tid != 0)
 }
 
 /// What a thread waited for, from the last byte that it read to the first that it wrote.
@@ -70,16 +56,11 @@ mod tests {
 
     #[test]
     fn reader_without_a_thread_is_unknown() {
-        assert_eq!(Reader::of(&Record::NONE), None);
-        let reader = Reader {
-            tid: 7,
-            run_delay_ns: 9,
-        };
+        assert_eq!(reader_of(&Record::NONE), None);
         let record = Record {
             reader_tid: 7,
-            run_delay_ns: 9,
             ..Record::NONE
         };
-        assert_eq!(Reader::of(&record), Some(reader));
+        assert_eq!(reader_of(&record), Some(7));
     }
 }

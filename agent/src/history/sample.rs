@@ -79,8 +79,8 @@ impl Sample {
             },
             status: observation.status,
             is_first,
-            reader: request.reader.map(|reader| Occupied {
-                id: reader.tid,
+            reader: request.reader_tid.map(|id| Occupied {
+                id,
                 from_ns: request.first_read_ns,
                 to_ns: at_ns,
                 handed_over: response.thread_wait.is_none(),

@@ -335,7 +335,7 @@ impl RequestStream {
             first_read_ns: reads.first_ns,
             last_read_ns: reads.first_ns,
             last_arrival_ns: None,
-            reader: None,
+            reader_tid: None,
             bytes: 0,
             complete: false,
             named: None,
@@ -404,7 +404,7 @@ impl RequestStream {
             if bytes > 0 {
                 request.last_arrival_ns = reads.arrivals.at(at + bytes - 1);
             }
-            request.reader = reads.reader;
+            request.reader_tid = reads.reader_tid;
             request.complete = complete;
         }
     }
@@ -449,7 +449,7 @@ mod tests {
             }),
             first_ns: at_ns,
             last_ns: at_ns + 1,
-            reader: None,
+            reader_tid: None,
             bytes,
             visible,
             body_dropped: false,

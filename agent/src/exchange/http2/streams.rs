@@ -195,7 +195,7 @@ impl Streams {
             first_read_ns,
             last_read_ns: first_read_ns,
             last_arrival_ns: None,
-            reader: None,
+            reader_tid: None,
             bytes: 0,
             complete: false,
             named: None,

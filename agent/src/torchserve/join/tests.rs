@@ -58,7 +58,7 @@ fn frontend_exchange(
                 first_read_ns: 1,
                 last_read_ns: 100,
                 last_arrival_ns: None,
-                reader: None,
+                reader_tid: None,
                 bytes: 3,
                 complete: true,
                 named: None,

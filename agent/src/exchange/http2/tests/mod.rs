@@ -118,7 +118,7 @@ impl Run {
             }),
             first_ns: self.now_ns + 2,
             last_ns: self.now_ns + 2,
-            reader: None,
+            reader_tid: None,
             bytes,
             visible,
             body_dropped: false,
