@@ -126,6 +126,7 @@ pub fn losses(page: &Exposition) -> BTreeMap<String, f64> {
         for sample in page.samples(name, &[]).filter(|sample| sample.value != 0.0) {
             let why = sample.label(label).unwrap_or_default();
             // A request that the frontend answers itself has no worker whose thread could be compared: nothing is lost.
+            // Of every other, `assert_nothing_lost` demands the time.
             if why == "starved" {
                 continue;
             }
@@ -139,4 +140,9 @@ pub fn losses(page: &Exposition) -> BTreeMap<String, f64> {
 pub fn assert_nothing_lost(agent: &Agent) {
     let found = losses(&agent.metrics());
     assert!(found.is_empty(), "{found:?}: {}", agent.errors());
+    let log = agent.log();
+    let unknown = log
+        .iter()
+        .find(|row| row.worker.is_some() && row.starved_ms.is_none());
+    assert!(unknown.is_none(), "{unknown:?}");
 }
