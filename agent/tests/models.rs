@@ -1,17 +1,15 @@
 //! The model that a request's body names is the one that `serde_json` reads in it, however the body is written,
 //! compressed, sent and cut.
 
+mod events;
+
 use std::io::Write as _;
 
 use flate2::{
     Compression,
     write::{DeflateEncoder, GzEncoder, ZlibEncoder},
 };
-use inferprobe::{
-    exchange::event::{Event, Sink},
-    pipeline::connections::ConnectionTable,
-    torchserve::{connection::WorkerSink, exchange::WorkerExchange},
-};
+use inferprobe::{exchange::event::Event, pipeline::connections::ConnectionTable};
 use inferprobe_ebpf::{
     abi::{PIECE_CAP, Record, kind, mode},
     http2_frames::{DataKept, FrameCursor},
@@ -19,6 +17,8 @@ use inferprobe_ebpf::{
 };
 use proptest::prelude::*;
 use serde_json::Value;
+
+use events::Events;
 
 /// Longest name that is compared, bytes: longer ones are cut, and no metric has them.
 const NAME_CAP: usize = 256;
@@ -222,20 +222,6 @@ fn compressed(body: &[u8], coding: &str) -> Vec<u8> {
         }
         _ => body.to_vec(),
     }
-}
-
-/// What came of the records.
-#[derive(Default)]
-struct Events(Vec<Event>);
-
-impl Sink for Events {
-    fn event(&mut self, event: Event) {
-        self.0.push(event);
-    }
-}
-
-impl WorkerSink for Events {
-    fn worked(&mut self, _: WorkerExchange) {}
 }
 
 /// A connection's records, as the kernel half numbers them.

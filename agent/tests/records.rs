@@ -1,20 +1,20 @@
 //! Records make the same requests wherever reads and writes were cut, and no order of them does harm or takes memory.
 
+mod events;
+
 use std::{
     alloc::{GlobalAlloc, Layout, System},
     cell::Cell,
 };
 
-use inferprobe::{
-    exchange::event::{Event, Sink},
-    pipeline::connections::ConnectionTable,
-    torchserve::{connection::WorkerSink, exchange::WorkerExchange},
-};
+use inferprobe::{exchange::event::Event, pipeline::connections::ConnectionTable};
 use inferprobe_ebpf::{
     abi::{Record, flag, kind, mode},
     view::RecordView,
 };
 use proptest::{collection::vec, prelude::*};
+
+use events::Events;
 
 /// Counts the bytes that a thread holds.
 struct Counting;
@@ -56,20 +56,6 @@ fn entry(record: Record, request: &[u8], response: &[u8]) -> Vec<u8> {
         ..record
     };
     [bytemuck::bytes_of(&record), request, response].concat()
-}
-
-/// What came of the records; exchanges of workers are not kept.
-#[derive(Default)]
-struct Events(Vec<Event>);
-
-impl Sink for Events {
-    fn event(&mut self, event: Event) {
-        self.0.push(event);
-    }
-}
-
-impl WorkerSink for Events {
-    fn worked(&mut self, _: WorkerExchange) {}
 }
 
 /// A connection's records as the kernel half numbers them, all at the same time.
