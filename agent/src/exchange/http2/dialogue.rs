@@ -208,14 +208,9 @@ impl Dialogue {
 
 #[cfg(test)]
 mod tests {
-    use super::*;
+    use crate::exchange::http2::messages::message;
 
-    fn message(len: u32) -> Vec<u8> {
-        let mut message = vec![0];
-        message.extend(len.to_be_bytes());
-        message.extend(vec![7; len as usize]);
-        message
-    }
+    use super::*;
 
     fn ask(dialogue: &mut Dialogue, frame: &[u8], at_ns: u64) {
         let (kept, hidden) = frame.split_at(frame.len().min(START_CAP));

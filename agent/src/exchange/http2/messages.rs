@@ -89,16 +89,18 @@ impl Messages {
     }
 }
 
+/// A gRPC message of `len` bytes, not compressed, with its prefix.
+#[cfg(test)]
+pub(super) fn message(len: u32) -> Vec<u8> {
+    let mut message = vec![0];
+    message.extend(len.to_be_bytes());
+    message.extend(vec![7; len as usize]);
+    message
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    fn message(len: u32) -> Vec<u8> {
-        let mut message = vec![0];
-        message.extend(len.to_be_bytes());
-        message.extend(vec![7; len as usize]);
-        message
-    }
 
     /// Messages that begin in each of the frames, and whether their number is known.
     fn begun(framed: bool, frames: &[&[u8]]) -> (Vec<u32>, bool) {
