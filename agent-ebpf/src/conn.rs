@@ -317,7 +317,8 @@ impl Conn {
         }
     }
 
-    /// Notes the thread that reads, and its waits; `None`: the kernel does not count them.
+    /// Notes the thread that reads, and its waits, on a connection whose writes answer its reads; `None`: the kernel
+    /// does not count them.
     #[inline(always)]
     pub fn on_reader(&mut self, tid: u32, waits: Option<Waits>) {
         self.record.thread = 0;

@@ -153,7 +153,9 @@ fn on_read<B: Backend>(conn: &mut Conn, sk: Sock<B>, bytes: u32) {
     if unobserved > 0 {
         records::emit_unobserved(conn, unobserved, 0, now_ns);
     }
-    conn.on_reader(task::current_tid(), task::waits::<B>());
+    if conn.shares_record() {
+        conn.on_reader(task::current_tid(), task::waits::<B>());
+    }
     if conn.progress.phase == phase::WRITING {
         progress::free(conn);
     }
