@@ -1,11 +1,12 @@
 //! Keeps what the requests of each model spent in the last minutes, and judges it.
 //!
 //! The recorder adds each finished inference request; collectors add what they read of servers. `sample` is one request,
-//! `occupancy` the threads and workers that were busy with requests, `models` the windows of each model.
+//! `occupancy` the threads and workers that were busy with requests, `readings` what collectors read of a server, `models` the windows of each model.
 //! Does not depend on: how anything is measured, metrics.
 
 pub mod models;
 pub mod occupancy;
+pub mod readings;
 pub mod sample;
 pub mod span;
 

@@ -10,13 +10,14 @@ use std::{
 use crate::{
     history::{
         occupancy::{Occupancy, Occupied},
+        readings::{Reading, Readings},
         sample::Sample,
         span::{WINDOW_NS, WINDOWS},
     },
     identity::Identity,
     verdict::{
         component::{Component, Components, Missing},
-        evidence::{Evidence, Gpu, Readers, Workers},
+        evidence::{Evidence, Readers, Workers},
         judge::{Verdict, judge},
         slow::{Because, Typical},
         window::Window,
@@ -29,29 +30,20 @@ const JUDGED: u64 = 6;
 const COMPARED: u64 = 12;
 /// Threads or workers that are kept of a model in one window.
 const IDS: usize = 64;
-/// Readings that are kept of each server.
-const READINGS: usize = 128;
+/// Windows whose readings say why one request was slow, its own included.
+const RECENT: u64 = 2;
 /// Models that are kept. Beyond it, requests of further models have no history.
 const MODELS: usize = 512;
+/// Servers whose readings are kept. Beyond it, those of further servers are no evidence.
+const SERVERS: usize = 256;
 
 /// What is known of each model and server.
 #[derive(Debug, Default)]
 pub struct Models {
     by_identity: BTreeMap<Identity, Model>,
-    readings: BTreeMap<Arc<str>, VecDeque<Reading>>,
+    readings: BTreeMap<Arc<str>, Readings>,
     readers: Occupancy,
     workers: Occupancy,
-}
-
-/// What a collector read of a server, since its reading before.
-#[derive(Debug, Clone, Copy, PartialEq)]
-pub struct Reading {
-    /// When, ns.
-    pub at_ns: u64,
-    /// How long the CPU limit of its control group stopped it, ns; `None` if that is unknown.
-    pub throttled_ns: Option<u64>,
-    /// The GPUs that it uses; `None` if it uses none, or they are unknown.
-    pub gpu: Option<Gpu>,
 }
 
 #[derive(Debug, Default)]
@@ -96,13 +88,16 @@ impl Models {
         let model = self.by_identity.get_mut(identity)?;
         let components = sample.parts.components();
         model.add(sample, &components);
-        let latest = || {
-            let readings = self.readings.get(&identity.server)?.iter();
-            readings.rev().find_map(|reading| reading.throttled_ns)
-        };
-        let evidence = || Evidence {
-            throttled_ns: latest(),
-            ..Evidence::default()
+        let readings = self.readings.get(&identity.server);
+        let evidence = || {
+            let (mut now, mut before) = (Evidence::default(), Evidence::default());
+            if let Some(readings) = readings {
+                let end = sample.at_ns / WINDOW_NS + 1;
+                let start = end.saturating_sub(RECENT);
+                readings.tell(start, end, &mut now);
+                readings.tell(start.saturating_sub(COMPARED), start, &mut before);
+            }
+            (now, before)
         };
         let typical = &mut model.typical;
         typical.because(&sample.parts, components.ok()?, evidence)
@@ -110,11 +105,11 @@ impl Models {
 
     /// Adds what a collector read of a server.
     pub fn read(&mut self, server: &Arc<str>, reading: Reading) {
-        let readings = self.readings.entry(server.clone()).or_default();
-        if readings.len() >= READINGS {
-            readings.pop_front();
+        if !self.readings.contains_key(server) && self.readings.len() >= SERVERS {
+            return;
         }
-        readings.push_back(reading);
+        let readings = self.readings.entry(server.clone()).or_default();
+        readings.add(&reading);
     }
 
     /// Returns the identity of every model that has windows.
@@ -145,8 +140,10 @@ impl Models {
         let mut window = Window::default();
         let (mut readers, mut workers) = (Vec::new(), Vec::new());
         let (mut readers_busy, mut workers_busy) = (Share::default(), Share::default());
+        let mut told: Option<(u64, u64)> = None;
         for kept in windows {
             to_ns = kept.to_ns;
+            told = Some((told.map_or(kept.index, |(first, _)| first), kept.index));
             readers_busy.add(
                 self.readers.busy(&kept.readers, kept.from_ns, kept.to_ns),
                 kept.window.sums[Component::Queue],
@@ -176,15 +173,8 @@ impl Models {
             }),
             ..Evidence::default()
         };
-        let readings = self.readings.get(&identity.server).into_iter().flatten();
-        // A reading tells of the time before it.
-        for reading in
-            readings.filter(|reading| (from_ns..to_ns + WINDOW_NS).contains(&reading.at_ns))
-        {
-            if let Some(throttled_ns) = reading.throttled_ns {
-                *evidence.throttled_ns.get_or_insert(0) += throttled_ns;
-            }
-            evidence.gpu = sum(evidence.gpu, reading.gpu);
+        if let (Some(readings), Some((first, last))) = (self.readings.get(&identity.server), told) {
+            readings.tell(first, last + 1, &mut evidence);
         }
         Span { window, evidence }
     }
@@ -211,16 +201,6 @@ impl Share {
     fn mean(&self) -> Option<f64> {
         (!self.is_unknown && self.weight > 0.0).then(|| self.sum / self.weight)
     }
-}
-
-/// Adds up what two readings in a row say of the GPUs; the later one says who uses them.
-fn sum(earlier: Option<Gpu>, later: Option<Gpu>) -> Option<Gpu> {
-    let (Some(before), Some(mut gpu)) = (earlier, later) else {
-        return later.or(earlier);
-    };
-    let throttled_ns = before.throttled_ns.into_iter().chain(gpu.throttled_ns);
-    gpu.throttled_ns = throttled_ns.reduce(|sum, ns| sum + ns);
-    Some(gpu)
 }
 
 impl Model {
@@ -386,9 +366,10 @@ mod tests {
         );
         for (throttled_ns, expected) in [(0, Cause::CpuTaken), (20 * S, Cause::CpuLimit)] {
             let reading = Reading {
+                from_ns: 154 * S,
                 at_ns: 155 * S,
                 throttled_ns: Some(throttled_ns),
-                gpu: None,
+                ..Reading::default()
             };
             models.read(&"s".into(), reading);
             assert_eq!(cause(&models, 159), expected);

@@ -32,6 +32,53 @@ pub struct Gpu {
     pub throttled_ns: Option<u64>,
 }
 
+/// What a server says of itself, in one reading or several.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Engine {
+    /// Readings.
+    pub readings: u32,
+    /// Requests that it works on, mean.
+    pub running: f64,
+    /// Requests that it has read and that wait, mean; `None` if it does not say.
+    pub waiting: Option<f64>,
+    /// Largest share of its KV cache in use, 0 to 1; `None` if it has none, or does not say.
+    pub kv_cache: Option<f64>,
+    /// Requests that it stopped to free KV cache since the reading before; `None` if it does not say.
+    pub preemptions: Option<u64>,
+    /// Requests in flight as the kernel shows them, mean; `None` if unknown.
+    pub in_flight: Option<f64>,
+    /// Readings in which the two numbers of requests differed.
+    pub differing: u32,
+}
+
+/// Readings that must be there before a difference counts.
+const LEAST_READINGS: u32 = 3;
+
+impl Engine {
+    /// Adds later readings.
+    pub fn add(&mut self, later: &Self) {
+        let (first, second) = (f64::from(self.readings), f64::from(later.readings));
+        let mean = |one: f64, other: f64| (one * first + other * second) / (first + second);
+        self.running = mean(self.running, later.running);
+        let both = |one: Option<f64>, other: Option<f64>| {
+            one.zip(other).map(|(one, other)| mean(one, other))
+        };
+        self.waiting = both(self.waiting, later.waiting);
+        self.in_flight = both(self.in_flight, later.in_flight);
+        let kv_cache = self.kv_cache.into_iter().chain(later.kv_cache);
+        self.kv_cache = kv_cache.reduce(f64::max);
+        let preemptions = self.preemptions.into_iter().chain(later.preemptions);
+        self.preemptions = preemptions.reduce(u64::saturating_add);
+        self.readings += later.readings;
+        self.differing += later.differing;
+    }
+
+    /// Whether most readings differ from what the kernel shows, so that what it says explains nothing.
+    pub fn differs(&self) -> bool {
+        self.readings >= LEAST_READINGS && self.differing * 2 > self.readings
+    }
+}
+
 /// What is known about a server in one window; `None` if unknown.
 #[derive(Debug, Clone, Copy, Default, PartialEq)]
 pub struct Evidence {
@@ -43,4 +90,48 @@ pub struct Evidence {
     pub throttled_ns: Option<u64>,
     /// The GPUs; `None` also if it uses none.
     pub gpu: Option<Gpu>,
+    /// What it says of itself; `None` unless it was asked.
+    pub engine: Option<Engine>,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn engine(running: f64, kv_cache: Option<f64>, preemptions: Option<u64>) -> Engine {
+        Engine {
+            readings: 1,
+            running,
+            waiting: Some(1.0),
+            kv_cache,
+            preemptions,
+            in_flight: Some(running),
+            differing: 0,
+        }
+    }
+
+    #[test]
+    fn readings_of_an_engine_add_up() {
+        let mut engine = engine(4.0, Some(0.5), None);
+        engine.add(&self::engine(6.0, Some(0.9), Some(3)));
+        engine.add(&Engine {
+            waiting: None,
+            ..self::engine(8.0, Some(0.7), Some(4))
+        });
+        assert_eq!((engine.readings, engine.running), (3, 6.0));
+        assert_eq!((engine.waiting, engine.in_flight), (None, Some(6.0)));
+        assert_eq!((engine.kv_cache, engine.preemptions), (Some(0.9), Some(7)));
+    }
+
+    #[test]
+    fn an_engine_differs_if_most_of_enough_readings_do() {
+        for (readings, differing, expected) in [(2, 2, false), (3, 2, true), (4, 2, false)] {
+            let engine = Engine {
+                readings,
+                differing,
+                ..engine(1.0, None, None)
+            };
+            assert_eq!(engine.differs(), expected, "{differing} of {readings}");
+        }
+    }
 }

@@ -6,7 +6,7 @@
 
 use crate::verdict::{
     component::Component,
-    evidence::{Evidence, Gpu},
+    evidence::{Engine, Evidence, Gpu},
     window::Window,
 };
 
@@ -30,6 +30,13 @@ const GPU_THROTTLED: f64 = 0.05;
 const GPU_OTHERS: (f64, f64) = (0.2, 0.1);
 /// Part of the starved time that the CPU limit must account for.
 const BY_LIMIT: f64 = 0.25;
+
+/// Share of its KV cache in use from which it is full.
+const KV_FULL: f64 = 0.95;
+/// Mean number of requests from which an engine's queue is a queue.
+const LEAST_WAITING: f64 = 1.0;
+/// What [`Cause::CannotSay`] lacks if it is unknown whether the client was slow to receive.
+const UNDRAINED: &str = "time in which the client had bytes to receive";
 
 /// What [`Cause::CannotSay`] lacks if it is unknown whether a CPU limit stops the server.
 pub const CPU_LIMIT: &str = "CPU limit of its control group";
@@ -82,6 +89,18 @@ pub enum Cause {
     },
     /// The GPU is throttled.
     GpuThrottled,
+    /// The engine has no KV cache left for further requests, by its own word.
+    KvCacheFull {
+        /// Requests that it stopped to free some; `None` if it does not say.
+        preemptions: Option<u64>,
+    },
+    /// Requests wait inside the engine, by its own word.
+    EngineQueue {
+        /// Requests that wait, mean.
+        waiting: f64,
+        /// Requests that it works on, mean.
+        running: f64,
+    },
     /// The server's own work takes longer than before.
     ServerWork,
     /// The server produces a streamed response slowly.
@@ -113,6 +132,8 @@ impl Cause {
             Self::InnerQueue { .. } => "inner_queue",
             Self::GpuShared { .. } => "gpu_shared",
             Self::GpuThrottled => "gpu_throttled",
+            Self::KvCacheFull { .. } => "kv_cache_full",
+            Self::EngineQueue { .. } => "engine_queue",
             Self::ServerWork => "server",
             Self::ProducesSlowly => "produces_slowly",
             Self::SlowReceiver => "slow_receiver",
@@ -147,6 +168,8 @@ pub struct Verdict {
     pub requests: u64,
     /// Those of which each stage is known.
     pub complete: u64,
+    /// What the server says of itself; `None` unless it was asked.
+    pub engine: Option<Engine>,
 }
 
 /// Concludes from the window `now` and the window `before` it, each with the evidence of its time.
@@ -172,6 +195,7 @@ pub fn judge(now: (&Window, &Evidence), before: Option<(&Window, &Evidence)>) ->
         fails: if is_failing { failed } else { Vec::new() },
         requests: window.requests,
         complete: window.complete,
+        engine: evidence.engine,
     }
 }
 
@@ -282,8 +306,10 @@ fn cause_of(
             let (known, undrained_ns) = (window.undrained_known, window.undrained_ns);
             match half_of(known, undrained_ns, focus.component, window) {
                 Ok(true) => Cause::SlowReceiver,
-                Ok(false) => Cause::ProducesSlowly,
-                Err(requests) => lacks("time in which the client had bytes to receive", requests),
+                Ok(false) => slow_gpu(window, evidence, earlier)
+                    .or_else(|| slow_engine(evidence))
+                    .unwrap_or(Cause::ProducesSlowly),
+                Err(requests) => lacks(UNDRAINED, requests),
             }
         }
     }
@@ -344,11 +370,8 @@ fn no_cpu(window: &Window, evidence: &Evidence) -> Cause {
 
 /// Explains why the work takes longer than before.
 fn slow_work(window: &Window, evidence: &Evidence, earlier: Option<&Evidence>) -> Cause {
-    let gpu_before = earlier.and_then(|evidence| evidence.gpu);
-    if let Some(cause) = evidence
-        .gpu
-        .and_then(|gpu| slow_gpu(&gpu, gpu_before.as_ref(), window.span_ns))
-    {
+    let outside = slow_gpu(window, evidence, earlier).or_else(|| slow_engine(evidence));
+    if let Some(cause) = outside {
         return cause;
     }
     if !is_known(window.starved_known, window.complete) {
@@ -357,7 +380,14 @@ fn slow_work(window: &Window, evidence: &Evidence, earlier: Option<&Evidence>) -
     Cause::ServerWork
 }
 
-fn slow_gpu(now: &Gpu, before: Option<&Gpu>, span_ns: u64) -> Option<Cause> {
+fn slow_gpu(window: &Window, evidence: &Evidence, earlier: Option<&Evidence>) -> Option<Cause> {
+    let before = earlier.and_then(|evidence| evidence.gpu);
+    slowed_by(evidence.gpu.as_ref()?, before.as_ref(), window.span_ns)
+}
+
+/// Returns what slowed the GPUs of a server down in `span_ns`: throttling, or other processes that use more of them than
+/// `before`.
+pub fn slowed_by(now: &Gpu, before: Option<&Gpu>, span_ns: u64) -> Option<Cause> {
     let throttled_before_ns = before.and_then(|gpu| gpu.throttled_ns).unwrap_or(0);
     let is_throttled = now.throttled_ns.is_some_and(|throttled_ns| {
         throttled_ns as f64 >= GPU_THROTTLED * span_ns as f64 && throttled_ns > throttled_before_ns
@@ -371,6 +401,22 @@ fn slow_gpu(now: &Gpu, before: Option<&Gpu>, span_ns: u64) -> Option<Cause> {
     (others >= taken && others >= others_before + risen).then_some(Cause::GpuShared {
         pid: now.other_pid,
         others,
+    })
+}
+
+/// Returns what the engine says that its requests wait for, unless the kernel shows other requests than it does.
+fn slow_engine(evidence: &Evidence) -> Option<Cause> {
+    let engine = evidence.engine.filter(|engine| !engine.differs())?;
+    let waiting = engine.waiting.unwrap_or(0.0);
+    let is_full = engine.kv_cache.is_some_and(|share| share >= KV_FULL);
+    if engine.preemptions.unwrap_or(0) > 0 || is_full && waiting > 0.0 {
+        return Some(Cause::KvCacheFull {
+            preemptions: engine.preemptions,
+        });
+    }
+    (waiting >= LEAST_WAITING).then_some(Cause::EngineQueue {
+        waiting,
+        running: engine.running,
     })
 }
 

@@ -7,6 +7,7 @@
 use crate::verdict::{
     component::{Component, Components, Parts},
     evidence::Evidence,
+    judge::{Cause, slowed_by},
 };
 
 /// Latest requests that the medians are taken from.
@@ -33,6 +34,10 @@ pub enum Because {
     CpuLimit,
     /// It waited inside the server for a worker.
     InnerQueue,
+    /// The server worked longer, while other processes used more of its GPU than before.
+    GpuShared,
+    /// The server worked longer, while its GPU was throttled.
+    GpuThrottled,
     /// The server worked longer.
     Server,
     /// The server produced the response slowly.
@@ -43,13 +48,15 @@ pub enum Because {
 
 impl Because {
     /// Every reason.
-    pub const ALL: [Self; 9] = [
+    pub const ALL: [Self; 11] = [
         Self::Accept,
         Self::Queue,
         Self::Client,
         Self::Cpu,
         Self::CpuLimit,
         Self::InnerQueue,
+        Self::GpuShared,
+        Self::GpuThrottled,
         Self::Server,
         Self::Stream,
         Self::Unknown,
@@ -64,6 +71,8 @@ impl Because {
             Self::Cpu => "cpu",
             Self::CpuLimit => "cpu_limit",
             Self::InnerQueue => "inner_queue",
+            Self::GpuShared => "gpu_shared",
+            Self::GpuThrottled => "gpu_throttled",
             Self::Server => "server",
             Self::Stream => "stream",
             Self::Unknown => "unknown",
@@ -88,12 +97,13 @@ struct Medians {
 impl Typical {
     /// Returns why a request was slow; `None` if it was not, or if there are not yet enough requests to compare it with. Adds it to those that later ones are compared with.
     ///
-    /// `components` are those of `parts`. `evidence` is looked up only if the request was slow.
+    /// `components` are those of `parts`. `evidence`, of now and of the time before, is looked up only if the request was
+    /// slow.
     pub fn because(
         &mut self,
         parts: &Parts,
         components: Components,
-        evidence: impl FnOnce() -> Evidence,
+        evidence: impl FnOnce() -> (Evidence, Evidence),
     ) -> Option<Because> {
         let because = self
             .medians
@@ -136,7 +146,7 @@ fn slow(
     parts: &Parts,
     components: &Components,
     medians: &Medians,
-    evidence: impl FnOnce() -> Evidence,
+    evidence: impl FnOnce() -> (Evidence, Evidence),
 ) -> Option<Because> {
     let total_ns = components.total_ns();
     let excess_ns = total_ns.saturating_sub(medians.total_ns);
@@ -162,14 +172,23 @@ fn slow(
             Some(false) => Because::Queue,
             None => Because::Unknown,
         },
-        Component::Starved => match evidence().throttled_ns {
+        Component::Starved => match evidence().0.throttled_ns {
             Some(0) => Because::Cpu,
             Some(_) => Because::CpuLimit,
             None => Because::Unknown,
         },
         Component::InnerQueue => Because::InnerQueue,
-        Component::Worker | Component::Rest if parts.is_starved_known() => Because::Server,
-        Component::Worker | Component::Rest => Because::Unknown,
+        Component::Worker | Component::Rest => {
+            let (now, before) = evidence();
+            let gpu = now.gpu;
+            // What the GPU lost may be of another request, unless it is as long as a part of this one.
+            match gpu.and_then(|gpu| slowed_by(&gpu, before.gpu.as_ref(), over_ns)) {
+                Some(Cause::GpuThrottled) => Because::GpuThrottled,
+                Some(_) => Because::GpuShared,
+                None if parts.is_starved_known() => Because::Server,
+                None => Because::Unknown,
+            }
+        }
         Component::Stream => match is_most(parts.undrained_ns) {
             Some(true) => Because::Client,
             Some(false) => Because::Stream,
@@ -181,6 +200,7 @@ fn slow(
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::verdict::evidence::Gpu;
 
     const MS: u64 = 1_000_000;
 
@@ -214,7 +234,15 @@ mod tests {
     }
 
     fn because(typical: &mut Typical, parts: &Parts, evidence: Evidence) -> Option<Because> {
-        typical.because(parts, parts.components().ok()?, || evidence)
+        let before = Evidence {
+            gpu: evidence.gpu.map(|gpu| Gpu {
+                others: Some(0.1),
+                throttled_ns: Some(0),
+                ..gpu
+            }),
+            ..Evidence::default()
+        };
+        typical.because(parts, parts.components().ok()?, || (evidence, before))
     }
 
     #[test]
@@ -224,6 +252,14 @@ mod tests {
             ..evidence()
         };
         let unknown_limit = Evidence::default();
+        let gpu = |others, throttled_ns| Evidence {
+            gpu: Some(Gpu {
+                others: Some(others),
+                other_pid: None,
+                throttled_ns: Some(throttled_ns),
+            }),
+            ..evidence()
+        };
         let usual = usual();
         let long = Some(50 * MS);
         for (parts, evidence, expected) in [
@@ -287,6 +323,31 @@ mod tests {
                 },
                 evidence(),
                 Because::Unknown,
+            ),
+            (
+                Parts {
+                    handler_ns: long,
+                    starved_ns: None,
+                    ..usual
+                },
+                gpu(0.5, 0),
+                Because::GpuShared,
+            ),
+            (
+                Parts {
+                    handler_ns: long,
+                    ..usual
+                },
+                gpu(0.5, 30 * MS),
+                Because::GpuThrottled,
+            ),
+            (
+                Parts {
+                    handler_ns: long,
+                    ..usual
+                },
+                gpu(0.15, MS),
+                Because::Server,
             ),
             (
                 Parts {

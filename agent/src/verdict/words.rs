@@ -60,6 +60,15 @@ fn cause(cause: &Cause, verdict: &Verdict) -> String {
             format!("GPU shared with {whom}: others use {}", percent(*others))
         }
         Cause::GpuThrottled => "GPU throttled".into(),
+        Cause::KvCacheFull { preemptions: None } => "KV cache full, as the server says".into(),
+        Cause::KvCacheFull {
+            preemptions: Some(number),
+        } => format!("KV cache full, {number} preemptions, as the server says"),
+        Cause::EngineQueue { waiting, running } => {
+            format!(
+                "waits inside the engine: {waiting:.0} wait, {running:.0} run, as the server says"
+            )
+        }
         Cause::ServerWork => "the server works longer than before".into(),
         Cause::ProducesSlowly => "produces slowly".into(),
         Cause::SlowReceiver => "client is slow to receive".into(),
@@ -103,6 +112,12 @@ pub fn advice(verdict: &Verdict) -> Option<String> {
         Cause::InnerQueue { .. } => "a shorter batch delay".into(),
         Cause::GpuShared { .. } => "move one of the processes to another GPU".into(),
         Cause::GpuThrottled => "look at power limit and temperature of the GPU".into(),
+        Cause::KvCacheFull { .. } => {
+            "more memory for the KV cache, shorter contexts, or fewer requests at once".into()
+        }
+        Cause::EngineQueue { .. } => {
+            "another replica, or more requests at once if its KV cache has room".into()
+        }
         Cause::CannotSay {
             lacks: CPU_LIMIT, ..
         } => "mount /sys/fs/cgroup where the agent runs".into(),
@@ -140,6 +155,28 @@ pub fn ruled_out(verdict: &Verdict, now: &Window) -> Vec<String> {
         .collect()
 }
 
+/// Returns what the server says of itself, and whether the kernel shows the same; `None` if it was not asked.
+pub fn own_word(verdict: &Verdict) -> Option<String> {
+    let engine = verdict.engine?;
+    let mut text = format!("the server says: {:.1} run", engine.running);
+    if let Some(waiting) = engine.waiting {
+        let _ = write!(text, ", {waiting:.1} wait");
+    }
+    if let Some(share) = engine.kv_cache {
+        let _ = write!(text, ", KV cache {}", percent(share));
+    }
+    if let Some(preemptions) = engine.preemptions {
+        let _ = write!(text, ", {preemptions} preemptions");
+    }
+    if let Some(in_flight) = engine.in_flight {
+        let _ = write!(text, "; the kernel shows {in_flight:.1} requests in flight");
+    }
+    if engine.differs() {
+        text.push_str(": these differ, so the server's word is not used");
+    }
+    Some(text)
+}
+
 /// Returns how many requests the verdict rests on.
 pub fn certainty(verdict: &Verdict) -> String {
     format!(
@@ -175,7 +212,7 @@ fn percent(share: f64) -> String {
 
 #[cfg(test)]
 mod tests {
-    use crate::verdict::component::Parts;
+    use crate::verdict::{component::Parts, evidence::Engine};
 
     use super::*;
 
@@ -186,6 +223,7 @@ mod tests {
             fails,
             requests: 200,
             complete: 198,
+            engine: None,
         }
     }
 
@@ -236,6 +274,38 @@ mod tests {
         ] {
             assert_eq!(headline(&verdict(cause, fails)), expected);
         }
+    }
+
+    #[test]
+    fn own_word_of_the_server_is_beside_what_the_kernel_shows() {
+        let engine = Engine {
+            readings: 4,
+            running: 8.0,
+            waiting: Some(3.5),
+            kv_cache: Some(0.991),
+            preemptions: Some(2),
+            in_flight: Some(11.5),
+            differing: 0,
+        };
+        let full = Cause::KvCacheFull {
+            preemptions: Some(2),
+        };
+        let mut verdict = verdict(full, vec![]);
+        assert_eq!(own_word(&verdict), None);
+        verdict.engine = Some(engine);
+        assert_eq!(
+            headline(&verdict),
+            "KV cache full, 2 preemptions, as the server says"
+        );
+        let word = "the server says: 8.0 run, 3.5 wait, KV cache 99 %, 2 preemptions; \
+                    the kernel shows 11.5 requests in flight";
+        assert_eq!(own_word(&verdict).as_deref(), Some(word));
+        verdict.engine = Some(Engine {
+            differing: 4,
+            ..engine
+        });
+        let word = format!("{word}: these differ, so the server's word is not used");
+        assert_eq!(own_word(&verdict), Some(word));
     }
 
     #[test]

@@ -12,6 +12,7 @@ use std::{
 use inferprobe::{
     collectors::gpu::{self, Options},
     discovery::roster::Roster,
+    history::History,
     metrics::{Format, Metrics, Selection},
 };
 use tempfile::TempDir;
@@ -39,6 +40,7 @@ pub(crate) struct Collector {
     folder: TempDir,
     pub(crate) metrics: Arc<Metrics>,
     pub(crate) roster: Arc<Roster>,
+    pub(crate) history: Arc<History>,
 }
 
 impl Collector {
@@ -55,6 +57,7 @@ impl Collector {
             folder,
             metrics: Arc::new(Metrics::new("vm")),
             roster: Arc::default(),
+            history: Arc::default(),
         };
         collector.control(control);
         let options = Options {
@@ -62,7 +65,8 @@ impl Collector {
             library: Some(library),
             gpm,
         };
-        gpu::spawn(&collector.metrics, options, collector.roster.clone()).unwrap();
+        let (history, roster) = (collector.history.clone(), collector.roster.clone());
+        gpu::spawn(&collector.metrics, history, options, roster).unwrap();
         collector
     }
 

@@ -194,7 +194,7 @@ fn a_missing_library_exports_no_gpu() {
         library: Some("/nonexistent/libnvidia-ml.so.1".into()),
         gpm: false,
     };
-    gpu::spawn(&metrics, options, Arc::default()).unwrap();
+    gpu::spawn(&metrics, Arc::default(), options, Arc::default()).unwrap();
     let text = metrics.encode(&Selection::all(), Format::Text);
     assert!(text.contains(DOWN[0]));
     assert!(!text.contains("GPUUtilization{"));

@@ -10,7 +10,9 @@ use nvml_wrapper::{Device, Nvml, error::NvmlError, gpm::GpmSample};
 use crate::{
     collectors::gpu::{
         busy::{Busy, Signs},
-        fields, gpm, limits, links,
+        fields, gpm,
+        limits::{self, Throttled},
+        links,
         processes::Processes,
         series::{Gap, Series},
         torchserve,
@@ -58,6 +60,8 @@ pub(super) struct DeviceReading {
     pub(super) busy: Busy,
     /// Whether it counts the bytes over PCIe.
     pub(super) counts_pcie: bool,
+    /// How long it was throttled.
+    pub(super) throttled: Throttled,
 }
 
 /// A GPU or a MIG instance.
@@ -86,7 +90,7 @@ pub(super) fn read<'nvml>(
         None => false,
     };
     let power = limits::read_power(&device, &mut series)?;
-    limits::read(&device, &mut series)?;
+    let throttled = limits::read(&device, &mut series)?;
     read_memory(&device, &mut series)?;
     let counts_pcie = links::read_pcie(&device, &mut series)?;
     links::read_nvlinks(&device, &mut series)?;
@@ -143,6 +147,7 @@ pub(super) fn read<'nvml>(
         energy_mj,
         busy,
         counts_pcie,
+        throttled,
     })
 }
 

@@ -49,6 +49,29 @@ const REASONS: [(ThrottleReasons, &str); 9] = [
     ),
 ];
 
+/// Policies that make a GPU slower than it could be, in [`POLICIES`].
+const SLOWING: [&str; 5] = [
+    "power",
+    "thermal",
+    "sync_boost",
+    "board_limit",
+    "reliability",
+];
+
+/// Time in which each of [`SLOWING`] throttled a GPU, since its driver was loaded, ns; `None` if NVML does not say.
+#[derive(Debug, Clone, Copy, Default, PartialEq)]
+pub(super) struct Throttled(pub(super) [Option<u64>; SLOWING.len()]);
+
+impl Throttled {
+    /// Returns the time since the reading `before`; `None` if it is unknown. Several policies may hold at once, so the
+    /// longest counts.
+    pub(super) fn since(&self, before: &Self) -> Option<u64> {
+        let known = self.0.into_iter().zip(before.0);
+        let known = known.filter_map(|(now, before)| Some(now?.saturating_sub(before?)));
+        known.max()
+    }
+}
+
 /// Power of a GPU, mW.
 #[derive(Debug, Clone, Copy, Default)]
 pub(super) struct Power {
@@ -68,8 +91,8 @@ pub(super) fn read_power(device: &Device<'_>, series: &mut Series) -> Result<Pow
     Ok(Power { now_mw, limit_mw })
 }
 
-/// Reads temperature, clocks, throttling and memory errors.
-pub(super) fn read(device: &Device<'_>, series: &mut Series) -> Result<(), NvmlError> {
+/// Reads temperature, clocks, throttling and memory errors; returns how long it was throttled.
+pub(super) fn read(device: &Device<'_>, series: &mut Series) -> Result<Throttled, NvmlError> {
     let celsius = series.optional("temperature", device.temperature(TemperatureSensor::Gpu))?;
     series.push_some(&families::GPU_TEMPERATURE, &[], celsius.map(f64::from));
     for (clock, name) in CLOCKS {
@@ -77,8 +100,12 @@ pub(super) fn read(device: &Device<'_>, series: &mut Series) -> Result<(), NvmlE
         let hertz = mhz.map(|mhz| f64::from(mhz) * MHZ);
         series.push_some(&families::GPU_CLOCK_RATE, &[name], hertz);
     }
+    let mut throttled = Throttled::default();
     for (policy, name) in POLICIES {
         let violation = series.optional("throttled", device.violation_status(policy))?;
+        if let Some(at) = SLOWING.iter().position(|slowing| *slowing == name) {
+            throttled.0[at] = violation.as_ref().map(|violation| violation.violation_time);
+        }
         let seconds = violation.map(|violation| violation.violation_time as f64 / 1e9);
         series.push_some(&families::GPU_THROTTLED, &[name], seconds);
     }
@@ -102,7 +129,7 @@ pub(super) fn read(device: &Device<'_>, series: &mut Series) -> Result<(), NvmlE
         let errors = series.optional("ecc_errors", errors)?;
         series.push_some(&families::GPU_ECC, &[name], errors);
     }
-    Ok(())
+    Ok(throttled)
 }
 
 /// Returns the reasons that have names, and whether there are others.

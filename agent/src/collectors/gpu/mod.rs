@@ -7,6 +7,7 @@ mod busy;
 mod device;
 mod energy;
 mod events;
+mod evidence;
 mod fields;
 mod gpm;
 mod library;
@@ -37,6 +38,7 @@ use crate::{
         shares::Shares,
     },
     discovery::roster::Roster,
+    history::History,
     metrics::{Metrics, Reading, families},
 };
 
@@ -57,8 +59,13 @@ pub struct Options {
 }
 
 /// Reads every GPU each refresh interval, for as long as `metrics` is in use elsewhere; `roster` says whose the
-/// processes are.
-pub fn spawn(metrics: &Arc<Metrics>, options: Options, roster: Arc<Roster>) -> io::Result<()> {
+/// processes are. What the GPUs tell of servers is evidence in `history`.
+pub fn spawn(
+    metrics: &Arc<Metrics>,
+    history: Arc<History>,
+    options: Options,
+    roster: Arc<Roster>,
+) -> io::Result<()> {
     metrics.collector_up(COLLECTOR, false);
     metrics.collector_up(events::COLLECTOR, false);
     let for_events = Arc::downgrade(metrics);
@@ -68,14 +75,14 @@ pub fn spawn(metrics: &Arc<Metrics>, options: Options, roster: Arc<Roster>) -> i
     } = options.clone();
     thread::Builder::new()
         .name(COLLECTOR.into())
-        .spawn(move || watch(&metrics, &options, &roster))?;
+        .spawn(move || watch(&metrics, &history, &options, &roster))?;
     thread::Builder::new()
         .name(events::COLLECTOR.into())
         .spawn(move || events::watch(&for_events, refresh, library.as_deref()))?;
     Ok(())
 }
 
-fn watch(metrics: &Weak<Metrics>, options: &Options, roster: &Roster) {
+fn watch(metrics: &Weak<Metrics>, history: &History, options: &Options, roster: &Roster) {
     let mut logged = false;
     let mut shares = Shares::new(options.refresh * STALE_AFTER);
     while metrics.strong_count() > 0 {
@@ -83,7 +90,7 @@ fn watch(metrics: &Weak<Metrics>, options: &Options, roster: &Roster) {
             Ok(nvml) => {
                 info!("NVML loaded; GPU metrics are exported");
                 logged = false;
-                watch_devices(metrics, &nvml, options, roster, &mut shares);
+                watch_devices(metrics, history, &nvml, options, roster, &mut shares);
             }
             Err(err) => {
                 if !std::mem::replace(&mut logged, true) {
@@ -129,6 +136,7 @@ fn read_once(nvml: &Nvml, index: u32) -> Result<(), NvmlError> {
 /// Reads until NVML cannot count devices any more; a single device that fails does not end it.
 fn watch_devices(
     metrics: &Weak<Metrics>,
+    history: &History,
     nvml: &Nvml,
     options: &Options,
     roster: &Roster,
@@ -158,7 +166,7 @@ fn watch_devices(
             .map(|reading| (reading.torchserve.index, reading.uuid.clone()))
             .collect();
         let gpus = readings.iter().map(|reading| reading.torchserve).collect();
-        let series = shares.add(readings, &memories, roster, &metrics);
+        let series = shares.add(readings, &memories, roster, history, &metrics);
         let valid_until = Instant::now() + refresh * STALE_AFTER;
         metrics.set_gpus(gpus, valid_until);
         metrics.set_readings(COLLECTOR, series, valid_until);

@@ -1,4 +1,4 @@
-//! Says whose the processes on the GPUs are, and who used their energy.
+//! Says whose the processes on the GPUs are, who used their energy, and what that tells of servers.
 //!
 //! Does not depend on: NVML, how processes are watched.
 
@@ -9,16 +9,19 @@ use std::{
 };
 
 use crate::{
+    clock::monotonic_ns,
     collectors::gpu::{
         busy::Busy,
         device::{self, DeviceReading, Memory},
         energy::{self, Ledger, Part, Share, Users},
+        evidence::Before,
         processes::Processes,
     },
     discovery::{
         procfs,
         roster::{Owner, Roster},
     },
+    history::{History, readings},
     metrics::{Metrics, Reading, families},
 };
 
@@ -31,6 +34,9 @@ pub(super) struct Shares {
     ledgers: BTreeMap<String, Ledger>,
     /// Longest time between two readings whose energy can be split.
     max_gap: Duration,
+    before: Before,
+    /// When the GPUs were read before, ns.
+    before_ns: u64,
 }
 
 impl Shares {
@@ -39,15 +45,18 @@ impl Shares {
         Self {
             ledgers: BTreeMap::new(),
             max_gap,
+            before: Before::default(),
+            before_ns: monotonic_ns(),
         }
     }
 
-    /// Adds readings of every GPU; returns all their series.
+    /// Adds readings of every GPU; returns all their series. What they tell of servers is evidence in `history`.
     pub(super) fn add(
         &mut self,
         readings: Vec<DeviceReading>,
         memories: &BTreeMap<String, Memory<'_>>,
         roster: &Roster,
+        history: &History,
         metrics: &Metrics,
     ) -> Vec<Reading> {
         let users = roster.take(procfs::parent_of);
@@ -57,6 +66,17 @@ impl Shares {
             let owner = owners.entry(pid).or_insert_with(|| users.owner(pid));
             owner.clone()
         };
+        let (from_ns, at_ns) = (self.before_ns, monotonic_ns());
+        self.before_ns = at_ns;
+        for (server, gpu) in self.before.tell(&readings, &mut owner) {
+            let reading = readings::Reading {
+                from_ns,
+                at_ns,
+                gpu: Some(gpu),
+                ..readings::Reading::default()
+            };
+            history.models().read(&server, reading);
+        }
         let mut all = Vec::new();
         for mut reading in readings {
             let idle_mw = memories

@@ -27,7 +27,7 @@ use crate::{
         threads::{Threads, Times},
     },
     discovery::{procfs as processes, roster::Roster},
-    history::{History, models},
+    history::{History, readings},
     metrics::{Metrics, Reading, families},
 };
 
@@ -72,17 +72,20 @@ fn watch(
     if !servers.counts_starvation {
         warn!("this kernel does not count how long threads wait for a CPU");
     }
+    let mut from_ns = monotonic_ns();
     while let Some(metrics) = metrics.upgrade() {
         servers.read(&roster.servers(processes::exists), &metrics);
         let at_ns = monotonic_ns();
         for (server, total) in &servers.totals {
-            let reading = models::Reading {
+            let reading = readings::Reading {
+                from_ns,
                 at_ns,
                 throttled_ns: total.throttled_now_ns,
-                gpu: None,
+                ..readings::Reading::default()
             };
             history.models().read(server, reading);
         }
+        from_ns = at_ns;
         let valid_until = Instant::now() + interval * STALE_AFTER;
         metrics.set_readings(COLLECTOR, servers.series(), valid_until);
         metrics.collector_up_until(COLLECTOR, valid_until);

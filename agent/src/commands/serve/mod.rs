@@ -81,14 +81,14 @@ async fn serve(config: Config) -> Result<()> {
     metrics.collector_up(PROBES, running.is_some());
     host::spawn(&metrics, config.refresh, config.disk_mount.clone())
         .context("start the host collector")?;
-    servers::spawn(&metrics, history, config.refresh, roster.clone())
+    servers::spawn(&metrics, history.clone(), config.refresh, roster.clone())
         .context("start the collector of servers")?;
     let gpus = gpu::Options {
         refresh: config.refresh,
         library: config.nvml_library.clone(),
         gpm: config.gpm,
     };
-    gpu::spawn(&metrics, gpus, roster).context("start the GPU collector")?;
+    gpu::spawn(&metrics, history, gpus, roster).context("start the GPU collector")?;
     let endpoint = Arc::new(Endpoint::new(metrics.clone(), health));
     let address = listener
         .local_addr()

@@ -3,7 +3,7 @@ use proptest::prelude::*;
 use super::*;
 use crate::verdict::{
     component::Parts,
-    evidence::{Readers, Workers},
+    evidence::{Engine, Readers, Workers},
 };
 
 const MS: u64 = 1_000_000;
@@ -40,7 +40,7 @@ fn evidence() -> Evidence {
         }),
         workers: None,
         throttled_ns: Some(0),
-        gpu: None,
+        ..Evidence::default()
     }
 }
 
@@ -82,6 +82,23 @@ fn limited() -> Evidence {
     }
 }
 
+/// An engine that works on 8 requests.
+fn engine(waiting: f64, kv_cache: f64, preemptions: u64, differing: u32) -> Evidence {
+    let engine = Engine {
+        readings: 6,
+        running: 8.0,
+        waiting: Some(waiting),
+        kv_cache: Some(kv_cache),
+        preemptions: Some(preemptions),
+        in_flight: Some(8.0 + waiting),
+        differing,
+    };
+    Evidence {
+        engine: Some(engine),
+        ..evidence()
+    }
+}
+
 fn cause(parts: &Parts, now: &Evidence, before: &Evidence) -> Cause {
     let usual = window_of(&quick(), 100);
     judge((&window_of(parts, 100), now), Some((&usual, before))).cause
@@ -106,6 +123,10 @@ fn scenarios() -> Vec<(Parts, Evidence, Evidence, Cause)> {
     };
     let slow_work = Parts {
         handler_ns: long,
+        ..base
+    };
+    let slow_stream = Parts {
+        stream_ns: long,
         ..base
     };
     let starved = Parts {
@@ -195,6 +216,30 @@ fn scenarios() -> Vec<(Parts, Evidence, Evidence, Cause)> {
             Cause::GpuThrottled,
         ),
         (slow_work, gpu(0.6, 0), gpu(0.6, 0), Cause::ServerWork),
+        with(
+            slow_work,
+            engine(20.0, 0.99, 0, 0),
+            Cause::KvCacheFull {
+                preemptions: Some(0),
+            },
+        ),
+        with(
+            slow_stream,
+            engine(0.0, 0.9, 14, 0),
+            Cause::KvCacheFull {
+                preemptions: Some(14),
+            },
+        ),
+        with(
+            slow_work,
+            engine(20.0, 0.3, 0, 1),
+            Cause::EngineQueue {
+                waiting: 20.0,
+                running: 8.0,
+            },
+        ),
+        with(slow_work, engine(0.1, 0.3, 0, 0), Cause::ServerWork),
+        with(slow_work, engine(20.0, 0.99, 9, 5), Cause::ServerWork),
     ]
 }
 
@@ -369,7 +414,7 @@ proptest! {
     /// Whatever else is mixed in, a verdict is the planted cause, nothing, or that it cannot say.
     #[test]
     fn mixes_never_yield_a_wrong_cause(
-        scenario in 0..16_usize,
+        scenario in 0..scenarios().len(),
         slow in 1..200_u64,
         usual in 0..200_u64,
         hidden in 0..6_u8,
