@@ -2,6 +2,7 @@
 //!
 //! Data goes one way: hook -> segment -> record -> message -> request -> identity -> observation -> family -> text.
 
+pub mod api;
 pub mod bpf;
 pub mod catalogue;
 pub mod cli;
@@ -15,6 +16,7 @@ pub mod exchange;
 pub mod exporter;
 pub mod history;
 pub mod identity;
+pub mod live;
 pub mod metrics;
 pub mod observation;
 pub mod pipeline;

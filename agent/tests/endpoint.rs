@@ -15,9 +15,14 @@ use std::{
 
 use flate2::read::GzDecoder;
 use inferprobe::{
-    exporter::{Endpoint, ProbeHealth, serve},
+    exporter::{
+        endpoint::{Endpoint, ProbeHealth},
+        serve,
+    },
+    live::Kept,
     metrics::{Format, Metrics, Selection},
 };
+use serde_json::Value;
 use tokio::sync::oneshot;
 
 /// Longest wait.
@@ -34,7 +39,9 @@ struct Server {
 impl Server {
     fn start(health: ProbeHealth) -> Self {
         let metrics = Arc::new(Metrics::new("vm"));
-        let endpoint = Arc::new(Endpoint::new(metrics.clone(), health));
+        let (history, roster) = (Arc::default(), Arc::default());
+        let kept = Kept::new("vm", metrics.clone(), history, roster);
+        let endpoint = Arc::new(Endpoint::new(metrics.clone(), health).with_api(kept));
         let served = endpoint.clone();
         let (stop, stopped) = oneshot::channel();
         let (send_address, address) = mpsc::channel();
@@ -335,4 +342,40 @@ fn shutdown_closes_idle_connections_within_a_second() {
     assert!(started.elapsed() < Duration::from_secs(1));
     assert_eq!(idle.read(&mut [0; 1]).unwrap(), 0);
     assert!(TcpStream::connect(server.address).is_err());
+}
+
+#[test]
+fn live_is_json_and_shared_by_many_readers() {
+    let server = Server::start(ProbeHealth::Attached);
+    let response = server.get("/api/v1/live");
+    assert_eq!(response.status, 200);
+    assert_eq!(response.header("content-type"), Some("application/json"));
+    assert_eq!(response.header("cache-control"), Some("no-store"));
+    let live: Value = serde_json::from_slice(&response.body).unwrap();
+    assert_eq!(live["source"]["api_version"], 1);
+    assert_eq!(live["probes"]["state"], "attached");
+    assert_eq!(live["coverage"]["ratio"], Value::Null);
+    let packed = server.request("GET /api/v1/live HTTP/1.1", "Accept-Encoding: gzip\r\n");
+    let mut text = String::new();
+    GzDecoder::new(&*packed.body)
+        .read_to_string(&mut text)
+        .unwrap();
+    assert_eq!(serde_json::from_str::<Value>(&text).unwrap(), live);
+}
+
+#[test]
+fn api_refuses_what_it_does_not_know() {
+    let server = Server::start(ProbeHealth::Off);
+    for (request_line, status) in [
+        ("GET /api/v1/live?model=x HTTP/1.1", 400),
+        ("GET /api/v1/live?%zz HTTP/1.1", 400),
+        ("GET /api/v2/live HTTP/1.1", 404),
+        ("GET /api/v1/ HTTP/1.1", 404),
+        ("POST /api/v1/live HTTP/1.1", 405),
+    ] {
+        let response = server.request(request_line, "");
+        assert_eq!(response.status, status, "{request_line}");
+        let refusal: Value = serde_json::from_slice(&response.body).unwrap();
+        assert_eq!(refusal["code"], status, "{request_line}");
+    }
 }

@@ -1,20 +1,19 @@
 //! Serves a metrics endpoint over HTTP, on a listener that the caller has bound.
 //!
-//! The agent and `autoscale` both serve a [`MetricsSource`] here.
+//! The agent and `autoscale` both serve a [`MetricsSource`] here. `respond` has the paths, `api` those of the API;
+//! `response` builds what they return.
 //! Does not depend on: how anything is measured.
 
+mod api;
+pub mod endpoint;
 mod negotiate;
 pub mod query;
 mod respond;
+mod response;
 pub mod source;
 
 use std::{
-    collections::VecDeque,
-    convert::Infallible,
-    future::Future,
-    io,
-    sync::{Arc, Mutex, PoisonError},
-    time::Duration,
+    collections::VecDeque, convert::Infallible, future::Future, io, sync::Arc, time::Duration,
 };
 
 use hyper::{server::conn::http1, service::service_fn};
@@ -26,11 +25,7 @@ use tokio::{
 };
 use tracing::{debug, warn};
 
-use crate::{
-    collectors::process::ProcessReader,
-    exporter::source::MetricsSource,
-    metrics::{Format, Metrics, Selection},
-};
+use crate::exporter::{respond::Site, source::MetricsSource};
 
 /// Most connections at once. One more closes the oldest, so that a client with many connections cannot block a scrape.
 const MAX_CONNECTIONS: usize = 32;
@@ -43,60 +38,9 @@ const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 /// Time to finish open responses at shutdown.
 const SHUTDOWN_GRACE: Duration = Duration::from_millis(300);
 
-/// Whether the probes work, as `/healthz` reports it.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum ProbeHealth {
-    /// Attached.
-    Attached,
-    /// Switched off by the configuration.
-    Off,
-    /// Not attached, and why.
-    Failed(String),
-}
-
-/// What the agent's endpoint serves.
-#[derive(Debug)]
-pub struct Endpoint {
-    metrics: Arc<Metrics>,
-    health: Mutex<ProbeHealth>,
-    process: ProcessReader,
-}
-
-impl Endpoint {
-    /// Creates an endpoint that serves `metrics`.
-    pub fn new(metrics: Arc<Metrics>, health: ProbeHealth) -> Self {
-        Self {
-            metrics,
-            health: Mutex::new(health),
-            process: ProcessReader::new(),
-        }
-    }
-
-    /// Changes what `/healthz` reports.
-    pub fn set_health(&self, health: ProbeHealth) {
-        *self.health.lock().unwrap_or_else(PoisonError::into_inner) = health;
-    }
-}
-
-impl MetricsSource for Endpoint {
-    fn metrics(&self, selection: &Selection, format: Format) -> String {
-        self.process.publish(&self.metrics);
-        self.metrics.refresh(selection);
-        self.metrics.encode(selection, format)
-    }
-
-    fn health(&self) -> Result<String, String> {
-        let health = self.health.lock();
-        match &*health.unwrap_or_else(PoisonError::into_inner) {
-            ProbeHealth::Attached => Ok("ok: probes are attached".into()),
-            ProbeHealth::Off => Ok("ok: probes are switched off".into()),
-            ProbeHealth::Failed(reason) => Err(format!("probes are not attached: {reason}")),
-        }
-    }
-}
-
 /// Serves until `shutdown` completes, then finishes open responses and returns.
 pub async fn serve(listener: TcpListener, source: Arc<impl MetricsSource>, shutdown: impl Future) {
+    let site = Arc::new(Site::new(source));
     let mut connections = JoinSet::new();
     let mut by_age: VecDeque<AbortHandle> = VecDeque::new();
     let (closing, _) = watch::channel(());
@@ -117,7 +61,7 @@ pub async fn serve(listener: TcpListener, source: Arc<impl MetricsSource>, shutd
                 {
                     oldest.abort();
                 }
-                let connection = serve_connection(stream, source.clone(), closing.subscribe());
+                let connection = serve_connection(stream, site.clone(), closing.subscribe());
                 by_age.push_back(connections.spawn(connection));
             }
             Err(err) if is_of_the_peer(&err) => debug!(%err, "connection not accepted"),
@@ -136,11 +80,11 @@ pub async fn serve(listener: TcpListener, source: Arc<impl MetricsSource>, shutd
 /// Serves one connection until it ends; its errors concern no other connection.
 async fn serve_connection(
     stream: TcpStream,
-    source: Arc<impl MetricsSource>,
+    site: Arc<Site<impl MetricsSource>>,
     mut closing: watch::Receiver<()>,
 ) {
     let service = service_fn(move |request| {
-        let response = respond::respond(&*source, &request);
+        let response = site.respond(&request);
         async move { Ok::<_, Infallible>(response) }
     });
     // A response takes several writes; without this the last one waits for the client's delayed acknowledgement.

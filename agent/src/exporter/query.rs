@@ -1,4 +1,4 @@
-//! Parses the query string of a scrape: the families that `name[]` asks for.
+//! Parses query strings: pairs of keys and values, and the families that `name[]` of a scrape asks for.
 //!
 //! The rules are TorchServe's (netty's): pairs are split at `&` and `;`, `+` is a space, any pair may be
 //! percent-encoded, and pairs with other names are ignored.
@@ -14,22 +14,31 @@ pub struct BadEscape {
     pub at: usize,
 }
 
-/// Returns the families that a query asks for; all of them if it has no `name[]`.
-pub fn selection(query: &[u8]) -> Result<Selection, BadEscape> {
-    let mut names = Vec::new();
+/// A key and its value; `None` if no `=` follows the key.
+pub(super) type Pair = (Vec<u8>, Option<Vec<u8>>);
+
+/// Returns the pairs of a query, without empty ones.
+pub(super) fn pairs(query: &[u8]) -> Result<Vec<Pair>, BadEscape> {
+    let mut pairs = Vec::new();
     let mut start = 0;
     for pair in query.split(|byte| matches!(byte, b'&' | b';')) {
         let split = pair.iter().position(|byte| *byte == b'=');
         let key_end = split.unwrap_or(pair.len());
         let key = decode(&pair[..key_end], start)?;
-        if let Some(split) = split {
-            let value = decode(&pair[split + 1..], start + split + 1)?;
-            if key == b"name[]" {
-                names.push(value);
-            }
+        let value = split.map(|split| decode(&pair[split + 1..], start + split + 1));
+        if !pair.is_empty() {
+            pairs.push((key, value.transpose()?));
         }
         start += pair.len() + 1;
     }
+    Ok(pairs)
+}
+
+/// Returns the families that a query asks for; all of them if it has no `name[]`.
+pub fn selection(query: &[u8]) -> Result<Selection, BadEscape> {
+    let pairs = pairs(query)?.into_iter();
+    let names = pairs.filter(|(key, _)| key == b"name[]");
+    let names: Vec<_> = names.filter_map(|(_, value)| value).collect();
     if names.is_empty() {
         return Ok(Selection::all());
     }

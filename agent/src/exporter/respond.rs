@@ -1,54 +1,95 @@
-//! Makes the response to one request: paths, methods, headers and compression.
+//! Makes the response to one request: paths and methods.
 //!
-//! Refusals have TorchServe's JSON form.
+//! `api` has the paths of the API.
 //! Does not depend on: connections.
 
-use std::io::Write;
+use std::sync::Arc;
 
-use flate2::{Compression, write::GzEncoder};
-use http_body_util::Full;
+use flate2::Compression;
 use hyper::{
-    HeaderMap, Method, Request, Response, StatusCode,
-    body::Bytes,
-    header::{
-        ACCEPT, ACCEPT_ENCODING, ALLOW, CONNECTION, CONTENT_ENCODING, CONTENT_TYPE, HeaderName,
-        HeaderValue, VARY,
-    },
+    HeaderMap, Method, Request, StatusCode,
+    header::{ACCEPT, ALLOW, HeaderValue, VARY},
 };
 
-use crate::exporter::{negotiate, query, source::MetricsSource};
+use crate::exporter::{
+    api::{self, Memo},
+    negotiate, query,
+    response::{
+        TextResponse, accepts_gzip, compress, compressed_response, refusal, text_response, values,
+    },
+    source::{ApiSource, MetricsSource},
+};
 
-/// A response with its whole body, so that hyper sets its length.
-pub(crate) type TextResponse = Response<Full<Bytes>>;
+/// What is served, and what is kept to serve it again.
+pub(crate) struct Site<S> {
+    source: Arc<S>,
+    live: Memo,
+}
 
-/// Returns the response to a request, whose body is ignored.
-pub(crate) fn respond<B>(source: &impl MetricsSource, request: &Request<B>) -> TextResponse {
-    let serve = match request.uri().path() {
-        "/metrics" | "/metrics/" => metrics,
-        "/healthz" => health,
-        _ => {
-            return refusal(
-                StatusCode::NOT_FOUND,
-                "ResourceNotFoundException",
-                "Requested resource is not found; GET /metrics or /healthz.",
-            );
+impl<S: MetricsSource> Site<S> {
+    /// Serves `source`.
+    pub(crate) fn new(source: Arc<S>) -> Self {
+        Self {
+            source,
+            live: Memo::default(),
         }
-    };
-    if !matches!(*request.method(), Method::GET | Method::HEAD) {
-        let mut response = refusal(
-            StatusCode::METHOD_NOT_ALLOWED,
-            "MethodNotAllowedException",
-            "Requested method is not allowed; use GET or HEAD.",
-        );
-        let allowed = HeaderValue::from_static("GET, HEAD");
-        response.headers_mut().insert(ALLOW, allowed);
-        return response;
     }
-    serve(
-        source,
-        request.uri().query().unwrap_or_default(),
-        request.headers(),
+
+    /// Returns the response to a request, whose body is ignored.
+    pub(crate) fn respond<B>(&self, request: &Request<B>) -> TextResponse {
+        let Some(route) = self.route(request.uri().path()) else {
+            return not_found(self.source.api().is_some());
+        };
+        if !matches!(*request.method(), Method::GET | Method::HEAD) {
+            return not_allowed();
+        }
+        let query = request.uri().query().unwrap_or_default();
+        match route {
+            Route::Metrics => metrics(&*self.source, query, request.headers()),
+            Route::Health => health(&*self.source),
+            Route::Api(source, path) => {
+                api::respond(source, path, query, request.headers(), &self.live)
+            }
+        }
+    }
+
+    fn route(&self, path: &str) -> Option<Route<'_>> {
+        Some(match path {
+            "/metrics" | "/metrics/" => Route::Metrics,
+            "/healthz" => Route::Health,
+            _ => Route::Api(self.source.api()?, api::Path::of(path)?),
+        })
+    }
+}
+
+/// What a path stands for.
+enum Route<'a> {
+    Metrics,
+    Health,
+    Api(&'a dyn ApiSource, api::Path),
+}
+
+fn not_found(has_api: bool) -> TextResponse {
+    let paths = match has_api {
+        true => "GET /metrics, /healthz or /api/v1/live",
+        false => "GET /metrics or /healthz",
+    };
+    refusal(
+        StatusCode::NOT_FOUND,
+        "ResourceNotFoundException",
+        &format!("Requested resource is not found; {paths}."),
     )
+}
+
+fn not_allowed() -> TextResponse {
+    let mut response = refusal(
+        StatusCode::METHOD_NOT_ALLOWED,
+        "MethodNotAllowedException",
+        "Requested method is not allowed; use GET or HEAD.",
+    );
+    let allowed = HeaderValue::from_static("GET, HEAD");
+    response.headers_mut().insert(ALLOW, allowed);
+    response
 }
 
 fn metrics(source: &impl MetricsSource, query: &str, headers: &HeaderMap) -> TextResponse {
@@ -65,56 +106,23 @@ fn metrics(source: &impl MetricsSource, query: &str, headers: &HeaderMap) -> Tex
     };
     let format = negotiate::format(values(headers, ACCEPT));
     let text = source.metrics(&selection, format);
-    let gzip = negotiate::gzip(values(headers, ACCEPT_ENCODING));
-    let body = if gzip { compress(&text) } else { text.into() };
-    let mut response = text_response(StatusCode::OK, format.content_type(), body);
-    let headers = response.headers_mut();
-    headers.insert(VARY, HeaderValue::from_static("accept, accept-encoding"));
-    if gzip {
-        headers.insert(CONTENT_ENCODING, HeaderValue::from_static("gzip"));
-    }
+    let gzip = accepts_gzip(headers);
+    let body = if gzip {
+        compress(&text, Compression::fast())
+    } else {
+        text.into()
+    };
+    let mut response = compressed_response(format.content_type(), body, gzip);
+    let vary = HeaderValue::from_static("accept, accept-encoding");
+    response.headers_mut().insert(VARY, vary);
     response
 }
 
-fn health(source: &impl MetricsSource, _query: &str, _headers: &HeaderMap) -> TextResponse {
+fn health(source: &impl MetricsSource) -> TextResponse {
     let (status, text) = match source.health() {
         Ok(text) => (StatusCode::OK, text),
         Err(text) => (StatusCode::SERVICE_UNAVAILABLE, text),
     };
     let body = format!("{text}\n").into();
     text_response(status, "text/plain; charset=utf-8", body)
-}
-
-/// Returns the values of all headers with this name; ignores those that are not ASCII text.
-fn values(headers: &HeaderMap, name: HeaderName) -> impl Iterator<Item = &str> {
-    let lines = headers.get_all(name).into_iter();
-    lines.filter_map(|value| value.to_str().ok())
-}
-
-/// Compresses at the fastest level: the text is repetitive, and a scrape waits for it.
-fn compress(text: &str) -> Bytes {
-    let mut encoder = GzEncoder::new(Vec::new(), Compression::fast());
-    let written = encoder.write_all(text.as_bytes());
-    let compressed = written.and_then(|()| encoder.finish());
-    compressed.expect("writing to a Vec succeeds").into()
-}
-
-fn text_response(status: StatusCode, content_type: &'static str, body: Bytes) -> TextResponse {
-    let mut response = Response::new(Full::new(body));
-    *response.status_mut() = status;
-    let content_type = HeaderValue::from_static(content_type);
-    response.headers_mut().insert(CONTENT_TYPE, content_type);
-    response
-}
-
-/// Returns a refusal in TorchServe's form, after which the connection closes, as in TorchServe.
-fn refusal(status: StatusCode, kind: &str, message: &str) -> TextResponse {
-    let code = status.as_u16();
-    let body = format!(
-        "{{\n  \"code\": {code},\n  \"type\": \"{kind}\",\n  \"message\": \"{message}\"\n}}\n"
-    );
-    let mut response = text_response(status, "application/json", body.into());
-    let close = HeaderValue::from_static("close");
-    response.headers_mut().insert(CONNECTION, close);
-    response
 }

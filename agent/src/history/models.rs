@@ -65,9 +65,23 @@ struct Kept {
 }
 
 /// Windows that follow each other, as one.
-struct Span {
-    window: Window,
-    evidence: Evidence,
+#[derive(Debug, Clone, Default, PartialEq)]
+pub struct Span {
+    /// The requests.
+    pub window: Window,
+    /// What is known of the server in that time.
+    pub evidence: Evidence,
+}
+
+/// A verdict, and what it is about.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Judged {
+    /// The verdict.
+    pub verdict: Verdict,
+    /// The latest windows.
+    pub now: Span,
+    /// Those before them.
+    pub before: Span,
 }
 
 impl Models {
@@ -118,16 +132,21 @@ impl Models {
     }
 
     /// Judges the latest windows of a model at `now_ns`; `None` if the model is unknown.
-    pub fn verdict(&self, identity: &Identity, now_ns: u64) -> Option<Verdict> {
+    pub fn judged(&self, identity: &Identity, now_ns: u64) -> Option<Judged> {
         let model = self.by_identity.get(identity)?;
         let end = now_ns / WINDOW_NS + 1;
-        let start = end.saturating_sub(JUDGED);
+        let start = judged_from_ns(now_ns) / WINDOW_NS;
         let now = self.span(identity, model, start, end);
         let before = self.span(identity, model, start.saturating_sub(COMPARED), start);
-        Some(judge(
+        let verdict = judge(
             (&now.window, &now.evidence),
             Some((&before.window, &before.evidence)),
-        ))
+        );
+        Some(Judged {
+            verdict,
+            now,
+            before,
+        })
     }
 
     fn span(&self, identity: &Identity, model: &Model, start: u64, end: u64) -> Span {
@@ -178,6 +197,11 @@ impl Models {
         }
         Span { window, evidence }
     }
+}
+
+/// Returns when the windows begin that a verdict at `now_ns` is about, ns.
+pub const fn judged_from_ns(now_ns: u64) -> u64 {
+    (now_ns / WINDOW_NS + 1).saturating_sub(JUDGED) * WINDOW_NS
 }
 
 /// Mean of a busy share over windows, each weighted by how long requests waited in it: the load may have changed
@@ -303,7 +327,8 @@ mod tests {
     }
 
     fn cause(models: &Models, now_s: u64) -> Cause {
-        models.verdict(&identity(), now_s * S).unwrap().cause
+        let judged = models.judged(&identity(), now_s * S).unwrap();
+        judged.verdict.cause
     }
 
     #[test]
@@ -318,7 +343,7 @@ mod tests {
         assert!(busy > 0.8, "{busy}");
         assert_eq!(cause(&models, 400), Cause::Idle);
         assert_eq!(
-            models.verdict(
+            models.judged(
                 &Identity {
                     model: "n".into(),
                     ..identity()

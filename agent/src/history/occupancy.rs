@@ -4,6 +4,8 @@
 
 use std::collections::HashMap;
 
+use serde::{Deserialize, Serialize};
+
 use crate::history::span::WINDOW_NS;
 
 /// Threads or processes that are kept; beyond it, all are forgotten, and their busy share is unknown for a window.
@@ -12,7 +14,7 @@ const KEPT: usize = 4096;
 const RING: usize = 32;
 
 /// A stretch of time in which a thread or a process had one request in hand.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Occupied {
     /// Thread or process.
     pub id: u32,

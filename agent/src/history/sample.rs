@@ -2,6 +2,8 @@
 //!
 //! Does not depend on: windows, verdicts.
 
+use serde::{Deserialize, Serialize};
+
 use crate::{
     exchange::Exchange,
     history::occupancy::Occupied,
@@ -11,7 +13,7 @@ use crate::{
 };
 
 /// One finished request.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Sample {
     /// When it ended, ns.
     pub at_ns: u64,

@@ -12,6 +12,7 @@ mod gauges;
 mod gen_ai;
 mod histogram;
 mod on_demand;
+pub mod page;
 mod plain;
 mod readings;
 mod requests;

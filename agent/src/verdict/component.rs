@@ -4,6 +4,8 @@
 
 use std::ops::{Index, IndexMut};
 
+use serde::{Deserialize, Serialize};
+
 /// A part of a request's duration. Together the parts are the whole, without a gap.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Component {
@@ -86,7 +88,7 @@ impl IndexMut<Component> for Components {
 }
 
 /// What is known about one request. Durations in ns; `None` if unknown.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Parts {
     /// First byte readable to first byte read.
     pub queue_ns: Option<u64>,

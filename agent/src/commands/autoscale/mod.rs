@@ -6,7 +6,6 @@
 pub mod control_loop;
 pub mod decision;
 pub mod options;
-pub mod page;
 pub mod queue;
 pub mod report;
 

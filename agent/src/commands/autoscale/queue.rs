@@ -4,8 +4,8 @@
 //! Does not depend on: the network.
 
 use crate::{
-    commands::autoscale::page::{self, Sample},
     metrics::families,
+    metrics::page::{self, Sample},
     torchserve::management::Model,
 };
 

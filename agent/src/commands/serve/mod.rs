@@ -27,8 +27,12 @@ use crate::{
     commands::{runtime, serve::running_probes::RunningProbes},
     config::Config,
     discovery::roster::Roster,
-    exporter::{self, Endpoint, ProbeHealth},
+    exporter::{
+        self,
+        endpoint::{Endpoint, ProbeHealth},
+    },
     history::History,
+    live::Kept,
     metrics::Metrics,
     request_log::RequestLog,
     torchserve::properties::TorchServeFile,
@@ -53,7 +57,8 @@ async fn serve(config: Config) -> Result<()> {
     if let Some(file) = &config.torchserve {
         log_torchserve_file(file);
     }
-    let metrics = Arc::new(Metrics::new(&hostname()));
+    let hostname = hostname();
+    let metrics = Arc::new(Metrics::new(&hostname));
     let log = open_log(&config)?;
     let reopen = log.as_ref().map(RequestLog::reopen_request);
     let hang_up = signal(SignalKind::hangup()).context("handle SIGHUP")?;
@@ -88,8 +93,11 @@ async fn serve(config: Config) -> Result<()> {
         library: config.nvml_library.clone(),
         gpm: config.gpm,
     };
-    gpu::spawn(&metrics, history, gpus, roster).context("start the GPU collector")?;
-    let endpoint = Arc::new(Endpoint::new(metrics.clone(), health));
+    gpu::spawn(&metrics, history.clone(), gpus, roster.clone())
+        .context("start the GPU collector")?;
+    let endpoint = Endpoint::new(metrics.clone(), health);
+    let kept = Kept::new(&hostname, metrics.clone(), history, roster);
+    let endpoint = Arc::new(endpoint.with_api(kept));
     let address = listener
         .local_addr()
         .context("read back the listening address")?;

@@ -1,6 +1,6 @@
 //! Parses the samples of the Prometheus text format, version 0.0.4, strictly.
 //!
-//! `queue` picks the samples that it needs.
+//! `autoscale` and the API pick the samples that they need.
 //! Does not depend on: the meaning of a family.
 
 /// Label names and unescaped values, in the order of the line.
