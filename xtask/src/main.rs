@@ -7,6 +7,7 @@ mod bench;
 mod build;
 mod cargo_test;
 mod compare;
+mod dashboards;
 mod dist;
 mod fuzz;
 mod kernel_test;
@@ -51,6 +52,12 @@ enum Command {
         /// Build target/TARGET/release/inferprobe for this target
         #[arg(long, value_parser = arch_of_target, value_name = "TARGET")]
         target: Option<Arch>,
+    },
+    /// Write the Grafana dashboards in deploy/grafana
+    Dashboards {
+        /// Compare them with Grafana's types instead
+        #[arg(long)]
+        check: bool,
     },
     /// Make what users install, in target/dist, with checksums
     Dist {
@@ -116,6 +123,7 @@ fn main() -> ExitCode {
         Command::Setup { for_tests } => setup::run(for_tests),
         Command::Build { target: None } => build::agent().map(drop),
         Command::Build { target: Some(arch) } => build::agent_for(arch).map(drop),
+        Command::Dashboards { check } => dashboards::run(check),
         Command::Dist { arch, kinds } => {
             dist::run(&kinds, arch.or(Arch::own()).unwrap_or_default())
         }

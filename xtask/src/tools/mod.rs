@@ -6,6 +6,7 @@ pub(crate) mod arm64;
 pub(crate) mod cargo_tools;
 pub(crate) mod debian;
 pub(crate) mod glibc;
+pub(crate) mod grafana;
 pub(crate) mod helm;
 pub(crate) mod linker;
 pub(crate) mod podman;
