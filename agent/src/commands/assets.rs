@@ -1,6 +1,6 @@
 //! Runs `inferprobe assets`: prints a file that comes with this version, or the list of them.
 //!
-//! The files are in `deploy/` of the repository.
+//! The files are in `deploy/` of the repository, and runbooks in `docs/runbooks/`.
 //! Does not depend on: any other module but the command line.
 
 use std::io::{self, Write as _};
@@ -17,7 +17,7 @@ use crate::{
 pub struct Asset {
     /// What the user asks for.
     pub name: &'static str,
-    /// Path in the repository's folder `deploy/`.
+    /// Path in the repository; of several files, their folder.
     pub path: &'static str,
     /// What it is, as a noun phrase.
     pub help: &'static str,
@@ -25,54 +25,132 @@ pub struct Asset {
 }
 
 macro_rules! asset {
-    ($name:literal, $path:literal, $help:literal) => {
+    ($name:literal, $path:expr, $help:literal) => {
         Asset {
             name: $name,
             path: $path,
             help: $help,
-            text: include_str!(concat!("../../../deploy/", $path)),
+            text: include_str!(concat!("../../../", $path)),
         }
     };
 }
 
+macro_rules! board {
+    ($name:literal) => {
+        include_str!(concat!("../../../deploy/grafana/", $name, ".json"))
+    };
+}
+
+macro_rules! runbook {
+    ($alert:literal) => {
+        asset!(
+            $alert,
+            concat!("docs/runbooks/", $alert, ".md"),
+            "runbook of this alert"
+        )
+    };
+}
+
+/// Every dashboard in one JSON object, by name.
+const BOARDS: &str = concat!(
+    "{\"torchserve\": ",
+    board!("torchserve"),
+    ", \"overview\": ",
+    board!("overview"),
+    ", \"model\": ",
+    board!("model"),
+    ", \"fleet\": ",
+    board!("fleet"),
+    ", \"trust\": ",
+    board!("trust"),
+    "}\n"
+);
+
 /// All files, in the order of the list.
 pub const ASSETS: &[Asset] = &[
-    asset!("unit", "systemd/inferprobe.service", "systemd unit"),
+    asset!("unit", "deploy/systemd/inferprobe.service", "systemd unit"),
     asset!(
         "config",
-        "systemd/inferprobe.toml",
+        "deploy/systemd/inferprobe.toml",
         "configuration file, with every key commented out"
     ),
     asset!(
         "kubernetes",
-        "kubernetes/inferprobe.yaml",
+        "deploy/kubernetes/inferprobe.yaml",
         "manifests for Kubernetes, rendered from the Helm chart"
     ),
     asset!(
         "prometheus",
-        "scrape/prometheus.yml",
+        "deploy/scrape/prometheus.yml",
         "scrape configuration of Prometheus"
     ),
     asset!(
         "alloy",
-        "scrape/alloy.alloy",
+        "deploy/scrape/alloy.alloy",
         "scrape configuration of Grafana Alloy"
     ),
     asset!(
         "otel-collector",
-        "scrape/otel-collector.yaml",
+        "deploy/scrape/otel-collector.yaml",
         "configuration of the OpenTelemetry Collector"
     ),
     asset!(
         "datadog",
-        "scrape/datadog.yaml",
+        "deploy/scrape/datadog.yaml",
         "configuration of the Datadog Agent's OpenMetrics check"
     ),
     asset!(
         "victoriametrics",
-        "scrape/victoriametrics.yml",
+        "deploy/scrape/victoriametrics.yml",
         "scrape configuration of VictoriaMetrics and vmagent"
     ),
+    asset!(
+        "alerts",
+        "deploy/prometheus/inferprobe.rules.yml",
+        "recording and alert rules for Prometheus"
+    ),
+    Asset {
+        name: "grafana",
+        path: "deploy/grafana",
+        help: "all Grafana dashboards in one JSON object, by name",
+        text: BOARDS,
+    },
+    asset!(
+        "grafana-torchserve",
+        "deploy/grafana/torchserve.json",
+        "Grafana dashboard: TorchServe's four"
+    ),
+    asset!(
+        "grafana-overview",
+        "deploy/grafana/overview.json",
+        "Grafana dashboard: all servers and models"
+    ),
+    asset!(
+        "grafana-model",
+        "deploy/grafana/model.json",
+        "Grafana dashboard: one model"
+    ),
+    asset!(
+        "grafana-fleet",
+        "deploy/grafana/fleet.json",
+        "Grafana dashboard: many hosts and pods"
+    ),
+    asset!(
+        "grafana-trust",
+        "deploy/grafana/trust.json",
+        "Grafana dashboard: coverage, losses and cost"
+    ),
+    runbook!("InferprobeAgentDown"),
+    runbook!("InferprobeProbesDown"),
+    runbook!("InferprobeCoverageLow"),
+    runbook!("InferprobeLosses"),
+    runbook!("InferprobeRequestsStopped"),
+    runbook!("InferprobeErrors"),
+    runbook!("InferprobeClientsLeave"),
+    runbook!("InferprobeSlow"),
+    runbook!("InferprobeQueueing"),
+    runbook!("InferprobeFirstTokenSlow"),
+    runbook!("InferprobeStarved"),
 ];
 
 /// A checked command: what to print.
@@ -105,7 +183,7 @@ impl Request {
             Self::One(asset) => asset.text.to_owned(),
             Self::List => ASSETS
                 .iter()
-                .map(|asset| format!("{:16} {}\n", asset.name, asset.help))
+                .map(|asset| format!("{:26} {}\n", asset.name, asset.help))
                 .collect(),
         }
     }
@@ -134,10 +212,17 @@ mod tests {
 
     #[test]
     fn every_file_of_deploy_that_stands_alone_is_an_asset() {
-        let deploy = Path::new(env!("CARGO_MANIFEST_DIR")).join("../deploy");
-        let mut files = BTreeSet::new();
-        for folder in ["systemd", "kubernetes", "scrape"] {
-            for entry in fs::read_dir(deploy.join(folder)).unwrap() {
+        let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("..");
+        let mut files = BTreeSet::from(["deploy/grafana".to_owned()]);
+        for folder in [
+            "deploy/systemd",
+            "deploy/kubernetes",
+            "deploy/scrape",
+            "deploy/prometheus",
+            "deploy/grafana",
+            "docs/runbooks",
+        ] {
+            for entry in fs::read_dir(root.join(folder)).unwrap() {
                 let name = entry.unwrap().file_name().into_string().unwrap();
                 files.insert(format!("{folder}/{name}"));
             }
@@ -158,9 +243,46 @@ mod tests {
         let list = check(None).unwrap().text();
         assert_eq!(list.lines().count(), ASSETS.len());
         assert!(
-            list.starts_with("unit             systemd unit\n"),
+            list.starts_with("unit                       systemd unit\n"),
             "{list}"
         );
+    }
+
+    #[test]
+    fn all_dashboards_are_one_json_object() {
+        let boards: serde_json::Value = serde_json::from_str(BOARDS).unwrap();
+        let names: Vec<&String> = boards.as_object().unwrap().keys().collect();
+        let mut expected: Vec<&str> = ASSETS
+            .iter()
+            .filter_map(|asset| asset.name.strip_prefix("grafana-"))
+            .collect();
+        expected.sort_unstable();
+        assert_eq!(names, expected);
+        for (name, board) in boards.as_object().unwrap() {
+            let asset = format!("grafana-{name}");
+            let asset = ASSETS.iter().find(|one| one.name == asset).unwrap();
+            assert_eq!(
+                *board,
+                serde_json::from_str::<serde_json::Value>(asset.text).unwrap()
+            );
+        }
+    }
+
+    #[test]
+    fn every_alert_has_a_runbook_which_its_annotation_names() {
+        let rules = ASSETS.iter().find(|asset| asset.name == "alerts").unwrap();
+        let words = |start: &str| -> Vec<&str> {
+            let lines = rules.text.lines().map(str::trim);
+            lines.filter_map(|line| line.strip_prefix(start)).collect()
+        };
+        let alerts = words("- alert: ");
+        assert_eq!(alerts, words("runbook: inferprobe assets "));
+        let runbooks: Vec<&str> = ASSETS
+            .iter()
+            .filter(|asset| asset.path.starts_with("docs/runbooks/"))
+            .map(|asset| asset.name)
+            .collect();
+        assert_eq!(alerts, runbooks);
     }
 
     #[test]

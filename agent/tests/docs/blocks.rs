@@ -97,11 +97,15 @@ fn reasons<const N: usize>(reasons: [(&str, &str); N]) -> String {
 
 fn assets() -> String {
     let rows = ASSETS.iter().map(|asset| {
-        let path = format!("deploy/{}", asset.path);
+        let path = asset.path;
+        let link = match path.strip_prefix("docs/") {
+            Some(page) => page.to_owned(),
+            None => format!("../{path}"),
+        };
         [
             code(asset.name),
             asset.help.to_owned(),
-            format!("[`{path}`](../{path})"),
+            format!("[`{path}`]({link})"),
         ]
     });
     table(["Name", "File", "In the repository"], rows)
