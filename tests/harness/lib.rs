@@ -21,6 +21,7 @@ pub mod kernel_matrix;
 pub mod load;
 pub mod loss_counters;
 pub mod mock_http;
+pub mod nvml;
 pub mod process;
 pub mod process_group;
 pub mod report;

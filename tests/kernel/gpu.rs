@@ -1,57 +1,20 @@
 //! Joins requests of a real server with the processes of a stand-in for NVML: who used the GPU's energy.
 
-use std::{
-    fs,
-    path::{Path, PathBuf},
-    process::Command,
-    time::Duration,
-};
+use std::{path::Path, time::Duration};
 
 use inferprobe_tests::{
     agent::Agent,
     client::{Connection, request},
     clock::wait_for,
     exposition::Exposition,
+    nvml::Nvml,
     require_kernel::require_kernel,
     server::Server,
 };
-use tempfile::TempDir;
 
 const LIMIT: Duration = Duration::from_secs(30);
 const TOTAL: &str = "inferprobe_gpu_energy_joules_total";
 const PARTS: &str = "inferprobe_gpu_energy_attributed_joules_total";
-
-/// A stand-in for NVML that this test controls.
-struct Nvml(TempDir);
-
-impl Nvml {
-    /// Builds it, in a target folder of its own.
-    fn new() -> Self {
-        let target = Path::new(env!("CARGO_TARGET_TMPDIR")).join("nvml-stub");
-        let built = Command::new(env!("CARGO"))
-            .args(["build", "--quiet", "--package", "nvml-stub", "--target-dir"])
-            .arg(&target)
-            .current_dir(env!("CARGO_MANIFEST_DIR"))
-            .env_remove("CARGO_BUILD_TARGET")
-            .status()
-            .unwrap();
-        assert!(built.success(), "cargo build --package nvml-stub");
-        let nvml = Self(TempDir::new().unwrap());
-        fs::copy(target.join("debug/libnvml_stub.so"), nvml.library()).unwrap();
-        nvml
-    }
-
-    fn library(&self) -> PathBuf {
-        self.0.path().join("libnvml.so")
-    }
-
-    /// Replaces the control file atomically.
-    fn control(&self, control: &str) {
-        let new = self.0.path().join("new");
-        fs::write(&new, control).unwrap();
-        fs::rename(new, self.0.path().join("libnvml.so.control")).unwrap();
-    }
-}
 
 fn energy(page: &Exposition, to: &str) -> f64 {
     page.sum(PARTS, &[("device", "0"), ("to", to)])
@@ -62,7 +25,7 @@ fn energy_goes_to_the_model_whose_requests_a_process_serves() {
     let Some(_kernel) = require_kernel() else {
         return;
     };
-    let nvml = Nvml::new();
+    let nvml = Nvml::new(Path::new(env!("CARGO_TARGET_TMPDIR")));
     let server = Server::start(&[]);
     let (pid, port) = (server.pid(), server.port().to_string());
     nvml.control("device 0 energy 0\ndevice 0 busy 60\n");

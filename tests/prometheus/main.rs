@@ -5,22 +5,24 @@
     reason = "in a test file, a panic is a failed test"
 )]
 
+mod expressions;
+mod load;
+mod rules;
+mod server;
+
 use std::{
     collections::{BTreeMap, BTreeSet},
-    fs::File,
     io::Write,
-    path::{Path, PathBuf},
+    path::Path,
     process::{Command, Stdio},
-    time::Duration,
 };
 
 use inferprobe_tests::{
-    agent::{Agent, free_port},
-    client::{self, Connection, request},
+    agent::Agent,
+    client::{Connection, request},
     clock::wait_for,
-    process::Owned,
     report::row,
-    require_kernel::{require_kernel, skip},
+    require_kernel::require_kernel,
     server::Server,
     torchserve::{
         self, TorchServe,
@@ -29,76 +31,7 @@ use inferprobe_tests::{
 };
 use serde_json::Value;
 
-/// Folder with `prometheus` and `promtool`.
-const FOLDER: &str = "INFERPROBE_PROMETHEUS_DIR";
-const PATIENCE: Duration = Duration::from_secs(30);
-
-/// Returns the path of one of Prometheus's programs; `None`, with the reason printed, without one.
-fn program(name: &str) -> Option<PathBuf> {
-    let folder = std::env::var_os(FOLDER);
-    let path = folder.map(|folder| Path::new(&folder).join(name));
-    if path.as_deref().is_some_and(Path::exists) {
-        return path;
-    }
-    skip(&format!("{FOLDER} names no folder with {name}"));
-    None
-}
-
-struct Prometheus {
-    port: u16,
-    _process: Owned,
-    _folder: tempfile::TempDir,
-}
-
-impl Prometheus {
-    /// Starts a Prometheus that scrapes each job's port each second, and waits until it is ready.
-    fn start(program: &Path, jobs: &[(&str, u16)]) -> Self {
-        let folder = tempfile::tempdir().unwrap();
-        let config = folder.path().join("prometheus.yml");
-        let mut text = "global:\n  scrape_interval: 1s\nscrape_configs:\n".to_owned();
-        for (job, port) in jobs {
-            text += &format!(
-                "  - job_name: {job}\n    static_configs:\n      - targets: ['127.0.0.1:{port}']\n"
-            );
-        }
-        std::fs::write(&config, text).unwrap();
-        let port = free_port();
-        let process = Command::new(program)
-            .arg(format!("--config.file={}", config.display()))
-            .arg(format!(
-                "--storage.tsdb.path={}",
-                folder.path().join("data").display()
-            ))
-            .arg(format!("--web.listen-address=127.0.0.1:{port}"))
-            .stdin(Stdio::null())
-            .stdout(Stdio::null())
-            .stderr(File::create(folder.path().join("log")).unwrap())
-            .spawn()
-            .unwrap();
-        let prometheus = Self {
-            port,
-            _process: Owned(process),
-            _folder: folder,
-        };
-        wait_for("a ready Prometheus", PATIENCE, || {
-            matches!(client::get(port, "/-/ready"), Ok((200, _))).then_some(())
-        });
-        prometheus
-    }
-
-    fn ask(&self, target: &str) -> Value {
-        let (status, text) = client::get(self.port, target).unwrap();
-        assert_eq!(status, 200, "{target}: {text}");
-        serde_json::from_str(&text).unwrap()
-    }
-
-    /// Returns the latest value of a query with one result.
-    fn value(&self, query: &str) -> Option<f64> {
-        let answer = self.ask(&format!("/api/v1/query?query={query}"));
-        let value = answer.pointer("/data/result/0/value/1")?;
-        value.as_str()?.parse().ok()
-    }
-}
+use server::{PATIENCE, Prometheus, program};
 
 /// Returns name, type and help of each family that a job exports.
 fn families(prometheus: &Prometheus, job: &str) -> BTreeSet<[String; 3]> {
