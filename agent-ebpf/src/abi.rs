@@ -8,7 +8,7 @@ use bytemuck::{Pod, Zeroable};
 
 /// Most bytes of reads in one record.
 pub const REQUEST_HEAD_CAP: usize = 1024;
-/// Most bytes of a response's beginning in all of its records.
+/// Most bytes of writes in one record.
 pub const RESPONSE_HEAD_CAP: usize = 1024;
 /// Bytes of the largest record's payload; a power of two.
 pub const PAYLOAD_CAP: usize = REQUEST_HEAD_CAP + RESPONSE_HEAD_CAP;

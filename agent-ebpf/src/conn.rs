@@ -94,7 +94,8 @@ pub struct Progress {
     pub chunked: u8,
     /// 1 until the first record of a write in pieces is emitted, if the write is the first after a read.
     pub opens: u8,
-    reserved: [u8; 2],
+    /// Messages: bytes of the present response's head that may still be copied, as far as the head may go on; 0: it ended.
+    pub head_left: u16,
     /// Messages: bytes of the latest write.
     pub last_write_bytes: u32,
 }
@@ -246,7 +247,7 @@ impl Conn {
                 pending: 0,
                 chunked: 0,
                 opens: 0,
-                reserved: [0; 2],
+                head_left: 0,
                 last_write_bytes: 0,
             },
             cursors: Cursors {

@@ -89,15 +89,39 @@ fn trailers_end_a_response_on_an_idle_connection() {
 }
 
 #[test]
-fn response_with_a_head_too_long_to_copy_keeps_its_status() {
+fn response_with_a_long_head_is_measured_in_full() {
     let Some(_kernel) = require_kernel() else {
         return;
     };
     let mut scene = Scene::new("long-head");
     for query in [
+        "head_bytes=1025",
         "head_bytes=3000",
         "head_bytes=3000&split=1&body=5000",
         "head_bytes=3000&write_size=700",
+        "head_bytes=3000&write_size=1024&body=100000",
+        "head_bytes=9000&write_size=2000",
+        "head_bytes=16000&body=100000",
+        "head_bytes=16000&split=1&body=100000",
+        "head_bytes=6000&chunks=3&body=40&gap_ms=5",
+        "head_bytes=6000&chunks=3&body=40&gap_ms=700&trailers=1",
+    ] {
+        scene.ask_in_full(&format!("status=201&{query}"));
+        scene.ask_in_full("sleep_ms=3&body=500");
+    }
+    scene.end();
+}
+
+#[test]
+fn response_with_a_head_too_long_to_copy_keeps_its_status() {
+    let Some(_kernel) = require_kernel() else {
+        return;
+    };
+    let mut scene = Scene::new("longer-head");
+    for query in [
+        "head_bytes=20000",
+        "head_bytes=20000&split=1&body=5000",
+        "head_bytes=20000&write_size=700",
     ] {
         let (_, stamp, row) = scene.ask(&format!("status=201&{query}"));
         assert_eq!(row.last_write_ns, None, "{query}: {row:?}");
@@ -109,13 +133,13 @@ fn response_with_a_head_too_long_to_copy_keeps_its_status() {
 }
 
 #[test]
-fn slow_stream_after_a_long_head_is_one_response() {
+fn slow_stream_after_a_head_too_long_to_copy_is_one_response() {
     let Some(_kernel) = require_kernel() else {
         return;
     };
     let mut scene = Scene::new("slow-stream");
     // Its pauses are longer than the time-out after which the agent regards it as finished.
-    let (_, stamp, row) = scene.ask("status=201&head_bytes=3000&chunks=2&body=40&gap_ms=700");
+    let (_, stamp, row) = scene.ask("status=201&head_bytes=20000&chunks=2&body=40&gap_ms=700");
     assert_eq!((row.status, row.last_write_ns), (201, None), "{row:?}");
     assert_eq!(row.request_bytes, stamp.request_bytes, "{row:?}");
     for _ in 0..2 {

@@ -2,9 +2,12 @@
 //! client sees.
 
 use std::{
+    fs,
     io::{Read as _, Write as _},
     net::{Ipv4Addr, TcpListener, TcpStream},
     os::unix::net::{UnixListener, UnixStream},
+    process::Command,
+    sync::mpsc::{Receiver, Sender, channel},
     thread,
     time::Duration,
 };
@@ -13,8 +16,9 @@ use inferprobe_tests::{
     agent::Agent, client::request, clock::wait_for, require_kernel::require_kernel,
 };
 use rustix::{
-    net::{AddressFamily, Protocol, SocketType, bind, listen, socket},
+    net::{AddressFamily, Protocol, SendFlags, SocketType, bind, listen, sendto, socket},
     pipe::{SpliceFlags, pipe, splice},
+    thread::{UnshareFlags, unshare_unsafe},
 };
 
 const PATIENCE: Duration = Duration::from_secs(10);
@@ -146,6 +150,83 @@ fn arrivals_behind_a_mptcp_listener_that_was_open_before_are_known() {
     let rows = agent.rows(4, |_| true);
     let known = rows.iter().filter(|row| row.arrival_ns.is_some()).count();
     assert_eq!((rows.len(), known), (4, 4), "{rows:?}");
+    agent.stop();
+}
+
+/// Gives this thread a network namespace of its own, in which all listeners take data with the SYN; `None` if it cannot.
+fn enter_fast_open_network() -> Option<()> {
+    // SAFETY: only this thread enters the namespace, and it shares no descriptors that depend on it.
+    unsafe { unshare_unsafe(UnshareFlags::NEWNET) }.ok()?;
+    let up = Command::new("ip")
+        .args(["link", "set", "lo", "up"])
+        .status();
+    // Clients and servers, without cookies, on all listeners (Documentation/networking/ip-sysctl.rst, `tcp_fastopen`).
+    const MODE: &str = "1539";
+    fs::write("/proc/sys/net/ipv4/tcp_fastopen", MODE).ok()?;
+    up.ok()?.success().then_some(())
+}
+
+/// Connections that this thread's network has accepted with data in their SYN.
+fn fast_opened() -> u64 {
+    let text = fs::read_to_string("/proc/thread-self/net/netstat").unwrap();
+    let mut lines = text.lines().filter(|line| line.starts_with("TcpExt:"));
+    let (names, values) = (lines.next().unwrap(), lines.next().unwrap());
+    let mut pairs = names.split(' ').zip(values.split(' '));
+    let found = pairs.find(|(name, _)| *name == "TCPFastOpenPassive");
+    found.unwrap().1.parse().unwrap()
+}
+
+/// Sends requests with their SYN, the rest of each later, to a server that reads late. Returns the times of the first sends.
+fn send_with_syn(port: &Sender<u16>, started: &Receiver<()>) -> Option<Vec<(u64, u64)>> {
+    enter_fast_open_network()?;
+    let listener = TcpListener::bind(("127.0.0.1", 0)).unwrap();
+    let to = listener.local_addr().unwrap();
+    port.send(to.port()).unwrap();
+    started.recv().unwrap();
+    let bytes = request("POST", "/predictions/fast", &[], b"{}");
+    let fast_open = SendFlags::from_bits_retain(0x2000_0000);
+    let sent = [bytes.len(), 40].map(|with_syn| {
+        let client = socket(AddressFamily::INET, SocketType::STREAM, None).unwrap();
+        let before_ns = inferprobe_tests::clock::monotonic_ns();
+        sendto(&client, &bytes[..with_syn], fast_open, &to).unwrap();
+        let after_ns = inferprobe_tests::clock::monotonic_ns();
+        thread::sleep(Duration::from_millis(50));
+        let mut client = TcpStream::from(client);
+        client.write_all(&bytes[with_syn..]).unwrap();
+        thread::sleep(Duration::from_millis(50));
+        let (mut server, _) = listener.accept().unwrap();
+        server.read_exact(&mut vec![0; bytes.len()]).unwrap();
+        server.write_all(ANSWER).unwrap();
+        receive(&mut client);
+        (before_ns, after_ns)
+    });
+    assert_eq!(fast_opened(), sent.len() as u64);
+    Some(sent.to_vec())
+}
+
+#[test]
+fn bytes_that_come_with_a_syn_arrive_with_it() {
+    let Some(_kernel) = require_kernel() else {
+        return;
+    };
+    let (port, ports) = channel();
+    let (start, started) = channel();
+    let client = thread::spawn(move || send_with_syn(&port, &started));
+    let Ok(port) = ports.recv() else {
+        println!("skipped: no network namespace with TCP Fast Open");
+        return;
+    };
+    let agent = Agent::start(&["--watch-port", &port.to_string()]);
+    start.send(()).unwrap();
+    let sent = client.join().unwrap().unwrap();
+    let rows = agent.rows(sent.len(), |row| row.model == "fast");
+    for (row, (before_ns, after_ns)) in rows.iter().zip(sent) {
+        let arrival_ns = row.arrival_ns.unwrap();
+        assert!(
+            (before_ns..=after_ns + 1_000_000).contains(&arrival_ns),
+            "{before_ns} to {after_ns}: {row:?}"
+        );
+    }
     agent.stop();
 }
 

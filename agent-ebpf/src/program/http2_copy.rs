@@ -95,6 +95,7 @@ pub(crate) fn copy_transfer<B: Backend>(
             // HTTP/2 may begin later on the connection.
             conn.cursors.responses = FrameCursor::START;
             conn.record.tail = match user {
+                Some(user) if B::HAS_LOOPS && user.is_scattered() => conn.copied_tail(),
                 Some(user) => user.tail(conn),
                 None => 0,
             };

@@ -12,6 +12,7 @@ mod backend;
 mod bounded_loop;
 mod clock;
 mod globals;
+mod head_end;
 mod http2_copy;
 mod maps;
 mod probes;

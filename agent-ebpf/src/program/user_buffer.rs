@@ -135,6 +135,12 @@ impl Bytes {
         }
     }
 
+    /// Whether there are more buffers than [`Bytes::copy`] copies from.
+    #[inline(always)]
+    pub(crate) fn is_scattered(self) -> bool {
+        self.vectors > COPIED_VECTORS
+    }
+
     /// Returns the first bytes and how many there are; `None` if they cannot be read.
     #[inline(always)]
     pub(crate) fn peek(self) -> Option<([u8; PEEK], usize)> {

@@ -27,11 +27,15 @@ pub const SMALL_CHUNK: u32 = 4096;
 pub const CHUNK_HEAD: u16 = 64;
 /// Bytes that are copied of a write of events: several of them, or one long one.
 pub const EVENTS_CAP: u32 = 16 << 10;
+/// Most bytes of a response's head that are copied.
+pub const HEAD_CAP: u32 = 16 << 10;
 /// Bytes that are copied from the end of a write of JSON whose middle is not copied: a language model's response states
 /// there how many tokens it used.
 pub const WRITE_END_CAP: u32 = 1024;
 /// Later writes of a response that follow each other within this time share a record.
 pub const COALESCE_NS: u64 = 200_000;
+/// The end of a head.
+const BLANK_LINE: u32 = u32::from_be_bytes(*b"\r\n\r\n");
 /// Longest read of a worker's frame that is copied: names and lengths are shorter, and longer values are not needed.
 pub const FRAME_READ_CAP: u32 = 256;
 
@@ -280,7 +284,7 @@ impl Conn {
                 self.note_first_write(start_ns, now_ns);
                 self.record.last_write_ns = now_ns;
                 self.record.written_bytes = u64::from(bytes);
-                self.progress.response_budget = RESPONSE_HEAD_CAP as u16;
+                self.begin_head();
                 let len = smaller(bytes, self.progress.response_budget);
                 Some(SendPlan {
                     emit: Some(kind::EXCHANGE),
@@ -296,8 +300,10 @@ impl Conn {
                 self.record.writes = self.record.writes.wrapping_add(1);
                 if hint.response_like {
                     self.progress.chunked = 0;
+                    self.begin_head();
                 } else if hint.chunk_like {
                     self.progress.chunked = 1;
+                    self.progress.head_left = 0;
                 }
                 if self.progress.chunked != 0 {
                     self.progress.response_budget = if bytes <= SMALL_CHUNK {
@@ -310,7 +316,8 @@ impl Conn {
                     self.progress.response_budget = RESPONSE_HEAD_CAP as u16;
                     self.note_first_write(start_ns, now_ns);
                 }
-                let len = smaller(bytes, self.progress.response_budget);
+                let most = smaller(RESPONSE_HEAD_CAP as u32, self.progress.response_budget);
+                let len = smaller(bytes, most);
                 let apart = now_ns.saturating_sub(self.progress.emitted_ns) >= COALESCE_NS;
                 let emit = if len > 0 || apart || self.progress.chunked != 0 {
                     Some(kind::PROGRESS)
@@ -326,37 +333,94 @@ impl Conn {
         }
     }
 
+    /// Prepares for the head of a response.
+    #[inline(always)]
+    fn begin_head(&mut self) {
+        self.progress.response_budget = RESPONSE_HEAD_CAP as u16;
+        self.progress.head_left = HEAD_CAP as u16;
+    }
+
+    /// Ends the response's head if the latest bytes, `tail`, are its end: one record then holds what is wanted of the body.
+    #[inline(always)]
+    pub fn end_head(&mut self, tail: u64) {
+        if tail as u32 == BLANK_LINE {
+            self.progress.head_left = 0;
+            self.progress.response_budget =
+                smaller(RESPONSE_HEAD_CAP as u32, self.progress.response_budget);
+        }
+    }
+
+    /// Whether a write of `bytes` in many buffers (`scattered`) or in few may have a part of the response's head that does not
+    /// fit one record. It then is copied piece by piece, unless its first bytes show the head's end.
+    #[inline(always)]
+    pub fn may_exceed_head(&self, bytes: u32, hint: WriteHint, scattered: bool) -> bool {
+        if self.record.mode != mode::MESSAGES {
+            return false;
+        }
+        if self.progress.phase == phase::READING || hint.response_like {
+            return scattered || bytes >= RESPONSE_HEAD_CAP as u32;
+        }
+        let budget = u32::from(self.progress.response_budget);
+        self.progress.head_left > 0
+            && !hint.chunk_like
+            && budget > 0
+            && (scattered || bytes >= budget || bytes > RESPONSE_HEAD_CAP as u32)
+    }
+
     /// Whether a write of `bytes`, after which the last bytes are `tail`, is copied piece by piece: it is JSON, or events,
-    /// and longer than one record may be.
+    /// and longer than one record may be, or it is of chunks in many buffers.
     ///
     /// Of a plain response, that is so for the writes that may be its last: the first two, and any that is shorter than
     /// the one before.
     #[inline(always)]
-    pub fn is_written_stepwise(&self, bytes: u32, hint: WriteHint, tail: u64) -> bool {
-        if self.record.mode != mode::MESSAGES || !ends_json(tail) {
+    pub fn is_written_stepwise(
+        &self,
+        bytes: u32,
+        hint: WriteHint,
+        tail: u64,
+        scattered: bool,
+    ) -> bool {
+        if self.record.mode != mode::MESSAGES {
+            return false;
+        }
+        let chunked = hint.chunk_like || self.progress.chunked != 0;
+        if scattered && chunked {
+            return true;
+        }
+        if !ends_json(tail) {
             return false;
         }
         let begins = self.progress.phase == phase::READING || hint.response_like;
-        if begins || hint.chunk_like || self.progress.chunked != 0 {
+        if begins || chunked {
             return bytes > RESPONSE_HEAD_CAP as u32;
         }
         let may_end = self.record.writes <= 1 || bytes < self.progress.last_write_bytes;
         may_end && bytes > u32::from(self.progress.response_budget)
     }
 
-    /// Prepares to copy a write of `bytes` piece by piece, by [`Conn::on_copied`]. It was added as `plan` says.
+    /// Prepares to copy a write of `bytes` piece by piece, by [`Conn::on_copied`]. It was added as `plan` says. `in_head`: the
+    /// response's head reaches beyond what one record holds of the write, whose last bytes are `tail`.
     #[inline(always)]
-    pub fn on_send_stepwise(&mut self, bytes: u32, plan: SendPlan) {
+    pub fn on_send_stepwise(&mut self, bytes: u32, plan: SendPlan, in_head: bool, tail: u64) {
         self.record.written_bytes -= u64::from(bytes);
         self.record.total_bytes -= u64::from(bytes);
+        self.record.response_len = 0;
         self.record.tail = 0;
         self.progress.opens = u8::from(plan.emit == Some(kind::EXCHANGE));
-        self.progress.response_budget = 0;
         let kept = if self.progress.chunked != 0 {
             EVENTS_CAP
+        } else if in_head {
+            u32::from(self.progress.head_left)
         } else {
             u32::from(plan.capture.len)
         };
+        if in_head {
+            self.progress.head_left -= smaller(bytes, self.progress.head_left);
+            self.progress.response_budget = self.progress.head_left;
+            self.end_head(tail);
+        } else {
+            self.progress.response_budget = 0;
+        }
         self.cursors.responses = FrameCursor::copying(kept);
     }
 
@@ -431,6 +495,26 @@ impl Conn {
             self.record.read_bytes += u64::from(bytes);
             self.record.request_len += copied;
         }
+    }
+
+    /// Returns the last bytes of a write, as [`crate::abi::Record::tail`], if all of its end was copied piece by piece; 0 if it
+    /// was not.
+    #[inline(always)]
+    pub fn copied_tail(&self) -> u64 {
+        let end = usize::from(self.record.request_len) + usize::from(self.record.response_len);
+        if self.cursors.buffer.left > 0 || self.record.response_len < 8 {
+            return 0;
+        }
+        let mut tail = 0;
+        let mut back = 8;
+        while back > 0 {
+            let Some(byte) = self.payload.get(end.wrapping_sub(back)) else {
+                return 0;
+            };
+            tail = tail << 8 | u64::from(*byte);
+            back -= 1;
+        }
+        tail
     }
 
     #[inline(always)]

@@ -9,6 +9,8 @@ struct Player {
     emitted: Vec<Record>,
     /// Last bytes of each write.
     tail: u64,
+    /// Whether no write shows the end of the response's head in its first bytes.
+    in_head: bool,
 }
 
 impl Player {
@@ -17,6 +19,7 @@ impl Player {
             conn: Conn::new(),
             emitted: vec![],
             tail: 0,
+            in_head: false,
         }
     }
 
@@ -105,7 +108,9 @@ impl Player {
             self.emit(kind::PROGRESS, now_ns);
         }
         self.conn.progress.send_start_ns = start_ns;
-        let stepwise = self.conn.is_written_stepwise(bytes, hint, self.tail);
+        let may_exceed_head = self.conn.may_exceed_head(bytes, hint, false);
+        let stepwise =
+            !may_exceed_head && self.conn.is_written_stepwise(bytes, hint, self.tail, false);
         if stepwise && self.conn.progress.pending != 0 {
             self.emit(kind::PROGRESS, now_ns);
         }
@@ -113,11 +118,20 @@ impl Player {
             return;
         };
         if stepwise {
-            self.conn.on_send_stepwise(bytes, plan);
+            self.conn.on_send_stepwise(bytes, plan, false, self.tail);
             return self.write_stepwise(now_ns, bytes);
         }
         self.conn
             .on_response_captured(plan.capture, plan.capture.len);
+        if may_exceed_head {
+            if self.in_head || ends_json(self.tail) && bytes > u32::from(plan.capture.len) {
+                self.conn
+                    .on_send_stepwise(bytes, plan, self.in_head, self.tail);
+                return self.write_stepwise(now_ns, bytes);
+            }
+            self.conn.progress.head_left = 0;
+        }
+        self.conn.end_head(self.tail);
         match plan.emit {
             Some(record_kind) => self.emit(record_kind, now_ns),
             None => self.conn.progress.pending = 1,
@@ -711,6 +725,99 @@ fn a_long_response_that_is_no_json_has_one_record() {
     player.recv(10, 100, Arrival::At(5), true);
     player.send(20, 30, 100_000, true);
     assert_eq!(pieces(&player), [(kind::EXCHANGE, 100_000, 1024)]);
+}
+
+/// Returns how many bytes were copied of each write, and forgets the records.
+fn copied(player: &mut Player) -> u32 {
+    let records = player.emitted.drain(..);
+    records.map(|record| u32::from(record.response_len)).sum()
+}
+
+const HEAD_END: u64 = u64::from_be_bytes(*b"a: b\r\n\r\n");
+
+#[test]
+fn long_head_is_copied_and_1024_bytes_of_the_body_behind_it() {
+    let mut player = Player::new();
+    player.in_head = true;
+    player.tail = HEAD_END;
+    player.recv(10, 100, Arrival::At(5), true);
+    player.send(20, 30, 10_000, true);
+    let kinds: Vec<u8> = player.emitted.iter().map(|record| record.kind).collect();
+    assert_eq!((kinds[0], kinds[1]), (kind::EXCHANGE, kind::PROGRESS));
+    let record = *player.emitted.last().unwrap();
+    assert_eq!((record.written_bytes, record.total_bytes), (10_000, 10_100));
+    assert_eq!(copied(&mut player), 10_000);
+    player.tail = 0;
+    for expected in [1024, 0, 0] {
+        player.send(40, 50, 50_000, false);
+        assert_eq!(copied(&mut player), expected);
+    }
+}
+
+#[test]
+fn head_in_several_writes_is_copied_up_to_its_limit() {
+    let mut player = Player::new();
+    player.in_head = true;
+    player.recv(10, 100, Arrival::At(5), true);
+    for bytes in [700, 700, 700, 3_000, 200] {
+        player.send(20, 30, bytes, false);
+        assert_eq!(copied(&mut player), bytes);
+    }
+    player.send(40, 50, 60_000, false);
+    let rest = HEAD_CAP - 700 - 3_000;
+    assert!((rest..=rest + WRITE_END_CAP).contains(&copied(&mut player)));
+    player.send(60, 70, 2_000, false);
+    assert_eq!(copied(&mut player), 0);
+}
+
+#[test]
+fn body_is_not_taken_for_a_head_once_the_head_has_ended() {
+    // The head's end is in the first write, or is its last bytes.
+    for (bytes, tail) in [(1_400, 0), (300, HEAD_END)] {
+        let mut player = Player::new();
+        player.recv(10, 100, Arrival::At(5), true);
+        player.tail = tail;
+        player.send(20, 30, bytes, true);
+        player.tail = 0;
+        player.in_head = true;
+        player.emitted.clear();
+        player.send(40, 50, 50_000, false);
+        player.send(60, 70, 50_000, false);
+        assert_eq!(
+            copied(&mut player),
+            1024_u32.saturating_sub(bytes),
+            "{bytes}"
+        );
+    }
+}
+
+#[test]
+fn writes_of_chunks_in_many_buffers_are_copied_piece_by_piece() {
+    let mut conn = Conn::new();
+    let chunk = WriteHint {
+        response_like: false,
+        chunk_like: true,
+    };
+    assert!(conn.is_written_stepwise(500, chunk, 0, true));
+    assert!(!conn.is_written_stepwise(500, chunk, 0, false));
+    assert!(!conn.is_written_stepwise(500, WriteHint::default(), 0, true));
+    conn.progress.phase = phase::READING;
+    assert!(conn.may_exceed_head(500, WriteHint::default(), true));
+    assert!(!conn.may_exceed_head(500, WriteHint::default(), false));
+}
+
+#[test]
+fn copied_tail_is_the_end_of_the_payload() {
+    let mut conn = Conn::new();
+    conn.record.request_len = 5;
+    conn.record.response_len = 9;
+    conn.payload[..14].copy_from_slice(b"requ.response!");
+    assert_eq!(conn.copied_tail(), u64::from_be_bytes(*b"esponse!"));
+    conn.cursors.buffer.left = 1;
+    assert_eq!(conn.copied_tail(), 0);
+    conn.cursors.buffer.left = 0;
+    conn.record.response_len = 7;
+    assert_eq!(conn.copied_tail(), 0);
 }
 
 #[test]

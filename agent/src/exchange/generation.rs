@@ -22,6 +22,16 @@ enum Parts {
     Hidden,
 }
 
+/// Events of an unknown form that all have the same members: the server's own form of what it generates.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct Repeated {
+    /// What they have in common.
+    shape: u64,
+    count: u32,
+    first_ns: u64,
+    latest_ns: u64,
+}
+
 /// What was generated, as far as it was written.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Generation {
@@ -40,8 +50,9 @@ pub struct Generation {
     missing: bool,
     missing_before_first: bool,
     missing_after_latest: bool,
-    /// Whether a part has an unknown form.
+    /// Whether a part has an unknown form, and is none of the `repeated` ones.
     unknown_form: bool,
+    repeated: Option<Repeated>,
 }
 
 /// Why a number of tokens, or the time of one, is unknown.
@@ -108,6 +119,7 @@ impl Generation {
             missing_before_first: false,
             missing_after_latest: false,
             unknown_form: false,
+            repeated: None,
         }
     }
 
@@ -151,7 +163,7 @@ impl Generation {
     /// Records that several writes are reported as one.
     pub fn lose_count(&mut self) {
         self.missing = true;
-        self.missing_before_first |= self.first_ns.is_none();
+        self.missing_before_first |= self.first_ns.is_none() && self.repeated.is_none();
     }
 
     /// Adds bytes that were not copied.
@@ -184,12 +196,17 @@ impl Generation {
             self.usage.update(Part::of(piece, in_events).usage);
             return;
         }
+        if let Piece::Whole { data, .. } = piece {
+            self.model.later_part(data);
+        }
         self.add(Part::of(piece, in_events), at_ns);
     }
 
     fn add(&mut self, part: Part, at_ns: u64) {
         self.usage.update(part.usage);
-        self.unknown_form |= !part.is_known;
+        if !part.is_known {
+            self.add_unknown(part.shape, at_ns);
+        }
         self.choices = self.choices.max(part.choices);
         if part.has_content {
             self.contents = self.contents.saturating_add(1);
@@ -199,6 +216,36 @@ impl Generation {
             self.latest_ns = at_ns;
             self.missing_after_latest = false;
         }
+    }
+
+    fn add_unknown(&mut self, shape: Option<u64>, at_ns: u64) {
+        match (shape, &mut self.repeated) {
+            (Some(shape), None) => {
+                self.repeated = Some(Repeated {
+                    shape,
+                    count: 1,
+                    first_ns: at_ns,
+                    latest_ns: at_ns,
+                });
+            }
+            (Some(shape), Some(repeated)) if repeated.shape == shape => {
+                repeated.count = repeated.count.saturating_add(1);
+                repeated.latest_ns = at_ns;
+            }
+            _ => self.unknown_form = true,
+        }
+        self.missing_after_latest = false;
+    }
+
+    /// The events of unknown form that are taken for content: there is nothing else, and more than one.
+    fn repeated(&self) -> Option<&Repeated> {
+        let repeated = self.repeated.as_ref()?;
+        (repeated.count > 1 && self.contents == 0 && !self.unknown_form).then_some(repeated)
+    }
+
+    /// Whether a part has a form of which nothing is known.
+    fn has_unknown_form(&self) -> bool {
+        self.unknown_form || self.repeated.is_some() && self.repeated().is_none()
     }
 
     /// Model that the response names; `None` if it names none, or not in the bytes that were copied.
@@ -229,7 +276,7 @@ impl Generation {
             Unknown::Compressed
         } else if self.missing {
             Unknown::NotCopied
-        } else if self.unknown_form || self.parts == Parts::Hidden {
+        } else if self.has_unknown_form() || self.parts == Parts::Hidden {
             Unknown::UnknownForm
         } else {
             Unknown::NotStated
@@ -238,11 +285,12 @@ impl Generation {
 
     /// Time of the first token, ns; `Ok(None)`: there is none.
     pub fn first_ns(&self) -> Result<Option<u64>, Unknown> {
-        match self.first_ns {
+        let repeated = self.repeated().map(|repeated| repeated.first_ns);
+        match self.first_ns.or(repeated) {
             Some(_) if self.missing_before_first => Err(Unknown::NotCopied),
             None if self.reason() != Unknown::NotStated => Err(self.reason()),
             // A part of unknown form may have come before.
-            Some(_) if self.unknown_form => Err(Unknown::UnknownForm),
+            Some(_) if self.has_unknown_form() => Err(Unknown::UnknownForm),
             first_ns => Ok(first_ns),
         }
     }
@@ -260,10 +308,16 @@ impl Generation {
         let tokens = match self.usage.output {
             Some(tokens) => tokens,
             None if self.missing => return Err(Unknown::NotCopied),
-            None => u64::from(self.contents),
+            None => u64::from(
+                self.repeated()
+                    .map_or(self.contents, |repeated| repeated.count),
+            ),
         };
         let choices = u64::from(self.choices.max(1));
-        let span_ns = self.latest_ns.saturating_sub(first_ns);
+        let latest_ns = self
+            .repeated()
+            .map_or(self.latest_ns, |repeated| repeated.latest_ns);
+        let span_ns = latest_ns.saturating_sub(first_ns);
         Ok(match tokens.saturating_sub(choices) {
             0 => None,
             gaps => Some(span_ns.saturating_mul(choices) / gaps),
@@ -412,6 +466,34 @@ mod tests {
             assert_eq!(generation.usage_unknown(), Some(expected));
         }
         let generation = events(&[b"data: {\"tok\":1}\n\n"]);
+        assert_eq!(generation.first_ns(), Err(Unknown::UnknownForm));
+    }
+
+    #[test]
+    fn events_of_one_unknown_form_are_content() {
+        let event = |name: &str, at: usize| format!("data: {{\"n\":{at},\"{name}\":\"x\"}}\n\n");
+        let run = |names: &[&str]| {
+            let texts = names.iter().enumerate().map(|(at, name)| event(name, at));
+            let texts: Vec<String> = [": hi\n\n".to_owned()]
+                .into_iter()
+                .chain(texts)
+                .chain(["data: [DONE]\n\n".to_owned()])
+                .collect();
+            let writes: Vec<&[u8]> = texts.iter().map(|text| text.as_bytes()).collect();
+            events(&writes)
+        };
+        let generation = run(&["a", "a", "a"]);
+        assert_eq!(generation.first_ns(), Ok(Some(20)));
+        assert_eq!(generation.token_gap_ns(), Ok(Some(10)));
+        assert_eq!(generation.usage_unknown(), Some(Unknown::NotStated));
+        for names in [&["a"][..], &["a", "b"], &["a", "a", "b"]] {
+            let generation = run(names);
+            let first = generation.first_ns();
+            assert_eq!(first, Err(Unknown::UnknownForm), "{names:?}");
+        }
+        // Something else is content: what the unknown events are is unknown.
+        let unknown = event("a", 1);
+        let generation = events(&[unknown.as_bytes(), unknown.as_bytes(), EVENT]);
         assert_eq!(generation.first_ns(), Err(Unknown::UnknownForm));
     }
 

@@ -71,7 +71,9 @@ impl LateConnection {
         }
         undecided.records += 1;
         let is_open = self.http1.on_record(view, &mut undecided.events);
-        if !is_open || self.http1.has_request() || undecided.records >= RECORDS_CAP {
+        let is_finished = |event: &Event| matches!(event, Event::Finished(_));
+        let is_http = self.http1.has_request() || undecided.events.iter().any(is_finished);
+        if !is_open || is_http || undecided.records >= RECORDS_CAP {
             self.settle(out);
         }
         is_open
@@ -212,6 +214,47 @@ mod tests {
             assert_eq!(events, vec![Event::Lost(Loss::NotHttp); count]);
             assert_eq!(missed, (junk.len() * count) as u64);
         }
+    }
+
+    #[test]
+    fn exchange_that_one_record_shows_ends_the_wait() {
+        let request: &[u8] = b"GET /a HTTP/1.1\r\n\r\n";
+        let response: &[u8] = b"HTTP/1.1 200 OK\r\ncontent-length: 0\r\n\r\n";
+        let mut record = Record {
+            seq: 1,
+            kind: kind::READ,
+            read_bytes: 5,
+            ..Record::default()
+        };
+        let peer = fixtures::exchange().peer;
+        let mut late = LateConnection::new(Http1Connection::new(&record, peer, COPIED_DEFAULT));
+        let mut out = Vec::new();
+        let view = RecordView {
+            record,
+            request: b"a body",
+            response: &[],
+        };
+        late.on_record(&view, &mut out);
+        assert_eq!(out, []);
+        record.seq = 2;
+        record.kind = kind::EXCHANGE;
+        record.read_bytes = request.len() as u64;
+        record.written_bytes = response.len() as u64;
+        late.on_record(
+            &RecordView {
+                record,
+                request,
+                response,
+            },
+            &mut out,
+        );
+        let [Event::Lost(Loss::NotHttp), Event::Finished(exchange)] = &out[..] else {
+            panic!("{out:?}")
+        };
+        assert_eq!(
+            (&*exchange.request.target, exchange.response.status),
+            ("/a", 200)
+        );
     }
 
     #[test]

@@ -89,9 +89,13 @@ pub trait Connection: fmt::Debug + Send {
 }
 
 /// Whether bytes begin neither a request, nor what a balancer writes before it, nor TLS: their connection may have begun
-/// before.
+/// before. A request may have empty lines before it (RFC 9112, section 2.2).
 fn begins_unobserved(bytes: &[u8]) -> bool {
-    http1::parse_request(bytes) == Parse::Invalid
+    let mut request = bytes;
+    while let [b'\r' | b'\n', rest @ ..] = request {
+        request = rest;
+    }
+    http1::parse_request(request) == Parse::Invalid
         && proxy::start_of(bytes) == Start::Other
         && !bytes.starts_with(&TLS_RECORD)
 }
@@ -363,5 +367,19 @@ impl Connection for ZmtpConnection {
 
     fn take_missed_bytes(&mut self) -> Option<u64> {
         None
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn empty_lines_before_a_request_are_no_unobserved_beginning() {
+        for start in ["", "\r\n", "\n", "\r\n\r\n\r\n"] {
+            let bytes = format!("{start}POST /a HTTP/1.1\r\n\r\n");
+            assert!(!begins_unobserved(bytes.as_bytes()), "{start:?}");
+        }
+        assert!(begins_unobserved(b"\r\nthe rest of a body\r\n"));
     }
 }

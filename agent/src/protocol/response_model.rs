@@ -41,6 +41,13 @@ impl ResponseModel {
         }
     }
 
+    /// Searches an event, or a JSON value, after the first: llama.cpp names the model in the last one.
+    pub fn later_part(&mut self, part: &[u8]) {
+        if self.found.is_none() && memmem::find(part, b"\"model").is_some() {
+            self.found = in_start(part);
+        }
+    }
+
     /// Ends the search of the first bytes: what follows them was not copied.
     pub fn skip(&mut self) {
         self.over = true;
@@ -248,6 +255,20 @@ mod tests {
         model.skip();
         model.push(b"\",\"model\":\"m\"}");
         assert_eq!(model.found(), None);
+    }
+
+    #[test]
+    fn later_part_names_the_model_if_no_earlier_one_does() {
+        let mut model = ResponseModel::default();
+        model.push(br#"{"content":"a"}"#);
+        model.later_part(br#"{"content":"\"model\":\"no\""}"#);
+        model.later_part(br#"{"timings":{"model":"no"}}"#);
+        assert_eq!(model.found(), None);
+        for name in ["m", "n"] {
+            let part = format!(r#"{{"content":"","stop":true,"model":"{name}"}}"#);
+            model.later_part(part.as_bytes());
+            assert_eq!(model.found(), Some("m"));
+        }
     }
 
     #[test]

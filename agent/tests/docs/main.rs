@@ -5,7 +5,7 @@
 mod blocks;
 mod pages;
 
-use std::collections::BTreeSet;
+use std::{collections::BTreeSet, fs, path::Path};
 
 use clap::CommandFactory as _;
 use inferprobe::{
@@ -16,6 +16,9 @@ use inferprobe::{
 use inferprobe_ebpf::abi::DropReason;
 
 use crate::pages::{Page, pages};
+
+/// The page that names the tests of each kind of fault.
+const FAULTS: &str = "docs/internals/faults.md";
 
 #[test]
 fn generated_text_is_that_of_the_code() {
@@ -56,4 +59,27 @@ fn every_family_option_and_reason_is_documented() {
     };
     names.retain(|name| !is_documented(name));
     assert!(names.is_empty(), "not in docs/: {names:?}");
+}
+
+#[test]
+fn every_kind_of_fault_names_tests_that_exist() {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("..");
+    let page = fs::read_to_string(root.join(FAULTS)).unwrap();
+    let rows = page.lines().filter(|line| line.starts_with("| "));
+    let mut count = 0;
+    for row in rows.filter(|row| !row.starts_with("| Kind of fault")) {
+        let tests: Vec<(&str, &str)> = row
+            .split('`')
+            .filter_map(|code| code.split_once("::"))
+            .collect();
+        assert!(!tests.is_empty(), "no test: {row}");
+        for (file, name) in tests {
+            let source = fs::read_to_string(root.join(file)).unwrap_or_default();
+            let is_test = |(at, _): (usize, &str)| source[..at].trim_end().ends_with("#[test]");
+            let found = source.match_indices(&format!("fn {name}(")).any(is_test);
+            assert!(found, "{file} has no test {name}");
+            count += 1;
+        }
+    }
+    assert!(count > 50, "only {count} tests are named");
 }

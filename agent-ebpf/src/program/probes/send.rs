@@ -9,7 +9,7 @@ use inferprobe_ebpf::{
     conn::{Conn, phase},
     duplicate::Attached,
     segment::WriteHint,
-    sniff::{looks_like_chunk, looks_like_event, looks_like_line, looks_like_response},
+    sniff::{ends_json, looks_like_chunk, looks_like_event, looks_like_line, looks_like_response},
 };
 
 use crate::{
@@ -17,6 +17,7 @@ use crate::{
     backend::{Backend, of_current},
     clock::now_ns,
     globals::reads_payload,
+    head_end,
     http2_copy::{Side, copy_transfer},
     maps::{drops, progress, records, watched},
     probes::entry::{already_handled, done, primary_and_backup},
@@ -171,7 +172,13 @@ fn on_message_write<B: Backend>(
     } else {
         WriteHint::default()
     };
-    let stepwise = conn.is_written_stepwise(bytes, hint, tail);
+    // Without loops, the verifier would follow too much.
+    let scattered = match user {
+        Some(user) => B::HAS_LOOPS && user.is_scattered(),
+        None => false,
+    };
+    let may_exceed_head = B::HAS_LOOPS && conn.may_exceed_head(bytes, hint, scattered);
+    let stepwise = !may_exceed_head && conn.is_written_stepwise(bytes, hint, tail, scattered);
     if conn.send_cuts(hint) || stepwise && conn.progress.pending != 0 {
         records::emit(conn, kind::PROGRESS, now_ns);
     }
@@ -179,7 +186,7 @@ fn on_message_write<B: Backend>(
         return Copying::Done;
     };
     if stepwise {
-        conn.on_send_stepwise(bytes, plan);
+        conn.on_send_stepwise(bytes, plan, false, tail);
         return Copying::Pieces;
     }
     conn.record.tail = tail;
@@ -205,6 +212,18 @@ fn on_message_write<B: Backend>(
         records::emit(conn, kind::READ, now_ns);
         conn.switch_to_http2();
         return Copying::Frames;
+    }
+    if may_exceed_head && let Some(copied) = copied {
+        let in_head = copied < plan.capture.len
+            || head_end::find::<B>(conn, plan.capture.at, copied) == head_end::NONE;
+        if in_head || ends_json(tail) && bytes > copied as u32 {
+            conn.on_send_stepwise(bytes, plan, in_head, tail);
+            return Copying::Pieces;
+        }
+        conn.progress.head_left = 0;
+    }
+    if B::HAS_LOOPS {
+        conn.end_head(tail);
     }
     match plan.emit {
         Some(record_kind) => records::emit(conn, record_kind, now_ns),

@@ -4,6 +4,14 @@
 //! which many servers offer.
 //! Does not depend on: how the body is cut into parts.
 
+use std::{
+    borrow::Cow,
+    collections::BTreeMap,
+    hash::{DefaultHasher, Hash, Hasher},
+};
+
+use serde::de::IgnoredAny;
+
 use crate::protocol::generation::{
     Piece,
     sparse_json::Sparse,
@@ -23,6 +31,8 @@ pub struct Part {
     pub choices: u32,
     /// Whether its form is known. Otherwise the other fields say nothing.
     pub is_known: bool,
+    /// What an event of unknown form that is a JSON object has in common with others of the same members; `None` of any other.
+    pub shape: Option<u64>,
 }
 
 /// Names of events that only keep a connection open, or report what is no content.
@@ -38,12 +48,18 @@ impl Part {
         },
         choices: 0,
         is_known: true,
+        shape: None,
     };
 
     /// Returns what a piece means; `in_events`: it is an event.
     pub fn of(piece: Piece<'_>, in_events: bool) -> Self {
         match piece {
-            Piece::Whole { name, data } => Self::of_whole(name, data),
+            Piece::Whole { name, data } => {
+                let part = Self::of_whole(name, data);
+                let has_shape = in_events && !part.is_known;
+                let shape = has_shape.then(|| shape_of(data)).flatten();
+                Self { shape, ..part }
+            }
             Piece::End(end) => Self {
                 usage: usage_at_end(end, in_events),
                 ..Self::default()
@@ -179,6 +195,16 @@ impl Part {
             _ => self.is_known = self.usage.is_stated(),
         }
     }
+}
+
+/// Returns a number that JSON objects with the same members have in common; `None` if this is none.
+fn shape_of(json: &[u8]) -> Option<u64> {
+    let members: BTreeMap<Cow<'_, str>, IgnoredAny> = serde_json::from_slice(json).ok()?;
+    let mut hasher = DefaultHasher::new();
+    for name in members.keys() {
+        name.hash(&mut hasher);
+    }
+    Some(hasher.finish())
 }
 
 /// Whether a message, or what is added to one, has content.

@@ -3,6 +3,8 @@
 //! Counts the pieces of streamed ones.
 //! Does not depend on: the requests, except for the one that a response belongs to.
 
+use inferprobe_ebpf::{abi::RESPONSE_HEAD_CAP, segment::HEAD_CAP as HEAD_COPIED};
+
 use crate::{
     exchange::{
         Request, Response,
@@ -19,8 +21,9 @@ use crate::{
     },
 };
 
-/// Longest head that is collected over several writes, bytes.
-const HEAD_CAP: usize = 8192;
+/// Longest head that is collected over several writes, bytes: what the kernel half copies of one, and a record of a write that
+/// ends it.
+const HEAD_CAP: usize = HEAD_COPIED as usize + RESPONSE_HEAD_CAP;
 
 /// What a write resulted in.
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -375,6 +375,24 @@ fn a_response_of_known_length_is_a_stream_of_events_or_none() {
 }
 
 #[test]
+fn head_of_16_kb_in_pieces_is_read_whole() {
+    let fill = "f".repeat(16_300);
+    let head = format!("HTTP/1.1 201 Created\r\nX-Fill: {fill}\r\nContent-Length: 9\r\n\r\n");
+    for step in [64, 1024, 16 << 10] {
+        let mut run = Run::new();
+        for piece in head.as_bytes().chunks(step) {
+            run.all(piece);
+        }
+        run.all(b"123456789");
+        let [(status, bytes, _, last_ns)] = run.ended()[..] else {
+            panic!("{step}: {:?}", run.steps)
+        };
+        assert_eq!((status, bytes), (201, head.len() as u64 + 9), "{step}");
+        assert_eq!(last_ns, Some(run.now_ns + 1), "{step}");
+    }
+}
+
+#[test]
 fn head_that_was_not_copied_whole_keeps_its_status() {
     let mut run = Run::new();
     run.write(b"HTTP/1.1 503 Busy\r\nX-Long: aaa", 9_000);
