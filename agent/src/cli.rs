@@ -44,6 +44,9 @@ pub struct ServeArgs {
     /// Serve metrics on this address and port [default: 127.0.0.1:8082]
     #[arg(long, value_name = "ADDR:PORT")]
     pub listen: Option<String>,
+    /// Also serve page and API to browsers that open them under this name [repeatable]
+    #[arg(long, value_name = "NAME")]
+    pub allowed_host: Vec<String>,
     /// Read options from this TOML file
     #[arg(long, value_name = "PATH")]
     pub config: Option<PathBuf>,

@@ -41,7 +41,8 @@ impl Server {
         let metrics = Arc::new(Metrics::new("vm"));
         let (history, roster) = (Arc::default(), Arc::default());
         let kept = Kept::new("vm", metrics.clone(), history, roster);
-        let endpoint = Arc::new(Endpoint::new(metrics.clone(), health).with_api(kept));
+        let endpoint =
+            Arc::new(Endpoint::new(metrics.clone(), health).with_api(kept, vec!["x".into()]));
         let served = endpoint.clone();
         let (stop, stopped) = oneshot::channel();
         let (send_address, address) = mpsc::channel();
@@ -226,7 +227,7 @@ fn a_bad_escape_is_refused_as_torchserve_refuses_it() {
 fn other_paths_are_not_found() {
     let server = Server::start(ProbeHealth::Off);
     for target in [
-        "/",
+        "/index.html",
         "/metricsfoo",
         "/metrics/foo",
         "/Metrics",
@@ -364,11 +365,34 @@ fn live_is_json_and_shared_by_many_readers() {
 }
 
 #[test]
+fn requests_and_history_are_json() {
+    let server = Server::start(ProbeHealth::Attached);
+    for (target, key) in [
+        ("/api/v1/requests", "requests"),
+        ("/api/v1/requests?after=5&limit=10", "requests"),
+        ("/api/v1/history", "windows"),
+        (
+            "/api/v1/history?model=a%20b&version=1&server=s&from=7",
+            "windows",
+        ),
+    ] {
+        let response = server.get(target);
+        assert_eq!(response.status, 200, "{target}");
+        let answer: Value = serde_json::from_slice(&response.body).unwrap();
+        assert_eq!(answer[key], Value::Array(Vec::new()), "{target}");
+        assert_eq!(answer["source"]["hostname"], "vm", "{target}");
+    }
+}
+
+#[test]
 fn api_refuses_what_it_does_not_know() {
     let server = Server::start(ProbeHealth::Off);
     for (request_line, status) in [
         ("GET /api/v1/live?model=x HTTP/1.1", 400),
         ("GET /api/v1/live?%zz HTTP/1.1", 400),
+        ("GET /api/v1/requests?limit=many HTTP/1.1", 400),
+        ("GET /api/v1/requests?model=x HTTP/1.1", 400),
+        ("GET /api/v1/history?model=a&model=b HTTP/1.1", 400),
         ("GET /api/v2/live HTTP/1.1", 404),
         ("GET /api/v1/ HTTP/1.1", 404),
         ("POST /api/v1/live HTTP/1.1", 405),
@@ -377,5 +401,62 @@ fn api_refuses_what_it_does_not_know() {
         assert_eq!(response.status, status, "{request_line}");
         let refusal: Value = serde_json::from_slice(&response.body).unwrap();
         assert_eq!(refusal["code"], status, "{request_line}");
+    }
+}
+
+#[test]
+fn page_is_one_document_that_runs_nothing_else() {
+    let server = Server::start(ProbeHealth::Attached);
+    let page = server.get("/");
+    assert_eq!(page.status, 200);
+    assert_eq!(
+        page.header("content-type"),
+        Some("text/html; charset=utf-8")
+    );
+    let policy = page.header("content-security-policy").unwrap();
+    assert!(policy.starts_with("default-src 'none'; script-src 'sha256-"));
+    assert_eq!(page.header("x-content-type-options"), Some("nosniff"));
+    let packed = server.request("GET / HTTP/1.1", "Accept-Encoding: gzip\r\n");
+    let mut text = String::new();
+    GzDecoder::new(&*packed.body)
+        .read_to_string(&mut text)
+        .unwrap();
+    assert_eq!(text, page.text());
+    assert_eq!(server.request("HEAD / HTTP/1.1", "").status, 200);
+    for method in ["POST", "PUT", "DELETE", "OPTIONS"] {
+        let response = server.request(&format!("{method} / HTTP/1.1"), "");
+        assert_eq!(response.status, 405, "{method}");
+        assert_eq!(response.header("allow"), Some("GET, HEAD"));
+    }
+}
+
+#[test]
+fn page_and_api_are_not_served_under_a_foreign_name() {
+    let server = Server::start(ProbeHealth::Attached);
+    let status = |path: &str, host: &str| {
+        let mut stream = server.connect();
+        write!(stream, "GET {path} HTTP/1.1\r\nHost: {host}\r\n\r\n").unwrap();
+        read_response(&mut BufReader::new(stream), true)
+    };
+    for path in ["/", "/api/v1/live", "/api/v1/requests", "/api/v1/history"] {
+        for (host, expected) in [
+            ("127.0.0.1:8082", 200),
+            ("localhost", 200),
+            ("x", 200),
+            ("rebound.example", 403),
+            ("x.rebound.example:8082", 403),
+        ] {
+            assert_eq!(status(path, host).status, expected, "{path} {host}");
+        }
+    }
+    let refusal = status("/", "rebound.example");
+    assert!(
+        refusal.text().contains("--allowed-host"),
+        "{}",
+        refusal.text()
+    );
+    // Prometheus may know the host by any name.
+    for path in ["/metrics", "/healthz"] {
+        assert_eq!(status(path, "rebound.example").status, 200, "{path}");
     }
 }

@@ -14,6 +14,7 @@ mod kernel_test;
 mod leftovers;
 mod lint;
 mod package_test;
+mod page_test;
 mod privilege;
 mod progress;
 mod run;
@@ -114,6 +115,10 @@ enum Command {
         /// Test only these [default: all]
         parts: Vec<package_test::Part>,
     },
+    /// Open the agent's page in Chromium, with three servers under load, and check what it shows (needs root)
+    PageTest,
+    /// Take the pictures of the documentation from the real thing (needs root)
+    Pictures,
     /// Check format, import cycles, words, documentation and clippy's lints
     Lint,
 }
@@ -137,6 +142,8 @@ fn main() -> ExitCode {
         Command::Fuzz { seconds, targets } => fuzz::run(seconds, &targets),
         Command::KernelTest { options } => kernel_test::run(&options),
         Command::PackageTest { parts } => package_test::run(&parts),
+        Command::PageTest => page_test::test(),
+        Command::Pictures => page_test::picture(),
         Command::Lint => lint::run(),
     };
     match outcome {

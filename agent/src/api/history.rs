@@ -7,6 +7,9 @@ use serde::{Deserialize, Serialize};
 
 use crate::api::{Served, Source, stages::Stages};
 
+/// Buckets of durations from one power of two to the next.
+const BUCKETS_PER_DOUBLING: f64 = 4.0;
+
 /// Answer of `/api/v1/history`.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 pub struct History {
@@ -18,8 +21,21 @@ pub struct History {
     pub served: Vec<Served>,
     /// Windows in which requests ended, oldest first; the last one may not be over.
     pub windows: Vec<Window>,
-    /// Readings of GPUs, oldest first.
+    /// Readings of GPUs, oldest first; only with all requests of the host.
     pub gpus: Vec<GpuReading>,
+}
+
+/// Which windows are wanted. `None`: any.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Wanted {
+    /// Of this model.
+    pub model: Option<String>,
+    /// Of this version.
+    pub version: Option<String>,
+    /// Of this server.
+    pub server: Option<String>,
+    /// From this window on.
+    pub from: Option<u64>,
 }
 
 /// The requests that ended in a window.
@@ -37,9 +53,9 @@ pub struct Window {
     pub complete: u64,
     /// Sums of their parts, ns.
     pub sums_ns: Stages,
-    /// Durations: `[upper bound in ns, requests]` of each bucket that is not empty. Bounds are a fourth of a power of two
-    /// apart.
-    pub durations: Vec<(u64, u64)>,
+    /// Durations: `[bucket, requests]` of each bucket that is not empty, in order. The upper bound of a bucket is
+    /// 2^(bucket/4) µs.
+    pub durations: Vec<(u8, u64)>,
     /// `QueueTime` of TorchServe: its sum and number.
     pub queue_time: Sum,
     /// `HandlerTime` of TorchServe.
@@ -56,6 +72,75 @@ pub struct Window {
     pub first_token: Sum,
     /// Mean times from one token to the next, of each response.
     pub token_gap: Sum,
+}
+
+impl Window {
+    /// Adds a duration to its bucket.
+    pub fn add_duration(&mut self, ns: u64) {
+        self.add_to_bucket(bucket(ns), 1);
+    }
+
+    /// Adds the requests of another window.
+    pub fn merge(&mut self, other: &Self) {
+        self.index = other.index;
+        for (sum, part) in [
+            (&mut self.requests, other.requests),
+            (&mut self.client_errors, other.client_errors),
+            (&mut self.server_errors, other.server_errors),
+            (&mut self.complete, other.complete),
+            (&mut self.input_tokens, other.input_tokens),
+            (&mut self.output_tokens, other.output_tokens),
+            (&mut self.with_tokens, other.with_tokens),
+        ] {
+            *sum += part;
+        }
+        self.sums_ns.add(&other.sums_ns);
+        for (bucket, count) in &other.durations {
+            self.add_to_bucket(*bucket, *count);
+        }
+        for (sum, part) in [
+            (&mut self.queue_time, other.queue_time),
+            (&mut self.handler_time, other.handler_time),
+            (&mut self.prediction_time, other.prediction_time),
+            (&mut self.first_token, other.first_token),
+            (&mut self.token_gap, other.token_gap),
+        ] {
+            sum.ns = sum.ns.saturating_add(part.ns);
+            sum.count += part.count;
+        }
+    }
+
+    /// Returns how many durations are known.
+    pub fn timed(&self) -> u64 {
+        self.durations.iter().map(|(_, count)| count).sum()
+    }
+
+    /// Returns what this share of the requests took at most, ns: the middle of its bucket, which is at most 9 % off. `None`
+    /// if no duration is known.
+    pub fn quantile_ns(&self, share: f64) -> Option<u64> {
+        let rank = (self.timed() as f64 * share).ceil().max(1.0) as u64;
+        let mut below = 0;
+        let (bucket, _) = self.durations.iter().find(|(_, count)| {
+            below += count;
+            below >= rank
+        })?;
+        Some((1_000.0 * ((f64::from(*bucket) - 0.5) / BUCKETS_PER_DOUBLING).exp2()) as u64)
+    }
+
+    fn add_to_bucket(&mut self, bucket: u8, count: u64) {
+        let at = self
+            .durations
+            .binary_search_by_key(&bucket, |(bucket, _)| *bucket);
+        match at {
+            Ok(at) => self.durations[at].1 += count,
+            Err(at) => self.durations.insert(at, (bucket, count)),
+        }
+    }
+}
+
+fn bucket(ns: u64) -> u8 {
+    // Negative numbers become 0.
+    (BUCKETS_PER_DOUBLING * (ns as f64 / 1_000.0).log2()).ceil() as u8
 }
 
 /// A sum of durations.
@@ -80,4 +165,60 @@ pub struct GpuReading {
     pub memory_pct: Option<f64>,
     /// `GPUMemoryUsed`, MiB.
     pub memory_mib: Option<f64>,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn durations_are_in_the_bucket_below_whose_bound_they_are() {
+        for (ns, expected) in [
+            (0, 0),
+            (1, 0),
+            (1_000, 0),
+            (1_001, 1),
+            (2_000, 4),
+            (2_001, 5),
+            (1_024_000_000, 80),
+            (u64::MAX, 217),
+        ] {
+            assert_eq!(bucket(ns), expected, "{ns}");
+        }
+    }
+
+    #[test]
+    fn quantiles_are_at_most_nine_percent_off() {
+        let mut window = Window::default();
+        assert_eq!(window.quantile_ns(0.5), None);
+        for ms in 1..=1_000 {
+            window.add_duration(ms * 1_000_000);
+        }
+        assert_eq!(window.timed(), 1_000);
+        for (share, exact_ms) in [(0.5, 500.0), (0.99, 990.0), (0.001, 1.0), (1.0, 1_000.0)] {
+            let ratio = window.quantile_ns(share).unwrap() as f64 / 1e6 / exact_ms;
+            assert!((0.91..1.095).contains(&ratio), "{share}: {ratio}");
+        }
+    }
+
+    #[test]
+    fn merged_windows_have_the_sums_of_both() {
+        let window = |ns| {
+            let mut window = Window {
+                index: 3,
+                requests: 2,
+                output_tokens: 5,
+                first_token: Sum { ns: 4, count: 1 },
+                ..Window::default()
+            };
+            window.add_duration(ns);
+            window
+        };
+        let mut sum = window(5_000);
+        sum.merge(&window(4_000));
+        sum.merge(&window(5_000));
+        assert_eq!(sum.durations, [(8, 1), (10, 2)]);
+        assert_eq!((sum.index, sum.requests, sum.output_tokens), (3, 6, 15));
+        assert_eq!(sum.first_token, Sum { ns: 12, count: 3 });
+    }
 }

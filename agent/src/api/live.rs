@@ -88,6 +88,8 @@ pub struct Figures {
 /// Tokens of language models in the span.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 pub struct Tokens {
+    /// Responses that state tokens.
+    pub responses: u64,
     /// Tokens of prompts, per second, as responses state them.
     pub input_per_second: f64,
     /// Tokens generated, per second, as responses state them.

@@ -110,7 +110,7 @@ pub struct Stream {
     pub chunks: Option<u32>,
     /// Mean time from one chunk to the next.
     pub mean_gap_ns: Option<u64>,
-    /// Times from one chunk to the next, µs, of the first 64 chunks; empty if one of them is unknown.
+    /// Times from one chunk to the next, µs, of the first 64 chunks; empty if one is unknown.
     pub gaps_us: Vec<u32>,
 }
 

@@ -42,6 +42,22 @@ impl Stages {
         ]
     }
 
+    /// Adds those of others.
+    pub fn add(&mut self, other: &Self) {
+        for (sum, ns) in [
+            (&mut self.accept, other.accept),
+            (&mut self.queue, other.queue),
+            (&mut self.receive, other.receive),
+            (&mut self.starved, other.starved),
+            (&mut self.inner_queue, other.inner_queue),
+            (&mut self.worker, other.worker),
+            (&mut self.handler, other.handler),
+            (&mut self.stream, other.stream),
+        ] {
+            *sum = sum.saturating_add(ns);
+        }
+    }
+
     /// Returns the sum of all parts, ns.
     pub fn total_ns(&self) -> u64 {
         self.named()
@@ -84,6 +100,9 @@ mod tests {
             let json = serde_json::to_value(stages).unwrap();
             assert_eq!(json[component.name()], 7);
             assert_eq!(stages.total_ns(), 7);
+            let mut twice = stages;
+            twice.add(&stages);
+            assert_eq!(serde_json::to_value(twice).unwrap()[component.name()], 14);
         }
     }
 }

@@ -17,13 +17,14 @@ pub struct Key {
 }
 
 /// Every key, in the order of the documentation.
-pub static KEYS: [Key; 14] = [
+pub static KEYS: [Key; 15] = [
     key(
         "listen",
         "string `ADDR:PORT`",
         "127.0.0.1:8082",
         &["--listen"],
     ),
+    key("allowed_hosts", "array of strings", "", &["--allowed-host"]),
     key("ts_config", "path", "", &["--ts-config"]),
     key("discover", "boolean", "true", &["--no-discover"]),
     key(

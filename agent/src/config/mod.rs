@@ -34,6 +34,8 @@ use crate::{
 pub struct Config {
     /// Where the endpoint listens.
     pub listen: SocketAddr,
+    /// Names under which browsers may open page and API.
+    pub allowed_hosts: Vec<String>,
     /// What to watch in addition to the servers of the catalogue.
     pub watches: Vec<Watch>,
     /// The servers that are recognised.
@@ -72,6 +74,8 @@ pub struct Config {
 #[serde(deny_unknown_fields)]
 struct FileConfig {
     listen: Option<String>,
+    #[serde(default)]
+    allowed_hosts: Vec<String>,
     discover: Option<bool>,
     refresh_interval_s: Option<u64>,
     disk_mount: Option<PathBuf>,
@@ -191,6 +195,7 @@ fn join(
     }
     Ok(Config {
         listen,
+        allowed_hosts: [&*args.allowed_host, &file.allowed_hosts].concat(),
         watches,
         catalogue: Arc::new(Catalogue::new(file.server)?),
         discover: !args.no_discover && file.discover.unwrap_or(true),

@@ -15,20 +15,30 @@ use hyper::{
 };
 use serde::Serialize;
 
-use crate::exporter::{
-    query,
-    response::{TextResponse, accepts_gzip, compress, compressed_response, refusal},
-    source::ApiSource,
+use crate::{
+    api::history::Wanted,
+    exporter::{
+        parameters::{Parameters, Wrong},
+        response::{TextResponse, accepts_gzip, compress, compressed_response, refusal},
+        source::ApiSource,
+    },
+    history::finished::KEPT,
 };
 
 /// How long an answer of `live` is served again: many readers then cost no more than two.
 const FRESH: Duration = Duration::from_millis(500);
+/// Requests in one answer, unless a limit is given.
+const REQUESTS: usize = 1_000;
 
 /// A path of the API.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Path {
     /// What is known now.
     Live,
+    /// The latest requests.
+    Requests,
+    /// The last minutes.
+    History,
 }
 
 impl Path {
@@ -36,6 +46,8 @@ impl Path {
     pub(super) fn of(path: &str) -> Option<Self> {
         match path {
             "/api/v1/live" => Some(Self::Live),
+            "/api/v1/requests" => Some(Self::Requests),
+            "/api/v1/history" => Some(Self::History),
             _ => None,
         }
     }
@@ -61,17 +73,54 @@ pub(super) fn respond(
     live: &Memo,
 ) -> TextResponse {
     let gzip = accepts_gzip(headers);
-    let body = match path {
-        Path::Live => match query::pairs(query.as_bytes()) {
-            Ok(pairs) if pairs.is_empty() => live.body(source, gzip),
-            Ok(_) => return bad_request("this path has no parameters"),
-            Err(err) => return bad_request(&err.to_string()),
-        },
+    let body = match body(source, path, query, gzip, live) {
+        Ok(body) => body,
+        Err(wrong) => {
+            let (status, kind) = (StatusCode::BAD_REQUEST, "BadRequestException");
+            return refusal(status, kind, &wrong.to_string());
+        }
     };
     let mut response = compressed_response("application/json", body, gzip);
     let no_store = HeaderValue::from_static("no-store");
     response.headers_mut().insert(CACHE_CONTROL, no_store);
     response
+}
+
+fn body(
+    source: &dyn ApiSource,
+    path: Path,
+    query: &str,
+    gzip: bool,
+    live: &Memo,
+) -> Result<Bytes, Wrong> {
+    let mut parameters = Parameters::parse(query)?;
+    let text = match path {
+        Path::Live => {
+            parameters.end(&[])?;
+            return Ok(live.body(source, gzip));
+        }
+        Path::Requests => {
+            let after = parameters.number("after")?;
+            let limit = parameters.number("limit")?;
+            parameters.end(&["after", "limit"])?;
+            let limit = limit.map_or(REQUESTS, |limit| limit.min(KEPT as u64) as usize);
+            json(&source.requests(after, limit))
+        }
+        Path::History => {
+            let wanted = Wanted {
+                model: parameters.text("model")?,
+                version: parameters.text("version")?,
+                server: parameters.text("server")?,
+                from: parameters.number("from")?,
+            };
+            parameters.end(&["model", "version", "server", "from"])?;
+            json(&source.history(&wanted))
+        }
+    };
+    Ok(match gzip {
+        true => compress(&text, Compression::fast()),
+        false => text.into(),
+    })
 }
 
 impl Memo {
@@ -98,8 +147,4 @@ impl Memo {
 
 fn json(answer: &impl Serialize) -> String {
     serde_json::to_string(answer).expect("answers have text keys")
-}
-
-fn bad_request(message: &str) -> TextResponse {
-    refusal(StatusCode::BAD_REQUEST, "BadRequestException", message)
 }

@@ -5,7 +5,11 @@
 use std::sync::{Arc, Mutex, PoisonError};
 
 use crate::{
-    api::live::{Live, ProbeState, Probes},
+    api::{
+        history::{History, Wanted},
+        live::{Live, ProbeState, Probes},
+        requests::Requests,
+    },
     collectors::process::ProcessReader,
     exporter::source::{ApiSource, MetricsSource},
     live::Kept,
@@ -30,6 +34,7 @@ pub struct Endpoint {
     health: Mutex<ProbeHealth>,
     process: ProcessReader,
     kept: Option<Kept>,
+    host_names: Vec<String>,
 }
 
 impl Endpoint {
@@ -40,13 +45,15 @@ impl Endpoint {
             health: Mutex::new(health),
             process: ProcessReader::new(),
             kept: None,
+            host_names: Vec::new(),
         }
     }
 
-    /// Also serves the API, which tells of `kept`.
+    /// Also serves page and API, which tell of `kept`, under these names, `localhost` and IP addresses.
     #[must_use]
-    pub fn with_api(mut self, kept: Kept) -> Self {
+    pub fn with_api(mut self, kept: Kept, host_names: Vec<String>) -> Self {
         self.kept = Some(kept);
+        self.host_names = host_names;
         self
     }
 
@@ -78,6 +85,20 @@ impl MetricsSource for Endpoint {
 }
 
 impl ApiSource for Endpoint {
+    fn host_names(&self) -> &[String] {
+        &self.host_names
+    }
+
+    fn requests(&self, after: Option<u64>, limit: usize) -> Requests {
+        let kept = self.kept.as_ref();
+        kept.map_or_else(Requests::default, |kept| kept.requests(after, limit))
+    }
+
+    fn history(&self, wanted: &Wanted) -> History {
+        let kept = self.kept.as_ref();
+        kept.map_or_else(History::default, |kept| kept.history(wanted))
+    }
+
     fn live(&self) -> Live {
         let Some(kept) = &self.kept else {
             return Live::default();

@@ -1,12 +1,16 @@
 //! Serves a metrics endpoint over HTTP, on a listener that the caller has bound.
 //!
-//! The agent and `autoscale` both serve a [`MetricsSource`] here. `respond` has the paths, `api` those of the API;
+//! The agent and `autoscale` both serve a [`MetricsSource`] here. `respond` has the paths, `api` those of the API,
+//! `page` the page; `host_name` checks who may read them;
 //! `response` builds what they return.
 //! Does not depend on: how anything is measured.
 
 mod api;
 pub mod endpoint;
+mod host_name;
 mod negotiate;
+mod page;
+mod parameters;
 pub mod query;
 mod respond;
 mod response;

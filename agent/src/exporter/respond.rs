@@ -1,6 +1,6 @@
-//! Makes the response to one request: paths and methods.
+//! Makes the response to one request: paths, methods and hosts.
 //!
-//! `api` has the paths of the API.
+//! `api` has the paths of the API. Any host may scrape `/metrics`, since Prometheus may know this one by any name.
 //! Does not depend on: connections.
 
 use std::sync::Arc;
@@ -13,7 +13,7 @@ use hyper::{
 
 use crate::exporter::{
     api::{self, Memo},
-    negotiate, query,
+    host_name, negotiate, page, query,
     response::{
         TextResponse, accepts_gzip, compress, compressed_response, refusal, text_response, values,
     },
@@ -44,7 +44,13 @@ impl<S: MetricsSource> Site<S> {
             return not_allowed();
         }
         let query = request.uri().query().unwrap_or_default();
+        if let Route::Page(source) | Route::Api(source, _) = route
+            && let Some(host) = host_name::refused(request, source.host_names())
+        {
+            return wrong_host(&host);
+        }
         match route {
+            Route::Page(_) => page::respond(request.headers()),
             Route::Metrics => metrics(&*self.source, query, request.headers()),
             Route::Health => health(&*self.source),
             Route::Api(source, path) => {
@@ -57,6 +63,7 @@ impl<S: MetricsSource> Site<S> {
         Some(match path {
             "/metrics" | "/metrics/" => Route::Metrics,
             "/healthz" => Route::Health,
+            "/" => Route::Page(self.source.api()?),
             _ => Route::Api(self.source.api()?, api::Path::of(path)?),
         })
     }
@@ -66,18 +73,30 @@ impl<S: MetricsSource> Site<S> {
 enum Route<'a> {
     Metrics,
     Health,
+    Page(&'a dyn ApiSource),
     Api(&'a dyn ApiSource, api::Path),
 }
 
 fn not_found(has_api: bool) -> TextResponse {
     let paths = match has_api {
-        true => "GET /metrics, /healthz or /api/v1/live",
+        true => "GET /, /metrics, /healthz or /api/v1/live",
         false => "GET /metrics or /healthz",
     };
     refusal(
         StatusCode::NOT_FOUND,
         "ResourceNotFoundException",
         &format!("Requested resource is not found; {paths}."),
+    )
+}
+
+fn wrong_host(host: &str) -> TextResponse {
+    refusal(
+        StatusCode::FORBIDDEN,
+        "HostNotAllowedException",
+        &format!(
+            "The page and the API are not served as {host}; open them by the host's own name, an IP address or localhost, \
+             or start the agent with --allowed-host NAME."
+        ),
     )
 }
 

@@ -7,6 +7,7 @@ mod cost;
 mod gpus;
 mod losses;
 mod models;
+mod served;
 mod values;
 
 use std::{
@@ -18,12 +19,15 @@ use std::{
 use crate::{
     api::{
         self,
+        history::Wanted,
         live::{Coverage, Host, Live, Probes, Server},
+        requests::Requests,
     },
     clock::monotonic_ns,
     discovery::roster::Roster,
-    history::{History, models::judged_from_ns},
-    live::{cost::CpuTime, values::Values},
+    history::{History, models::judged_from_ns, span::WINDOW_NS},
+    identity::Identity,
+    live::{cost::CpuTime, served::served, values::Values},
     metrics::{Metrics, families, family::Family},
 };
 
@@ -81,6 +85,47 @@ impl Kept {
             servers: self.servers(&values, coverage),
             host: host(&values),
             gpus: gpus::read(&values),
+        }
+    }
+
+    /// Returns at most `limit` finished requests after number `after`; the latest ones if that is `None`.
+    pub fn requests(&self, after: Option<u64>, limit: usize) -> Requests {
+        let unseen = self.history.finished().after(after, limit);
+        Requests {
+            source: self.source(monotonic_ns()),
+            next: unseen
+                .requests
+                .last()
+                .map_or(unseen.last, |last| last.number),
+            last: unseen.last,
+            missed: unseen.missed,
+            requests: unseen.requests,
+        }
+    }
+
+    /// Returns the windows that are wanted.
+    pub fn history(&self, wanted: &Wanted) -> api::history::History {
+        let from = wanted.from.unwrap_or(0);
+        let is = |wanted: &Option<String>, name: &str| {
+            wanted.as_deref().is_none_or(|wanted| wanted == name)
+        };
+        let is_meant = |identity: &Identity| {
+            is(&wanted.model, &identity.model)
+                && is(&wanted.version, &identity.version)
+                && is(&wanted.server, &identity.server)
+        };
+        let is_whole = (&wanted.model, &wanted.version, &wanted.server) == (&None, &None, &None);
+        let meant: Option<&dyn Fn(&Identity) -> bool> = (!is_whole).then_some(&is_meant);
+        let (identities, windows) = self.history.trends().windows(from, meant);
+        api::history::History {
+            source: self.source(monotonic_ns()),
+            window_ms: WINDOW_NS / 1_000_000,
+            served: identities.iter().map(served).collect(),
+            windows,
+            gpus: match is_whole {
+                true => self.history.gpus().from(from),
+                false => Vec::new(),
+            },
         }
     }
 
@@ -161,3 +206,6 @@ fn host(values: &Values) -> Host {
             .map(|mib| (mib * f64::from(1 << 20)) as u64),
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -7,12 +7,20 @@ use std::collections::{BTreeMap, HashMap};
 use crate::{
     api::{
         Served,
-        live::{Figures, Model},
+        history::{Sum, Window},
+        live::{Figures, Model, Tokens},
         verdict::{Span, Verdict},
     },
-    history::{History, models::Judged},
+    history::{
+        History,
+        models::{self, judged_from_ns},
+        span::WINDOW_NS,
+    },
     identity::Identity,
-    live::values::{Values, label},
+    live::{
+        served::served,
+        values::{Values, label},
+    },
     metrics::families,
 };
 
@@ -27,54 +35,69 @@ pub(super) fn list(
     span_ns: u64,
 ) -> (Figures, Vec<Model>, u64) {
     let in_flight = in_flight(values);
+    let from = judged_from_ns(now_ns) / WINDOW_NS;
     let identities: Vec<Identity> = history.models().identities().cloned().collect();
     let mut models = Vec::with_capacity(identities.len());
     for identity in &identities {
-        // One at a time: the event loop waits for this lock.
+        // One at a time: the event loop waits for these locks.
         let Some(judged) = history.models().judged(identity, now_ns) else {
             continue;
         };
-        let served = Served {
-            model: identity.model.to_string(),
-            version: identity.version.to_string(),
-            server: identity.server.to_string(),
-        };
-        let in_flight = in_flight.as_ref().map(|of| *of.get(&served).unwrap_or(&0));
-        models.push(describe(served, &judged, in_flight, span_ns));
+        let windows = history
+            .trends()
+            .windows(from, Some(&|one| one == identity))
+            .1;
+        let served = served(identity);
+        models.push(Model {
+            labels: BTreeMap::new(),
+            figures: Figures {
+                in_flight: in_flight.as_ref().map(|of| *of.get(&served).unwrap_or(&0)),
+                ..figures(&windows, span_ns)
+            },
+            now: span(&judged.now),
+            before: (judged.before.window.requests > 0).then(|| span(&judged.before)),
+            verdict: Verdict::new(&judged.verdict, &judged.now.window),
+            served,
+        });
     }
     models.sort_by_key(|model| std::cmp::Reverse(model.figures.requests));
-    let mut totals = Figures {
-        requests: models.iter().map(|model| model.figures.requests).sum(),
-        server_errors: models.iter().map(|model| model.figures.server_errors).sum(),
+    let windows = history.trends().windows(from, None).1;
+    let totals = Figures {
         in_flight: in_flight.map(|of| of.values().sum()),
-        ..Figures::default()
+        ..figures(&windows, span_ns)
     };
-    totals.per_second = per_second(totals.requests, span_ns);
     let omitted = models.len().saturating_sub(MAX_MODELS);
     models.truncate(MAX_MODELS);
     (totals, models, omitted as u64)
 }
 
-fn describe(served: Served, judged: &Judged, in_flight: Option<u64>, span_ns: u64) -> Model {
-    let Judged {
-        verdict,
-        now,
-        before,
-    } = judged;
-    let failed = now.window.failed().into_iter();
-    Model {
-        served,
-        labels: BTreeMap::new(),
-        figures: Figures {
-            requests: now.window.requests,
-            per_second: per_second(now.window.requests, span_ns),
-            server_errors: failed.map(|(_, requests)| requests).sum(),
-            in_flight,
-            ..Figures::default()
-        },
-        now: Span::new(&now.window, &now.evidence),
-        before: (before.window.requests > 0).then(|| Span::new(&before.window, &before.evidence)),
-        verdict: Verdict::new(verdict, &now.window),
+fn span(span: &models::Span) -> Span {
+    Span::new(&span.window, &span.evidence)
+}
+
+fn figures(windows: &[Window], span_ns: u64) -> Figures {
+    let mut all = Window::default();
+    for window in windows {
+        all.merge(window);
+    }
+    let mean_ns = |sum: &Sum| sum.ns.checked_div(sum.count);
+    let has_tokens = all.with_tokens > 0 || all.first_token.count > 0;
+    Figures {
+        requests: all.requests,
+        per_second: per_second(all.requests, span_ns),
+        client_errors: all.client_errors,
+        server_errors: all.server_errors,
+        timed: all.timed(),
+        p50_ns: all.quantile_ns(0.5),
+        p99_ns: all.quantile_ns(0.99),
+        in_flight: None,
+        tokens: has_tokens.then(|| Tokens {
+            responses: all.with_tokens,
+            input_per_second: per_second(all.input_tokens, span_ns),
+            output_per_second: per_second(all.output_tokens, span_ns),
+            first_token_ns: mean_ns(&all.first_token),
+            token_gap_ns: mean_ns(&all.token_gap),
+        }),
     }
 }
 

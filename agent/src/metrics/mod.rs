@@ -31,7 +31,7 @@ pub use encode::{Format, Selection, Value};
 pub use gauges::{DiskSample, GpuMemory, GpuSample, MemorySample};
 pub use on_demand::OnDemand;
 pub use readings::Reading;
-pub use torchserve::LiveWorker;
+pub use torchserve::{LiveWorker, torchserve_times};
 
 use crate::{
     exchange::byte_accounting::ByteCounts,

@@ -11,9 +11,9 @@ use crate::{
     catalogue::route::Purpose,
     discovery::roster::{self, ServedTimes},
     exchange::{Exchange, Peer},
-    history::{History, sample::Sample},
+    history::History,
     identity::Identity,
-    metrics::Metrics,
+    metrics::{self, Metrics},
     observation::Observation,
     request_log::RequestLog,
     torchserve::{
@@ -92,9 +92,8 @@ impl Recorder {
         if let Some(history) = &self.history
             && observation.purpose == Purpose::Inference
         {
-            let sample = Sample::new(&exchange, worker, &observation);
-            let because = history.models().add(&observation.identity, &sample);
-            observation.because = because;
+            let times = metrics::torchserve_times(&observation);
+            history.add(&exchange, worker, &mut observation, &times);
         }
         self.metrics.observe(&observation);
         if let Some(served) = &mut self.served

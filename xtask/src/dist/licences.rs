@@ -19,7 +19,11 @@ const EBPF_TARGET: &str = "bpfel-unknown-none";
 /// How names of licence files begin, in upper case.
 const FILES: [&str; 4] = ["LICEN", "COPYING", "UNLICENSE", "NOTICE"];
 
-/// A crate of somebody else.
+/// What is vendored: name and version, licence, and the file with its text.
+const VENDORED: [(&str, &str, &str); 1] =
+    [("uPlot 1.6.32", "MIT", "agent/page/vendor/uPlot-LICENSE")];
+
+/// A crate of somebody else, or what is vendored.
 struct Crate {
     /// Name and version.
     name: String,
@@ -41,7 +45,8 @@ pub(crate) fn write(parts: &Parts) -> Result<()> {
 /// Returns the text: a list of crates, then each licence text once, with the crates that it holds for.
 fn document(crates: &[Crate]) -> String {
     let mut text =
-        "inferprobe contains these crates, under the licences named here.\n\n".to_owned();
+        "inferprobe contains these crates and scripts, under the licences named here.\n\n"
+            .to_owned();
     let mut users: BTreeMap<&str, Vec<&str>> = BTreeMap::new();
     for one in crates {
         // Writing to a string cannot fail.
@@ -69,6 +74,16 @@ fn document(crates: &[Crate]) -> String {
 fn crates(arch: Arch) -> Result<Vec<Crate>> {
     let mut crates = crates_for(arch.target())?;
     crates.extend(crates_for(EBPF_TARGET)?);
+    for (name, licence, path) in VENDORED {
+        let path = workspace::root().join(path);
+        let text = fs::read_to_string(&path).with_context(|| format!("read {}", path.display()))?;
+        crates.push(Crate {
+            name: name.into(),
+            licence: licence.into(),
+            authors: String::new(),
+            texts: vec![text],
+        });
+    }
     crates.sort_by(|a, b| a.name.cmp(&b.name));
     crates.dedup_by(|a, b| a.name == b.name);
     Ok(crates)

@@ -3,6 +3,7 @@
 pub(crate) mod apt;
 mod archives;
 pub(crate) mod arm64;
+pub(crate) mod browser;
 pub(crate) mod cargo_tools;
 pub(crate) mod debian;
 pub(crate) mod glibc;

@@ -31,6 +31,7 @@ use nvml_wrapper::{Nvml, error::NvmlError};
 use tracing::{info, warn};
 
 use crate::{
+    clock::monotonic_ns,
     collectors::gpu::{
         device::{DeviceReading, Memory, Request},
         library::{MAX_DEVICES, RETRY_AFTER, STALE_AFTER, open},
@@ -165,9 +166,12 @@ fn watch_devices(
             .filter(|reading| !reading.counts_pcie)
             .map(|reading| (reading.torchserve.index, reading.uuid.clone()))
             .collect();
-        let gpus = readings.iter().map(|reading| reading.torchserve).collect();
+        let gpus: Vec<_> = readings.iter().map(|reading| reading.torchserve).collect();
         let series = shares.add(readings, &memories, roster, history, &metrics);
         let valid_until = Instant::now() + refresh * STALE_AFTER;
+        history
+            .gpus()
+            .add(torchserve::readings(&gpus, monotonic_ns()));
         metrics.set_gpus(gpus, valid_until);
         metrics.set_readings(COLLECTOR, series, valid_until);
         metrics.collector_up_until(COLLECTOR, valid_until);

@@ -4,7 +4,10 @@
 
 use nvml_wrapper::{Device, error::NvmlError};
 
-use crate::metrics::{GpuMemory, GpuSample};
+use crate::{
+    api::history::GpuReading,
+    metrics::{GpuMemory, GpuSample},
+};
 
 const BYTES_PER_MIB: u64 = 1 << 20;
 
@@ -15,6 +18,17 @@ pub(super) fn read(device: &Device<'_>, index: u32) -> Result<GpuSample, NvmlErr
         index,
         busy_pct: utilization.map(|rates| f64::from(rates.gpu)),
         memory: read_memory(device)?,
+    })
+}
+
+/// Returns the values for the history.
+pub(super) fn readings(gpus: &[GpuSample], at_ns: u64) -> impl Iterator<Item = GpuReading> {
+    gpus.iter().map(move |gpu| GpuReading {
+        at_ns,
+        device: gpu.index,
+        busy_pct: gpu.busy_pct,
+        memory_pct: gpu.memory.map(|memory| memory.used_pct),
+        memory_mib: gpu.memory.map(|memory| memory.used_mib),
     })
 }
 

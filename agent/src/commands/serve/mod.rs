@@ -96,8 +96,10 @@ async fn serve(config: Config) -> Result<()> {
     gpu::spawn(&metrics, history.clone(), gpus, roster.clone())
         .context("start the GPU collector")?;
     let endpoint = Endpoint::new(metrics.clone(), health);
+    let host_names = [hostname.clone()].into_iter().chain(config.allowed_hosts);
+    let host_names = host_names.collect();
     let kept = Kept::new(&hostname, metrics.clone(), history, roster);
-    let endpoint = Arc::new(endpoint.with_api(kept));
+    let endpoint = Arc::new(endpoint.with_api(kept, host_names));
     let address = listener
         .local_addr()
         .context("read back the listening address")?;

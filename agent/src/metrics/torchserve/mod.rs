@@ -6,6 +6,7 @@
 use std::collections::BTreeMap;
 
 use crate::{
+    history::trends::TorchServeTimes,
     identity::Identity,
     metrics::{
         encode::{Samples, Value},
@@ -120,6 +121,19 @@ impl Share {
                 ..Self::default()
             },
         }
+    }
+}
+
+/// Returns the times of an inference request that TorchServe's gauges would show.
+pub fn torchserve_times(observation: &Observation) -> TorchServeTimes {
+    if !observation.hop.is_nearest {
+        return TorchServeTimes::default();
+    }
+    let share = Share::of(observation);
+    TorchServeTimes {
+        queue_ns: share.last_queue_ns,
+        handler_ns: share.handler_ns,
+        prediction_ns: share.prediction_ns,
     }
 }
 
