@@ -6,6 +6,7 @@ use std::{
     io::{Read as _, Write as _},
     net::{Ipv4Addr, TcpListener, TcpStream},
     os::unix::net::{UnixListener, UnixStream},
+    path::Path,
     process::Command,
     sync::mpsc::{Receiver, Sender, channel},
     thread,
@@ -13,7 +14,7 @@ use std::{
 };
 
 use inferprobe_tests::{
-    agent::Agent, client::request, clock::wait_for, require_kernel::require_kernel,
+    agent::Agent, client::request, clock::wait_for, require_kernel::require_kernel, script::Script,
 };
 use rustix::{
     net::{AddressFamily, Protocol, SendFlags, SocketType, bind, listen, sendto, socket},
@@ -225,6 +226,56 @@ fn bytes_that_come_with_a_syn_arrive_with_it() {
         assert!(
             (before_ns..=after_ns + 1_000_000).contains(&arrival_ns),
             "{before_ns} to {after_ns}: {row:?}"
+        );
+    }
+    agent.stop();
+}
+
+/// A process that accepts connections, and its child, which gets them over a unix socket and responds; prints the port.
+const PASSES_ON: &str = r#"
+import os, socket
+ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+if os.fork() == 0:
+    ours.close()
+    while True:
+        _, passed, _, _ = socket.recv_fds(theirs, 8, 1)
+        if not passed:
+            os._exit(0)
+        connection = socket.socket(fileno=passed[0])
+        connection.recv(65536)
+        connection.sendall(b"HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\nok")
+        connection.close()
+listener = socket.create_server(("127.0.0.1", 0))
+print(listener.getsockname()[1], flush=True)
+while True:
+    connection, _ = listener.accept()
+    socket.send_fds(ours, [b"x"], [connection.fileno()])
+    connection.close()
+"#;
+
+#[test]
+fn arrivals_on_connections_that_were_passed_on_are_known() {
+    let Some(_kernel) = require_kernel() else {
+        return;
+    };
+    let mut server = Script::start(Path::new("python3"), PASSES_ON, &[]);
+    let port: u16 = server.line().parse().unwrap();
+    let agent = Agent::start(&["--watch-port", &port.to_string()]);
+    let bytes = request("POST", "/predictions/passed", &[], b"{}");
+    let mut sent_ns = Vec::new();
+    for _ in 0..4 {
+        let mut client = TcpStream::connect((Ipv4Addr::LOCALHOST, port)).unwrap();
+        let before_ns = inferprobe_tests::clock::monotonic_ns();
+        client.write_all(&bytes).unwrap();
+        sent_ns.push((before_ns, inferprobe_tests::clock::monotonic_ns()));
+        receive(&mut client);
+    }
+    let rows = agent.rows(4, |row| row.model == "passed");
+    for (row, (before_ns, after_ns)) in rows.iter().zip(sent_ns) {
+        let arrival_ns = row.arrival_ns.unwrap();
+        assert!(
+            (before_ns..=after_ns + 1_000_000).contains(&arrival_ns),
+            "{row:?}"
         );
     }
     agent.stop();
