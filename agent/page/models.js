@@ -1,6 +1,8 @@
 // Where the requests of each model waited, and why.
 const rows = new Map();
 const keyOf = (served) => JSON.stringify([served.model, served.version, served.server]);
+// Replicas of a model have rows of their own.
+const rowKeyOf = (model) => JSON.stringify([keyOf(model.served), model.labels]);
 
 function drawLegend() {
   $("legend").replaceChildren(...STAGES.map(([stage, noun]) => el("li", {}, swatch(`var(--${stage})`), noun)));
@@ -102,15 +104,16 @@ function drawModels(live, view) {
   const box = $("models");
   const wanted = view.filter.toLowerCase();
   const shown = live.models.filter((model) => keyOf(model.served) === view.chosen || Object.values(model.served).some((name) => name.toLowerCase().includes(wanted)));
-  const keys = new Set(shown.map((model) => keyOf(model.served)));
+  const keys = new Set(shown.map(rowKeyOf));
   for (const [key, row] of rows) if (!keys.has(key)) { row.root.remove(); rows.delete(key); }
   if (!live.models.length) { box.replaceChildren(emptyModels(live)); }
   else if (!shown.length) { box.replaceChildren(el("p", { class: "empty" }, "No model has this in its name.")); }
   else for (const stray of [...box.children]) if (!stray.classList.contains("model")) stray.remove();
   shown.forEach((model, at) => {
     const key = keyOf(model.served);
-    let row = rows.get(key);
-    if (!row) { row = modelRow(model, () => view.choose(key === view.chosen ? null : key)); rows.set(key, row); }
+    const rowKey = rowKeyOf(model);
+    let row = rows.get(rowKey);
+    if (!row) { row = modelRow(model, () => view.choose(key === view.chosen ? null : key)); rows.set(rowKey, row); }
     if (row.expanded !== (key === view.chosen)) expand(row, model, key === view.chosen);
     updateModel(row, model);
     // Rows keep their place while one of them has the focus.

@@ -47,6 +47,15 @@ pub struct ServeArgs {
     /// Also serve page and API to browsers that open them under this name [repeatable]
     #[arg(long, value_name = "NAME")]
     pub allowed_host: Vec<String>,
+    /// Name this host so in the labels Hostname and hostname [default: NODE_NAME of the environment, else the kernel's]
+    #[arg(long, value_name = "NAME")]
+    pub hostname: Option<String>,
+    /// Leave this label out: port, namespace, pod or container [repeatable]
+    #[arg(long, value_name = "LABEL")]
+    pub no_label: Vec<String>,
+    /// Find the host's files, which name pods and containers, below this folder [default: /]
+    #[arg(long, value_name = "PATH")]
+    pub host_root: Option<PathBuf>,
     /// Read options from this TOML file
     #[arg(long, value_name = "PATH")]
     pub config: Option<PathBuf>,

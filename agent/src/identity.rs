@@ -1,10 +1,14 @@
 //! Names who served a request: the labels of its series.
 //!
-//! `Server` describes a process; `Identity` combines it with the model and version in a request's path. `Hop` says where a
-//! request stands if a gateway sent it on.
+//! `Server` describes a process; `Identity` combines it with the model and version in a request's path. `Replica` tells apart
+//! servers of one name. `Hop` says where a request stands if a gateway sent it on.
 //! Does not depend on: processes, records, metrics.
 
+mod replica;
+
 use std::sync::Arc;
+
+pub use replica::{Container, KEPT_AFTER_END, REPLICA_LABELS, Replica, ShownLabels};
 
 use crate::catalogue::{
     entry::Entry,
@@ -30,6 +34,8 @@ pub struct Server {
     pub is_named: bool,
     /// Its entry in the catalogue; `None` if it matches none.
     pub entry: Option<Arc<Entry>>,
+    /// Where it runs.
+    pub replica: Replica,
 }
 
 impl Server {
@@ -37,6 +43,23 @@ impl Server {
     pub fn is_same(&self, other: &Self) -> bool {
         self.is_named && other.is_named && self.name == other.name
     }
+
+    /// Its name, and where it runs.
+    pub fn instance(&self) -> Instance {
+        Instance {
+            server: self.name.clone(),
+            replica: self.replica.clone(),
+        }
+    }
+}
+
+/// One of the servers of a name.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct Instance {
+    /// Label `server`.
+    pub server: Arc<str>,
+    /// Where it runs.
+    pub replica: Replica,
 }
 
 /// Where a request stands among those that one request of a client causes.
@@ -65,6 +88,8 @@ pub struct Identity {
     pub version: Arc<str>,
     /// The server's kind or name: `torchserve`, a configured name, or the process's name.
     pub server: Arc<str>,
+    /// Where the server runs.
+    pub replica: Replica,
 }
 
 impl Identity {
@@ -75,6 +100,15 @@ impl Identity {
             model: named(route.model).unwrap_or(server.model),
             version: named(route.version).unwrap_or(server.version),
             server: server.name,
+            replica: server.replica,
+        }
+    }
+
+    /// The server.
+    pub fn instance(&self) -> Instance {
+        Instance {
+            server: self.server.clone(),
+            replica: self.replica.clone(),
         }
     }
 }

@@ -50,6 +50,13 @@ struct LogLine<'a> {
     model_source: &'static str,
     version: &'a str,
     server: &'a str,
+    /// Container of the server, and its pod; absent if it runs in none, or if the label is switched off.
+    #[serde(skip_serializing_if = "str::is_empty")]
+    namespace: &'a str,
+    #[serde(skip_serializing_if = "str::is_empty")]
+    pod: &'a str,
+    #[serde(skip_serializing_if = "str::is_empty")]
+    container: &'a str,
     purpose: &'static str,
     method: &'a str,
     status: u16,
@@ -181,6 +188,7 @@ impl RequestLog {
             response,
         } = exchange;
         let identity = &observation.identity;
+        let [namespace, pod, container] = identity.replica.container_labels();
         let last_read_ns = exchange.read_before_end_ns();
         let line = LogLine {
             conn: peer.cookie,
@@ -192,6 +200,9 @@ impl RequestLog {
             model_source: observation.model_source.name(),
             version: &identity.version,
             server: &identity.server,
+            namespace,
+            pod,
+            container,
             purpose: match observation.purpose {
                 Purpose::Inference => "inference",
                 Purpose::Admin => "admin",

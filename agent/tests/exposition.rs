@@ -8,7 +8,7 @@ use std::{
 
 use inferprobe::{
     catalogue::route::{ModelSource, Purpose},
-    identity::{Hop, Identity},
+    identity::{Container, Hop, Identity, Instance, Replica, ShownLabels},
     metrics::{
         DiskSample, Format, GpuMemory, GpuSample, LiveWorker, MemorySample, Metrics, Reading,
         Selection, Value, families,
@@ -140,14 +140,34 @@ fn busy() -> Metrics {
         ..observation("", "", "bentoml", 200, known)
     });
     for wait_ns in [80_000, 2_000_000_000] {
-        metrics.accepted(&"gunicorn".into(), wait_ns);
+        metrics.accepted(&instance("gunicorn"), wait_ns);
     }
     for (reason, lost) in [("ring_full", 3), ("head_too_long", 0)] {
-        metrics.add_of_server(&families::RECORDS_LOST, &"vllm".into(), reason, lost);
+        metrics.lost(&families::RECORDS_LOST, &instance("vllm"), reason, lost);
     }
-    metrics.add_of_server(&families::UNFINISHED, &"vllm".into(), "closed", 1);
+    metrics.lost(&families::UNFINISHED, &instance("vllm"), "closed", 1);
     publish_values(&metrics);
     metrics
+}
+
+/// Where a server runs: `vllm` in a pod.
+fn replica(server: &str) -> Replica {
+    let container = match server {
+        "vllm" => Container {
+            namespace: "llm".into(),
+            pod: "vllm-0".into(),
+            name: "server".into(),
+        },
+        _ => Container::default(),
+    };
+    Replica::new(Some(8000), &container, ShownLabels::ALL)
+}
+
+fn instance(server: &str) -> Instance {
+    Instance {
+        server: server.into(),
+        replica: replica(server),
+    }
 }
 
 fn observation(
@@ -162,6 +182,7 @@ fn observation(
             model: model.into(),
             version: version.into(),
             server: server.into(),
+            replica: replica(server),
         },
         purpose: Purpose::Inference,
         model_source: ModelSource::Path,
@@ -266,7 +287,7 @@ fn gpu_readings() -> Vec<Reading> {
         Reading::new(&families::GPU_MEMORY_USED_BYTES, &device, 1 << 30),
         Reading::new(
             &families::GPU_PROCESS_BUSY,
-            &labels(&["4711", "vllm", "llama"]),
+            &labels(&["4711", "vllm", "llama", "llm", "vllm-0", "server"]),
             0.25,
         ),
         Reading::new(&families::GPU_ENERGY, &device, 12.5),

@@ -18,6 +18,7 @@ use std::{
 use inferprobe::{
     collectors::servers,
     discovery::roster::{Member, Roster, ServedTimes},
+    identity::Replica,
     metrics::{Format, Metrics, Selection},
 };
 use rustix::{
@@ -127,6 +128,7 @@ fn publish(roster: &Roster, pids: &[u32]) {
     let member = Member {
         server: "pool".into(),
         model: "m".into(),
+        replica: Replica::default(),
         is_loaded: false,
     };
     let members: HashMap<_, _> = pids.iter().map(|pid| (*pid, member.clone())).collect();
@@ -192,9 +194,10 @@ fn a_total_stays_when_its_processes_end() {
     await_condition(|| value(&metrics, "inferprobe_server_threads") == Some(0.0));
     assert!(counted(&metrics).1 > 0.5);
     let text = metrics.encode(&Selection::named([UNREAD]), Format::Text);
-    let ended = format!("{UNREAD}{{server=\"pool\",reason=\"ended\"}} ");
-    let ended = text.lines().find_map(|line| line.strip_prefix(&ended));
-    let ended: usize = ended.unwrap().parse().unwrap();
+    let ended = format!("{UNREAD}{{server=\"pool\",reason=\"ended\",");
+    let ended = text.lines().find(|line| line.starts_with(&ended)).unwrap();
+    let (_, ended) = ended.rsplit_once(' ').unwrap();
+    let ended: usize = ended.parse().unwrap();
     assert!(ended >= Pool::COMPUTING, "{ended}");
 }
 

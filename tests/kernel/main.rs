@@ -23,6 +23,7 @@ mod in_flight;
 mod no_payload;
 mod patterns;
 mod privilege;
+mod replicas;
 mod rotation;
 mod scripted_server;
 mod server_cases;

@@ -109,6 +109,7 @@ impl Key {
 mod tests {
     use crate::{
         catalogue::route::{ModelSource, Purpose},
+        identity::Replica,
         protocol::grpc::NamedBy,
     };
 
@@ -124,6 +125,7 @@ mod tests {
             is_internal,
             is_named: false,
             entry: None,
+            replica: Replica::default(),
         }
     }
 

@@ -17,7 +17,7 @@ pub struct Key {
 }
 
 /// Every key, in the order of the documentation.
-pub static KEYS: [Key; 15] = [
+pub static KEYS: [Key; 18] = [
     key(
         "listen",
         "string `ADDR:PORT`",
@@ -25,6 +25,9 @@ pub static KEYS: [Key; 15] = [
         &["--listen"],
     ),
     key("allowed_hosts", "array of strings", "", &["--allowed-host"]),
+    key("hostname", "string", "", &["--hostname"]),
+    key("no_labels", "array of strings", "", &["--no-label"]),
+    key("host_root", "path", "/", &["--host-root"]),
     key("ts_config", "path", "", &["--ts-config"]),
     key("discover", "boolean", "true", &["--no-discover"]),
     key(
@@ -104,6 +107,7 @@ mod tests {
         for (name, actual) in [
             ("listen", config.listen.to_string()),
             ("refresh_interval_s", config.refresh.as_secs().to_string()),
+            ("host_root", config.host_root.display().to_string()),
             ("disk_mount", config.disk_mount.display().to_string()),
             ("discover", config.discover.to_string()),
             ("gpm", config.gpm.to_string()),

@@ -5,12 +5,13 @@
 
 pub mod body_limit;
 pub mod keys;
+mod labels;
 pub(crate) mod listen;
 mod management;
 mod refresh;
 
 use std::{
-    fs, io,
+    env, fs, io,
     net::SocketAddr,
     path::{Path, PathBuf},
     sync::Arc,
@@ -25,6 +26,7 @@ use crate::{
     cli::ServeArgs,
     config::body_limit::BodyLimit,
     discovery::watch::{Target, Watch},
+    identity::ShownLabels,
     torchserve::{management::url::HttpUrl, properties::TorchServeFile},
     usage::{UsageError, invalid, parse_regex},
 };
@@ -36,6 +38,12 @@ pub struct Config {
     pub listen: SocketAddr,
     /// Names under which browsers may open page and API.
     pub allowed_hosts: Vec<String>,
+    /// Value of the labels `Hostname` and `hostname`.
+    pub hostname: String,
+    /// Labels of replicas that are used.
+    pub shown_labels: ShownLabels,
+    /// Where the root of the host is, with the names of containers.
+    pub host_root: PathBuf,
     /// What to watch in addition to the servers of the catalogue.
     pub watches: Vec<Watch>,
     /// The servers that are recognised.
@@ -76,6 +84,10 @@ struct FileConfig {
     listen: Option<String>,
     #[serde(default)]
     allowed_hosts: Vec<String>,
+    hostname: Option<String>,
+    #[serde(default)]
+    no_labels: Vec<String>,
+    host_root: Option<PathBuf>,
     discover: Option<bool>,
     refresh_interval_s: Option<u64>,
     disk_mount: Option<PathBuf>,
@@ -177,6 +189,14 @@ fn join(
         (None, Some(key)) => BodyLimit::of("body_limit_kib", key)?,
         (None, None) => BodyLimit::default(),
     };
+    let hostname = match (&args.hostname, &file.hostname) {
+        (Some(flag), _) => Some(("--hostname", flag.as_str())),
+        (None, Some(key)) => Some(("hostname", key.as_str())),
+        (None, None) => None,
+    };
+    let flags = args.no_label.iter().map(|label| ("--no-label", label));
+    let keys = file.no_labels.iter().map(|label| ("no_labels", label));
+    let shown_labels = labels::shown(flags.chain(keys))?;
     let mut watches = Vec::new();
     for port in &args.watch_port {
         watches.push(Watch::unnamed(Target::Port(parse_port(
@@ -196,6 +216,13 @@ fn join(
     Ok(Config {
         listen,
         allowed_hosts: [&*args.allowed_host, &file.allowed_hosts].concat(),
+        hostname: labels::hostname(hostname, env::var(labels::NODE_NAME).ok())?,
+        shown_labels,
+        host_root: args
+            .host_root
+            .clone()
+            .or(file.host_root)
+            .unwrap_or_else(|| "/".into()),
         watches,
         catalogue: Arc::new(Catalogue::new(file.server)?),
         discover: !args.no_discover && file.discover.unwrap_or(true),
@@ -294,6 +321,22 @@ mod tests {
         assert_eq!(config.disk_mount, PathBuf::from("/"));
         assert!(config.probes && config.payload && !config.accept_wait);
         assert!(config.watches.is_empty());
+        assert_eq!(config.shown_labels, ShownLabels::ALL);
+        assert_eq!(config.host_root, PathBuf::from("/"));
+    }
+
+    #[test]
+    fn labels_that_are_left_out_add_up() {
+        let args = ServeArgs {
+            no_label: vec!["pod".into()],
+            ..args()
+        };
+        let text = "no_labels = [\"port\"]\nhostname = \"h\"";
+        let config = join_text(&args, text).unwrap();
+        let shown = ["port", "namespace", "pod", "container"];
+        let shown = shown.map(|label| config.shown_labels.shows(label));
+        assert_eq!(shown, [false, true, false, true]);
+        assert_eq!(config.hostname, "h");
     }
 
     #[test]

@@ -45,6 +45,14 @@ pub fn command_line(pid: u32) -> Option<CommandLine> {
     CommandLine::parse(&fs::read(format!("/proc/{pid}/cmdline")).ok()?)
 }
 
+/// Returns the arguments of a process, its program first; `None` if the process has ended.
+pub fn arguments(pid: u32) -> Option<Vec<String>> {
+    let raw = fs::read(format!("/proc/{pid}/cmdline")).ok()?;
+    let arguments = raw.split(|&byte| byte == 0);
+    let arguments = arguments.map(|argument| String::from_utf8_lossy(argument).into_owned());
+    Some(arguments.collect())
+}
+
 /// Returns the text of a regular file that a process names: in its own root and working directory, at most 64 KiB.
 ///
 /// The process may have chosen the path to mislead: no link leads out of its root, and nothing but a regular file is

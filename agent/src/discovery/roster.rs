@@ -8,7 +8,7 @@ use std::{
     sync::{Arc, Mutex, MutexGuard, PoisonError},
 };
 
-use crate::identity::Identity;
+use crate::identity::{Identity, Instance, Replica, ShownLabels};
 
 /// Most processes that are known only by the requests they served.
 const MAX_SERVING: usize = 4_096;
@@ -24,6 +24,8 @@ const MAX_PARENTS: usize = 16;
 pub struct Member {
     /// Label `server`.
     pub server: Arc<str>,
+    /// Where it runs, without a port: it may have several listeners.
+    pub replica: Replica,
     /// Label `model` of requests that name none.
     pub model: Arc<str>,
     /// Whether it has loaded exactly that model, and serves no other.
@@ -37,8 +39,10 @@ pub type ServedTimes = HashMap<u32, BTreeMap<Identity, u64>>;
 #[derive(Debug, Default)]
 pub struct Roster(Mutex<State>);
 
-#[derive(Debug, Default)]
+#[derive(Debug)]
 struct State {
+    /// Labels of containers to use.
+    shown: ShownLabels,
     members: HashMap<u32, Member>,
     /// Served since a collector took it.
     served: ServedTimes,
@@ -48,7 +52,24 @@ struct State {
     is_blind: bool,
 }
 
+impl Default for State {
+    fn default() -> Self {
+        Self {
+            shown: ShownLabels::ALL,
+            members: HashMap::new(),
+            served: ServedTimes::new(),
+            models: HashMap::new(),
+            is_blind: false,
+        }
+    }
+}
+
 impl Roster {
+    /// Has collectors use only these labels of containers.
+    pub fn show_labels(&self, shown: ShownLabels) {
+        self.state().shown = shown;
+    }
+
     /// Replaces the watched processes, and adds what was served since the last call.
     pub fn publish(&self, members: HashMap<u32, Member>, served: ServedTimes) {
         let mut state = self.state();
@@ -77,7 +98,7 @@ impl Roster {
     /// Returns the processes that are watched, or have served requests on a watched port.
     ///
     /// Forgets those for which `exists` is false.
-    pub fn servers(&self, exists: impl Fn(u32) -> bool) -> HashMap<u32, Arc<str>> {
+    pub fn servers(&self, exists: impl Fn(u32) -> bool) -> HashMap<u32, Instance> {
         let mut state = self.state();
         state.models.retain(|pid, _| exists(*pid));
         let State {
@@ -85,11 +106,19 @@ impl Roster {
         } = &*state;
         let served = models.iter().filter_map(|(pid, models)| {
             let identity = models.first()?;
-            Some((*pid, identity.server.clone()))
+            let server = Instance {
+                server: identity.server.clone(),
+                replica: identity.replica.without_port(),
+            };
+            Some((*pid, server))
         });
-        let watched = members
-            .iter()
-            .map(|(pid, member)| (*pid, member.server.clone()));
+        let watched = members.iter().map(|(pid, member)| {
+            let server = Instance {
+                server: member.server.clone(),
+                replica: member.replica.clone(),
+            };
+            (*pid, server)
+        });
         served.chain(watched).collect()
     }
 
@@ -101,6 +130,7 @@ impl Roster {
             served: std::mem::take(&mut state.served),
             models: state.models.clone(),
             is_blind: state.is_blind,
+            shown: state.shown,
             parent_of,
         }
     }
@@ -116,6 +146,7 @@ pub fn other(identity: &Identity) -> Identity {
         model: OTHER.into(),
         version: OTHER.into(),
         server: identity.server.clone(),
+        replica: identity.replica.clone(),
     }
 }
 
@@ -126,6 +157,7 @@ pub struct Users<P> {
     served: ServedTimes,
     models: HashMap<u32, BTreeSet<Identity>>,
     is_blind: bool,
+    shown: ShownLabels,
     parent_of: P,
 }
 
@@ -139,6 +171,14 @@ pub enum Owner {
     /// A server with several models, none of which had a request that ended; without a name if processes cannot be
     /// told apart.
     Unknown(Arc<str>),
+}
+
+impl<P> Users<P> {
+    /// The labels to use of the container of a process; `None` if none is used, or procfs is that of another pid namespace.
+    pub fn shown(&self) -> Option<ShownLabels> {
+        let is_used = !self.is_blind && self.shown.shows_container();
+        is_used.then_some(self.shown)
+    }
 }
 
 impl<P: Fn(u32) -> Option<u32>> Users<P> {
@@ -210,12 +250,14 @@ mod tests {
             model: model.into(),
             version: "default".into(),
             server: server.into(),
+            replica: Replica::default(),
         }
     }
 
     fn member(server: &str, model: &str, is_loaded: bool) -> Member {
         Member {
             server: server.into(),
+            replica: Replica::default(),
             model: model.into(),
             is_loaded,
         }
@@ -307,7 +349,7 @@ mod tests {
             roster.take(parent_of).owner(30),
             models("python", &[("m", 5.0)])
         );
-        assert_eq!(&*roster.servers(|_| true)[&30], "python");
+        assert_eq!(&*roster.servers(|_| true)[&30].server, "python");
         assert!(!roster.servers(|pid| pid != 30).contains_key(&30));
         assert_eq!(roster.take(parent_of).owner(30), Owner::Other);
     }

@@ -2,10 +2,7 @@
 //!
 //! Does not depend on: where readings come from, a clock.
 
-use std::{
-    collections::{BTreeMap, VecDeque},
-    sync::Arc,
-};
+use std::collections::{BTreeMap, HashSet, VecDeque};
 
 use crate::{
     history::{
@@ -14,7 +11,7 @@ use crate::{
         sample::Sample,
         span::{WINDOW_NS, WINDOWS},
     },
-    identity::Identity,
+    identity::{Identity, Instance, Replica},
     verdict::{
         component::{Component, Components, Missing},
         evidence::{Evidence, Readers, Workers},
@@ -41,7 +38,8 @@ const SERVERS: usize = 256;
 #[derive(Debug, Default)]
 pub struct Models {
     by_identity: BTreeMap<Identity, Model>,
-    readings: BTreeMap<Arc<str>, Readings>,
+    /// By server and container.
+    readings: BTreeMap<Instance, Readings>,
     readers: Occupancy,
     workers: Occupancy,
 }
@@ -102,10 +100,10 @@ impl Models {
         let model = self.by_identity.get_mut(identity)?;
         let components = sample.parts.components();
         model.add(sample, &components);
-        let readings = self.readings.get(&identity.server);
+        let readings = &self.readings;
         let evidence = || {
             let (mut now, mut before) = (Evidence::default(), Evidence::default());
-            if let Some(readings) = readings {
+            if let Some(readings) = readings.get(&processes_of(identity)) {
                 let end = sample.at_ns / WINDOW_NS + 1;
                 let start = end.saturating_sub(RECENT);
                 readings.tell(start, end, &mut now);
@@ -117,8 +115,18 @@ impl Models {
         typical.because(&sample.parts, components.ok()?, evidence)
     }
 
-    /// Adds what a collector read of a server.
-    pub fn read(&mut self, server: &Arc<str>, reading: Reading) {
+    /// Forgets the models of these replicas.
+    pub fn forget(&mut self, replicas: &HashSet<Replica>) {
+        let is_kept = |replica: &Replica| !replicas.contains(replica);
+        self.by_identity
+            .retain(|identity, _| is_kept(&identity.replica));
+        let ended: HashSet<Replica> = replicas.iter().map(Replica::without_port).collect();
+        self.readings
+            .retain(|server, _| !server.replica.is_contained() || !ended.contains(&server.replica));
+    }
+
+    /// Adds what a collector read of the processes of a server in one container.
+    pub fn read(&mut self, server: &Instance, reading: Reading) {
         if !self.readings.contains_key(server) && self.readings.len() >= SERVERS {
             return;
         }
@@ -192,7 +200,8 @@ impl Models {
             }),
             ..Evidence::default()
         };
-        if let (Some(readings), Some((first, last))) = (self.readings.get(&identity.server), told) {
+        let readings = self.readings.get(&processes_of(identity));
+        if let (Some(readings), Some((first, last))) = (readings, told) {
             readings.tell(first, last + 1, &mut evidence);
         }
         Span { window, evidence }
@@ -202,6 +211,14 @@ impl Models {
 /// Returns when the windows begin that a verdict at `now_ns` is about, ns.
 pub const fn judged_from_ns(now_ns: u64) -> u64 {
     (now_ns / WINDOW_NS + 1).saturating_sub(JUDGED) * WINDOW_NS
+}
+
+/// The processes that serve a model: those of its server in its container, whatever they listen on.
+fn processes_of(identity: &Identity) -> Instance {
+    Instance {
+        server: identity.server.clone(),
+        replica: identity.replica.without_port(),
+    }
 }
 
 /// Mean of a busy share over windows, each weighted by how long requests waited in it: the load may have changed
@@ -287,6 +304,7 @@ mod tests {
             model: "m".into(),
             version: "default".into(),
             server: "s".into(),
+            replica: Replica::default(),
         }
     }
 
@@ -396,7 +414,7 @@ mod tests {
                 throttled_ns: Some(throttled_ns),
                 ..Reading::default()
             };
-            models.read(&"s".into(), reading);
+            models.read(&identity().instance(), reading);
             assert_eq!(cause(&models, 159), expected);
         }
     }

@@ -2,7 +2,7 @@
 //!
 //! Does not depend on: verdicts.
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeMap, HashSet, VecDeque};
 
 use crate::{
     api::{
@@ -10,7 +10,7 @@ use crate::{
         stages::Stages,
     },
     history::{sample::Sample, span::WINDOW_NS},
-    identity::Identity,
+    identity::{Identity, Replica},
     observation::Observation,
 };
 
@@ -93,6 +93,17 @@ impl Trends {
             }
         }
         (identities, sums.into_values().collect())
+    }
+
+    /// Forgets the models of these replicas.
+    pub fn forget_replicas(&mut self, replicas: &HashSet<Replica>) {
+        self.by_identity.retain(|identity, trend| {
+            let is_kept = !replicas.contains(&identity.replica);
+            if !is_kept {
+                self.bytes -= trend.forget(u64::MAX);
+            }
+            is_kept
+        });
     }
 
     /// Forgets what is too old at window `now`, and the oldest windows if they take too much memory.
@@ -208,6 +219,7 @@ mod tests {
             is_internal: false,
             is_named: true,
             entry: None,
+            replica: Replica::default(),
         };
         let mut exchange = exchange();
         exchange.response.status = status;

@@ -143,15 +143,17 @@ impl Kept {
 
     fn servers(&self, values: &Values, coverage: BTreeMap<String, Coverage>) -> Vec<Server> {
         let mut servers: BTreeMap<String, Server> = BTreeMap::new();
-        for (pid, name) in self.roster.servers(|_| true) {
-            servers.entry(name.to_string()).or_default().pids.push(pid);
+        for (pid, instance) in self.roster.servers(|_| true) {
+            let server = servers.entry(instance.server.to_string());
+            server.or_default().pids.push(pid);
         }
         for (name, coverage) in coverage {
             servers.entry(name).or_default().coverage = coverage;
         }
         for sample in values.of(&families::SERVER_THREADS) {
             let name = values::label(sample, "server").to_owned();
-            servers.entry(name).or_default().threads = Some(sample.value as u64);
+            let threads = &mut servers.entry(name).or_default().threads;
+            *threads.get_or_insert(0) += sample.value as u64;
         }
         let named = servers.into_iter().map(|(name, mut server)| {
             server.server = name;
@@ -172,16 +174,22 @@ fn coverage_by_server(values: &Values) -> BTreeMap<String, Coverage> {
             set(by_server.entry(name).or_default(), sample.value);
         }
     };
-    each(&families::COVERAGE, &|coverage, ratio| {
-        coverage.ratio = Some(ratio);
-    });
+    // A server may have several replicas.
     each(&families::SOCKET_BYTES, &|coverage, bytes| {
-        coverage.socket_bytes = bytes as u64;
+        coverage.socket_bytes += bytes as u64;
     });
     each(&families::MISSED_BYTES, &|coverage, bytes| {
-        coverage.missed_bytes = bytes as u64;
+        coverage.missed_bytes += bytes as u64;
     });
+    for coverage in by_server.values_mut() {
+        coverage.ratio = ratio_of(coverage);
+    }
     by_server
+}
+
+fn ratio_of(coverage: &Coverage) -> Option<f64> {
+    let covered_bytes = coverage.socket_bytes.saturating_sub(coverage.missed_bytes);
+    (coverage.socket_bytes > 0).then(|| covered_bytes as f64 / coverage.socket_bytes as f64)
 }
 
 /// Adds up the coverage of all servers.
@@ -191,8 +199,7 @@ fn whole<'a>(servers: impl Iterator<Item = &'a Coverage>) -> Coverage {
         whole.socket_bytes += server.socket_bytes;
         whole.missed_bytes += server.missed_bytes;
     }
-    let covered_bytes = whole.socket_bytes.saturating_sub(whole.missed_bytes) as f64;
-    whole.ratio = (whole.socket_bytes > 0).then(|| covered_bytes / whole.socket_bytes as f64);
+    whole.ratio = ratio_of(&whole);
     whole
 }
 

@@ -16,7 +16,7 @@ use crate::{
         models::{self, judged_from_ns},
         span::WINDOW_NS,
     },
-    identity::Identity,
+    identity::{Identity, REPLICA_LABELS},
     live::{
         served::served,
         values::{Values, label},
@@ -47,17 +47,19 @@ pub(super) fn list(
             .trends()
             .windows(from, Some(&|one| one == identity))
             .1;
-        let served = served(identity);
+        let key = (served(identity), labels_of(identity));
+        let in_flight = in_flight.as_ref().map(|of| *of.get(&key).unwrap_or(&0));
+        let (served, labels) = key;
         models.push(Model {
-            labels: BTreeMap::new(),
             figures: Figures {
-                in_flight: in_flight.as_ref().map(|of| *of.get(&served).unwrap_or(&0)),
+                in_flight,
                 ..figures(&windows, span_ns)
             },
             now: span(&judged.now),
             before: (judged.before.window.requests > 0).then(|| span(&judged.before)),
             verdict: Verdict::new(&judged.verdict, &judged.now.window),
             served,
+            labels,
         });
     }
     models.sort_by_key(|model| std::cmp::Reverse(model.figures.requests));
@@ -69,6 +71,22 @@ pub(super) fn list(
     let omitted = models.len().saturating_sub(MAX_MODELS);
     models.truncate(MAX_MODELS);
     (totals, models, omitted as u64)
+}
+
+/// A model, and the labels of where it runs.
+type Key = (Served, BTreeMap<String, String>);
+
+fn labels_of(identity: &Identity) -> BTreeMap<String, String> {
+    let labels = REPLICA_LABELS.into_iter().zip(identity.replica.labels());
+    known(labels.map(|(name, value)| (name, value.to_owned())))
+}
+
+/// Those labels that have a value.
+fn known<'a>(labels: impl Iterator<Item = (&'a str, String)>) -> BTreeMap<String, String> {
+    let labels = labels.filter(|(_, value)| !value.is_empty());
+    labels
+        .map(|(name, value)| (name.to_owned(), value))
+        .collect()
 }
 
 fn span(span: &models::Span) -> Span {
@@ -109,7 +127,7 @@ fn per_second(requests: u64, span_ns: u64) -> f64 {
 }
 
 /// Returns the requests in flight of each model; `None` if they are unknown.
-fn in_flight(values: &Values) -> Option<HashMap<Served, u64>> {
+fn in_flight(values: &Values) -> Option<HashMap<Key, u64>> {
     let samples = values.of(&families::IN_FLIGHT);
     let by_model = samples.iter().map(|sample| {
         let [model, version, server] =
@@ -119,7 +137,8 @@ fn in_flight(values: &Values) -> Option<HashMap<Served, u64>> {
             version,
             server,
         };
-        (served, sample.value as u64)
+        let labels = REPLICA_LABELS.map(|name| (name, label(sample, name).to_owned()));
+        ((served, known(labels.into_iter())), sample.value as u64)
     });
     (!samples.is_empty()).then(|| by_model.collect())
 }

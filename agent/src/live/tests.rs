@@ -4,7 +4,7 @@ use crate::{
     api::live::ProbeState,
     catalogue::route::{ModelSource, Purpose, Route},
     exchange::{Exchange, fixtures},
-    identity::{Hop, Server},
+    identity::{Hop, Replica, Server},
     observation::Observation,
     torchserve::timing::WorkerSide,
 };
@@ -22,6 +22,7 @@ fn serve(history: &History, model: &str, status: u16, count: u64) {
         is_internal: false,
         is_named: true,
         entry: None,
+        replica: Replica::default(),
     };
     for _ in 0..count {
         let exchange = ended_at(monotonic_ns(), status);

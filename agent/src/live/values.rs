@@ -13,7 +13,6 @@ use crate::metrics::{
 /// Families that are read.
 static READ: &[&Family] = &[
     &families::IN_FLIGHT,
-    &families::COVERAGE,
     &families::SOCKET_BYTES,
     &families::MISSED_BYTES,
     &families::RECORDS_LOST,

@@ -5,11 +5,14 @@
 
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
-use crate::metrics::{
-    encode::{Format, Samples, Selection, Value},
-    families,
-    family::Family,
-    plain::Plain,
+use crate::{
+    identity::ShownLabels,
+    metrics::{
+        encode::{Format, Samples, Selection, Value},
+        families,
+        family::Family,
+        plain::Plain,
+    },
 };
 
 /// The values of one model, which the loop and its endpoint share.
@@ -58,7 +61,7 @@ impl AutoscaleMetrics {
 
     /// Returns the text of the families that `selection` asks for.
     pub fn encode(&self, selection: &Selection, format: Format) -> String {
-        let mut samples = Samples::default();
+        let mut samples = Samples::new(ShownLabels::ALL);
         self.values().collect(&mut samples);
         samples.encode_table(families::AUTOSCALE_FAMILIES, selection, format)
     }

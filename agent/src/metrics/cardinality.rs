@@ -4,11 +4,12 @@
 //! Does not depend on: what is counted.
 
 use std::{
-    collections::{BTreeMap, BTreeSet},
+    collections::{BTreeMap, BTreeSet, HashSet},
     sync::Arc,
+    time::Instant,
 };
 
-use crate::identity::Identity;
+use crate::identity::{Identity, Instance, KEPT_AFTER_END, Replica};
 
 /// Label value beyond a limit.
 pub(crate) const OTHER: &str = "other";
@@ -21,8 +22,12 @@ const MAX_UNPROVEN_MODELS: usize = 50;
 const MAX_VERSIONS: usize = 16;
 /// Distinct servers.
 const MAX_SERVERS: usize = 64;
-/// Distinct combinations of model, version and server.
+/// Distinct combinations of model, version, server and replica.
 const MAX_IDENTITIES: usize = 1000;
+/// Distinct replicas.
+const MAX_REPLICAS: usize = 256;
+/// Replicas from which on those that have ended are forgotten early.
+const MANY_REPLICAS: usize = 192;
 /// Length of one value, bytes.
 const MAX_VALUE_BYTES: usize = 256;
 
@@ -33,6 +38,8 @@ pub(crate) struct Cardinality {
     models: BTreeMap<Arc<str>, Model>,
     unproven_models: usize,
     servers: BTreeSet<Arc<str>>,
+    /// Each with the time since when it does not run; `None` if it runs.
+    replicas: BTreeMap<Replica, Option<Instant>>,
     identities: BTreeSet<Identity>,
     overflows: BTreeMap<&'static str, u64>,
 }
@@ -50,8 +57,9 @@ impl Cardinality {
             models: BTreeMap::new(),
             unproven_models: 0,
             servers: BTreeSet::new(),
+            replicas: BTreeMap::new(),
             identities: BTreeSet::new(),
-            overflows: ["model", "version", "server", "identity", "code"]
+            overflows: ["model", "version", "server", "replica", "identity", "code"]
                 .map(|label| (label, 0))
                 .into(),
         }
@@ -61,12 +69,13 @@ impl Cardinality {
     ///
     /// `proven`: the response shows that the server knows the model.
     pub(crate) fn admit(&mut self, identity: &Identity, proven: bool) -> Identity {
-        let server = self.admit_server(&identity.server);
+        let Instance { server, replica } = self.admit_instance(&identity.instance());
         let (model, version) = self.admit_model(&identity.model, &identity.version, proven);
         let admitted = Identity {
             model,
             version,
             server,
+            replica,
         };
         if self.identities.contains(&admitted) {
             return admitted;
@@ -80,7 +89,59 @@ impl Cardinality {
             model: self.other.clone(),
             version: self.other.clone(),
             server: self.other.clone(),
+            replica: identity.replica.all_as(OTHER),
         }
+    }
+
+    /// Returns the server to count under.
+    pub(crate) fn admit_instance(&mut self, instance: &Instance) -> Instance {
+        Instance {
+            server: self.admit_server(&instance.server),
+            replica: self.admit_replica(&instance.replica),
+        }
+    }
+
+    fn admit_replica(&mut self, replica: &Replica) -> Replica {
+        if self.replicas.contains_key(replica) {
+            return replica.clone();
+        }
+        if self.replicas.len() < MAX_REPLICAS {
+            self.replicas.insert(replica.clone(), None);
+            return replica.clone();
+        }
+        self.overflow("replica");
+        replica.all_as(OTHER)
+    }
+
+    /// Returns the replicas to forget at `now`, if only those in `running` run: containers that ended a while ago, and, if
+    /// there are many, all that have ended, longest ago first.
+    pub(crate) fn forget_replicas(
+        &mut self,
+        running: &HashSet<Replica>,
+        now: Instant,
+    ) -> HashSet<Replica> {
+        let mut ended = Vec::new();
+        for (replica, since) in &mut self.replicas {
+            *since = match running.contains(replica) || *replica == Replica::default() {
+                true => None,
+                false => Some(since.unwrap_or(now)),
+            };
+            ended.extend(since.map(|since| (since, replica.clone())));
+        }
+        ended.sort();
+        let mut excess = self.replicas.len().saturating_sub(MANY_REPLICAS);
+        let mut forgotten = HashSet::new();
+        for (since, replica) in ended {
+            let is_old = now.saturating_duration_since(since) >= KEPT_AFTER_END;
+            if replica.is_contained() && is_old || excess > 0 {
+                excess = excess.saturating_sub(1);
+                self.replicas.remove(&replica);
+                forgotten.insert(replica);
+            }
+        }
+        let identities = &mut self.identities;
+        identities.retain(|identity| !forgotten.contains(&identity.replica));
+        forgotten
     }
 
     /// Returns the label `server` to count under.
@@ -149,13 +210,33 @@ fn fits(value: &str) -> bool {
 
 #[cfg(test)]
 mod tests {
+    use std::time::Duration;
+
     use super::*;
+    use crate::identity::{Container, ShownLabels};
 
     fn identity(model: &str, version: &str, server: &str) -> Identity {
         Identity {
             model: model.into(),
             version: version.into(),
             server: server.into(),
+            replica: Replica::default(),
+        }
+    }
+
+    fn pod(number: usize) -> Replica {
+        let container = Container {
+            namespace: "llm".into(),
+            pod: format!("vllm-{number}").into(),
+            name: "server".into(),
+        };
+        Replica::new(Some(8000), &container, ShownLabels::ALL)
+    }
+
+    fn in_pod(number: usize) -> Identity {
+        Identity {
+            replica: pod(number),
+            ..identity("m", "1", "s")
         }
     }
 
@@ -243,6 +324,62 @@ mod tests {
         assert_eq!(cardinality.identities.len(), MAX_IDENTITIES);
         let past = cardinality.admit(&identity("199", "1", "7"), true);
         assert_eq!(past, identity(OTHER, OTHER, OTHER));
+    }
+
+    #[test]
+    fn replicas_past_the_limit_are_other_in_the_labels_that_they_have() {
+        let mut cardinality = Cardinality::new();
+        for number in 0..300 {
+            let admitted = cardinality.admit(&in_pod(number), true);
+            let expected = match number < MAX_REPLICAS {
+                true => pod(number),
+                false => pod(number).all_as(OTHER),
+            };
+            assert_eq!(admitted.replica, expected);
+        }
+        assert_eq!(
+            overflow_of(&cardinality, "replica"),
+            300 - MAX_REPLICAS as u64
+        );
+        assert_eq!(cardinality.identities.len(), MAX_REPLICAS + 1);
+    }
+
+    #[test]
+    fn a_container_that_ended_is_forgotten_a_while_later() {
+        let mut cardinality = Cardinality::new();
+        cardinality.admit(&in_pod(0), true);
+        cardinality.admit(&in_pod(1), true);
+        cardinality.admit(&identity("m", "1", "s"), true);
+        let start = Instant::now();
+        let running = HashSet::from([pod(1)]);
+        let late = start + KEPT_AFTER_END;
+        let none = HashSet::new();
+        assert_eq!(cardinality.forget_replicas(&running, start), none);
+        let early = late - Duration::from_nanos(1);
+        assert_eq!(cardinality.forget_replicas(&running, early), none);
+        let first = HashSet::from([pod(0)]);
+        assert_eq!(cardinality.forget_replicas(&running, late), first);
+        assert_eq!(cardinality.identities.len(), 2);
+        // One that was seen again counts from then on.
+        assert_eq!(cardinality.forget_replicas(&none, late), none);
+        assert_eq!(cardinality.forget_replicas(&running, late), none);
+        let later = late + KEPT_AFTER_END;
+        assert_eq!(cardinality.forget_replicas(&none, later), none);
+    }
+
+    #[test]
+    fn if_there_are_many_replicas_those_that_ended_make_room() {
+        let mut cardinality = Cardinality::new();
+        let now = Instant::now();
+        for number in 0..MAX_REPLICAS {
+            cardinality.admit(&in_pod(number), true);
+        }
+        let running: HashSet<Replica> = (MAX_REPLICAS - 50..MAX_REPLICAS).map(pod).collect();
+        let forgotten = cardinality.forget_replicas(&running, now);
+        assert_eq!(forgotten.len(), MAX_REPLICAS - MANY_REPLICAS);
+        assert!(forgotten.is_disjoint(&running));
+        let next = in_pod(MAX_REPLICAS);
+        assert_eq!(cardinality.admit(&next, true), next);
     }
 
     #[test]

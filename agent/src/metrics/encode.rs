@@ -17,10 +17,13 @@ use prometheus_client::{
     registry::Registry,
 };
 
-use crate::metrics::{
-    families::{AUTOSCALE_FAMILIES, FAMILIES},
-    family::{Family, Kind},
-    histogram::Histogram,
+use crate::{
+    identity::{Replica, ShownLabels},
+    metrics::{
+        families::{AUTOSCALE_FAMILIES, FAMILIES},
+        family::{Family, Kind},
+        histogram::Histogram,
+    },
 };
 
 /// A text format of the exposition.
@@ -119,27 +122,46 @@ impl From<f64> for Value {
 }
 
 /// Every sample of one scrape, by family.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(super) struct Samples {
     values: BTreeMap<&'static str, Vec<(Labels, Value)>>,
     histograms: BTreeMap<&'static str, Vec<(Labels, Histogram)>>,
+    shown: ShownLabels,
 }
 
 impl Samples {
-    /// Adds a series; `labels` are the values of the family's labels, in their order.
-    pub(super) fn push(&mut self, family: &'static Family, labels: &[&str], value: Value) {
-        self.push_labelled(family, Labels::new(family.labels, labels), value);
+    /// Starts with none; of the labels of replicas, only those in `shown` are printed.
+    pub(super) fn new(shown: ShownLabels) -> Self {
+        Self {
+            values: BTreeMap::new(),
+            histograms: BTreeMap::new(),
+            shown,
+        }
     }
 
-    /// Adds a series whose labels are text already.
-    pub(super) fn push_labelled(&mut self, family: &'static Family, labels: Labels, value: Value) {
+    /// Adds a series; `labels` are the values of the family's labels, in their order.
+    pub(super) fn push(&mut self, family: &'static Family, labels: &[&str], value: Value) {
+        let labels = Labels::new(family.labels, labels, self.shown);
         let series = self.values.entry(family.name).or_default();
         series.push((labels, value));
     }
 
-    /// Adds a series of a histogram family, unless nothing was observed.
-    pub(super) fn push_histogram(
+    /// Adds a series of a replica; `labels` are the values of the labels before those of the replica.
+    pub(super) fn push_of(
         &mut self,
+        replica: &Replica,
+        family: &'static Family,
+        labels: &[&str],
+        value: Value,
+    ) {
+        self.push(family, &[labels, &replica.labels()].concat(), value);
+    }
+
+    /// Adds a series of a histogram family of a replica, unless nothing was observed; `labels` are the values of the labels
+    /// before those of the replica.
+    pub(super) fn push_histogram_of(
+        &mut self,
+        replica: &Replica,
         family: &'static Family,
         labels: &[&str],
         histogram: &Histogram,
@@ -147,8 +169,10 @@ impl Samples {
         if histogram.count() == 0 {
             return;
         }
+        let labels = [labels, &replica.labels()].concat();
+        let labels = Labels::new(family.labels, &labels, self.shown);
         let series = self.histograms.entry(family.name).or_default();
-        series.push((Labels::new(family.labels, labels), histogram.clone()));
+        series.push((labels, histogram.clone()));
     }
 
     /// Returns the text of the agent's families that `selection` asks for.
@@ -307,17 +331,18 @@ impl Exposition {
 }
 
 /// The labels of one series as text, formatted once: a histogram prints them on each of its lines.
-#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
-pub(super) struct Labels(String);
+#[derive(Debug)]
+struct Labels(String);
 
 impl Labels {
-    /// Spells the labels `names` with `values`, in this order.
-    pub(super) fn new(names: &[&str], values: &[&str]) -> Self {
+    /// Spells the labels `names` with `values`, in this order, without those that are not shown.
+    fn new(names: &[&str], values: &[&str], shown: ShownLabels) -> Self {
         debug_assert_eq!(names.len(), values.len(), "{names:?}");
         let bytes = |texts: &[&str]| texts.iter().map(|text| text.len()).sum::<usize>();
         // Each value adds four characters of punctuation.
         let mut text = String::with_capacity(bytes(names) + bytes(values) + 4 * names.len());
-        for (name, value) in names.iter().zip(values) {
+        let labels = names.iter().zip(values);
+        for (name, value) in labels.filter(|(name, _)| shown.shows(name)) {
             if !text.is_empty() {
                 text.push(',');
             }

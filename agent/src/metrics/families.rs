@@ -4,47 +4,63 @@
 
 use crate::metrics::family::{Family, Group, Kind};
 
+/// Labels of a family whose series belong to one server each: those given, and those of its replica.
+macro_rules! of_replica {
+    ($($label:literal),*) => {
+        &[$($label,)* "port", "namespace", "pod", "container"]
+    };
+}
+
+/// Labels of a family about processes, which may have several listeners: those given, and those of a container.
+macro_rules! of_container {
+    ($($label:literal),*) => {
+        &[$($label,)* "namespace", "pod", "container"]
+    };
+}
+
 const HOST: &[&str] = &["Level", "Hostname"];
 const DEVICE: &[&str] = &["Level", "DeviceId", "Hostname"];
 const WORKER: &[&str] = &["WorkerName", "Level", "Hostname"];
 const MODEL: &[&str] = &["ModelName", "Level", "Hostname"];
 const SERVED: &[&str] = &["model_name", "model_version", "hostname"];
-const REQUEST: &[&str] = &["model", "version", "server"];
-const SLOW: &[&str] = &["model", "version", "server", "because"];
-const RESPONSE: &[&str] = &["model", "version", "server", "code"];
-const SERVER: &[&str] = &["server"];
-const SOURCE: &[&str] = &["server", "source"];
-const HOP: &[&str] = &["server", "gateway"];
+const REQUEST: &[&str] = of_replica!["model", "version", "server"];
+const SLOW: &[&str] = of_replica!["model", "version", "server", "because"];
+const RESPONSE: &[&str] = of_replica!["model", "version", "server", "code"];
+const SERVER: &[&str] = of_replica!["server"];
+const SERVER_PROCESSES: &[&str] = of_container!["server"];
+const UNREAD: &[&str] = of_container!["server", "reason"];
+const SOURCE: &[&str] = of_replica!["server", "source"];
+const HOP: &[&str] = of_replica!["server", "gateway"];
 const FIGURE: &[&str] = &["figure"];
-const GEN_AI: &[&str] = &[
+const GEN_AI: &[&str] = of_replica![
+    "model",
+    "version",
+    "server",
+    "gen_ai_operation_name",
+    "gen_ai_provider_name",
+    "gen_ai_request_model"
+];
+const GEN_AI_ENDED: &[&str] = of_replica![
     "model",
     "version",
     "server",
     "gen_ai_operation_name",
     "gen_ai_provider_name",
     "gen_ai_request_model",
+    "error_type"
 ];
-const GEN_AI_ENDED: &[&str] = &[
-    "model",
-    "version",
-    "server",
-    "gen_ai_operation_name",
-    "gen_ai_provider_name",
-    "gen_ai_request_model",
-    "error_type",
-];
-const TOKENS_OF: &[&str] = &["model", "version", "server", "type"];
-const USAGE_OF: &[&str] = &["model", "version", "server", "reason"];
-const SESSION: &[&str] = &["model", "version", "server", "direction"];
-const ADMIN: &[&str] = &["server", "code"];
+const TOKENS_OF: &[&str] = of_replica!["model", "version", "server", "type"];
+const USAGE_OF: &[&str] = of_replica!["model", "version", "server", "reason"];
+const SESSION: &[&str] = of_replica!["model", "version", "server", "direction"];
+const ADMIN: &[&str] = of_replica!["server", "code"];
 const STAGE: &[&str] = &["stage"];
 const LABEL: &[&str] = &["label"];
-const REASON: &[&str] = &["server", "reason"];
+const REASON: &[&str] = of_replica!["server", "reason"];
 const COLLECTOR: &[&str] = &["collector"];
 const HOOK: &[&str] = &["hook", "kind"];
 const PROGRAM: &[&str] = &["program"];
 const GPU: &[&str] = &["device"];
-const SERVER_STALL: &[&str] = &["server", "resource", "kind"];
+const SERVER_STALL: &[&str] = of_container!["server", "resource", "kind"];
 const STALL: &[&str] = &["resource", "kind"];
 const GPU_DEVICE: &[&str] = &["device", "uuid", "mig"];
 const GPU_CLOCK: &[&str] = &["device", "uuid", "mig", "clock"];
@@ -56,7 +72,7 @@ const GPU_LINK_ERROR: &[&str] = &["device", "uuid", "mig", "link", "error"];
 const GPU_ERROR: &[&str] = &["device", "uuid", "mig", "error"];
 const GPU_XID_CODE: &[&str] = &["device", "uuid", "mig", "xid"];
 const GPU_FIGURE: &[&str] = &["device", "uuid", "mig", "figure"];
-const GPU_PROCESS: &[&str] = &["device", "uuid", "mig", "pid", "server", "model"];
+const GPU_PROCESS: &[&str] = of_container!["device", "uuid", "mig", "pid", "server", "model"];
 const GPU_SHARE: &[&str] = &["device", "uuid", "mig", "to", "server", "model"];
 const GPU_UNKNOWN_VALUE: &[&str] = &["device", "uuid", "mig", "value", "reason"];
 const BUILD: &[&str] = &["version"];
@@ -175,20 +191,20 @@ families! {
         "Input includes cached tokens, output those of reasoning.");
     USAGE_UNKNOWN: own("inferprobe_usage_unknown_total", Counter, "", USAGE_OF, GenAi,
         "Successful responses of language models of which the agent knows no number of tokens, by reason.");
-    SERVER_STARVED: own("inferprobe_server_starved_seconds_total", Counter, "seconds", SERVER, Starvation,
+    SERVER_STARVED: own("inferprobe_server_starved_seconds_total", Counter, "seconds", SERVER_PROCESSES, Starvation,
         "Time that threads of a server were ready to run and had no CPU, summed over threads.",
         "Time in which the cgroup's CPU limit stopped them is included.");
-    SERVER_CPU: own("inferprobe_server_cpu_seconds_total", Counter, "seconds", SERVER, Starvation,
+    SERVER_CPU: own("inferprobe_server_cpu_seconds_total", Counter, "seconds", SERVER_PROCESSES, Starvation,
         "CPU time of a server, summed over threads.");
-    SERVER_THREADS: own("inferprobe_server_threads", Gauge, "", SERVER, Starvation,
+    SERVER_THREADS: own("inferprobe_server_threads", Gauge, "", SERVER_PROCESSES, Starvation,
         "Threads of a server.");
-    SERVER_THROTTLED: own("inferprobe_server_throttled_seconds_total", Counter, "seconds", SERVER, Starvation,
+    SERVER_THROTTLED: own("inferprobe_server_throttled_seconds_total", Counter, "seconds", SERVER_PROCESSES, Starvation,
         "Time that a CPU limit stopped the cgroups of a server, summed over CPUs.",
         "If several cgroups above one process have a limit, the one that stops it longest counts.");
     SERVER_PRESSURE: own("inferprobe_server_pressure_seconds_total", Counter, "seconds", SERVER_STALL, Starvation,
         "Time that tasks in a server's cgroup stalled on a resource: some of them, or all (full).",
         "Other processes in the cgroup are included. Needs cgroup 2 and a kernel that counts pressure (PSI).");
-    SERVER_THREADS_UNREAD: own("inferprobe_server_threads_unread_total", Counter, "", REASON, Starvation,
+    SERVER_THREADS_UNREAD: own("inferprobe_server_threads_unread_total", Counter, "", UNREAD, Starvation,
         "Threads of servers whose last times are unknown, by reason.");
     HOST_PRESSURE: own("inferprobe_host_pressure_seconds_total", Counter, "seconds", STALL, Starvation,
         "Time that tasks of the host stalled on a resource: some of them, or all (full).");
@@ -324,6 +340,7 @@ families! {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::identity::REPLICA_LABELS;
 
     #[test]
     fn names_are_distinct_and_torchserve_has_its_21() {
@@ -344,6 +361,26 @@ mod tests {
             assert_eq!(is_total, family.kind == Kind::Counter, "{}", family.name);
             let base = family.openmetrics_name();
             assert!(base.ends_with(family.unit), "{base} lacks {}", family.unit);
+        }
+    }
+
+    #[test]
+    fn series_of_a_server_end_in_the_labels_of_its_replica() {
+        for family in FAMILIES.iter().filter(|family| !family.is_torchserve()) {
+            let has = |label: &str| family.labels.contains(&label);
+            // Energy is divided between models.
+            let is_of_server = has("server") && !has("to");
+            let is_of_processes = matches!(family.group, Group::Starvation | Group::Gpu);
+            let last = match is_of_processes {
+                true => &REPLICA_LABELS[1..],
+                false => &REPLICA_LABELS,
+            };
+            assert_eq!(
+                family.labels.ends_with(last),
+                is_of_server,
+                "{}",
+                family.name
+            );
         }
     }
 

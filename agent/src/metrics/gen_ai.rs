@@ -111,19 +111,25 @@ impl GenAi {
             model,
             version,
             server,
+            replica,
         } = identity;
         for ((operation, error), histogram) in &self.durations {
             let name = operation.name();
             let labels = [&**model, version, server, name, server, model, error];
-            samples.push_histogram(&families::GEN_AI_DURATION, &labels, histogram);
+            samples.push_histogram_of(replica, &families::GEN_AI_DURATION, &labels, histogram);
         }
         for (kind, count) in [("input", self.used.input), ("output", self.used.output)] {
             let labels = [&**model, version, server, kind];
-            samples.push(&families::TOKENS, &labels, Value::Integer(count));
+            samples.push_of(replica, &families::TOKENS, &labels, Value::Integer(count));
         }
         for (reason, count) in Unknown::ALL.iter().zip(self.used.unknown) {
             let labels = [&**model, version, server, reason.name()];
-            samples.push(&families::USAGE_UNKNOWN, &labels, Value::Integer(count));
+            samples.push_of(
+                replica,
+                &families::USAGE_UNKNOWN,
+                &labels,
+                Value::Integer(count),
+            );
         }
         for (operation, streamed) in &self.streamed {
             let name = operation.name();
@@ -132,7 +138,7 @@ impl GenAi {
                 (&families::GEN_AI_FIRST_TOKEN, &streamed.first_token),
                 (&families::GEN_AI_OUTPUT_TOKEN, &streamed.output_token),
             ] {
-                samples.push_histogram(family, &labels, histogram);
+                samples.push_histogram_of(replica, family, &labels, histogram);
             }
         }
     }

@@ -21,8 +21,8 @@ mod streams;
 mod torchserve;
 
 use std::{
-    collections::BTreeMap,
-    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    collections::{BTreeMap, HashSet},
+    sync::{Mutex, MutexGuard, PoisonError},
     time::Instant,
 };
 
@@ -35,7 +35,7 @@ pub use torchserve::{LiveWorker, torchserve_times};
 
 use crate::{
     exchange::byte_accounting::ByteCounts,
-    identity::Identity,
+    identity::{Identity, Instance, Replica, ShownLabels},
     metrics::{
         encode::Samples,
         family::Family,
@@ -66,6 +66,8 @@ struct State {
     collectors: BTreeMap<&'static str, Liveness>,
     gauges: Gauges,
     readings: Readings,
+    /// Labels of replicas that may have a value.
+    shown: ShownLabels,
 }
 
 #[derive(Debug, Clone, Copy)]
@@ -90,9 +92,15 @@ impl Metrics {
                 collectors: BTreeMap::new(),
                 gauges: Gauges::default(),
                 readings: Readings::default(),
+                shown: ShownLabels::ALL,
             }),
             on_demand: OnDemand::new(),
         }
+    }
+
+    /// Prints only these labels of replicas.
+    pub fn show_labels(&self, shown: ShownLabels) {
+        self.state().shown = shown;
     }
 
     /// Adds one finished request.
@@ -125,17 +133,17 @@ impl Metrics {
         self.state().plain.add(family, labels, n);
     }
 
-    /// Adds `n` to a plain counter with the labels `server` and `reason`; 0 exports it as 0 if it has no value yet.
-    pub fn add_of_server(
-        &self,
-        family: &'static Family,
-        server: &Arc<str>,
-        reason: &'static str,
-        n: u64,
-    ) {
+    /// Adds `n` to a counter of what was lost or left unfinished of `server`; 0 exports it as 0 if nothing was.
+    pub fn lost(&self, family: &'static Family, server: &Instance, reason: &'static str, n: u64) {
+        self.state().requests.lost(family, server, reason, n);
+    }
+
+    /// Forgets the replicas that ended long ago, if only those in `running` run; returns them.
+    pub fn forget_replicas(&self, running: &HashSet<Replica>) -> HashSet<Replica> {
         let mut state = self.state();
-        let server = state.requests.admit_server(server);
-        state.plain.add(family, &[&server, reason], n);
+        let forgotten = state.requests.forget_replicas(running, Instant::now());
+        state.workers.forget(&forgotten);
+        forgotten
     }
 
     /// Sets a plain gauge, or the total of a plain counter that is kept elsewhere; such a total never falls.
@@ -149,12 +157,12 @@ impl Metrics {
     }
 
     /// Adds a connection that had waited `wait_ns` until `server` accepted it.
-    pub fn accepted(&self, server: &Arc<str>, wait_ns: u64) {
+    pub fn accepted(&self, server: &Instance, wait_ns: u64) {
         self.state().requests.accepted(server, wait_ns);
     }
 
     /// Adds bytes read and written on watched sockets of `server`.
-    pub fn carried(&self, server: &Arc<str>, tally: ByteCounts) {
+    pub fn carried(&self, server: &Instance, tally: ByteCounts) {
         self.state().requests.carried(server, tally);
     }
 
@@ -211,8 +219,8 @@ impl Metrics {
     }
 
     fn samples(&self, now: Instant) -> Samples {
-        let mut samples = Samples::default();
         let state = self.state();
+        let mut samples = Samples::new(state.shown);
         state.requests.collect(&self.hostname, &mut samples);
         state.workers.collect(&self.hostname, &mut samples);
         state.plain.collect(&mut samples);
@@ -253,11 +261,14 @@ mod tests {
     fn losses_of_many_servers_share_a_label() {
         let metrics = Metrics::new("vm");
         for server in 0..100 {
-            let server = format!("server-{server}").into();
-            metrics.add_of_server(&families::RECORDS_LOST, &server, "ring_full", 1);
+            let server = Instance {
+                server: format!("server-{server}").into(),
+                replica: Replica::default(),
+            };
+            metrics.lost(&families::RECORDS_LOST, &server, "ring_full", 1);
         }
         let lines = lines_at(&metrics, "inferprobe_records_lost_total", Instant::now());
-        let other = r#"inferprobe_records_lost_total{server="other",reason="ring_full"} 36"#;
+        let other = r#"inferprobe_records_lost_total{server="other",reason="ring_full",port="",namespace="",pod="",container=""} 36"#;
         assert_eq!((lines.len(), &*lines[0]), (65, other));
     }
 
@@ -265,16 +276,17 @@ mod tests {
     fn a_total_that_is_set_never_falls() {
         let metrics = Metrics::new("vm");
         for total in [7_u64, 9, 8] {
-            metrics.set(&families::RECORDS_LOST, &["vllm", "ring_full"], total);
+            metrics.set(&families::BPF_RECURSION_MISSES, &["a"], total);
         }
         for n in [2, 3] {
-            metrics.add(&families::RECORDS_LOST, &["vllm", "head_too_long"], n);
+            metrics.add(&families::BPF_RECURSION_MISSES, &["b"], n);
         }
+        let name = families::BPF_RECURSION_MISSES.name;
         assert_eq!(
-            lines_at(&metrics, "inferprobe_records_lost_total", Instant::now()),
+            lines_at(&metrics, name, Instant::now()),
             [
-                r#"inferprobe_records_lost_total{server="vllm",reason="head_too_long"} 5"#,
-                r#"inferprobe_records_lost_total{server="vllm",reason="ring_full"} 9"#,
+                format!(r#"{name}{{program="a"}} 9"#),
+                format!(r#"{name}{{program="b"}} 5"#),
             ]
         );
     }

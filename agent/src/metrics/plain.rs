@@ -5,7 +5,7 @@
 use std::collections::BTreeMap;
 
 use crate::metrics::{
-    encode::{Labels, Samples, Value},
+    encode::{Samples, Value},
     family::{Family, Kind},
 };
 
@@ -16,7 +16,8 @@ pub(super) struct Plain(BTreeMap<&'static str, Series>);
 #[derive(Debug)]
 struct Series {
     family: &'static Family,
-    values: BTreeMap<Labels, Value>,
+    /// By the values of the family's labels.
+    values: BTreeMap<Vec<Box<str>>, Value>,
 }
 
 impl Plain {
@@ -40,7 +41,7 @@ impl Plain {
     /// Removes a series.
     pub(super) fn unset(&mut self, family: &'static Family, labels: &[&str]) {
         if let Some(series) = self.0.get_mut(family.name) {
-            series.values.remove(&Labels::new(family.labels, labels));
+            series.values.remove(&owned(labels));
         }
     }
 
@@ -48,7 +49,8 @@ impl Plain {
     pub(super) fn collect(&self, samples: &mut Samples) {
         for Series { family, values } in self.0.values() {
             for (labels, value) in values {
-                samples.push_labelled(family, labels.clone(), *value);
+                let labels: Vec<&str> = labels.iter().map(|label| &**label).collect();
+                samples.push(family, &labels, *value);
             }
         }
     }
@@ -58,7 +60,10 @@ impl Plain {
             family,
             values: BTreeMap::new(),
         });
-        let labels = Labels::new(family.labels, labels);
-        series.values.entry(labels).or_insert(initial)
+        series.values.entry(owned(labels)).or_insert(initial)
     }
+}
+
+fn owned(labels: &[&str]) -> Vec<Box<str>> {
+    labels.iter().map(|label| (*label).into()).collect()
 }

@@ -6,7 +6,7 @@
 use std::{collections::BTreeMap, time::Instant};
 
 use crate::metrics::{
-    encode::{Labels, Samples, Value},
+    encode::{Samples, Value},
     family::Family,
     gauges::Expiring,
 };
@@ -15,7 +15,7 @@ use crate::metrics::{
 #[derive(Debug, Clone)]
 pub struct Reading {
     family: &'static Family,
-    labels: Labels,
+    labels: Vec<Box<str>>,
     value: Value,
 }
 
@@ -24,7 +24,7 @@ impl Reading {
     pub fn new(family: &'static Family, labels: &[&str], value: impl Into<Value>) -> Self {
         Self {
             family,
-            labels: Labels::new(family.labels, labels),
+            labels: labels.iter().map(|label| (*label).into()).collect(),
             value: value.into(),
         }
     }
@@ -44,7 +44,8 @@ impl Readings {
     pub(super) fn collect(&self, now: Instant, samples: &mut Samples) {
         let current = self.0.values().filter_map(|readings| readings.at(now));
         for reading in current.flatten() {
-            samples.push_labelled(reading.family, reading.labels.clone(), reading.value);
+            let labels: Vec<&str> = reading.labels.iter().map(|label| &**label).collect();
+            samples.push(reading.family, &labels, reading.value);
         }
     }
 }

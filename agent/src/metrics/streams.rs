@@ -78,6 +78,7 @@ impl Streams {
             model,
             version,
             server,
+            replica,
         } = identity;
         for (family, histogram) in [
             (&families::STREAM_FIRST_BYTE, &self.first_byte),
@@ -86,7 +87,7 @@ impl Streams {
             (&families::STREAM_DURATION, &self.duration),
             (&families::STREAM_CHUNKS, &self.chunks),
         ] {
-            samples.push_histogram(family, &[model, version, server], histogram);
+            samples.push_histogram_of(replica, family, &[model, version, server], histogram);
         }
     }
 }

@@ -228,7 +228,10 @@ fn starved_ns(exchange: &Exchange, stages: &Stages, worker_side: &WorkerSide) ->
 
 #[cfg(test)]
 mod tests {
-    use crate::exchange::{fixtures::exchange, threads::ThreadWait};
+    use crate::{
+        exchange::{fixtures::exchange, threads::ThreadWait},
+        identity::Replica,
+    };
 
     use super::*;
 
@@ -242,6 +245,7 @@ mod tests {
             is_internal: false,
             is_named: true,
             entry: None,
+            replica: Replica::default(),
         }
     }
 

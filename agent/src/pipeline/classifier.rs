@@ -19,7 +19,7 @@ use crate::{
         byte_accounting::{ByteCounts, ServingSocket},
         event::{Event, Loss, Place, Sink},
     },
-    identity::{Hop, Identity, Server},
+    identity::{Hop, Identity, Instance, Replica, Server},
     metrics::LiveWorker,
     pipeline::{
         gateways::{Answered, Gateways},
@@ -63,7 +63,7 @@ impl Classifier {
     /// Starts at `now_ns`, with nothing to join.
     pub fn new(registry: Registry, recorder: Recorder, now_ns: u64) -> Self {
         let mut losses = Losses::new(recorder.metrics.clone());
-        losses.declare(&procfs::UNKNOWN.into());
+        losses.declare(&unknown());
         Self {
             registry,
             routes: RouteMemo::default(),
@@ -104,9 +104,9 @@ impl Classifier {
         if self.undecided_port(pid, port).is_some() {
             return;
         }
-        let server = self.registry.server(pid, port);
-        self.losses.declare(&server.name);
-        self.recorder.metrics.carried(&server.name, counts);
+        let server = self.registry.server(pid, port).instance();
+        self.losses.declare(&server);
+        self.recorder.metrics.carried(&server, counts);
     }
 
     /// Forgets a process that ended.
@@ -128,7 +128,11 @@ impl Classifier {
         let worker = LiveWorker {
             load_ns: loaded_ns.and_then(|loaded_ns| worker.load_ns(loaded_ns)),
             name: worker.name,
-            identity: worker.identity,
+            // Only its frontend connects to its listener.
+            identity: Identity {
+                replica: self.registry.server(pid, None).replica,
+                ..worker.identity
+            },
         };
         self.registry.loaded(pid, &worker.identity.model);
         self.recorder.metrics.worker_loaded(pid, worker);
@@ -192,6 +196,20 @@ impl Classifier {
         counts.then(|| Identity::new(server, route))
     }
 
+    /// Forgets containers that ended long ago.
+    pub fn forget_replicas(&mut self) {
+        let running = self.registry.replicas();
+        let forgotten = self.recorder.metrics.forget_replicas(&running);
+        if forgotten.is_empty() {
+            return;
+        }
+        self.losses.forget(&forgotten);
+        if let Some(history) = &self.recorder.history {
+            history.models().forget(&forgotten);
+            history.trends().forget_replicas(&forgotten);
+        }
+    }
+
     /// Exports how many requests each identity has open.
     pub fn set_in_flight(&self, open: &BTreeMap<Identity, u64>) {
         self.recorder.metrics.set_in_flight(open);
@@ -219,7 +237,7 @@ impl Classifier {
     fn on_accept(&mut self, peer: Peer, wait_ns: u64) {
         let server = self.registry.server(peer.tgid, peer.local_port);
         if !server.is_internal {
-            self.recorder.metrics.accepted(&server.name, wait_ns);
+            self.recorder.metrics.accepted(&server.instance(), wait_ns);
         }
     }
 
@@ -297,8 +315,8 @@ impl Classifier {
     /// Counts a loss of the connection that is being processed; of no known server, if there is none.
     pub(super) fn lose(&mut self, what: What, place: Option<Place>) {
         let server = match place.map(|place| place.peer) {
-            Some(peer) => self.registry.server(peer.tgid, peer.local_port).name,
-            None => procfs::UNKNOWN.into(),
+            Some(peer) => self.registry.server(peer.tgid, peer.local_port).instance(),
+            None => unknown(),
         };
         self.losses.count(what, &server, place, self.now_ns);
     }
@@ -321,6 +339,14 @@ impl Classifier {
                 "TorchServe worker not exported: its model and version are unknown"
             ),
         }
+    }
+}
+
+/// The server of what belongs to none that is known.
+fn unknown() -> Instance {
+    Instance {
+        server: procfs::UNKNOWN.into(),
+        replica: Replica::default(),
     }
 }
 

@@ -460,7 +460,8 @@ impl EventLoop {
 
     fn count_drops(&mut self) {
         for (reason, total) in self.maps.drops() {
-            let labels = [procfs::UNKNOWN, reason.name()];
+            // They know of no server.
+            let labels = [procfs::UNKNOWN, reason.name(), "", "", "", ""];
             self.metrics.set(&families::RECORDS_LOST, &labels, total);
             let logged = &mut self.dropped[reason as usize];
             if total > *logged {

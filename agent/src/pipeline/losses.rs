@@ -13,6 +13,7 @@ use tracing::info;
 
 use crate::{
     exchange::event::{Loss, Place, Unfinished},
+    identity::{Instance, Replica},
     metrics::{Metrics, families, family::Family},
 };
 
@@ -20,6 +21,8 @@ use crate::{
 const WINDOW_NS: u64 = 60_000_000_000;
 /// Lines of one reason in a window.
 const LINES: u32 = 3;
+/// Servers that are remembered as declared; beyond it, all are declared again.
+const DECLARED_CAP: usize = 4_096;
 
 /// What was lost, or left unfinished.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -60,7 +63,7 @@ pub struct Losses {
     metrics: Arc<Metrics>,
     windows: HashMap<&'static str, Window>,
     /// Servers whose counters are exported.
-    declared: HashSet<Arc<str>>,
+    declared: HashSet<Instance>,
 }
 
 /// The lines of one reason.
@@ -99,23 +102,26 @@ impl Losses {
     }
 
     /// Exports every reason of `server` as 0, until something is lost.
-    pub fn declare(&mut self, server: &Arc<str>) {
-        if !self.declared.insert(server.clone()) {
+    pub fn declare(&mut self, server: &Instance) {
+        if self.declared.contains(server) {
             return;
         }
+        if self.declared.len() >= DECLARED_CAP {
+            self.declared.clear();
+        }
+        self.declared.insert(server.clone());
         let losses = Loss::ALL.map(What::Lost);
         let unfinished = Unfinished::ALL.map(What::Unfinished);
         for what in losses.into_iter().chain(unfinished) {
-            self.metrics
-                .add_of_server(what.family(), server, what.reason(), 0);
+            self.metrics.lost(what.family(), server, what.reason(), 0);
         }
     }
 
     /// Counts a loss of `server`, and logs it if its reason was logged seldom enough; `place` says where it is, if that is
     /// known.
-    pub fn count(&mut self, what: What, server: &Arc<str>, place: Option<Place>, now_ns: u64) {
+    pub fn count(&mut self, what: What, server: &Instance, place: Option<Place>, now_ns: u64) {
         let reason = what.reason();
-        self.metrics.add_of_server(what.family(), server, reason, 1);
+        self.metrics.lost(what.family(), server, reason, 1);
         let window = self.windows.entry(reason).or_default();
         let Some(unlogged) = window.admit(now_ns) else {
             return;
@@ -123,7 +129,7 @@ impl Losses {
         let peer = place.map(|place| place.peer);
         info!(
             reason,
-            %server,
+            server = %server.server,
             pid = peer.map(|peer| peer.tgid),
             port = peer.and_then(|peer| peer.local_port),
             peer_port = peer.and_then(|peer| peer.peer_port),
@@ -139,6 +145,12 @@ impl Losses {
             },
             what.help()
         );
+    }
+
+    /// Declares these replicas again if they come back.
+    pub fn forget(&mut self, replicas: &HashSet<Replica>) {
+        self.declared
+            .retain(|server| !replicas.contains(&server.replica));
     }
 
     /// Logs that the programs in the kernel lost `count` more for this reason: they know of no server.
@@ -161,6 +173,7 @@ mod tests {
     use super::*;
     use crate::{
         exchange::fixtures,
+        identity::{Container, ShownLabels},
         metrics::{Format, Selection},
     };
 
@@ -174,7 +187,14 @@ mod tests {
     fn every_reason_of_a_server_is_exported_as_zero_and_then_counted() {
         let metrics = Arc::new(Metrics::new("vm"));
         let mut losses = Losses::new(metrics.clone());
-        let server: Arc<str> = "vllm".into();
+        let container = Container {
+            pod: "p".into(),
+            ..Container::default()
+        };
+        let server = Instance {
+            server: "vllm".into(),
+            replica: Replica::new(Some(80), &container, ShownLabels::ALL),
+        };
         losses.declare(&server);
         let family = "inferprobe_records_lost_total";
         let declared = lines(&metrics, family);
@@ -186,9 +206,9 @@ mod tests {
         }
         losses.count(What::Unfinished(Unfinished::Reset), &server, None, 100);
         losses.declare(&server);
-        let expected = r#"inferprobe_records_lost_total{server="vllm",reason="not_http"} 100"#;
+        let expected = r#"inferprobe_records_lost_total{server="vllm",reason="not_http",port="80",namespace="",pod="p",container=""} 100"#;
         assert!(lines(&metrics, family).contains(&expected.to_owned()));
-        let expected = r#"inferprobe_requests_unfinished_total{server="vllm",reason="reset"} 1"#;
+        let expected = r#"inferprobe_requests_unfinished_total{server="vllm",reason="reset",port="80",namespace="",pod="p",container=""} 1"#;
         let family = "inferprobe_requests_unfinished_total";
         assert!(lines(&metrics, family).contains(&expected.to_owned()));
     }

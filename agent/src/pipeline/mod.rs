@@ -42,7 +42,12 @@ pub struct Pipeline {
     connections: ConnectionTable,
     classifier: Classifier,
     roster: Option<Arc<Roster>>,
+    /// When replicas that ended were last looked for, ns.
+    swept_ns: u64,
 }
+
+/// Time between two looks for replicas that have ended, ns.
+const SWEEP_NS: u64 = 60_000_000_000;
 
 impl Pipeline {
     /// Makes a pipeline without any records yet, at `now_ns`.
@@ -58,6 +63,7 @@ impl Pipeline {
             connections,
             classifier: Classifier::new(registry, recorder, now_ns),
             roster: None,
+            swept_ns: now_ns,
         }
     }
 
@@ -113,6 +119,10 @@ impl Pipeline {
             self.classifier.on_bytes(socket, counts);
         }
         self.classifier.trials.tick(now_ns);
+        if now_ns.saturating_sub(self.swept_ns) >= SWEEP_NS {
+            self.swept_ns = now_ns;
+            self.classifier.forget_replicas();
+        }
         self.classifier.tick();
     }
 

@@ -11,7 +11,10 @@ use std::{
 use rustix::time::{ClockId, clock_gettime};
 use serde::Deserialize;
 
-use crate::{discovery::procfs, identity::Identity};
+use crate::{
+    discovery::procfs,
+    identity::{Identity, Replica},
+};
 
 /// Label `server` of workers.
 const SERVER: &str = "torchserve";
@@ -83,6 +86,7 @@ impl Worker {
                 model: model.into(),
                 version: version.into(),
                 server: SERVER.into(),
+                replica: Replica::default(),
             },
             id,
             started_ns: started_ns(pid),

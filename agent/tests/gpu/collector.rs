@@ -64,6 +64,7 @@ impl Collector {
             refresh,
             library: Some(library),
             gpm,
+            host_root: "/".into(),
         };
         let (history, roster) = (collector.history.clone(), collector.roster.clone());
         gpu::spawn(&collector.metrics, history, options, roster).unwrap();

@@ -4,7 +4,7 @@ use std::{collections::HashMap, process::Command, thread, time::Duration};
 
 use inferprobe::{
     discovery::roster::{Member, ServedTimes},
-    identity::Identity,
+    identity::{Identity, Replica},
 };
 
 use crate::collector::Collector;
@@ -58,6 +58,7 @@ fn identity(model: &str) -> Identity {
         model: model.into(),
         version: "default".into(),
         server: "vllm".into(),
+        replica: Replica::default(),
     }
 }
 
@@ -66,6 +67,7 @@ fn serve(collector: &Collector, times: &[(&str, u64)]) {
     let member = Member {
         server: "vllm".into(),
         model: "cmdline".into(),
+        replica: Replica::default(),
         is_loaded: false,
     };
     let own = std::process::id();
@@ -144,7 +146,9 @@ fn the_energy_of_a_process_is_divided_by_the_time_of_its_models() {
     );
     assert!(b > 1.0 && (a - 3.0 * b).abs() < 0.01, "{a} J, {b} J");
     assert!(part(&collector, "other", "", "") < 1e-6);
-    let process = format!("{DEVICE},pid=\"{own}\",server=\"vllm\",model=\"\"");
+    let process = format!(
+        "{DEVICE},pid=\"{own}\",server=\"vllm\",model=\"\",namespace=\"\",pod=\"\",container=\"\""
+    );
     collector.await_value("inferprobe_gpu_process_sm_ratio", &process, |value| {
         value == Some(0.5)
     });

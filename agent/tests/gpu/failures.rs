@@ -193,6 +193,7 @@ fn a_missing_library_exports_no_gpu() {
         refresh: REFRESH,
         library: Some("/nonexistent/libnvidia-ml.so.1".into()),
         gpm: false,
+        host_root: "/".into(),
     };
     gpu::spawn(&metrics, Arc::default(), options, Arc::default()).unwrap();
     let text = metrics.encode(&Selection::all(), Format::Text);

@@ -187,9 +187,9 @@ fn processes_are_named_only_if_they_are_watched() {
     collector.await_lines(
         &["inferprobe_gpu_process_sm_ratio", "inferprobe_gpu_process_memory_bytes"],
         &[
-            r#"inferprobe_gpu_process_sm_ratio{device="0",uuid="GPU-stub-0",mig="",pid="4000001",server="",model=""} 0.3"#,
-            r#"inferprobe_gpu_process_memory_bytes{device="0",uuid="GPU-stub-0",mig="",pid="4000001",server="",model=""} 1048576"#,
-            r#"inferprobe_gpu_process_memory_bytes{device="0",uuid="GPU-stub-0",mig="",pid="4000002",server="",model=""} 2097152"#,
+            r#"inferprobe_gpu_process_sm_ratio{device="0",uuid="GPU-stub-0",mig="",pid="4000001",server="",model="",namespace="",pod="",container=""} 0.3"#,
+            r#"inferprobe_gpu_process_memory_bytes{device="0",uuid="GPU-stub-0",mig="",pid="4000001",server="",model="",namespace="",pod="",container=""} 1048576"#,
+            r#"inferprobe_gpu_process_memory_bytes{device="0",uuid="GPU-stub-0",mig="",pid="4000002",server="",model="",namespace="",pod="",container=""} 2097152"#,
         ],
     );
 }
@@ -201,7 +201,7 @@ fn mig_instances_have_memory_and_honest_gaps() {
     );
     collector.await_lines(
         &["inferprobe_gpu_process_memory_bytes"],
-        &[r#"inferprobe_gpu_process_memory_bytes{device="0",uuid="MIG-stub-0-4",mig="11",pid="4000001",server="",model=""} 512"#],
+        &[r#"inferprobe_gpu_process_memory_bytes{device="0",uuid="MIG-stub-0-4",mig="11",pid="4000001",server="",model="",namespace="",pod="",container=""} 512"#],
     );
     let of_first = |family: &str| {
         let mut lines = collector.lines(&[family]);

@@ -26,6 +26,15 @@ pub struct Logged {
     pub version: String,
     /// Label `server`.
     pub server: String,
+    /// Namespace of the server's pod; empty without one.
+    #[serde(default)]
+    pub namespace: String,
+    /// The server's pod; empty without one.
+    #[serde(default)]
+    pub pod: String,
+    /// The server's container; empty without one.
+    #[serde(default)]
+    pub container: String,
     /// `inference` or `admin`.
     pub purpose: String,
     /// Request method.

@@ -7,6 +7,7 @@ use std::{collections::BTreeMap, sync::Arc};
 use crate::{
     collectors::gpu::{busy::Busy, device::DeviceReading, limits::Throttled, processes::Processes},
     discovery::roster::Owner,
+    identity::{Instance, Replica},
     verdict::evidence::Gpu,
 };
 
@@ -18,13 +19,15 @@ const UNEXPLAINED_PCT: f64 = 20.0;
 pub(super) struct Before(BTreeMap<String, Throttled>);
 
 impl Before {
-    /// Returns what the readings tell of each server, since the readings before.
+    /// Returns what the readings tell of each server in one container, since the readings before; `replicas` says where
+    /// processes run.
     pub(super) fn tell(
         &mut self,
         readings: &[DeviceReading],
         mut owner: impl FnMut(u32) -> Owner,
-    ) -> BTreeMap<Arc<str>, Gpu> {
-        let mut told: BTreeMap<Arc<str>, Gpu> = BTreeMap::new();
+        replicas: &BTreeMap<u32, Replica>,
+    ) -> BTreeMap<Instance, Gpu> {
+        let mut told: BTreeMap<Instance, Gpu> = BTreeMap::new();
         let mut now = BTreeMap::new();
         for reading in readings {
             let before = self.0.get(&reading.uuid);
@@ -33,10 +36,17 @@ impl Before {
             let on_instances = reading.instances.iter().map(|part| &part.processes);
             let processes = std::iter::once(&reading.whole.processes).chain(on_instances);
             let pids = processes.flat_map(|processes| processes.by_pid.keys().copied());
-            let owners: BTreeMap<u32, Owner> = pids.map(|pid| (pid, owner(pid))).collect();
-            for server in owners.values().filter_map(server_of) {
+            let servers = pids.filter_map(|pid| {
+                let server = Instance {
+                    server: server_of(&owner(pid))?.clone(),
+                    replica: replicas.get(&pid).cloned().unwrap_or_default(),
+                };
+                Some((pid, server))
+            });
+            let servers: BTreeMap<u32, Instance> = servers.collect();
+            for server in servers.values() {
                 let (others, other_pid) =
-                    others(&reading.whole.processes, reading.busy, &owners, server);
+                    others(&reading.whole.processes, reading.busy, &servers, server);
                 let gpu = Gpu {
                     others,
                     other_pid,
@@ -80,8 +90,8 @@ fn server_of(owner: &Owner) -> Option<&Arc<str>> {
 fn others(
     processes: &Processes,
     busy: Busy,
-    owners: &BTreeMap<u32, Owner>,
-    server: &Arc<str>,
+    servers: &BTreeMap<u32, Instance>,
+    server: &Instance,
 ) -> (Option<f64>, Option<u32>) {
     let all_pct: f64 = processes
         .by_pid
@@ -98,7 +108,7 @@ fn others(
         return (None, None);
     }
     let others = processes.by_pid.iter().filter_map(|(pid, used)| {
-        let is_own = owners.get(pid).and_then(server_of) == Some(server);
+        let is_own = servers.get(pid) == Some(server);
         used.sm_pct.filter(|_| !is_own).map(|pct| (*pid, pct))
     });
     let (mut sum_pct, mut most) = (0.0, None);
@@ -117,6 +127,7 @@ mod tests {
     use super::*;
     use crate::{
         collectors::gpu::{device::Part, processes::ProcessUse, series::Series},
+        identity::{Container, ShownLabels},
         metrics::GpuSample,
     };
 
@@ -161,11 +172,36 @@ mod tests {
         }
     }
 
+    fn instance(server: &str, pod: &str) -> Instance {
+        Instance {
+            server: server.into(),
+            replica: in_pod(pod),
+        }
+    }
+
+    fn in_pod(pod: &str) -> Replica {
+        let container = Container {
+            pod: pod.into(),
+            ..Container::default()
+        };
+        Replica::new(None, &container, ShownLabels::ALL)
+    }
+
+    #[test]
+    fn the_same_server_in_another_pod_is_another_one() {
+        let used = [(1, 30.0), (2, 10.0)];
+        let devices = [device("u", Busy::Known(40), &used, 0)];
+        let replicas = BTreeMap::from([(1, in_pod("x")), (2, in_pod("y"))]);
+        let told = Before::default().tell(&devices, owner, &replicas);
+        let others = |pod| told[&instance("a", pod)].others;
+        assert_eq!((others("x"), others("y")), (Some(0.1), Some(0.3)));
+    }
+
     #[test]
     fn others_are_all_processes_of_other_servers() {
         let used = [(1, 30.0), (2, 10.0), (3, 20.0), (9, 5.0)];
         let devices = [device("u", Busy::Known(65), &used, 0)];
-        let told = Before::default().tell(&devices, owner);
+        let told = Before::default().tell(&devices, owner, &BTreeMap::new());
         let gpu = |others, other_pid| Gpu {
             others: Some(others),
             other_pid: Some(other_pid),
@@ -173,7 +209,10 @@ mod tests {
         };
         assert_eq!(
             told,
-            BTreeMap::from([("a".into(), gpu(0.25, 3)), ("b".into(), gpu(0.45, 1))])
+            BTreeMap::from([
+                (instance("a", ""), gpu(0.25, 3)),
+                (instance("b", ""), gpu(0.45, 1)),
+            ])
         );
     }
 
@@ -190,8 +229,8 @@ mod tests {
                 device("u", Busy::Known(0), &[(1, 0.0)], first_ns),
                 device("v", Busy::Known(0), &[(1, 0.0)], second_ns),
             ];
-            let told = before.tell(&devices, owner);
-            assert_eq!(told[&Arc::from("a")].throttled_ns, expected);
+            let told = before.tell(&devices, owner, &BTreeMap::new());
+            assert_eq!(told[&instance("a", "")].throttled_ns, expected);
         }
     }
 
@@ -204,17 +243,23 @@ mod tests {
             (Busy::Absent, Some(0.0)),
         ] {
             let devices = [device("u", busy, &[(1, 0.0), (9, 0.0)], 0)];
-            let told = Before::default().tell(&devices, owner);
-            assert_eq!(told[&Arc::from("a")].others, expected, "{busy:?}");
+            let told = Before::default().tell(&devices, owner, &BTreeMap::new());
+            assert_eq!(told[&instance("a", "")].others, expected, "{busy:?}");
         }
     }
 
     #[test]
     fn servers_without_a_process_on_the_gpu_have_no_evidence() {
         let devices = [device("u", Busy::Known(90), &[(9, 90.0)], 0)];
-        assert_eq!(Before::default().tell(&devices, owner), BTreeMap::new());
+        assert_eq!(
+            Before::default().tell(&devices, owner, &BTreeMap::new()),
+            BTreeMap::new()
+        );
         let blind = |_| Owner::Unknown("".into());
         let devices = [device("u", Busy::Known(90), &[(9, 90.0)], 0)];
-        assert_eq!(Before::default().tell(&devices, blind), BTreeMap::new());
+        assert_eq!(
+            Before::default().tell(&devices, blind, &BTreeMap::new()),
+            BTreeMap::new()
+        );
     }
 }

@@ -57,6 +57,8 @@ pub struct Options {
     pub library: Option<PathBuf>,
     /// Whether to read GPM values.
     pub gpm: bool,
+    /// Where the root of the host is, with the names of containers.
+    pub host_root: PathBuf,
 }
 
 /// Reads every GPU each refresh interval, for as long as `metrics` is in use elsewhere; `roster` says whose the
@@ -85,7 +87,7 @@ pub fn spawn(
 
 fn watch(metrics: &Weak<Metrics>, history: &History, options: &Options, roster: &Roster) {
     let mut logged = false;
-    let mut shares = Shares::new(options.refresh * STALE_AFTER);
+    let mut shares = Shares::new(options.refresh * STALE_AFTER, &options.host_root);
     while metrics.strong_count() > 0 {
         match open(options.library.as_deref()) {
             Ok(nvml) => {

@@ -4,6 +4,7 @@
 
 use std::{
     collections::BTreeMap,
+    path::Path,
     sync::Arc,
     time::{Duration, Instant},
 };
@@ -18,10 +19,12 @@ use crate::{
         processes::Processes,
     },
     discovery::{
+        containers::{Containers, Home},
         procfs,
         roster::{Owner, Roster},
     },
     history::{History, readings},
+    identity::{Replica, ShownLabels},
     metrics::{Metrics, Reading, families},
 };
 
@@ -37,16 +40,21 @@ pub(super) struct Shares {
     before: Before,
     /// When the GPUs were read before, ns.
     before_ns: u64,
+    homes: Homes,
 }
 
 impl Shares {
-    /// Starts without any energy.
-    pub(super) fn new(max_gap: Duration) -> Self {
+    /// Starts without any energy; `host_root` is where the root of the host is.
+    pub(super) fn new(max_gap: Duration, host_root: &Path) -> Self {
         Self {
             ledgers: BTreeMap::new(),
             max_gap,
             before: Before::default(),
             before_ns: monotonic_ns(),
+            homes: Homes {
+                containers: Containers::new(host_root),
+                by_pid: BTreeMap::new(),
+            },
         }
     }
 
@@ -66,9 +74,17 @@ impl Shares {
             let owner = owners.entry(pid).or_insert_with(|| users.owner(pid));
             owner.clone()
         };
+        let whole = readings.iter().map(|reading| &reading.whole);
+        let instances = readings.iter().flat_map(|reading| &reading.instances);
+        let pids = whole
+            .chain(instances)
+            .flat_map(|part| part.processes.by_pid.keys());
+        let replicas = self
+            .homes
+            .find(pids.copied(), users.shown(), Instant::now());
         let (from_ns, at_ns) = (self.before_ns, monotonic_ns());
         self.before_ns = at_ns;
-        for (server, gpu) in self.before.tell(&readings, &mut owner) {
+        for (server, gpu) in self.before.tell(&readings, &mut owner, &replicas) {
             let reading = readings::Reading {
                 from_ns,
                 at_ns,
@@ -85,7 +101,7 @@ impl Shares {
             self.add_energy(&mut reading, idle_mw, &mut owner);
             let parts = std::iter::once(reading.whole).chain(reading.instances);
             for mut part in parts {
-                push_processes(&mut part, &mut owner);
+                push_processes(&mut part, &mut owner, &replicas);
                 all.extend(part.series.finish(metrics));
             }
         }
@@ -151,8 +167,44 @@ fn users_of(processes: &Processes, busy: Busy, mut owner: impl FnMut(u32) -> Own
     }
 }
 
+/// The containers of the processes.
+#[derive(Debug)]
+struct Homes {
+    containers: Containers,
+    by_pid: BTreeMap<u32, Home>,
+}
+
+impl Homes {
+    /// Returns where each of these processes runs, and forgets all others; `shown` of `None`: nowhere.
+    fn find(
+        &mut self,
+        pids: impl Iterator<Item = u32>,
+        shown: Option<ShownLabels>,
+        now: Instant,
+    ) -> BTreeMap<u32, Replica> {
+        let before = std::mem::take(&mut self.by_pid);
+        let Some(shown) = shown else {
+            return BTreeMap::new();
+        };
+        for pid in pids {
+            if !self.by_pid.contains_key(&pid)
+                && let Some(home) = self.containers.of(pid, before.get(&pid), now)
+            {
+                self.by_pid.insert(pid, home);
+            }
+        }
+        let replica = |home: &Home| Replica::new(None, &home.container, shown);
+        let replicas = self.by_pid.iter().map(|(pid, home)| (*pid, replica(home)));
+        replicas.collect()
+    }
+}
+
 /// Adds the series of each process.
-fn push_processes(part: &mut device::Part, mut owner: impl FnMut(u32) -> Owner) {
+fn push_processes(
+    part: &mut device::Part,
+    mut owner: impl FnMut(u32) -> Owner,
+    replicas: &BTreeMap<u32, Replica>,
+) {
     for (pid, used) in part.processes.largest(&mut part.series) {
         let (server, model) = match owner(pid) {
             Owner::Other => ("".into(), "".into()),
@@ -162,8 +214,9 @@ fn push_processes(part: &mut device::Part, mut owner: impl FnMut(u32) -> Owner) 
                 _ => (server, Arc::from("")),
             },
         };
+        let replica = replicas.get(&pid).cloned().unwrap_or_default();
         let pid = pid.to_string();
-        let labels = [&*pid, &*server, &*model];
+        let labels = [&[&*pid, &*server, &*model][..], &replica.container_labels()].concat();
         let series = &mut part.series;
         let ratio = |pct: Option<f64>| pct.map(|pct| pct / 100.0);
         series.push_some(&families::GPU_PROCESS_BUSY, &labels, ratio(used.sm_pct));
@@ -179,7 +232,11 @@ fn push_processes(part: &mut device::Part, mut owner: impl FnMut(u32) -> Owner) 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::collectors::gpu::processes::ProcessUse;
+    use crate::{
+        collectors::gpu::{processes::ProcessUse, series::Series},
+        identity::Container,
+        metrics::{Format, Selection},
+    };
 
     fn processes(times: &[(u32, Option<f64>)]) -> Processes {
         let used = times.iter().map(|(pid, sm_pct)| {
@@ -222,6 +279,37 @@ mod tests {
                 (Part::Other, 20.0),
             ])
         );
+    }
+
+    #[test]
+    fn a_process_has_the_labels_of_its_container() {
+        let container = Container {
+            namespace: "llm".into(),
+            pod: "vllm-0".into(),
+            name: "server".into(),
+        };
+        let replica = Replica::new(Some(8000), &container, ShownLabels::ALL);
+        let mut part = device::Part {
+            series: Series::new(0, "GPU-a", None),
+            processes: processes(&[(2, Some(50.0)), (3, Some(25.0))]),
+        };
+        push_processes(&mut part, owner, &BTreeMap::from([(2, replica)]));
+        let metrics = Metrics::new("vm");
+        let readings = part.series.finish(&metrics);
+        metrics.set_readings("gpu", readings, Instant::now() + Duration::from_secs(60));
+        let family = "inferprobe_gpu_process_sm_ratio";
+        let text = metrics.encode(&Selection::named([family]), Format::Text);
+        let lines: Vec<_> = text.lines().filter(|line| !line.starts_with('#')).collect();
+        let device = format!(r#"{family}{{device="0",uuid="GPU-a",mig="""#);
+        let expected = [
+            format!(
+                r#"{device},pid="2",server="s",model="",namespace="llm",pod="vllm-0",container="server"}} 0.5"#
+            ),
+            format!(
+                r#"{device},pid="3",server="",model="",namespace="",pod="",container=""}} 0.25"#
+            ),
+        ];
+        assert_eq!(lines, expected);
     }
 
     #[test]

@@ -28,6 +28,7 @@ use crate::{
     },
     discovery::{procfs as processes, roster::Roster},
     history::{History, readings},
+    identity::{Instance, KEPT_AFTER_END},
     metrics::{Metrics, Reading, families},
 };
 
@@ -37,8 +38,8 @@ const COLLECTOR: &str = "servers";
 const MAX_INTERVAL: Duration = Duration::from_secs(1);
 /// Readings after which a value that was not read again expires.
 const STALE_AFTER: u32 = 15;
-/// Most servers to tell apart.
-const MAX_SERVERS: usize = 64;
+/// Most servers and containers to tell apart.
+const MAX_SERVERS: usize = 256;
 /// Label of all further ones.
 const OTHER: &str = "other";
 
@@ -100,6 +101,8 @@ struct Total {
     times: Times,
     /// Threads at the last reading.
     threads: u64,
+    /// Since when it has had no process; `None` if it has some.
+    ended: Option<Instant>,
     /// `None`: no cgroup counts it.
     throttled_ns: Option<u64>,
     /// What the last reading added, 0 without a limit; `None`: no cgroup is known.
@@ -110,9 +113,9 @@ struct Total {
 /// All servers.
 #[derive(Debug)]
 struct Servers {
-    totals: BTreeMap<Arc<str>, Total>,
+    totals: BTreeMap<Instance, Total>,
     /// Label of each process at the last reading.
-    labels: HashMap<u32, Arc<str>>,
+    labels: HashMap<u32, Instance>,
     threads: Threads,
     mounts: Mounts,
     cgroups: Readings,
@@ -146,11 +149,10 @@ impl Servers {
     }
 
     /// Reads these processes, by server.
-    fn read(&mut self, processes: &HashMap<u32, Arc<str>>, metrics: &Metrics) {
+    fn read(&mut self, processes: &HashMap<u32, Instance>, metrics: &Metrics) {
         for (pid, threads) in self.threads.retain(|pid| processes.contains_key(&pid)) {
             if let Some(server) = self.labels.get(&pid) {
-                let labels = [&**server, "ended"];
-                metrics.add(&families::SERVER_THREADS_UNREAD, &labels, threads);
+                unread(metrics, server, "ended", threads);
             }
         }
         self.labels.retain(|pid, _| processes.contains_key(pid));
@@ -159,7 +161,8 @@ impl Servers {
             total.threads = 0;
             total.throttled_now_ns = None;
         }
-        let mut cgroups: BTreeMap<Arc<str>, Vec<Cgroups>> = BTreeMap::new();
+        self.forget(processes, Instant::now());
+        let mut cgroups: BTreeMap<Instance, Vec<Cgroups>> = BTreeMap::new();
         for (pid, server) in processes {
             let server = self.admit(server);
             self.labels.insert(*pid, server.clone());
@@ -195,7 +198,7 @@ impl Servers {
         }
     }
 
-    fn read_threads(&mut self, pid: u32, server: &Arc<str>, metrics: &Metrics) {
+    fn read_threads(&mut self, pid: u32, server: &Instance, metrics: &Metrics) {
         let is_new = start_ticks(pid).is_some_and(|start_ticks| start_ticks >= self.start_ticks);
         let total = self.totals.entry(server.clone()).or_default();
         match self.threads.read(pid, is_new) {
@@ -204,14 +207,14 @@ impl Servers {
                 total.threads += read.threads;
                 for (count, reason) in [(read.ended, "ended"), (read.unread, "limit")] {
                     if count > 0 {
-                        metrics.add(&families::SERVER_THREADS_UNREAD, &[server, reason], count);
+                        unread(metrics, server, reason, count);
                     }
                 }
             }
             // A process that has ended is no failure.
             Err(err) if err.kind() == io::ErrorKind::NotFound => {}
             Err(err) => {
-                metrics.add(&families::SERVER_THREADS_UNREAD, &[server, "refused"], 1);
+                unread(metrics, server, "refused", 1);
                 if self.refused.insert(pid) {
                     warn!(pid, %err, "threads not read");
                 }
@@ -219,14 +222,30 @@ impl Servers {
         }
     }
 
-    /// Returns the label of a server: past the limit, `other`.
-    fn admit(&mut self, server: &Arc<str>) -> Arc<str> {
+    /// Forgets containers that ended a while ago.
+    fn forget(&mut self, processes: &HashMap<u32, Instance>, now: Instant) {
+        let running: HashSet<&Instance> = processes.values().collect();
+        self.totals.retain(|server, total| {
+            total.ended = match running.contains(server) {
+                true => None,
+                false => Some(total.ended.unwrap_or(now)),
+            };
+            let is_old = |ended| now.saturating_duration_since(ended) >= KEPT_AFTER_END;
+            !server.replica.is_contained() || !total.ended.is_some_and(is_old)
+        });
+    }
+
+    /// Returns the labels of a server: past the limit, `other`.
+    fn admit(&mut self, server: &Instance) -> Instance {
         if self.totals.contains_key(server) {
             return server.clone();
         }
         let label = match self.totals.len() < MAX_SERVERS {
             true => server.clone(),
-            false => OTHER.into(),
+            false => Instance {
+                server: OTHER.into(),
+                replica: server.replica.all_as(OTHER),
+            },
         };
         self.totals.entry(label.clone()).or_default();
         label
@@ -235,6 +254,14 @@ impl Servers {
     fn series(&self) -> Vec<Reading> {
         let mut series = Vec::new();
         for (server, total) in &self.totals {
+            let series_of = |family, labels: &[&str], value: f64| {
+                let labels = [
+                    &[&*server.server],
+                    labels,
+                    &server.replica.container_labels(),
+                ];
+                Reading::new(family, &labels.concat(), value)
+            };
             let seconds = |ns: u64| ns as f64 / 1e9;
             if self.counts_starvation {
                 let Times { ran_ns, starved_ns } = total.times;
@@ -243,25 +270,34 @@ impl Servers {
                     (&families::SERVER_STARVED, seconds(starved_ns)),
                     (&families::SERVER_THREADS, total.threads as f64),
                 ] {
-                    series.push(Reading::new(family, &[server], value));
+                    series.push(series_of(family, &[], value));
                 }
             }
             if let Some(throttled_ns) = total.throttled_ns {
                 let value = seconds(throttled_ns);
-                series.push(Reading::new(&families::SERVER_THROTTLED, &[server], value));
+                series.push(series_of(&families::SERVER_THROTTLED, &[], value));
             }
             for (resource, stall) in RESOURCES.into_iter().zip(total.stalls) {
                 let Some(stall) = stall else {
                     continue;
                 };
                 for (kind, value) in stall.kinds() {
-                    let labels = [server, resource, kind];
-                    series.push(Reading::new(&families::SERVER_PRESSURE, &labels, value));
+                    let labels = [resource, kind];
+                    series.push(series_of(&families::SERVER_PRESSURE, &labels, value));
                 }
             }
         }
         series
     }
+}
+
+/// Counts threads whose last times are unknown.
+fn unread(metrics: &Metrics, server: &Instance, reason: &str, threads: u64) {
+    let labels = [
+        &[&*server.server, reason][..],
+        &server.replica.container_labels(),
+    ];
+    metrics.add(&families::SERVER_THREADS_UNREAD, &labels.concat(), threads);
 }
 
 /// When a process was started, ticks since boot; `None` if it has ended.

@@ -57,13 +57,14 @@ async fn serve(config: Config) -> Result<()> {
     if let Some(file) = &config.torchserve {
         log_torchserve_file(file);
     }
-    let hostname = hostname();
-    let metrics = Arc::new(Metrics::new(&hostname));
+    let metrics = Arc::new(Metrics::new(&config.hostname));
+    metrics.show_labels(config.shown_labels);
     let log = open_log(&config)?;
     let reopen = log.as_ref().map(RequestLog::reopen_request);
     let hang_up = signal(SignalKind::hangup()).context("handle SIGHUP")?;
     metrics.collector_up(PROBES, false);
     let roster = Arc::new(Roster::default());
+    roster.show_labels(config.shown_labels);
     let history = Arc::new(History::default());
     let mut running = match config.probes {
         true => Some(RunningProbes::start(
@@ -92,13 +93,16 @@ async fn serve(config: Config) -> Result<()> {
         refresh: config.refresh,
         library: config.nvml_library.clone(),
         gpm: config.gpm,
+        host_root: config.host_root.clone(),
     };
     gpu::spawn(&metrics, history.clone(), gpus, roster.clone())
         .context("start the GPU collector")?;
     let endpoint = Endpoint::new(metrics.clone(), health);
-    let host_names = [hostname.clone()].into_iter().chain(config.allowed_hosts);
+    let host_names = [config.hostname.clone()]
+        .into_iter()
+        .chain(config.allowed_hosts);
     let host_names = host_names.collect();
-    let kept = Kept::new(&hostname, metrics.clone(), history, roster);
+    let kept = Kept::new(&config.hostname, metrics.clone(), history, roster);
     let endpoint = Arc::new(endpoint.with_api(kept, host_names));
     let address = listener
         .local_addr()
@@ -198,11 +202,4 @@ fn open_log(config: &Config) -> Result<Option<RequestLog>> {
         )
     })?;
     Ok(Some(log))
-}
-
-fn hostname() -> String {
-    rustix::system::uname()
-        .nodename()
-        .to_string_lossy()
-        .into_owned()
 }

@@ -20,6 +20,7 @@ use crate::{
     commands::demo_server,
     config::Config,
     discovery::{
+        containers::Containers,
         pid_namespace,
         registry::Registry,
         roster::Roster,
@@ -69,7 +70,9 @@ impl RunningProbes {
             );
         }
         let hooks = report::line(probes.hooks());
-        let registry = Registry::new(config.watches.clone(), config.catalogue.clone(), own_pid);
+        let mut registry = Registry::new(config.watches.clone(), config.catalogue.clone(), own_pid);
+        let containers = Containers::new(&config.host_root);
+        registry.label_replicas(containers, config.shown_labels);
         let table = ConnectionTable::new(config.payload)
             .with_copied_bytes(config.body_limit.copied_bytes());
         let mut event_loop = EventLoop::new(probes, maps, registry, table, metrics.clone(), log)?;

@@ -7,7 +7,7 @@
 mod tests;
 
 use std::{
-    collections::HashMap,
+    collections::{HashMap, HashSet},
     sync::Arc,
     time::{Duration, Instant},
 };
@@ -20,19 +20,22 @@ use crate::{
         route::{ModelSource, Purpose, Route},
     },
     discovery::{
+        containers::{Containers, Home},
         modules, procfs,
         recognised::{self, Recognised},
         roster::Member,
         trials::Shows,
         watch::{Target, Watch},
     },
-    identity::Server,
+    identity::{Replica, Server, ShownLabels},
 };
 
 /// How long the name of a process is kept if no exit event will report its end.
 const NAME_TRUST: Duration = Duration::from_secs(5);
 /// How long an ended process keeps its labels, for records that are not processed yet.
 const LINGER: Duration = Duration::from_secs(10);
+/// Most ports of one process whose labels are remembered.
+const PORTS_KEPT: usize = 64;
 /// Largest number of processes that are kept; above it, those with a time limit are dropped.
 const NAME_CAP: usize = 16_384;
 /// Longest name that a process gives itself and that is kept, characters.
@@ -63,6 +66,23 @@ struct Process {
     model: Option<Arc<str>>,
     /// When the entry expires; `None` if an exit event will report the end of the process.
     until: Option<Instant>,
+    /// Its container, and when that was looked up.
+    home: Option<(Home, Instant)>,
+    /// Where it serves, by port (`None`: a unix socket).
+    replicas: Vec<(Option<u16>, Replica)>,
+}
+
+impl Process {
+    fn new(name: Arc<str>, reason: Option<WatchReason>) -> Self {
+        Self {
+            name,
+            reason,
+            model: None,
+            until: None,
+            home: None,
+            replicas: Vec::new(),
+        }
+    }
 }
 
 /// Why a process is watched; both reasons may hold.
@@ -87,6 +107,9 @@ pub struct Registry {
     /// What processes that send requests were found to be, and until when that holds.
     senders: HashMap<u32, (Option<Server>, Instant)>,
     own_pid: Option<u32>,
+    /// Names of containers; `None`: they are not looked up.
+    containers: Option<Containers>,
+    shown: ShownLabels,
 }
 
 impl Registry {
@@ -101,7 +124,31 @@ impl Registry {
             serving: HashMap::new(),
             senders: HashMap::new(),
             own_pid,
+            containers: None,
+            shown: ShownLabels::ALL,
         }
+    }
+
+    /// Looks up the containers of processes from now on, and uses only the labels in `shown`.
+    pub fn label_replicas(&mut self, containers: Containers, shown: ShownLabels) {
+        let looks = self.sees_processes() && shown.shows_container();
+        self.containers = looks.then_some(containers);
+        self.shown = shown;
+        for process in self.processes.values_mut() {
+            process.home = None;
+            process.replicas.clear();
+        }
+    }
+
+    /// Returns where the processes serve that still run.
+    pub fn replicas(&self) -> HashSet<Replica> {
+        let now = Instant::now();
+        let running = self.processes.iter().filter(|(pid, process)| {
+            process.until.is_none_or(|until| now < until)
+                || self.sees_processes() && procfs::exists(**pid)
+        });
+        let replicas = running.flat_map(|(_, process)| &process.replicas);
+        replicas.map(|(_, replica)| replica.clone()).collect()
     }
 
     /// Whether procfs uses the same process ids as records.
@@ -168,15 +215,7 @@ impl Registry {
             return false;
         };
         let name = procfs::short_name(pid);
-        self.insert(
-            pid,
-            Process {
-                name,
-                reason: Some(reason),
-                model: None,
-                until: None,
-            },
-        );
+        self.insert(pid, Process::new(name, Some(reason)));
         true
     }
 
@@ -195,21 +234,12 @@ impl Registry {
         let Some(line) = procfs::command_line(pid) else {
             return false;
         };
-        let process = Process {
-            name: line
-                .name()
-                .chars()
-                .take(LONGEST_NAME)
-                .collect::<String>()
-                .into(),
-            reason: Some(WatchReason {
-                discovered: Some(why.into()),
-                ..WatchReason::default()
-            }),
-            model: None,
-            until: None,
+        let name: String = line.name().chars().take(LONGEST_NAME).collect();
+        let reason = WatchReason {
+            discovered: Some(why.into()),
+            ..WatchReason::default()
         };
-        self.insert(pid, process);
+        self.insert(pid, Process::new(name.into(), Some(reason)));
         true
     }
 
@@ -275,15 +305,7 @@ impl Registry {
             .get(&parent)
             .map(|process| (process.name.clone(), process.reason.clone()));
         if let Some((name, reason)) = inherited {
-            self.insert(
-                child,
-                Process {
-                    name,
-                    reason,
-                    model: None,
-                    until: None,
-                },
-            );
+            self.insert(child, Process::new(name, reason));
         }
     }
 
@@ -363,6 +385,7 @@ impl Registry {
             let server = self.server(pid, None);
             let member = Member {
                 server: server.name,
+                replica: server.replica.without_port(),
                 is_loaded: loaded.is_some(),
                 model: loaded.unwrap_or(server.model),
             };
@@ -393,6 +416,7 @@ impl Registry {
     /// Returns the labels of requests that `pid` answers on `port` (`None`: a unix socket).
     pub fn server(&mut self, pid: u32, port: Option<u16>) -> Server {
         let (process_name, reason) = self.look_up(pid);
+        let replica = self.replica(pid, port);
         let by_port = self
             .watches
             .iter()
@@ -434,7 +458,48 @@ impl Registry {
                 && entry.as_ref().is_some_and(|entry| entry.is_frontend),
             is_internal: role == Some(Role::Internal),
             entry,
+            replica,
         }
+    }
+
+    /// Looks up the container of a process, unless that was just done: it may be moved, and names may come later.
+    fn find_home(&mut self, pid: u32) {
+        let (Some(containers), Some(process)) =
+            (&mut self.containers, self.processes.get_mut(&pid))
+        else {
+            return;
+        };
+        let now = Instant::now();
+        let is_due = |at: Instant| now.saturating_duration_since(at) >= NAME_TRUST;
+        if process.home.as_ref().is_some_and(|(_, at)| !is_due(*at)) {
+            return;
+        }
+        let before = process.home.take().map(|(home, _)| home);
+        // That of a process that has ended stays as it was.
+        let home = containers.of(pid, before.as_ref(), now).or(before.clone());
+        if home != before {
+            process.replicas.clear();
+        }
+        process.home = home.map(|home| (home, now));
+    }
+
+    /// Returns where a process serves on `port`.
+    fn replica(&mut self, pid: u32, port: Option<u16>) -> Replica {
+        self.find_home(pid);
+        let Some(process) = self.processes.get_mut(&pid) else {
+            return Replica::default();
+        };
+        if let Some((_, replica)) = process.replicas.iter().find(|(of, _)| *of == port) {
+            return replica.clone();
+        }
+        let home = process.home.as_ref();
+        let container = home.map(|(home, _)| home.container.clone());
+        let replica = Replica::new(port, &container.unwrap_or_default(), self.shown);
+        if process.replicas.len() >= PORTS_KEPT {
+            process.replicas.clear();
+        }
+        process.replicas.push((port, replica.clone()));
+        replica
     }
 
     /// Returns what a request to `server` is for, and the model that it names.
@@ -447,25 +512,23 @@ impl Registry {
 
     fn look_up(&mut self, pid: u32) -> (Arc<str>, Option<WatchReason>) {
         let now = Instant::now();
-        match self.processes.get(&pid) {
-            Some(process) if process.until.is_none_or(|until| now < until) => {
+        let mut home = None;
+        if let Some(process) = self.processes.get_mut(&pid) {
+            if process.until.is_none_or(|until| now < until) {
                 return (process.name.clone(), process.reason.clone());
             }
-            _ => {}
+            home = process.home.take();
         }
         let name = match self.sees_processes() {
             true => procfs::short_name(pid),
             false => procfs::UNKNOWN.into(),
         };
-        self.insert(
-            pid,
-            Process {
-                name: name.clone(),
-                reason: None,
-                model: None,
-                until: Some(now + NAME_TRUST),
-            },
-        );
+        let process = Process {
+            until: Some(now + NAME_TRUST),
+            home,
+            ..Process::new(name.clone(), None)
+        };
+        self.insert(pid, process);
         (name, None)
     }
 
@@ -479,6 +542,8 @@ impl Registry {
             self.processes.retain(|_, process| process.until.is_none());
         }
         self.processes.insert(pid, process);
+        // It may have ended when its first record comes.
+        self.find_home(pid);
     }
 
     fn reason_to_watch(&self, pid: u32, line: &CommandLine) -> Option<WatchReason> {

@@ -66,13 +66,7 @@ const POST_CHAT: RequestInfo<'_> = RequestInfo {
 fn server_of(registry: &mut Registry, raw: &[u8]) -> Server {
     let reason = registry.reason_to_watch(u32::MAX, &CommandLine::parse(raw).unwrap());
     assert!(reason.is_some());
-    let process = Process {
-        name: "proc".into(),
-        reason,
-        model: None,
-        until: None,
-    };
-    registry.insert(u32::MAX, process);
+    registry.insert(u32::MAX, Process::new("proc".into(), reason));
     registry.server(u32::MAX, Some(8080))
 }
 
@@ -267,15 +261,7 @@ fn a_model_that_the_body_names_wins_over_a_configured_one() {
 #[test]
 fn an_ended_process_keeps_its_labels_for_a_while() {
     let mut registry = registry(vec![]);
-    registry.insert(
-        u32::MAX,
-        Process {
-            name: "gone".into(),
-            reason: None,
-            model: None,
-            until: None,
-        },
-    );
+    registry.insert(u32::MAX, Process::new("gone".into(), None));
     registry.exited(u32::MAX);
     assert_eq!(&*registry.server(u32::MAX, None).name, "gone");
     assert_eq!(&*registry.server(u32::MAX - 1, None).name, "unknown");

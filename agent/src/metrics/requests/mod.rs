@@ -3,16 +3,19 @@
 //! `torchserve` sums up the same requests by TorchServe's rules. The number of series is limited.
 //! Does not depend on: how a request was measured.
 
+mod replicas;
+
 use std::{collections::BTreeMap, sync::Arc};
 
 use crate::{
     catalogue::route::{ModelSource, Purpose},
     exchange::byte_accounting::ByteCounts,
-    identity::Identity,
+    identity::{Identity, Instance, Replica},
     metrics::{
         cardinality::{Cardinality, OTHER},
         encode::{Samples, Value},
         families,
+        family::Family,
         gen_ai::GenAi,
         histogram::Histogram,
         stages,
@@ -32,12 +35,15 @@ const MAX_CODES: usize = 32;
 pub(crate) struct Requests {
     cardinality: Cardinality,
     by_identity: BTreeMap<Identity, Served>,
-    admin: BTreeMap<Arc<str>, Codes>,
-    carried: BTreeMap<Arc<str>, ByteCounts>,
-    accept_wait: BTreeMap<Arc<str>, Histogram>,
-    internal: BTreeMap<Arc<str>, u64>,
-    /// Requests that a watched server sent: by its own label, and that of the server that got them.
-    from_gateways: BTreeMap<(Arc<str>, Arc<str>), u64>,
+    /// Of replicas that are forgotten: TorchServe's families do not tell replicas apart.
+    forgotten: BTreeMap<Identity, torchserve::ModelTotals>,
+    admin: BTreeMap<Instance, Codes>,
+    carried: BTreeMap<Instance, ByteCounts>,
+    accept_wait: BTreeMap<Instance, Histogram>,
+    internal: BTreeMap<Instance, u64>,
+    /// Requests that a watched server sent: by the server that got them, and its own label.
+    from_gateways: BTreeMap<(Instance, Arc<str>), u64>,
+    losses: BTreeMap<Instance, Losses>,
     /// Open requests at the latest scrape; `None` if they are not known.
     in_flight: Option<BTreeMap<Identity, u64>>,
     last_times: LastTimes,
@@ -79,6 +85,9 @@ struct Served {
 /// Responses by status code, 0 if it is unknown. `None`: a code outside 100 to 599, or beyond the limit.
 type Codes = BTreeMap<Option<u16>, u64>;
 
+/// Counts of a family by reason; the key is the family's name and the reason.
+type Losses = BTreeMap<(&'static str, &'static str), (&'static Family, u64)>;
+
 /// What one direction of sessions carried.
 #[derive(Debug, Clone, Copy, Default)]
 struct Traffic {
@@ -110,11 +119,13 @@ impl Requests {
         Self {
             cardinality: Cardinality::new(),
             by_identity: BTreeMap::new(),
+            forgotten: BTreeMap::new(),
             admin: BTreeMap::new(),
             carried: BTreeMap::new(),
             accept_wait: BTreeMap::new(),
             internal: BTreeMap::new(),
             from_gateways: BTreeMap::new(),
+            losses: BTreeMap::new(),
             in_flight: None,
             last_times: LastTimes::default(),
             observed: 0,
@@ -134,13 +145,13 @@ impl Requests {
         }
         match observation.purpose {
             Purpose::Admin => {
-                let server = self.cardinality.admit_server(&observation.identity.server);
+                let server = self.admit_instance(&observation.identity.instance());
                 let codes = self.admin.entry(server).or_default();
                 count_code(codes, observation.status, &mut self.cardinality);
             }
             Purpose::Inference => self.observe_inference(observation),
             Purpose::Internal => {
-                let server = self.cardinality.admit_server(&observation.identity.server);
+                let server = self.admit_instance(&observation.identity.instance());
                 *self.internal.entry(server).or_default() += 1;
             }
         }
@@ -159,9 +170,21 @@ impl Requests {
         served.torchserve.add(observation, self.observed);
     }
 
-    /// Returns the label `server` to count under.
-    pub(crate) fn admit_server(&mut self, server: &Arc<str>) -> Arc<str> {
-        self.cardinality.admit_server(server)
+    fn admit_instance(&mut self, server: &Instance) -> Instance {
+        self.cardinality.admit_instance(server)
+    }
+
+    /// Adds `n` to what was lost or left unfinished of `server`; 0 exports it as 0 if nothing was.
+    pub(crate) fn lost(
+        &mut self,
+        family: &'static Family,
+        server: &Instance,
+        reason: &'static str,
+        n: u64,
+    ) {
+        let losses = self.losses.entry(self.cardinality.admit_instance(server));
+        let count = losses.or_default().entry((family.name, reason));
+        count.or_insert((family, 0)).1 += n;
     }
 
     /// Sets how many requests each identity has open.
@@ -184,8 +207,8 @@ impl Requests {
     }
 
     /// Adds a connection that had waited `wait_ns` until `server` accepted it.
-    pub(crate) fn accepted(&mut self, server: &Arc<str>, wait_ns: u64) {
-        let server = self.cardinality.admit_server(server);
+    pub(crate) fn accepted(&mut self, server: &Instance, wait_ns: u64) {
+        let server = self.admit_instance(server);
         self.accept_wait
             .entry(server)
             .or_default()
@@ -193,8 +216,8 @@ impl Requests {
     }
 
     /// Adds bytes read and written on watched sockets of `server`.
-    pub(crate) fn carried(&mut self, server: &Arc<str>, counts: ByteCounts) {
-        let server = self.cardinality.admit_server(server);
+    pub(crate) fn carried(&mut self, server: &Instance, counts: ByteCounts) {
+        let server = self.admit_instance(server);
         *self.carried.entry(server).or_default() += counts;
     }
 
@@ -214,7 +237,7 @@ impl Requests {
             self.last_times.add(observation);
         }
         if let Some(gateway) = &observation.hop.gateway {
-            let server = self.cardinality.admit_server(&observation.identity.server);
+            let server = self.admit_instance(&observation.identity.instance());
             let gateway = self.cardinality.admit_server(gateway);
             *self.from_gateways.entry((server, gateway)).or_default() += 1;
         }
@@ -242,10 +265,11 @@ impl Requests {
                 model,
                 version,
                 server,
+                replica,
             } = identity;
             for (code, count) in labelled(&served.codes) {
                 let labels = [&**model, version, server, &code];
-                samples.push(&families::REQUESTS, &labels, Value::Integer(count));
+                samples.push_of(replica, &families::REQUESTS, &labels, Value::Integer(count));
             }
             for (family, histogram) in [
                 (&families::REQUEST_QUEUE, &served.queue),
@@ -256,7 +280,7 @@ impl Requests {
                 (&families::REQUEST_WORKER, &served.worker),
                 (&families::REQUEST_RELAY, &served.relay),
             ] {
-                samples.push_histogram(family, &[model, version, server], histogram);
+                samples.push_histogram_of(replica, family, &[model, version, server], histogram);
             }
             for (traffic, direction) in served
                 .sessions
@@ -268,14 +292,19 @@ impl Requests {
                     (&families::SESSION_BYTES, traffic.bytes),
                     (&families::SESSION_MESSAGES, traffic.messages),
                 ] {
-                    samples.push(family, &labels, Value::Integer(count));
+                    samples.push_of(replica, family, &labels, Value::Integer(count));
                 }
             }
             for because in Because::ALL {
                 let count = served.slow[because as usize];
                 if count > 0 {
                     let labels = [&**model, version, server, because.name()];
-                    samples.push(&families::SLOW_REQUESTS, &labels, Value::Integer(count));
+                    samples.push_of(
+                        replica,
+                        &families::SLOW_REQUESTS,
+                        &labels,
+                        Value::Integer(count),
+                    );
                 }
             }
             if let Some(streams) = &served.streams {
@@ -285,20 +314,20 @@ impl Requests {
                 gen_ai.collect(identity, samples);
             }
         }
-        for (server, source, count) in self.model_sources() {
-            let value = Value::Integer(count);
-            samples.push(&families::MODEL_SOURCE, &[server, source], value);
+        for (server, replica, source, count) in self.model_sources() {
+            let (family, value) = (&families::MODEL_SOURCE, Value::Integer(count));
+            samples.push_of(replica, family, &[server, source], value);
         }
-        for (server, codes) in &self.admin {
+        for (Instance { server, replica }, codes) in &self.admin {
             for (code, count) in labelled(codes) {
-                let value = Value::Integer(count);
-                samples.push(&families::ADMIN_REQUESTS, &[server, &code], value);
+                let (family, value) = (&families::ADMIN_REQUESTS, Value::Integer(count));
+                samples.push_of(replica, family, &[server, &code], value);
             }
         }
-        for (server, waits) in &self.accept_wait {
-            samples.push_histogram(&families::ACCEPT_WAIT, &[&**server], waits);
+        for (Instance { server, replica }, waits) in &self.accept_wait {
+            samples.push_histogram_of(replica, &families::ACCEPT_WAIT, &[&**server], waits);
         }
-        for (server, counts) in &self.carried {
+        for (Instance { server, replica }, counts) in &self.carried {
             let ratio = counts.covered_ratio().map(Value::Float);
             for (family, value) in [
                 (&families::COVERAGE, ratio),
@@ -312,26 +341,34 @@ impl Requests {
                 ),
             ] {
                 if let Some(value) = value {
-                    samples.push(family, &[&**server], value);
+                    samples.push_of(replica, family, &[&**server], value);
                 }
             }
         }
-        for (server, count) in &self.internal {
+        for (Instance { server, replica }, losses) in &self.losses {
+            for ((_, reason), (family, count)) in losses {
+                let value = Value::Integer(*count);
+                samples.push_of(replica, family, &[&**server, reason], value);
+            }
+        }
+        for (Instance { server, replica }, count) in &self.internal {
             let value = Value::Integer(*count);
-            samples.push(&families::INNER_REQUESTS, &[server], value);
+            samples.push_of(replica, &families::INNER_REQUESTS, &[server], value);
         }
         for (identity, count) in self.in_flight.iter().flatten() {
             let Identity {
                 model,
                 version,
                 server,
+                replica,
             } = identity;
             let value = Value::Integer(*count);
-            samples.push(&families::IN_FLIGHT, &[&**model, version, server], value);
+            let labels = [&**model, version, server];
+            samples.push_of(replica, &families::IN_FLIGHT, &labels, value);
         }
-        for ((server, gateway), count) in &self.from_gateways {
-            let value = Value::Integer(*count);
-            samples.push(&families::GATEWAY_REQUESTS, &[server, gateway], value);
+        for ((Instance { server, replica }, gateway), count) in &self.from_gateways {
+            let (family, value) = (&families::GATEWAY_REQUESTS, Value::Integer(*count));
+            samples.push_of(replica, family, &[server, gateway], value);
         }
         for (stage, count) in [
             (&stages::HANDLER, self.unknown.handler),
@@ -352,18 +389,20 @@ impl Requests {
     }
 
     /// Inference requests by server and the source of their model.
-    fn model_sources(&self) -> impl Iterator<Item = (&str, &'static str, u64)> {
-        let mut by_server: BTreeMap<&str, [u64; ModelSource::ALL.len()]> = BTreeMap::new();
+    fn model_sources(&self) -> impl Iterator<Item = (&str, &Replica, &'static str, u64)> {
+        type Sums = [u64; ModelSource::ALL.len()];
+        let mut by_server: BTreeMap<(&str, &Replica), Sums> = BTreeMap::new();
         for (identity, served) in &self.by_identity {
-            let sums = by_server.entry(&identity.server).or_default();
+            let server = (&*identity.server, &identity.replica);
+            let sums = by_server.entry(server).or_default();
             for (sum, count) in sums.iter_mut().zip(served.sources) {
                 *sum += count;
             }
         }
-        by_server.into_iter().flat_map(|(server, sums)| {
+        by_server.into_iter().flat_map(|((server, replica), sums)| {
             let counts = ModelSource::ALL.into_iter().zip(sums);
             let counts = counts.filter(|(_, count)| *count > 0);
-            counts.map(move |(source, count)| (server, source.name(), count))
+            counts.map(move |(source, count)| (server, replica, source.name(), count))
         })
     }
 
@@ -381,6 +420,7 @@ impl Requests {
         self.last_times.collect(hostname, samples);
         let served = self.by_identity.iter();
         let served = served.map(|(identity, served)| (identity, &served.torchserve));
+        let served = served.chain(&self.forgotten);
         torchserve::collect_served(served, hostname, samples);
     }
 }

@@ -1,7 +1,7 @@
 use super::*;
 use crate::{
     exchange::generation::Unknown,
-    identity::Hop,
+    identity::{Hop, Replica, ShownLabels},
     metrics::encode::{Format, Selection},
     observation::{Stages, tokens::Time},
     protocol::{genai::Operation, generation::usage::Usage},
@@ -16,12 +16,13 @@ const KNOWN: Stages = Stages {
     unsplit_ns: None,
 };
 
-fn observation(model: &str, status: u16) -> Observation {
+pub(super) fn observation(model: &str, status: u16) -> Observation {
     Observation {
         identity: Identity {
             model: model.into(),
             version: "default".into(),
             server: "torchserve".into(),
+            replica: Replica::default(),
         },
         purpose: Purpose::Inference,
         model_source: ModelSource::Path,
@@ -40,8 +41,8 @@ fn observation(model: &str, status: u16) -> Observation {
 }
 
 /// The samples of one family, without HELP and TYPE.
-fn lines(requests: &Requests, name: &str) -> Vec<String> {
-    let mut samples = Samples::default();
+pub(super) fn lines(requests: &Requests, name: &str) -> Vec<String> {
+    let mut samples = Samples::new(ShownLabels::ALL);
     requests.collect("vm", &mut samples);
     let text = samples.encode(&Selection::named([name]), Format::Text);
     let lines = text.lines().filter(|line| !line.starts_with('#'));
@@ -87,8 +88,8 @@ fn sources_of_the_model_are_counted_by_server() {
     assert_eq!(
         lines(&requests, "inferprobe_model_source_total"),
         [
-            r#"inferprobe_model_source_total{server="torchserve",source="path"} 2"#,
-            r#"inferprobe_model_source_total{server="torchserve",source="command_line"} 2"#,
+            r#"inferprobe_model_source_total{server="torchserve",source="path",port="",namespace="",pod="",container=""} 2"#,
+            r#"inferprobe_model_source_total{server="torchserve",source="command_line",port="",namespace="",pod="",container=""} 2"#,
         ]
     );
 }
@@ -102,7 +103,9 @@ fn internal_requests_count_in_no_other_family() {
     let requests = after(&[internal.clone(), internal]);
     assert_eq!(
         lines(&requests, "inferprobe_inner_requests_total"),
-        [r#"inferprobe_inner_requests_total{server="torchserve"} 2"#]
+        [
+            r#"inferprobe_inner_requests_total{server="torchserve",port="",namespace="",pod="",container=""} 2"#
+        ]
     );
     for name in [
         "inferprobe_requests_total",
@@ -124,12 +127,14 @@ fn request_that_was_sent_on_counts_once_in_torchserves_families() {
     assert_eq!(
         lines(&requests, "inferprobe_requests_total"),
         ["gateway", "torchserve"].map(|server| format!(
-            r#"inferprobe_requests_total{{model="tiny",version="default",server="{server}",code="200"}} 1"#
+            r#"inferprobe_requests_total{{model="tiny",version="default",server="{server}",code="200",port="",namespace="",pod="",container=""}} 1"#
         ))
     );
     assert_eq!(
         lines(&requests, "inferprobe_gateway_requests_total"),
-        [r#"inferprobe_gateway_requests_total{server="torchserve",gateway="gateway"} 1"#]
+        [
+            r#"inferprobe_gateway_requests_total{server="torchserve",gateway="gateway",port="",namespace="",pod="",container=""} 1"#
+        ]
     );
     for (name, labels) in [
         (
@@ -307,20 +312,21 @@ fn a_language_model_has_the_names_of_the_conventions() {
         request(429, Some(Box::new(stream()))),
     ]);
     let common = r#"model="llm",version="default",server="torchserve",gen_ai_operation_name="chat",gen_ai_provider_name="torchserve",gen_ai_request_model="llm""#;
+    let replica = r#"port="",namespace="",pod="",container="""#;
     for (family, expected) in [
         (
             "gen_ai_server_time_to_first_token_seconds",
-            &[format!("{{{common}}} 1")][..],
+            &[format!("{{{common},{replica}}} 1")][..],
         ),
         (
             "gen_ai_server_time_per_output_token_seconds",
-            &[format!("{{{common}}} 1")],
+            &[format!("{{{common},{replica}}} 1")],
         ),
         (
             "gen_ai_server_request_duration_seconds",
             &[
-                format!(r#"{{{common},error_type=""}} 3"#),
-                format!(r#"{{{common},error_type="429"}} 1"#),
+                format!(r#"{{{common},error_type="",{replica}}} 3"#),
+                format!(r#"{{{common},error_type="429",{replica}}} 1"#),
             ],
         ),
     ] {
@@ -364,6 +370,7 @@ fn stated_tokens_add_up_and_the_others_are_counted_by_reason() {
         let found = lines(&requests, name);
         let found = found.iter().map(|line| {
             let (labels, value) = line.rsplit_once("} ").unwrap();
+            let (labels, _) = labels.split_once(",port=").unwrap_or((labels, ""));
             let label = labels.rsplit('"').nth(1).unwrap();
             format!("{label} {value}")
         });
@@ -398,7 +405,7 @@ fn ten_thousand_models_keep_the_series_few_and_the_counts_whole() {
     }
     let counts = lines(&requests, "inferprobe_requests_total");
     assert_eq!(counts.len(), 201);
-    let of_other = r#"model="other",version="other",server="torchserve",code="200"} 9800"#;
+    let of_other = r#"model="other",version="other",server="torchserve",code="200",port="",namespace="",pod="",container=""} 9800"#;
     assert!(counts.iter().any(|line| line.ends_with(of_other)));
     let redirected = lines(&requests, "inferprobe_label_overflow_total");
     let expected = r#"inferprobe_label_overflow_total{label="model"} 9800"#;
@@ -413,7 +420,8 @@ fn codes_are_limited() {
     }
     let counts = lines(&requests, "inferprobe_requests_total");
     assert_eq!(counts.len(), MAX_CODES + 1);
-    assert!(counts[0].ends_with(r#"code="other"} 869"#), "{}", counts[0]);
+    let of_other = r#"code="other",port="",namespace="",pod="",container=""} 869"#;
+    assert!(counts[0].ends_with(of_other), "{}", counts[0]);
 }
 
 #[test]

@@ -3,11 +3,11 @@
 //! The rules decide which requests count, in which unit, and which times a response adds to.
 //! Does not depend on: how a request was measured.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashSet};
 
 use crate::{
     history::trends::TorchServeTimes,
-    identity::Identity,
+    identity::{Identity, Replica},
     metrics::{
         encode::{Samples, Value},
         families,
@@ -150,6 +150,13 @@ impl ModelTotals {
         self.prediction = last(share.prediction_ns).or(self.prediction);
     }
 
+    /// Adds everything of `other`, which has the same model and version.
+    pub(super) fn absorb(&mut self, other: &Self) {
+        self.merge(other);
+        self.handler = self.handler.max(other.handler);
+        self.prediction = self.prediction.max(other.prediction);
+    }
+
     /// Adds the totals of `other`, which has the same model and version.
     fn merge(&mut self, other: &Self) {
         self.requests += other.requests;
@@ -287,25 +294,26 @@ impl Workers {
                 value,
             );
         }
-        let labels = |identity: &Identity| {
-            let Identity {
-                model,
-                version,
-                server,
-            } = identity.clone();
-            [model, version, server]
-        };
         for (identity, count) in alive {
-            let labels = labels(identity);
-            let labels = labels.each_ref().map(|label| &**label);
-            samples.push(&families::WORKERS, &labels, Value::Integer(count));
+            let (labels, value) = (labels_of(identity), Value::Integer(count));
+            samples.push_of(&identity.replica, &families::WORKERS, &labels, value);
         }
         for (identity, histogram) in &self.load {
-            let labels = labels(identity);
-            let labels = labels.each_ref().map(|label| &**label);
-            samples.push_histogram(&families::WORKER_LOAD, &labels, histogram);
+            let labels = labels_of(identity);
+            let family = &families::WORKER_LOAD;
+            samples.push_histogram_of(&identity.replica, family, &labels, histogram);
         }
     }
+
+    /// Forgets what the workers of these replicas took to load.
+    pub(super) fn forget(&mut self, replicas: &HashSet<Replica>) {
+        self.load
+            .retain(|identity, _| !replicas.contains(&identity.replica));
+    }
+}
+
+fn labels_of(identity: &Identity) -> [&str; 3] {
+    [&identity.model, &identity.version, &identity.server]
 }
 
 fn add_ns(sum_ns: &mut Option<u128>, ns: Option<u128>) {

@@ -3,7 +3,7 @@
 use super::*;
 use crate::{
     catalogue::route::{ModelSource, Purpose},
-    identity::Hop,
+    identity::{Hop, Replica, ShownLabels},
     metrics::encode::{Format, Selection},
     observation::Stages,
     torchserve::timing::WorkerTiming,
@@ -52,11 +52,12 @@ fn identity(model: &str) -> Identity {
         model: model.into(),
         version: "default".into(),
         server: "torchserve".into(),
+        replica: Replica::default(),
     }
 }
 
 fn lines(fill: impl FnOnce(&mut Samples)) -> Vec<String> {
-    let mut samples = Samples::default();
+    let mut samples = Samples::new(ShownLabels::ALL);
     fill(&mut samples);
     let text = samples.encode(&Selection::all(), Format::Text);
     let lines = text.lines().filter(|line| !line.starts_with('#'));
@@ -185,7 +186,7 @@ fn live_workers_have_a_load_time_and_dead_ones_have_none() {
         found[0],
         r#"WorkerLoadTime{WorkerName="W-9000-tiny_1.0",Level="Host",Hostname="vm"} 1500.0"#
     );
-    let labels = r#"{model="tiny",version="default",server="torchserve"}"#;
+    let labels = r#"{model="tiny",version="default",server="torchserve",port="",namespace="",pod="",container=""}"#;
     assert!(
         found.contains(&format!("inferprobe_workers{labels} 2")),
         "{found:?}"

@@ -89,6 +89,7 @@ fn frontend_exchange(
             is_internal: false,
             is_named: true,
             entry: None,
+            replica: crate::identity::Replica::default(),
         },
         route: Route {
             model: Some("tiny".into()),
@@ -251,6 +252,7 @@ fn a_call_whose_client_left_counts_at_once() {
         model: tiny(),
         version: "default".into(),
         server: "torchserve".into(),
+        replica: crate::identity::Replica::default(),
     };
     let mut out = Pushed::default();
     HopJoiner::default().on_abandoned_grpc(identity, &mut out);
@@ -271,6 +273,7 @@ fn what_was_done_for_a_client_that_left_is_told_with_its_status() {
         model: tiny(),
         version: "1.0".into(),
         server: "torchserve".into(),
+        replica: crate::identity::Replica::default(),
     };
     hop_joiner.on_abandoned(identity.clone(), 100, 0);
     hop_joiner.on_worker_exchange(worker_exchange(true), Some(&tiny()), 1, &mut out);
