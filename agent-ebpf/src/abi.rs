@@ -250,7 +250,7 @@ impl ProgressSlot {
 }
 
 /// Number of slots in `PROGRESSES`; a power of two.
-pub const PROGRESS_SLOTS: usize = 16_384;
+pub const PROGRESS_SLOTS: usize = 4_096;
 
 /// CPUs with counters of their own in `DROPS`, one for each [`DropReason`]; CPUs with higher numbers share them.
 pub const DROP_CPUS: usize = 512;
