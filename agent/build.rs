@@ -6,10 +6,13 @@
 #[path = "../xtask/src/tools/toolchain.rs"]
 mod toolchain;
 
-use std::path::PathBuf;
+use std::error::Error;
+use std::path::{Path, PathBuf};
 use std::{env, fs};
 
 use aya_build::{Package, build_ebpf};
+use object::build::elf::{Builder, SectionData};
+use object::elf::SHT_STRTAB;
 use toolchain::{Missing, Places, SKIP_ENV, TOOLCHAIN_ENV, Toolchain};
 
 fn main() {
@@ -44,11 +47,16 @@ fn embed_nothing(reason: &str) {
         "cargo::warning=the agent is built without the eBPF programs and cannot attach probes: {reason}; \
          `cargo xtask build` builds them"
     );
-    let out_dir = PathBuf::from(env::var_os("OUT_DIR").expect("cargo sets OUT_DIR"));
-    let object = out_dir.join("inferprobe-ebpf");
+    let object = embedded();
     if let Err(err) = fs::write(&object, "") {
         println!("cargo::error=write {}: {err}", object.display());
     }
+}
+
+/// Returns the path of the file that the loader embeds.
+fn embedded() -> PathBuf {
+    let out_dir = PathBuf::from(env::var_os("OUT_DIR").expect("cargo sets OUT_DIR"));
+    out_dir.join("inferprobe-ebpf")
 }
 
 /// Has cargo run this again when rustup or cargo has installed something.
@@ -81,5 +89,30 @@ fn build(found: &Toolchain) {
         // cargo takes one line per message.
         let reason = format!("{err:#}").replace('\n', " ");
         println!("cargo::error=eBPF programs, built with toolchain {name}: {reason}");
+        return;
     }
+    let object = embedded();
+    if let Err(err) = remove_debug_information(&object) {
+        println!("cargo::error=remove DWARF from {}: {err}", object.display());
+    }
+}
+
+/// Removes the debug information, three quarters of the object: the compiler needs it to write BTF, and the kernel reads
+/// only that. The agent would hold it in memory.
+fn remove_debug_information(object: &Path) -> Result<(), Box<dyn Error>> {
+    let data = fs::read(object)?;
+    let mut elf = Builder::read64(data.as_slice())?;
+    for section in &mut elf.sections {
+        let name = section.name.to_string();
+        section.delete = name.trim_start_matches(".rel").starts_with(".debug_");
+    }
+    // LLVM keeps the names of sections and of symbols in one table; here each has its own.
+    let names = elf.sections.add();
+    names.name = ".shstrtab".into();
+    names.sh_type = SHT_STRTAB;
+    names.sh_addralign = 1;
+    names.data = SectionData::SectionString;
+    let mut stripped = Vec::new();
+    elf.write(&mut stripped)?;
+    Ok(fs::write(object, stripped)?)
 }

@@ -19,6 +19,7 @@ mod gateways;
 mod gpu;
 mod grpc;
 mod hostile;
+mod idle;
 mod in_flight;
 mod no_payload;
 mod patterns;
