@@ -13,13 +13,21 @@ use crate::tools::glibc;
 use crate::tools::toolchain::SKIP_ENV;
 use crate::{build, progress, setup, workspace};
 
-/// Returns the folder that cargo builds programs of `arch` into.
+/// Returns the folder of what is packed for `arch`.
 pub(crate) fn release_folder(arch: Arch) -> PathBuf {
+    folder_of(arch, "release")
+}
+
+/// Returns the folder that cargo builds programs of `arch` into with `profile`.
+fn folder_of(arch: Arch, profile: &str) -> PathBuf {
     match Arch::own() == Some(arch) {
-        true => workspace::target_dir().join("release"),
-        false => arm64::folder_of("release"),
+        true => workspace::target_dir().join(profile),
+        false => arm64::folder_of(profile),
     }
 }
+
+/// Profile of the program in packages, with optimisation across crates.
+const PROFILE: &str = "packaged";
 
 /// Builds the program without symbols into the folder of `parts`.
 pub(crate) fn build(parts: &Parts) -> Result<()> {
@@ -34,7 +42,8 @@ pub(crate) fn build(parts: &Parts) -> Result<()> {
     // Only the program itself is linked anew: cargo passes the options behind `--` to nothing else.
     cargo
         .args([
-            "--release",
+            "--profile",
+            PROFILE,
             "--package",
             "inferprobe",
             "--bin",
@@ -46,7 +55,7 @@ pub(crate) fn build(parts: &Parts) -> Result<()> {
         cargo.args(["-C", &format!("link-arg={option}")]);
     }
     progress::step("build the agent for packages", &mut cargo)?;
-    let built = release_folder(arch).join("inferprobe");
+    let built = folder_of(arch, PROFILE).join("inferprobe");
     let packed = parts.folder.join("inferprobe");
     progress::check(Command::new(strip).arg("-o").arg(&packed).arg(&built))?;
     let program = fs::read(&packed).with_context(|| format!("read {}", packed.display()))?;
