@@ -3,10 +3,9 @@
 //! A route depends on nothing but the server's entry and the parts of the request, which are the key.
 //! Does not depend on: how a route is found.
 
-use std::{
-    collections::HashMap,
-    hash::{DefaultHasher, Hash as _, Hasher as _},
-};
+use std::hash::{Hash as _, Hasher as _};
+
+use rustc_hash::{FxHashMap, FxHasher};
 
 use crate::{
     catalogue::{RequestInfo, route::Route},
@@ -19,9 +18,10 @@ const KEPT: usize = 256;
 /// Longest target that is kept, bytes.
 const TARGET_CAP: usize = 512;
 
-/// The latest routes, by a hash of what they depend on.
+/// The latest routes, by a hash of what they depend on. A client that finds two targets with one hash gains nothing: each
+/// replaces the other, and none takes the other's route.
 #[derive(Debug, Default)]
-pub struct RouteMemo(HashMap<u64, (Key, Route)>);
+pub struct RouteMemo(FxHashMap<u64, (Key, Route)>);
 
 #[derive(Debug)]
 struct Key {
@@ -74,7 +74,7 @@ const fn flags_of(request: &RequestInfo<'_>) -> [bool; 3] {
 }
 
 fn hash_of(server: &Server, request: &RequestInfo<'_>) -> u64 {
-    let mut hasher = DefaultHasher::new();
+    let mut hasher = FxHasher::default();
     let named = request.named.map(|named| (&named.model, &named.version));
     (entry_of(server), server.is_internal, flags_of(request)).hash(&mut hasher);
     (request.method, request.target, request.user_agent, named).hash(&mut hasher);

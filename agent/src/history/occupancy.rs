@@ -2,8 +2,7 @@
 //!
 //! Does not depend on: models.
 
-use std::collections::HashMap;
-
+use rustc_hash::FxHashMap;
 use serde::{Deserialize, Serialize};
 
 use crate::history::span::WINDOW_NS;
@@ -28,7 +27,7 @@ pub struct Occupied {
 
 /// Threads or processes, by their number.
 #[derive(Debug, Default)]
-pub struct Occupancy(HashMap<u32, Ring>);
+pub struct Occupancy(FxHashMap<u32, Ring>);
 
 #[derive(Debug, Default)]
 struct Ring {

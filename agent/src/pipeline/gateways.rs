@@ -5,10 +5,9 @@
 //! that was not sent on, because a cache or an error answered it, counts itself.
 //! Does not depend on: which process is which server, metrics.
 
-use std::{
-    collections::{HashMap, VecDeque},
-    sync::Arc,
-};
+use std::{collections::VecDeque, sync::Arc};
+
+use rustc_hash::FxHashMap;
 
 /// Requests that are kept of one process, in each direction; beyond it, the oldest are forgotten.
 const KEPT: usize = 1024;
@@ -18,7 +17,7 @@ const PROCESS_CAP: usize = 1024;
 /// The processes that sent requests to watched servers.
 #[derive(Debug, Default)]
 pub struct Gateways {
-    by_pid: HashMap<u32, Hops>,
+    by_pid: FxHashMap<u32, Hops>,
 }
 
 /// Requests of one process that were not paired.

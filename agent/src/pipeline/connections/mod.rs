@@ -3,13 +3,14 @@
 //! Gives each record to its connection, counts its bytes, and forgets silent connections.
 //! Does not depend on: protocols, what becomes of events.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::HashSet;
 
 use inferprobe_ebpf::{
     abi::{ProgressSlot, Record, flag, kind, mode},
     segment::COPIED_DEFAULT,
     view::RecordView,
 };
+use rustc_hash::{FxHashMap, FxHashSet};
 
 use crate::{
     bpf::open_sockets,
@@ -37,13 +38,14 @@ const LAST_RECORDS_NS: u64 = 1_000_000_000;
 pub struct ConnectionTable {
     /// Bytes of a request that the kernel half copies; `None`: no payload.
     copied_bytes: Option<u32>,
-    connections: HashMap<u64, Tracked>,
+    // The kernel numbers sockets one by one: nobody chooses numbers whose hashes collide.
+    connections: FxHashMap<u64, Tracked>,
     /// Bytes by server, until they are exported.
     pub coverage: Coverage,
     /// Connections that need ticks, by cookie.
-    ticking: HashSet<u64>,
+    ticking: FxHashSet<u64>,
     /// When connections were accepted that have no other record yet, by cookie.
-    accepted: HashMap<u64, u64>,
+    accepted: FxHashMap<u64, u64>,
     /// Processes that ended, and when: the kernel does not report the end of their AF_UNIX connections.
     ended: Vec<(u64, u32)>,
     ticked_ns: u64,
@@ -58,6 +60,8 @@ struct Tracked {
     peer: Peer,
     /// Of all records but those with [`flag::RESPONSES`], and of these.
     accounts: [ByteAccount; 2],
+    /// Whether it is among the connections that need ticks.
+    ticks: bool,
 }
 
 impl Tracked {
@@ -70,6 +74,7 @@ impl Tracked {
             connection: connection::open(view, peer, copied_bytes),
             peer,
             accounts: Default::default(),
+            ticks: false,
         }
     }
 
@@ -109,10 +114,10 @@ impl ConnectionTable {
     pub fn new(reads_payload: bool) -> Self {
         Self {
             copied_bytes: reads_payload.then_some(COPIED_DEFAULT),
-            connections: HashMap::new(),
+            connections: FxHashMap::default(),
             coverage: Coverage::default(),
-            ticking: HashSet::new(),
-            accepted: HashMap::new(),
+            ticking: FxHashSet::default(),
+            accepted: FxHashMap::default(),
             ended: Vec::new(),
             ticked_ns: 0,
             swept_ns: 0,
@@ -201,10 +206,13 @@ impl ConnectionTable {
         {
             self.coverage.add(socket_of(&record), counts);
         }
-        if alive && tracked.connection.needs_ticks() {
-            self.ticking.insert(cookie);
-        } else {
-            self.ticking.remove(&cookie);
+        let ticks = alive && tracked.connection.needs_ticks();
+        if ticks != std::mem::replace(&mut tracked.ticks, ticks) {
+            if ticks {
+                self.ticking.insert(cookie);
+            } else {
+                self.ticking.remove(&cookie);
+            }
         }
         if !alive {
             self.connections.remove(&cookie);
@@ -240,14 +248,18 @@ impl ConnectionTable {
         let connections = &mut self.connections;
         self.ticking.retain(|&cookie| {
             let Some(Tracked {
-                connection, peer, ..
+                connection,
+                peer,
+                ticks,
+                ..
             }) = connections.get_mut(&cookie)
             else {
                 return false;
             };
             out.enter(Place::of_silence(*peer, now_ns));
             connection.on_tick(now_ns, &mut |seq| progress(cookie, seq), out);
-            connection.needs_ticks()
+            *ticks = connection.needs_ticks();
+            *ticks
         });
         if now_ns.saturating_sub(self.swept_ns) >= SWEEP_NS {
             self.swept_ns = now_ns;
