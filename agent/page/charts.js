@@ -3,7 +3,7 @@ const CHARTS = [
   ["memory", "GPU memory", "GPUMemoryUtilization, GPUMemoryUsed", (value) => `${digits(value)} %`],
   ["latency", "Latency", "HandlerTime, PredictionTime, QueueTime", (value) => duration(value * 1e6)],
   ["throughput", "Throughput", "rate of ts_inference_requests_total", (value) => `${rate(value)}/s`],
-  ["errors", "Error rate", "Requests5XX over all requests", (value) => `${digits(value)} %`],
+  ["errors", "Error rate", "Requests5XX over all requests, of inference", (value) => `${digits(value)} %`],
 ];
 const charts = new Map();
 const meanMs = (sum) => (sum && sum.count ? sum.ns / sum.count / 1e6 : null);
@@ -23,7 +23,7 @@ function chartData(state, view) {
     memory: readings.map((one) => ({ name: one.name, values: one.readings.map((reading) => (reading ? reading.memory_pct : null)), say: (at) => { const reading = one.readings[at]; return reading ? `${isKnown(reading.memory_pct) ? `${digits(reading.memory_pct)} %` : UNKNOWN}, ${isKnown(reading.memory_mib) ? `${grouped(reading.memory_mib)} MiB` : UNKNOWN}` : "–"; } })),
     latency: [["HandlerTime", "handler_time"], ["PredictionTime", "prediction_time"], ["QueueTime", "queue_time"]].map(([name, key]) => ({ name, values: sums(key), dash: key === "prediction_time" ? [6, 4] : undefined })),
     throughput: perModel.map((one) => ({ name: one.name, values: perSecond(one.grid) })),
-    errors: [{ name: view.chosen ? JSON.parse(view.chosen)[0] : "all models", values: grid.map((window) => (window && window.requests ? (100 * window.server_errors) / window.requests : null)) }],
+    errors: [{ name: view.chosen ? JSON.parse(view.chosen).model : "all models", values: grid.map((window) => (window && window.requests ? (100 * window.server_errors) / window.requests : null)) }],
   };
 }
 function drawCharts(state, view, live) {

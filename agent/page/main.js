@@ -15,6 +15,7 @@ function isNewRun(source) {
   run = source.started_ns;
   next = null;
   kept = [];
+  windowsOf = new Map();
   return true;
 }
 async function pollLive() {
@@ -32,12 +33,25 @@ async function pollLive() {
     keepRequests(requests.requests);
   }
 }
+// Windows of each question: of those that are over, the agent is asked once.
+let windowsOf = new Map();
+async function askHistory(parameters) {
+  const key = JSON.stringify(parameters);
+  const known = windowsOf.get(key) || new Map();
+  const latest = Math.max(0, ...known.keys());
+  const answer = await ask("history", latest ? { ...parameters, from: latest } : parameters);
+  if (answer.source.started_ns !== run) { windowsOf = new Map(); return answer; }
+  for (const window of answer.windows) known.set(window.index, window);
+  const oldest = Math.floor(answer.source.now_ns / (answer.window_ms * 1e6)) - WINDOWS[1];
+  for (const index of known.keys()) if (index < oldest) known.delete(index);
+  windowsOf.set(key, known);
+  return { ...answer, windows: [...known.values()] };
+}
 async function pollHistory() {
   if (!live) return;
   const chosen = view.chosen && JSON.parse(view.chosen);
-  const named = ([model, version, server]) => ({ model, version, server });
-  const models = live.models.slice(0, MODELS).map((model) => Object.values(model.served));
-  const [whole, one, ...each] = await Promise.all([ask("history"), chosen ? ask("history", named(chosen)) : null, ...models.map((model) => ask("history", named(model)))]);
+  const models = live.models.slice(0, MODELS).map((model) => JSON.parse(keyOf(model)));
+  const [whole, one, ...each] = await Promise.all([ask("history"), chosen ? askHistory(chosen) : null, ...models.map((model) => askHistory(model))]);
   const windowNs = whole.window_ms * 1e6;
   const last = Math.floor(whole.source.now_ns / windowNs);
   const count = Math.min(Math.max(last - Math.floor(whole.source.started_ns / windowNs) + 1, WINDOWS[0]), WINDOWS[1]);
@@ -48,10 +62,11 @@ async function pollHistory() {
   };
   const startedAt = whole.source.started_ns / windowNs - firstIndex;
   const times = Array.from({ length: count }, (_, at) => Math.round((firstIndex + at) * (windowNs / 1e9) + view.unixOffset));
-  const isSame = (name) => models.filter(([model]) => model === name).length > 1;
+  const isAlone = (name) => models.filter(({ model }) => model === name).length === 1;
+  const nameOf = ({ model, version, ...where }) => (isAlone(model) ? model : [model, ...Object.values(where)].join(" · "));
   state = {
     windowNs, firstIndex, times, minutes: Math.round((count * windowNs) / 60e9), whole: gridOf(whole.windows), grid: gridOf((one || whole).windows), gpus: whole.gpus,
-    perModel: each.map((history, at) => ({ name: isSame(models[at][0]) ? `${models[at][0]} · ${models[at][2]}` : models[at][0], key: JSON.stringify(models[at]), grid: gridOf(history.windows) }))
+    perModel: each.map((history, at) => ({ name: nameOf(models[at]), key: JSON.stringify(models[at]), grid: gridOf(history.windows) }))
       .filter((one) => one.grid.some(Boolean) && (!chosen || one.key === view.chosen)),
     // The first window began before the agent, and the last one has only just begun: neither says much of a rate.
     isMeasured: (at) => at > startedAt && (at < count - 1 || whole.source.now_ns - last * windowNs > 2e9),
@@ -76,7 +91,7 @@ function draw() {
 }
 function drawHistory() {
   if (!state) return;
-  const of = view.chosen ? JSON.parse(view.chosen)[0] : "All models";
+  const of = view.chosen ? JSON.parse(view.chosen).model : "All models";
   setText($("heat-note"), `${of}, last ${state.minutes} minutes: darker where more requests are, the line is p99`);
   const more = live.models.length + live.models_omitted - MODELS;
   setText($("charts-note"), `Means of 5 s, last ${state.minutes} minutes. ${view.chosen ? `Of ${of}.` : more > 0 ? `Throughput of the ${MODELS} models with most requests.` : ""}`);
@@ -97,7 +112,7 @@ function moveCursors(at) {
 }
 function choose(key) {
   view.chosen = key;
-  const hash = key ? `#${new URLSearchParams({ model: JSON.parse(key)[0], version: JSON.parse(key)[1], server: JSON.parse(key)[2] })}` : location.pathname;
+  const hash = key ? `#${new URLSearchParams(JSON.parse(key))}` : location.pathname;
   history.replaceState(null, "", hash);
   view.force = true;
   draw();
@@ -108,8 +123,9 @@ function choose(key) {
 function readHash() {
   const wanted = new URLSearchParams(location.hash.slice(1));
   if (!wanted.has("model") || !live) return;
-  const meant = live.models.find(({ served }) => ["model", "version", "server"].every((key) => !wanted.has(key) || wanted.get(key) === served[key]));
-  if (meant && keyOf(meant.served) !== view.chosen) choose(keyOf(meant.served));
+  const isMeant = (model) => Object.entries(JSON.parse(keyOf(model))).every(([key, value]) => !wanted.has(key) || wanted.get(key) === value);
+  const meant = live.models.find(isMeant);
+  if (meant && keyOf(meant) !== view.chosen) choose(keyOf(meant));
 }
 function freeze() {
   view.frozen = !view.frozen;

@@ -1,8 +1,7 @@
 // Where the requests of each model waited, and why.
 const rows = new Map();
-const keyOf = (served) => JSON.stringify([served.model, served.version, served.server]);
-// Replicas of a model have rows of their own.
-const rowKeyOf = (model) => JSON.stringify([keyOf(model.served), model.labels]);
+// Replicas of a server differ only by their labels.
+const keyOf = ({ served, labels }) => JSON.stringify({ ...served, ...labels });
 
 function drawLegend() {
   $("legend").replaceChildren(...STAGES.map(([stage, noun]) => el("li", {}, swatch(`var(--${stage})`), noun)));
@@ -72,7 +71,6 @@ function updateEvidence(row, model) {
   const words = [["because", verdict.headline]];
   if (isKnown(now.readers)) words.push(["readers", `${plural(now.readers, "thread")}, ${isKnown(now.readers_busy) ? `busy ${percent(now.readers_busy)}` : "busy share unknown: a thread has several requests in hand"}`]);
   if (isKnown(now.workers)) words.push(["workers", `${plural(now.workers, "process").replace("processs", "processes")}, busy ${percent(now.workers_busy)}`]);
-  for (const line of verdict.evidence || []) words.push(["evidence", line]);
   if (verdict.ruled_out.length) words.push(["not", verdict.ruled_out.join(", ")]);
   if (verdict.advice) words.push(["try", verdict.advice]);
   words.push(["sure", verdict.certainty]);
@@ -103,17 +101,16 @@ function emptyModels(live) {
 function drawModels(live, view) {
   const box = $("models");
   const wanted = view.filter.toLowerCase();
-  const shown = live.models.filter((model) => keyOf(model.served) === view.chosen || Object.values(model.served).some((name) => name.toLowerCase().includes(wanted)));
-  const keys = new Set(shown.map(rowKeyOf));
+  const shown = live.models.filter((model) => keyOf(model) === view.chosen || [...Object.values(model.served), ...Object.values(model.labels)].some((name) => name.toLowerCase().includes(wanted)));
+  const keys = new Set(shown.map(keyOf));
   for (const [key, row] of rows) if (!keys.has(key)) { row.root.remove(); rows.delete(key); }
   if (!live.models.length) { box.replaceChildren(emptyModels(live)); }
   else if (!shown.length) { box.replaceChildren(el("p", { class: "empty" }, "No model has this in its name.")); }
   else for (const stray of [...box.children]) if (!stray.classList.contains("model")) stray.remove();
   shown.forEach((model, at) => {
-    const key = keyOf(model.served);
-    const rowKey = rowKeyOf(model);
-    let row = rows.get(rowKey);
-    if (!row) { row = modelRow(model, () => view.choose(key === view.chosen ? null : key)); rows.set(rowKey, row); }
+    const key = keyOf(model);
+    let row = rows.get(key);
+    if (!row) { row = modelRow(model, () => view.choose(key === view.chosen ? null : key)); rows.set(key, row); }
     if (row.expanded !== (key === view.chosen)) expand(row, model, key === view.chosen);
     updateModel(row, model);
     // Rows keep their place while one of them has the focus.

@@ -34,7 +34,12 @@ function chunkTimes(request) {
   let at = stream.first_chunk_ns;
   return [at, ...stream.gaps_us.map((gap) => (at += gap * 1000))];
 }
-const isMeant = (request, view) => (view.chosen ? keyOf(request.served) === view.chosen : !view.filter || Object.values(request.served).some((name) => name.toLowerCase().includes(view.filter.toLowerCase())));
+// Of a chosen model: those with its names and its port. Containers of one port cannot be told apart here.
+function isChosen(request, chosen) {
+  const { port } = chosen;
+  return ["model", "version", "server"].every((key) => request.served[key] === chosen[key]) && (!port || !isKnown(request.local_port) || String(request.local_port) === port);
+}
+const isMeant = (request, view) => (view.chosen ? isChosen(request, JSON.parse(view.chosen)) : !view.filter || Object.values(request.served).some((name) => name.toLowerCase().includes(view.filter.toLowerCase())));
 
 let hits = [];
 function drawLanes(view, nowNs) {

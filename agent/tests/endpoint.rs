@@ -372,7 +372,7 @@ fn requests_and_history_are_json() {
         ("/api/v1/requests?after=5&limit=10", "requests"),
         ("/api/v1/history", "windows"),
         (
-            "/api/v1/history?model=a%20b&version=1&server=s&from=7",
+            "/api/v1/history?model=a%20b&version=1&server=s&port=80&pod=p&from=7",
             "windows",
         ),
     ] {

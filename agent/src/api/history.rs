@@ -5,7 +5,10 @@
 
 use serde::{Deserialize, Serialize};
 
-use crate::api::{Served, Source, stages::Stages};
+use crate::{
+    api::{Served, Source, stages::Stages},
+    identity::REPLICA_LABELS,
+};
 
 /// Buckets of durations from one power of two to the next.
 const BUCKETS_PER_DOUBLING: f64 = 4.0;
@@ -34,6 +37,8 @@ pub struct Wanted {
     pub version: Option<String>,
     /// Of this server.
     pub server: Option<String>,
+    /// Where it runs: values of the labels that tell replicas apart, in their order.
+    pub replica: [Option<String>; REPLICA_LABELS.len()],
     /// From this window on.
     pub from: Option<u64>,
 }

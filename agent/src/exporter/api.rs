@@ -23,10 +23,11 @@ use crate::{
         source::ApiSource,
     },
     history::finished::KEPT,
+    identity::REPLICA_LABELS,
 };
 
-/// How long an answer of `live` is served again: many readers then cost no more than two.
-const FRESH: Duration = Duration::from_millis(500);
+/// How long an answer of `live` is served again: many readers that ask once a second cost hardly more than one.
+const FRESH: Duration = Duration::from_millis(900);
 /// Requests in one answer, unless a limit is given.
 const REQUESTS: usize = 1_000;
 
@@ -111,9 +112,15 @@ fn body(
                 model: parameters.text("model")?,
                 version: parameters.text("version")?,
                 server: parameters.text("server")?,
+                replica: parameters.texts(REPLICA_LABELS)?,
                 from: parameters.number("from")?,
             };
-            parameters.end(&["model", "version", "server", "from"])?;
+            let known = [
+                &["model", "version", "server"],
+                &REPLICA_LABELS[..],
+                &["from"],
+            ];
+            parameters.end(&known.concat())?;
             json(&source.history(&wanted))
         }
     };

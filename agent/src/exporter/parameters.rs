@@ -49,6 +49,18 @@ impl Parameters {
         }
     }
 
+    /// Takes several texts.
+    pub(super) fn texts<const N: usize>(
+        &mut self,
+        names: [&str; N],
+    ) -> Result<[Option<String>; N], Wrong> {
+        let mut texts = [const { None }; N];
+        for (text, name) in texts.iter_mut().zip(names) {
+            *text = self.text(name)?;
+        }
+        Ok(texts)
+    }
+
     /// Takes a whole number; `None` if it is not given.
     pub(super) fn number(&mut self, name: &str) -> Result<Option<u64>, Wrong> {
         let parse = |value: String| {

@@ -113,8 +113,13 @@ impl Kept {
             is(&wanted.model, &identity.model)
                 && is(&wanted.version, &identity.version)
                 && is(&wanted.server, &identity.server)
+                && std::iter::zip(&wanted.replica, identity.replica.labels())
+                    .all(|(wanted, label)| is(wanted, label))
         };
-        let is_whole = (&wanted.model, &wanted.version, &wanted.server) == (&None, &None, &None);
+        let is_whole = Wanted {
+            from: wanted.from,
+            ..Wanted::default()
+        } == *wanted;
         let meant: Option<&dyn Fn(&Identity) -> bool> = (!is_whole).then_some(&is_meant);
         let (identities, windows) = self.history.trends().windows(from, meant);
         api::history::History {
