@@ -35,9 +35,9 @@ pub mod kind {
     /// The connection was established at `arrival_ns` and accepted at `first_read_ns`. It is emitted at the first read,
     /// before every other record of the connection, and has no `seq`.
     pub const ACCEPTED: u8 = 6;
-    /// Bytes moved without a read or write that a hook reports, as by splice: `read_bytes` out of the receive queue,
-    /// before the reads of the next record, and `written_bytes` in writes on a connection that was never read. Its `seq` is the
-    /// next record's.
+    /// Bytes moved on a TCP connection and no hook handled the call: none reports it, as with splice, or the kernel skipped
+    /// the program. Since the latest record, and before the next one, `read_bytes` left the receive queue and `written_bytes`
+    /// were sent. Both are 0 if transfers were handled out of order. Its `seq` is the next record's.
     pub const UNOBSERVED: u8 = 7;
 }
 
@@ -166,8 +166,11 @@ pub struct Record {
     pub starved_ns: u64,
     /// Thread of the latest read, in the kernel's own PID namespace; 0: unknown.
     pub reader_tid: u32,
+    /// With [`flag::WRITE_AT_RETURN`]: 1 if a hook reports when writes of this connection begin, and did not report this
+    /// one.
+    pub start_unobserved: u8,
     /// Zero.
-    pub reserved_too: u32,
+    pub reserved: [u8; 3],
 }
 
 const _: () = assert!(size_of::<Record>() == 104 + 8 * STEPS + 32);
@@ -202,7 +205,8 @@ impl Record {
         run_delay_ns: 0,
         starved_ns: 0,
         reader_tid: 0,
-        reserved_too: 0,
+        start_unobserved: 0,
+        reserved: [0; 3],
     };
 }
 

@@ -50,7 +50,7 @@ pub struct Conn {
     pub scratch: [u64; 4],
 }
 
-const _: () = assert!(size_of::<Conn>() == 200 + 3072 + 152 + 32 + 88 + 8 + 16 + 8 + 16 + 32);
+const _: () = assert!(size_of::<Conn>() == 200 + 3072 + 152 + 48 + 88 + 8 + 16 + 8 + 16 + 32);
 
 /// What is in the receive queue, and when it arrived.
 ///
@@ -98,6 +98,15 @@ pub struct Progress {
     pub head_left: u16,
     /// Messages: bytes of the latest write.
     pub last_write_bytes: u32,
+    /// Position up to which writes were handled, a TCP sequence number.
+    pub written: u32,
+    /// HTTP/2: bytes that no hook handled before the present write.
+    pub unobserved: i32,
+    /// 1 once `written` is valid, as only on TCP.
+    pub positioned: u8,
+    /// 1 once a hook at a write's start has reported one.
+    pub reports_starts: u8,
+    reserved: [u8; 6],
 }
 
 /// Which bytes of each direction are copied. The read and write hooks write it.
@@ -122,7 +131,9 @@ pub struct H2 {
     pub joined: u8,
     /// 1 after a 101, until the server's next write or the next read says whether HTTP/2 follows.
     pub switching: u8,
-    reserved: [u8; 6],
+    /// 1 after a 101: from there on, reads and writes may run at once.
+    pub duplex: u8,
+    reserved: [u8; 5],
 }
 
 /// The thread of the latest read, to compare the writer with; its other figures are in the record. The read hook writes
@@ -249,6 +260,11 @@ impl Conn {
                 opens: 0,
                 head_left: 0,
                 last_write_bytes: 0,
+                written: 0,
+                unobserved: 0,
+                positioned: 0,
+                reports_starts: 0,
+                reserved: [0; 6],
             },
             cursors: Cursors {
                 requests: FrameCursor::START,
@@ -258,7 +274,8 @@ impl Conn {
             h2: H2 {
                 joined: 0,
                 switching: 0,
-                reserved: [0; 6],
+                duplex: 0,
+                reserved: [0; 5],
             },
             reader: Reader {
                 sleeps: 0,
@@ -303,19 +320,6 @@ impl Conn {
     pub fn switch_to_http2(&mut self) {
         self.h2.switching = 0;
         self.set_mode(mode::STREAMS);
-    }
-
-    /// Returns how many bytes left the receive queue, up to `position`, without a read that was handled. `position` is where
-    /// the running read began, a TCP sequence number. A single byte does not count: it is the peer's FIN, which a read may
-    /// take with the last bytes.
-    #[inline(always)]
-    pub fn unobserved_before(&self, position: u32) -> u32 {
-        let bytes = position.wrapping_sub(self.queue.consumed);
-        if self.queue.positioned != 0 && bytes.cast_signed() > 1 {
-            bytes
-        } else {
-            0
-        }
     }
 
     /// Notes the thread that reads, and its waits, on a connection whose writes answer its reads; `None`: the kernel

@@ -48,6 +48,8 @@ pub struct Offsets {
     pub tcp_rcv_nxt: u32,
     /// `inet_connection_sock.icsk_ulp_ops`
     pub icsk_ulp_ops: u32,
+    /// `tcp_sock.write_seq`
+    pub tcp_write_seq: u32,
     /// `unix_sock.addr`
     pub unix_addr: u32,
     /// `unix_sock.peer`
@@ -116,6 +118,7 @@ impl Offsets {
         tcp_copied_seq: 0,
         tcp_rcv_nxt: 0,
         icsk_ulp_ops: 0,
+        tcp_write_seq: 0,
         unix_addr: 0,
         unix_peer: 0,
         pid_nr: 0,

@@ -16,4 +16,5 @@ pub mod globals;
 pub mod http2_frames;
 pub mod segment;
 pub mod sniff;
+pub mod unobserved;
 pub mod view;

@@ -1,7 +1,7 @@
 //! The eBPF program: its hooks, and what they need from the kernel.
 //!
 //! Bottom up: `globals`, `clock`, `verifier`; `access`; `user_buffer`, `syscall`, `sock`, `task`; `maps`; `backend`;
-//! `bounded_loop`, `http2_copy`, `upgrade`; `probes`. A file imports only files before it. The decisions are in the
+//! `unobserved`, `bounded_loop`, `http2_copy`, `upgrade`; `probes`. A file imports only files before it. The decisions are in the
 //! library that both sides share.
 //! Does not depend on: the agent.
 #![no_std]
@@ -19,6 +19,7 @@ mod probes;
 mod sock;
 mod syscall;
 mod task;
+mod unobserved;
 mod upgrade;
 mod user_buffer;
 mod verifier;

@@ -26,6 +26,8 @@ const LOOPBACK4_IPV6: u32 = 0x7f00_0006;
 const LOOPBACK_NET: u32 = 127;
 /// `IPPROTO_TCP` (include/uapi/linux/in.h).
 const TCP: u16 = 6;
+/// `TCP_ESTABLISHED` (include/net/tcp_states.h).
+pub(crate) const ESTABLISHED: i32 = 1;
 /// `TCP_LISTEN`, which AF_UNIX uses too (include/net/tcp_states.h).
 pub(crate) const LISTEN: i32 = 10;
 /// Bit of `sk_shutdown` (include/net/sock.h).
@@ -258,6 +260,34 @@ impl<A: Access> Sock<A> {
                 A::field(tcp, constant(&OFFSETS.tcp_rcv_nxt)),
             ))
         }
+    }
+
+    /// Returns the read position, and the end of the written bytes, of a socket that is known to be TCP.
+    #[inline(always)]
+    pub(crate) fn transferred(self) -> Option<(u32, u32)> {
+        let tcp = A::as_tcp(self.0, || true)?;
+        // SAFETY: both are u32 fields of a TCP socket.
+        unsafe {
+            Some((
+                A::field(tcp, constant(&OFFSETS.tcp_copied_seq)),
+                A::field(tcp, constant(&OFFSETS.tcp_write_seq)),
+            ))
+        }
+    }
+
+    /// Returns the end of the written bytes of a socket that is known to be TCP.
+    #[inline(always)]
+    pub(crate) fn write_position(self) -> Option<u32> {
+        let tcp = A::as_tcp(self.0, || true)?;
+        // SAFETY: as above.
+        Some(unsafe { A::field(tcp, constant(&OFFSETS.tcp_write_seq)) })
+    }
+
+    /// Whether neither end has ended its direction.
+    #[inline(always)]
+    pub(crate) fn is_established(self) -> bool {
+        // SAFETY: as in `listens`.
+        unsafe { A::field::<u8>(self.0, constant(&OFFSETS.skc_state)) as i32 == ESTABLISHED }
     }
 
     /// Whether another protocol is on top of TCP, as TLS in the kernel is.

@@ -42,6 +42,7 @@ pub(crate) fn switches<B: Backend>(conn: &mut Conn, bytes: u32) -> bool {
     if start == head_end::NONE {
         return false;
     }
+    conn.h2.duplex = 1;
     let head = start - at;
     if head == bytes {
         conn.h2.switching = 1;

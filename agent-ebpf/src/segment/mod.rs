@@ -273,6 +273,7 @@ impl Conn {
     #[inline(always)]
     pub fn on_send(&mut self, now_ns: u64, bytes: u32, hint: WriteHint) -> Option<SendPlan> {
         let start_ns = self.progress.send_start_ns;
+        let reports_starts = self.progress.reports_starts;
         self.progress.send_start_ns = 0;
         self.progress.last_write_bytes = bytes;
         self.record.total_bytes += u64::from(bytes);
@@ -281,7 +282,7 @@ impl Conn {
                 self.progress.phase = phase::WRITING;
                 self.progress.chunked = 0;
                 self.record.writes = 1;
-                self.note_first_write(start_ns, now_ns);
+                self.note_first_write(start_ns, now_ns, reports_starts);
                 self.record.last_write_ns = now_ns;
                 self.record.written_bytes = u64::from(bytes);
                 self.begin_head();
@@ -311,10 +312,10 @@ impl Conn {
                     } else {
                         CHUNK_HEAD
                     };
-                    self.note_first_write(start_ns, now_ns);
+                    self.note_first_write(start_ns, now_ns, reports_starts);
                 } else if hint.response_like || self.record.mode == mode::FRAMES {
                     self.progress.response_budget = RESPONSE_HEAD_CAP as u16;
-                    self.note_first_write(start_ns, now_ns);
+                    self.note_first_write(start_ns, now_ns, reports_starts);
                 }
                 let most = smaller(RESPONSE_HEAD_CAP as u32, self.progress.response_budget);
                 let len = smaller(bytes, most);
@@ -450,7 +451,7 @@ impl Conn {
         let start_ns = conn.progress.send_start_ns;
         conn.progress.send_start_ns = 0;
         self.record.tgid = conn.record.tgid;
-        self.note_first_write(start_ns, now_ns);
+        self.note_first_write(start_ns, now_ns, conn.progress.reports_starts);
         self.record.last_write_ns = now_ns;
     }
 
@@ -518,10 +519,11 @@ impl Conn {
     }
 
     #[inline(always)]
-    fn note_first_write(&mut self, start_ns: u64, now_ns: u64) {
+    fn note_first_write(&mut self, start_ns: u64, now_ns: u64, reports_starts: u8) {
         if start_ns == 0 {
             self.record.first_write_ns = now_ns;
             self.record.flags |= flag::WRITE_AT_RETURN;
+            self.record.start_unobserved = reports_starts;
         } else {
             self.record.first_write_ns = start_ns;
             self.record.flags &= !flag::WRITE_AT_RETURN;

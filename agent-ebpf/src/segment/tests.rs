@@ -855,22 +855,6 @@ fn events_are_copied_whole_up_to_their_limit() {
 }
 
 #[test]
-fn bytes_that_no_read_took_are_unobserved_but_not_a_fin() {
-    let mut conn = Conn::new();
-    assert_eq!(conn.unobserved_before(500), 0);
-    conn.queue.positioned = 1;
-    conn.queue.consumed = u32::MAX - 9;
-    for (position, expected) in [
-        (u32::MAX - 9, 0),
-        (u32::MAX - 8, 0),
-        (90, 100),
-        (u32::MAX - 20, 0),
-    ] {
-        assert_eq!(conn.unobserved_before(position), expected, "{position}");
-    }
-}
-
-#[test]
 fn first_bytes_of_a_request_and_frames_other_than_data_are_never_dropped() {
     let most = 3 * COPIED_LEAST;
     let mut conn = Conn::new();

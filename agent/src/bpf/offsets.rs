@@ -31,6 +31,7 @@ pub fn resolve(types: &Types<'_>) -> Result<Offsets, BtfError> {
         tcp_copied_seq: types.offset("tcp_sock", "copied_seq")?,
         tcp_rcv_nxt: types.offset("tcp_sock", "rcv_nxt")?,
         icsk_ulp_ops: types.offset("inet_connection_sock", "icsk_ulp_ops")?,
+        tcp_write_seq: types.offset("tcp_sock", "write_seq")?,
         unix_addr: types.offset("unix_sock", "addr")?,
         unix_peer: types.offset("unix_sock", "peer")?,
         pid_nr: types.offset("pid", "numbers.nr")?,

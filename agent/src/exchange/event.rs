@@ -29,7 +29,7 @@ pub struct Place {
     pub peer: Peer,
     /// Time of the read, the write or the end, ns.
     pub at_ns: u64,
-    /// `read`, `write`, `read, write`, `splice`, `end`; `silence` if nothing happened for too long.
+    /// `read`, `write`, `read, write`, `unobserved`, `end`; `silence` if nothing happened for too long.
     pub direction: &'static str,
     /// Bytes of the reads and the writes.
     pub bytes: u64,
@@ -43,7 +43,7 @@ impl Place {
             kind::EXCHANGE => ("read, write", record.read_bytes + record.written_bytes),
             kind::PROGRESS => ("write", record.written_bytes),
             kind::REPLY_READ => ("read of a reply", record.read_bytes),
-            kind::UNOBSERVED => ("splice", record.read_bytes + record.written_bytes),
+            kind::UNOBSERVED => ("unobserved", record.read_bytes + record.written_bytes),
             _ => ("end", 0),
         };
         Self {
@@ -99,16 +99,19 @@ pub enum Unfinished {
     Evicted,
     /// Its stream was reset or refused, by either side, before the response's end.
     Reset,
+    /// Bytes of it, or of its response, moved and no hook handled the call.
+    Unobserved,
 }
 
 impl Unfinished {
     /// Every reason.
-    pub const ALL: [Self; 5] = [
+    pub const ALL: [Self; 6] = [
         Self::Incomplete,
         Self::Unanswered,
         Self::LostRecords,
         Self::Evicted,
         Self::Reset,
+        Self::Unobserved,
     ];
 
     /// The reason's name in metrics.
@@ -119,6 +122,7 @@ impl Unfinished {
             Self::LostRecords => "lost_records",
             Self::Evicted => "evicted",
             Self::Reset => "reset",
+            Self::Unobserved => "unobserved",
         }
     }
 
@@ -137,6 +141,9 @@ impl Unfinished {
             }
             Self::Reset => {
                 "Either side reset or refused the HTTP/2 stream before the response was complete."
+            }
+            Self::Unobserved => {
+                "Bytes moved that no hook reported, so status, model or times are not known; see `inferprobe_records_lost_total`."
             }
         }
     }
@@ -162,7 +169,8 @@ pub enum Loss {
     InnerProtocol,
     /// An HTTP/2 connection whose frames could not be followed: it is dropped, and each later read counts again.
     Http2Unfollowed,
-    /// Bytes that moved without a read or write that the kernel half observes, as splice moves them.
+    /// Bytes that moved on a TCP connection and no hook handled the call: it has none, as splice, or the kernel skipped the
+    /// program.
     Unobserved,
     /// A process that matches a watch and could not be watched: its requests are not observed.
     NotWatched,
@@ -243,7 +251,7 @@ impl Loss {
                 "An HTTP/2 connection that could not be followed and is not measured any more; it is measured again when the client reconnects."
             }
             Self::Unobserved => {
-                "Bytes moved without a read or write, as by splice; watch the server behind the proxy, or turn its splicing off."
+                "TCP bytes moved that no hook reported, as by splice, or because the kernel skipped a program: see `inferprobe doctor`."
             }
             Self::NotWatched => {
                 "A process that matches a watch and could not be watched, because 8,192 are watched already; narrow the watches."

@@ -42,11 +42,7 @@ impl OpaqueConnection {
     /// Processes a record; returns whether the connection stays open.
     pub fn on_record(&mut self, view: &RecordView<'_>, out: &mut dyn Sink) -> bool {
         if !self.records.push(&view.record) {
-            out.lost(Loss::Resynchronised);
-            self.response = None;
-            if self.request.take().is_some() {
-                out.event(Event::Unfinished(Unfinished::LostRecords));
-            }
+            self.lose(Loss::Resynchronised, Unfinished::LostRecords, out);
         }
         match view.record.kind {
             kind::READ => self.read(&Reads::of(view), out),
@@ -70,7 +66,7 @@ impl OpaqueConnection {
     /// Processes a record of bytes that were read, or written, unobserved.
     pub fn on_unobserved(&mut self, record: &Record, out: &mut dyn Sink) {
         self.missed_bytes += record.read_bytes + record.written_bytes;
-        out.lost(Loss::Unobserved);
+        self.lose(Loss::Unobserved, Unfinished::Unobserved, out);
     }
 
     /// Processes writes of a response that no record has reported yet.
@@ -118,6 +114,15 @@ impl OpaqueConnection {
     /// Ends the connection: the open response ends with it, and a request without one is unfinished.
     pub fn close(&mut self, reason: Unfinished, out: &mut dyn Sink) {
         self.finish(out);
+        if self.request.take().is_some() {
+            out.event(Event::Unfinished(reason));
+        }
+    }
+
+    /// Drops what is open.
+    fn lose(&mut self, loss: Loss, reason: Unfinished, out: &mut dyn Sink) {
+        out.lost(loss);
+        self.response = None;
         if self.request.take().is_some() {
             out.event(Event::Unfinished(reason));
         }

@@ -43,7 +43,7 @@ impl<'a> Writes<'a> {
         let at_return = record.flags & flag::WRITE_AT_RETURN != 0;
         Self {
             start_ns: record.first_write_ns,
-            start_bounded: at_return && bytes > PROMPT_SEND_BYTES,
+            start_bounded: at_return && (bytes > PROMPT_SEND_BYTES || record.start_unobserved != 0),
             thread_wait: match record.kind {
                 kind::EXCHANGE => ThreadWait::of(record),
                 _ => None,

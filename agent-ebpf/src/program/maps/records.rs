@@ -16,6 +16,7 @@ use aya_ebpf::{
 use inferprobe_ebpf::{
     abi::{DropReason, PAYLOAD_CAP, PIECE_CAP, Record, flag, kind, mode},
     conn::Conn,
+    unobserved::Unobserved,
 };
 
 use crate::{
@@ -181,26 +182,34 @@ pub(crate) fn emit_reply_read(cookie: u64, bytes: u32, now_ns: u64) -> Result<()
     })
 }
 
-/// Emits that `read` bytes left the receive queue of `conn`, and `written` ones were sent, without a read or write that a hook
-/// reports; counts them.
+/// Emits that no hook handled these bytes of `conn`, and counts them. What is pending goes first.
 #[inline(never)]
-pub(crate) fn emit_unobserved(conn: &mut Conn, read: u32, written: u64, now_ns: u64) {
-    conn.record.total_bytes += read as u64 + written;
+pub(crate) fn emit_unobserved(conn: &mut Conn, bytes: Unobserved, now_ns: u64) {
+    if let Some(cut) = conn.before_close() {
+        emit(conn, cut, now_ns);
+    }
+    conn.on_unobserved(bytes);
     let emitted = emit_without_payload(|record| {
         record.cookie = conn.record.cookie;
         record.tgid = conn.record.tgid;
         record.local_port = conn.record.local_port;
         record.peer_port = conn.record.peer_port;
-        record.flags = conn.record.flags & flag::UNIX;
+        record.flags = conn.record.flags & (flag::UNIX | flag::RESPONSES);
         record.mode = conn.record.mode;
         record.total_bytes = conn.record.total_bytes;
         record.last_read_ns = now_ns;
-        record.read_bytes = read as u64;
-        record.written_bytes = written;
+        record.read_bytes = if bytes.read > 0 { bytes.read as u64 } else { 0 };
+        record.written_bytes = if bytes.written > 0 {
+            bytes.written as u64
+        } else {
+            0
+        };
         record.seq = conn.record.seq.wrapping_add(1);
         record.kind = kind::UNOBSERVED;
     });
     if let Err(reason) = emitted {
+        // The number of the next record tells the agent.
+        conn.lock.missed = 1;
         drops::count(reason);
     }
 }

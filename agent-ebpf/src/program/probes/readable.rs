@@ -61,6 +61,9 @@ pub(crate) fn try_sk_data_ready<B: Backend>(
             if (*conn).queue.positioned == 0 {
                 (*conn).queue.consumed = read;
                 (*conn).queue.positioned = 1;
+                if let Some(position) = sk.write_position() {
+                    (*conn).set_written(position);
+                }
             }
             (*conn)
                 .queue
@@ -96,6 +99,7 @@ fn note_unix_send<B: Backend>(sk: Sock<B>) {
     }
     // SAFETY: a map value; this hook runs in the sender's own system call, and the send hook after it.
     let conn = unsafe { &mut *conn };
+    conn.progress.reports_starts = 1;
     conn.on_send_start(now_ns);
     conn.on_writer(task::current_tid(), task::waits::<B>);
 }

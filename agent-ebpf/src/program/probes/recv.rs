@@ -23,7 +23,7 @@ use crate::{
     maps::{accepts, clients, drops, progress, records, watched, workers},
     probes::entry::{already_handled, done, primary_and_backup},
     sock::{Family, Sock},
-    task,
+    task, unobserved,
     user_buffer::Bytes,
 };
 
@@ -142,16 +142,12 @@ fn on_read<B: Backend>(conn: &mut Conn, sk: Sock<B>, bytes: u32) {
     }
     let now_ns = now_ns();
     let positions = sk.tcp_positions();
-    let unobserved = match positions {
-        Some((position, _)) => unobserved_before(conn, sk, position.wrapping_sub(bytes)),
-        None => 0,
-    };
-    let plan = conn.plan_recv(bytes, request_like || unobserved > 0);
+    if let Some((position, _)) = positions {
+        unobserved::before_read(conn, sk, position, bytes);
+    }
+    let plan = conn.plan_recv(bytes, request_like);
     if let Some(cut) = plan.cut {
         records::emit(conn, cut, now_ns);
-    }
-    if unobserved > 0 {
-        records::emit_unobserved(conn, unobserved, 0, now_ns);
     }
     if conn.shares_record() {
         conn.on_reader(task::current_tid(), task::waits::<B>());
@@ -184,18 +180,6 @@ fn on_read<B: Backend>(conn: &mut Conn, sk: Sock<B>, bytes: u32) {
                 drops::count(DropReason::HeadUnreadable);
             }
         }
-    }
-}
-
-/// Returns how many bytes left the receive queue of `sk`, up to `position`, without a read that a hook reports, as by splice.
-#[inline(always)]
-pub(crate) fn unobserved_before<B: Backend>(conn: &Conn, sk: Sock<B>, position: u32) -> u32 {
-    let bytes = conn.unobserved_before(position);
-    if bytes > 0 && sk.has_upper_layer() {
-        // TLS in the kernel: a read returns fewer bytes than it takes out of the queue.
-        0
-    } else {
-        bytes
     }
 }
 

@@ -10,6 +10,7 @@ use inferprobe_ebpf::{
     duplicate::Attached,
     segment::WriteHint,
     sniff::{ends_json, looks_like_chunk, looks_like_event, looks_like_line, looks_like_response},
+    unobserved::Unobserved,
 };
 
 use crate::{
@@ -22,7 +23,7 @@ use crate::{
     maps::{drops, progress, records, watched},
     probes::entry::{already_handled, done, primary_and_backup},
     sock::{Family, Sock},
-    task, upgrade,
+    task, unobserved, upgrade,
     user_buffer::Bytes,
 };
 
@@ -49,6 +50,7 @@ pub(crate) fn try_tcp_sendmsg_locked<B: Backend>(sk: Sock<B>) -> Result<(), Drop
     }
     // SAFETY: a map value; the sender holds the socket lock.
     let conn = unsafe { &mut *conn };
+    conn.progress.reports_starts = 1;
     conn.on_send_start(now_ns);
     conn.on_writer(task::current_tid(), task::waits::<B>);
     Ok(())
@@ -88,6 +90,7 @@ pub(crate) fn try_sock_send_length<B: Backend>(
         return Err(DropReason::Contended);
     }
     let bytes = ret as u32;
+    unobserved::before_write(conn, sk, bytes);
     let user = of_current::<B>(bytes).unwrap_or(Bytes::UNKNOWN);
     let user = Some(user.forgotten(conn));
     let now_ns = now_ns();
@@ -110,6 +113,13 @@ pub(crate) fn try_sock_send_length<B: Backend>(
             // SAFETY: a map value, non-null by `responses_or_new`; writers of one HTTP/2 connection exclude each other.
             let responses = unsafe { &mut *B::responses_or_new(sk)? };
             responses.on_stream_send(conn, now_ns);
+            if conn.progress.unobserved != 0 {
+                let unobserved = Unobserved {
+                    read: 0,
+                    written: conn.progress.unobserved,
+                };
+                unobserved::report(responses, sk, unobserved);
+            }
             responses
         }
     };

@@ -6,6 +6,7 @@ use aya_ebpf::{macros::btf_tracepoint, programs::BtfTracePointContext};
 use inferprobe_ebpf::{
     abi::{DropReason, ProcessEvent, process},
     conn::{Conn, phase},
+    unobserved::Unobserved,
 };
 
 use crate::{
@@ -14,17 +15,12 @@ use crate::{
     clock::now_ns,
     globals::reports_accepts,
     maps::{accepts, clients, processes::emit_process, records, watched},
-    probes::{
-        entry::{done, primary_and_backup},
-        recv::unobserved_before,
-    },
-    sock::{CLOSED, LISTEN, Sock},
-    task,
+    probes::entry::{done, primary_and_backup},
+    sock::{CLOSED, ESTABLISHED, LISTEN, Sock},
+    task, unobserved,
 };
 
-/// `TCP_ESTABLISHED` (include/net/tcp_states.h).
-const ESTABLISHED: i32 = 1;
-/// `TCP_SYN_SENT`.
+/// `TCP_SYN_SENT` (include/net/tcp_states.h).
 const SYN_SENT: i32 = 2;
 /// TCP states in which the server's side has sent its last byte (include/net/tcp_states.h).
 const FIN_WAIT1: i32 = 4;
@@ -126,27 +122,26 @@ fn on_close<B: Backend>(sk: Sock<B>, state: i32) {
     records::close(conn, now_ns());
 }
 
-/// Emits what moved on a connection without a read or a write that a hook reports: what a splice took out of its queue since
-/// the latest read, and what was written although nothing was ever read.
+/// Emits what moved on a connection and no hook handled: what left its queue since the latest read, what was written since the
+/// latest write, and what was written although nothing was ever read.
 #[inline(never)]
 fn note_unobserved<B: Backend>(conn: &mut Conn, sk: Sock<B>, state: i32) {
-    if conn.lock.closed != 0 {
+    if conn.lock.closed != 0 || conn.lock.busy != 0 {
         return;
     }
-    let read = match sk.tcp_positions() {
-        Some((position, end)) => {
-            // The peer's FIN counts as the last byte, once it was read.
-            let has_fin = position == end && (state == LAST_ACK || state == CLOSING);
-            unobserved_before(conn, sk, position.wrapping_sub(has_fin as u32))
+    let mut bytes = Unobserved::NONE;
+    if let Some((position, _)) = sk.tcp_positions() {
+        bytes.read = conn.read_before(position);
+        // A reset may arrive while a send runs, whose return comes later.
+        if conn.progress.send_start_ns == 0 || state != CLOSED {
+            bytes.written =
+                conn.written_since(sk.write_position().unwrap_or(conn.progress.written));
         }
-        None => 0,
-    };
-    let written = if conn.progress.phase == phase::IDLE {
-        conn.record.written_bytes
-    } else {
-        0
-    };
-    if read == 0 && written == 0 {
+    }
+    if conn.progress.phase == phase::IDLE {
+        bytes.written += conn.record.written_bytes as i32;
+    }
+    if bytes.is_none() {
         return;
     }
     if conn.record.cookie == 0 {
@@ -154,5 +149,5 @@ fn note_unobserved<B: Backend>(conn: &mut Conn, sk: Sock<B>, state: i32) {
         conn.record.local_port = sk.local_port();
         conn.record.peer_port = sk.peer_port();
     }
-    records::emit_unobserved(conn, read, written, now_ns());
+    unobserved::report(conn, sk, bytes);
 }

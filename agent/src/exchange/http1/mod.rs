@@ -6,6 +6,7 @@
 pub mod requests;
 pub mod responses;
 pub mod session;
+mod trust;
 
 use inferprobe_ebpf::{
     abi::{ProgressSlot, Record, flag, kind},
@@ -17,9 +18,10 @@ use crate::{
         Peer, Request, Response,
         event::{Event, Loss, Sink, Unfinished, pair},
         http1::{
-            requests::RequestStream,
+            requests::{RequestStream, Skipped},
             responses::{ResponseStream, Step},
             session::Session,
+            trust::Trust,
         },
         reads::Reads,
         record_stream::{QUIET_NS, RecordStream},
@@ -52,6 +54,7 @@ pub struct Http1Connection {
     session: Option<Box<Session>>,
     /// Bytes of a request that the kernel half copies.
     copied_bytes: u32,
+    trust: Trust,
 }
 
 impl Http1Connection {
@@ -68,6 +71,7 @@ impl Http1Connection {
             switching: None,
             session: None,
             copied_bytes,
+            trust: Trust::default(),
         }
     }
 
@@ -99,7 +103,7 @@ impl Http1Connection {
     /// Processes a record; returns whether the connection stays open.
     pub fn on_record(&mut self, view: &RecordView<'_>, out: &mut dyn Sink) -> bool {
         if !self.records.push(&view.record) {
-            self.resynchronise(out);
+            self.resynchronise(Loss::Resynchronised, Unfinished::LostRecords, out);
         }
         if view.record.read_bytes > 0 && self.switching.take().is_some() {
             // What was read is HTTP/2, and the kernel half did not recognise its start.
@@ -127,11 +131,37 @@ impl Http1Connection {
 
     /// Processes a record of bytes that were read, or written, unobserved.
     pub fn on_unobserved(&mut self, record: &Record, out: &mut dyn Sink) {
-        let missed_bytes = self.requests.skip(record.read_bytes) + record.written_bytes;
-        self.missed_bytes += missed_bytes;
-        if missed_bytes > 0 {
+        let (read, written) = (record.read_bytes, record.written_bytes);
+        let is_ordered = read > 0 || written > 0;
+        if let Some(session) = self.session.as_mut().filter(|_| is_ordered) {
+            session.skip(read, written);
             out.lost(Loss::Unobserved);
+            return;
         }
+        let requests_known = match read {
+            0 => is_ordered,
+            _ => self.switching.is_none() && self.requests.skip(read) == Skipped::Known,
+        };
+        let mut ended = None;
+        let responses_known = written == 0
+            || self
+                .responses
+                .skip(written, |response| ended = Some(response));
+        if let Some(response) = ended.filter(|_| requests_known) {
+            self.finish(response, out);
+        }
+        if requests_known && responses_known {
+            out.lost(Loss::Unobserved);
+            return;
+        }
+        let open = self.requests.pending.len() + usize::from(self.responding.is_some());
+        // If all requests are known, and only one has no whole response, the bytes are of that response.
+        if !requests_known || open != 1 {
+            self.trust.lose();
+        }
+        self.trust.after_loss = true;
+        self.missed_bytes += read + written;
+        self.resynchronise(Loss::Unobserved, Unfinished::Unobserved, out);
     }
 
     /// Processes writes of a response that no record has reported yet.
@@ -219,24 +249,23 @@ impl Http1Connection {
     fn finish(&mut self, response: Response, out: &mut dyn Sink) {
         let request = self.responding.take();
         self.missed_bytes += unpaired_bytes(request.as_ref(), &response);
-        out.event(pair(self.records.peer, request, response));
+        self.trust.report(self.records.peer, request, response, out);
     }
 
-    fn resynchronise(&mut self, out: &mut dyn Sink) {
-        out.lost(Loss::Resynchronised);
-        for _ in self
-            .responding
-            .take()
-            .into_iter()
+    /// Drops what is open, and continues with the next request.
+    fn resynchronise(&mut self, loss: Loss, reason: Unfinished, out: &mut dyn Sink) {
+        out.lost(loss);
+        let session = self.session.take().map(|session| session.request);
+        let open = self.responding.take().into_iter();
+        for _ in open
             .chain(self.switching.take())
+            .chain(session)
+            .chain(std::mem::take(&mut self.requests.pending))
         {
-            out.event(Event::Unfinished(Unfinished::LostRecords));
-        }
-        for _ in 0..self.requests.pending.len() {
-            out.event(Event::Unfinished(Unfinished::LostRecords));
+            out.event(Event::Unfinished(reason));
         }
         self.requests = self.requests.restart();
-        self.responses = ResponseStream::default();
+        self.responses.restart();
     }
 
     fn read(&mut self, view: &RecordView<'_>, out: &mut dyn Sink) {
@@ -255,14 +284,40 @@ impl Http1Connection {
         if is_early {
             self.responding = self.requests.pending.pop_front();
         }
+        self.settle(out);
         while self.requests.pending.len() > PENDING_CAP {
             self.requests.pending.pop_front();
             out.event(Event::Unfinished(Unfinished::Evicted));
         }
     }
 
+    /// Drops the requests before the newest if responses may have been missed: a client that sends one request at a time
+    /// has had theirs.
+    fn settle(&mut self, out: &mut dyn Sink) {
+        let mut open = self.requests.pending.len() + usize::from(self.responding.is_some());
+        if !self.trust.drops_older() {
+            self.trust.pipelines |= open > 1;
+            return;
+        }
+        while open > 1 {
+            if self.responding.take().is_some() {
+                self.responses.restart();
+            } else {
+                self.requests.pending.pop_front();
+            }
+            open -= 1;
+            self.trust.lose();
+            out.event(Event::Unfinished(Unfinished::Unobserved));
+        }
+    }
+
     fn write(&mut self, writes: &Writes<'_>, out: &mut dyn Sink) {
         self.requests.name_so_far();
+        let is_answer = !self.requests.pending.is_empty();
+        if self.trust.after_loss && is_answer && http1::status_of(writes.visible).is_none() {
+            // The rest of the lost response, or the beginning of another one.
+            self.trust.lose();
+        }
         let Self {
             records,
             requests,
@@ -271,6 +326,7 @@ impl Http1Connection {
             missed_bytes,
             switching,
             session,
+            trust,
             ..
         } = self;
         if let Some(session) = session {
@@ -285,10 +341,13 @@ impl Http1Connection {
             |step, request| {
                 upgraded |= matches!(step, Step::Upgraded(_) | Step::Switched | Step::Session(_));
                 match step {
-                    Step::Began => *responding = request,
+                    Step::Began => {
+                        trust.after_loss = false;
+                        *responding = request;
+                    }
                     Step::Ended(response) | Step::Upgraded(response) => {
                         *missed_bytes += unpaired_bytes(responding.as_ref(), &response);
-                        out.event(pair(records.peer, responding.take(), response));
+                        trust.report(records.peer, responding.take(), response, out);
                     }
                     Step::Switched => *switching = responding.take(),
                     Step::Session(response) => match responding.take() {

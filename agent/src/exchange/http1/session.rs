@@ -47,6 +47,15 @@ impl Session {
         self.sent.feed(visible.unwrap_or_default(), bytes);
     }
 
+    /// Adds bytes that the server read, and wrote, unobserved. When that was is not known.
+    pub fn skip(&mut self, read_bytes: u64, written_bytes: u64) {
+        self.request.bytes += read_bytes;
+        self.received.feed(&[], read_bytes);
+        self.response.bytes += written_bytes;
+        self.sent.feed(&[], written_bytes);
+        self.response.last_write_ns = None;
+    }
+
     /// Ends the session with its last transfer.
     pub fn end(self) -> (Request, Response) {
         let messages = SessionMessages {

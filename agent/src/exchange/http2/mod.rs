@@ -108,7 +108,7 @@ impl Http2Connection {
         };
         if !follows {
             out.lost(Loss::Resynchronised);
-            self.lose(out);
+            self.lose(Unfinished::LostRecords, out);
         }
         self.seqs[side] = Some(record.seq);
         self.peer.tgid = record.tgid;
@@ -204,15 +204,15 @@ impl Http2Connection {
     pub fn on_unobserved(&mut self, record: &Record, out: &mut dyn Sink) {
         self.missed_bytes += record.read_bytes + record.written_bytes;
         out.lost(Loss::Unobserved);
-        self.lose(out);
+        self.lose(Unfinished::Unobserved, out);
     }
 
-    /// Stops following the connection, because records of it are missing.
-    fn lose(&mut self, out: &mut dyn Sink) {
+    /// Stops following the connection, because bytes of it are missing.
+    fn lose(&mut self, reason: Unfinished, out: &mut dyn Sink) {
         if self.frames.take().is_some() {
             out.lost(Loss::Http2Unfollowed);
         }
-        self.streams.lose(out);
+        self.streams.lose(reason, out);
     }
 
     /// Ends the connection and its open requests; `complete_reason` is the reason of those that were read whole.
@@ -241,7 +241,7 @@ impl Http2Connection {
             // They include those frames of the transfer that could be followed.
             self.streams.take_missed_bytes();
             self.missed_bytes += bytes;
-            self.lose(out);
+            self.lose(Unfinished::LostRecords, out);
         }
     }
 }

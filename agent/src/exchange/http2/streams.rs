@@ -115,10 +115,10 @@ impl Streams {
     }
 
     /// Ends all requests, because their responses cannot be found any more.
-    pub(super) fn lose(&mut self, out: &mut dyn Sink) {
+    pub(super) fn lose(&mut self, reason: Unfinished, out: &mut dyn Sink) {
         self.asked = 0;
         for _ in std::mem::take(&mut self.open) {
-            out.event(Event::Unfinished(Unfinished::LostRecords));
+            out.event(Event::Unfinished(reason));
         }
     }
 

@@ -137,6 +137,36 @@ impl ResponseStream {
         }
     }
 
+    /// Skips `bytes` that were written unobserved; returns `false` if they may be anything. If they end the open response,
+    /// `on_end` gets it.
+    pub fn skip(&mut self, bytes: u64, on_end: impl FnOnce(Response)) -> bool {
+        let State::Body(to_come) = &mut self.state else {
+            return self.state == State::Tunnel;
+        };
+        // When the pieces of a stream were written is measured, and so is what a language model generates.
+        if bytes > *to_come || self.open.chunks.is_some() || self.open.generation.is_some() {
+            return false;
+        }
+        *to_come -= bytes;
+        let ended = *to_come == 0;
+        self.open.bytes += bytes;
+        if ended {
+            on_end(Response {
+                last_write_ns: None,
+                ..self.end()
+            });
+        }
+        true
+    }
+
+    /// Drops the open response; bytes up to the next head are its rest.
+    pub fn restart(&mut self) {
+        *self = Self {
+            state: State::Rest,
+            ..Self::default()
+        };
+    }
+
     /// Whether a response has begun and not ended.
     pub fn is_open(&self) -> bool {
         !matches!(self.state, State::Between | State::Rest | State::Tunnel)

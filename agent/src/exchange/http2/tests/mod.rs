@@ -418,8 +418,8 @@ fn write_that_cannot_be_followed_drops_the_connection() {
 fn missing_records_drop_the_connection() {
     let mut run = Run::open();
     run.read(&ask(1));
-    run.connection.lose(&mut run.out);
-    run.connection.lose(&mut run.out);
+    run.connection.lose(Unfinished::LostRecords, &mut run.out);
+    run.connection.lose(Unfinished::LostRecords, &mut run.out);
     assert_eq!(
         run.out,
         [
