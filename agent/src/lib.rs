@@ -15,6 +15,7 @@ pub mod doctor;
 pub mod exchange;
 pub mod exporter;
 pub mod history;
+pub mod http;
 pub mod identity;
 pub mod live;
 pub mod metrics;

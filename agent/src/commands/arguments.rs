@@ -7,10 +7,8 @@ use std::time::Duration;
 
 use crate::{
     cli::ModelArgs,
-    torchserve::management::{
-        Management, Model,
-        url::{HttpUrl, UrlError},
-    },
+    http::url::{HttpUrl, UrlError},
+    torchserve::management::{Management, Model},
     usage::{UsageError, invalid},
 };
 

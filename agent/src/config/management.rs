@@ -4,10 +4,8 @@
 //! Does not depend on: the network.
 
 use crate::{
-    torchserve::{
-        management::url::{HttpUrl, UrlError},
-        properties::TorchServeFile,
-    },
+    http::url::{HttpUrl, UrlError},
+    torchserve::properties::TorchServeFile,
     usage::{UsageError, invalid},
 };
 

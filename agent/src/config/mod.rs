@@ -27,7 +27,8 @@ use crate::{
     config::body_limit::BodyLimit,
     discovery::watch::{Target, Watch},
     identity::ShownLabels,
-    torchserve::{management::url::HttpUrl, properties::TorchServeFile},
+    http::url::HttpUrl,
+    torchserve::properties::TorchServeFile,
     usage::{UsageError, invalid, parse_regex},
 };
 

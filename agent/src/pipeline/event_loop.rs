@@ -35,11 +35,12 @@ use crate::{
     },
     exchange::event::Loss,
     history::History,
+    http::url::HttpUrl,
     metrics::{Metrics, families},
     pipeline::{Pipeline, connections::ConnectionTable},
     request_log::RequestLog,
     torchserve::{
-        management::{RunningWorker, model_lookup, url::HttpUrl},
+        management::{RunningWorker, model_lookup},
         worker::{self, WorkerId},
     },
 };

@@ -26,8 +26,8 @@ use crate::{
         report,
     },
     exporter::{self, source::MetricsSource},
+    http::client::{self, Limits},
     metrics::{AutoscaleMetrics, Format, Selection},
-    torchserve::management::http_client::{self, Limits},
 };
 
 /// Limits of one scrape of the agent; the chosen families have a few thousand series at most.
@@ -170,7 +170,7 @@ async fn step(
 /// Scrapes the agent's counters of the model.
 async fn scrape(options: &Options) -> Result<Reading> {
     let url = &options.metrics;
-    let response = http_client::fetch(Method::GET, url, None, SCRAPE_LIMITS).await;
+    let response = client::fetch(Method::GET, url, None, SCRAPE_LIMITS).await;
     let response = response.map_err(|err| {
         anyhow!(
             "cannot reach the agent at http://{}: {err}; start it, or give its endpoint as --metrics",

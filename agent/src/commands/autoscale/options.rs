@@ -12,7 +12,8 @@ use crate::{
         autoscale::{decision::Policy, queue},
     },
     config::listen,
-    torchserve::management::{Management, Model, url::HttpUrl},
+    http::url::HttpUrl,
+    torchserve::management::{Management, Model},
     usage::{UsageError, invalid},
 };
 

@@ -4,9 +4,7 @@
 //! and the remedy.
 //! Does not depend on: when to scale, and how far.
 
-pub mod http_client;
 pub mod model_lookup;
-pub mod url;
 
 use std::{path::PathBuf, time::Duration};
 
@@ -14,8 +12,8 @@ use anyhow::{Context as _, Result, anyhow, bail};
 use hyper::{Method, StatusCode, header::HeaderValue};
 use serde::Deserialize;
 
-use crate::torchserve::management::{
-    http_client::{FetchError, HttpResponse, Limits},
+use crate::http::{
+    client::{self, FetchError, HttpResponse, Limits},
     url::HttpUrl,
 };
 
@@ -149,7 +147,7 @@ impl Management {
             body_bytes: MAX_BODY_BYTES,
         };
         let name = method.clone();
-        let response = http_client::fetch(method, url, self.bearer()?, limits).await;
+        let response = client::fetch(method, url, self.bearer()?, limits).await;
         match response {
             Ok(response) if response.status.is_success() => Ok(response),
             Ok(response) => {

@@ -8,7 +8,10 @@ use std::{collections::BTreeSet, io, sync::mpsc, thread, time::Duration};
 use anyhow::{Context as _, Result};
 use tracing::warn;
 
-use crate::torchserve::management::{Management, RunningWorker, url::HttpUrl};
+use crate::{
+    http::url::HttpUrl,
+    torchserve::management::{Management, RunningWorker},
+};
 
 /// Longest time for one response.
 const RESPONSE_LIMIT: Duration = Duration::from_secs(5);

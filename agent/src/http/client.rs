@@ -1,6 +1,6 @@
 //! Sends one HTTP request on a new connection, with limits on time and size, and follows no redirect.
 //!
-//! The management client and `autoscale` use it.
+//! The management client, `autoscale` and the commands that read an agent use it.
 //! Does not depend on: what the request and its response mean.
 
 use std::{io, time::Duration};
@@ -15,7 +15,7 @@ use hyper::{
 use hyper_util::rt::TokioIo;
 use tokio::net::TcpStream;
 
-use crate::torchserve::management::url::HttpUrl;
+use crate::http::url::HttpUrl;
 
 /// Largest response head, bytes.
 const MAX_HEAD_BYTES: usize = 64 * 1024;

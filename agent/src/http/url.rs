@@ -1,6 +1,6 @@
-//! Parses an `http://` address of the scaling commands.
+//! Parses an `http://` address that plain HTTP can reach.
 //!
-//! `http_client` connects to it.
+//! `client` connects to it.
 //! Does not depend on: name resolution, sockets.
 
 use std::{fmt, str::FromStr};
