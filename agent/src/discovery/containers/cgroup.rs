@@ -48,7 +48,7 @@ fn in_path(path: &str) -> Option<ContainerRef> {
     let pod = uids
         .enumerate()
         .filter_map(|(index, uid)| Some((index, uid?)))
-        .last();
+        .next_back();
     let found = match pod {
         // A pod's container may itself be an engine's host: the pod's own is the outermost.
         Some((index, uid)) => ContainerRef {
