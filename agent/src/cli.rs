@@ -5,7 +5,7 @@
 
 use std::path::PathBuf;
 
-use clap::{Args, Parser, Subcommand};
+use clap::{Args, Parser, Subcommand, ValueEnum, ValueHint};
 
 /// Measure every inference request on this host from the kernel, and serve TorchServe-style metrics
 #[derive(Debug, Parser)]
@@ -30,6 +30,14 @@ pub enum Command {
     Doctor(DoctorArgs),
     /// List every listener of this host: what it is watched as and why, or the option that would watch it
     Servers(ServersArgs),
+    /// Show in this terminal where requests wait, live: of this host, or of any other by its address or ssh
+    Top(TopArgs),
+    /// Say why the requests of a model are slow, and how sure that is
+    Why(WhyArgs),
+    /// Record what top shows, as lines of JSON on standard output
+    Record(RecordArgs),
+    /// Show a recording: as top, and as the page in a browser
+    View(ViewArgs),
     /// Print a file that comes with this version: unit, scrape configurations and others
     Assets(AssetsArgs),
     /// Set the number of TorchServe workers of a model
@@ -146,6 +154,132 @@ pub struct ServersArgs {
     /// List what serve would watch with this option
     #[arg(long)]
     pub no_discover: bool,
+}
+
+/// Options of `top`.
+#[derive(Debug, Clone, Args)]
+pub struct TopArgs {
+    /// Read the agent at this address: http://HOST:PORT, HOST, or ssh://USER@HOST [default: http://127.0.0.1:8082]
+    #[arg(value_name = "URL", value_hint = ValueHint::Url)]
+    pub url: Option<String>,
+    /// Read the agent at this address of the ssh host [default: 127.0.0.1:8082]
+    #[arg(long, value_name = "ADDR:PORT")]
+    pub remote: Option<String>,
+    /// Show a recording that comes with this version: needs no agent
+    #[arg(long, conflicts_with_all = ["url", "remote"])]
+    pub demo: bool,
+    /// What is shown, and how.
+    #[command(flatten)]
+    pub screen: ScreenArgs,
+}
+
+/// What `top` shows.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, ValueEnum)]
+pub enum View {
+    /// Where the requests of each model waited
+    #[default]
+    Waterfall,
+    /// The latest requests
+    Requests,
+    /// How long requests took, over the last minutes
+    Heat,
+    /// The GPUs, and who uses them
+    Gpu,
+}
+
+/// What `top` sorts models by.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, ValueEnum)]
+pub enum Sort {
+    /// Most requests first
+    #[default]
+    Rate,
+    /// Most errors first
+    Errors,
+    /// Longest median first
+    P50,
+    /// Longest 99th percentile first
+    P99,
+    /// By name
+    Name,
+}
+
+/// Options that `top` and `view` share.
+#[derive(Debug, Clone, Default, Args)]
+pub struct ScreenArgs {
+    /// Print once and end, as without a terminal
+    #[arg(long)]
+    pub once: bool,
+    /// Print once, as one JSON object, the API's own
+    #[arg(long)]
+    pub json: bool,
+    /// Begin with this view
+    #[arg(long, value_enum, default_value_t = View::Waterfall)]
+    pub view: View,
+    /// Sort models by this
+    #[arg(long, value_enum, default_value_t = Sort::Rate)]
+    pub sort: Sort,
+    /// Show only models and requests whose model, server, status or reason contains this
+    #[arg(long, value_name = "TEXT")]
+    pub filter: Option<String>,
+    /// Use no colours, as with the environment variable NO_COLOR
+    #[arg(long)]
+    pub no_color: bool,
+}
+
+/// Options that `why` and `record` share.
+#[derive(Debug, Clone, Args)]
+pub struct AgentArgs {
+    /// Read the agent at this address: http://HOST:PORT, HOST, or ssh://USER@HOST [default: http://127.0.0.1:8082]
+    #[arg(long, value_name = "URL", value_hint = ValueHint::Url)]
+    pub url: Option<String>,
+    /// Read the agent at this address of the ssh host [default: 127.0.0.1:8082]
+    #[arg(long, value_name = "ADDR:PORT")]
+    pub remote: Option<String>,
+}
+
+/// Options of `why`.
+#[derive(Debug, Clone, Args)]
+pub struct WhyArgs {
+    /// Explain this model [default: each model that is slow]
+    #[arg(value_name = "MODEL")]
+    pub model: Option<String>,
+    /// Draw the slowest of the latest requests instead [1 to 4096]
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=4096))]
+    pub slowest: Option<u16>,
+    /// Print one JSON object
+    #[arg(long)]
+    pub json: bool,
+    /// Use no colours, as with the environment variable NO_COLOR
+    #[arg(long)]
+    pub no_color: bool,
+    /// Where the agent is.
+    #[command(flatten)]
+    pub agent: AgentArgs,
+}
+
+/// Options of `record`.
+#[derive(Debug, Clone, Args)]
+pub struct RecordArgs {
+    /// Record for so long, such as 30s, 10m or 2h; Ctrl-C ends it earlier
+    #[arg(value_name = "TIME")]
+    pub time: String,
+    /// Where the agent is.
+    #[command(flatten)]
+    pub agent: AgentArgs,
+}
+
+/// Options of `view`.
+#[derive(Debug, Clone, Args)]
+pub struct ViewArgs {
+    /// Show this recording, compressed by gzip or not; - is standard input
+    #[arg(value_name = "FILE", value_hint = ValueHint::FilePath)]
+    pub file: PathBuf,
+    /// Serve the page for browsers on this address and port; without a terminal until a signal
+    #[arg(long, value_name = "ADDR:PORT")]
+    pub listen: Option<String>,
+    /// What is shown, and how.
+    #[command(flatten)]
+    pub screen: ScreenArgs,
 }
 
 /// Options of `assets`.

@@ -24,6 +24,7 @@ mod in_flight;
 mod no_payload;
 mod patterns;
 mod privilege;
+mod recording;
 mod replicas;
 mod rotation;
 mod scripted_server;

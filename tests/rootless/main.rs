@@ -10,4 +10,5 @@ mod reference_server;
 mod scaling;
 mod servers;
 mod service_manager;
+mod top;
 mod usage;

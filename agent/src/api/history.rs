@@ -43,6 +43,23 @@ pub struct Wanted {
     pub from: Option<u64>,
 }
 
+impl Wanted {
+    /// Returns what asks for exactly these, all replicas together.
+    pub fn of(served: &Served) -> Self {
+        Self {
+            model: Some(served.model.clone()),
+            version: Some(served.version.clone()),
+            server: Some(served.server.clone()),
+            ..Self::default()
+        }
+    }
+}
+
+/// Returns the upper bound of a bucket of durations, ns.
+pub fn bound_ns(bucket: u8) -> u64 {
+    (1_000.0 * (f64::from(bucket) / BUCKETS_PER_DOUBLING).exp2()) as u64
+}
+
 /// The requests that ended in a window.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Window {

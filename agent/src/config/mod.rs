@@ -26,8 +26,8 @@ use crate::{
     cli::ServeArgs,
     config::body_limit::BodyLimit,
     discovery::watch::{Target, Watch},
-    identity::ShownLabels,
     http::url::HttpUrl,
+    identity::ShownLabels,
     torchserve::properties::TorchServeFile,
     usage::{UsageError, invalid, parse_regex},
 };

@@ -3,7 +3,7 @@
 //! The management client, `autoscale` and the commands that read an agent use it.
 //! Does not depend on: what the request and its response mean.
 
-use std::{io, time::Duration};
+use std::{io, path::Path, time::Duration};
 
 use http_body_util::{BodyExt as _, Empty, LengthLimitError, Limited};
 use hyper::{
@@ -13,7 +13,10 @@ use hyper::{
     header::{AUTHORIZATION, CONNECTION, HOST, HeaderValue, LOCATION},
 };
 use hyper_util::rt::TokioIo;
-use tokio::net::TcpStream;
+use tokio::{
+    io::{AsyncRead, AsyncWrite},
+    net::{TcpStream, UnixStream},
+};
 
 use crate::http::url::HttpUrl;
 
@@ -64,19 +67,41 @@ pub async fn fetch(
     bearer: Option<HeaderValue>,
     limits: Limits,
 ) -> Result<HttpResponse, FetchError> {
-    let exchanged = tokio::time::timeout(limits.time, exchange(method, url, bearer, limits));
-    exchanged
-        .await
-        .unwrap_or(Err(FetchError::Timeout(limits.time)))
+    let exchanged = async {
+        let stream = TcpStream::connect((url.host(), url.port())).await?;
+        exchange(stream, method, url, bearer, limits).await
+    };
+    in_time(limits.time, exchanged).await
+}
+
+/// Sends a `GET` without a body through a unix socket, and reads the response.
+pub async fn get_through(
+    socket: &Path,
+    url: &HttpUrl,
+    limits: Limits,
+) -> Result<HttpResponse, FetchError> {
+    let exchanged = async {
+        let stream = UnixStream::connect(socket).await?;
+        exchange(stream, Method::GET, url, None, limits).await
+    };
+    in_time(limits.time, exchanged).await
+}
+
+async fn in_time(
+    limit: Duration,
+    exchanged: impl Future<Output = Result<HttpResponse, FetchError>>,
+) -> Result<HttpResponse, FetchError> {
+    let exchanged = tokio::time::timeout(limit, exchanged).await;
+    exchanged.unwrap_or(Err(FetchError::Timeout(limit)))
 }
 
 async fn exchange(
+    stream: impl AsyncRead + AsyncWrite + Unpin,
     method: Method,
     url: &HttpUrl,
     bearer: Option<HeaderValue>,
     limits: Limits,
 ) -> Result<HttpResponse, FetchError> {
-    let stream = TcpStream::connect((url.host(), url.port())).await?;
     let (mut sender, connection) = http1::Builder::new()
         .max_buf_size(MAX_HEAD_BYTES)
         .handshake(TokioIo::new(stream))

@@ -1,0 +1,19 @@
+//! Draws what an agent or a recording knows, as lines of text: pure functions of a state and a size.
+//!
+//! `state` is what is known and chosen, `page` puts a whole screen together from `strip`, `waterfall`, `requests`,
+//! `heat`, `gpu` and `why`. `look`, `text` and `bar` are what they draw with.
+//! Does not depend on: terminals, where values come from, a clock.
+
+mod bar;
+mod columns;
+mod gpu;
+mod heat;
+pub mod look;
+mod moments;
+pub mod page;
+mod requests;
+pub mod state;
+mod strip;
+pub mod text;
+mod waterfall;
+pub mod why;

@@ -1,0 +1,211 @@
+//! Draws a row for each model: its figures, where its requests waited, and why they are slow.
+//!
+//! Does not depend on: the rest of the screen.
+
+use ratatui::text::{Line, Span};
+
+use crate::{
+    api::live::Model,
+    screen::{
+        bar,
+        columns::{self, Column},
+        look::Look,
+        state::State,
+        text,
+    },
+    verdict::component::Component,
+};
+
+/// Width of the screen from which the verdict is beside the bar instead of below it.
+const WIDE: usize = 120;
+/// Longest bar beside a verdict.
+const MAX_BAR: usize = 48;
+/// Labels that say where a server runs, most specific first.
+const PLACES: [&str; 4] = ["pod", "container", "namespace", "port"];
+
+#[derive(Debug, Clone, Copy)]
+enum What {
+    Model,
+    Server,
+    Place,
+    Rate,
+    Errors,
+    P50,
+    P99,
+    InFlight,
+    Tokens,
+}
+
+const fn column(
+    what: What,
+    heading: &'static str,
+    width: usize,
+    is_number: bool,
+    from: usize,
+) -> Column<What> {
+    Column {
+        what,
+        heading,
+        width,
+        is_number,
+        from,
+    }
+}
+
+const COLUMNS: [Column<What>; 9] = [
+    column(What::Model, "MODEL", 16, false, 0),
+    column(What::Server, "SERVER", 10, false, 96),
+    column(What::Place, "PLACE", 16, false, 150),
+    column(What::Rate, "REQ/S", 6, true, 0),
+    column(What::Errors, "ERR %", 5, true, 0),
+    column(What::P50, "P50", 7, true, 0),
+    column(What::P99, "P99", 7, true, 0),
+    column(What::InFlight, "OPEN", 4, true, 104),
+    column(What::Tokens, "TOK/S", 6, true, 136),
+];
+
+/// A row of the screen, and the model that it belongs to.
+pub(super) struct Drawn {
+    /// The lines.
+    pub(super) lines: Vec<Line<'static>>,
+    /// Whether it is the chosen one.
+    pub(super) is_chosen: bool,
+}
+
+/// Returns the line of headings.
+pub(super) fn headings(look: Look, width: usize) -> Line<'static> {
+    let (shown, rest) = columns::shown(&COLUMNS, width);
+    let mut spans = columns::headings(&shown, look);
+    let bar = bar_width(width, rest);
+    let heading =
+        |heading: &str, width| Span::styled(text::left(heading, width, look), look.heading());
+    spans.push(heading("WHERE A REQUEST WAITED", bar));
+    if width >= WIDE {
+        spans.push(Span::raw(" "));
+        spans.push(heading("SLOW BECAUSE", rest - bar - 1));
+    }
+    Line::from(spans)
+}
+
+/// Returns a row for each model.
+pub(super) fn rows(state: &State, look: Look, width: usize) -> Vec<Drawn> {
+    let chosen = state.chosen_model();
+    let models = state.models();
+    let rows = models.iter().map(|model| {
+        let is_chosen = chosen.is_some_and(|chosen| std::ptr::eq(chosen, *model));
+        Drawn {
+            lines: row(model, look, width),
+            is_chosen,
+        }
+    });
+    rows.collect()
+}
+
+fn row(model: &Model, look: Look, width: usize) -> Vec<Line<'static>> {
+    let (shown, rest) = columns::shown(&COLUMNS, width);
+    let mut spans: Vec<Span> = shown
+        .iter()
+        .map(|column| {
+            let style = match column.what {
+                What::Errors if model.figures.server_errors > 0 => look.bad(),
+                _ => ratatui::style::Style::new(),
+            };
+            Span::styled(
+                columns::cell(column, &value(column.what, model), look),
+                style,
+            )
+        })
+        .collect();
+    let width_of_bar = bar_width(width, rest);
+    let stages = &model.now.sums_ns;
+    match model.now.complete {
+        0 => spans.push(Span::raw(" ".repeat(width_of_bar))),
+        _ => spans.extend(bar::stacked(stages, stages.total_ns(), width_of_bar, look)),
+    }
+    if width >= WIDE {
+        spans.push(Span::raw(" "));
+        spans.push(headline(model, rest - width_of_bar - 1, look));
+        return vec![Line::from(spans)];
+    }
+    vec![
+        Line::from(spans),
+        Line::from(vec![
+            Span::raw("  "),
+            headline(model, width.saturating_sub(2), look),
+        ]),
+    ]
+}
+
+fn bar_width(width: usize, rest: usize) -> usize {
+    match width >= WIDE {
+        true => (rest * 45 / 100).min(MAX_BAR),
+        false => rest,
+    }
+}
+
+fn headline(model: &Model, width: usize, look: Look) -> Span<'static> {
+    let verdict = &model.verdict;
+    let style = match verdict.cause.as_str() {
+        _ if !verdict.fails.is_empty() => look.bad(),
+        "idle" | "fine" => look.faint(),
+        _ => look.heading(),
+    };
+    Span::styled(text::cut(&verdict.headline, width, look), style)
+}
+
+fn value(what: What, model: &Model) -> String {
+    let figures = &model.figures;
+    match what {
+        What::Model => model.served.model.clone(),
+        What::Server => model.served.server.clone(),
+        What::Place => place(model),
+        What::Rate => text::rate(figures.per_second),
+        What::Errors => text::percent_of(
+            figures.client_errors + figures.server_errors,
+            figures.requests,
+        ),
+        What::P50 => text::known(figures.p50_ns),
+        What::P99 => text::known(figures.p99_ns),
+        What::InFlight => figures
+            .in_flight
+            .map_or_else(|| text::UNKNOWN.into(), |in_flight| in_flight.to_string()),
+        What::Tokens => figures
+            .tokens
+            .as_ref()
+            .map(|tokens| text::rate(tokens.output_per_second))
+            .unwrap_or_default(),
+    }
+}
+
+fn place(model: &Model) -> String {
+    let label = PLACES
+        .iter()
+        .find_map(|name| model.labels.get(*name).filter(|label| !label.is_empty()));
+    label.cloned().unwrap_or_default()
+}
+
+/// Returns what the letters of bars mean: only the parts that some model has.
+pub(super) fn legend(state: &State, look: Look, width: usize) -> Vec<Line<'static>> {
+    let mut lines: Vec<Vec<Span>> = vec![Vec::new()];
+    let mut column = 0;
+    for component in Component::ALL {
+        let has_it = |model: &&Model| {
+            let mut parts = bar::parts(&model.now.sums_ns).into_iter();
+            parts.any(|(part, ns)| part == component && ns > 0)
+        };
+        if !state.models().iter().any(has_it) {
+            continue;
+        }
+        let name = format!(" {}  ", component.name().replace('_', " "));
+        if column + name.len() + 2 > width && column > 0 {
+            lines.push(Vec::new());
+            column = 0;
+        }
+        column += name.len() + 2;
+        let line = lines.last_mut().expect("there is a first line");
+        let letter = look.letter(component).repeat(2);
+        line.push(Span::styled(letter, look.part(component)));
+        line.push(Span::styled(name, look.faint()));
+    }
+    lines.into_iter().map(Line::from).collect()
+}

@@ -1,0 +1,142 @@
+//! Records a real agent under load, and compares what `view` shows with what the agent says.
+
+use std::{
+    fs,
+    sync::atomic::{AtomicBool, Ordering},
+    thread,
+};
+
+use inferprobe_tests::{
+    agent::{Agent, run::run_to_end},
+    client::{Connection, request},
+    require_kernel::require_kernel,
+    server::Server,
+};
+use serde_json::Value;
+
+const PARTS: [&str; 8] = [
+    "accept",
+    "queue",
+    "receive",
+    "starved",
+    "inner_queue",
+    "worker",
+    "handler",
+    "stream",
+];
+
+fn json(text: &str) -> Value {
+    serde_json::from_str(text).unwrap_or_else(|err| panic!("{err}: {text}"))
+}
+
+/// Returns an answer of the API from the end of a recording.
+fn shown(file: &str, view: &str) -> Value {
+    let ended = run_to_end(&["view", file, "--json", "--view", view]);
+    assert_eq!((ended.code, ended.stderr.as_str()), (Some(0), ""));
+    json(&ended.stdout)
+}
+
+/// Adds up each part of all `rows`.
+fn sums<'a>(rows: impl IntoIterator<Item = &'a Value>) -> [u64; 8] {
+    let mut sums = [0; 8];
+    for row in rows {
+        for (sum, part) in sums.iter_mut().zip(PARTS) {
+            *sum += row[part].as_u64().unwrap();
+        }
+    }
+    sums
+}
+
+#[test]
+fn view_shows_the_sums_and_the_verdict_of_the_agent() {
+    let Some(_kernel) = require_kernel() else {
+        return;
+    };
+    let server = Server::start(&[]);
+    let agent = Agent::start(&["--watch-port", &server.port().to_string()]);
+    let address = format!("127.0.0.1:{}", agent.port);
+    let ends = AtomicBool::new(false);
+    let recorded = thread::scope(|scope| {
+        scope.spawn(|| {
+            let mut client = Connection::open(&server.place).unwrap();
+            let bytes = request("POST", "/predictions/recorded", &[], b"{}");
+            while !ends.load(Ordering::Relaxed) {
+                client.exchange(&bytes).unwrap();
+                thread::sleep(std::time::Duration::from_millis(20));
+            }
+        });
+        let recorded = run_to_end(&["record", "3s", "--url", &address]);
+        ends.store(true, Ordering::Relaxed);
+        recorded
+    });
+    assert_eq!(recorded.code, Some(0), "{}", recorded.stderr);
+    assert!(recorded.stderr.contains(" 0 missed"), "{}", recorded.stderr);
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("recorded.jsonl");
+    fs::write(&path, &recorded.stdout).unwrap();
+    let file = path.to_str().unwrap();
+
+    // What `view` shows is the last answer of the agent, verdict and all.
+    let lines: Vec<Value> = recorded.stdout.lines().map(json).collect();
+    let last = lines
+        .iter()
+        .rev()
+        .find_map(|line| line.get("live"))
+        .unwrap();
+    let live = shown(file, "waterfall");
+    assert_eq!(&live, last);
+    let model = &live["models"][0];
+    assert_eq!(model["served"]["model"], "recorded");
+    assert!(model["verdict"]["headline"].is_string(), "{model}");
+
+    // The windows have the sums of the requests, and those are what the agent counted.
+    let requests = shown(file, "requests");
+    let requests = requests["requests"].as_array().unwrap();
+    let windows = shown(file, "heat");
+    let windows = windows["windows"].as_array().unwrap();
+    let of_requests = sums(requests.iter().map(|request| &request["stages_ns"]));
+    let of_windows = sums(windows.iter().map(|window| &window["sums_ns"]));
+    assert!(requests.len() > 50, "{}", requests.len());
+    assert_eq!(of_requests, of_windows);
+    let counted: u64 = windows
+        .iter()
+        .map(|window| window["requests"].as_u64().unwrap())
+        .sum();
+    assert_eq!(counted, requests.len() as u64);
+    let (_, history) = agent.get("/api/v1/history");
+    let of_agent = json(&history);
+    let numbers: Vec<u64> = requests
+        .iter()
+        .map(|request| request["number"].as_u64().unwrap())
+        .collect();
+    let (_, all) = agent.get("/api/v1/requests?limit=4096");
+    let all = json(&all);
+    let all = all["requests"].as_array().unwrap();
+    let also_recorded = all
+        .iter()
+        .filter(|request| numbers.contains(&request["number"].as_u64().unwrap()));
+    assert_eq!(
+        sums(also_recorded.map(|request| &request["stages_ns"])),
+        of_windows
+    );
+    let in_all: u64 = of_agent["windows"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .map(|window| window["requests"].as_u64().unwrap())
+        .sum();
+    assert_eq!(in_all, all.len() as u64);
+
+    // The same as text, and the verdict of a running agent.
+    let text = run_to_end(&["view", file, "--once"]);
+    assert!(text.stdout.contains("recorded"), "{}", text.stdout);
+    let why = run_to_end(&["why", "recorded", "--url", &address]);
+    assert_eq!(why.code, Some(0), "{}", why.stderr);
+    assert!(why.stdout.contains("\nsure "), "{}", why.stdout);
+    let slowest = run_to_end(&["why", "--slowest", "2", "--json", "--url", &address]);
+    assert_eq!(
+        json(&slowest.stdout)["requests"].as_array().unwrap().len(),
+        2
+    );
+    agent.stop();
+}
