@@ -15,6 +15,7 @@ mod leftovers;
 mod lint;
 mod package_test;
 mod page_test;
+mod pictures;
 mod privilege;
 mod progress;
 mod run;
@@ -26,6 +27,7 @@ mod vm;
 mod workspace;
 
 use std::ffi::OsString;
+use std::path::PathBuf;
 use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
@@ -117,8 +119,15 @@ enum Command {
     },
     /// Open the agent's page in Chromium, with three servers under load, and check what it shows (needs root)
     PageTest,
-    /// Take the pictures of the documentation from the real thing (needs root)
-    Pictures,
+    /// Take the pictures of the documentation, and the recording of `top --demo`, from the real thing (needs root)
+    Pictures {
+        /// Take only this [default: all]
+        #[arg(value_enum)]
+        only: Option<pictures::Picture>,
+        /// Use this agent for `top` [default: build it]
+        #[arg(long, value_name = "PATH")]
+        agent: Option<PathBuf>,
+    },
     /// Check format, import cycles, words, documentation and clippy's lints
     Lint,
 }
@@ -143,7 +152,7 @@ fn main() -> ExitCode {
         Command::KernelTest { options } => kernel_test::run(&options),
         Command::PackageTest { parts } => package_test::run(&parts),
         Command::PageTest => page_test::test(),
-        Command::Pictures => page_test::picture(),
+        Command::Pictures { only, agent } => pictures::run(only, agent),
         Command::Lint => lint::run(),
     };
     match outcome {
