@@ -3,13 +3,13 @@
 //! Does not depend on: what is drawn, what keys do.
 
 use std::{
-    io::stdout,
+    io::{stdin, stdout},
     sync::mpsc::{self, Receiver},
     thread,
     time::Duration,
 };
 
-use anyhow::{Context as _, Result};
+use anyhow::{Context as _, Result, ensure};
 use ratatui::{
     DefaultTerminal,
     crossterm::{
@@ -19,7 +19,11 @@ use ratatui::{
     },
     text::Text,
 };
-use rustix::process::{Signal, getpid, kill_process};
+use rustix::{
+    event::{PollFd, PollFlags, Timespec, poll},
+    io::Errno,
+    process::{Signal, getpid, kill_process},
+};
 use tokio::{runtime::Runtime, sync::mpsc::UnboundedSender};
 
 use crate::{
@@ -81,7 +85,8 @@ impl Screen {
                 self.draw(terminal)?;
             }
             is_changed = false;
-            if event::poll(LOOK).context("wait for a key")? {
+            wait_for_input()?;
+            while event::poll(Duration::ZERO).context("look for a key")? {
                 match event::read().context("read a key")? {
                     Event::Key(key) => match keys::press(&mut self.state, key) {
                         Some(Act::Quit) => return Ok(()),
@@ -139,6 +144,21 @@ impl Screen {
         // A worker that is gone has sent the end, which comes next.
         let _ = self.orders.send(order);
     }
+}
+
+/// Returns when the terminal has input, or after [`LOOK`]. A terminal that is gone is an error: crossterm would read
+/// its end for ever.
+fn wait_for_input() -> Result<()> {
+    let stdin = stdin();
+    let mut fds = [PollFd::new(&stdin, PollFlags::IN)];
+    let timeout = Timespec::try_from(LOOK).context("wait for a key")?;
+    match poll(&mut fds, Some(&timeout)) {
+        Ok(_) | Err(Errno::INTR) => {}
+        Err(error) => return Err(error).context("wait for a key"),
+    }
+    let gone = PollFlags::HUP | PollFlags::ERR | PollFlags::NVAL;
+    ensure!(!fds[0].revents().intersects(gone), "the terminal is gone");
+    Ok(())
 }
 
 /// Stops the program as the shell does, until the user continues it.
