@@ -230,8 +230,8 @@ fn requests() -> Vec<Request> {
             last_read_ns: arrival_ns,
             last_write_ns: Some(arrival_ns + duration_ns.unwrap_or(30 * MS)),
             stages_ns: stages,
-            because: (number % 7 == 0).then(|| "inner_queue".into()),
-            stream: (number % 3 == 0).then(|| Stream {
+            because: number.is_multiple_of(7).then(|| "inner_queue".into()),
+            stream: number.is_multiple_of(3).then(|| Stream {
                 first_chunk_ns: Some(180 * MS),
                 ..Stream::default()
             }),
