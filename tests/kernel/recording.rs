@@ -103,14 +103,12 @@ fn view_shows_the_sums_and_the_verdict_of_the_agent() {
         .map(|window| window["requests"].as_u64().unwrap())
         .sum();
     assert_eq!(counted, requests.len() as u64);
-    let (_, history) = agent.get("/api/v1/history");
-    let of_agent = json(&history);
+    let of_agent = json(&run_to_end(&["top", &address, "--json", "--view", "heat"]).stdout);
     let numbers: Vec<u64> = requests
         .iter()
         .map(|request| request["number"].as_u64().unwrap())
         .collect();
-    let (_, all) = agent.get("/api/v1/requests?limit=4096");
-    let all = json(&all);
+    let all = json(&run_to_end(&["top", &address, "--json", "--view", "requests"]).stdout);
     let all = all["requests"].as_array().unwrap();
     let also_recorded = all
         .iter()
