@@ -7,13 +7,14 @@ use std::{io::IsTerminal as _, process::ExitCode};
 
 use clap::Parser as _;
 use inferprobe::{
-    cli::{Cli, Command, DoctorArgs},
+    cli::{Cli, Command, DoctorArgs, ServeArgs},
     commands::{
         assets,
         autoscale::{self, options::Options},
         demo_server, doctor, record,
         scale::{self, Scale},
-        serve, servers, top, view, why,
+        serve::{self, reload::SetLevel},
+        servers, top, view, why,
     },
     config::Config,
     doctor::Options as DoctorOptions,
@@ -28,16 +29,10 @@ const ENVIRONMENT: u8 = 1;
 
 fn main() -> ExitCode {
     let cli = Cli::parse();
-    let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new("info"));
-    tracing_subscriber::fmt()
-        .with_env_filter(filter)
-        .with_writer(std::io::stderr)
-        .with_ansi(std::io::stderr().is_terminal())
-        .with_target(false)
-        .init();
+    let set_level = start_log();
     match cli.command {
-        None => checked(Config::load(&cli.serve), serve::run),
-        Some(Command::Serve(args)) => checked(Config::load(&args), serve::run),
+        None => run_agent(cli.serve, set_level),
+        Some(Command::Serve(args)) => run_agent(*args, set_level),
         Some(Command::DemoServer(args)) => ended(demo_server::run(&args)),
         Some(Command::Doctor(args)) => examine(&args),
         Some(Command::Servers(args)) => checked(servers::Request::check(&args), servers::run),
@@ -49,6 +44,33 @@ fn main() -> ExitCode {
         Some(Command::Scale(args)) => checked(Scale::check(&args), scale::run),
         Some(Command::Autoscale(args)) => checked(Options::check(&args), autoscale::run),
     }
+}
+
+/// Starts the log; returns what changes its level, unless the environment sets it.
+fn start_log() -> SetLevel {
+    let given = EnvFilter::try_from_default_env().ok();
+    let is_given = given.is_some();
+    let log = tracing_subscriber::fmt()
+        .with_writer(std::io::stderr)
+        .with_ansi(std::io::stderr().is_terminal())
+        .with_target(false)
+        .with_env_filter(given.unwrap_or_else(|| EnvFilter::new("info")))
+        .with_filter_reloading();
+    let filter = log.reload_handle();
+    log.init();
+    Box::new(move |level| match is_given {
+        true => Ok(()),
+        false => {
+            let level = EnvFilter::try_new(level).map_err(|err| err.to_string())?;
+            filter.reload(level).map_err(|err| err.to_string())
+        }
+    })
+}
+
+fn run_agent(args: ServeArgs, set_level: SetLevel) -> ExitCode {
+    checked(Config::load(&args), |config| {
+        serve::run(args, config, set_level)
+    })
 }
 
 /// `doctor` has exit codes of its own for what it finds.

@@ -25,6 +25,7 @@ mod no_payload;
 mod patterns;
 mod privilege;
 mod recording;
+mod reload;
 mod replicas;
 mod rotation;
 mod scripted_server;

@@ -17,7 +17,7 @@ pub struct Key {
 }
 
 /// Every key, in the order of the documentation.
-pub static KEYS: [Key; 18] = [
+pub static KEYS: [Key; 19] = [
     key(
         "listen",
         "string `ADDR:PORT`",
@@ -51,6 +51,12 @@ pub static KEYS: [Key; 18] = [
         "integer, 0 to 16384",
         "1024",
         &["--body-limit"],
+    ),
+    key(
+        "log_level",
+        "error, warn, info, debug or trace",
+        "info",
+        &[],
     ),
     key("accept_wait", "boolean", "false", &["--accept-wait"]),
     key("request_log", "path", "", &["--request-log"]),

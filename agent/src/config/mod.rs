@@ -7,6 +7,7 @@ pub mod body_limit;
 pub mod keys;
 mod labels;
 pub(crate) mod listen;
+mod log_level;
 mod management;
 mod refresh;
 
@@ -39,6 +40,8 @@ pub struct Config {
     pub listen: SocketAddr,
     /// Names under which browsers may open page and API.
     pub allowed_hosts: Vec<String>,
+    /// Level of the agent's own log; `None`: `info`.
+    pub log_level: Option<String>,
     /// Value of the labels `Hostname` and `hostname`.
     pub hostname: String,
     /// Labels of replicas that are used.
@@ -85,6 +88,7 @@ struct FileConfig {
     listen: Option<String>,
     #[serde(default)]
     allowed_hosts: Vec<String>,
+    log_level: Option<String>,
     hostname: Option<String>,
     #[serde(default)]
     no_labels: Vec<String>,
@@ -133,6 +137,28 @@ impl Config {
             (None, None) => None,
         };
         join(args, file, torchserve)
+    }
+
+    /// Returns the keys with other values in `new` that take effect after a restart only.
+    pub fn needs_restart(&self, new: &Self) -> Vec<&'static str> {
+        let changed = [
+            ("listen", self.listen != new.listen),
+            ("allowed_hosts", self.allowed_hosts != new.allowed_hosts),
+            ("hostname", self.hostname != new.hostname),
+            ("host_root", self.host_root != new.host_root),
+            ("discover", self.discover != new.discover),
+            ("refresh_interval_s", self.refresh != new.refresh),
+            ("disk_mount", self.disk_mount != new.disk_mount),
+            ("nvml_library", self.nvml_library != new.nvml_library),
+            ("gpm", self.gpm != new.gpm),
+            ("probes", self.probes != new.probes),
+            ("payload", self.payload != new.payload),
+            ("body_limit_kib", self.body_limit != new.body_limit),
+            ("accept_wait", self.accept_wait != new.accept_wait),
+            ("ts_config", self.torchserve != new.torchserve),
+        ];
+        let changed = changed.into_iter().filter(|(_, changed)| *changed);
+        changed.map(|(key, _)| key).collect()
     }
 }
 
@@ -217,6 +243,7 @@ fn join(
     Ok(Config {
         listen,
         allowed_hosts: [&*args.allowed_host, &file.allowed_hosts].concat(),
+        log_level: file.log_level.map(log_level::check).transpose()?,
         hostname: labels::hostname(hostname, env::var(labels::NODE_NAME).ok())?,
         shown_labels,
         host_root: args

@@ -304,6 +304,10 @@ families! {
         "All sockets of the host count, not only watched ones. For a program that is attached twice: the smaller count of the primary and the backup copy.");
     GPU_ERRORS: own("inferprobe_gpu_errors_total", Counter, "", GPU, Agent,
         "Readings of a GPU that NVML refused.");
+    CONFIG_RELOADED: own("inferprobe_config_last_reload_successful", Gauge, "", NONE, Agent,
+        "Whether the latest try to read the configuration succeeded: 1 if it did, 0 if the old one stays.");
+    CONFIG_RELOAD_TIME: own("inferprobe_config_last_reload_success_timestamp_seconds", Gauge, "seconds", NONE, Agent,
+        "When the configuration was last read, in seconds since the Unix epoch.");
     BUILD_INFO: own("inferprobe_build_info", Gauge, "", BUILD, Agent,
         "Version of the running agent; always 1.");
 

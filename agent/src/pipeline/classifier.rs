@@ -196,6 +196,11 @@ impl Classifier {
         counts.then(|| Identity::new(server, route))
     }
 
+    /// Forgets what requests were for: the catalogue is another one.
+    pub fn forget_routes(&mut self) {
+        self.routes = RouteMemo::default();
+    }
+
     /// Forgets containers that ended long ago.
     pub fn forget_replicas(&mut self) {
         let running = self.registry.replicas();

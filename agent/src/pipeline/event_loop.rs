@@ -37,7 +37,7 @@ use crate::{
     history::History,
     http::url::HttpUrl,
     metrics::{Metrics, families},
-    pipeline::{Pipeline, connections::ConnectionTable},
+    pipeline::{Changes, Pipeline, connections::ConnectionTable},
     request_log::RequestLog,
     torchserve::{
         management::{RunningWorker, model_lookup},
@@ -84,6 +84,8 @@ pub struct EventLoop {
     /// Losses of the programs, by reason, as far as they were logged.
     dropped: [u64; DropReason::ALL.len()],
     metrics: Arc<Metrics>,
+    /// Other configurations; `None`: none comes.
+    changes: Option<mpsc::Receiver<Changes>>,
 }
 
 impl EventLoop {
@@ -109,12 +111,53 @@ impl EventLoop {
             skipped_events: 0,
             dropped: [0; DropReason::ALL.len()],
             metrics,
+            changes: None,
         })
     }
 
     /// Publishes the watched processes, and what they served, to `roster`.
     pub fn publish_to(&mut self, roster: Arc<Roster>, history: Arc<History>) {
         self.pipeline.publish_to(roster, history);
+    }
+
+    /// Applies the configurations that come from `changes`.
+    pub fn listen_to(&mut self, changes: mpsc::Receiver<Changes>) {
+        self.changes = Some(changes);
+    }
+
+    fn apply_changes(&mut self) {
+        let changes = self.changes.as_ref();
+        let changes: Vec<Changes> =
+            changes.map_or_else(Vec::new, |changes| changes.try_iter().collect());
+        for changes in changes {
+            if let Err(err) = self.reconfigure(changes) {
+                warn!(
+                    err = format!("{err:#}"),
+                    "not all of what the configuration names is watched"
+                );
+            }
+        }
+    }
+
+    fn reconfigure(&mut self, changes: Changes) -> Result<()> {
+        let before = self.pipeline.ports();
+        for pid in self.pipeline.reconfigure(changes) {
+            self.maps.unwatch_process(pid);
+        }
+        let now = self.pipeline.ports();
+        for &port in before.difference(&now) {
+            self.maps.set_port(port, false)?;
+        }
+        for &port in now.difference(&before) {
+            self.pipeline.cancel_trial(port);
+            self.maps.set_port(port, true)?;
+        }
+        let mut found = Vec::new();
+        for pid in self.pipeline.unwatched().context("look through /proc")? {
+            self.inspect(pid, &mut found);
+        }
+        self.on_found(&found);
+        self.scan_listeners()
     }
 
     /// Finds the servers that run already; returns how many processes are watched.
@@ -282,6 +325,7 @@ impl EventLoop {
             }
             ticked_ns = now_ns;
             self.add_looked_up();
+            self.apply_changes();
             let maps = &self.maps;
             self.pipeline.tick(|cookie, seq| maps.progress(cookie, seq));
             self.act();

@@ -15,13 +15,16 @@ pub mod recorder;
 use std::{
     collections::{BTreeMap, BTreeSet},
     io,
+    path::PathBuf,
     sync::Arc,
 };
 
 use inferprobe_ebpf::abi::{DropReason, ProgressSlot};
 
 use crate::{
+    catalogue::Catalogue,
     discovery::{
+        containers::Containers,
         registry::Registry,
         roster::{Roster, ServedTimes},
         trials::Action,
@@ -29,6 +32,7 @@ use crate::{
     },
     exchange::event::Loss,
     history::History,
+    identity::ShownLabels,
     metrics::Metrics,
     pipeline::{
         classifier::Classifier, connections::ConnectionTable, losses::What, recorder::Recorder,
@@ -36,6 +40,21 @@ use crate::{
     request_log::RequestLog,
     torchserve::worker::{Worker, WorkerId},
 };
+
+/// What may change while the agent runs.
+#[derive(Debug)]
+pub struct Changes {
+    /// What to watch.
+    pub watches: Vec<Watch>,
+    /// The servers that are recognised.
+    pub catalogue: Arc<Catalogue>,
+    /// Labels of replicas that are used.
+    pub shown_labels: ShownLabels,
+    /// Where the root of the host is, with the names of containers.
+    pub host_root: PathBuf,
+    /// The request log, if it is another one: `Some(None)` for none.
+    pub log: Option<Option<RequestLog>>,
+}
 
 /// All steps, in order: each pushes to the next.
 pub struct Pipeline {
@@ -164,6 +183,24 @@ impl Pipeline {
     /// Finds the processes to watch on this host.
     pub fn scan(&mut self) -> io::Result<Vec<u32>> {
         self.classifier.registry.scan()
+    }
+
+    /// Applies another configuration; returns the processes that are not watched any more.
+    pub fn reconfigure(&mut self, changes: Changes) -> Vec<u32> {
+        let registry = &mut self.classifier.registry;
+        let left = registry.reconfigure(changes.watches, changes.catalogue);
+        let containers = Containers::new(&changes.host_root);
+        registry.label_replicas(containers, changes.shown_labels);
+        self.classifier.forget_routes();
+        if let Some(log) = changes.log {
+            self.classifier.recorder.replace_log(log);
+        }
+        left
+    }
+
+    /// The TCP ports that are watched.
+    pub fn ports(&self) -> BTreeSet<u16> {
+        self.classifier.registry.ports().collect()
     }
 
     /// Adds a watch.

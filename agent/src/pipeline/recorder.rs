@@ -114,6 +114,15 @@ impl Recorder {
         }
     }
 
+    /// Continues in another log; `None`: in none.
+    pub(super) fn replace_log(&mut self, log: Option<RequestLog>) {
+        if let Some(Err(err)) = self.log.as_mut().map(RequestLog::flush) {
+            warn!(%err, "the last lines of the request log are lost");
+        }
+        self.log = log;
+        self.log_is_stuck = false;
+    }
+
     fn end_log(&mut self, err: &io::Error) {
         warn!(%err, "request log ended");
         self.log = None;

@@ -4,14 +4,12 @@
 //! Does not depend on: the command line as typed.
 
 mod readiness;
+pub mod reload;
 mod running_probes;
 
 use std::{
     io::{self, IsTerminal as _},
-    sync::{
-        Arc,
-        atomic::{AtomicBool, Ordering},
-    },
+    sync::Arc,
 };
 
 use anyhow::{Context as _, Result};
@@ -23,8 +21,15 @@ use tracing::{info, warn};
 
 use crate::{
     bpf::privileges,
+    cli::ServeArgs,
     collectors::{gpu, host, servers},
-    commands::{runtime, serve::running_probes::RunningProbes},
+    commands::{
+        runtime,
+        serve::{
+            reload::{FileWatch, Reloader, SetLevel},
+            running_probes::RunningProbes,
+        },
+    },
     config::Config,
     discovery::roster::Roster,
     exporter::{
@@ -41,12 +46,15 @@ use crate::{
 /// Name of the probes in `inferprobe_collector_up`.
 const PROBES: &str = "probes";
 
-/// Runs the agent until a signal ends it.
-pub fn run(config: Config) -> Result<()> {
-    runtime::block_on(serve(config))
+/// Runs the agent until a signal ends it; `args` are read again with the file.
+pub fn run(args: ServeArgs, config: Config, set_level: SetLevel) -> Result<()> {
+    runtime::block_on(serve(args, config, set_level))
 }
 
-async fn serve(config: Config) -> Result<()> {
+async fn serve(args: ServeArgs, config: Config, set_level: SetLevel) -> Result<()> {
+    if let Some(level) = &config.log_level {
+        set_level(level).map_err(anyhow::Error::msg)?;
+    }
     let listener = TcpListener::bind(config.listen).await.with_context(|| {
         format!(
             "--listen {}: cannot listen there; stop the process that uses the port (ss -ltnp shows it), or choose \
@@ -100,8 +108,9 @@ async fn serve(config: Config) -> Result<()> {
     let endpoint = Endpoint::new(metrics.clone(), health);
     let host_names = [config.hostname.clone()]
         .into_iter()
-        .chain(config.allowed_hosts);
+        .chain(config.allowed_hosts.clone());
     let host_names = host_names.collect();
+    let for_reloads = roster.clone();
     let kept = Kept::new(&config.hostname, metrics.clone(), history, roster);
     let endpoint = Arc::new(endpoint.with_api(kept, host_names));
     let address = listener
@@ -130,11 +139,20 @@ async fn serve(config: Config) -> Result<()> {
     };
     let mut terminate = signal(SignalKind::terminate()).context("handle SIGTERM")?;
     let mut interrupt = signal(SignalKind::interrupt()).context("handle SIGINT")?;
+    let reloader = Reloader {
+        args,
+        current: config,
+        metrics,
+        roster: for_reloads,
+        set_level,
+        changes: running.as_ref().map(RunningProbes::changes),
+        reopen,
+    };
     let stopped = async {
         tokio::select! {
             _ = terminate.recv() => {}
             _ = interrupt.recv() => {}
-            () = on_hang_up(hang_up, reopen) => {}
+            () = keep_reloading(hang_up, reloader) => {}
             () = on_failure => {}
         }
     };
@@ -150,18 +168,37 @@ async fn serve(config: Config) -> Result<()> {
     Ok(())
 }
 
-/// Requests that the log is opened again, at each SIGHUP. Returns if the agent's terminal is gone.
-async fn on_hang_up(mut hang_up: Signal, reopen: Option<Arc<AtomicBool>>) {
+/// Reads the configuration again and opens the request log again, at each SIGHUP and when the file changes. Returns if the
+/// agent's terminal is gone.
+async fn keep_reloading(mut hang_up: Signal, mut reloader: Reloader) {
+    reloader.start();
     let had_terminal = io::stdin().is_terminal();
-    while hang_up.recv().await.is_some() {
-        // A terminal that hung up is none any more: its ioctls fail (drivers/tty/tty_io.c, `hung_up_tty_ioctl`).
-        if had_terminal && !io::stdin().is_terminal() {
-            return;
+    let mut file = reloader.file().and_then(|file| {
+        let watch = FileWatch::new(file);
+        let refused = |err: &io::Error| {
+            warn!(%err, "changes of the configuration file are not seen; SIGHUP still has it read again");
+        };
+        watch.inspect_err(refused).ok()
+    });
+    loop {
+        let changed = async {
+            match &mut file {
+                Some(file) => file.changed().await,
+                None => std::future::pending().await,
+            }
+        };
+        tokio::select! {
+            // A terminal that hung up is none any more: its ioctls fail (drivers/tty/tty_io.c, `hung_up_tty_ioctl`).
+            _ = hang_up.recv() => if had_terminal && !io::stdin().is_terminal() {
+                return;
+            },
+            seen = changed => if let Err(err) = seen {
+                warn!(%err, "changes of the configuration file are not seen any more");
+                file = None;
+                continue;
+            },
         }
-        match &reopen {
-            Some(reopen) => reopen.store(true, Ordering::Relaxed),
-            None => info!("SIGHUP ignored: there is no request log to reopen"),
-        }
+        reloader.reload();
     }
 }
 

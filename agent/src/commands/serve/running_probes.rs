@@ -6,7 +6,7 @@
 use std::{
     os::fd::OwnedFd,
     process::Child,
-    sync::Arc,
+    sync::{Arc, mpsc},
     thread::{self, JoinHandle},
 };
 
@@ -28,7 +28,7 @@ use crate::{
     },
     history::History,
     metrics::{Metrics, families},
-    pipeline::{connections::ConnectionTable, event_loop::EventLoop},
+    pipeline::{Changes, connections::ConnectionTable, event_loop::EventLoop},
     request_log::RequestLog,
 };
 
@@ -40,6 +40,7 @@ pub(super) struct RunningProbes {
     /// Receives the reason if the thread ends by itself.
     failed: Option<oneshot::Receiver<String>>,
     demo: Option<Child>,
+    changes: mpsc::Sender<Changes>,
 }
 
 impl RunningProbes {
@@ -52,6 +53,7 @@ impl RunningProbes {
         history: Arc<History>,
         log: Option<RequestLog>,
     ) -> Result<Self> {
+        let (changes, received) = mpsc::channel();
         preflight::check(config.accept_wait)?;
         privileges::warn_without_ptrace();
         let wanted = Wanted {
@@ -77,6 +79,7 @@ impl RunningProbes {
             .with_copied_bytes(config.body_limit.copied_bytes());
         let mut event_loop = EventLoop::new(probes, maps, registry, table, metrics.clone(), log)?;
         event_loop.publish_to(roster, history);
+        event_loop.listen_to(received);
         let mut found = event_loop.discover()?;
         if config.discover {
             found += event_loop.discover_more();
@@ -108,7 +111,13 @@ impl RunningProbes {
             thread: thread.context("start the event-loop thread")?,
             failed: Some(failed),
             demo,
+            changes,
         })
+    }
+
+    /// Where other configurations are sent to.
+    pub(super) fn changes(&self) -> mpsc::Sender<Changes> {
+        self.changes.clone()
     }
 
     /// Returns what receives the reason if the thread ends by itself; `None` from the second call on.

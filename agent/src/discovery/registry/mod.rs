@@ -100,6 +100,8 @@ struct WatchReason {
 #[derive(Debug)]
 pub struct Registry {
     watches: Vec<Watch>,
+    /// Watches that the configuration does not have.
+    added: Vec<Watch>,
     catalogue: Arc<Catalogue>,
     processes: HashMap<u32, Process>,
     /// Processes that serve, each with a port that it serves; `None`: only unix sockets.
@@ -119,6 +121,7 @@ impl Registry {
     pub fn new(watches: Vec<Watch>, catalogue: Arc<Catalogue>, own_pid: Option<u32>) -> Self {
         Self {
             watches,
+            added: Vec::new(),
             catalogue,
             processes: HashMap::new(),
             serving: HashMap::new(),
@@ -158,7 +161,43 @@ impl Registry {
 
     /// Adds a watch.
     pub fn add(&mut self, watch: Watch) {
+        self.added.push(watch.clone());
         self.watches.push(watch);
+    }
+
+    /// Watches what another configuration names, and the servers of its catalogue; returns the processes that are not
+    /// watched any more.
+    pub fn reconfigure(&mut self, mut watches: Vec<Watch>, catalogue: Arc<Catalogue>) -> Vec<u32> {
+        watches.extend(self.added.iter().cloned());
+        self.watches = watches;
+        self.catalogue = catalogue;
+        self.senders.clear();
+        let watched = self.processes.iter();
+        let watched = watched.filter(|(_, process)| process.reason.is_some());
+        let pids: Vec<u32> = watched.map(|(&pid, _)| pid).collect();
+        let mut left = Vec::new();
+        for pid in pids {
+            // The name of one that has ended stays for its last records.
+            let Some(line) = procfs::command_line(pid) else {
+                continue;
+            };
+            let reason = self.reason_to_watch(pid, &line);
+            let Some(process) = self.processes.get_mut(&pid) else {
+                continue;
+            };
+            let discovered = process.reason.take().and_then(|reason| reason.discovered);
+            process.reason = match (reason, discovered) {
+                (None, None) => None,
+                (reason, discovered) => Some(WatchReason {
+                    discovered,
+                    ..reason.unwrap_or_default()
+                }),
+            };
+            if process.reason.is_none() {
+                left.push(pid);
+            }
+        }
+        left
     }
 
     /// Returns the TCP ports to watch.
