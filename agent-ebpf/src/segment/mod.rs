@@ -5,7 +5,7 @@
 //! Does not depend on: maps, helpers, the clock, protocols beyond the hints of `sniff`.
 
 use crate::{
-    abi::{REQUEST_HEAD_CAP, RESPONSE_HEAD_CAP, flag, kind, mode},
+    abi::{PAYLOAD_CAP, REQUEST_HEAD_CAP, RESPONSE_HEAD_CAP, flag, kind, mode},
     arrival::Arrival,
     conn::{Conn, phase},
     http2_frames::FrameCursor,
@@ -506,14 +506,13 @@ impl Conn {
         if self.cursors.buffer.left > 0 || self.record.response_len < 8 {
             return 0;
         }
+        // One masked position: Linux 6.1 loses the bound of one that is checked byte by byte.
+        let start = end.wrapping_sub(8) & (PAYLOAD_CAP - 1);
         let mut tail = 0;
-        let mut back = 8;
-        while back > 0 {
-            let Some(byte) = self.payload.get(end.wrapping_sub(back)) else {
-                return 0;
-            };
-            tail = tail << 8 | u64::from(*byte);
-            back -= 1;
+        let mut at = 0;
+        while at < 8 {
+            tail = tail << 8 | u64::from(self.payload[start + at]);
+            at += 1;
         }
         tail
     }
