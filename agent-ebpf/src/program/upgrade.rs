@@ -1,12 +1,13 @@
 //! Finds where an HTTP/1 connection continues as HTTP/2: after the head of a `101 Switching Protocols`.
 //!
-//! Works on bytes that were already copied. A switch to any other protocol changes nothing.
+//! Works on bytes that were already copied. It searches them byte by byte: in programs without loops, the verifier of
+//! Linux 6.1 follows the steps of `head_end` for minutes. A switch to any other protocol changes nothing.
 //! Does not depend on: hooks, maps, user memory.
 
-use core::mem::offset_of;
+use core::{ffi::c_void, mem::offset_of};
 
 use inferprobe_ebpf::{
-    abi::PAYLOAD_CAP,
+    abi::{PAYLOAD_CAP, RESPONSE_HEAD_CAP},
     conn::Conn,
     http2_frames::FrameCursor,
     sniff::{FRAME_HEAD_LEN, FrameHead, PEEK},
@@ -14,12 +15,27 @@ use inferprobe_ebpf::{
 
 use crate::{
     backend::Backend,
-    head_end,
+    bounded_loop::{GO_ON, STOP, bounded_loop},
     verifier::{forget, opaque},
 };
 
+/// The end of a head.
+const BLANK_LINE: u32 = u32::from_be_bytes(*b"\r\n\r\n");
 /// Position of the status in `HTTP/1.1 101`.
 const STATUS_AT: u32 = 9;
+
+/// State of the search for a head's end.
+#[repr(C)]
+struct Search {
+    conn: *mut Conn,
+    /// Where in the payload the head begins.
+    at: u32,
+    /// Bytes that were searched.
+    searched: u32,
+    /// The latest four of them, the newest in the low byte.
+    latest: u32,
+    reserved: u32,
+}
 
 /// Whether the response at `payload[at..]` has the status 101.
 #[inline(always)]
@@ -38,31 +54,61 @@ pub(crate) fn switches<B: Backend>(conn: &mut Conn, bytes: u32) -> bool {
     let at = forget(conn, conn.record.request_len as u64) as u32;
     let copied = forget(conn, conn.record.response_len as u64) as u32;
     let bytes = forget(conn, bytes as u64) as u32;
-    let start = head_end::find::<B>(conn, at as u16, copied as u16);
-    if start == head_end::NONE {
+    let mut search = Search {
+        conn,
+        at,
+        searched: 0,
+        latest: 0,
+        reserved: 0,
+    };
+    // SAFETY: `step` expects a search, which outlives the loop.
+    unsafe {
+        bounded_loop::<B>(
+            RESPONSE_HEAD_CAP as u32,
+            RESPONSE_HEAD_CAP as u32,
+            step,
+            (&raw mut search).cast(),
+        );
+    }
+    if search.latest != BLANK_LINE || search.searched > copied {
         return false;
     }
     conn.h2.duplex = 1;
-    let head = start - at;
-    if head == bytes {
+    if search.searched == bytes {
         conn.h2.switching = 1;
         return false;
     }
-    if head + FRAME_HEAD_LEN as u32 > copied {
+    if search.searched + FRAME_HEAD_LEN as u32 > copied {
         return false;
     }
+    let start = at + search.searched;
     let mut first = [0; PEEK];
     let mut index = 0;
     while index < PEEK {
         first[index] = byte(conn, start + index as u32);
         index += 1;
     }
-    let frame = FrameHead::new(first, byte(conn, start + PEEK as u32));
-    if frame.is_first_settings() {
-        conn.cursors.responses = FrameCursor::with_frames_after(head);
+    let head = FrameHead::new(first, byte(conn, start + PEEK as u32));
+    if head.is_first_settings() {
+        conn.cursors.responses = FrameCursor::with_frames_after(search.searched);
         return true;
     }
     false
+}
+
+/// One step: searches the next byte.
+unsafe extern "C" fn step(_index: u32, search: *mut c_void) -> i64 {
+    // SAFETY: `bounded_loop` passes what `switches` gave it.
+    let search = unsafe { &mut *search.cast::<Search>() };
+    // SAFETY: the map value that `switches` was given.
+    let conn = unsafe { &mut *search.conn };
+    search.latest = search.latest << 8 | byte(conn, search.at + search.searched) as u32;
+    search.searched += 1;
+    if search.latest == BLANK_LINE {
+        STOP
+    } else {
+        GO_ON
+    }
 }
 
 /// Returns `payload[at]`.
