@@ -112,3 +112,34 @@ impl Identity {
         }
     }
 }
+
+/// What tests are about, unless they say otherwise.
+#[cfg(test)]
+pub(crate) mod fixtures {
+    use super::*;
+
+    /// A process of server `s`, which serves model `d` and is in no catalogue.
+    pub(crate) fn server() -> Server {
+        Server {
+            name: "s".into(),
+            model: "d".into(),
+            version: "default".into(),
+            model_source: ModelSource::ProcessName,
+            is_frontend: false,
+            is_internal: false,
+            is_named: true,
+            entry: None,
+            replica: Replica::default(),
+        }
+    }
+
+    /// One of several pods that serve at port 8000.
+    pub(crate) fn pod(number: usize) -> Replica {
+        let container = Container {
+            namespace: "llm".into(),
+            pod: format!("vllm-{number}").into(),
+            name: "server".into(),
+        };
+        Replica::new(Some(8000), &container, ShownLabels::ALL)
+    }
+}

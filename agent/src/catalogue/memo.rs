@@ -107,25 +107,15 @@ impl Key {
 
 #[cfg(test)]
 mod tests {
-    use crate::{
-        catalogue::route::{ModelSource, Purpose},
-        identity::Replica,
-        protocol::grpc::NamedBy,
-    };
+    use crate::{catalogue::route::Purpose, identity::fixtures, protocol::grpc::NamedBy};
 
     use super::*;
 
     fn server(is_internal: bool) -> Server {
         Server {
-            name: "s".into(),
-            model: "d".into(),
-            version: "default".into(),
-            model_source: ModelSource::ProcessName,
-            is_frontend: false,
             is_internal,
             is_named: false,
-            entry: None,
-            replica: Replica::default(),
+            ..fixtures::server()
         }
     }
 

@@ -201,7 +201,7 @@ mod tests {
     use crate::{
         catalogue::route::{ModelSource, Purpose, Route},
         exchange::fixtures::exchange,
-        identity::{Hop, Server},
+        identity::{Hop, Server, fixtures::server},
         torchserve::timing::WorkerSide,
     };
 
@@ -211,15 +211,9 @@ mod tests {
 
     fn observation(model: &str, status: u16) -> Observation {
         let server = Server {
-            name: "s".into(),
             model: model.into(),
-            version: "default".into(),
             model_source: ModelSource::Configuration,
-            is_frontend: false,
-            is_internal: false,
-            is_named: true,
-            entry: None,
-            replica: Replica::default(),
+            ..server()
         };
         let mut exchange = exchange();
         exchange.response.status = status;

@@ -4,7 +4,7 @@ use crate::{
     api::live::ProbeState,
     catalogue::route::{ModelSource, Purpose, Route},
     exchange::{Exchange, fixtures},
-    identity::{Hop, Replica, Server},
+    identity::{Hop, Server, fixtures::server},
     observation::Observation,
     torchserve::timing::WorkerSide,
 };
@@ -14,15 +14,9 @@ use super::*;
 /// Requests of a model that end now: `count` of them.
 fn serve(history: &History, model: &str, status: u16, count: u64) {
     let server = Server {
-        name: "s".into(),
         model: model.into(),
-        version: "default".into(),
         model_source: ModelSource::Configuration,
-        is_frontend: false,
-        is_internal: false,
-        is_named: true,
-        entry: None,
-        replica: Replica::default(),
+        ..server()
     };
     for _ in 0..count {
         let exchange = ended_at(monotonic_ns(), status);

@@ -213,7 +213,7 @@ mod tests {
     use std::time::Duration;
 
     use super::*;
-    use crate::identity::{Container, ShownLabels};
+    use crate::identity::fixtures::pod;
 
     fn identity(model: &str, version: &str, server: &str) -> Identity {
         Identity {
@@ -222,15 +222,6 @@ mod tests {
             server: server.into(),
             replica: Replica::default(),
         }
-    }
-
-    fn pod(number: usize) -> Replica {
-        let container = Container {
-            namespace: "llm".into(),
-            pod: format!("vllm-{number}").into(),
-            name: "server".into(),
-        };
-        Replica::new(Some(8000), &container, ShownLabels::ALL)
     }
 
     fn in_pod(number: usize) -> Identity {

@@ -230,24 +230,10 @@ fn starved_ns(exchange: &Exchange, stages: &Stages, worker_side: &WorkerSide) ->
 mod tests {
     use crate::{
         exchange::{fixtures::exchange, threads::ThreadWait},
-        identity::Replica,
+        identity::fixtures::server,
     };
 
     use super::*;
-
-    fn server() -> Server {
-        Server {
-            name: "s".into(),
-            model: "d".into(),
-            version: "default".into(),
-            model_source: ModelSource::ProcessName,
-            is_frontend: false,
-            is_internal: false,
-            is_named: true,
-            entry: None,
-            replica: Replica::default(),
-        }
-    }
 
     #[test]
     fn stages_follow_each_other_without_a_gap() {

@@ -47,19 +47,10 @@ impl Requests {
 mod tests {
     use super::*;
     use crate::{
-        identity::{Container, KEPT_AFTER_END, ShownLabels},
+        identity::{Container, KEPT_AFTER_END, ShownLabels, fixtures::pod},
         metrics::requests::tests::{lines, observation},
         observation::Observation,
     };
-
-    fn pod(number: usize) -> Replica {
-        let container = Container {
-            namespace: "llm".into(),
-            pod: format!("vllm-{number}").into(),
-            name: "server".into(),
-        };
-        Replica::new(Some(8000), &container, ShownLabels::ALL)
-    }
 
     fn of(replica: Replica) -> Observation {
         let observation = observation("tiny", 200);

@@ -1,8 +1,8 @@
 //! Tests of the join of frontend and worker.
 
 use crate::{
-    catalogue::route::ModelSource,
     exchange::{Request, Response},
+    identity::fixtures::server,
     torchserve::{
         frames::{
             command,
@@ -83,13 +83,8 @@ fn frontend_exchange(
         server: Server {
             name: "torchserve".into(),
             model: "java".into(),
-            version: "default".into(),
-            model_source: ModelSource::ProcessName,
             is_frontend: true,
-            is_internal: false,
-            is_named: true,
-            entry: None,
-            replica: crate::identity::Replica::default(),
+            ..server()
         },
         route: Route {
             model: Some("tiny".into()),
