@@ -21,6 +21,28 @@ pub(super) struct Column<T> {
     pub(super) from: usize,
 }
 
+impl<T> Column<T> {
+    /// Describes a column, in the order of its fields.
+    pub(super) const fn new(
+        what: T,
+        heading: &'static str,
+        width: usize,
+        is_number: bool,
+        from: usize,
+    ) -> Self
+    where
+        T: Copy,
+    {
+        Self {
+            what,
+            heading,
+            width,
+            is_number,
+            from,
+        }
+    }
+}
+
 /// Returns the columns of `all` that a screen of `width` columns shows, and the width that is left.
 pub(super) fn shown<T: Copy>(all: &[Column<T>], width: usize) -> (Vec<Column<T>>, usize) {
     let shown: Vec<Column<T>> = all

@@ -31,31 +31,15 @@ enum What {
     Because,
 }
 
-const fn column(
-    what: What,
-    heading: &'static str,
-    width: usize,
-    is_number: bool,
-    from: usize,
-) -> Column<What> {
-    Column {
-        what,
-        heading,
-        width,
-        is_number,
-        from,
-    }
-}
-
 const COLUMNS: [Column<What>; 8] = [
-    column(What::Ended, "ENDED", 8, false, 0),
-    column(What::Model, "MODEL", 16, false, 0),
-    column(What::Server, "SERVER", 10, false, 110),
-    column(What::Status, "STATUS", 6, true, 0),
-    column(What::Total, "TOTAL", 7, true, 0),
-    column(What::FirstToken, "FIRST", 7, true, 100),
-    column(What::Tokens, "TOKENS", 6, true, 130),
-    column(What::Because, "SLOW BY", 11, false, 0),
+    Column::new(What::Ended, "ENDED", 8, false, 0),
+    Column::new(What::Model, "MODEL", 16, false, 0),
+    Column::new(What::Server, "SERVER", 10, false, 110),
+    Column::new(What::Status, "STATUS", 6, true, 0),
+    Column::new(What::Total, "TOTAL", 7, true, 0),
+    Column::new(What::FirstToken, "FIRST", 7, true, 100),
+    Column::new(What::Tokens, "TOKENS", 6, true, 130),
+    Column::new(What::Because, "SLOW BY", 11, false, 0),
 ];
 
 /// Returns the headings and at most `height` requests.

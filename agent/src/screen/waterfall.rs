@@ -36,32 +36,16 @@ enum What {
     Tokens,
 }
 
-const fn column(
-    what: What,
-    heading: &'static str,
-    width: usize,
-    is_number: bool,
-    from: usize,
-) -> Column<What> {
-    Column {
-        what,
-        heading,
-        width,
-        is_number,
-        from,
-    }
-}
-
 const COLUMNS: [Column<What>; 9] = [
-    column(What::Model, "MODEL", 16, false, 0),
-    column(What::Server, "SERVER", 10, false, 96),
-    column(What::Place, "PLACE", 16, false, 150),
-    column(What::Rate, "REQ/S", 6, true, 0),
-    column(What::Errors, "ERR %", 5, true, 0),
-    column(What::P50, "P50", 7, true, 0),
-    column(What::P99, "P99", 7, true, 0),
-    column(What::InFlight, "OPEN", 4, true, 104),
-    column(What::Tokens, "TOK/S", 6, true, 136),
+    Column::new(What::Model, "MODEL", 16, false, 0),
+    Column::new(What::Server, "SERVER", 10, false, 96),
+    Column::new(What::Place, "PLACE", 16, false, 150),
+    Column::new(What::Rate, "REQ/S", 6, true, 0),
+    Column::new(What::Errors, "ERR %", 5, true, 0),
+    Column::new(What::P50, "P50", 7, true, 0),
+    Column::new(What::P99, "P99", 7, true, 0),
+    Column::new(What::InFlight, "OPEN", 4, true, 104),
+    Column::new(What::Tokens, "TOK/S", 6, true, 136),
 ];
 
 /// A row of the screen, and the model that it belongs to.
