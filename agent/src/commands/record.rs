@@ -40,11 +40,7 @@ impl Request {
     /// Checks the command line.
     pub fn check(args: &RecordArgs) -> Result<Self, UsageError> {
         Ok(Self {
-            target: Target::parse(
-                "--url",
-                args.agent.url.as_deref(),
-                args.agent.remote.as_deref(),
-            )?,
+            target: Target::of(&args.agent)?,
             time: parse_time(&args.time)?,
         })
     }

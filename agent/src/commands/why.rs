@@ -45,11 +45,7 @@ impl Request {
     /// Checks the command line.
     pub fn check(args: &WhyArgs) -> Result<Self, UsageError> {
         Ok(Self {
-            target: Target::parse(
-                "--url",
-                args.agent.url.as_deref(),
-                args.agent.remote.as_deref(),
-            )?,
+            target: Target::of(&args.agent)?,
             model: args.model.clone(),
             slowest: args.slowest.map(usize::from),
             json: args.json,

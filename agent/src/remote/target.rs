@@ -5,6 +5,7 @@
 use std::fmt;
 
 use crate::{
+    cli::AgentArgs,
     http::url::{HttpUrl, UrlError},
     usage::{UsageError, invalid},
 };
@@ -37,6 +38,11 @@ pub struct SshHost {
 }
 
 impl Target {
+    /// Parses the options that `why` and `record` share.
+    pub fn of(args: &AgentArgs) -> Result<Self, UsageError> {
+        Self::parse("--url", args.url.as_deref(), args.remote.as_deref())
+    }
+
     /// Parses `text`, the value of `flag`; `remote` is the endpoint's address behind ssh.
     pub fn parse(flag: &str, text: Option<&str>, remote: Option<&str>) -> Result<Self, UsageError> {
         let text = text.unwrap_or(DEFAULT);
