@@ -329,10 +329,9 @@ impl Registry {
             (Some(recognised), _) if recognised.role == Role::Server => {
                 "its command line is recognised".into()
             }
-            (Some(recognised), _) => format!(
-                "its command line is recognised, as a {}",
-                recognised.role.name()
-            ),
+            (Some(recognised), _) => {
+                format!("its command line is recognised: {}", recognised.role.name())
+            }
             (None, discovered) => discovered.as_deref()?.to_owned(),
         })
     }
