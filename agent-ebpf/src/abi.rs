@@ -51,6 +51,9 @@ pub mod mode {
     pub const FRAMES: u8 = 1;
     /// Requests that share a connection, as in HTTP/2: at least one record for each read and each write.
     pub const STREAMS: u8 = 2;
+    /// Records of TLS, of which the headers are copied, and the two hellos: one record for each read, except within one
+    /// of theirs, and for each write.
+    pub const RECORDS: u8 = 3;
 }
 
 /// Bits of [`Record::flags`].

@@ -305,6 +305,9 @@ impl Conn {
         self.record.mode = spoken;
         if spoken == mode::STREAMS {
             self.cursors.requests = FrameCursor::BEFORE_PREFACE;
+        } else if spoken == mode::RECORDS {
+            self.cursors.requests = FrameCursor::BEFORE_RECORDS;
+            self.cursors.responses = FrameCursor::BEFORE_RECORDS;
         }
     }
 

@@ -1,10 +1,13 @@
 //! Follows the frames of an HTTP/2 connection, and decides which of their bytes are copied into records.
 //!
 //! The program skips the other bytes. The agent moves the same cursor over the records, and so knows what was skipped.
+//! `tls_records` moves it over the records of TLS.
 //! Does not depend on: anything of a frame but its length and type (RFC 9113, section 4.1).
 
 /// Bytes of a frame's header.
 const HEAD_LEN: u8 = 9;
+/// Bytes of the header of a TLS record.
+pub const RECORD_HEAD_LEN: u8 = 5;
 /// Bytes of the preface, which a client sends first.
 const PREFACE_LEN: u32 = 24;
 /// `DATA`
@@ -65,24 +68,27 @@ mod first {
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct FrameCursor {
     /// Bytes left of the payload; 0: in a header.
-    left: u32,
+    pub(crate) left: u32,
     /// How many of them, from here on, are copied.
-    keep: u32,
-    /// The header's first four bytes, length and type, as far as they are known.
-    start: u32,
-    /// Bytes that may still be copied of the body after the latest HEADERS.
-    body: u32,
+    pub(crate) keep: u32,
+    /// The header's first four bytes, length and type, as far as they are known; of TLS, those after the first.
+    pub(crate) start: u32,
+    /// Bytes that may still be copied of the body after the latest HEADERS; of TLS, those of handshake records.
+    pub(crate) body: u32,
     /// Bytes of the header that are known.
-    head: u8,
+    pub(crate) head: u8,
     /// One of [`first`].
-    first: u8,
+    pub(crate) first: u8,
     /// Bytes at the payload's end that are copied, after some that are not; 0: none.
-    end: u16,
+    pub(crate) end: u16,
     /// 1 if the latest body is not of gRPC messages.
-    plain: u8,
-    /// 1 from the header of a DATA frame on.
-    data: u8,
-    reserved: [u8; 2],
+    pub(crate) plain: u8,
+    /// 1 from the header of a DATA frame on; of TLS, the type of the latest record.
+    pub(crate) data: u8,
+    /// 1 if it follows the records of TLS.
+    pub(crate) tls: u8,
+    /// 1 if the position in the records of TLS is unknown.
+    pub(crate) lost: u8,
 }
 
 impl FrameCursor {
@@ -97,7 +103,8 @@ impl FrameCursor {
         end: 0,
         plain: 0,
         data: 0,
-        reserved: [0; 2],
+        tls: 0,
+        lost: 0,
     };
 
     /// Before the preface: a client's direction begins here.
@@ -128,11 +135,21 @@ impl FrameCursor {
         self.left == 0
     }
 
+    /// Bytes of a header.
+    #[inline(always)]
+    pub const fn head_len(&self) -> u32 {
+        if self.tls != 0 {
+            RECORD_HEAD_LEN as u32
+        } else {
+            HEAD_LEN as u32
+        }
+    }
+
     /// Returns how many bytes from here on are copied; if 0, [`FrameCursor::skips`] says how many are not.
     #[inline(always)]
     pub const fn keeps(&self) -> u32 {
         if self.left == 0 {
-            (HEAD_LEN - self.head) as u32
+            self.head_len() - self.head as u32
         } else {
             self.keep
         }
@@ -191,6 +208,10 @@ impl FrameCursor {
     /// Advances by one byte of a header; of DATA, the bytes that `data` says are to be copied.
     #[inline(always)]
     pub const fn on_head(&mut self, byte: u8, data: DataKept) {
+        if self.tls != 0 {
+            self.on_record_byte(byte);
+            return;
+        }
         // Length and type are the first four bytes, the oldest of them highest.
         if self.head < 4 {
             self.start = self.start << 8 | byte as u32;

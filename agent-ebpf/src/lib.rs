@@ -16,5 +16,6 @@ pub mod globals;
 pub mod http2_frames;
 pub mod segment;
 pub mod sniff;
+pub mod tls_records;
 pub mod unobserved;
 pub mod view;

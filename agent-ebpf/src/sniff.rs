@@ -3,7 +3,7 @@
 //! A hint for the program, enough to cut segments. The agent decides what the bytes mean.
 //! Does not depend on: sockets, earlier bytes of the connection.
 
-use crate::abi::mode;
+use crate::{abi::mode, tls_records};
 
 /// Bytes that are examined.
 pub const PEEK: usize = 8;
@@ -48,9 +48,17 @@ pub fn mode_of(first: [u8; PEEK], len: usize, bytes: u32) -> u8 {
         mode::FRAMES
     } else if len >= 4 && u32::from_be_bytes([first[0], first[1], first[2], first[3]]) == HTTP2 {
         mode::STREAMS
+    } else if begins_tls(first, len) {
+        mode::RECORDS
     } else {
         mode::MESSAGES
     }
+}
+
+/// Whether a read that starts with these bytes starts TLS, or one of its records if the connection was open before its watch.
+#[inline(always)]
+pub fn begins_tls(first: [u8; PEEK], len: usize) -> bool {
+    tls_records::begins_handshake(first, len) || tls_records::begins_data(first, len)
 }
 
 /// Whether a read of `bytes` that starts with these is the command byte of a TorchServe worker's frame.
@@ -273,6 +281,10 @@ mod tests {
             (b"G", mode::MESSAGES),
             (b"PRI * HTTP/2.0", mode::STREAMS),
             (b"GET / HTTP/1.1", mode::MESSAGES),
+            (b"\x16\x03\x01\x02\0\x01", mode::RECORDS),
+            (b"\x16", mode::RECORDS),
+            (b"\x17\x03\x03\0\x35", mode::RECORDS),
+            (b"\x17\x03\x03", mode::MESSAGES),
             (b"", mode::MESSAGES),
         ] {
             let (first, len) = peek(head);

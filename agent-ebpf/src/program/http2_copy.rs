@@ -1,7 +1,7 @@
-//! Copies a transfer piece by piece: the parts of HTTP/2 frames that the agent needs, and reads that do not fit one
-//! record.
+//! Copies a transfer piece by piece: the parts of HTTP/2 frames and of TLS that the agent needs, and reads that do not
+//! fit one record.
 //!
-//! `http2_frames` says which bytes are copied and which are skipped. A transfer may contain thousands of frames, or one
+//! `http2_frames` and `tls_records` say which bytes are copied and which are skipped. A transfer may contain thousands of frames, or one
 //! of megabytes, so the work is done in a bounded loop.
 //! Does not depend on: hooks, what frames mean.
 
@@ -12,7 +12,6 @@ use inferprobe_ebpf::{
     conn::{BufferCursor, Conn},
     http2_frames::{DataKept, FrameCursor},
     segment::{READ_END_CAP, WRITE_END_CAP},
-    sniff::FRAME_HEAD_LEN,
 };
 
 use crate::{
@@ -34,8 +33,6 @@ const FEW_READ_STEPS: u32 = 64;
 const STEP_CAP: u32 = 1024;
 /// Fewest bytes that are copied straight into the ring.
 const PIECE_LEAST: u32 = 2048;
-/// Bytes of a frame's header.
-const HEAD_LEN: u32 = FRAME_HEAD_LEN as u32;
 
 /// Direction of a transfer.
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -77,6 +74,7 @@ pub(crate) fn copy_transfer<B: Backend>(
         left: bytes,
         end,
     };
+    conn.frames(side == Side::Responses).on_transfer();
     let mut state: *mut Conn = conn;
     let (few, step): (u32, Step) = match side {
         Side::Requests => (FEW_READ_STEPS, request_step),
@@ -89,6 +87,7 @@ pub(crate) fn copy_transfer<B: Backend>(
     let lost = conn.cursors.buffer.left;
     if lost > 0 {
         conn.on_copied(side == Side::Responses, lost, false);
+        conn.frames(side == Side::Responses).lose();
     }
     if side == Side::Responses {
         if conn.record.mode == mode::MESSAGES {
@@ -154,9 +153,10 @@ fn step<const RESPONSES: bool>(conn: &mut Conn) -> i64 {
     }
     let room = conn.room(RESPONSES);
     // A header within one buffer is copied whole, any other one byte by byte: the verifier follows both ways.
-    let whole = frames.is_before_head() && conn.cursors.buffer.here >= HEAD_LEN && room >= HEAD_LEN;
+    let head_len = frames.head_len();
+    let whole = frames.is_before_head() && conn.cursors.buffer.here >= head_len && room >= head_len;
     let copied = if whole {
-        HEAD_LEN
+        head_len
     } else if frames.is_in_head() {
         1
     } else {
@@ -181,7 +181,15 @@ fn step<const RESPONSES: bool>(conn: &mut Conn) -> i64 {
         let Some(start) = read::<u32>(from) else {
             return STOP;
         };
-        frames.on_whole_head(u32::from_be(start), data);
+        let start = u32::from_be(start);
+        if frames.is_tls() {
+            let Some(last) = read::<u8>(from + size_of::<u32>() as u64) else {
+                return STOP;
+            };
+            frames.on_record_head((start >> 24) as u8, start << 8 | last as u32);
+        } else {
+            frames.on_whole_head(start, data);
+        }
     } else if frames.is_in_head() {
         let Some(byte) = read::<u8>(from) else {
             return STOP;

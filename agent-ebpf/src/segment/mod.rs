@@ -111,6 +111,7 @@ impl Conn {
                 bytes <= FRAME_READ_CAP && (after_a_gap || at + bytes > REQUEST_HEAD_CAP as u32)
             }
             mode::STREAMS => true,
+            mode::RECORDS => !self.cursors.requests.holds(bytes),
             _ => bytes <= SMALL_READ || self.is_shorter(bytes) || self.cursors.requests.keeps() > 0,
         }
     }
@@ -201,7 +202,7 @@ impl Conn {
     #[inline(always)]
     pub fn is_copied_stepwise(&self, bytes: u32) -> bool {
         match self.record.mode {
-            mode::STREAMS => true,
+            mode::STREAMS | mode::RECORDS => true,
             mode::MESSAGES => bytes > REQUEST_HEAD_CAP as u32 && self.cursors.requests.keeps() > 0,
             _ => false,
         }
@@ -313,7 +314,7 @@ impl Conn {
                         CHUNK_HEAD
                     };
                     self.note_first_write(start_ns, now_ns, reports_starts);
-                } else if hint.response_like || self.record.mode == mode::FRAMES {
+                } else if hint.response_like || self.record.mode != mode::MESSAGES {
                     self.progress.response_budget = RESPONSE_HEAD_CAP as u16;
                     self.note_first_write(start_ns, now_ns, reports_starts);
                 }
@@ -408,6 +409,9 @@ impl Conn {
         self.record.response_len = 0;
         self.record.tail = 0;
         self.progress.opens = u8::from(plan.emit == Some(kind::EXCHANGE));
+        if self.record.mode == mode::RECORDS {
+            return;
+        }
         let kept = if self.progress.chunked != 0 {
             EVENTS_CAP
         } else if in_head {

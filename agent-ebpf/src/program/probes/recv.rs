@@ -11,7 +11,7 @@ use inferprobe_ebpf::{
     arrival::Arrival,
     conn::{Conn, phase},
     duplicate::Attached,
-    sniff::{PEEK, begins_frame, looks_like_request, mode_of},
+    sniff::{PEEK, begins_frame, begins_tls, looks_like_request, mode_of},
 };
 
 use crate::{
@@ -323,7 +323,7 @@ fn identify<B: Backend>(conn: &mut Conn, sk: Sock<B>) {
 enum FirstBytes {
     /// Nothing that is watched.
     Other,
-    /// A request, or a worker's frame.
+    /// A request, a worker's frame, or a TLS record.
     Request,
     /// A frame on an HTTP/2 connection.
     Http2Frame,
@@ -332,8 +332,8 @@ enum FirstBytes {
 /// Returns whether an unknown socket is a server's side of a connection that was open before its watch, and how its
 /// bytes begin.
 ///
-/// Its first bytes must look like a request, because a watched server is also a client of others. HTTP/2 frames look
-/// the same on both sides: for them the port must be a server's.
+/// Its first bytes must look like a request, because a watched server is also a client of others. HTTP/2 frames and TLS
+/// records look the same on both sides: for them the port must be a server's.
 #[inline(always)]
 fn first_bytes_of_watched<B: Backend>(sk: Sock<B>, bytes: u32) -> FirstBytes {
     let by_process = watched::has_process(task::current_tgid());
@@ -355,7 +355,9 @@ fn first_bytes_of_watched<B: Backend>(sk: Sock<B>, bytes: u32) -> FirstBytes {
     let user = of_current::<B>(bytes);
     match peek(user) {
         Some((first, len))
-            if looks_like_request(first, len) || (by_process && begins_frame(first, bytes)) =>
+            if looks_like_request(first, len)
+                || (by_process && begins_frame(first, bytes))
+                || (serves && begins_tls(first, len)) =>
         {
             FirstBytes::Request
         }

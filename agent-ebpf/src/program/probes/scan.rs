@@ -220,7 +220,8 @@ fn report_open<B: Backend>(visit: &Visit, sk: Sock<B>) {
 /// Returns the length of the record that is being filled with reads, and of its payload; 0 if there is none.
 #[inline(always)]
 fn unreported_len(conn: &Conn) -> u32 {
-    if conn.record.mode != mode::MESSAGES || conn.progress.phase != phase::READING {
+    let is_shared = conn.record.mode == mode::MESSAGES || conn.record.mode == mode::RECORDS;
+    if !is_shared || conn.progress.phase != phase::READING {
         return 0;
     }
     let copied = conn.record.request_len as u32;

@@ -152,6 +152,9 @@ fn on_write<B: Backend>(conn: &mut Conn, user: Option<Bytes>, bytes: u32, now_ns
             conn.switch_to_http2();
         }
     }
+    if conn.record.mode == mode::RECORDS {
+        return on_record_write(conn, bytes, now_ns);
+    }
     if conn.record.mode != mode::STREAMS {
         return on_message_write::<B>(conn, user, bytes, now_ns);
     }
@@ -163,6 +166,18 @@ fn on_write<B: Backend>(conn: &mut Conn, user: Option<Bytes>, bytes: u32, now_ns
         conn.h2.joined = 0;
     }
     Copying::Frames
+}
+
+/// Adds a write of TLS records; returns what is to be copied from it.
+#[inline(always)]
+fn on_record_write(conn: &mut Conn, bytes: u32, now_ns: u64) -> Copying {
+    match conn.on_send(now_ns, bytes, WriteHint::default()) {
+        Some(plan) => {
+            conn.on_send_stepwise(bytes, plan, false, 0);
+            Copying::Pieces
+        }
+        None => Copying::Done,
+    }
 }
 
 /// Adds a write of a message; returns what is to be copied from it instead: pieces, or frames if HTTP/2 begins in it.
