@@ -15,5 +15,6 @@ pub mod http2;
 pub mod json_model;
 pub mod response_model;
 pub mod target;
+pub mod tls;
 pub mod websocket;
 pub mod zmtp;
