@@ -17,12 +17,15 @@ pub struct ByteCounts {
     pub seen_bytes: u64,
     /// Those that belong to no request that was counted, as finished or as unfinished.
     pub missed_bytes: u64,
+    /// Those on TLS connections, whose content was not read.
+    pub unread_bytes: u64,
 }
 
 impl AddAssign for ByteCounts {
     fn add_assign(&mut self, other: Self) {
         self.seen_bytes += other.seen_bytes;
         self.missed_bytes += other.missed_bytes;
+        self.unread_bytes += other.unread_bytes;
     }
 }
 
@@ -75,6 +78,7 @@ impl ByteAccount {
         ByteCounts {
             seen_bytes,
             missed_bytes,
+            unread_bytes: 0,
         }
     }
 }
@@ -138,7 +142,7 @@ mod tests {
         let spliced = account.push(&record(kind::UNOBSERVED, 300, 0, 450), true);
         let expected = ByteCounts {
             seen_bytes: 300,
-            missed_bytes: 0,
+            ..ByteCounts::default()
         };
         assert_eq!(spliced, expected);
         let next = account.push(&record(kind::PROGRESS, 100, 80, 480), true);
@@ -153,6 +157,7 @@ mod tests {
         let expected = ByteCounts {
             seen_bytes: 450,
             missed_bytes: 300,
+            ..ByteCounts::default()
         };
         assert_eq!(after, expected);
         let next = account.push(&record(kind::CLOSE, 100, 50, 600), true);
@@ -165,6 +170,7 @@ mod tests {
         let counts = ByteCounts {
             seen_bytes: 10,
             missed_bytes: 2,
+            unread_bytes: 5,
         };
         coverage.add((1, Some(80)), counts);
         coverage.add((1, Some(80)), counts);
@@ -174,6 +180,7 @@ mod tests {
         let both = ByteCounts {
             seen_bytes: 20,
             missed_bytes: 4,
+            unread_bytes: 10,
         };
         assert_eq!(taken, [((1, Some(80)), both), ((2, Some(80)), counts)]);
         assert_eq!(coverage.drain().count(), 0);

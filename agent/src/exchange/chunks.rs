@@ -29,6 +29,8 @@ pub struct Chunks {
     latest_ns: u64,
     count: u32,
     uncounted: bool,
+    /// Whether the first piece may have come with the head.
+    first_unknown: bool,
     gaps_ns: Vec<u64>,
     gaps_unknown: u32,
 }
@@ -38,6 +40,15 @@ impl Chunks {
     pub fn new(framing: Framing) -> Self {
         Self {
             framing,
+            ..Self::default()
+        }
+    }
+
+    /// No pieces yet of a response that is not read: the first may come with the head, and the head in several.
+    pub fn unread() -> Self {
+        Self {
+            uncounted: true,
+            first_unknown: true,
             ..Self::default()
         }
     }
@@ -93,7 +104,7 @@ impl Chunks {
 
     /// Time of the first piece, ns; `None` if there is none, or its time is unknown.
     pub fn first_ns(&self) -> Option<u64> {
-        self.first_ns
+        self.first_ns.filter(|_| !self.first_unknown)
     }
 
     /// Pieces so far.
@@ -193,6 +204,20 @@ mod tests {
                 assert_eq!(chunks.is_stream(), count >= least, "{framing:?} {count}");
             }
         }
+    }
+
+    #[test]
+    fn of_unread_pieces_only_the_gaps_are_known() {
+        let mut chunks = Chunks::unread();
+        for at_ns in [100, 130, 190] {
+            chunks.note(at_ns);
+        }
+        assert_eq!((chunks.first_ns(), chunks.is_counted()), (None, false));
+        assert_eq!(
+            (chunks.gaps_ns(), chunks.mean_gap_ns()),
+            (&[30, 60][..], None)
+        );
+        assert!(chunks.is_stream());
     }
 
     #[test]

@@ -5,7 +5,10 @@
 
 use inferprobe_ebpf::abi::{Record, kind};
 
-use crate::exchange::{Exchange, Peer, Request, Response};
+use crate::{
+    exchange::{Exchange, Peer, Request, Response},
+    protocol::tls::{Alpn, Version},
+};
 
 /// What a record, a tick or the end of a connection resulted in.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -18,8 +21,36 @@ pub enum Event {
     Abandoned(Peer, Request),
     /// A server accepted a connection, which had waited for this long, ns.
     Accepted(Peer, u64),
+    /// What a TLS connection showed, beside its requests.
+    Tls(Peer, TlsEvent),
     /// Something was dropped, because it could not be interpreted.
     Lost(Loss),
+}
+
+/// What a TLS connection that is not read showed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum TlsEvent {
+    /// Its handshake is over, and it is known what it speaks, or that this will not be known.
+    Secured(Secured),
+    /// The request of the [`Event::Finished`] that follows was timed, and not read.
+    Timed,
+    /// It speaks HTTP/2, and was busy for this long, ns.
+    Busy(u64),
+}
+
+/// A TLS connection after its handshake. `None`: not observed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Secured {
+    /// The version.
+    pub version: Option<Version>,
+    /// The protocol that the server chose.
+    pub alpn: Option<Alpn>,
+    /// Whether a session was resumed.
+    pub resumed: Option<bool>,
+    /// Whether the client sent a certificate.
+    pub client_certificate: Option<bool>,
+    /// From first byte of the ClientHello readable to the client's Finished read, ns.
+    pub handshake_ns: Option<u64>,
 }
 
 /// What was being processed when something was lost: it says where to look, and has no payload.
@@ -169,6 +200,18 @@ pub enum Loss {
     InnerProtocol,
     /// An HTTP/2 connection whose frames could not be followed: it is dropped, and each later read counts again.
     Http2Unfollowed,
+    /// A connection of HTTP/2 over TLS: it counts once, and its requests cannot be told apart.
+    TlsMultiplexed,
+    /// A TLS connection of which nothing shows whether it speaks HTTP/1: it counts once, and its requests do not.
+    TlsUndecided,
+    /// A client's data, encrypted, that came before the response was over: several requests may count as one.
+    TlsOverlapped,
+    /// Data that came before a TLS handshake was over: its requests do not count.
+    TlsEarlyData,
+    /// A TLS connection that ended before its handshake did.
+    TlsNoHandshake,
+    /// Bytes on a TLS connection whose records could not be followed.
+    TlsUnfollowed,
     /// Bytes that moved on a TCP connection and no hook handled the call: it has none, as splice, or the kernel skipped the
     /// program.
     Unobserved,
@@ -186,7 +229,7 @@ pub enum Loss {
 
 impl Loss {
     /// Every reason.
-    pub const ALL: [Self; 14] = [
+    pub const ALL: [Self; 20] = [
         Self::Resynchronised,
         Self::NotHttp,
         Self::InnerProtocol,
@@ -195,6 +238,12 @@ impl Loss {
         Self::BodyCut,
         Self::StatusUnseen,
         Self::Http2Unfollowed,
+        Self::TlsMultiplexed,
+        Self::TlsUndecided,
+        Self::TlsOverlapped,
+        Self::TlsEarlyData,
+        Self::TlsNoHandshake,
+        Self::TlsUnfollowed,
         Self::Unobserved,
         Self::NotWatched,
         Self::Malformed,
@@ -214,6 +263,12 @@ impl Loss {
             Self::BodyCut => "body_cut",
             Self::StatusUnseen => "status_unseen",
             Self::Http2Unfollowed => "http2_unfollowed",
+            Self::TlsMultiplexed => "tls_multiplexed",
+            Self::TlsUndecided => "tls_undecided",
+            Self::TlsOverlapped => "tls_overlapped",
+            Self::TlsEarlyData => "tls_early_data",
+            Self::TlsNoHandshake => "tls_no_handshake",
+            Self::TlsUnfollowed => "tls_unfollowed",
             Self::Unobserved => "unobserved",
             Self::NotWatched => "process_not_watched",
             Self::Malformed => "malformed",
@@ -229,9 +284,7 @@ impl Loss {
             Self::Resynchronised => {
                 "Records of a connection are missing; the agent resumed with the next request. If `ring_full` grows too, give the agent more CPU time."
             }
-            Self::NotHttp => {
-                "Bytes on a watched connection that are no HTTP/1 request; if they are TLS, watch the port that the TLS proxy forwards to."
-            }
+            Self::NotHttp => "Bytes on a watched connection that are no HTTP/1 request.",
             Self::InnerProtocol => {
                 "A ZeroMQ connection between processes of one server; it counts once and carries no requests, so no action is needed."
             }
@@ -249,6 +302,24 @@ impl Loss {
             }
             Self::Http2Unfollowed => {
                 "An HTTP/2 connection that could not be followed and is not measured any more; it is measured again when the client reconnects."
+            }
+            Self::TlsMultiplexed => {
+                "A connection of HTTP/2 over TLS: it is timed as a whole; watch the port that a TLS proxy forwards to for its requests."
+            }
+            Self::TlsUndecided => {
+                "A TLS connection that may speak HTTP/1 or not, in most cases open before the agent; start the agent before the clients connect."
+            }
+            Self::TlsOverlapped => {
+                "A client's data over TLS that came before the response was over: pipelined requests, which count as one, or an early response."
+            }
+            Self::TlsEarlyData => {
+                "Data before the end of a TLS handshake (0-RTT), whose requests do not count."
+            }
+            Self::TlsNoHandshake => {
+                "A TLS connection that ended before its handshake: a probe of the port, or a refused certificate; see the server's log."
+            }
+            Self::TlsUnfollowed => {
+                "Bytes of TLS whose records could not be followed; the agent resumed where a read or write began with a record."
             }
             Self::Unobserved => {
                 "TCP bytes moved that no hook reported, as by splice, or because the kernel skipped a program: see `inferprobe doctor`."

@@ -1,7 +1,7 @@
 //! Turns the records of a connection into requests and responses, pairs them, and times them.
 //!
 //! `reads` and `writes` describe what a record reports. `http1` pairs by order, `http2` by stream, `opaque` without any
-//! payload, `zmtp` ignores its connections, and `late` finds out which of them one is; they push their events to
+//! payload, `tls` without a key, `zmtp` ignores its connections, and `late` finds out which of them one is; they push their events to
 //! `event::Sink`.
 //! Does not depend on: the kernel, a clock, names of processes, any server.
 
@@ -17,6 +17,7 @@ pub mod opaque;
 pub mod reads;
 pub mod record_stream;
 pub mod threads;
+pub mod tls;
 pub mod upgrade;
 pub mod writes;
 pub mod zmtp;

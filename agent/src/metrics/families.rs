@@ -53,6 +53,8 @@ const TOKENS_OF: &[&str] = of_replica!["model", "version", "server", "type"];
 const USAGE_OF: &[&str] = of_replica!["model", "version", "server", "reason"];
 const SESSION: &[&str] = of_replica!["model", "version", "server", "direction"];
 const ADMIN: &[&str] = of_replica!["server", "code"];
+const SECURED: &[&str] = of_replica!["server", "version", "alpn", "resumed", "client_cert"];
+const CONTENT: &[&str] = of_replica!["server", "content"];
 const STAGE: &[&str] = &["stage"];
 const LABEL: &[&str] = &["label"];
 const REASON: &[&str] = of_replica!["server", "reason"];
@@ -191,6 +193,20 @@ families! {
         "Input includes cached tokens, output those of reasoning.");
     USAGE_UNKNOWN: own("inferprobe_usage_unknown_total", Counter, "", USAGE_OF, GenAi,
         "Successful responses of language models of which the agent knows no number of tokens, by reason.");
+    TLS_CONNECTIONS: own("inferprobe_tls_connections_total", Counter, "", SECURED, Tls,
+        "TLS connections whose handshake ended, by what their handshakes show.",
+        "`alpn` is the protocol that the server chose; TLS 1.3 encrypts it, and its length shows it on most servers. `client_cert` says whether the client sent a certificate; a resumed session sends none.");
+    TLS_HANDSHAKE: own("inferprobe_tls_handshake_seconds", Histogram, "seconds", SERVER, Tls,
+        "Time from first byte of a TLS handshake readable to the client's last message of it read.");
+    TLS_REQUESTS: own("inferprobe_tls_requests_total", Counter, "", CONTENT, Tls,
+        "Requests over TLS answered, by what the agent knows of their content: timed, when it was not read.",
+        "They also count in `inferprobe_requests_total`, under the code unknown; requests for health or metrics are among them.");
+    TLS_BUSY: own("inferprobe_tls_multiplexed_busy_seconds_total", Counter, "seconds", SERVER, Tls,
+        "Time from data of a client to the server's last data before the client's next, of HTTP/2 over TLS.",
+        "A lower bound of the time in which such connections had an open request.");
+    TLS_UNREAD_BYTES: own("inferprobe_tls_unread_bytes_total", Counter, "bytes", SERVER, Tls,
+        "Bytes on TLS connections, whose content was not read; they are part of the socket bytes.",
+        "Those of timed requests and of handshakes are not among the unattributed bytes, those of HTTP/2 are.");
     SERVER_STARVED: own("inferprobe_server_starved_seconds_total", Counter, "seconds", SERVER_PROCESSES, Starvation,
         "Time that threads of a server were ready to run and had no CPU, summed over threads.",
         "Time in which the cgroup's CPU limit stopped them is included.");

@@ -39,6 +39,8 @@ pub enum Group {
     Streams,
     /// Language models.
     GenAi,
+    /// TLS.
+    Tls,
     /// What the threads of servers wait for.
     Starvation,
     /// GPUs, beyond TorchServe's three families.
@@ -55,12 +57,13 @@ pub enum Group {
 
 impl Group {
     /// Every group, in the order of the documentation.
-    pub const ALL: [Self; 11] = [
+    pub const ALL: [Self; 12] = [
         Self::TorchServe,
         Self::Requests,
         Self::Workers,
         Self::Streams,
         Self::GenAi,
+        Self::Tls,
         Self::Starvation,
         Self::Gpu,
         Self::Coverage,
@@ -77,6 +80,7 @@ impl Group {
             Self::Workers => "workers",
             Self::Streams => "streams",
             Self::GenAi => "gen-ai",
+            Self::Tls => "tls",
             Self::Starvation => "starvation",
             Self::Gpu => "gpu",
             Self::Coverage => "coverage",

@@ -18,6 +18,7 @@ mod readings;
 mod requests;
 pub mod stages;
 mod streams;
+mod tls;
 mod torchserve;
 
 use std::{
@@ -34,7 +35,7 @@ pub use readings::Reading;
 pub use torchserve::{LiveWorker, torchserve_times};
 
 use crate::{
-    exchange::byte_accounting::ByteCounts,
+    exchange::{byte_accounting::ByteCounts, event::TlsEvent},
     identity::{Identity, Instance, Replica, ShownLabels},
     metrics::{
         encode::Samples,
@@ -43,6 +44,7 @@ use crate::{
         plain::Plain,
         readings::Readings,
         requests::Requests,
+        tls::Tls,
         torchserve::Workers,
     },
     observation::Observation,
@@ -61,6 +63,7 @@ pub struct Metrics {
 #[derive(Debug)]
 struct State {
     requests: Requests,
+    tls: Tls,
     workers: Workers,
     plain: Plain,
     collectors: BTreeMap<&'static str, Liveness>,
@@ -87,6 +90,7 @@ impl Metrics {
             hostname: hostname.to_owned(),
             state: Mutex::new(State {
                 requests: Requests::new(),
+                tls: Tls::default(),
                 workers: Workers::default(),
                 plain,
                 collectors: BTreeMap::new(),
@@ -161,6 +165,13 @@ impl Metrics {
         self.state().requests.accepted(server, wait_ns);
     }
 
+    /// Adds what a TLS connection of `server` showed.
+    pub fn tls(&self, server: &Instance, event: TlsEvent) {
+        let mut state = self.state();
+        let server = state.requests.admit_instance(server);
+        state.tls.add(server, event);
+    }
+
     /// Adds bytes read and written on watched sockets of `server`.
     pub fn carried(&self, server: &Instance, tally: ByteCounts) {
         self.state().requests.carried(server, tally);
@@ -222,6 +233,7 @@ impl Metrics {
         let state = self.state();
         let mut samples = Samples::new(state.shown);
         state.requests.collect(&self.hostname, &mut samples);
+        state.tls.collect(&mut samples);
         state.workers.collect(&self.hostname, &mut samples);
         state.plain.collect(&mut samples);
         state.gauges.collect(&self.hostname, now, &mut samples);

@@ -17,7 +17,7 @@ use crate::{
     exchange::{
         Exchange, Peer, Request,
         byte_accounting::{ByteCounts, ServingSocket},
-        event::{Event, Loss, Place, Sink},
+        event::{Event, Loss, Place, Sink, TlsEvent},
     },
     identity::{Hop, Identity, Instance, Replica, Server},
     metrics::LiveWorker,
@@ -246,6 +246,13 @@ impl Classifier {
         }
     }
 
+    fn on_tls(&mut self, peer: Peer, event: TlsEvent) {
+        let server = self.registry.server(peer.tgid, peer.local_port);
+        if !server.is_internal {
+            self.recorder.metrics.tls(&server.instance(), event);
+        }
+    }
+
     fn on_abandoned(&mut self, peer: Peer, request: &Request) {
         let (server, route) = self.classify(peer, request, request.is_call(), 0);
         if !server.is_frontend || route.purpose != Purpose::Inference {
@@ -398,6 +405,7 @@ impl Sink for Classifier {
             Event::Finished(exchange) => self.on_exchange(exchange),
             Event::Abandoned(peer, request) => self.on_abandoned(peer, &request),
             Event::Accepted(peer, wait_ns) => self.on_accept(peer, wait_ns),
+            Event::Tls(peer, event) => self.on_tls(peer, event),
             Event::Unfinished(reason) => self.lose(What::Unfinished(reason), self.place),
             Event::Lost(loss) => self.lose(What::Lost(loss), self.place),
         }

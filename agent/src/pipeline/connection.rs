@@ -18,6 +18,7 @@ use crate::{
         http2::Http2Connection,
         late::LateConnection,
         opaque::{OpaqueConnection, request_in},
+        tls::{TlsConnection, listeners::Listeners},
         zmtp::ZmtpConnection,
     },
     protocol::{
@@ -52,6 +53,11 @@ pub trait Connection: fmt::Debug + Send {
 
     /// Bytes since the last call that belong to no request; `None` if the connection carries no requests of clients.
     fn take_missed_bytes(&mut self) -> Option<u64>;
+
+    /// Whether its bytes are TLS, whose content is not read.
+    fn is_unread(&self) -> bool {
+        false
+    }
 
     /// Returns the HTTP/2 connection that this one becomes, and leaves in `view`, a record of HTTP/2, what belongs to it;
     /// `None` if this one stays.
@@ -88,33 +94,35 @@ pub trait Connection: fmt::Debug + Send {
     }
 }
 
-/// Whether bytes begin neither a request, nor what a balancer writes before it, nor TLS: their connection may have begun
-/// before. A request may have empty lines before it (RFC 9112, section 2.2).
+/// Whether bytes begin neither a request nor what a balancer writes before it: their connection may have begun before. A
+/// request may have empty lines before it (RFC 9112, section 2.2).
 fn begins_unobserved(bytes: &[u8]) -> bool {
     let mut request = bytes;
     while let [b'\r' | b'\n', rest @ ..] = request {
         request = rest;
     }
-    http1::parse_request(request) == Parse::Invalid
-        && proxy::start_of(bytes) == Start::Other
-        && !bytes.starts_with(&TLS_RECORD)
+    http1::parse_request(request) == Parse::Invalid && proxy::start_of(bytes) == Start::Other
 }
-
-/// First bytes of a TLS handshake (RFC 8446, section 5.1).
-const TLS_RECORD: [u8; 2] = [22, 3];
 
 /// Returns the requests in what a server has read of a connection of which no record was emitted yet.
 pub fn requests_before_records(view: &RecordView<'_>, reads_payload: bool) -> Vec<Request> {
     match reads_payload {
         false => vec![request_in(view)],
+        // Of TLS, a handshake.
+        true if view.record.mode == mode::RECORDS => Vec::new(),
         true if zmtp::begins(view.request) || begins_unobserved(view.request) => Vec::new(),
         true => requests_in(view),
     }
 }
 
 /// Opens the connection of which `view` is the first record. The kernel half copies so many bytes of a request; `None`:
-/// it copies no payload.
-pub fn open(view: &RecordView<'_>, peer: Peer, copied_bytes: Option<u32>) -> Box<dyn Connection> {
+/// it copies no payload. `listeners` is what TLS connections share.
+pub fn open(
+    view: &RecordView<'_>,
+    peer: Peer,
+    copied_bytes: Option<u32>,
+    listeners: &Listeners,
+) -> Box<dyn Connection> {
     let record = &view.record;
     let Some(copied_bytes) = copied_bytes else {
         return Box::new(OpaqueConnection::new(record, peer));
@@ -122,6 +130,7 @@ pub fn open(view: &RecordView<'_>, peer: Peer, copied_bytes: Option<u32>) -> Box
     match record.mode {
         mode::FRAMES => Box::new(WorkerConnection::new(record, peer)),
         mode::STREAMS => Box::new(Http2Connection::new(peer, copied_bytes)),
+        mode::RECORDS => Box::new(TlsConnection::new(record, peer, listeners.clone())),
         _ if zmtp::begins(view.request) || zmtp::begins(view.response) => {
             Box::new(ZmtpConnection::default())
         }
@@ -252,6 +261,48 @@ impl Connection for OpaqueConnection {
         if let Some(slot) = unreported(self.records.latest_seq()) {
             self.on_progress(&slot);
         }
+        self.end_if_quiet(now_ns, out);
+    }
+}
+
+impl Connection for TlsConnection {
+    fn on_record(&mut self, view: &RecordView<'_>, out: &mut dyn WorkerSink) -> bool {
+        self.on_record(view, out)
+    }
+
+    fn on_unobserved(&mut self, record: &Record, out: &mut dyn WorkerSink) {
+        self.on_unobserved(record, out);
+    }
+
+    fn latest_ns(&self) -> u64 {
+        self.records.latest_ns
+    }
+
+    fn is_idle(&self) -> bool {
+        self.is_idle()
+    }
+
+    fn evict(&mut self, out: &mut dyn WorkerSink) {
+        self.close(Unfinished::Evicted, out);
+    }
+
+    fn open_requests(&self, unreported: Option<&RecordView<'_>>) -> Vec<Request> {
+        self.open_requests(unreported)
+    }
+
+    fn take_missed_bytes(&mut self) -> Option<u64> {
+        Some(self.take_missed_bytes())
+    }
+
+    fn is_unread(&self) -> bool {
+        true
+    }
+
+    fn needs_ticks(&self) -> bool {
+        self.is_responding()
+    }
+
+    fn on_tick(&mut self, now_ns: u64, _: &mut Unreported<'_>, out: &mut dyn WorkerSink) {
         self.end_if_quiet(now_ns, out);
     }
 }

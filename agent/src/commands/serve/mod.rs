@@ -223,7 +223,7 @@ fn log_torchserve_file(file: &TorchServeFile) {
         warn!(
             inference_address = %inference,
             management_address = %management,
-            "TLS requests are not measured"
+            "requests over TLS are timed and not read"
         );
     }
 }

@@ -170,7 +170,7 @@ impl Requests {
         served.torchserve.add(observation, self.observed);
     }
 
-    fn admit_instance(&mut self, server: &Instance) -> Instance {
+    pub(crate) fn admit_instance(&mut self, server: &Instance) -> Instance {
         self.cardinality.admit_instance(server)
     }
 
@@ -338,6 +338,10 @@ impl Requests {
                 (
                     &families::MISSED_BYTES,
                     Some(Value::Integer(counts.missed_bytes)),
+                ),
+                (
+                    &families::TLS_UNREAD_BYTES,
+                    (counts.unread_bytes > 0).then_some(Value::Integer(counts.unread_bytes)),
                 ),
             ] {
                 if let Some(value) = value {

@@ -18,6 +18,7 @@ use crate::{
         Peer, Request,
         byte_accounting::{ByteAccount, ByteCounts, Coverage, ServingSocket},
         event::{Event, Loss, Place},
+        tls::listeners::Listeners,
     },
     pipeline::connection::{self, Connection},
     torchserve::connection::WorkerSink,
@@ -40,6 +41,8 @@ pub struct ConnectionTable {
     copied_bytes: Option<u32>,
     // The kernel numbers sockets one by one: nobody chooses numbers whose hashes collide.
     connections: FxHashMap<u64, Tracked>,
+    /// What TLS connections share.
+    listeners: Listeners,
     /// Bytes by server, until they are exported.
     pub coverage: Coverage,
     /// Connections that need ticks, by cookie.
@@ -65,13 +68,18 @@ struct Tracked {
 }
 
 impl Tracked {
-    fn new(view: &RecordView<'_>, copied_bytes: Option<u32>, accepted_ns: Option<u64>) -> Self {
+    fn new(
+        view: &RecordView<'_>,
+        copied_bytes: Option<u32>,
+        accepted_ns: Option<u64>,
+        listeners: &Listeners,
+    ) -> Self {
         let peer = Peer {
             accepted_ns,
             ..peer_of(&view.record)
         };
         Self {
-            connection: connection::open(view, peer, copied_bytes),
+            connection: connection::open(view, peer, copied_bytes, listeners),
             peer,
             accounts: Default::default(),
             ticks: false,
@@ -85,6 +93,9 @@ impl Tracked {
         let side = usize::from(record.flags & flag::RESPONSES != 0);
         let mut counts = self.accounts[side].push(record, is_settled);
         counts.missed_bytes += missed_bytes;
+        if self.connection.is_unread() {
+            counts.unread_bytes = counts.seen_bytes;
+        }
         Some(counts)
     }
 }
@@ -115,6 +126,7 @@ impl ConnectionTable {
         Self {
             copied_bytes: reads_payload.then_some(COPIED_DEFAULT),
             connections: FxHashMap::default(),
+            listeners: Listeners::default(),
             coverage: Coverage::default(),
             ticking: FxHashSet::default(),
             accepted: FxHashMap::default(),
@@ -183,10 +195,9 @@ impl ConnectionTable {
         if self.connections.len() >= CONNECTION_CAP && !self.connections.contains_key(&cookie) {
             self.forget_silent(record.last_write_ns.max(record.last_read_ns), 0, out);
         }
-        let tracked = self
-            .connections
-            .entry(cookie)
-            .or_insert_with(|| Tracked::new(&view, self.copied_bytes, accepted_ns));
+        let tracked = self.connections.entry(cookie).or_insert_with(|| {
+            Tracked::new(&view, self.copied_bytes, accepted_ns, &self.listeners)
+        });
         out.enter(Place::of(&record, tracked.peer));
         if record.mode == mode::STREAMS
             && record.kind != kind::UNOBSERVED
