@@ -126,6 +126,11 @@ impl<A> JoinById<A> {
         }
     }
 
+    /// Removes and returns the replies whose response is overdue.
+    pub fn take_overdue(&mut self, now_ns: u64) -> Vec<Arc<WorkerExchange>> {
+        self.replies.expired(now_ns, OVERDUE_NS).collect()
+    }
+
     /// Ends what has waited too long: responses are returned without a worker, replies are lost.
     pub fn tick(&mut self, now_ns: u64, mut on_loss: impl FnMut(Peer)) -> Vec<Pairing<A>> {
         for reply in self.replies.expired(now_ns, REPLY_WAIT_NS) {

@@ -112,6 +112,13 @@ impl<A> JoinByOrder<A> {
         paired
     }
 
+    /// Whether any request waits.
+    pub fn has_requests(&self) -> bool {
+        self.by_model
+            .values()
+            .any(|queue| !queue.requests.is_empty())
+    }
+
     /// Removes and returns the oldest request that fits a reply.
     pub fn claim_request(&mut self, model: &str, worker_exchange: &WorkerExchange) -> Option<A> {
         let queue = self.by_model.get_mut(model)?;

@@ -59,7 +59,7 @@ impl Share {
             protocol,
             ..
         } = observation;
-        if *protocol == Protocol::Unread {
+        if *protocol == Protocol::Unread && !matches!(worker_side, WorkerSide::Observed(_)) {
             return Self::default();
         }
         // TorchServe dispatches no request for an unknown model: the frontend's own 404 is no inference, and over gRPC it

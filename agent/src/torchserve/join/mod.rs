@@ -1,6 +1,6 @@
 //! Joins what a TorchServe frontend responded with what its worker did for the request.
 //!
-//! HTTP requests are joined by their ID, gRPC requests by model and order. A response waits here until its worker's
+//! HTTP requests are joined by their ID, gRPC requests by model and order, requests over TLS by order. A response waits here until its worker's
 //! exchange is known, or is overdue. The pipeline makes the observation from the result.
 //! Does not depend on: the clock, procfs, observations.
 
@@ -9,7 +9,7 @@ use std::sync::Arc;
 use uuid::Uuid;
 
 use crate::{
-    catalogue::route::{Purpose, Route},
+    catalogue::route::{ModelSource, Purpose, Route},
     exchange::{Exchange, Peer},
     identity::{Hop, Identity, Server},
     protocol::grpc,
@@ -25,6 +25,10 @@ use crate::{
 
 /// How long a gRPC response waits until all replies that were written before it have been reported, ns.
 const GRPC_WAIT_NS: u64 = 150_000_000;
+/// How long a response that was not read waits until all replies that were written before it are overdue by their ID, ns.
+const UNREAD_WAIT_NS: u64 = 2_500_000_000;
+/// Key of the queue of such responses, whose model is not known.
+const UNREAD: &str = "";
 /// How long a reply waits for the end of its gRPC request, and an abandoned request for its reply, ns.
 const REPLY_WAIT_NS: u64 = 150_000_000_000;
 
@@ -82,6 +86,8 @@ pub struct HopJoiner {
     by_id: JoinById<FrontendExchange>,
     /// gRPC requests: their responses carry no request ID.
     grpc_by_order: JoinByOrder<FrontendExchange>,
+    /// HTTP requests over TLS: the agent does not read their IDs.
+    unread: JoinByOrder<FrontendExchange>,
     /// HTTP requests whose clients left before the response, and when the frontend had read each, ns.
     abandoned: JoinByOrder<(Identity, u64)>,
     /// When the hop_joiner dispatched frames.
@@ -113,6 +119,19 @@ impl HopJoiner {
             let joined = self.by_id.on_response(id, frontend_exchange, now_ns);
             if let Some(pairing) = joined {
                 out.joined(pairing.into());
+            }
+            return;
+        }
+        if response.status == 0 && !frontend_exchange.exchange.is_grpc() {
+            let waiting = WaitingRequest {
+                last_read_ns: request.last_read_ns,
+                responded_ns: Some(response.last_write_ns.unwrap_or(u64::MAX)),
+                succeeded: None,
+                request: frontend_exchange,
+            };
+            let evicted = self.unread.add_request(&UNREAD.into(), waiting, now_ns);
+            if let Some(response) = evicted {
+                out.joined(joined(response, None));
             }
             return;
         }
@@ -222,6 +241,7 @@ impl HopJoiner {
             }
             is_claimed
         });
+        self.pair_unread(now_ns, &model_of, out);
         for expired in self.by_id.tick(now_ns, |peer| out.unpaired(peer)) {
             out.joined(expired.into());
         }
@@ -234,6 +254,37 @@ impl HopJoiner {
             out.unpaired(reply.peer);
         }
         self.abandoned.expire(now_ns, REPLY_WAIT_NS);
+    }
+
+    /// Pairs the responses that were not read with the replies that belong to no other one. The worker says which model it
+    /// was.
+    fn pair_unread(
+        &mut self,
+        now_ns: u64,
+        model_of: impl Fn(u32) -> Option<Arc<str>>,
+        out: &mut dyn JoinSink,
+    ) {
+        if self.unread.has_requests() {
+            for reply in self.by_id.take_overdue(now_ns) {
+                let peer = reply.peer;
+                if self.unread.add_reply(&UNREAD.into(), reply, now_ns) {
+                    out.unpaired(peer);
+                }
+            }
+        }
+        for (mut response, worker) in self.unread.pair_due(now_ns, UNREAD_WAIT_NS) {
+            let model = worker
+                .as_ref()
+                .and_then(|worker| model_of(worker.peer.tgid));
+            if let Some(model) = model {
+                response.route.model = Some(model.to_string());
+                response.route.model_source = Some(ModelSource::Configuration);
+            }
+            out.joined(joined(response, worker));
+        }
+        for reply in self.unread.expire(now_ns, REPLY_WAIT_NS) {
+            out.unpaired(reply.peer);
+        }
     }
 
     /// Releases every response that still waits.

@@ -127,6 +127,39 @@ fn worker_exchange(has_headers: bool) -> WorkerExchange {
     }
 }
 
+/// A response that was not read: its ID and its status are not known.
+fn unread(last_read_ns: u64, last_write_ns: u64) -> FrontendExchange {
+    let mut unread = frontend_exchange(Purpose::Inference, None, None);
+    unread.exchange.request.last_read_ns = last_read_ns;
+    unread.exchange.response.status = 0;
+    unread.exchange.response.last_write_ns = Some(last_write_ns);
+    unread.route.model = None;
+    unread
+}
+
+#[test]
+fn unread_responses_get_the_replies_that_no_other_one_has() {
+    let mut hop_joiner = HopJoiner::default();
+    let mut out = Pushed::default();
+    hop_joiner.on_worker_exchange(worker_exchange(true), Some(&tiny()), 0, &mut out);
+    // This one was read after the worker had its frame.
+    hop_joiner.on_response(unread(300, 900), 0, &mut out);
+    hop_joiner.on_response(unread(100, 501), 0, &mut out);
+    hop_joiner.tick(2_400_000_000, |_| Some(tiny()), &mut out);
+    assert!(out.joined.is_empty());
+    hop_joiner.tick(2_600_000_000, |_| Some(tiny()), &mut out);
+    let models = out.joined.iter().map(|joined| match joined {
+        Joined::Response(response, worker_side, _) => {
+            let is_observed = matches!(worker_side, WorkerSide::Observed(_));
+            (response.route.model.as_deref(), is_observed)
+        }
+        Joined::Abandoned(_) => (None, false),
+    });
+    let models: Vec<_> = models.collect();
+    assert_eq!(models, [(None, false), (Some("tiny"), true)]);
+    assert!(out.unpaired.is_empty());
+}
+
 fn tiny() -> Arc<str> {
     "tiny".into()
 }
