@@ -34,6 +34,7 @@ pub mod server_cases;
 pub mod socket_queues;
 pub mod stats;
 pub mod stream;
+pub mod tls;
 pub mod torchserve;
 pub mod tracefs;
 pub mod unprivileged;

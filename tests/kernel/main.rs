@@ -32,6 +32,7 @@ mod scripted_server;
 mod server_cases;
 mod starved;
 mod streams;
+mod tls;
 mod tokens;
 mod unix;
 mod unobserved;

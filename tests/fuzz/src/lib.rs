@@ -7,13 +7,14 @@ pub mod http1;
 pub mod http2;
 pub mod records;
 pub mod text;
+pub mod tls;
 pub mod torchserve;
 
 /// A fuzz target: panics if something does not hold of the bytes.
 pub type Target = fn(&[u8]);
 
 /// Every target, by the name of its program and of its corpus.
-pub const TARGETS: [(&str, Target); 8] = [
+pub const TARGETS: [(&str, Target); 10] = [
     ("request_head", http1::request_head),
     ("response_head", http1::response_head),
     ("chunked", http1::chunked),
@@ -21,6 +22,8 @@ pub const TARGETS: [(&str, Target); 8] = [
     ("torchserve_frames", torchserve::torchserve_frames),
     ("name_query", text::name_query),
     ("json_model", text::json_model),
+    ("tls_hello", tls::tls_hello),
+    ("tls_records", tls::tls_records),
     ("records", records::records),
 ];
 

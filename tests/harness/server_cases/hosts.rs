@@ -69,7 +69,8 @@ impl Kind {
         matches!(self, Self::Reference(args) if args.contains(&"1"))
     }
 
-    fn words(self, venv: &Path, port: u16) -> (PathBuf, Vec<String>) {
+    /// Returns its program in `venv`, and the words that start it on `port`.
+    pub fn words(self, venv: &Path, port: u16) -> (PathBuf, Vec<String>) {
         let bin = venv.join("bin");
         let at = format!("127.0.0.1:{port}");
         let listen = ["--host".into(), "127.0.0.1".into(), "--port".into()];

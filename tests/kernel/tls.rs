@@ -1,0 +1,176 @@
+//! Sends requests over TLS to servers of several kinds, and compares the agent with their own marks.
+
+use inferprobe_tests::{
+    agent::{Agent, request_log::Logged},
+    require_kernel::require_kernel,
+    server_cases::hosts::{self, Kind, Marks},
+    tls::{Load, Sent, TlsServer},
+};
+
+const REQUESTS: usize = 60;
+const LOAD: Load = Load {
+    requests: REQUESTS,
+    connections: 4,
+    per_connection: REQUESTS,
+    version: "1.3",
+    alpn: "-",
+    body_bytes: 40,
+    certified: false,
+};
+
+fn watch(server: &TlsServer) -> Agent {
+    Agent::start(&["--watch-port", &server.port.to_string()])
+}
+
+/// Sends `load` to a server, and checks that each request counts once and is timed inside the server's own calls. `labels` are
+/// those that at least one connection counts under.
+fn each_request_is_timed(kind: Kind, load: Load, labels: &[(&str, &str)]) {
+    let Some(_kernel) = require_kernel() else {
+        return;
+    };
+    let Some(installed) = hosts::installed() else {
+        return;
+    };
+    let server = TlsServer::start(kind, load.certified, &installed);
+    let agent = watch(&server);
+    let sent = server.load(load);
+    let counted = load.requests as f64;
+    agent.wait_sum("inferprobe_requests_total", &[("code", "unknown")], counted);
+    let page = agent.metrics();
+    for (name, expected) in [
+        ("inferprobe_requests_total", counted),
+        ("inferprobe_tls_requests_total", counted),
+        ("inferprobe_requests_unfinished_total", 0.0),
+        ("inferprobe_records_lost_total", 0.0),
+        ("inferprobe_coverage_ratio", 1.0),
+        ("Requests2XX", 0.0),
+        ("ts_inference_requests_total", 0.0),
+    ] {
+        assert_eq!(page.sum(name, &[]), expected, "{name}");
+    }
+    assert!(page.sum("inferprobe_tls_connections_total", labels) > 0.0);
+    assert!(page.sum("inferprobe_tls_unread_bytes_total", &[]) > 0.0);
+    let rows = agent.rows(load.requests, |_| true);
+    let marks = server.marks(load.requests);
+    let faults: Vec<String> = sent
+        .iter()
+        .filter_map(|sent| fault_of(sent, &rows, &marks, load.body_bytes))
+        .collect();
+    assert!(faults.is_empty(), "{faults:#?}");
+    agent.stop();
+}
+
+/// What is wrong with the row of a request.
+fn fault_of(sent: &Sent, rows: &[Logged], marks: &[Marks], body_bytes: usize) -> Option<String> {
+    let row = rows
+        .iter()
+        .find(|row| row.peer_port == Some(sent.port) && row.seq == sent.index);
+    let marks = marks.iter().find(|marks| marks.case == sent.case);
+    let (Some(row), Some(marks)) = (row, marks) else {
+        return Some(format!("{sent:?} has no row, or no marks"));
+    };
+    let begun_ns = marks.begun_ns?;
+    let least = body_bytes as u64;
+    let is_right = row.status == 0
+        && row.last_read_ns <= begun_ns
+        && row.first_write_ns.is_none_or(|ns| ns >= begun_ns)
+        && row.last_write_ns.is_some_and(|ns| ns >= begun_ns)
+        && (least..least + 600).contains(&row.request_bytes)
+        && (row.first_write_ns.is_none() || (least..least + 600).contains(&row.response_bytes));
+    (!is_right).then(|| format!("{sent:?}: {row:?} {marks:?}"))
+}
+
+#[test]
+fn uvicorn_with_tls_1_3() {
+    let labels = [("version", "1.3"), ("resumed", "no"), ("alpn", "none")];
+    each_request_is_timed(Kind::UvicornAsyncio, LOAD, &labels);
+}
+
+#[test]
+fn uvicorn_with_tls_1_2_and_resumed_sessions() {
+    let load = Load {
+        version: "1.2",
+        per_connection: 3,
+        ..LOAD
+    };
+    let labels = [("version", "1.2"), ("resumed", "yes")];
+    each_request_is_timed(Kind::UvicornUvloop, load, &labels);
+}
+
+#[test]
+fn uvicorn_with_resumed_sessions() {
+    let load = Load {
+        per_connection: 3,
+        ..LOAD
+    };
+    let labels = [("version", "1.3"), ("resumed", "yes")];
+    each_request_is_timed(Kind::UvicornUvloop, load, &labels);
+}
+
+#[test]
+fn uvicorn_with_certificates_of_clients() {
+    let load = Load {
+        certified: true,
+        ..LOAD
+    };
+    let labels = [("version", "1.3"), ("client_cert", "yes")];
+    each_request_is_timed(Kind::UvicornAsyncio, load, &labels);
+}
+
+#[test]
+fn uvicorn_with_long_bodies() {
+    let load = Load {
+        requests: 16,
+        body_bytes: 300_000,
+        ..LOAD
+    };
+    each_request_is_timed(Kind::UvicornUvloop, load, &[("version", "1.3")]);
+}
+
+#[test]
+fn gunicorn_which_reads_the_head_of_each_record_by_itself() {
+    each_request_is_timed(Kind::Gunicorn, LOAD, &[("version", "1.3")]);
+}
+
+#[test]
+fn hypercorn_with_http1_by_alpn() {
+    let load = Load {
+        alpn: "http/1.1",
+        ..LOAD
+    };
+    each_request_is_timed(Kind::Hypercorn, load, &[("alpn", "http/1.1")]);
+}
+
+#[test]
+fn http2_counts_as_connections_and_bytes() {
+    let Some(_kernel) = require_kernel() else {
+        return;
+    };
+    let Some(installed) = hosts::installed() else {
+        return;
+    };
+    let server = TlsServer::start(Kind::Hypercorn, false, &installed);
+    let agent = watch(&server);
+    let load = Load {
+        alpn: "h2",
+        per_connection: 20,
+        ..LOAD
+    };
+    server.load(load);
+    let connections = "inferprobe_tls_connections_total";
+    agent.wait_sum(connections, &[("alpn", "h2")], 1.0);
+    let busy = "inferprobe_tls_multiplexed_busy_seconds_total";
+    agent.wait_sum(busy, &[], f64::MIN_POSITIVE);
+    let page = agent.metrics();
+    let lost = "inferprobe_records_lost_total";
+    for (name, labels, expected) in [
+        ("inferprobe_requests_total", &[][..], 0.0),
+        ("inferprobe_tls_requests_total", &[], 0.0),
+        ("inferprobe_requests_unfinished_total", &[], 0.0),
+        (lost, &[("reason", "tls_multiplexed")], 1.0),
+        (lost, &[], 1.0),
+    ] {
+        assert_eq!(page.sum(name, labels), expected, "{name}");
+    }
+    agent.stop();
+}
