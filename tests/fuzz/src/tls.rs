@@ -35,7 +35,7 @@ pub fn tls_records(data: &[u8]) {
     let bytes: u64 = at_once.iter().map(|(_, _, bytes)| bytes).sum();
     assert_eq!(bytes, whole.len() as u64);
     // Anything may follow, and any of it may be missing.
-    let mut walk = Walk::new();
+    let mut walk = Walk::default();
     let mut taken = 0;
     for piece in crate::pieces(data).chain(crate::pieces(rest)) {
         let copied = &piece[..piece.len().min(usize::from(piece[0] >> 4))];
@@ -63,7 +63,7 @@ fn records(data: &[u8]) -> (&[u8], &[u8]) {
 /// Type, fragment and bytes of each record in `transfers`.
 fn walked<'a>(transfers: impl Iterator<Item = &'a [u8]>) -> Vec<(u8, u32, u64)> {
     let mut cursor = FrameCursor::BEFORE_RECORDS;
-    let mut walk = Walk::new();
+    let mut walk = Walk::default();
     let (mut found, mut bytes) = (Vec::new(), 0);
     for transfer in transfers {
         let copied = copied(&mut cursor, transfer);

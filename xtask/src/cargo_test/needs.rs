@@ -28,13 +28,14 @@ use Need::{Agent, Prometheus, PythonServers, TorchServe, Vllm};
 const PACKAGE: &str = "inferprobe-tests";
 
 /// What an integration test of [`PACKAGE`] needs if its target or module contains the word: all rows that match count.
-const TABLE: [(&str, &[Need]); 6] = [
+const TABLE: [(&str, &[Need]); 7] = [
     ("reference", &[]),
     ("prometheus", &[Agent, Prometheus, TorchServe]),
     ("torchserve", &[Agent, TorchServe]),
     ("server_cases", &[Agent, PythonServers]),
     ("grpc", &[Agent, PythonServers]),
     ("upgrade", &[Agent, PythonServers]),
+    ("tls", &[Agent, PythonServers]),
 ];
 /// What any other integration test of [`PACKAGE`] needs.
 const DEFAULT: &[Need] = &[Agent];

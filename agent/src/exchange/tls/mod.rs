@@ -99,8 +99,8 @@ impl TlsConnection {
         Self {
             records: RecordStream::new(record, peer),
             listeners,
-            client: Walk::new(),
-            server: Walk::new(),
+            client: Walk::default(),
+            server: Walk::default(),
             partial: None,
             returned_ns: 0,
             handshake: Handshake::default(),
@@ -290,7 +290,7 @@ impl TlsConnection {
         let mut parts = Vec::new();
         self.server
             .feed(writes.visible, writes.bytes, begins, |part| {
-                parts.push(part)
+                parts.push(part);
             });
         let mut data = Vec::new();
         for Part { of, bytes, .. } in parts {

@@ -60,9 +60,9 @@ pub struct Walk {
     is_shaken: bool,
 }
 
-impl Walk {
+impl Default for Walk {
     /// Before the first record.
-    pub fn new() -> Self {
+    fn default() -> Self {
         Self {
             cursor: FrameCursor::BEFORE_RECORDS,
             head: Vec::new(),
@@ -73,7 +73,9 @@ impl Walk {
             is_shaken: false,
         }
     }
+}
 
+impl Walk {
     /// Keeps no messages of the handshake from now on.
     pub fn end_handshake(&mut self) {
         self.is_shaken = true;
