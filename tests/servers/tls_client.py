@@ -43,7 +43,8 @@ class Client:
                 connection.request("POST", query, body=body, headers={"x-case": case})
                 response = connection.getresponse()
                 assert response.status == 200 and len(response.read()) == self.body_bytes
-                print(json.dumps({"case": case, "port": port, "index": index}))
+                # One write: threads share the output.
+                sys.stdout.write(json.dumps({"case": case, "port": port, "index": index}) + "\n")
                 sent += 1
             session = secured.session
             connection.close()
