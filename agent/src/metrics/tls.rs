@@ -141,20 +141,24 @@ mod tests {
         assert_eq!(
             lines(&metrics, "inferprobe_tls_connections_total"),
             [
-                r#"inferprobe_tls_connections_total{server="vllm",version="1.3",alpn="h2",resumed="yes",client_cert="no"} 2"#,
-                r#"inferprobe_tls_connections_total{server="vllm",version="unknown",alpn="unknown",resumed="unknown",client_cert="unknown"} 1"#,
+                r#"inferprobe_tls_connections_total{server="vllm",version="1.3",alpn="h2",resumed="yes",client_cert="no",port="",namespace="",pod="",container=""} 2"#,
+                r#"inferprobe_tls_connections_total{server="vllm",version="unknown",alpn="unknown",resumed="unknown",client_cert="unknown",port="",namespace="",pod="",container=""} 1"#,
             ]
         );
         assert_eq!(
             lines(&metrics, "inferprobe_tls_requests_total"),
-            [r#"inferprobe_tls_requests_total{server="vllm",content="timed"} 1"#]
+            [
+                r#"inferprobe_tls_requests_total{server="vllm",content="timed",port="",namespace="",pod="",container=""} 1"#
+            ]
         );
         assert_eq!(
             lines(&metrics, "inferprobe_tls_multiplexed_busy_seconds_total"),
-            [r#"inferprobe_tls_multiplexed_busy_seconds_total{server="vllm"} 1.5"#]
+            [
+                r#"inferprobe_tls_multiplexed_busy_seconds_total{server="vllm",port="",namespace="",pod="",container=""} 1.5"#
+            ]
         );
         let handshakes = lines(&metrics, "inferprobe_tls_handshake_seconds");
-        let count = r#"inferprobe_tls_handshake_seconds_count{server="vllm"} 2"#;
+        let count = r#"inferprobe_tls_handshake_seconds_count{server="vllm",port="",namespace="",pod="",container=""} 2"#;
         assert!(handshakes.contains(&count.to_owned()), "{handshakes:?}");
     }
 }
