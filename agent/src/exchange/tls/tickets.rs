@@ -147,6 +147,14 @@ impl TicketCheck {
         Told::Response
     }
 
+    /// Records that likely tickets were tickets.
+    pub fn on_likely(&mut self) {
+        if let State::Between { sizes, .. } = &self.state {
+            self.listeners.learn_tickets(self.socket, self.kind, sizes);
+            self.state = State::Over;
+        }
+    }
+
     /// Whether the response that has begun may have begun with tickets.
     pub fn is_doubtful(&self) -> bool {
         matches!(self.state, State::Doubtful)

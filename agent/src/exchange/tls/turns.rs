@@ -136,7 +136,10 @@ impl Turns {
         if self.hides_types && plaintext == ALERT {
             return;
         }
-        self.settle();
+        if self.unlikely.take().is_some() {
+            // More of the request follows: an upload of which the first bytes came with the client's Finished.
+            self.tickets.on_likely();
+        }
         let is_between = self.request.is_none() || self.answer.is_some();
         if self.hides_types && plaintext == KEY_UPDATE && is_between {
             self.key_updates += 1;
