@@ -49,7 +49,7 @@ impl Sink for Outcome {
             Event::Finished(exchange) => self.finished.push(exchange),
             Event::Unfinished(reason) => self.unfinished.push(reason),
             Event::Lost(loss) => self.lost.push(loss),
-            Event::Abandoned(..) | Event::Accepted(..) => {}
+            Event::Abandoned(..) | Event::Accepted(..) | Event::Tls(..) => {}
         }
     }
 }
