@@ -13,6 +13,10 @@ const HANDSHAKE: u8 = 22;
 const DATA: u8 = 23;
 /// `heartbeat`, the highest type.
 const HIGHEST_TYPE: u8 = 24;
+/// SSL 3.0, the lowest version of a record.
+const VERSIONS_FROM: u32 = 0x0300;
+/// Versions above it, to TLS 1.3.
+const VERSIONS: u32 = 4;
 /// Longest fragment (RFC 5246, section 6.2.3).
 const FRAGMENT_CAP: u32 = 16_384 + 2_048;
 /// Shortest fragment of application data: an authentication tag.
@@ -24,15 +28,14 @@ const HANDSHAKE_KEPT: u32 = 2_047;
 const OTHER_KEPT: u32 = 11;
 
 /// Whether `kind` and the rest of a header, big-endian, may be those of a record.
+///
+/// Without branches: the verifier follows each, for each record of a transfer.
 #[inline(always)]
 pub const fn is_record_head(kind: u8, rest: u32) -> bool {
-    let len = rest & 0xffff;
-    kind >= LOWEST_TYPE
-        && kind <= HIGHEST_TYPE
-        && rest >> 24 == 3
-        && rest >> 16 & 0xff <= 4
-        && len > 0
-        && len <= FRAGMENT_CAP
+    let of_type = kind.wrapping_sub(LOWEST_TYPE) <= HIGHEST_TYPE - LOWEST_TYPE;
+    let of_version = (rest >> 16).wrapping_sub(VERSIONS_FROM) <= VERSIONS;
+    let of_len = (rest & 0xffff).wrapping_sub(1) < FRAGMENT_CAP;
+    of_type & of_version & of_len
 }
 
 /// Whether the first bytes of a connection, `len` of them, begin a handshake. Some servers read the first by itself.

@@ -1,25 +1,28 @@
-//! Copies a transfer piece by piece: the parts of HTTP/2 frames and of TLS that the agent needs, and reads that do not
-//! fit one record.
+//! Copies a transfer piece by piece: the parts of HTTP/2 frames that the agent needs, and reads that do not fit one
+//! record.
 //!
-//! `http2_frames` and `tls_records` say which bytes are copied and which are skipped. A transfer may contain thousands of frames, or one
-//! of megabytes, so the work is done in a bounded loop.
+//! `http2_frames` says which bytes are copied and which are skipped. A transfer may contain thousands of frames, or one
+//! of megabytes, so the work is done in a bounded loop. The records of TLS are left to `tls_copy`.
 //! Does not depend on: hooks, what frames mean.
 
 use core::ffi::c_void;
 
 use inferprobe_ebpf::{
-    abi::{DropReason, kind, mode},
+    abi::{DropReason, mode},
     conn::{BufferCursor, Conn},
     http2_frames::{DataKept, FrameCursor},
     segment::{READ_END_CAP, WRITE_END_CAP},
+    sniff::FRAME_HEAD_LEN,
 };
 
 use crate::{
     backend::Backend,
     bounded_loop::{GO_ON, STOP, Step, bounded_loop},
+    copying::{advance, emit_full, next_vector, smaller},
     globals::copied_bytes,
     maps::{drops, records},
-    user_buffer::{Bytes, Vector, copy_flat, read, read_vector},
+    tls_copy,
+    user_buffer::{Bytes, copy_flat, read},
 };
 
 /// Most steps of one transfer. Each handles a frame's header, a payload, or a vector. Bytes after the last step are not
@@ -33,6 +36,8 @@ const FEW_READ_STEPS: u32 = 64;
 const STEP_CAP: u32 = 1024;
 /// Fewest bytes that are copied straight into the ring.
 const PIECE_LEAST: u32 = 2048;
+/// Bytes of a frame's header.
+const HEAD_LEN: u32 = FRAME_HEAD_LEN as u32;
 
 /// Direction of a transfer.
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -74,20 +79,15 @@ pub(crate) fn copy_transfer<B: Backend>(
         left: bytes,
         end,
     };
-    conn.frames(side == Side::Responses).on_transfer();
-    let mut state: *mut Conn = conn;
-    let (few, step): (u32, Step) = match side {
-        Side::Requests => (FEW_READ_STEPS, request_step),
-        Side::Responses => (FEW_STEPS, response_step),
+    let conn = match side {
+        Side::Requests if conn.record.mode == mode::RECORDS => tls_copy::walk::<B, false>(conn),
+        Side::Responses if conn.record.mode == mode::RECORDS => tls_copy::walk::<B, true>(conn),
+        Side::Requests => walk::<B>(conn, FEW_READ_STEPS, request_step),
+        Side::Responses => walk::<B>(conn, FEW_STEPS, response_step),
     };
-    // SAFETY: each step expects a pointer to a connection, which outlives the loop.
-    unsafe { bounded_loop::<B>(STEPS, few, step, (&raw mut state).cast()) };
-    // SAFETY: the map value that `conn` was.
-    let conn = unsafe { &mut *state };
     let lost = conn.cursors.buffer.left;
     if lost > 0 {
         conn.on_copied(side == Side::Responses, lost, false);
-        conn.frames(side == Side::Responses).lose();
     }
     if side == Side::Responses {
         if conn.record.mode == mode::MESSAGES {
@@ -102,6 +102,16 @@ pub(crate) fn copy_transfer<B: Backend>(
         let record_kind = conn.next_piece();
         records::emit(conn, record_kind, now_ns);
     }
+}
+
+/// Walks over the transfer that the buffer cursor of `conn` describes: `few` steps if the kernel runs no loops.
+#[inline(always)]
+fn walk<B: Backend>(conn: &mut Conn, few: u32, step: Step) -> &mut Conn {
+    let mut state: *mut Conn = conn;
+    // SAFETY: each step expects a pointer to a connection, which outlives the loop.
+    unsafe { bounded_loop::<B>(STEPS, few, step, (&raw mut state).cast()) };
+    // SAFETY: the map value that `conn` was.
+    unsafe { &mut *state }
 }
 
 /// One step of a read.
@@ -153,10 +163,9 @@ fn step<const RESPONSES: bool>(conn: &mut Conn) -> i64 {
     }
     let room = conn.room(RESPONSES);
     // A header within one buffer is copied whole, any other one byte by byte: the verifier follows both ways.
-    let head_len = frames.head_len();
-    let whole = frames.is_before_head() && conn.cursors.buffer.here >= head_len && room >= head_len;
+    let whole = frames.is_before_head() && conn.cursors.buffer.here >= HEAD_LEN && room >= HEAD_LEN;
     let copied = if whole {
-        head_len
+        HEAD_LEN
     } else if frames.is_in_head() {
         1
     } else {
@@ -181,15 +190,7 @@ fn step<const RESPONSES: bool>(conn: &mut Conn) -> i64 {
         let Some(start) = read::<u32>(from) else {
             return STOP;
         };
-        let start = u32::from_be(start);
-        if frames.is_tls() {
-            let Some(last) = read::<u8>(from + size_of::<u32>() as u64) else {
-                return STOP;
-            };
-            frames.on_record_head((start >> 24) as u8, start << 8 | last as u32);
-        } else {
-            frames.on_whole_head(start, data);
-        }
+        frames.on_whole_head(u32::from_be(start), data);
     } else if frames.is_in_head() {
         let Some(byte) = read::<u8>(from) else {
             return STOP;
@@ -229,48 +230,4 @@ fn copy_piece(conn: &mut Conn, bytes: u32, has_room: bool) -> i64 {
     conn.cursors.requests.on_payload(copied);
     conn.cursors.buffer.advance(copied);
     GO_ON
-}
-
-/// Begins the next vector.
-#[inline(always)]
-fn next_vector(cursor: &mut BufferCursor) -> i64 {
-    if cursor.vectors == 0 {
-        return STOP;
-    }
-    let Some(vector) = read_vector(cursor.next) else {
-        return STOP;
-    };
-    cursor.next += size_of::<Vector>() as u64;
-    cursor.vectors -= 1;
-    cursor.start = vector.start;
-    cursor.here = if vector.len < cursor.left as u64 {
-        vector.len as u32
-    } else {
-        cursor.left
-    };
-    GO_ON
-}
-
-/// Advances the cursor by `bytes` bytes, which were copied or skipped.
-#[inline(always)]
-fn advance<const RESPONSES: bool>(conn: &mut Conn, bytes: u32, copied: bool) {
-    conn.cursors.buffer.advance(bytes);
-    conn.on_copied(RESPONSES, bytes, copied);
-}
-
-/// Emits the full record, and begins one that continues the same transfer.
-#[inline(always)]
-fn emit_full<const RESPONSES: bool>(conn: &mut Conn) {
-    if !RESPONSES {
-        records::emit(conn, kind::READ, conn.cursors.buffer.now_ns);
-        conn.on_record_full();
-    } else {
-        let record_kind = conn.next_piece();
-        records::emit(conn, record_kind, conn.cursors.buffer.now_ns);
-    }
-}
-
-#[inline(always)]
-fn smaller(a: u32, b: u32) -> u32 {
-    if a < b { a } else { b }
 }

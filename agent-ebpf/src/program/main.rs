@@ -1,8 +1,8 @@
 //! The eBPF program: its hooks, and what they need from the kernel.
 //!
 //! Bottom up: `globals`, `clock`, `verifier`; `access`; `user_buffer`, `syscall`, `sock`, `task`; `maps`; `backend`;
-//! `unobserved`, `bounded_loop`, `http2_copy`, `upgrade`; `probes`. A file imports only files before it. The decisions are in the
-//! library that both sides share.
+//! `unobserved`, `bounded_loop`, `copying`, `tls_copy`, `http2_copy`, `upgrade`; `probes`. A file imports only files
+//! before it. The decisions are in the library that both sides share.
 //! Does not depend on: the agent.
 #![no_std]
 #![no_main]
@@ -11,6 +11,7 @@ mod access;
 mod backend;
 mod bounded_loop;
 mod clock;
+mod copying;
 mod globals;
 mod head_end;
 mod http2_copy;
@@ -19,6 +20,7 @@ mod probes;
 mod sock;
 mod syscall;
 mod task;
+mod tls_copy;
 mod unobserved;
 mod upgrade;
 mod user_buffer;
