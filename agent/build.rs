@@ -1,4 +1,4 @@
-//! Builds the eBPF programs into `OUT_DIR/inferprobe-ebpf`, which the loader embeds.
+//! Builds the eBPF programs into `OUT_DIR/inferprobe-ebpf.gz`, which the loader embeds.
 //!
 //! Without a toolchain for them an empty file takes their place, so that unit tests and editors need none; a release
 //! build fails instead. Installs nothing: `cargo xtask setup` does.
@@ -7,10 +7,12 @@
 mod toolchain;
 
 use std::error::Error;
+use std::io::Write as _;
 use std::path::{Path, PathBuf};
 use std::{env, fs};
 
 use aya_build::{Package, build_ebpf};
+use flate2::{Compression, write::GzEncoder};
 use object::build::elf::{Builder, SectionData};
 use object::elf::SHT_STRTAB;
 use toolchain::{Missing, Places, SKIP_ENV, TOOLCHAIN_ENV, Toolchain};
@@ -56,7 +58,7 @@ fn embed_nothing(reason: &str) {
 /// Returns the path of the file that the loader embeds.
 fn embedded() -> PathBuf {
     let out_dir = PathBuf::from(env::var_os("OUT_DIR").expect("cargo sets OUT_DIR"));
-    out_dir.join("inferprobe-ebpf")
+    out_dir.join("inferprobe-ebpf.gz")
 }
 
 /// Has cargo run this again when rustup or cargo has installed something.
@@ -91,15 +93,17 @@ fn build(found: &Toolchain) {
         println!("cargo::error=eBPF programs, built with toolchain {name}: {reason}");
         return;
     }
-    let object = embedded();
-    if let Err(err) = remove_debug_information(&object) {
-        println!("cargo::error=remove DWARF from {}: {err}", object.display());
+    let embedded = embedded();
+    // aya-build writes the object there.
+    let object = embedded.with_extension("");
+    if let Err(err) = compress(&object, &embedded) {
+        println!("cargo::error=embed {}: {err}", object.display());
     }
 }
 
-/// Removes the debug information, three quarters of the object: the compiler needs it to write BTF, and the kernel reads
-/// only that. The agent would hold it in memory.
-fn remove_debug_information(object: &Path) -> Result<(), Box<dyn Error>> {
+/// Writes what the loader embeds: the object compressed, and without its debug information. The compiler needs that to
+/// write BTF; the kernel reads only BTF.
+fn compress(object: &Path, embedded: &Path) -> Result<(), Box<dyn Error>> {
     let data = fs::read(object)?;
     let mut elf = Builder::read64(data.as_slice())?;
     for section in &mut elf.sections {
@@ -114,5 +118,7 @@ fn remove_debug_information(object: &Path) -> Result<(), Box<dyn Error>> {
     names.data = SectionData::SectionString;
     let mut stripped = Vec::new();
     elf.write(&mut stripped)?;
-    Ok(fs::write(object, stripped)?)
+    let mut compressed = GzEncoder::new(Vec::new(), Compression::best());
+    compressed.write_all(&stripped)?;
+    Ok(fs::write(embedded, compressed.finish()?)?)
 }

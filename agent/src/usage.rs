@@ -4,7 +4,7 @@
 
 use std::io;
 
-use regex::Regex;
+use regex_lite::Regex;
 
 /// Bad option, key or file: the agent exits with code 2.
 #[derive(Debug, thiserror::Error)]
@@ -89,17 +89,7 @@ pub(crate) fn invalid(name: &str, value: &str, reason: String) -> UsageError {
 /// Compiles a regular expression that the user wrote.
 pub(crate) fn parse_regex(name: &str, value: &str) -> Result<Regex, UsageError> {
     Regex::new(value).map_err(|err| {
-        let detail = err.to_string();
-        let last = detail
-            .lines()
-            .last()
-            .unwrap_or_default()
-            .trim_start_matches("error: ")
-            .to_owned();
-        invalid(
-            name,
-            value,
-            format!("not a regular expression: {last}; escape literal characters with \\"),
-        )
+        let reason = format!("not a regular expression: {err}; escape literal characters with \\");
+        invalid(name, value, reason)
     })
 }

@@ -3,14 +3,19 @@
 //! The loader calls this for each hook.
 //! Does not depend on: attach modes, fallback order.
 
-use std::{io, os::fd::AsFd as _};
+use std::{
+    fmt::Debug,
+    io,
+    os::fd::{AsFd as _, OwnedFd},
+};
 
 use aya::{
     Btf, Ebpf,
     programs::{
-        BtfTracePoint, FEntry, FExit, Iter, KProbe, Program, ProgramError, RawTracePoint,
-        TracePoint,
+        BtfTracePoint, FEntry, FExit, Iter, KProbe, Program, ProgramError, ProgramFd,
+        RawTracePoint, TracePoint,
     },
+    sys::SyscallError,
 };
 use rustix::io::Errno;
 use tracing::debug;
@@ -22,6 +27,7 @@ use crate::bpf::{
     kretprobe::Kretprobe,
     preemption::Preemption,
     report::{RefusalKind, Refused},
+    syscall,
 };
 
 /// Type information of the running kernel.
@@ -33,31 +39,70 @@ pub struct Kernel<'a> {
     pub btf: &'a Btf,
 }
 
+/// A program and its target. Dropping it detaches the program.
+#[derive(Debug)]
+pub enum Attachment {
+    /// A BTF-typed program, which can be detached and attached again at any time.
+    Typed {
+        /// The loaded program.
+        program: ProgramFd,
+        /// Open while it is attached.
+        link: Option<OwnedFd>,
+    },
+    /// Any other program: to attach it again would need a capability.
+    Fixed(Box<dyn Debug + Send>),
+}
+
+impl Attachment {
+    /// Attaches the program, if it is not attached.
+    pub fn attach(&mut self) -> Result<(), SyscallError> {
+        if let Self::Typed {
+            program,
+            link: link @ None,
+        } = self
+        {
+            let opened = syscall::attach_typed(program.as_fd());
+            *link = Some(opened.map_err(|io_error| SyscallError {
+                call: "bpf_raw_tracepoint_open",
+                io_error,
+            })?);
+        }
+        Ok(())
+    }
+
+    /// Detaches the program, if it can be attached again.
+    pub fn detach(&mut self) {
+        if let Self::Typed { link, .. } = self {
+            *link = None;
+        }
+    }
+}
+
 /// Attaches all programs of `candidate`, with backup copies where `preemption` requires them.
 ///
-/// Returns the probes to keep for as long as the programs are attached. An iterator is only loaded: each run attaches it.
+/// An iterator is only loaded: each run attaches it.
 pub fn attach(
     ebpf: &mut Ebpf,
     kernel: Kernel<'_>,
     candidate: &Candidate,
     preemption: Preemption,
-) -> Result<Vec<Kretprobe>, Refused> {
+) -> Result<Vec<Attachment>, Refused> {
     let mut loaded = Vec::new();
-    let mut kept = Vec::new();
+    let mut attached = Vec::new();
     for copy in copies(candidate, preemption) {
         let Copy { name, spec, .. } = &copy;
         debug!(program = name, target = spec.target, "attaching");
         if spec.optional && !kernel.types.has_function(spec.target) {
             continue;
         }
-        match attach_program(ebpf, kernel, &copy, &mut kept) {
+        match attach_program(ebpf, kernel, &copy, &mut attached) {
             Ok(true) => loaded.push(copy.name),
             Ok(false) => {}
             Err((_, reason)) if copy.may_be_missing => {
                 debug!(program = name, reason, "backup copy not attached");
             }
             Err((kind, reason)) => {
-                drop(kept);
+                drop(attached);
                 for name in loaded {
                     unload(ebpf, &name);
                 }
@@ -70,7 +115,7 @@ pub fn attach(
             }
         }
     }
-    Ok(kept)
+    Ok(attached)
 }
 
 /// A program of the object, the primary or a backup copy.
@@ -130,7 +175,7 @@ fn attach_program(
     ebpf: &mut Ebpf,
     kernel: Kernel<'_>,
     copy: &Copy<'_>,
-    kept: &mut Vec<Kretprobe>,
+    attached: &mut Vec<Attachment>,
 ) -> Result<bool, (RefusalKind, String)> {
     let (name, program_type, spec, target) =
         (&*copy.name, copy.program_type, copy.spec, copy.target());
@@ -148,8 +193,8 @@ fn attach_program(
         ProgramType::Fentry => fentry(program, kernel.btf, target),
         ProgramType::Kprobe if spec.at_return => {
             let (is_first, probe) = kretprobe(program, spec)?;
-            kept.push(probe);
-            Ok(is_first)
+            attached.push(Attachment::Fixed(Box::new(probe)));
+            return Ok(is_first);
         }
         ProgramType::Kprobe => kprobe(program, target),
         ProgramType::RawTp => raw_tp(program, target),
@@ -159,35 +204,50 @@ fn attach_program(
     if let Ok(info) = program.info() {
         debug!(program = name, steps = ?info.verified_instruction_count(), "program verified");
     }
-    outcome.map_err(|err| refusal(name, err))
+    let (is_first, attachment) = outcome.map_err(|err| refusal(name, err))?;
+    attached.extend(attachment);
+    Ok(is_first)
 }
 
-fn tp_btf(program: &mut Program, btf: &Btf, target: &str) -> Result<bool, ProgramError> {
+/// Whether the program was loaded for this, and what keeps it attached.
+type Outcome = Result<(bool, Option<Attachment>), ProgramError>;
+
+fn tp_btf(program: &mut Program, btf: &Btf, target: &str) -> Outcome {
     let program: &mut BtfTracePoint = program.try_into()?;
     program.load(target, btf)?;
-    program.attach()?;
-    Ok(true)
+    typed(program.fd()?)
 }
 
-fn fentry(program: &mut Program, btf: &Btf, target: &str) -> Result<bool, ProgramError> {
+fn fentry(program: &mut Program, btf: &Btf, target: &str) -> Outcome {
     let program: &mut FEntry = program.try_into()?;
     program.load(target, btf)?;
-    program.attach()?;
-    Ok(true)
+    typed(program.fd()?)
 }
 
-fn fexit(program: &mut Program, btf: &Btf, target: &str) -> Result<bool, ProgramError> {
+fn fexit(program: &mut Program, btf: &Btf, target: &str) -> Outcome {
     let program: &mut FExit = program.try_into()?;
     program.load(target, btf)?;
-    program.attach()?;
-    Ok(true)
+    typed(program.fd()?)
 }
 
-fn kprobe(program: &mut Program, target: &str) -> Result<bool, ProgramError> {
+fn typed(program: &ProgramFd) -> Outcome {
+    let mut attachment = Attachment::Typed {
+        program: program.try_clone()?,
+        link: None,
+    };
+    attachment.attach()?;
+    Ok((true, Some(attachment)))
+}
+
+fn kprobe(program: &mut Program, target: &str) -> Outcome {
     let program: &mut KProbe = program.try_into()?;
     let is_first = load_kprobe(program)?;
-    program.attach(target, 0)?;
-    Ok(is_first)
+    let id = program.attach(target, 0)?;
+    Ok((is_first, Some(fixed(program.take_link(id)?))))
+}
+
+fn fixed(link: impl Debug + Send + 'static) -> Attachment {
+    Attachment::Fixed(Box::new(link))
 }
 
 fn kretprobe(
@@ -212,26 +272,26 @@ fn load_kprobe(program: &mut KProbe) -> Result<bool, ProgramError> {
     }
 }
 
-fn raw_tp(program: &mut Program, target: &str) -> Result<bool, ProgramError> {
+fn raw_tp(program: &mut Program, target: &str) -> Outcome {
     let program: &mut RawTracePoint = program.try_into()?;
     program.load()?;
-    program.attach(target)?;
-    Ok(true)
+    let id = program.attach(target)?;
+    Ok((true, Some(fixed(program.take_link(id)?))))
 }
 
 /// Attaches the program to `target`, `group/name` of a perf event.
-fn tracepoint(program: &mut Program, target: &str) -> Result<bool, ProgramError> {
+fn tracepoint(program: &mut Program, target: &str) -> Outcome {
     let program: &mut TracePoint = program.try_into()?;
     program.load()?;
     let (group, name) = target.split_once('/').unwrap_or(("", target));
-    program.attach(group, name)?;
-    Ok(true)
+    let id = program.attach(group, name)?;
+    Ok((true, Some(fixed(program.take_link(id)?))))
 }
 
-fn iter(program: &mut Program, btf: &Btf, target: &str) -> Result<bool, ProgramError> {
+fn iter(program: &mut Program, btf: &Btf, target: &str) -> Outcome {
     let program: &mut Iter = program.try_into()?;
     program.load(target, btf)?;
-    Ok(true)
+    Ok((true, None))
 }
 
 fn unload(ebpf: &mut Ebpf, name: &str) {

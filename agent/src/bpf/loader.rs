@@ -11,10 +11,8 @@ use std::{
 };
 
 use anyhow::{Context as _, Result};
-use aya::{
-    Btf, Ebpf, EbpfLoader, Endianness, include_bytes_aligned,
-    programs::{Iter, ProgramFd},
-};
+use aya::{Btf, Ebpf, EbpfLoader, Endianness, programs::ProgramFd};
+use flate2::read::GzDecoder;
 use inferprobe_ebpf::{
     abi::OpenSocket,
     globals::{Features, Offsets, SyscallAbi},
@@ -26,24 +24,25 @@ use rustix::{
 use tracing::{debug, warn};
 
 use crate::bpf::{
-    attach::{self, Kernel},
+    attach::{self, Attachment, Kernel},
     attach_mode::{AttachMode, ProgramType},
+    attempt::Attempt,
     btf::Types,
     error::LoadError,
     hook_id::HookId,
-    hooks::{ACCEPT, Candidate, HOOKS, Hook, ProgramAccess},
-    kretprobe::Kretprobe,
+    hooks::{ACCEPT, HOOKS, Hook, ProgramAccess},
     maps::Maps,
     offsets, open_sockets,
     options::Wanted,
     preemption::Preemption,
     preflight::BTF_PATH,
-    recursion_misses,
     report::{HookReport, RefusalKind, Refused},
     selftest::{self, Expected},
+    syscall,
 };
 
-static OBJECT: &[u8] = include_bytes_aligned!(concat!(env!("OUT_DIR"), "/inferprobe-ebpf"));
+/// The object, compressed with gzip; empty if the agent was built without it.
+static OBJECT: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/inferprobe-ebpf.gz"));
 
 /// Kernel helper that BTF-typed programs need; their other helpers are older.
 const LOOP_HELPER: &str = "bpf_loop";
@@ -57,110 +56,12 @@ const SHARED_MAPS: [&str; 2] = ["SHARED_CONNS", "SHARED_ANSWERS"];
 /// Marks of listeners and connections in these: each connection has one.
 const SHARED_MARKS: u32 = 81_920;
 
-/// One try at all hooks together, limited to one access and some attach modes.
-#[derive(Debug, Clone, Copy)]
-struct Attempt {
-    access: ProgramAccess,
-    modes: &'static [AttachMode],
-    /// Whether the attempt fails without arrival times.
-    needs_arrivals: bool,
-    /// Whether system calls are traced through perf events: these cost more than raw tracepoints, but run their programs
-    /// with preemption off.
-    perf_events: bool,
-}
-
-/// Trace events, whose programs a task cannot lose its CPU in, where it can in BTF-typed ones.
-const TRACE_EVENTS: Attempt = Attempt {
-    access: ProgramAccess::Shared,
-    modes: &[AttachMode::Tracepoint],
-    ..BTF_TYPED
-};
-/// Each hook uses the better of BTF-typed tracepoints and trampolines.
-const BTF_TYPED: Attempt = Attempt {
-    access: ProgramAccess::Btf,
-    modes: &[AttachMode::Tracepoint, AttachMode::Fentry],
-    needs_arrivals: true,
-    perf_events: false,
-};
-const KPROBES: Attempt = Attempt {
-    access: ProgramAccess::Raw,
-    modes: &[AttachMode::Kprobe],
-    ..BTF_TYPED
-};
-/// System calls through raw tracepoints.
-const SYSCALLS: Attempt = Attempt {
-    modes: &[AttachMode::Syscall],
-    needs_arrivals: false,
-    ..KPROBES
-};
-/// System calls through perf events.
-const PERF_EVENTS: Attempt = Attempt {
-    perf_events: true,
-    ..SYSCALLS
-};
-
-impl Attempt {
-    /// Lists the attempts in fallback order; with `mode`, only those in that mode.
-    fn all(mode: Option<AttachMode>, preemption: Preemption) -> Vec<Self> {
-        let exact = preemption
-            .reaches(ProgramType::TpBtf)
-            .then_some(TRACE_EVENTS);
-        let perf_events = preemption
-            .reaches(ProgramType::RawTp)
-            .then_some(PERF_EVENTS);
-        let system_calls = perf_events.into_iter().chain([SYSCALLS]);
-        match mode {
-            // Kprobes are not preemptible either.
-            None if exact.is_some() => [TRACE_EVENTS, KPROBES, BTF_TYPED]
-                .into_iter()
-                .chain(system_calls)
-                .collect(),
-            None => [BTF_TYPED, KPROBES]
-                .into_iter()
-                .chain(system_calls)
-                .collect(),
-            Some(AttachMode::Tracepoint) => exact
-                .into_iter()
-                .chain([Self {
-                    modes: &[AttachMode::Tracepoint],
-                    ..BTF_TYPED
-                }])
-                .collect(),
-            Some(AttachMode::Fentry) => vec![Self {
-                modes: &[AttachMode::Fentry],
-                ..BTF_TYPED
-            }],
-            Some(AttachMode::Kprobe) => vec![KPROBES],
-            Some(AttachMode::Syscall) => system_calls.collect(),
-        }
-    }
-
-    /// Returns the candidates of a hook that this attempt allows, in fallback order.
-    fn candidates(self, hook: &Hook) -> impl Iterator<Item = &Candidate> {
-        hook.candidates.iter().filter(move |candidate| {
-            let is_allowed = match candidate.mode {
-                None => true,
-                Some(AttachMode::Syscall) => {
-                    self.modes.contains(&AttachMode::Syscall)
-                        && self.perf_events == (candidate.program_type == ProgramType::Tracepoint)
-                }
-                Some(mode) => self.modes.contains(&mode),
-            };
-            candidate.access == self.access && is_allowed
-        })
-    }
-
-    fn requires(self, hook: &Hook) -> bool {
-        hook.required || (self.needs_arrivals && hook.id == HookId::Readable)
-    }
-}
-
 /// Attached programs. Dropping it detaches them and frees every map.
+///
+/// It keeps their descriptors only. The object that they were loaded from has every instruction in memory.
 #[derive(Debug)]
 pub struct Probes {
-    ebpf: Ebpf,
-    /// Dropped after the programs that are attached to them.
-    _kept: Vec<Kretprobe>,
+    _attached: Vec<Attachment>,
     /// Copies of each loaded program, by the name of the primary one.
     copies: BTreeMap<&'static str, Vec<ProgramFd>>,
     access: ProgramAccess,
@@ -183,7 +84,11 @@ impl Probes {
         };
         let preemption = Preemption::detect(Some(&types));
         debug!(%preemption, in_tracepoints = preemption.in_tracepoints, "kernel preemption model");
+        let mut object = Vec::new();
+        let read = GzDecoder::new(OBJECT).read_to_end(&mut object);
+        read.context("decompress the eBPF object")?;
         let loading = Loading {
+            object,
             kernel,
             offsets: offsets::resolve(&types).context("resolve kernel field offsets")?,
             features: Features {
@@ -233,7 +138,9 @@ impl Probes {
     /// For a program with a backup copy this is the smaller count: the upper bound for events that both copies missed.
     pub fn recursion_misses(&self) -> BTreeMap<&'static str, u64> {
         let counts = self.copies.iter().filter_map(|(name, copies)| {
-            let counts = copies.iter().map(|fd| recursion_misses::count(fd.as_fd()));
+            let counts = copies
+                .iter()
+                .map(|fd| syscall::recursion_misses(fd.as_fd()));
             Some((*name, counts.min()?))
         });
         counts.collect()
@@ -263,19 +170,10 @@ impl Probes {
             ProgramAccess::Raw => raw,
             ProgramAccess::Shared => shared,
         };
-        let scan: &mut Iter = self
-            .ebpf
-            .program_mut(name)
-            .with_context(|| format!("find program {name}"))?
-            .try_into()
-            .with_context(|| format!("open program {name}"))?;
-        let id = scan.attach().with_context(|| format!("attach {name}"))?;
-        let link = scan
-            .take_link(id)
-            .with_context(|| format!("take the link of {name}"))?;
-        let mut pass = link
-            .into_file()
-            .with_context(|| format!("open the iterator {name}"))?;
+        let program = self.copies.get(name).and_then(|copies| copies.first());
+        let program = program.with_context(|| format!("find program {name}"))?;
+        let mut pass = syscall::start_iterator(program.as_fd())
+            .with_context(|| format!("start the iterator {name}"))?;
         let mut written = Vec::new();
         pass.read_to_end(&mut written)
             .with_context(|| format!("run the iterator {name}"))?;
@@ -363,6 +261,7 @@ impl Refusals {
 
 /// Input that all attempts share.
 struct Loading<'a> {
+    object: Vec<u8>,
     kernel: Kernel<'a>,
     offsets: Offsets,
     features: Features,
@@ -387,18 +286,18 @@ impl Loading<'_> {
         }
         let mut ebpf = self.load(attempt)?;
         let mut hooks: Vec<HookReport> = Vec::new();
-        let mut kept = Vec::new();
+        let mut attached = Vec::new();
         for (index, hook) in HOOKS.iter().enumerate() {
             let is_with_send = hook
                 .only_with
                 .is_some_and(|function| !self.kernel.types.has_function(function));
-            let attached = if is_with_send {
+            let program_type = if is_with_send {
                 program_type(&hooks, HookId::Send)
             } else {
-                self.attach_hook(&mut ebpf, &mut kept, hook, attempt, refusals)
+                self.attach_hook(&mut ebpf, &mut attached, hook, attempt, refusals)
             };
-            let report = refusals.report(hook.id, attached);
-            if attached.is_some() {
+            let report = refusals.report(hook.id, program_type);
+            if program_type.is_some() {
                 hooks.push(report);
             } else if attempt.requires(hook) {
                 let is_forbidden = |refused: &Refused| refused.kind == RefusalKind::NotPermitted;
@@ -418,9 +317,10 @@ impl Loading<'_> {
             }
         }
         if self.wanted.accept_wait {
-            let attached = self.attach_hook(&mut ebpf, &mut kept, &ACCEPT, attempt, refusals);
-            let report = refusals.report(ACCEPT.id, attached);
-            if attached.is_none() {
+            let program_type =
+                self.attach_hook(&mut ebpf, &mut attached, &ACCEPT, attempt, refusals);
+            let report = refusals.report(ACCEPT.id, program_type);
+            if program_type.is_none() {
                 return Err(LoadError::AcceptUnavailable(report));
             }
             hooks.push(report);
@@ -428,8 +328,7 @@ impl Loading<'_> {
         let mut maps = Maps::take(&mut ebpf)?;
         let probes = Probes {
             copies: loaded_copies(&ebpf).context("keep the programs open")?,
-            ebpf,
-            _kept: kept,
+            _attached: attached,
             access: attempt.access,
             hooks,
             own_id: 0,
@@ -463,15 +362,15 @@ impl Loading<'_> {
     fn attach_hook(
         &self,
         ebpf: &mut Ebpf,
-        kept: &mut Vec<Kretprobe>,
+        attached: &mut Vec<Attachment>,
         hook: &Hook,
         attempt: Attempt,
         refusals: &mut Refusals,
     ) -> Option<ProgramType> {
         for candidate in attempt.candidates(hook) {
             match attach::attach(ebpf, self.kernel, candidate, self.preemption) {
-                Ok(probes) => {
-                    kept.extend(probes);
+                Ok(attachments) => {
+                    attached.extend(attachments);
                     return Some(candidate.program_type);
                 }
                 Err(refused) => refusals.0.push((hook.id, refused)),
@@ -511,7 +410,7 @@ impl Loading<'_> {
             .override_global("OFFSETS", bytemuck::bytes_of(&self.offsets), true)
             .override_global("SYSCALLS", bytemuck::bytes_of(&syscalls), true)
             .override_global("FEATURES", bytemuck::bytes_of(&features), true)
-            .load(OBJECT)
+            .load(&self.object)
             .map_err(|err| {
                 let err = anyhow::Error::new(err);
                 match is_not_permitted(&err) {

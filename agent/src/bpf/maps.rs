@@ -6,20 +6,20 @@
 use anyhow::{Context as _, Result};
 use aya::{
     Ebpf,
-    maps::{Array, HashMap, MapData, MapError, RingBuf},
+    maps::{Array, HashMap, MapData, MapError},
 };
 use inferprobe_ebpf::abi::{
     DROP_CPUS, DropReason, PROGRESS_SLOTS, ProcessEvent, ProgressSlot, port_bit,
 };
 
-use crate::bpf::mmap_array::MmapArray;
+use crate::bpf::{mmap_array::MmapArray, ring::Ring};
 
 /// The maps that userspace reads and writes while the programs run.
 pub struct Maps {
     /// Records of exchanges.
-    pub records: RingBuf<MapData>,
+    pub records: Ring,
     /// Process events.
-    pub processes: RingBuf<MapData>,
+    pub processes: Ring,
     progresses: MmapArray<[u64; 8]>,
     drops: MmapArray<u64>,
     watched: HashMap<MapData, u32, u8>,
@@ -34,8 +34,8 @@ impl Maps {
                 .with_context(|| format!("find map {name}"))
         };
         Ok(Self {
-            records: map("RECORDS")?.try_into().context("open map RECORDS")?,
-            processes: map("PROCESSES")?.try_into().context("open map PROCESSES")?,
+            records: Ring::open(map("RECORDS")?).context("open map RECORDS")?,
+            processes: Ring::open(map("PROCESSES")?).context("open map PROCESSES")?,
             progresses: MmapArray::open(map("PROGRESSES")?, PROGRESS_SLOTS)
                 .context("open map PROGRESSES")?,
             drops: MmapArray::open(map("DROPS")?, DROP_CPUS * DropReason::ALL.len())

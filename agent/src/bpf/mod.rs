@@ -5,6 +5,7 @@
 
 pub mod attach;
 pub mod attach_mode;
+mod attempt;
 pub mod btf;
 pub mod capabilities;
 pub mod error;
@@ -20,8 +21,9 @@ pub mod options;
 pub mod preemption;
 pub mod preflight;
 pub mod privileges;
-pub mod recursion_misses;
 pub mod report;
+pub mod ring;
 mod seccomp;
 pub mod selftest;
+mod syscall;
 pub mod user_namespace;

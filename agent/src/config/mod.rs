@@ -453,7 +453,7 @@ mod tests {
             ),
             (
                 "[[watch]]\nexe = \"(\"",
-                "watch.exe \"(\": not a regular expression: unclosed group",
+                "watch.exe \"(\": not a regular expression: found open group without closing ')'",
             ),
             (
                 "[[server]]\nname = \"s\"\nproces = [\"a\"]",
@@ -461,7 +461,7 @@ mod tests {
             ),
             (
                 "[[server]]\nname = \"s\"\nprocess = [\"(\"]",
-                "server.process \"(\": not a regular expression: unclosed group",
+                "server.process \"(\": not a regular expression: found open group without closing ')'",
             ),
             (
                 "refresh_interval_s = 0",

@@ -2,7 +2,7 @@
 //!
 //! The configuration makes watches, the registry applies them. Does not depend on: any other module.
 
-use regex::Regex;
+use regex_lite::Regex;
 
 /// One port or command line to watch, and the labels of what it serves.
 #[derive(Debug, Clone)]

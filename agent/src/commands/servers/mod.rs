@@ -103,7 +103,7 @@ fn row(listener: &Listener, registry: &mut Registry, discover: bool) -> Row {
         ),
         (None, None) => {
             let name = line.as_ref().map(|line| line.given.as_str());
-            let option = name.map(|name| format!("--watch-exe '{}'", regex::escape(name)));
+            let option = name.map(|name| format!("--watch-exe '{}'", regex_lite::escape(name)));
             ("not recognised".to_owned(), option)
         }
     };

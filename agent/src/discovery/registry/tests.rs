@@ -7,7 +7,7 @@ use std::{
     process::{Child, Command, Stdio},
 };
 
-use regex::Regex;
+use regex_lite::Regex;
 use rustix::process::{Pid, Signal, kill_process_group};
 
 use crate::protocol::grpc::{ModelName, NamedBy};
