@@ -1,9 +1,20 @@
 //! What an agent takes that has nothing to measure.
 
-use inferprobe_tests::{agent::Agent, report::row, require_kernel::require_kernel};
+use std::time::Duration;
+
+use inferprobe_tests::{
+    agent::Agent,
+    client::{Connection, request},
+    clock::wait_for,
+    report::row,
+    require_kernel::require_kernel,
+    server::Server,
+};
 
 /// Most resident memory, bytes; the docs state less.
 const RESIDENT_BYTES: u64 = 20_000_000;
+/// Until the hooks of sockets are detached, after the last need for them.
+const DETACH_LIMIT: Duration = Duration::from_secs(15);
 
 #[test]
 fn an_idle_agent_is_small() {
@@ -21,5 +32,33 @@ fn an_idle_agent_is_small() {
         "20",
     );
     assert!(resident_bytes <= RESIDENT_BYTES, "{resident_bytes}");
+    agent.stop();
+}
+
+#[test]
+fn no_socket_of_the_host_pays_while_nothing_is_watched() {
+    let Some(_kernel) = require_kernel() else {
+        return;
+    };
+    let attached = |agent: &Agent| agent.metrics().sum("inferprobe_socket_hooks_attached", &[]);
+    let agent = Agent::start(&["--watch-exe", "only-here"]);
+    assert_eq!(attached(&agent), 1.0);
+    for model in ["first", "second"] {
+        wait_for("the hooks to be detached", DETACH_LIMIT, || {
+            (attached(&agent) == 0.0).then_some(())
+        });
+        let server = Server::start(&["--tag", "only-here"]);
+        for _ in 0..20 {
+            let mut client = Connection::open(&server.place).unwrap();
+            let target = format!("/predictions/{model}");
+            client
+                .exchange(&request("POST", &target, &[], b"{}"))
+                .unwrap();
+        }
+        let rows = agent.rows(20, |row| row.model == model);
+        assert_eq!(rows.len(), 20, "{rows:?}");
+        assert!(rows.iter().all(|row| row.arrival_ns.is_some()), "{rows:?}");
+        assert_eq!(attached(&agent), 1.0);
+    }
     agent.stop();
 }

@@ -70,6 +70,11 @@ impl Attachment {
         Ok(())
     }
 
+    /// Whether the program runs at its target.
+    pub fn is_attached(&self) -> bool {
+        !matches!(self, Self::Typed { link: None, .. })
+    }
+
     /// Detaches the program, if it can be attached again.
     pub fn detach(&mut self) {
         if let Self::Typed { link, .. } = self {

@@ -51,6 +51,20 @@ impl HookId {
         Self::Accept,
     ];
 
+    /// Whether the hook reports only what happens on open connections, so that it may be detached while none is measured.
+    pub const fn is_of_sockets(self) -> bool {
+        match self {
+            Self::Readable | Self::Recv | Self::Send | Self::Sendfile | Self::SendStart => true,
+            Self::Exec
+            | Self::Exit
+            | Self::Fork
+            | Self::State
+            | Self::UnixRelease
+            | Self::Listeners
+            | Self::Accept => false,
+        }
+    }
+
     /// Value of the label `hook`.
     pub const fn name(self) -> &'static str {
         match self {

@@ -61,7 +61,7 @@ const SHARED_MARKS: u32 = 81_920;
 /// It keeps their descriptors only. The object that they were loaded from has every instruction in memory.
 #[derive(Debug)]
 pub struct Probes {
-    _attached: Vec<Attachment>,
+    attached: Vec<(HookId, Attachment)>,
     /// Copies of each loaded program, by the name of the primary one.
     copies: BTreeMap<&'static str, Vec<ProgramFd>>,
     access: ProgramAccess,
@@ -144,6 +144,32 @@ impl Probes {
             Some((*name, counts.min()?))
         });
         counts.collect()
+    }
+
+    /// Attaches the hooks of sockets again, or detaches them, so that no socket of the host pays for them.
+    ///
+    /// Programs that run through perf events stay attached, because only a capability that the agent drops can attach
+    /// them again.
+    pub fn read_sockets(&mut self, reads: bool) -> Result<()> {
+        let of_sockets = self
+            .attached
+            .iter_mut()
+            .filter(|(id, _)| id.is_of_sockets());
+        for (hook, attachment) in of_sockets {
+            match reads {
+                true => attachment
+                    .attach()
+                    .with_context(|| format!("attach the hook {hook} again"))?,
+                false => attachment.detach(),
+            }
+        }
+        Ok(())
+    }
+
+    /// Whether any hook of sockets is attached.
+    pub fn reads_sockets(&self) -> bool {
+        let mut of_sockets = self.attached.iter().filter(|(id, _)| id.is_of_sockets());
+        of_sockets.any(|(_, attachment)| attachment.is_attached())
     }
 
     /// Marks the sockets on which watched processes and ports already listen; returns the TCP ones.
@@ -328,7 +354,7 @@ impl Loading<'_> {
         let mut maps = Maps::take(&mut ebpf)?;
         let probes = Probes {
             copies: loaded_copies(&ebpf).context("keep the programs open")?,
-            _attached: attached,
+            attached,
             access: attempt.access,
             hooks,
             own_id: 0,
@@ -362,7 +388,7 @@ impl Loading<'_> {
     fn attach_hook(
         &self,
         ebpf: &mut Ebpf,
-        attached: &mut Vec<Attachment>,
+        attached: &mut Vec<(HookId, Attachment)>,
         hook: &Hook,
         attempt: Attempt,
         refusals: &mut Refusals,
@@ -370,7 +396,8 @@ impl Loading<'_> {
         for candidate in attempt.candidates(hook) {
             match attach::attach(ebpf, self.kernel, candidate, self.preemption) {
                 Ok(attachments) => {
-                    attached.extend(attachments);
+                    let attachments = attachments.into_iter();
+                    attached.extend(attachments.map(|attachment| (hook.id, attachment)));
                     return Some(candidate.program_type);
                 }
                 Err(refused) => refusals.0.push((hook.id, refused)),

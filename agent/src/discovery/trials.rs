@@ -1,7 +1,8 @@
 //! Decides by its first requests whether a listener that nothing tells is an inference server.
 //!
 //! A listener is silent until its first connection. Then its requests are looked at for a short window. What was looked
-//! at is not measured, except for the request that decides. The event loop has the kernel do what [`Action`] says.
+//! at is not measured, except for the request that decides. The event loop has the kernel do what [`Action`] says, and
+//! attaches the hooks of sockets while [`Trials::reads_sockets`] holds.
 //! Does not depend on: the kernel, procfs, paths.
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -12,6 +13,8 @@ const REQUESTS: u32 = 8;
 const PROBES: u32 = 1_000;
 /// How long connections are looked at after one begins, ns.
 const WINDOW_NS: u64 = 10_000_000_000;
+/// How long the first connection of a listener is expected from its beginning on, ns.
+const FRESH_NS: u64 = 10_000_000_000;
 /// Windows without any request that decide: the protocol is another one, or encrypted.
 const EMPTY_WINDOWS: u32 = 5;
 /// Factor by which the rest after an empty window is longer than the one before.
@@ -53,6 +56,7 @@ enum State {
 
 #[derive(Debug)]
 struct Trial {
+    began_ns: u64,
     state: State,
     requests: u32,
     probes: u32,
@@ -73,11 +77,12 @@ pub struct Trials {
 
 impl Trials {
     /// Begins to decide about the listener of a port.
-    pub fn begin(&mut self, port: u16) {
+    pub fn begin(&mut self, port: u16, now_ns: u64) {
         if self.trials.contains_key(&port) || self.trials.len() >= CAP {
             return;
         }
         let trial = Trial {
+            began_ns: now_ns,
             state: State::Silent,
             requests: 0,
             probes: 0,
@@ -100,6 +105,19 @@ impl Trials {
     /// Whether requests on this port are only looked at, unless their process is watched.
     pub fn covers(&self, port: u16) -> bool {
         self.trials.contains_key(&port) || self.left.contains(&port)
+    }
+
+    /// Whether reads and writes of sockets have to be reported: connections are looked at, or the first one of a new
+    /// listener is expected.
+    ///
+    /// A listener that was silent for long is not worth it. The hooks of sockets are then attached when its first
+    /// connection begins, and may miss the first request of that.
+    pub fn reads_sockets(&self, now_ns: u64) -> bool {
+        self.trials.values().any(|trial| match trial.state {
+            State::Silent => now_ns < trial.began_ns + FRESH_NS,
+            State::Open { .. } => true,
+            State::Resting { .. } => false,
+        })
     }
 
     /// Records that a connection to the port began.
@@ -189,7 +207,7 @@ mod tests {
 
     fn begun() -> Trials {
         let mut trials = Trials::default();
-        trials.begin(PORT);
+        trials.begin(PORT, 0);
         assert_eq!(trials.take_actions(), [Action::Look(PORT)]);
         trials.connected(PORT, 0);
         trials
@@ -273,8 +291,8 @@ mod tests {
     #[test]
     fn a_silent_listener_stays_undecided() {
         let mut trials = Trials::default();
-        trials.begin(PORT);
-        trials.begin(PORT);
+        trials.begin(PORT, 0);
+        trials.begin(PORT, 0);
         assert_eq!(trials.take_actions(), [Action::Look(PORT)]);
         trials.tick(u64::MAX / 2);
         assert!(trials.take_actions().is_empty());
@@ -285,13 +303,32 @@ mod tests {
     }
 
     #[test]
+    fn sockets_are_read_for_new_listeners_and_open_windows() {
+        let mut trials = Trials::default();
+        assert!(!trials.reads_sockets(0));
+        trials.begin(PORT, 5);
+        assert!(trials.reads_sockets(FRESH_NS + 4));
+        assert!(!trials.reads_sockets(FRESH_NS + 5));
+        let connected_ns = 10 * FRESH_NS;
+        trials.connected(PORT, connected_ns);
+        assert!(trials.reads_sockets(connected_ns));
+        let end_ns = connected_ns + WINDOW_NS;
+        trials.tick(end_ns);
+        assert!(!trials.reads_sockets(end_ns), "it rests");
+        for _ in 0..REQUESTS {
+            trials.on_request(PORT, PID, Shows::Other);
+        }
+        assert!(!trials.reads_sockets(0), "it is decided");
+    }
+
+    #[test]
     fn a_new_listener_on_a_port_that_was_left_is_decided_anew() {
         let mut trials = begun();
         for _ in 0..REQUESTS {
             trials.on_request(PORT, PID, Shows::Other);
         }
         trials.take_actions();
-        trials.begin(PORT);
+        trials.begin(PORT, 0);
         assert_eq!(trials.take_actions(), [Action::Look(PORT)]);
         assert!(trials.on_request(PORT, PID + 1, Shows::Inference));
     }
@@ -299,7 +336,7 @@ mod tests {
     #[test]
     fn undecided_listeners_are_bounded() {
         let mut trials = Trials::default();
-        (1..=u16::MAX).for_each(|port| trials.begin(port));
+        (1..=u16::MAX).for_each(|port| trials.begin(port, 0));
         assert_eq!(trials.take_actions().len(), CAP);
     }
 }

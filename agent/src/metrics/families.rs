@@ -315,6 +315,8 @@ families! {
         "Whether a data source works: 1 if it does, 0 if not.");
     HOOK_INFO: own("inferprobe_hook_info", Gauge, "", HOOK, Agent,
         "Program type that each hook is attached with, none if it is not attached; always 1.");
+    SOCKET_HOOKS: own("inferprobe_socket_hooks_attached", Gauge, "", NONE, Agent,
+        "Whether reads and writes of sockets run the agent's programs: 1, or 0 while nothing is watched.");
     BPF_RECURSION_MISSES: own("inferprobe_bpf_recursion_misses_total", Counter, "", PROGRAM, Agent,
         "eBPF program runs skipped by the kernel's recursion guard, host-wide.",
         "All sockets of the host count, not only watched ones. For a program that is attached twice: the smaller count of the primary and the backup copy.");

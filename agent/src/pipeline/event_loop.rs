@@ -17,7 +17,7 @@ use rustix::{
     event::{Timespec, epoll},
     io::Errno,
 };
-use tracing::{info, warn};
+use tracing::{debug, info, warn};
 
 use crate::{
     bpf::{
@@ -61,6 +61,8 @@ const RING: u64 = 1;
 const DRAINS_PER_COUNT: u32 = 10;
 /// Time between two publications of the watched processes, ns.
 const PUBLICATION_NS: u64 = 1_000_000_000;
+/// How long the hooks of sockets stay attached after the last server that needed them, ns: to attach them takes milliseconds.
+const SOCKETS_NS: u64 = 5_000_000_000;
 /// Programs that report processes.
 const PROCESS_PROGRAMS: [&str; 3] = [
     "sched_process_exec",
@@ -84,6 +86,10 @@ pub struct EventLoop {
     /// Losses of the programs, by reason, as far as they were logged.
     dropped: [u64; DropReason::ALL.len()],
     metrics: Arc<Metrics>,
+    /// Whether the hooks of sockets are to be attached.
+    reads_sockets: bool,
+    /// When the hooks of sockets were last needed, ns.
+    needed_ns: u64,
     /// Other configurations; `None`: none comes.
     changes: Option<mpsc::Receiver<Changes>>,
 }
@@ -101,6 +107,7 @@ impl EventLoop {
         for port in registry.ports() {
             maps.set_port(port, true)?;
         }
+        metrics.set(&families::SOCKET_HOOKS, &[], 1);
         Ok(Self {
             probes,
             maps,
@@ -110,6 +117,8 @@ impl EventLoop {
             discovers: false,
             skipped_events: 0,
             dropped: [0; DropReason::ALL.len()],
+            reads_sockets: true,
+            needed_ns: monotonic_ns(),
             metrics,
             changes: None,
         })
@@ -318,6 +327,7 @@ impl EventLoop {
             let now_ns = monotonic_ns();
             self.pipeline.set_now(now_ns);
             self.drain_processes();
+            self.attach_as_needed(now_ns)?;
             self.drain_records();
             self.serve_scrapes();
             if now_ns - ticked_ns < TICK_NS && !stopped {
@@ -329,6 +339,7 @@ impl EventLoop {
             let maps = &self.maps;
             self.pipeline.tick(|cookie, seq| maps.progress(cookie, seq));
             self.act();
+            self.attach_as_needed(now_ns)?;
             if drains.is_multiple_of(DRAINS_PER_COUNT) || stopped {
                 self.count_drops();
             }
@@ -342,6 +353,24 @@ impl EventLoop {
                 return Ok(());
             }
         }
+    }
+
+    /// Attaches the hooks of sockets while something is measured: nothing else on the host is to pay for them.
+    fn attach_as_needed(&mut self, now_ns: u64) -> Result<()> {
+        if self.pipeline.reads_sockets() {
+            self.needed_ns = now_ns;
+        }
+        let needed = now_ns - self.needed_ns < SOCKETS_NS;
+        if needed == self.reads_sockets {
+            return Ok(());
+        }
+        self.probes.read_sockets(needed)?;
+        self.reads_sockets = needed;
+        let attached = self.probes.reads_sockets();
+        debug!(needed, attached, "hooks of sockets");
+        self.metrics
+            .set(&families::SOCKET_HOOKS, &[], u64::from(attached));
+        Ok(())
     }
 
     /// Waits for work; returns whether it is time to stop.

@@ -234,11 +234,25 @@ impl Pipeline {
     /// Begins to decide about the listener of a port by its requests, if nothing tells what its process is.
     pub fn begin_trial(&mut self, port: u16, pids: &BTreeSet<u32>) {
         let Classifier {
-            registry, trials, ..
+            registry,
+            trials,
+            now_ns,
+            ..
         } = &mut self.classifier;
         if !registry.has_port(port) && pids.iter().any(|&pid| registry.may_be_discovered(pid)) {
-            trials.begin(port);
+            trials.begin(port, *now_ns);
         }
+    }
+
+    /// Whether reads and writes of sockets have to be reported, because something is watched or undecided.
+    pub fn reads_sockets(&self) -> bool {
+        let Classifier {
+            registry,
+            trials,
+            now_ns,
+            ..
+        } = &self.classifier;
+        registry.watches_any() || trials.reads_sockets(*now_ns)
     }
 
     /// Ends what is undecided about a port, because a watched process listens on it.

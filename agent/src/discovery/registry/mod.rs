@@ -412,6 +412,13 @@ impl Registry {
             .is_some_and(|process| process.reason.is_some())
     }
 
+    /// Whether a port is watched, or a process that runs.
+    pub fn watches_any(&self) -> bool {
+        let mut processes = self.processes.values();
+        self.ports().next().is_some()
+            || processes.any(|process| process.reason.is_some() && process.until.is_none())
+    }
+
     /// Returns every process that is watched and runs.
     pub fn members(&mut self) -> HashMap<u32, Member> {
         let watched = self.processes.iter();
