@@ -97,14 +97,14 @@ impl Threads {
             let Some(tid) = name.to_str().and_then(|name| name.parse::<u32>().ok()) else {
                 continue;
             };
-            let thread = match threads.entry(tid) {
-                Entry::Occupied(thread) => thread.into_mut(),
+            let (thread, is_baseline) = match threads.entry(tid) {
+                Entry::Occupied(thread) => (thread.into_mut(), false),
                 Entry::Vacant(_) if self.count >= MAX_THREADS => {
                     sum.unread += 1;
                     continue;
                 }
-                Entry::Vacant(vacant) => match self.open(pid, tid, counts_all) {
-                    Some(thread) => vacant.insert(thread),
+                Entry::Vacant(vacant) => match self.open(pid, tid) {
+                    Some(thread) => (vacant.insert(thread), !counts_all),
                     None => {
                         sum.ended += 1;
                         continue;
@@ -115,9 +115,11 @@ impl Threads {
                 continue;
             };
             // Another thread has the id of one that ended.
-            let before = match now.ran_ns < thread.last.ran_ns {
-                true => Times::default(),
-                false => thread.last,
+            let is_another = now.ran_ns < thread.last.ran_ns;
+            let before = match (is_baseline, is_another) {
+                (true, _) => now,
+                (false, true) => Times::default(),
+                (false, false) => thread.last,
             };
             sum.times.add(now.since(before));
             sum.threads += 1;
@@ -154,16 +156,13 @@ impl Threads {
         ended
     }
 
-    fn open(&mut self, pid: u32, tid: u32, counts_all: bool) -> Option<Thread> {
+    fn open(&mut self, pid: u32, tid: u32) -> Option<Thread> {
         let file = File::open(path(pid, tid)).ok()?;
         let mut thread = Thread {
             file: Some(file),
             last: Times::default(),
             seen: 0,
         };
-        if !counts_all {
-            thread.last = thread.read(pid, tid)?;
-        }
         if self.kept >= self.max_kept {
             thread.file = None;
         } else {
