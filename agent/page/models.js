@@ -72,6 +72,7 @@ function updateEvidence(row, model) {
   if (isKnown(now.readers)) words.push(["readers", `${plural(now.readers, "thread")}, ${isKnown(now.readers_busy) ? `busy ${percent(now.readers_busy)}` : "busy share unknown: a thread has several requests in hand"}`]);
   if (isKnown(now.workers)) words.push(["workers", `${plural(now.workers, "process").replace("processs", "processes")}, busy ${percent(now.workers_busy)}`]);
   if (verdict.ruled_out.length) words.push(["not", verdict.ruled_out.join(", ")]);
+  if (verdict.own_word) words.push(["it says", verdict.own_word]);
   if (verdict.advice) words.push(["try", verdict.advice]);
   words.push(["sure", verdict.certainty]);
   row.more.replaceChildren(table, el("dl", {}, ...words.flatMap(([key, text]) => [el("dt", {}, key), el("dd", {}, text)])));

@@ -91,6 +91,9 @@ pub struct ServeArgs {
     /// Read GPM values of GPUs that have them; another tool that reads them, such as DCGM, may get wrong ones
     #[arg(long)]
     pub gpm: bool,
+    /// Ask vLLM, SGLang, TGI, Triton, llama.cpp and Ray Serve for their own metrics; sends them a request every few seconds
+    #[arg(long)]
+    pub ask_servers: bool,
     /// Load nothing into the kernel and report only host and GPU metrics
     #[arg(long)]
     pub no_probes: bool,

@@ -111,6 +111,14 @@ impl Identity {
             replica: self.replica.clone(),
         }
     }
+
+    /// The processes that serve it: those of its server in its container, whatever they listen on.
+    pub fn processes(&self) -> Instance {
+        Instance {
+            server: self.server.clone(),
+            replica: self.replica.without_port(),
+        }
+    }
 }
 
 /// What tests are about, unless they say otherwise.

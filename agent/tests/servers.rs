@@ -130,6 +130,7 @@ fn publish(roster: &Roster, pids: &[u32]) {
         model: "m".into(),
         replica: Replica::default(),
         is_loaded: false,
+        recognised: None,
     };
     let members: HashMap<_, _> = pids.iter().map(|pid| (*pid, member.clone())).collect();
     roster.publish(members, ServedTimes::new());

@@ -64,6 +64,8 @@ pub struct Verdict {
     pub ruled_out: Vec<String>,
     /// What to try next; `null` if the evidence suggests nothing.
     pub advice: Option<String>,
+    /// What the server says of itself, in words; `null` unless it was asked.
+    pub own_word: Option<String>,
     /// How many requests the verdict rests on, in words.
     pub certainty: String,
     /// Requests that ended.
@@ -115,6 +117,7 @@ impl Verdict {
                 .collect(),
             ruled_out: words::ruled_out(verdict, now),
             advice: words::advice(verdict),
+            own_word: words::own_word(verdict),
             certainty: words::certainty(verdict),
             requests: verdict.requests,
             complete: verdict.complete,

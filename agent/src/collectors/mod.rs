@@ -1,8 +1,9 @@
-//! Reads the host, the GPUs and the agent's own process.
+//! Reads the host, the GPUs, the watched servers and the agent's own process.
 //!
-//! Host and GPUs are read on threads of their own, so that no scrape waits for them.
+//! All but the last are read on threads of their own, so that no scrape waits for them.
 //! Does not depend on: the exposition.
 
+pub mod engines;
 pub mod gpu;
 pub mod host;
 pub mod process;

@@ -17,7 +17,7 @@ pub struct Key {
 }
 
 /// Every key, in the order of the documentation.
-pub static KEYS: [Key; 19] = [
+pub static KEYS: [Key; 20] = [
     key(
         "listen",
         "string `ADDR:PORT`",
@@ -44,6 +44,7 @@ pub static KEYS: [Key; 19] = [
         &["--nvml-library"],
     ),
     key("gpm", "boolean", "false", &["--gpm"]),
+    key("ask_servers", "boolean", "false", &["--ask-servers"]),
     key("probes", "boolean", "true", &["--no-probes"]),
     key("payload", "boolean", "true", &["--no-payload"]),
     key(
@@ -117,6 +118,7 @@ mod tests {
             ("disk_mount", config.disk_mount.display().to_string()),
             ("discover", config.discover.to_string()),
             ("gpm", config.gpm.to_string()),
+            ("ask_servers", config.ask_servers.to_string()),
             ("probes", config.probes.to_string()),
             ("payload", config.payload.to_string()),
             ("body_limit_kib", config.body_limit.kib().to_string()),

@@ -62,6 +62,8 @@ pub struct Config {
     pub nvml_library: Option<PathBuf>,
     /// Whether to read GPM values of GPUs.
     pub gpm: bool,
+    /// Whether to ask servers for their own metrics.
+    pub ask_servers: bool,
     /// Whether to attach the probes.
     pub probes: bool,
     /// Whether to copy the beginnings of requests and responses.
@@ -98,6 +100,7 @@ struct FileConfig {
     disk_mount: Option<PathBuf>,
     nvml_library: Option<PathBuf>,
     gpm: Option<bool>,
+    ask_servers: Option<bool>,
     probes: Option<bool>,
     payload: Option<bool>,
     body_limit_kib: Option<u32>,
@@ -151,6 +154,7 @@ impl Config {
             ("disk_mount", self.disk_mount != new.disk_mount),
             ("nvml_library", self.nvml_library != new.nvml_library),
             ("gpm", self.gpm != new.gpm),
+            ("ask_servers", self.ask_servers != new.ask_servers),
             ("probes", self.probes != new.probes),
             ("payload", self.payload != new.payload),
             ("body_limit_kib", self.body_limit != new.body_limit),
@@ -262,6 +266,7 @@ fn join(
             .unwrap_or_else(|| "/".into()),
         nvml_library: args.nvml_library.clone().or(file.nvml_library),
         gpm: args.gpm || file.gpm.unwrap_or(false),
+        ask_servers: args.ask_servers || file.ask_servers.unwrap_or(false),
         probes: !args.no_probes && file.probes.unwrap_or(true),
         payload: !args.no_payload && file.payload.unwrap_or(true),
         body_limit,

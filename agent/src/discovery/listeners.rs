@@ -121,6 +121,20 @@ pub fn find() -> Listeners {
     listeners
 }
 
+/// Returns the addresses that a process listens on with TCP.
+pub fn addresses_of(pid: u32) -> Result<Vec<SocketAddr>, ProcError> {
+    let pid = i32::try_from(pid).map_err(|_| ProcError::NotFound(None))?;
+    let process = Process::new(pid)?;
+    let inodes: BTreeSet<u64> = sockets_of(&process)?.into_iter().collect();
+    let places = places_of(&process).into_iter();
+    let own = places.filter(|(inode, _)| inodes.contains(inode));
+    let addresses = own.filter_map(|(_, place)| match place {
+        Place::Tcp(address) => Some(address),
+        Place::Unix(_) => None,
+    });
+    Ok(addresses.collect())
+}
+
 /// Returns the inodes of the sockets that a process holds.
 fn sockets_of(process: &Process) -> Result<Vec<u64>, ProcError> {
     let files = process.fd()?.flatten();

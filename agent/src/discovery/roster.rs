@@ -30,6 +30,27 @@ pub struct Member {
     pub model: Arc<str>,
     /// Whether it has loaded exactly that model, and serves no other.
     pub is_loaded: bool,
+    /// Server of the catalogue that it was recognised as; `None` if by something else.
+    pub recognised: Option<Arc<str>>,
+}
+
+impl Member {
+    /// Its server, and where that runs.
+    fn instance(&self) -> Instance {
+        Instance {
+            server: self.server.clone(),
+            replica: self.replica.clone(),
+        }
+    }
+}
+
+/// Processes of a server that was recognised.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Recognised {
+    /// Its name in the catalogue.
+    pub name: Arc<str>,
+    /// Its processes.
+    pub pids: BTreeSet<u32>,
 }
 
 /// Time that a process spent on requests of each model, ns.
@@ -106,20 +127,30 @@ impl Roster {
         } = &*state;
         let served = models.iter().filter_map(|(pid, models)| {
             let identity = models.first()?;
-            let server = Instance {
-                server: identity.server.clone(),
-                replica: identity.replica.without_port(),
-            };
-            Some((*pid, server))
+            Some((*pid, identity.processes()))
         });
-        let watched = members.iter().map(|(pid, member)| {
-            let server = Instance {
-                server: member.server.clone(),
-                replica: member.replica.clone(),
-            };
-            (*pid, server)
-        });
+        let watched = members
+            .iter()
+            .map(|(pid, member)| (*pid, member.instance()));
         served.chain(watched).collect()
+    }
+
+    /// Returns the processes that were recognised as one of the servers `names` of the catalogue, by server and container.
+    pub fn recognised(&self, names: &[&str]) -> BTreeMap<Instance, Recognised> {
+        let mut found: BTreeMap<Instance, Recognised> = BTreeMap::new();
+        for (pid, member) in &self.state().members {
+            if let Some(name) = &member.recognised
+                && names.contains(&&**name)
+            {
+                let of_server = found.entry(member.instance());
+                let of_server = of_server.or_insert_with(|| Recognised {
+                    name: name.clone(),
+                    pids: BTreeSet::new(),
+                });
+                of_server.pids.insert(*pid);
+            }
+        }
+        found
     }
 
     /// Takes what was served since the last call; `parent_of` returns the parent of a process.
@@ -260,6 +291,7 @@ mod tests {
             replica: Replica::default(),
             model: model.into(),
             is_loaded,
+            recognised: (server == "s").then(|| "vllm".into()),
         }
     }
 

@@ -103,7 +103,7 @@ impl Models {
         let readings = &self.readings;
         let evidence = || {
             let (mut now, mut before) = (Evidence::default(), Evidence::default());
-            if let Some(readings) = readings.get(&processes_of(identity)) {
+            if let Some(readings) = readings.get(&identity.processes()) {
                 let end = sample.at_ns / WINDOW_NS + 1;
                 let start = end.saturating_sub(RECENT);
                 readings.tell(start, end, &mut now);
@@ -200,7 +200,7 @@ impl Models {
             }),
             ..Evidence::default()
         };
-        let readings = self.readings.get(&processes_of(identity));
+        let readings = self.readings.get(&identity.processes());
         if let (Some(readings), Some((first, last))) = (readings, told) {
             readings.tell(first, last + 1, &mut evidence);
         }
@@ -211,14 +211,6 @@ impl Models {
 /// Returns when the windows begin that a verdict at `now_ns` is about, ns.
 pub const fn judged_from_ns(now_ns: u64) -> u64 {
     (now_ns / WINDOW_NS + 1).saturating_sub(JUDGED) * WINDOW_NS
-}
-
-/// The processes that serve a model: those of its server in its container, whatever they listen on.
-fn processes_of(identity: &Identity) -> Instance {
-    Instance {
-        server: identity.server.clone(),
-        replica: identity.replica.without_port(),
-    }
 }
 
 /// Mean of a busy share over windows, each weighted by how long requests waited in it: the load may have changed

@@ -31,6 +31,8 @@ const SERVER_PROCESSES: &[&str] = of_container!["server"];
 const UNREAD: &[&str] = of_container!["server", "reason"];
 const SOURCE: &[&str] = of_replica!["server", "source"];
 const HOP: &[&str] = of_replica!["server", "gateway"];
+const ENGINE: &[&str] = of_container!["server", "engine"];
+const OUTCOME: &[&str] = of_container!["server", "outcome"];
 const FIGURE: &[&str] = &["figure"];
 const GEN_AI: &[&str] = of_replica![
     "model",
@@ -226,6 +228,23 @@ families! {
         "Time that tasks of the host stalled on a resource: some of them, or all (full).");
     HOST_STEAL: own("inferprobe_host_steal_seconds_total", Counter, "seconds", NONE, Starvation,
         "Time that the hypervisor took from the host's CPUs while they had work, summed over CPUs.");
+    ENGINE_RUNNING: own("inferprobe_engine_requests_running", Gauge, "", ENGINE, Engines,
+        "Requests that an engine works on, as its own page says.");
+    ENGINE_WAITING: own("inferprobe_engine_requests_waiting", Gauge, "", ENGINE, Engines,
+        "Requests that wait inside an engine, as its own page says.");
+    ENGINE_KV_CACHE: own("inferprobe_engine_kv_cache_ratio", Gauge, "ratio", ENGINE, Engines,
+        "Share of an engine's KV cache in use, as its own page says.",
+        "The fullest one counts, if there are several.");
+    ENGINE_PREEMPTIONS: own("inferprobe_engine_preemptions_total", Counter, "", ENGINE, Engines,
+        "Requests that an engine stopped to free KV cache since the agent began to ask, as its own page says.");
+    ENGINE_BATCH: own("inferprobe_engine_batch_size", Gauge, "", ENGINE, Engines,
+        "Requests in an engine's batch, as its own page says: now (TGI), or the mean since the last answer (Triton).");
+    ENGINE_IN_FLIGHT: own("inferprobe_engine_requests_in_flight", Gauge, "", ENGINE, Engines,
+        "Requests in flight as the kernel showed them when the engine was asked.");
+    ENGINE_DIFFERENCES: own("inferprobe_engine_differences_total", Counter, "", ENGINE, Engines,
+        "Answers in which an engine's requests, running and waiting, were others than those in flight.");
+    ENGINE_ASKS: own("inferprobe_engine_asks_total", Counter, "", OUTCOME, Engines,
+        "Requests that the agent sent to servers for their own page, by outcome.");
     GPU_BUSY: own("inferprobe_gpu_utilization_ratio", Gauge, "ratio", GPU_DEVICE, Gpu,
         "Share of time in which the GPU ran a kernel.",
         "Absent where NVML has no such value, and while it is 0 but the GPU draws much more than idle power.");

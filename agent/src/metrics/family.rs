@@ -43,6 +43,8 @@ pub enum Group {
     Tls,
     /// What the threads of servers wait for.
     Starvation,
+    /// What servers say of themselves.
+    Engines,
     /// GPUs, beyond TorchServe's three families.
     Gpu,
     /// What is measured, and what was lost.
@@ -57,7 +59,7 @@ pub enum Group {
 
 impl Group {
     /// Every group, in the order of the documentation.
-    pub const ALL: [Self; 12] = [
+    pub const ALL: [Self; 13] = [
         Self::TorchServe,
         Self::Requests,
         Self::Workers,
@@ -65,6 +67,7 @@ impl Group {
         Self::GenAi,
         Self::Tls,
         Self::Starvation,
+        Self::Engines,
         Self::Gpu,
         Self::Coverage,
         Self::Agent,
@@ -82,6 +85,7 @@ impl Group {
             Self::GenAi => "gen-ai",
             Self::Tls => "tls",
             Self::Starvation => "starvation",
+            Self::Engines => "engines",
             Self::Gpu => "gpu",
             Self::Coverage => "coverage",
             Self::Agent => "agent",

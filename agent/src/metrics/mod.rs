@@ -224,6 +224,14 @@ impl Metrics {
         }
     }
 
+    /// Returns the requests in flight of the processes of a server in one container; `None` if they are not known in time.
+    pub fn in_flight(&self, server: &Instance) -> Option<u64> {
+        if !self.on_demand.ask() {
+            return None;
+        }
+        self.state().requests.in_flight_of(server)
+    }
+
     /// Returns the text of the families that `selection` asks for.
     pub fn encode(&self, selection: &Selection, format: Format) -> String {
         self.samples(Instant::now()).encode(selection, format)

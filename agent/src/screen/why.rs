@@ -54,6 +54,9 @@ pub fn model(model: &Model, look: Look, width: usize) -> Vec<Line<'static>> {
     if !verdict.ruled_out.is_empty() {
         say("not", &verdict.ruled_out.join(", "));
     }
+    if let Some(word) = &verdict.own_word {
+        say("it says", word);
+    }
     if let Some(advice) = &verdict.advice {
         say("try", advice);
     }

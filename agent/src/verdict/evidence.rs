@@ -37,8 +37,8 @@ pub struct Gpu {
 pub struct Engine {
     /// Readings.
     pub readings: u32,
-    /// Requests that it works on, mean.
-    pub running: f64,
+    /// Requests that it works on, mean; `None` if it does not say.
+    pub running: Option<f64>,
     /// Requests that it has read and that wait, mean; `None` if it does not say.
     pub waiting: Option<f64>,
     /// Largest share of its KV cache in use, 0 to 1; `None` if it has none, or does not say.
@@ -59,10 +59,10 @@ impl Engine {
     pub fn add(&mut self, later: &Self) {
         let (first, second) = (f64::from(self.readings), f64::from(later.readings));
         let mean = |one: f64, other: f64| (one * first + other * second) / (first + second);
-        self.running = mean(self.running, later.running);
         let both = |one: Option<f64>, other: Option<f64>| {
             one.zip(other).map(|(one, other)| mean(one, other))
         };
+        self.running = both(self.running, later.running);
         self.waiting = both(self.waiting, later.waiting);
         self.in_flight = both(self.in_flight, later.in_flight);
         let kv_cache = self.kv_cache.into_iter().chain(later.kv_cache);
@@ -101,7 +101,7 @@ mod tests {
     fn engine(running: f64, kv_cache: Option<f64>, preemptions: Option<u64>) -> Engine {
         Engine {
             readings: 1,
-            running,
+            running: Some(running),
             waiting: Some(1.0),
             kv_cache,
             preemptions,
@@ -118,7 +118,7 @@ mod tests {
             waiting: None,
             ..self::engine(8.0, Some(0.7), Some(4))
         });
-        assert_eq!((engine.readings, engine.running), (3, 6.0));
+        assert_eq!((engine.readings, engine.running), (3, Some(6.0)));
         assert_eq!((engine.waiting, engine.in_flight), (None, Some(6.0)));
         assert_eq!((engine.kv_cache, engine.preemptions), (Some(0.9), Some(7)));
     }

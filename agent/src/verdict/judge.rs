@@ -98,8 +98,8 @@ pub enum Cause {
     EngineQueue {
         /// Requests that wait, mean.
         waiting: f64,
-        /// Requests that it works on, mean.
-        running: f64,
+        /// Requests that it works on, mean; `None` if it does not say.
+        running: Option<f64>,
     },
     /// The server's own work takes longer than before.
     ServerWork,

@@ -65,9 +65,8 @@ fn cause(cause: &Cause, verdict: &Verdict) -> String {
             preemptions: Some(number),
         } => format!("KV cache full, {number} preemptions, as the server says"),
         Cause::EngineQueue { waiting, running } => {
-            format!(
-                "waits inside the engine: {waiting:.0} wait, {running:.0} run, as the server says"
-            )
+            let running = running.map_or_else(String::new, |running| format!(", {running:.0} run"));
+            format!("waits inside the engine: {waiting:.0} wait{running}, as the server says")
         }
         Cause::ServerWork => "the server works longer than before".into(),
         Cause::ProducesSlowly => "produces slowly".into(),
@@ -158,16 +157,18 @@ pub fn ruled_out(verdict: &Verdict, now: &Window) -> Vec<String> {
 /// Returns what the server says of itself, and whether the kernel shows the same; `None` if it was not asked.
 pub fn own_word(verdict: &Verdict) -> Option<String> {
     let engine = verdict.engine?;
-    let mut text = format!("the server says: {:.1} run", engine.running);
-    if let Some(waiting) = engine.waiting {
-        let _ = write!(text, ", {waiting:.1} wait");
-    }
-    if let Some(share) = engine.kv_cache {
-        let _ = write!(text, ", KV cache {}", percent(share));
-    }
-    if let Some(preemptions) = engine.preemptions {
-        let _ = write!(text, ", {preemptions} preemptions");
-    }
+    let figures = [
+        engine.running.map(|number| format!("{number:.1} run")),
+        engine.waiting.map(|number| format!("{number:.1} wait")),
+        engine
+            .kv_cache
+            .map(|share| format!("KV cache {}", percent(share))),
+        engine
+            .preemptions
+            .map(|number| format!("{number} preemptions")),
+    ];
+    let figures: Vec<String> = figures.into_iter().flatten().collect();
+    let mut text = figures.join(", ");
     if let Some(in_flight) = engine.in_flight {
         let _ = write!(text, "; the kernel shows {in_flight:.1} requests in flight");
     }
@@ -280,7 +281,7 @@ mod tests {
     fn own_word_of_the_server_is_beside_what_the_kernel_shows() {
         let engine = Engine {
             readings: 4,
-            running: 8.0,
+            running: Some(8.0),
             waiting: Some(3.5),
             kv_cache: Some(0.991),
             preemptions: Some(2),
@@ -297,7 +298,7 @@ mod tests {
             headline(&verdict),
             "KV cache full, 2 preemptions, as the server says"
         );
-        let word = "the server says: 8.0 run, 3.5 wait, KV cache 99 %, 2 preemptions; \
+        let word = "8.0 run, 3.5 wait, KV cache 99 %, 2 preemptions; \
                     the kernel shows 11.5 requests in flight";
         assert_eq!(own_word(&verdict).as_deref(), Some(word));
         verdict.engine = Some(Engine {

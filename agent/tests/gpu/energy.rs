@@ -69,6 +69,7 @@ fn serve(collector: &Collector, times: &[(&str, u64)]) {
         model: "cmdline".into(),
         replica: Replica::default(),
         is_loaded: false,
+        recognised: None,
     };
     let own = std::process::id();
     let times = times.iter().map(|(model, ns)| (identity(model), *ns));

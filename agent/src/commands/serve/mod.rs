@@ -22,7 +22,7 @@ use tracing::{info, warn};
 use crate::{
     bpf::privileges,
     cli::ServeArgs,
-    collectors::{gpu, host, servers},
+    collectors::{engines, gpu, host, servers},
     commands::{
         runtime,
         serve::{
@@ -103,6 +103,10 @@ async fn serve(args: ServeArgs, config: Config, set_level: SetLevel) -> Result<(
         gpm: config.gpm,
         host_root: config.host_root.clone(),
     };
+    if config.ask_servers {
+        engines::spawn(&metrics, history.clone(), config.refresh, roster.clone())
+            .context("start to ask servers")?;
+    }
     gpu::spawn(&metrics, history.clone(), gpus, roster.clone())
         .context("start the GPU collector")?;
     let endpoint = Endpoint::new(metrics.clone(), health);

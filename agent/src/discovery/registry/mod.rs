@@ -427,12 +427,19 @@ impl Registry {
         let pids: Vec<u32> = watched.map(|(&pid, _)| pid).collect();
         let member = |pid| {
             let loaded = self.model_of_worker(pid);
+            let reason = self
+                .processes
+                .get(&pid)
+                .and_then(|process| process.reason.as_ref());
+            let recognised = reason.and_then(|reason| reason.recognised.as_ref());
+            let recognised = recognised.map(|recognised| recognised.entry.name.clone());
             let server = self.server(pid, None);
             let member = Member {
                 server: server.name,
                 replica: server.replica.without_port(),
                 is_loaded: loaded.is_some(),
                 model: loaded.unwrap_or(server.model),
+                recognised,
             };
             (pid, member)
         };

@@ -201,6 +201,13 @@ impl Requests {
         self.in_flight = Some(in_flight);
     }
 
+    /// Returns how many the processes of a server in one container have open; `None` if that is not known.
+    pub(crate) fn in_flight_of(&self, server: &Instance) -> Option<u64> {
+        let open = self.in_flight.as_ref()?.iter();
+        let own = open.filter(|(identity, _)| identity.processes() == *server);
+        Some(own.map(|(_, count)| count).sum())
+    }
+
     /// Forgets them, because they are not known any more.
     pub(crate) fn forget_in_flight(&mut self) {
         self.in_flight = None;

@@ -86,7 +86,7 @@ fn limited() -> Evidence {
 fn engine(waiting: f64, kv_cache: f64, preemptions: u64, differing: u32) -> Evidence {
     let engine = Engine {
         readings: 6,
-        running: 8.0,
+        running: Some(8.0),
         waiting: Some(waiting),
         kv_cache: Some(kv_cache),
         preemptions: Some(preemptions),
@@ -235,7 +235,7 @@ fn scenarios() -> Vec<(Parts, Evidence, Evidence, Cause)> {
             engine(20.0, 0.3, 0, 1),
             Cause::EngineQueue {
                 waiting: 20.0,
-                running: 8.0,
+                running: Some(8.0),
             },
         ),
         with(slow_work, engine(0.1, 0.3, 0, 0), Cause::ServerWork),
