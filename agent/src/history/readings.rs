@@ -104,6 +104,10 @@ impl Sum {
                     let (first, second) = (weight(self.gpu_span_ns), weight(span_ns));
                     (one * first + other * second) / (first + second)
                 }),
+                most_others: before
+                    .most_others
+                    .zip(gpu.most_others)
+                    .map(|(one, other)| one.max(other)),
                 other_pid: match before.others < gpu.others {
                     true => gpu.other_pid.or(before.other_pid),
                     false => before.other_pid.or(gpu.other_pid),
@@ -137,6 +141,7 @@ mod tests {
         Reading {
             gpu: Some(Gpu {
                 others,
+                most_others: others,
                 other_pid: Some(other_pid),
                 throttled_ns: Some(throttled_ns),
             }),
@@ -185,6 +190,7 @@ mod tests {
         let first = evidence(&readings, 0, 1).gpu.unwrap();
         assert!((first.others.unwrap() - 0.2).abs() < 1e-6, "{first:?}");
         assert_eq!((first.other_pid, first.throttled_ns), (Some(8), Some(11)));
+        assert_eq!(first.most_others, Some(0.5));
         let both = evidence(&readings, 0, 2).gpu.unwrap();
         assert!((both.others.unwrap() - 0.3).abs() < 1e-6, "{both:?}");
         assert_eq!(evidence(&readings, 0, 3).gpu.unwrap().others, None);

@@ -26,6 +26,8 @@ pub struct Workers {
 pub struct Gpu {
     /// Busy share that other processes took, 0 to 1; `None` if the driver does not report it.
     pub others: Option<f64>,
+    /// The largest such share of one reading; `None` if unknown.
+    pub most_others: Option<f64>,
     /// The process that took most of it, in the agent's PID namespace.
     pub other_pid: Option<u32>,
     /// Time lost to throttling, ns; `None` if the driver does not report it.

@@ -374,6 +374,9 @@ fn slow_work(window: &Window, evidence: &Evidence, earlier: Option<&Evidence>) -
     if let Some(cause) = outside {
         return cause;
     }
+    if let Some(noun) = unclear_gpu(evidence, earlier) {
+        return lacks(noun, None);
+    }
     if !is_known(window.starved_known, window.complete) {
         return lacks("starved time", Some(window.complete - window.starved_known));
     }
@@ -402,6 +405,25 @@ pub fn slowed_by(now: &Gpu, before: Option<&Gpu>, span_ns: u64) -> Option<Cause>
         pid: now.other_pid,
         others,
     })
+}
+
+/// Returns what is unknown of the GPUs of a server that works longer: they may be why, or not.
+fn unclear_gpu(evidence: &Evidence, earlier: Option<&Evidence>) -> Option<&'static str> {
+    let before = earlier.and_then(|evidence| evidence.gpu);
+    let Some(now) = evidence.gpu else {
+        return before.map(|_| "use of its GPU");
+    };
+    let before = before?;
+    let (taken, risen) = GPU_OTHERS;
+    let is_shared_at_times = now
+        .most_others
+        .zip(before.others)
+        .is_some_and(|(most, before)| most >= taken && most >= before + risen);
+    if is_shared_at_times {
+        return Some("how long others used its GPU");
+    }
+    let is_throttled_at_times = now.throttled_ns > Some(0) && before.throttled_ns == Some(0);
+    is_throttled_at_times.then_some("how long its GPU was throttled")
 }
 
 /// Returns what the engine says that its requests wait for, unless the kernel shows other requests than it does.

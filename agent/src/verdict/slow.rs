@@ -255,6 +255,7 @@ mod tests {
         let gpu = |others, throttled_ns| Evidence {
             gpu: Some(Gpu {
                 others: Some(others),
+                most_others: Some(others),
                 other_pid: None,
                 throttled_ns: Some(throttled_ns),
             }),

@@ -49,6 +49,7 @@ impl Before {
                     others(&reading.whole.processes, reading.busy, &servers, server);
                 let gpu = Gpu {
                     others,
+                    most_others: others,
                     other_pid,
                     throttled_ns,
                 };
@@ -72,6 +73,7 @@ fn worse(one: &Gpu, other: &Gpu) -> Gpu {
     };
     Gpu {
         others: more_shared.others,
+        most_others: more_shared.most_others,
         other_pid: more_shared.other_pid,
         throttled_ns: one.throttled_ns.max(other.throttled_ns),
     }
@@ -204,6 +206,7 @@ mod tests {
         let told = Before::default().tell(&devices, owner, &BTreeMap::new());
         let gpu = |others, other_pid| Gpu {
             others: Some(others),
+            most_others: Some(others),
             other_pid: Some(other_pid),
             throttled_ns: None,
         };

@@ -66,6 +66,7 @@ fn workers(busy: f64) -> Evidence {
 fn gpu(others: f64, throttled_ns: u64) -> Evidence {
     let gpu = Gpu {
         others: Some(others),
+        most_others: Some(others),
         other_pid: Some(7),
         throttled_ns: Some(throttled_ns),
     };
@@ -114,6 +115,17 @@ fn scenarios() -> Vec<(Parts, Evidence, Evidence, Cause)> {
         busy: 0.97,
     };
     let slow_to_read = Cause::SlowToRead { or_accept: false };
+    let unknown = |lacks| Cause::CannotSay {
+        lacks,
+        requests: None,
+    };
+    let at_times = Evidence {
+        gpu: gpu(0.1, 0).gpu.map(|gpu| Gpu {
+            most_others: Some(0.6),
+            ..gpu
+        }),
+        ..evidence()
+    };
     let inner_queue = Parts {
         handler_ns: long,
         inner_queue_ns: Some(60 * MS),
@@ -216,6 +228,24 @@ fn scenarios() -> Vec<(Parts, Evidence, Evidence, Cause)> {
             Cause::GpuThrottled,
         ),
         (slow_work, gpu(0.6, 0), gpu(0.6, 0), Cause::ServerWork),
+        (
+            slow_work,
+            evidence(),
+            gpu(0.0, 0),
+            unknown("use of its GPU"),
+        ),
+        (
+            slow_work,
+            at_times,
+            gpu(0.0, 0),
+            unknown("how long others used its GPU"),
+        ),
+        (
+            slow_work,
+            gpu(0.0, SPAN_NS / 100),
+            gpu(0.0, 0),
+            unknown("how long its GPU was throttled"),
+        ),
         with(
             slow_work,
             engine(20.0, 0.99, 0, 0),
