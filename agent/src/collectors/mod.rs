@@ -7,4 +7,5 @@ pub mod engines;
 pub mod gpu;
 pub mod host;
 pub mod process;
+pub mod readers;
 pub mod servers;

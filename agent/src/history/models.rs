@@ -26,7 +26,7 @@ const JUDGED: u64 = 6;
 /// Windows before them that they are compared with.
 const COMPARED: u64 = 12;
 /// Threads or workers that are kept of a model in one window.
-const IDS: usize = 64;
+const IDS: usize = 256;
 /// Windows whose readings say why one request was slow, its own included.
 const RECENT: u64 = 2;
 /// Models that are kept. Beyond it, requests of further models have no history.
@@ -58,8 +58,16 @@ struct Kept {
     /// End of its latest request, ns.
     to_ns: u64,
     window: Window,
-    readers: Vec<u32>,
-    workers: Vec<u32>,
+    readers: Ids,
+    workers: Ids,
+}
+
+/// Distinct threads or workers of one model in one window.
+#[derive(Debug, Default)]
+struct Ids {
+    known: Vec<u32>,
+    /// Whether there were more.
+    is_cut: bool,
 }
 
 /// Windows that follow each other, as one.
@@ -139,6 +147,17 @@ impl Models {
         self.by_identity.keys()
     }
 
+    /// Returns who read the requests of each model that ended in the latest windows.
+    pub fn readers(&self, now_ns: u64) -> impl Iterator<Item = (&Identity, Readers)> {
+        let (start, end) = (judged_from_ns(now_ns) / WINDOW_NS, now_ns / WINDOW_NS + 1);
+        self.by_identity
+            .iter()
+            .filter_map(move |(identity, model)| {
+                let span = self.span(identity, model, start, end);
+                Some((identity, span.evidence.readers?))
+            })
+    }
+
     /// Judges the latest windows of a model at `now_ns`; `None` if the model is unknown.
     pub fn judged(&self, identity: &Identity, now_ns: u64) -> Option<Judged> {
         let model = self.by_identity.get(identity)?;
@@ -166,22 +185,29 @@ impl Models {
         let mut to_ns = from_ns;
         let mut window = Window::default();
         let (mut readers, mut workers) = (Vec::new(), Vec::new());
+        let (mut readers_cut, mut workers_cut) = (false, false);
         let (mut readers_busy, mut workers_busy) = (Share::default(), Share::default());
         let mut told: Option<(u64, u64)> = None;
         for kept in windows {
             to_ns = kept.to_ns;
             told = Some((told.map_or(kept.index, |(first, _)| first), kept.index));
             readers_busy.add(
-                self.readers.busy(&kept.readers, kept.from_ns, kept.to_ns),
+                self.readers
+                    .busy(&kept.readers.known, kept.from_ns, kept.to_ns),
                 kept.window.sums[Component::Queue],
             );
             workers_busy.add(
-                self.workers.busy(&kept.workers, kept.from_ns, kept.to_ns),
+                self.workers
+                    .busy(&kept.workers.known, kept.from_ns, kept.to_ns),
                 kept.window.sums[Component::InnerQueue],
             );
             window.merge(&kept.window);
-            readers.extend(&kept.readers);
-            workers.extend(&kept.workers);
+            readers.extend(&kept.readers.known);
+            workers.extend(&kept.workers.known);
+            (readers_cut, workers_cut) = (
+                readers_cut || kept.readers.is_cut,
+                workers_cut || kept.workers.is_cut,
+            );
         }
         window.span_ns = to_ns.saturating_sub(from_ns);
         for ids in [&mut readers, &mut workers] {
@@ -190,14 +216,17 @@ impl Models {
         }
         let count = |ids: &[u32]| u32::try_from(ids.len()).unwrap_or(u32::MAX);
         let mut evidence = Evidence {
-            readers: (!readers.is_empty()).then(|| Readers {
+            readers: (!readers.is_empty() && !readers_cut).then(|| Readers {
                 threads: count(&readers),
                 busy: readers_busy.mean(),
             }),
-            workers: workers_busy.mean().map(|busy| Workers {
-                processes: count(&workers),
-                busy,
-            }),
+            workers: workers_busy
+                .mean()
+                .filter(|_| !workers_cut)
+                .map(|busy| Workers {
+                    processes: count(&workers),
+                    busy,
+                }),
             ..Evidence::default()
         };
         let readings = self.readings.get(&identity.processes());
@@ -258,8 +287,8 @@ impl Model {
                 },
                 to_ns: sample.at_ns,
                 window: Window::new(WINDOW_NS),
-                readers: Vec::new(),
-                workers: Vec::new(),
+                readers: Ids::default(),
+                workers: Ids::default(),
             });
         }
         let Some(kept) = self.windows.back_mut() else {
@@ -268,17 +297,22 @@ impl Model {
         kept.to_ns = kept.to_ns.max(sample.at_ns);
         kept.window
             .add(&sample.parts, components, sample.status, sample.is_first);
-        note(&mut kept.readers, sample.reader);
-        note(&mut kept.workers, sample.worker);
+        kept.readers.note(sample.reader);
+        kept.workers.note(sample.worker);
     }
 }
 
-fn note(ids: &mut Vec<u32>, occupied: Option<Occupied>) {
-    if let Some(Occupied { id, .. }) = occupied
-        && ids.len() < IDS
-        && !ids.contains(&id)
-    {
-        ids.push(id);
+impl Ids {
+    fn note(&mut self, occupied: Option<Occupied>) {
+        let Some(Occupied { id, .. }) = occupied else {
+            return;
+        };
+        if !self.known.contains(&id) {
+            match self.known.len() < IDS {
+                true => self.known.push(id),
+                false => self.is_cut = true,
+            }
+        }
     }
 }
 
@@ -418,6 +452,26 @@ mod tests {
         let because = models.add(&identity(), &sample(111 * S, 300 * MS));
         assert_eq!(because, Some(Because::Queue));
         assert_eq!(models.add(&identity(), &sample(112 * S, 0)), None);
+    }
+
+    #[test]
+    fn readers_of_the_latest_windows_are_counted_unless_they_are_too_many() {
+        let mut models = Models::default();
+        load(&mut models, (100, 110), 1_000, 0);
+        let mut other = sample(107 * S, 0);
+        other.reader = other.reader.map(|reader| Occupied { id: 8, ..reader });
+        models.add(&identity(), &other);
+        let readers =
+            |models: &Models, now_s| models.readers(now_s * S).next().map(|(_, readers)| readers);
+        let now = readers(&models, 112).unwrap();
+        assert_eq!(now.threads, 2);
+        assert!((0.01..0.03).contains(&now.busy.unwrap()), "{now:?}");
+        assert_eq!(readers(&models, 200), None);
+        for id in 0..=IDS as u32 {
+            other.reader = other.reader.map(|reader| Occupied { id, ..reader });
+            models.add(&identity(), &other);
+        }
+        assert_eq!(readers(&models, 112), None);
     }
 
     #[test]

@@ -129,6 +129,14 @@ families! {
     IN_FLIGHT: own("inferprobe_requests_in_flight", Gauge, "", REQUEST, Requests,
         "Inference requests that a server has begun to read and not answered to the end, at the time of the scrape.",
         "A stream of gRPC messages counts for each message that was not answered.");
+    CONNECTIONS: own("inferprobe_connections", Gauge, "", SERVER, Requests,
+        "Open connections on which a server was sent something, at the time of the scrape.");
+    READERS: own("inferprobe_readers", Gauge, "", REQUEST, Requests,
+        "Distinct threads that read a model's requests which ended in the last 30 seconds.",
+        "Absent if none ended, and if there are more than 256 in five seconds.");
+    READERS_BUSY: own("inferprobe_readers_busy_ratio", Gauge, "ratio", REQUEST, Requests,
+        "Share of the last 30 seconds in which those threads had a request in hand, mean of all.",
+        "From its first byte read to the last byte of its response. Absent if a thread has several requests in hand at once, as in an event loop that awaits: then one in hand does not keep it from reading.");
     MODEL_SOURCE: own("inferprobe_model_source_total", Counter, "", SOURCE, Requests,
         "Inference requests answered, by where their label model comes from.",
         "Best first: path, request_body, response_body, configuration, command_line, process_name, unknown. The command line and the process name are guesses: a server may have several models.");
@@ -411,7 +419,10 @@ mod tests {
             let has = |label: &str| family.labels.contains(&label);
             // Energy is divided between models.
             let is_of_server = has("server") && !has("to");
-            let is_of_processes = matches!(family.group, Group::Starvation | Group::Gpu);
+            let is_of_processes = matches!(
+                family.group,
+                Group::Starvation | Group::Engines | Group::Gpu
+            );
             let last = match is_of_processes {
                 true => &REPLICA_LABELS[1..],
                 false => &REPLICA_LABELS,

@@ -122,6 +122,11 @@ impl Metrics {
         self.state().requests.set_in_flight(open);
     }
 
+    /// Sets how many connections each server has open, those of others are 0.
+    pub fn set_connections(&self, open: &BTreeMap<Instance, u64>) {
+        self.state().requests.set_connections(open);
+    }
+
     /// Adds a worker process that has its model loaded.
     pub fn worker_loaded(&self, pid: u32, worker: LiveWorker) {
         self.state().workers.insert(pid, worker);
@@ -219,7 +224,10 @@ impl Metrics {
 
     /// Has the values read that only a scrape of `selection` reads. If they are not there in time, they are not exported.
     pub fn refresh(&self, selection: &Selection) {
-        if selection.names(&families::IN_FLIGHT) && !self.on_demand.ask() {
+        let is_asked = [&families::IN_FLIGHT, &families::CONNECTIONS]
+            .iter()
+            .any(|family| selection.names(family));
+        if is_asked && !self.on_demand.ask() {
             self.state().requests.forget_in_flight();
         }
     }

@@ -220,6 +220,18 @@ impl Classifier {
         self.recorder.metrics.set_in_flight(open);
     }
 
+    /// Sets how many connections are open at each serving socket.
+    pub fn set_connections(&mut self, open: BTreeMap<ServingSocket, u64>) {
+        let mut of_servers = BTreeMap::new();
+        for ((pid, port), count) in open {
+            if self.undecided_port(pid, port).is_none() {
+                let server = self.registry.server(pid, port).instance();
+                *of_servers.entry(server).or_default() += count;
+            }
+        }
+        self.recorder.metrics.set_connections(&of_servers);
+    }
+
     /// Records the responses that were held back: by now, the requests that their processes sent on are known.
     fn release(&mut self) {
         for mut held in std::mem::take(&mut self.held) {

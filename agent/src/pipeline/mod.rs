@@ -117,7 +117,7 @@ impl Pipeline {
         self.connections.on_record(entry, &mut self.classifier);
     }
 
-    /// Counts the requests that are open on the sockets in `written`, which is what a pass over them wrote.
+    /// Counts the requests that are open on the sockets in `written`, which is what a pass over them wrote, and those sockets.
     pub fn count_in_flight(&mut self, written: &[u8]) {
         let (connections, classifier) = (&self.connections, &mut self.classifier);
         let mut in_flight = BTreeMap::new();
@@ -127,6 +127,7 @@ impl Pipeline {
             }
         });
         classifier.set_in_flight(&in_flight);
+        classifier.set_connections(connections.open_connections(written));
     }
 
     /// Ends what ends without a record: `progress` returns what the kernel half has not reported yet of a connection.

@@ -1,7 +1,7 @@
 //! Reads how long the threads of each watched server waited for a CPU, and what stopped them.
 //!
-//! On a thread of its own: with many threads a reading takes milliseconds.
-//! Does not depend on: requests.
+//! On a thread of its own: with many threads a reading takes milliseconds. It exports the readers of requests as well.
+//! Does not depend on: what requests are.
 
 mod cgroups;
 pub mod pressure;
@@ -21,10 +21,13 @@ use tracing::warn;
 
 use crate::{
     clock::monotonic_ns,
-    collectors::servers::{
-        cgroups::{Cgroups, Mounts, Readings, Stalls},
-        pressure::RESOURCES,
-        threads::{Threads, Times},
+    collectors::{
+        readers,
+        servers::{
+            cgroups::{Cgroups, Mounts, Readings, Stalls},
+            pressure::RESOURCES,
+            threads::{Threads, Times},
+        },
     },
     discovery::{procfs as processes, roster::Roster},
     history::{History, readings},
@@ -89,6 +92,8 @@ fn watch(
         from_ns = at_ns;
         let valid_until = Instant::now() + interval * STALE_AFTER;
         metrics.set_readings(COLLECTOR, servers.series(), valid_until);
+        let readers = readers::series(history, at_ns);
+        metrics.set_readings(readers::SOURCE, readers, valid_until);
         metrics.collector_up_until(COLLECTOR, valid_until);
         drop(metrics);
         thread::sleep(interval);

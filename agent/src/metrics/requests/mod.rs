@@ -46,6 +46,8 @@ pub(crate) struct Requests {
     losses: BTreeMap<Instance, Losses>,
     /// Open requests at the latest scrape; `None` if they are not known.
     in_flight: Option<BTreeMap<Identity, u64>>,
+    /// Connections that each server has open; `None` if that is not known.
+    connections: Option<BTreeMap<Instance, u64>>,
     last_times: LastTimes,
     /// Requests of every purpose but internal ones.
     observed: u64,
@@ -127,6 +129,7 @@ impl Requests {
             from_gateways: BTreeMap::new(),
             losses: BTreeMap::new(),
             in_flight: None,
+            connections: None,
             last_times: LastTimes::default(),
             observed: 0,
             responses: Responses::default(),
@@ -201,6 +204,17 @@ impl Requests {
         self.in_flight = Some(in_flight);
     }
 
+    /// Sets how many connections each server has open.
+    pub(crate) fn set_connections(&mut self, open: &BTreeMap<Instance, u64>) {
+        let known = self.carried.keys().map(|server| (server.clone(), 0));
+        let mut connections: BTreeMap<Instance, u64> = known.collect();
+        for (server, count) in open {
+            let server = self.admit_instance(server);
+            *connections.entry(server).or_default() += count;
+        }
+        self.connections = Some(connections);
+    }
+
     /// Returns how many the processes of a server in one container have open; `None` if that is not known.
     pub(crate) fn in_flight_of(&self, server: &Instance) -> Option<u64> {
         let open = self.in_flight.as_ref()?.iter();
@@ -211,6 +225,7 @@ impl Requests {
     /// Forgets them, because they are not known any more.
     pub(crate) fn forget_in_flight(&mut self) {
         self.in_flight = None;
+        self.connections = None;
     }
 
     /// Adds a connection that had waited `wait_ns` until `server` accepted it.
@@ -376,6 +391,10 @@ impl Requests {
             let value = Value::Integer(*count);
             let labels = [&**model, version, server];
             samples.push_of(replica, &families::IN_FLIGHT, &labels, value);
+        }
+        for (Instance { server, replica }, count) in self.connections.iter().flatten() {
+            let (family, value) = (&families::CONNECTIONS, Value::Integer(*count));
+            samples.push_of(replica, family, &[server], value);
         }
         for ((Instance { server, replica }, gateway), count) in &self.from_gateways {
             let (family, value) = (&families::GATEWAY_REQUESTS, Value::Integer(*count));

@@ -3,7 +3,7 @@
 //! Gives each record to its connection, counts its bytes, and forgets silent connections.
 //! Does not depend on: protocols, what becomes of events.
 
-use std::collections::HashSet;
+use std::collections::{BTreeMap, HashSet};
 
 use inferprobe_ebpf::{
     abi::{ProgressSlot, Record, flag, kind, mode},
@@ -65,6 +65,8 @@ struct Tracked {
     accounts: [ByteAccount; 2],
     /// Whether it is among the connections that need ticks.
     ticks: bool,
+    /// Whether it carries requests of clients.
+    is_of_client: bool,
 }
 
 impl Tracked {
@@ -83,12 +85,15 @@ impl Tracked {
             peer,
             accounts: Default::default(),
             ticks: false,
+            is_of_client: false,
         }
     }
 
     /// Counts the bytes of a record that was processed; `None` on a connection that carries no requests of clients.
     fn count(&mut self, record: &Record, alive: bool) -> Option<ByteCounts> {
-        let missed_bytes = self.connection.take_missed_bytes()?;
+        let missed_bytes = self.connection.take_missed_bytes();
+        self.is_of_client = missed_bytes.is_some();
+        let missed_bytes = missed_bytes?;
         let is_settled = !alive || self.connection.is_idle();
         let side = usize::from(record.flags & flag::RESPONSES != 0);
         let mut counts = self.accounts[side].push(record, is_settled);
@@ -173,6 +178,32 @@ impl ConnectionTable {
                 each(peer, request);
             }
         }
+    }
+
+    /// Returns how many connections on which clients sent something are open at each serving socket; `written` is what a pass
+    /// over the open sockets wrote.
+    pub fn open_connections(&self, written: &[u8]) -> BTreeMap<ServingSocket, u64> {
+        let mut seen = HashSet::new();
+        let mut open_at = BTreeMap::new();
+        for open in open_sockets::parse(written) {
+            let cookie = open.socket.cookie;
+            let peer = match (self.connections.get(&cookie), open.reads()) {
+                (Some(tracked), _) if tracked.is_of_client => tracked.peer,
+                (None, Some(view)) if self.has_request(&view) => peer_of(&view.record),
+                _ => continue,
+            };
+            // Processes may share a socket.
+            if seen.insert(cookie) {
+                let socket = (open.socket.tgid, peer.local_port);
+                *open_at.entry(socket).or_default() += 1;
+            }
+        }
+        open_at
+    }
+
+    /// Whether there is a request in the reads of a connection without records.
+    fn has_request(&self, view: &RecordView<'_>) -> bool {
+        !connection::requests_before_records(view, self.copied_bytes.is_some()).is_empty()
     }
 
     /// Processes an entry of the record ring.
