@@ -22,6 +22,8 @@ use inferprobe::{
 };
 use inferprobe_ebpf::abi::DropReason;
 
+/// Instructions of a request, as `cargo xtask kernel-test` counted them.
+const INSTRUCTIONS: &str = include_str!("../../../tests/golden/instructions.txt");
 /// Stands in a cell without a value.
 const NONE: &str = "–";
 
@@ -42,6 +44,7 @@ pub(crate) fn names() -> Vec<String> {
         "assets",
         "apis",
         "probes",
+        "instructions",
     ];
     names.extend(fixed.map(str::to_owned));
     names
@@ -70,6 +73,7 @@ pub(crate) fn render(name: &str) -> Option<String> {
         "assets" => Some(assets()),
         "apis" => Some(apis()),
         "probes" => Some(probes()),
+        "instructions" => Some(instructions()),
         _ => None,
     }
 }
@@ -305,6 +309,32 @@ fn probes() -> String {
         ["path".to_owned(), list(&rules.admin)],
     ];
     table(["Not inference", "Values"], rows)
+}
+
+fn instructions() -> String {
+    let rows = INSTRUCTIONS.lines().map(|line| {
+        let cells: Vec<_> = line.split(' ').map(grouped).collect();
+        let cells: [String; 6] = cells.try_into().expect("a line has six words");
+        cells
+    });
+    let head = [
+        "Linux",
+        "Preemption model",
+        "Attach mode",
+        "A request without the agent",
+        "Added in the kernel",
+        "Added by the agent",
+    ];
+    table(head, rows)
+}
+
+/// Returns a whole number with commas between thousands, and anything else as it is.
+fn grouped(word: &str) -> String {
+    if !word.bytes().all(|byte| byte.is_ascii_digit()) {
+        return word.to_owned();
+    }
+    let groups: Vec<_> = word.as_bytes().rchunks(3).rev().collect();
+    String::from_utf8(groups.join(&b',')).expect("digits are text")
 }
 
 /// Returns what an entry lists under a key; nothing if it lacks the key.

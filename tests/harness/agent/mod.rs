@@ -208,6 +208,18 @@ impl Agent {
             .collect()
     }
 
+    /// Empties the request log once no more rows come; the agent appends to it.
+    pub fn clear_log(&self) {
+        let read = || std::fs::read(self.request_log()).unwrap_or_default();
+        wait_for("a quiet request log", PATIENCE, || {
+            let rows = read();
+            thread::sleep(LOG_LIMIT);
+            (rows == read()).then_some(())
+        });
+        let cleared = std::fs::write(self.request_log(), "");
+        cleared.expect("the request log can be emptied");
+    }
+
     /// Returns the rows that `wanted` accepts, once there are at least `count`.
     pub fn rows(&self, count: usize, wanted: impl Fn(&Logged) -> bool) -> Vec<Logged> {
         self.rows_within(PATIENCE, count, wanted)

@@ -27,7 +27,7 @@ const EMPTY: &[u8] = &[0; 5];
 /// Longest time until the last responses are stamped.
 const STAMPS_LIMIT: Duration = Duration::from_secs(10);
 
-/// A server with one connection, which serves until the test's process ends.
+/// A server with one connection at a time, which serves until the test's process ends.
 pub struct GrpcServer {
     /// Where it listens.
     pub port: u16,
@@ -68,13 +68,14 @@ impl GrpcServer {
 
 async fn serve(listener: StdListener, stamps: &Stamps) {
     let listener = TcpListener::from_std(listener).expect("the runtime takes a listener");
-    let (stream, _) = listener.accept().await.expect("a client comes");
-    stream.set_nodelay(true).expect("TCP has the option");
-    let stamped = Stamped::new(stream, Arc::clone(stamps));
-    let mut connection = h2::server::handshake(stamped).await.expect("it is HTTP/2");
-    // The connection ends with the client.
-    while let Some(Ok((request, respond))) = connection.accept().await {
-        task::spawn_local(answer(request, respond));
+    while let Ok((stream, _)) = listener.accept().await {
+        stream.set_nodelay(true).expect("TCP has the option");
+        let stamped = Stamped::new(stream, Arc::clone(stamps));
+        let mut connection = h2::server::handshake(stamped).await.expect("it is HTTP/2");
+        // The connection ends with the client.
+        while let Some(Ok((request, respond))) = connection.accept().await {
+            task::spawn_local(answer(request, respond));
+        }
     }
 }
 

@@ -15,7 +15,7 @@ use crate::{
     agent::{Agent, request_log::Logged},
     client::{Connection, request},
     clock::wait_every,
-    kernel_matrix::{SKIPPED, rows::Row},
+    kernel_matrix::{SKIPPED, preemption, rows::Row},
     loss_counters::{LOST, UNFINISHED},
     server::{Place, Server},
 };
@@ -29,7 +29,7 @@ const HOGS: usize = 2;
 /// What is asked, in turn.
 const TARGETS: [(&str, usize); 5] = [
     ("/predictions/a", 200),
-    ("/predictions/b?body=3000&split=1", 900),
+    ("/predictions/b?body=3000&split=1", 20_000),
     ("/v2/models/c/infer?chunks=3&body=500", 0),
     ("/v1/models/d:predict?status=503", 500),
     ("/predictions/e?write_size=700&body=4000", 40),
@@ -71,7 +71,15 @@ impl fmt::Display for Facts {
 type Counts = BTreeMap<Facts, usize>;
 
 /// Sends `requests` requests, and compares what the agent has logged and counted with them.
-pub(super) fn hold(mode: &'static str, agent: &Agent, server: &Server, requests: usize) -> Row {
+///
+/// If `changes`, the preemption model changes meanwhile.
+pub(super) fn hold(
+    mode: &'static str,
+    agent: &Agent,
+    server: &Server,
+    requests: usize,
+    changes: bool,
+) -> Row {
     deliver_by_interrupt();
     let before = agent.metrics();
     let of = |family: &str| {
@@ -89,7 +97,14 @@ pub(super) fn hold(mode: &'static str, agent: &Agent, server: &Server, requests:
         });
         grown.filter(|(_, by)| *by > 0.0).collect::<Vec<_>>()
     };
-    let sent = beside_hogs(|| drive(&server.place, requests));
+    let drive_all = || beside_hogs(|| drive(&server.place, requests));
+    let sent = if changes {
+        let (sent, times) = preemption::changing(drive_all);
+        println!("the preemption model changed {times} times");
+        sent
+    } else {
+        drive_all()
+    };
     let mut counted = 0.0;
     let mut rows = Vec::new();
     let _ = wait_every(PAUSE, LIMIT, || {

@@ -4,8 +4,10 @@
 //! It needs only the agent and the reference server beside it.
 
 mod accuracy;
+mod instructions;
 mod load;
 mod plain;
+mod preemption;
 mod records;
 mod rows;
 mod stage;
@@ -20,7 +22,12 @@ use clap::Parser;
 use crate::{
     agent::{ATTACH_MODE, Agent},
     exposition::Sample,
-    kernel_matrix::{accuracy::Accuracy, rows::Row, stage::Stage},
+    kernel_matrix::{
+        accuracy::Accuracy,
+        instructions::{Cost, Instructions},
+        rows::{Judged, Row},
+        stage::Stage,
+    },
     require_kernel::require_kernel,
 };
 
@@ -49,6 +56,15 @@ pub struct Options {
     /// Send this many requests under load in each attach mode, in place of all else
     #[arg(long, value_name = "REQUESTS")]
     load: Option<usize>,
+    /// With --load: change the preemption model again and again meanwhile
+    #[arg(long, requires = "load")]
+    change_preemption: bool,
+    /// Do this so often in each attach mode, with one agent; 0: only count instructions
+    #[arg(long, default_value_t = 1, conflicts_with = "load")]
+    repeat: usize,
+    /// Count instructions too: the clock advances by this with each
+    #[arg(long, value_name = "NS")]
+    instruction_ns: Option<u64>,
 }
 
 /// Attach modes of the agent.
@@ -117,23 +133,25 @@ pub fn run(options: &Options) -> bool {
 }
 
 fn try_mode(mode: AttachMode, options: &Options) -> Row {
-    let mut stage = Stage::set();
-    let start = Instant::now();
-    match stage.watch(&mode.args()) {
-        Err(said) => refused(mode, &said, &options.must),
-        Ok(agent) => {
-            println!("attached after {:.1} s", start.elapsed().as_secs_f64());
-            println!("hooks: {}", hooks(&agent));
-            let row = match options.load {
-                Some(requests) => load::hold(mode.name(), &agent, &stage.timed, requests),
-                None => judge(mode, &mut stage, &agent, options),
-            };
-            if !row.is_well() {
-                agent.keep_artifacts();
-            }
-            row
-        }
+    if let Some(requests) = options.load {
+        return load(mode, options, requests).unwrap_or_else(|row| row);
     }
+    match judge(mode, options) {
+        Ok(runs) if runs.is_empty() => Row::counted(mode.name()),
+        Ok(runs) => Row::judged(mode.name(), &runs),
+        Err(row) => row,
+    }
+}
+
+/// Starts the agent; returns the row of the attach mode if it does not start.
+fn attach(mode: AttachMode, stage: &Stage, options: &Options) -> Result<Agent, Row> {
+    let start = Instant::now();
+    let agent = stage
+        .watch(&mode.args())
+        .map_err(|said| refused(mode, &said, &options.must))?;
+    println!("attached after {:.1} s", start.elapsed().as_secs_f64());
+    println!("hooks: {}", hooks(&agent));
+    Ok(agent)
 }
 
 /// Returns the program type of each hook.
@@ -169,19 +187,49 @@ fn refused(mode: AttachMode, said: &str, must: &[AttachMode]) -> Row {
     }
 }
 
-fn judge(mode: AttachMode, stage: &mut Stage, agent: &Agent, options: &Options) -> Row {
-    let start = Instant::now();
-    let accuracy = Accuracy::hold(
-        agent,
-        &mut stage.timed,
-        mode.knows_arrival(),
-        options.requests,
-    );
-    println!("timed after {:.1} s", start.elapsed().as_secs_f64());
-    let compared = records::compare(stage, agent);
-    println!("compared after {:.1} s", start.elapsed().as_secs_f64());
-    for line in accuracy.faults.iter().chain(&compared.differences) {
-        println!("{line}");
+fn load(mode: AttachMode, options: &Options, requests: usize) -> Result<Row, Row> {
+    let stage = Stage::set();
+    let agent = attach(mode, &stage, options)?;
+    let changes = options.change_preemption;
+    let row = load::hold(mode.name(), &agent, &stage.timed, requests, changes);
+    if !row.is_well() {
+        agent.keep_artifacts();
+    }
+    Ok(row)
+}
+
+/// Measures in one attach mode, as often as the options say, all with one agent.
+fn judge(mode: AttachMode, options: &Options) -> Result<Vec<Judged>, Row> {
+    let mut stage = Stage::set();
+    let place = stage.timed.place.clone();
+    let instructions = |agent| {
+        let ns = options.instruction_ns?;
+        Some(Instructions::of_request(&place, ns, agent))
+    };
+    let without = instructions(None);
+    let agent = attach(mode, &stage, options)?;
+    let with = instructions(Some(agent.pid()));
+    if let Some((without, with)) = without.zip(with) {
+        let mode = mode.name();
+        println!(
+            "cost: {}",
+            Cost {
+                mode,
+                without,
+                with
+            }
+        );
+    }
+    let mut runs = Vec::new();
+    for number in 1..=options.repeat {
+        agent.clear_log();
+        runs.push(judge_once(mode, &mut stage, &agent, options.requests));
+        if options.repeat > 1 {
+            println!(
+                "run {number}: {}",
+                Row::judged(mode.name(), &runs[number - 1..])
+            );
+        }
     }
     for sample in agent.metrics().samples(SKIPPED, &[]) {
         if sample.value > 0.0 {
@@ -189,5 +237,21 @@ fn judge(mode: AttachMode, stage: &mut Stage, agent: &Agent, options: &Options) 
             println!("{program}: {} recursion misses", sample.value);
         }
     }
-    Row::judged(mode.name(), &accuracy, &compared)
+    if !runs.iter().all(Judged::is_well) {
+        agent.keep_artifacts();
+    }
+    Ok(runs)
+}
+
+fn judge_once(mode: AttachMode, stage: &mut Stage, agent: &Agent, requests: usize) -> Judged {
+    let start = Instant::now();
+    let knows_arrival = mode.knows_arrival();
+    let accuracy = Accuracy::hold(agent, &mut stage.timed, knows_arrival, requests);
+    println!("timed after {:.1} s", start.elapsed().as_secs_f64());
+    let compared = records::compare(stage, agent);
+    println!("compared after {:.1} s", start.elapsed().as_secs_f64());
+    for line in accuracy.faults.iter().chain(&compared.differences) {
+        println!("{line}");
+    }
+    Judged { accuracy, compared }
 }

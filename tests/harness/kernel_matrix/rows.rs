@@ -1,11 +1,33 @@
 //! Formats the rows of the table of kernels, one for each attach mode, as cells of a Markdown line.
 
-use std::fmt;
+use std::{collections::BTreeSet, fmt};
 
 use crate::{
     kernel_matrix::{accuracy::Accuracy, records::Compared},
     stats::Spread,
 };
+
+/// What was measured in one run.
+pub(super) struct Judged {
+    pub(super) accuracy: Accuracy,
+    pub(super) compared: Compared,
+}
+
+impl Judged {
+    /// Returns whether nothing is wrong.
+    pub(super) fn is_well(&self) -> bool {
+        self.faults().is_empty()
+    }
+
+    fn faults(&self) -> Vec<String> {
+        let mut faults = self.accuracy.faults.clone();
+        match self.compared.differences.len() {
+            0 => {}
+            differing => faults.push(format!("{differing} records differ")),
+        }
+        faults
+    }
+}
 
 /// Outcome of one attach mode.
 pub(super) struct Row {
@@ -33,31 +55,62 @@ impl Row {
         }
     }
 
-    /// An attach mode that was measured.
-    pub(super) fn judged(mode: &'static str, accuracy: &Accuracy, compared: &Compared) -> Self {
-        let differing = compared.differences.len();
-        let mut faults = accuracy.faults.clone();
-        if differing > 0 {
-            faults.push(format!("{differing} records differ"));
+    /// An attach mode of which only instructions were counted.
+    pub(super) fn counted(mode: &'static str) -> Self {
+        Self {
+            outcome: "instructions were counted".to_owned(),
+            well: true,
+            ..Self::empty(mode)
         }
-        let outcome = if !faults.is_empty() {
-            format!("**failed**: {}", faults.join("; "))
-        } else if accuracy.vague {
-            "passed; the machine was too busy to judge the p99".to_owned()
-        } else {
-            "passed".to_owned()
+    }
+
+    /// An attach mode that was measured, in one or more runs. Errors are the largest of all runs.
+    pub(super) fn judged(mode: &'static str, runs: &[Judged]) -> Self {
+        let times = |text: String| match runs.len() {
+            1 => text,
+            times => format!("{times} × {text}"),
         };
+        let each: BTreeSet<usize> = runs.iter().map(|run| run.compared.rows).collect();
+        let rows: Vec<_> = each.iter().map(usize::to_string).collect();
+        let differing: usize = runs.iter().map(|run| run.compared.differences.len()).sum();
+        let failed: Vec<_> = runs.iter().filter(|run| !run.is_well()).collect();
+        let faults: Vec<_> = failed.iter().flat_map(|run| run.faults()).collect();
+        let vague = runs.iter().filter(|run| run.accuracy.vague).count();
+        let mut outcome = match (failed.len(), runs.len()) {
+            (0, 1) => "passed".to_owned(),
+            (_, 1) => format!("**failed**: {}", faults.join("; ")),
+            (0, runs) => format!("passed {runs} of {runs} times"),
+            (failed, runs) => {
+                format!("**failed** {failed} of {runs} times: {}", faults.join("; "))
+            }
+        };
+        if failed.is_empty() && vague > 0 {
+            outcome += "; the machine was too busy to judge the p99";
+            if runs.len() > 1 {
+                outcome += &format!(" {vague} times");
+            }
+        }
+        let largest = |of: fn(&Accuracy) -> Option<&Spread>| {
+            let spreads = || runs.iter().filter_map(|run| of(&run.accuracy));
+            let p50 = spreads().map(|spread| spread.p50).max();
+            let p99 = spreads().map(|spread| spread.p99).max();
+            errors(p50.zip(p99))
+        };
+        let counted: f64 = runs.iter().map(|run| run.accuracy.counted).sum();
         Self {
             mode,
             cells: [
-                accuracy.requests.to_string(),
-                accuracy.counted.to_string(),
-                errors(accuracy.handler.as_ref()),
-                errors(accuracy.queue.as_ref()),
-                format!("{}, {differing} differ", compared.rows),
+                runs.iter()
+                    .map(|run| run.accuracy.requests)
+                    .sum::<usize>()
+                    .to_string(),
+                counted.to_string(),
+                largest(|accuracy| accuracy.handler.as_ref()),
+                largest(|accuracy| accuracy.queue.as_ref()),
+                format!("{}, {differing} differ", times(rows.join(" or "))),
             ],
             outcome,
-            well: faults.is_empty(),
+            well: failed.is_empty(),
         }
     }
 
@@ -102,10 +155,10 @@ impl Row {
 }
 
 /// Returns median and p99 of errors, in microseconds.
-fn errors(spread_ns: Option<&Spread>) -> String {
+fn errors(spread_ns: Option<(u64, u64)>) -> String {
     spread_ns.map_or_else(
         || "unknown".to_owned(),
-        |spread| format!("{} / {} µs", spread.p50 / 1_000, spread.p99 / 1_000),
+        |(p50_ns, p99_ns)| format!("{} / {} µs", p50_ns / 1_000, p99_ns / 1_000),
     )
 }
 

@@ -43,7 +43,7 @@ pub(super) struct Stage {
     pub(super) hosts: Vec<Hosted>,
     /// One on a unix socket.
     pub(super) unix: Server,
-    /// A gRPC server with one connection.
+    /// A gRPC server with one connection at a time.
     pub(super) calls: GrpcServer,
     _folder: TempDir,
 }

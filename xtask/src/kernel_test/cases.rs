@@ -4,6 +4,7 @@ use clap::Args;
 
 use crate::arch::Arch;
 use crate::cargo_test::REQUIRE_KERNEL_ENV;
+use crate::vm::INSTRUCTION_NS;
 use crate::vm::kernels::NEWEST;
 
 /// The running kernel, as a series.
@@ -17,6 +18,8 @@ const DEFAULT: [(&str, &[&str], Option<&str>, u32); 5] = [
     (NEWEST, &["auto"], Some("full"), 1),
     (NEWEST, &["auto"], None, 2),
 ];
+/// Of which only instructions are counted by default, on one processor: BTF-typed tracepoints, which no other has.
+const COUNTED: (&str, &str) = ("6.12", AUTO);
 /// What is tested with `--all`.
 const ALL: [&str; 6] = [HOST, "5.10", "6.1", "6.12", "6.18", "7.3"];
 /// The attach modes that stock kernels of a series have; a missing one is a failure.
@@ -62,6 +65,15 @@ pub(crate) struct Options {
     /// Send this many requests under load in each attach mode, in place of the matrix
     #[arg(long, value_name = "REQUESTS", conflicts_with = "suite")]
     load: Option<usize>,
+    /// Change the kernel's preemption model again and again during the load
+    #[arg(long, requires = "load")]
+    change_preemption: bool,
+    /// Count only instructions, on one processor, in place of the matrix
+    #[arg(long, conflicts_with_all = ["suite", "load", "repeat", "smp"])]
+    instructions: bool,
+    /// Do this so often in each attach mode, with one agent
+    #[arg(long, value_name = "TIMES", conflicts_with_all = ["suite", "load"])]
+    pub(crate) repeat: Option<u32>,
     /// Processors of the virtual machines [default: 1, and 2 for 6.12; newest with 1 and with 2]
     #[arg(long, value_parser = clap::value_parser!(u32).range(1..))]
     smp: Option<u32>,
@@ -74,10 +86,24 @@ pub(crate) struct Options {
 pub(crate) struct Case {
     pub(crate) series: String,
     /// The attach modes; all if empty.
-    modes: Vec<String>,
+    pub(crate) modes: Vec<String>,
     pub(crate) preempt: Option<String>,
     /// Processors of its virtual machine.
     pub(crate) cpus: u32,
+    /// Whether nothing but instructions is tested.
+    only_counts: bool,
+}
+
+impl Case {
+    /// Returns whether it is the running kernel.
+    pub(crate) fn is_host(&self) -> bool {
+        self.series == HOST
+    }
+
+    /// Returns whether instructions are counted: the clock of a machine with several processors is not their number.
+    pub(crate) fn counts_instructions(&self) -> bool {
+        !self.is_host() && self.cpus == 1
+    }
 }
 
 /// What a program is started with.
@@ -90,31 +116,51 @@ pub(crate) struct Invocation {
 impl Options {
     pub(crate) fn cases(&self) -> Vec<Case> {
         let of = |series: &[&str]| {
-            let all = series.iter().map(|&series| Case {
-                series: series.to_owned(),
-                modes: self.attach_mode.clone(),
-                preempt: self.preempt.clone(),
-                cpus: self.smp.unwrap_or(if series == PAIRED { 2 } else { 1 }),
+            let all = series.iter().map(|&series| {
+                let cpus = if series == PAIRED { 2 } else { 1 };
+                self.case(series, &[], None, cpus)
             });
             all.collect()
         };
-        match (self.arch, self.series.as_slice()) {
+        let mut cases: Vec<Case> = match (self.arch, self.series.as_slice()) {
             (Arch::Arm64, []) => of(&DEFAULT_ARM64),
             (Arch::Amd64, []) if self.all => of(&ALL),
             (Arch::Amd64, []) => {
-                let given =
-                    |(series, modes, preempt, cpus): (&str, &[&str], Option<&str>, u32)| Case {
-                        series: series.to_owned(),
-                        modes: match self.attach_mode.as_slice() {
-                            [] => modes.iter().map(|&mode| mode.to_owned()).collect(),
-                            named => named.to_vec(),
-                        },
-                        preempt: self.preempt.clone().or(preempt.map(str::to_owned)),
-                        cpus: self.smp.unwrap_or(cpus),
-                    };
-                DEFAULT.into_iter().map(given).collect()
+                let default = DEFAULT
+                    .into_iter()
+                    .map(|(series, modes, preempt, cpus)| self.case(series, modes, preempt, cpus));
+                let (series, mode) = COUNTED;
+                let counted = Case {
+                    only_counts: true,
+                    ..self.case(series, &[mode], None, 1)
+                };
+                default.chain([counted]).collect()
             }
             (_, named) => of(&named.iter().map(String::as_str).collect::<Vec<_>>()),
+        };
+        if self.suite.is_some() || self.load.is_some() || self.repeat.is_some() {
+            cases.retain(|case| !case.only_counts);
+        }
+        if self.instructions {
+            cases.retain(|case| !case.is_host() && (case.cpus == 1 || !self.series.is_empty()));
+            for case in &mut cases {
+                (case.only_counts, case.cpus) = (true, 1);
+            }
+        }
+        cases
+    }
+
+    /// Returns a case; what the options choose comes before what is given.
+    fn case(&self, series: &str, modes: &[&str], preempt: Option<&str>, cpus: u32) -> Case {
+        Case {
+            series: series.to_owned(),
+            modes: match self.attach_mode.as_slice() {
+                [] => modes.iter().map(|&mode| mode.to_owned()).collect(),
+                named => named.to_vec(),
+            },
+            preempt: self.preempt.clone().or(preempt.map(str::to_owned)),
+            cpus: self.smp.unwrap_or(cpus),
+            only_counts: false,
         }
     }
 
@@ -134,6 +180,16 @@ impl Options {
         }
         if let Some(requests) = self.load {
             args.extend(["--load".to_owned(), requests.to_string()]);
+            if self.change_preemption {
+                args.push("--change-preemption".to_owned());
+            }
+        } else if case.counts_instructions() && self.arch == Arch::Amd64 {
+            args.extend(["--instruction-ns".to_owned(), INSTRUCTION_NS.to_string()]);
+        }
+        if case.only_counts {
+            args.extend(["--repeat".to_owned(), "0".to_owned()]);
+        } else if let Some(times) = self.repeat {
+            args.extend(["--repeat".to_owned(), times.to_string()]);
         }
         let modes = match self.arch {
             Arch::Amd64 => &MODES[..],
@@ -183,8 +239,27 @@ mod tests {
         let cases = options.cases();
         let case = cases.iter().find(|case| case.series == "6.1").unwrap();
         let invocation = options.invocation(case, None);
-        let expected = "--attach-mode kprobe --must fentry --must kprobe --must syscall";
+        let expected =
+            "--attach-mode kprobe --instruction-ns 2 --must fentry --must kprobe --must syscall";
         assert_eq!(invocation.args.join(" "), expected);
+    }
+
+    #[test]
+    fn only_instructions_are_counted_where_the_clock_counts_them() {
+        let options = Options {
+            instructions: true,
+            ..Options::default()
+        };
+        let cases = options.cases();
+        let names: Vec<_> = cases.iter().map(|case| case.series.as_str()).collect();
+        assert_eq!(names, ["6.1", NEWEST, "6.12"]);
+        for case in &cases {
+            let invocation = options.invocation(case, None).args.join(" ");
+            assert!(
+                invocation.contains("--instruction-ns 2 --repeat 0"),
+                "{invocation}"
+            );
+        }
     }
 
     #[test]

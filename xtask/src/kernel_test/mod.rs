@@ -3,6 +3,7 @@
 //! Does not depend on: what the program tests. It reads the program's lines and its exit code.
 
 mod cases;
+mod costs;
 mod programs;
 mod report;
 
@@ -17,12 +18,13 @@ use crate::leftovers::Leftovers;
 use crate::privilege;
 use crate::vm::kernels::{self, Kernel};
 use crate::vm::{self, Clock, Ended, Machine};
+use cases::Case;
 pub(crate) use cases::Options;
-use cases::{Case, HOST};
+use costs::Counted;
 use programs::{AGENT_ENV, Programs};
 use report::{Artifacts, Report};
 
-/// Longest time of one kernel.
+/// Longest time of one kernel, and of each repetition.
 const LIMIT: Duration = Duration::from_secs(900);
 /// Boots of a kernel that ends before the program begins: some fail under emulation, once in a while.
 const BOOTS: usize = 3;
@@ -40,6 +42,7 @@ struct Run<'a> {
     programs: Programs,
     leftovers: Leftovers,
     report: Report,
+    counted: Counted,
 }
 
 /// Tests the kernels, prints the table, and fails if a kernel has failed.
@@ -49,11 +52,12 @@ pub(crate) fn run(options: &Options) -> Result<()> {
         programs: Programs::build(options)?,
         leftovers: Leftovers::expect(),
         report: Report::default(),
+        counted: Counted::default(),
     };
     let lack = vm::lack(options.arch);
     for case in options.cases() {
         let name = case.series.as_str();
-        let outcome = if name == HOST {
+        let outcome = if case.is_host() {
             run.on_host(&case)?
         } else if let Some(lack) = &lack {
             Outcome::Skipped(format!("no virtual machines: {lack}"))
@@ -71,10 +75,11 @@ pub(crate) fn run(options: &Options) -> Result<()> {
     }
     println!("{}", run.report.table());
     run.leftovers.report_artifacts();
+    let counted = run.counted.judge();
     if !run.report.failed.is_empty() {
         bail!("failed on: {}", run.report.failed.join(", "));
     }
-    Ok(())
+    counted
 }
 
 impl Run<'_> {
@@ -132,16 +137,20 @@ impl Run<'_> {
             clock: Clock::Instructions,
             cpus,
             memory_mib: vm::MEMORY_MIB,
-            limit: LIMIT,
+            limit: LIMIT * options.repeat.unwrap_or(1),
         };
         let mut artifacts = Artifacts::default();
         let mut boots = 1;
         let ended = loop {
-            let mut began = false;
+            let (mut began, mut read) = (false, Ok(()));
             let ended = machine.run(dir.path(), |line| {
                 began = true;
                 self.report.on_line(line, name, &mut artifacts);
+                if let Err(err) = self.counted.on_line(line, &kernel.release, case) {
+                    read = Err(err);
+                }
             })?;
+            read?;
             if let Ended::Early { why, console } = &ended {
                 eprintln!("{console}\n==> Linux {name}: {why}");
             }

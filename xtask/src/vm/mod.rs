@@ -91,10 +91,15 @@ pub(crate) struct Machine<'a> {
     pub(crate) limit: Duration,
 }
 
+/// By how much the clock advances with each instruction, ns.
+pub(crate) const INSTRUCTION_NS: u32 = 1 << ICOUNT_SHIFT;
+/// The same as a power of two, for qemu.
+const ICOUNT_SHIFT: u32 = 1;
+
 /// How the clock of a machine advances.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Clock {
-    /// By 2 ns per instruction, and it skips idle time: a tick comes after as many instructions as on a real machine, and
+    /// By [`INSTRUCTION_NS`] per instruction, and it skips idle time: a tick comes after as many instructions as on a real machine, and
     /// results do not depend on the load of this one.
     Instructions,
     /// As the one of this machine. The processors are emulated in parallel, which is faster, but times mean nothing.
@@ -157,6 +162,7 @@ impl Machine<'_> {
         let emulator = qemu::find(&emulator(self.arch), self.arch)?;
         // Before other work, if this process may do that: a guest that waits for a processor measures the wait.
         let mut command = Command::new("nice");
+        let icount = format!("shift={ICOUNT_SHIFT},sleep=off");
         command
             .args(["-n", "-15"])
             .arg(&emulator.path)
@@ -166,8 +172,8 @@ impl Machine<'_> {
             .args(["-smp", &self.cpus.to_string()])
             .args(["-m", &self.memory_mib.to_string()])
             .args(match self.clock {
-                Clock::Instructions => &["-icount", "shift=1,sleep=off"][..],
-                Clock::Real => &[],
+                Clock::Instructions => vec!["-icount".to_owned(), icount],
+                Clock::Real => Vec::new(),
             });
         let (console_file, code_file) = (
             format!("file:{}", console.display()),
