@@ -29,7 +29,7 @@ const HOGS: usize = 2;
 /// What is asked, in turn.
 const TARGETS: [(&str, usize); 5] = [
     ("/predictions/a", 200),
-    ("/predictions/b?body=3000&split=1", 20_000),
+    ("/predictions/b?body=3000&split=1", 900),
     ("/v2/models/c/infer?chunks=3&body=500", 0),
     ("/v1/models/d:predict?status=503", 500),
     ("/predictions/e?write_size=700&body=4000", 40),

@@ -133,22 +133,20 @@ pub fn run(options: &Options) -> bool {
 }
 
 fn try_mode(mode: AttachMode, options: &Options) -> Row {
-    if let Some(requests) = options.load {
-        return load(mode, options, requests).unwrap_or_else(|row| row);
-    }
-    match judge(mode, options) {
-        Ok(runs) if runs.is_empty() => Row::counted(mode.name()),
-        Ok(runs) => Row::judged(mode.name(), &runs),
-        Err(row) => row,
-    }
+    let row = match options.load {
+        Some(requests) => load(mode, options, requests),
+        None => judge(mode, options).map(|runs| match runs.as_slice() {
+            [] => Row::counted(mode.name()),
+            runs => Row::judged(mode.name(), runs),
+        }),
+    };
+    row.unwrap_or_else(|said| refused(mode, &said, &options.must))
 }
 
-/// Starts the agent; returns the row of the attach mode if it does not start.
-fn attach(mode: AttachMode, stage: &Stage, options: &Options) -> Result<Agent, Row> {
+/// Starts the agent; returns what it reported if it does not start.
+fn attach(mode: AttachMode, stage: &Stage) -> Result<Agent, String> {
     let start = Instant::now();
-    let agent = stage
-        .watch(&mode.args())
-        .map_err(|said| refused(mode, &said, &options.must))?;
+    let agent = stage.watch(&mode.args())?;
     println!("attached after {:.1} s", start.elapsed().as_secs_f64());
     println!("hooks: {}", hooks(&agent));
     Ok(agent)
@@ -187,9 +185,9 @@ fn refused(mode: AttachMode, said: &str, must: &[AttachMode]) -> Row {
     }
 }
 
-fn load(mode: AttachMode, options: &Options, requests: usize) -> Result<Row, Row> {
+fn load(mode: AttachMode, options: &Options, requests: usize) -> Result<Row, String> {
     let stage = Stage::set();
-    let agent = attach(mode, &stage, options)?;
+    let agent = attach(mode, &stage)?;
     let changes = options.change_preemption;
     let row = load::hold(mode.name(), &agent, &stage.timed, requests, changes);
     if !row.is_well() {
@@ -199,7 +197,7 @@ fn load(mode: AttachMode, options: &Options, requests: usize) -> Result<Row, Row
 }
 
 /// Measures in one attach mode, as often as the options say, all with one agent.
-fn judge(mode: AttachMode, options: &Options) -> Result<Vec<Judged>, Row> {
+fn judge(mode: AttachMode, options: &Options) -> Result<Vec<Judged>, String> {
     let mut stage = Stage::set();
     let place = stage.timed.place.clone();
     let instructions = |agent| {
@@ -207,7 +205,7 @@ fn judge(mode: AttachMode, options: &Options) -> Result<Vec<Judged>, Row> {
         Some(Instructions::of_request(&place, ns, agent))
     };
     let without = instructions(None);
-    let agent = attach(mode, &stage, options)?;
+    let agent = attach(mode, &stage)?;
     let with = instructions(Some(agent.pid()));
     if let Some((without, with)) = without.zip(with) {
         let mode = mode.name();
