@@ -191,8 +191,15 @@ impl Handshake {
     }
 
     /// Adds a record of the server, by its type and fragment; `messages` are its handshake messages, as far as they were
-    /// copied. Returns the end of the handshake, if the record shows it.
-    pub fn on_server(&mut self, kind: u8, fragment: u32, messages: &[u8]) -> Option<Finished> {
+    /// copied. Returns the end of the handshake, if the record shows it, which it does not if the server has read only part of
+    /// a record of the client: Go sends its tickets before it has read the Finished after a certificate.
+    pub fn on_server(
+        &mut self,
+        kind: u8,
+        fragment: u32,
+        messages: &[u8],
+        reads_record: bool,
+    ) -> Option<Finished> {
         match kind {
             record_type::HANDSHAKE if self.server.is_none() => {
                 if let Read::Whole(ServerStart::Hello(server)) = hello::server_start(messages) {
@@ -210,7 +217,7 @@ impl Handshake {
             record_type::DATA => {
                 self.first_encrypted.get_or_insert(fragment);
                 let is_alert = self.suite().plaintext(fragment) == 2;
-                if self.flight.is_empty() || is_alert {
+                if self.flight.is_empty() || is_alert || reads_record {
                     return None;
                 }
                 // All messages of the client were one record. Without the hash's length, it may be its Finished alone.

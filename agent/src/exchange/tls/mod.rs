@@ -309,7 +309,10 @@ impl TlsConnection {
                 }),
                 Of::Record { kind, fragment, .. } => {
                     let messages = &self.server.handshake;
-                    let ended = self.handshake.on_server(kind, fragment, messages);
+                    let reads_record = self.partial.is_some();
+                    let ended = self
+                        .handshake
+                        .on_server(kind, fragment, messages, reads_record);
                     self.on_finished(ended, out);
                 }
                 Of::Plain => {
@@ -428,9 +431,10 @@ impl TlsConnection {
             let messages = &self.server.handshake;
             for part in data.iter().filter(|part| part.begins) {
                 let fragment = part.fragment;
-                let ended = self
-                    .handshake
-                    .on_server(record_type::DATA, fragment, messages);
+                let reads_record = self.partial.is_some();
+                let ended =
+                    self.handshake
+                        .on_server(record_type::DATA, fragment, messages, reads_record);
                 if ended.is_some() {
                     self.on_finished(ended, out);
                     break;

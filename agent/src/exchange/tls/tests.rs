@@ -423,6 +423,23 @@ fn certificates_of_clients_are_seen_in_one_record_or_several() {
 }
 
 #[test]
+fn tickets_may_come_before_the_last_bytes_of_the_finished() {
+    // Go reads 576 bytes at once, and answers a certificate with a ticket.
+    let flight = [sealed(428), sealed(79), sealed(FINISHED)].concat();
+    let whole = flight.len() - sealed(FINISHED).len();
+    for cut in whole + 1..flight.len() {
+        let mut player = player();
+        player.begin(HTTP1, Some(15), false);
+        player.read(&flight[..cut]).write(&sealed(550));
+        player.read(&flight[cut..]).read(&sealed(125));
+        player.write(&sealed(120)).close();
+        assert_eq!(player.sizes(), [(125, 120)], "{cut}");
+        assert_eq!(player.losses(), []);
+        assert_eq!(player.secured()[0].client_certificate, Some(true));
+    }
+}
+
+#[test]
 fn of_tls_1_2_the_types_of_records_say_everything() {
     for resumed in [false, true] {
         let mut player = player();
