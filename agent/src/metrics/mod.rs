@@ -296,7 +296,7 @@ mod tests {
             metrics.lost(&families::RECORDS_LOST, &server, "ring_full", 1);
         }
         let lines = lines_at(&metrics, "inferprobe_records_lost_total", Instant::now());
-        let other = r#"inferprobe_records_lost_total{server="other",reason="ring_full",port="",namespace="",pod="",container=""} 36"#;
+        let other = r#"inferprobe_records_lost_total{server="other",port="",namespace="",pod="",container="",reason="ring_full"} 36"#;
         assert_eq!((lines.len(), &*lines[0]), (65, other));
     }
 

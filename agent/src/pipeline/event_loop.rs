@@ -535,7 +535,7 @@ impl EventLoop {
     fn count_drops(&mut self) {
         for (reason, total) in self.maps.drops() {
             // They know of no server.
-            let labels = [procfs::UNKNOWN, reason.name(), "", "", "", ""];
+            let labels = [procfs::UNKNOWN, "", "", "", "", reason.name()];
             self.metrics.set(&families::RECORDS_LOST, &labels, total);
             let logged = &mut self.dropped[reason as usize];
             if total > *logged {

@@ -206,9 +206,9 @@ mod tests {
         }
         losses.count(What::Unfinished(Unfinished::Reset), &server, None, 100);
         losses.declare(&server);
-        let expected = r#"inferprobe_records_lost_total{server="vllm",reason="not_http",port="80",namespace="",pod="p",container=""} 100"#;
+        let expected = r#"inferprobe_records_lost_total{server="vllm",port="80",namespace="",pod="p",container="",reason="not_http"} 100"#;
         assert!(lines(&metrics, family).contains(&expected.to_owned()));
-        let expected = r#"inferprobe_requests_unfinished_total{server="vllm",reason="reset",port="80",namespace="",pod="p",container=""} 1"#;
+        let expected = r#"inferprobe_requests_unfinished_total{server="vllm",port="80",namespace="",pod="p",container="",reason="reset"} 1"#;
         let family = "inferprobe_requests_unfinished_total";
         assert!(lines(&metrics, family).contains(&expected.to_owned()));
     }

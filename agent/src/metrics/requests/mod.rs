@@ -373,8 +373,8 @@ impl Requests {
         }
         for (Instance { server, replica }, losses) in &self.losses {
             for ((_, reason), (family, count)) in losses {
-                let value = Value::Integer(*count);
-                samples.push_of(replica, family, &[&**server, reason], value);
+                let labels = [&[&**server], &replica.labels()[..], &[reason]].concat();
+                samples.push(family, &labels, Value::Integer(*count));
             }
         }
         for (Instance { server, replica }, count) in &self.internal {
