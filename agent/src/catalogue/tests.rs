@@ -455,6 +455,8 @@ fn a_body_names_the_model_if_the_entry_says_so() {
         ("uvicorn", "/infer", None),
         ("triton", "/v2/models/m/infer", Some("m")),
         ("tgi", "/generate", None),
+        ("llama-server", "/completion", Some("from-body")),
+        ("", "/completion", Some("from-body")),
     ] {
         let request = RequestInfo {
             named: Some(&body),

@@ -12,6 +12,7 @@ use crate::protocol::{
     body_format::{BodyFormat, Coding},
     form_model::FormModel,
     json_model::{BodyModel, JsonModel},
+    url_encoded_model::UrlEncodedModel,
 };
 
 /// Most bytes of a decompressed body that are searched: a small body may become a very large one.
@@ -24,6 +25,7 @@ const BUFFER_BYTES: usize = 4096;
 enum Scan {
     Json(JsonModel),
     Form(FormModel),
+    UrlEncoded(UrlEncodedModel),
 }
 
 /// The content of a body, as far as it was decompressed.
@@ -39,14 +41,20 @@ impl Content {
         let wants_more = match &mut self.scan {
             Scan::Json(scan) => scan.push(bytes),
             Scan::Form(scan) => scan.push(bytes),
+            Scan::UrlEncoded(scan) => {
+                scan.push(bytes);
+                true
+            }
         };
         wants_more && self.bytes < DECODED_CAP
     }
 
-    fn verdict(&self) -> BodyModel {
+    /// Returns what was read says; `whole`: nothing follows it.
+    fn verdict(&self, whole: bool) -> BodyModel {
         match &self.scan {
             Scan::Json(scan) => scan.verdict(),
             Scan::Form(scan) => scan.verdict(),
+            Scan::UrlEncoded(scan) => scan.verdict(whole),
         }
     }
 }
@@ -98,6 +106,7 @@ impl BodySearch {
         let content = Content {
             scan: match form {
                 Some(form) => Scan::Form(form),
+                None if format.is_url_encoded => Scan::UrlEncoded(UrlEncodedModel::default()),
                 None => Scan::Json(JsonModel::default()),
             },
             bytes: 0,
@@ -165,29 +174,34 @@ impl BodySearch {
         }
     }
 
-    /// Ends the search: the body is over, or its next bytes were not copied.
+    /// Ends the search: the next bytes of the body were not copied, or do not matter.
     pub fn end(&mut self) {
+        self.end_after(false);
+    }
+
+    /// Ends the search; `whole`: the body is over.
+    fn end_after(&mut self, whole: bool) {
         let Some(decoder) = self.decoder.take() else {
             return;
         };
         // What was decompressed before a fault counts, so the faults themselves do not.
         self.found = match decoder {
-            Decoder::Identity(content) | Decoder::Undecided(content) => content.verdict(),
+            Decoder::Identity(content) | Decoder::Undecided(content) => content.verdict(whole),
             Decoder::Gzip(mut decoder) => {
                 let _ = decoder.flush();
-                decoder.get_ref().verdict()
+                decoder.get_ref().verdict(whole)
             }
             Decoder::Zlib(mut decoder) => {
                 let _ = decoder.flush();
-                decoder.get_ref().verdict()
+                decoder.get_ref().verdict(whole)
             }
             Decoder::Deflate(mut decoder) => {
                 let _ = decoder.flush();
-                decoder.get_ref().verdict()
+                decoder.get_ref().verdict(whole)
             }
             Decoder::Brotli(mut decoder) => {
                 let _ = decoder.flush();
-                decoder.get_ref().verdict()
+                decoder.get_ref().verdict(whole)
             }
         };
     }
@@ -196,11 +210,13 @@ impl BodySearch {
     pub fn so_far(&self) -> BodyModel {
         match &self.decoder {
             None => self.found.clone(),
-            Some(Decoder::Identity(content) | Decoder::Undecided(content)) => content.verdict(),
-            Some(Decoder::Gzip(decoder)) => decoder.get_ref().verdict(),
-            Some(Decoder::Zlib(decoder)) => decoder.get_ref().verdict(),
-            Some(Decoder::Deflate(decoder)) => decoder.get_ref().verdict(),
-            Some(Decoder::Brotli(decoder)) => decoder.get_ref().verdict(),
+            Some(Decoder::Identity(content) | Decoder::Undecided(content)) => {
+                content.verdict(false)
+            }
+            Some(Decoder::Gzip(decoder)) => decoder.get_ref().verdict(false),
+            Some(Decoder::Zlib(decoder)) => decoder.get_ref().verdict(false),
+            Some(Decoder::Deflate(decoder)) => decoder.get_ref().verdict(false),
+            Some(Decoder::Brotli(decoder)) => decoder.get_ref().verdict(false),
         }
     }
 
@@ -215,9 +231,9 @@ impl BodySearch {
         }
     }
 
-    /// Returns what the body says, as far as it was searched, and ends the search.
+    /// Returns what the body says, which is over, as far as it was searched.
     pub fn verdict(&mut self) -> BodyModel {
-        self.end();
+        self.end_after(true);
         self.found.clone()
     }
 }
@@ -250,6 +266,7 @@ mod tests {
         BodyFormat {
             coding,
             boundary: boundary.map(Box::from),
+            is_url_encoded: false,
         }
     }
 
@@ -271,6 +288,20 @@ mod tests {
         let format = format(Coding::Gzip, Some("b"));
         assert_eq!(found(&format, &gzip(form)), named("m"));
         assert_eq!(found(&format, form), BodyModel::Unknown);
+    }
+
+    #[test]
+    fn a_form_that_is_written_like_a_query_names_its_model() {
+        for (coding, body) in [
+            (Coding::Identity, b"file=x&model=m".to_vec()),
+            (Coding::Gzip, gzip(b"model=n&file=x&model=m")),
+        ] {
+            let format = BodyFormat {
+                is_url_encoded: true,
+                ..format(coding, None)
+            };
+            assert_eq!(found(&format, &body), named("m"), "{coding:?}");
+        }
     }
 
     #[test]

@@ -1,4 +1,4 @@
-//! Holds how a request's body is written, by its head: compressed or not, and with which boundary if it is a form.
+//! Holds how a request's body is written, by its head: compressed or not, and how if it is a form.
 //!
 //! HTTP/1 and HTTP/2 heads fill it in, the search for the model follows it.
 //! Does not depend on: heads, bodies.
@@ -12,6 +12,8 @@ pub struct BodyFormat {
     pub coding: Coding,
     /// What separates its parts, if it is a form with several.
     pub boundary: Option<Box<str>>,
+    /// Whether it is a form that is written like the query of a URL.
+    pub is_url_encoded: bool,
 }
 
 /// How a body is compressed (RFC 9110, section 8.4.1).
@@ -33,12 +35,15 @@ pub enum Coding {
 impl BodyFormat {
     /// Processes the value of a `Content-Type` field.
     pub fn on_content_type(&mut self, value: &[u8]) {
-        const FORM: &[u8] = b"multipart/form-data";
-        let is_form = value
-            .get(..FORM.len())
-            .is_some_and(|start| start.eq_ignore_ascii_case(FORM));
+        let is = |kind: &str| {
+            let start = value.get(..kind.len());
+            start.is_some_and(|start| start.eq_ignore_ascii_case(kind.as_bytes()))
+        };
+        self.is_url_encoded = is("application/x-www-form-urlencoded");
         self.boundary = match std::str::from_utf8(value) {
-            Ok(value) if is_form => form_model::parameter(value, "boundary").map(Box::from),
+            Ok(value) if is("multipart/form-data") => {
+                form_model::parameter(value, "boundary").map(Box::from)
+            }
             _ => None,
         };
     }

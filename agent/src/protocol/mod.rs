@@ -16,5 +16,6 @@ pub mod json_model;
 pub mod response_model;
 pub mod target;
 pub mod tls;
+pub mod url_encoded_model;
 pub mod websocket;
 pub mod zmtp;

@@ -28,7 +28,7 @@ pub struct ResponseModel {
 impl ResponseModel {
     /// Adds the next bytes of the body.
     pub fn push(&mut self, bytes: &[u8]) {
-        if self.over || bytes.is_empty() {
+        if self.over || bytes.is_empty() || self.found.is_some() {
             return;
         }
         let room = SEARCH_CAP - self.start.len();
