@@ -6,7 +6,11 @@
 use crate::protocol::{
     content_type::BodyKind,
     generation::{
-        Piece, event_stream::EventStream, json_values::JsonValues, part::Part, usage::Usage,
+        Piece,
+        event_stream::EventStream,
+        json_values::JsonValues,
+        part::Part,
+        usage::{Usage, usage_at_start},
     },
     response_model::ResponseModel,
 };
@@ -150,6 +154,9 @@ impl Generation {
                 events.push(visible, |event| self.add_piece(event, true, at_ns));
             }
             Parts::Values(values) => {
+                if values.is_new() {
+                    self.usage.update(usage_at_start(visible));
+                }
                 values.push(visible, |value| self.add_piece(value, false, at_ns));
             }
             Parts::Text | Parts::Hidden => {}

@@ -50,6 +50,11 @@ impl JsonValues {
         }
     }
 
+    /// Whether no value has begun.
+    pub fn is_new(&self) -> bool {
+        self.count == 0 && self.value.is_empty()
+    }
+
     /// Whether the body has several values.
     pub fn has_several(&self) -> bool {
         self.base > 0 || self.count > 1

@@ -113,6 +113,8 @@ impl Part {
             self.read_candidates(value.get("candidates").list());
         } else if !kind.is_empty() {
             self.read_typed(kind, value);
+        } else if value.has("event_type") {
+            self.read_cohere(value.get("event_type").text(), value);
         } else if value.has("token") {
             let token = value.get("token");
             self.has_content = token.get("text").is_filled() && !token.get("special").is_filled();
@@ -168,7 +170,14 @@ impl Part {
         self.choices = u32::try_from(candidates.len()).unwrap_or(u32::MAX);
     }
 
-    /// Anthropic's messages and OpenAI's responses: each event has a type.
+    /// Cohere's chat of version 1: each JSON line has a type.
+    fn read_cohere(&mut self, kind: &str, value: &Sparse<'_>) {
+        self.has_content = kind == "tool-calls-chunk"
+            || kind == "text-generation" && value.get("text").is_filled();
+        self.ends = kind == "stream-end";
+    }
+
+    /// Anthropic's messages, OpenAI's responses and Cohere's chat: each event has a type.
     fn read_typed(&mut self, kind: &str, value: &Sparse<'_>) {
         let delta = value.get("delta");
         match kind {
@@ -182,6 +191,17 @@ impl Part {
                 self.has_content = is_call || block.get("text").is_filled();
             }
             "message_delta" => self.ends = delta.get("stop_reason").is_filled(),
+            "content-delta" | "tool-plan-delta" => {
+                let message = delta.get("message");
+                let content = message.get("content");
+                let names = ["text", "thinking"];
+                self.has_content = names.iter().any(|name| content.get(name).is_filled())
+                    || message.get("tool_plan").is_filled();
+            }
+            "tool-call-start" | "tool-call-delta" => self.has_content = true,
+            "message-end" => self.ends = true,
+            "message-start" | "content-start" | "content-end" | "tool-call-end"
+            | "citation-start" | "citation-end" => {}
             "message_start" | "message_stop" | "content_block_stop" | "message" | "ping"
             | "error" => {}
             "response.output_item.added" => {

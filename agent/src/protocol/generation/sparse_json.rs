@@ -22,7 +22,7 @@ pub(super) enum Sparse<'a> {
 }
 
 /// Names of members that have a meaning in some API, sorted.
-const WANTED: [&str; 57] = [
+const WANTED: [&str; 63] = [
     "audio",
     "cache_creation_input_tokens",
     "cache_n",
@@ -39,6 +39,7 @@ const WANTED: [&str; 57] = [
     "done",
     "error",
     "eval_count",
+    "event_type",
     "executableCode",
     "finishReason",
     "finish_reason",
@@ -48,9 +49,11 @@ const WANTED: [&str; 57] = [
     "generated_tokens",
     "index",
     "inlineData",
+    "input_length",
     "input_tokens",
     "item",
     "message",
+    "meta",
     "meta_info",
     "output_tokens",
     "partial_json",
@@ -73,13 +76,16 @@ const WANTED: [&str; 57] = [
     "thoughtsTokenCount",
     "timings",
     "token",
+    "tokens",
     "tokens_evaluated",
     "tokens_predicted",
     "toolUsePromptTokenCount",
     "tool_calls",
+    "tool_plan",
     "type",
     "usage",
     "usageMetadata",
+    "x_groq",
 ];
 
 /// Whether a member is kept.

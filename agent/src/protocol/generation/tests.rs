@@ -202,6 +202,37 @@ fn part(data: &str) -> Part {
 #[test]
 fn events_with_content_are_those_of_each_api() {
     for (data, has_content) in [
+        // Cohere's chat, of versions 2 and 1.
+        (
+            r#"{"type":"content-start","delta":{"message":{"content":{"type":"text","text":""}}}}"#,
+            false,
+        ),
+        (
+            r#"{"type":"content-delta","delta":{"message":{"content":{"text":"Hi"}}}}"#,
+            true,
+        ),
+        (
+            r#"{"type":"content-delta","delta":{"message":{"content":{"text":""}}}}"#,
+            false,
+        ),
+        (
+            r#"{"type":"tool-plan-delta","delta":{"message":{"tool_plan":"I"}}}"#,
+            true,
+        ),
+        (r#"{"type":"tool-call-delta","delta":{}}"#, true),
+        (
+            r#"{"type":"message-end","delta":{"finish_reason":"COMPLETE"}}"#,
+            false,
+        ),
+        (
+            r#"{"event_type":"stream-start","generation_id":"g"}"#,
+            false,
+        ),
+        (r#"{"event_type":"text-generation","text":"Hi"}"#, true),
+        (
+            r#"{"event_type":"stream-end","response":{"text":"Hi"}}"#,
+            false,
+        ),
         // OpenAI chat.
         (
             r#"{"choices":[{"index":0,"delta":{"role":"assistant","content":""}}],"usage":null}"#,
@@ -405,6 +436,26 @@ fn named_pings_have_no_content() {
 fn usage_has_the_names_of_each_api() {
     for (data, expected) in [
         (
+            r#"{"type":"message-end","delta":{"usage":{"billed_units":{"input_tokens":1,"output_tokens":12},"tokens":{"input_tokens":7,"output_tokens":12}}}}"#,
+            usage(7, 12),
+        ),
+        (
+            r#"{"event_type":"stream-end","response":{"meta":{"tokens":{"input_tokens":7,"output_tokens":12}}}}"#,
+            usage(7, 12),
+        ),
+        (
+            r#"{"text":"Hi","meta":{"tokens":{"input_tokens":7,"output_tokens":12}}}"#,
+            usage(7, 12),
+        ),
+        (
+            r#"{"choices":[],"x_groq":{"usage":{"prompt_tokens":7,"completion_tokens":12}}}"#,
+            usage(7, 12),
+        ),
+        (
+            r#"{"token":{"text":"a"},"details":{"generated_tokens":12,"input_length":7}}"#,
+            usage(7, 12),
+        ),
+        (
             r#"{"choices":[],"usage":{"prompt_tokens":7,"total_tokens":19,"completion_tokens":12}}"#,
             usage(7, 12),
         ),
@@ -473,6 +524,30 @@ fn usage_has_the_names_of_each_api() {
 /// The usage that is found in the last bytes of an object.
 fn at_end(end: &str, nested: bool) -> Usage {
     usage::usage_at_end(end.as_bytes(), nested)
+}
+
+#[test]
+fn usage_is_found_in_the_start_of_a_response() {
+    for (start, expected) in [
+        (
+            r#"{"id":"\"usage\"","a":[{}],"usage" : {"prompt_tokens":7,"completion_tokens":12},"choices":[{"#,
+            usage(7, 12),
+        ),
+        (
+            r#"{"usageMetadata":{"promptTokenCount":7,"candidatesTokenCount":12},"x"#,
+            usage(7, 12),
+        ),
+        // In another member, in a text, and cut off.
+        (r#"{"a":{"usage":{"prompt_tokens":7}},"#, usage(None, None)),
+        (
+            r#"{"a":"{\"usage\":{\"prompt_tokens\":7}}","#,
+            usage(None, None),
+        ),
+        (r#"{"usage":{"prompt_tokens":7,"#, usage(None, None)),
+        (r#"{"usage","#, usage(None, None)),
+    ] {
+        assert_eq!(usage::usage_at_start(start.as_bytes()), expected, "{start}");
+    }
 }
 
 #[test]

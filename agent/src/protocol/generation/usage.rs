@@ -1,6 +1,6 @@
 //! Finds how many tokens a response used, by its own statement.
 //!
-//! Each API has its own names for the two numbers. The statement is in the last bytes of a response.
+//! Each API has its own names for the two numbers. The statement is in the last bytes of a response, seldom in the first.
 //! Does not depend on: content.
 
 use memchr::memmem;
@@ -46,6 +46,10 @@ impl Usage {
             .or(of_ollama(value))
             .or(of_llama_cpp(value))
             .or(of_tgi(value.get("details")))
+            .or(of_members(value.get("x_groq").get("usage")))
+            .or(of_cohere(value))
+            .or(of_cohere(value.get("delta")))
+            .or(of_cohere(value.get("response")))
     }
 }
 
@@ -97,13 +101,18 @@ fn of_llama_cpp(value: &Sparse<'_>) -> Usage {
 
 fn of_tgi(details: &Sparse<'_>) -> Usage {
     Usage {
-        input: None,
+        input: details.get("input_length").number(),
         output: details.get("generated_tokens").number(),
     }
 }
 
+fn of_cohere(value: &Sparse<'_>) -> Usage {
+    let tokens_of = |name| of_members(value.get(name).get("tokens"));
+    tokens_of("usage").or(tokens_of("meta"))
+}
+
 /// Members of which one begins what states the usage.
-const BEGINNINGS: [&[u8]; 8] = [
+const BEGINNINGS: [&[u8]; 9] = [
     b"\"usage\"",
     b"\"usageMetadata\"",
     b"\"meta_info\"",
@@ -112,7 +121,44 @@ const BEGINNINGS: [&[u8]; 8] = [
     b"\"tokens_predicted\"",
     b"\"timings\"",
     b"\"details\"",
+    b"\"meta\"",
 ];
+
+/// Finds the usage in the first bytes of a JSON object, whose other bytes are unknown: a member of the object itself.
+pub fn usage_at_start(start: &[u8]) -> Usage {
+    for name in [&b"\"usage\""[..], b"\"usageMetadata\""] {
+        for at in memmem::find_iter(start, name) {
+            if !is_outermost(&start[..at]) {
+                continue;
+            }
+            let value = start[at + name.len()..].trim_ascii_start();
+            let Some(value) = value.strip_prefix(b":") else {
+                continue;
+            };
+            let mut values = serde_json::Deserializer::from_slice(value).into_iter::<Sparse<'_>>();
+            if let Some(Ok(stated)) = values.next() {
+                return of_members(&stated).or(of_gemini(&stated));
+            }
+        }
+    }
+    Usage::default()
+}
+
+/// Whether what follows `before` is a member of the outermost object.
+fn is_outermost(before: &[u8]) -> bool {
+    let (mut depth, mut in_string, mut escaped) = (0_u32, false, false);
+    for byte in before {
+        match byte {
+            _ if escaped => escaped = false,
+            b'\\' => escaped = in_string,
+            b'"' => in_string = !in_string,
+            b'{' | b'[' if !in_string => depth += 1,
+            b'}' | b']' if !in_string => depth = depth.saturating_sub(1),
+            _ => {}
+        }
+    }
+    depth == 1 && !in_string
+}
 
 /// Finds the usage in the last bytes of a JSON object, whose other bytes are unknown.
 ///

@@ -125,6 +125,8 @@ pub fn user_agent(head: &[u8]) -> Option<Box<str>> {
     const NAME: &[u8] = b"user-agent:";
     let (_, mut rest) = split_line(head)?;
     while let Some((line, after)) = split_line(rest).filter(|(line, _)| !line.is_empty()) {
+        // The head may be cut off within the field.
+        let (line, after) = unfold(line, after).unwrap_or((Cow::Borrowed(line), after));
         let is_wanted = |name: &[u8]| name.eq_ignore_ascii_case(NAME);
         if line.get(..NAME.len()).is_some_and(is_wanted) {
             let value = line[NAME.len()..].trim_ascii();
@@ -370,6 +372,10 @@ mod tests {
         let long = format!("GET / HTTP/1.1\r\nUser-Agent: {}\r\n\r\n", "x".repeat(99));
         assert_eq!(user_agent(long.as_bytes()).unwrap().len(), USER_AGENT_CAP);
         assert_eq!(user_agent(b"GET / HTTP/1.1\r\n\r\nUser-Agent: b\r\n"), None);
+        assert_eq!(
+            user_agent(b"GET / HTTP/1.1\r\nUser-Agent:\r\n a\r\n\tb\r\n\r\n").as_deref(),
+            Some("a b")
+        );
         assert_eq!(
             user_agent(b"GET / HTTP/1.1\r\nUser-Agent: \xff\r\n").as_deref(),
             Some("\u{fffd}")
