@@ -150,6 +150,8 @@ pub(super) struct Readings {
 struct Growing {
     total: u64,
     growth: u64,
+    /// Whether there was no reading before, so that the growth is unknown and counts as 0.
+    is_first: bool,
 }
 
 #[derive(Debug, Clone, Copy)]
@@ -160,8 +162,11 @@ struct PressureGrowth {
 
 impl Growing {
     fn read(before: Option<Self>, total: u64) -> Self {
-        let growth = before.map_or(0, |before| total.saturating_sub(before.total));
-        Self { total, growth }
+        Self {
+            total,
+            growth: before.map_or(0, |before| total.saturating_sub(before.total)),
+            is_first: before.is_none(),
+        }
     }
 }
 
@@ -223,6 +228,17 @@ impl Readings {
             }
         }
         is_counted.then(|| longest.values().sum())
+    }
+
+    /// Whether one of these cgroups was read for the first time, so that it is unknown how long it stopped a server.
+    pub(super) fn are_new<'a>(&self, mut cgroups: impl Iterator<Item = &'a Cgroups>) -> bool {
+        cgroups.any(|cgroups| {
+            let mut read = cgroups
+                .cpu
+                .iter()
+                .filter_map(|folder| self.throttled.get(folder));
+            read.any(|growing| growing.is_first)
+        })
     }
 
     /// Stalls of a server with these cgroups: of its longest one.
@@ -354,11 +370,13 @@ mod tests {
             (1_510, 45, 30, Some(70_000)),
             (1_510, 45, 30, Some(0)),
         ] {
+            let is_first = pod == 1_000;
             write("pod", pod);
             write("pod/a", a);
             write("pod/b", b);
             readings.read(all.iter());
             assert_eq!(readings.throttled_ns(all.iter()), expected, "{pod} {a} {b}");
+            assert_eq!(readings.are_new(all.iter()), is_first, "{pod}");
         }
         assert_eq!(readings.throttled_ns([Cgroups::default()].iter()), None);
     }

@@ -185,7 +185,8 @@ impl Servers {
         for (server, cgroups) in &cgroups {
             let total = self.totals.entry(server.clone()).or_default();
             let growth_ns = self.cgroups.throttled_ns(cgroups.iter());
-            total.throttled_now_ns = Some(growth_ns.unwrap_or(0));
+            let is_known = !self.cgroups.are_new(cgroups.iter());
+            total.throttled_now_ns = is_known.then(|| growth_ns.unwrap_or(0));
             if let Some(growth_ns) = growth_ns {
                 *total.throttled_ns.get_or_insert(0) += growth_ns;
             }
