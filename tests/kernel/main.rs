@@ -10,7 +10,6 @@
 mod accept;
 mod accuracy;
 mod artifacts;
-mod backlog;
 mod connections;
 mod discovery;
 mod doctor;

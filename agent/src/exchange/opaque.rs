@@ -225,7 +225,6 @@ mod tests {
         let mut out = Vec::new();
         for record in records {
             let view = RecordView {
-                arrived: &[],
                 record: *record,
                 request: &[],
                 response: &[],

@@ -63,7 +63,6 @@ impl Wire {
             ..Record::default()
         };
         let view = RecordView {
-            arrived: &[],
             record,
             request,
             response,

@@ -96,7 +96,6 @@ impl Player {
             ..record
         };
         let view = RecordView {
-            arrived: &[],
             record,
             request,
             response,

@@ -115,7 +115,6 @@ impl Wire {
             client: None,
         };
         let view = RecordView {
-            arrived: &[],
             record,
             request,
             response,
@@ -145,7 +144,6 @@ impl Wire {
             ..Record::default()
         };
         let view = RecordView {
-            arrived: &[],
             record,
             request: b"",
             response: b"",
