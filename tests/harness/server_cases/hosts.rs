@@ -22,11 +22,11 @@ use crate::{
 /// Names the folder that set-up made: `venv`.
 const FOLDER: &str = "INFERPROBE_SERVERS_DIR";
 /// Applications of the servers.
-const APPS: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/servers");
+pub(crate) const APPS: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/servers");
 /// Longest time until a server listens.
 const START_LIMIT: Duration = Duration::from_secs(60);
 /// Longest time until a server has written its marks.
-const MARKS_LIMIT: Duration = Duration::from_secs(10);
+pub(crate) const MARKS_LIMIT: Duration = Duration::from_secs(10);
 
 /// A kind of server, each with its own way to use sockets.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -171,11 +171,63 @@ impl From<&Stamp> for Marks {
     }
 }
 
+/// A running Python server; it ends when dropped.
+pub struct PythonServer {
+    /// Port of 127.0.0.1.
+    pub port: u16,
+    folder: TempDir,
+    _process_group: ProcessGroup,
+}
+
+impl PythonServer {
+    /// Starts it from `installed` with `options` behind its own, and waits until it listens.
+    pub fn start(kind: Kind, installed: &Path, options: Vec<String>) -> Self {
+        let folder = tempfile::tempdir().expect("a folder for the server's files");
+        let console = File::create(folder.path().join("console")).expect("the folder is ours");
+        let port = free_port();
+        let (program, words) = kind.words(&installed.join("venv"), port);
+        let mut command = ProcessGroup::command(&program);
+        command
+            .args(words)
+            .args(options)
+            .current_dir(folder.path())
+            .env("PYTHONPATH", APPS)
+            .env("PYTHONDONTWRITEBYTECODE", "1")
+            .env("MARKS", folder.path().join("marks"))
+            .stdout(console.try_clone().expect("a file can be shared"))
+            .stderr(console);
+        let server = Self {
+            port,
+            folder,
+            _process_group: ProcessGroup::start(command),
+        };
+        let connected = wait_within(START_LIMIT, || Connection::open_tcp(port).ok());
+        assert!(
+            connected.is_some(),
+            "{kind:?} does not listen after {START_LIMIT:?}: {}",
+            server.console()
+        );
+        server
+    }
+
+    /// Returns its marks, as far as it has written them.
+    pub fn marks_so_far(&self) -> Vec<Marks> {
+        let text = fs::read_to_string(self.folder.path().join("marks")).unwrap_or_default();
+        text.split_inclusive('\n')
+            .filter(|line| line.ends_with('\n'))
+            .map(|line| serde_json::from_str(line).expect("a mark is JSON"))
+            .collect()
+    }
+
+    /// Returns what it has printed.
+    pub fn console(&self) -> String {
+        let bytes = fs::read(self.folder.path().join("console")).unwrap_or_default();
+        String::from_utf8_lossy(&bytes).into_owned()
+    }
+}
+
 enum Running {
-    Python {
-        _process_group: ProcessGroup,
-        folder: TempDir,
-    },
+    Python(PythonServer),
     Reference(Server),
 }
 
@@ -191,39 +243,12 @@ pub struct Host {
 impl Host {
     /// Starts it, if it is a Python server from `installed`, and waits until it listens.
     pub fn start(kind: Kind, installed: &Path) -> Self {
-        if let Kind::Reference(args) = kind {
+        let (port, running) = if let Kind::Reference(args) = kind {
             let server = Server::start(args);
-            let port = server.port();
-            let running = Running::Reference(server);
-            return Self {
-                kind,
-                port,
-                running,
-            };
-        }
-        let folder = tempfile::tempdir().expect("a folder for the server's files");
-        let console = File::create(folder.path().join("console")).expect("the folder is ours");
-        let port = free_port();
-        let (program, words) = kind.words(&installed.join("venv"), port);
-        let mut command = ProcessGroup::command(&program);
-        command
-            .args(words)
-            .current_dir(folder.path())
-            .env("PYTHONPATH", APPS)
-            .env("PYTHONDONTWRITEBYTECODE", "1")
-            .env("MARKS", folder.path().join("marks"))
-            .stdout(console.try_clone().expect("a file can be shared"))
-            .stderr(console);
-        let process_group = ProcessGroup::start(command);
-        let connected = wait_within(START_LIMIT, || Connection::open_tcp(port).ok());
-        assert!(
-            connected.is_some(),
-            "{kind:?} does not listen after {START_LIMIT:?}: {}",
-            console_of(folder.path())
-        );
-        let running = Running::Python {
-            _process_group: process_group,
-            folder,
+            (server.port(), Running::Reference(server))
+        } else {
+            let server = PythonServer::start(kind, installed, Vec::new());
+            (server.port, Running::Python(server))
         };
         Self {
             kind,
@@ -245,13 +270,8 @@ impl Host {
 
     fn marks_so_far(&mut self, play: &Play, cases: &[&str]) -> Vec<Option<Marks>> {
         match &mut self.running {
-            Running::Python { folder, .. } => {
-                let text = fs::read_to_string(folder.path().join("marks")).unwrap_or_default();
-                let all: Vec<Marks> = text
-                    .split_inclusive('\n')
-                    .filter(|line| line.ends_with('\n'))
-                    .map(|line| serde_json::from_str(line).expect("a mark is JSON"))
-                    .collect();
+            Running::Python(server) => {
+                let all = server.marks_so_far();
                 let of = |case: &&str| all.iter().find(|marks| marks.case == **case).cloned();
                 cases.iter().map(of).collect()
             }
@@ -271,13 +291,8 @@ impl Host {
     /// Returns what it has printed.
     pub fn console(&self) -> String {
         match &self.running {
-            Running::Python { folder, .. } => console_of(folder.path()),
+            Running::Python(server) => server.console(),
             Running::Reference(_) => String::new(),
         }
     }
-}
-
-fn console_of(folder: &Path) -> String {
-    let bytes = fs::read(folder.join("console")).unwrap_or_default();
-    String::from_utf8_lossy(&bytes).into_owned()
 }
