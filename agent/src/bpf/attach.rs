@@ -49,7 +49,7 @@ pub enum Attachment {
         /// Open while it is attached.
         link: Option<OwnedFd>,
     },
-    /// Any other program: to attach it again would need a capability.
+    /// Any other program: most of them need a capability to be attached again.
     Fixed(Box<dyn Debug + Send>),
 }
 
@@ -198,8 +198,7 @@ fn attach_program(
         ProgramType::Fentry => fentry(program, kernel.btf, target),
         ProgramType::Kprobe if spec.at_return => {
             let (is_first, probe) = kretprobe(program, spec)?;
-            attached.push(Attachment::Fixed(Box::new(probe)));
-            return Ok(is_first);
+            Ok((is_first, Some(fixed(probe))))
         }
         ProgramType::Kprobe => kprobe(program, target),
         ProgramType::RawTp => raw_tp(program, target),

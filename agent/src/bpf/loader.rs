@@ -148,8 +148,8 @@ impl Probes {
 
     /// Attaches the hooks of sockets again, or detaches them, so that no socket of the host pays for them.
     ///
-    /// Programs that run through perf events stay attached, because only a capability that the agent drops can attach
-    /// them again.
+    /// Only BTF-typed programs are detached: most others run through perf events, and only a capability that the agent
+    /// drops can attach these again.
     pub fn read_sockets(&mut self, reads: bool) -> Result<()> {
         let of_sockets = self
             .attached
