@@ -39,6 +39,9 @@ pub mod kind {
     /// the program. Since the latest record, and before the next one, `read_bytes` left the receive queue and `written_bytes`
     /// were sent. Both are 0 if transfers were handled out of order. Its `seq` is the next record's.
     pub const UNOBSERVED: u8 = 7;
+    /// `read_bytes` bytes became readable at `arrival_ns`, from `position` on, and the arrival log had no room to tell them
+    /// from others. It is emitted before the bytes are read, and has no `seq`.
+    pub const ARRIVED: u8 = 8;
 }
 
 /// How a connection's transfers are cut into records. Its first read decides.
@@ -169,14 +172,17 @@ pub struct Record {
     pub starved_ns: u64,
     /// Thread of the latest read, in the kernel's own PID namespace; 0: unknown.
     pub reader_tid: u32,
+    /// Position of the first byte of the read that [`Record::arrival_ns`] belongs to, a TCP sequence number; valid only
+    /// where one read begins a record, on TCP.
+    pub position: u32,
     /// With [`flag::WRITE_AT_RETURN`]: 1 if a hook reports when writes of this connection begin, and did not report this
     /// one.
     pub start_unobserved: u8,
     /// Zero.
-    pub reserved: [u8; 3],
+    pub reserved: [u8; 7],
 }
 
-const _: () = assert!(size_of::<Record>() == 104 + 8 * STEPS + 32);
+const _: () = assert!(size_of::<Record>() == 104 + 8 * STEPS + 40);
 
 impl Record {
     /// An empty record.
@@ -208,8 +214,9 @@ impl Record {
         run_delay_ns: 0,
         starved_ns: 0,
         reader_tid: 0,
+        position: 0,
         start_unobserved: 0,
-        reserved: [0; 3],
+        reserved: [0; 7],
     };
 }
 

@@ -18,6 +18,36 @@ pub struct Entry {
     pub merged: u32,
 }
 
+/// Steps that are reported one by one because the log is full, until what it could not tell apart is read.
+const REPORTED_CAP: u32 = 128;
+
+/// Bytes that became readable at once.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Step {
+    /// Stream position of the first byte.
+    pub start: u32,
+    /// Stream position just after the last one.
+    pub end: u32,
+    /// When, CLOCK_MONOTONIC nanoseconds.
+    pub ns: u64,
+}
+
+impl Step {
+    /// Whether the byte at `position` is one of them.
+    pub const fn has(self, position: u32) -> bool {
+        position.wrapping_sub(self.start) < self.end.wrapping_sub(self.start)
+    }
+}
+
+/// Steps to report elsewhere, because the log cannot tell them from others.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Unkept {
+    /// The one before, which the log could tell apart until now.
+    pub before: Option<Step>,
+    /// The newest one.
+    pub newest: Step,
+}
+
 /// The latest steps of one receive queue, [`STEPS`] of them. More unread packets are merged into the newest.
 ///
 /// Positions wrap: TCP sequence numbers, or a count of buffers for AF_UNIX.
@@ -26,6 +56,10 @@ pub struct Entry {
 pub struct ArrivalLog {
     entries: [Entry; STEPS],
     next: u32,
+    /// Position up to which unread steps are merged; 0: none is.
+    merged_end: u32,
+    /// Steps that were reported since.
+    reported: u32,
     reserved: u32,
 }
 
@@ -45,29 +79,40 @@ impl ArrivalLog {
                 merged: 0,
             }; STEPS],
             next: 0,
+            merged_end: 0,
+            reported: 0,
             reserved: 0,
         }
     }
 
     /// Records that the queue reaches to `end` at `now_ns`, while its reader has read everything before `consumed`.
+    ///
+    /// Returns the steps that the log cannot tell apart, and those behind them, up to a limit.
     #[inline(always)]
-    pub fn on_readable(&mut self, end: u32, consumed: u32, now_ns: u64) {
+    pub fn on_readable(&mut self, end: u32, consumed: u32, now_ns: u64) -> Option<Unkept> {
         let newest = self.next.wrapping_sub(1) as usize & (STEPS - 1);
-        let Some(last) = self.entries.get_mut(newest) else {
-            return;
-        };
+        let last = *self.entries.get(newest)?;
         if last.ns != 0 && ahead(last.end, end) <= 0 {
-            return;
+            return None;
         }
-        let Some(oldest) = self.entries.get(self.next as usize & (STEPS - 1)) else {
-            return;
+        let step = Step {
+            start: if last.ns != 0 { last.end } else { consumed },
+            end,
+            ns: now_ns,
         };
+        let oldest = *self.entries.get(self.next as usize & (STEPS - 1))?;
         if oldest.ns != 0 && ahead(consumed, oldest.end) > 0 {
-            if let Some(last) = self.entries.get_mut(newest) {
-                last.merged = 1;
-                last.end = end;
-            }
-            return;
+            let second = newest.wrapping_sub(1) & (STEPS - 1);
+            let before = Step {
+                start: self.entries.get(second)?.end,
+                end: last.end,
+                ns: last.ns,
+            };
+            let slot = self.entries.get_mut(newest)?;
+            slot.merged = 1;
+            slot.end = end;
+            self.merged_end = end;
+            return self.report(if last.merged == 0 { Some(before) } else { None }, step);
         }
         if let Some(slot) = self.entries.get_mut(self.next as usize & (STEPS - 1)) {
             *slot = Entry {
@@ -77,6 +122,22 @@ impl ArrivalLog {
             };
         }
         self.next = self.next.wrapping_add(1);
+        if self.merged_end != 0 && ahead(consumed, self.merged_end) > 0 {
+            // The read that takes the merged steps may take this one too, and then reports none of the log.
+            return self.report(None, step);
+        }
+        self.merged_end = 0;
+        self.reported = 0;
+        None
+    }
+
+    #[inline(always)]
+    fn report(&mut self, before: Option<Step>, newest: Step) -> Option<Unkept> {
+        if self.reported >= REPORTED_CAP {
+            return None;
+        }
+        self.reported += 1;
+        Some(Unkept { before, newest })
     }
 
     /// Returns when the byte at `position` became readable.
@@ -205,6 +266,46 @@ mod tests {
         assert_eq!(log.at(60), Arrival::At(7));
         assert_eq!(log.at(75), Arrival::Merged);
         assert_eq!(log.at(195), Arrival::Merged);
+    }
+
+    #[test]
+    fn what_a_full_log_cannot_tell_apart_is_reported_until_it_is_read() {
+        let mut log = ArrivalLog::new();
+        let mut reported = Vec::new();
+        let mut arrive = |step: u32, consumed: u32| {
+            let unkept = log.on_readable(step * 10, consumed, u64::from(step));
+            for step in unkept
+                .into_iter()
+                .flat_map(|Unkept { before, newest }| before.into_iter().chain([newest]))
+            {
+                assert_eq!((step.end, step.start + 10), (step.ns as u32 * 10, step.end));
+                reported.push(step.ns);
+            }
+        };
+        (1..=8).for_each(|step| arrive(step, 0));
+        (9..=70).for_each(|step| arrive(step, 0));
+        // There is room again, but the merged steps are not read yet.
+        arrive(71, 40);
+        arrive(72, 710);
+        assert_eq!(reported, (8..=71).collect::<Vec<u64>>());
+    }
+
+    #[test]
+    fn a_queue_that_nobody_reads_is_reported_up_to_a_limit() {
+        let mut log = ArrivalLog::new();
+        let steps = (1..=1_000).filter_map(|step| log.on_readable(step * 10, 0, u64::from(step)));
+        assert_eq!(steps.count() as u32, REPORTED_CAP);
+    }
+
+    #[test]
+    fn a_step_has_the_bytes_between_its_ends() {
+        let step = Step {
+            start: u32::MAX - 1,
+            end: 2,
+            ns: 7,
+        };
+        let has = [u32::MAX - 2, u32::MAX - 1, 0, 1, 2].map(|position| step.has(position));
+        assert_eq!(has, [false, true, true, true, false]);
     }
 
     #[test]

@@ -50,7 +50,7 @@ pub struct Conn {
     pub scratch: [u64; 4],
 }
 
-const _: () = assert!(size_of::<Conn>() == 200 + 3072 + 152 + 48 + 88 + 8 + 16 + 8 + 16 + 32);
+const _: () = assert!(size_of::<Conn>() == 208 + 3072 + 160 + 48 + 88 + 8 + 16 + 8 + 16 + 32);
 
 /// What is in the receive queue, and when it arrived.
 ///

@@ -3,7 +3,7 @@
 //! The agent makes one view for each entry, and all later stages work on it.
 //! Does not depend on: maps, the ring, the meaning of the payload.
 
-use crate::abi::Record;
+use crate::{abi::Record, arrival::Step};
 
 /// Largest count of bytes in a valid record: no connection moves as many, and sums of such counts do not overflow.
 const COUNT_CAP_BYTES: u64 = 1 << 48;
@@ -17,6 +17,8 @@ pub struct RecordView<'a> {
     pub request: &'a [u8],
     /// First bytes of the write, or of the part of it that belongs to the response's beginning.
     pub response: &'a [u8],
+    /// Steps in which bytes of the connection arrived, and that its record cannot hold ([`crate::abi::kind::ARRIVED`]).
+    pub arrived: &'a [Step],
 }
 
 impl<'a> RecordView<'a> {
@@ -34,6 +36,7 @@ impl<'a> RecordView<'a> {
             record,
             request,
             response,
+            arrived: &[],
         })
     }
 }

@@ -10,6 +10,7 @@
 mod accept;
 mod accuracy;
 mod artifacts;
+mod backlog;
 mod connections;
 mod discovery;
 mod doctor;

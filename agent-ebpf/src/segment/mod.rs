@@ -237,6 +237,7 @@ impl Conn {
     /// `first`.
     #[inline(always)]
     pub fn on_steps(&mut self, first: u32) {
+        self.record.position = first;
         if self.record.flags & (flag::ARRIVAL_KNOWN | flag::ONE_ARRIVAL) == flag::ARRIVAL_KNOWN {
             self.record.steps = self.queue.arrivals.steps(first, self.record.arrival_ns);
             self.record.flags |= flag::STEPS;

@@ -173,6 +173,7 @@ mod tests {
         let mut missed = 0;
         for (index, read) in reads.iter().enumerate() {
             let view = RecordView {
+                arrived: &[],
                 record: record(index + 1, kind::READ, read.len()),
                 request: &read[..read.len().min(1024)],
                 response: &[],
@@ -181,6 +182,7 @@ mod tests {
             missed += late.take_missed_bytes().unwrap_or(0);
         }
         let view = RecordView {
+            arrived: &[],
             record: record(reads.len() + 1, kind::CLOSE, 0),
             request: &[],
             response: &[],
@@ -230,6 +232,7 @@ mod tests {
         let mut late = LateConnection::new(Http1Connection::new(&record, peer, COPIED_DEFAULT));
         let mut out = Vec::new();
         let view = RecordView {
+            arrived: &[],
             record,
             request: b"a body",
             response: &[],
@@ -242,6 +245,7 @@ mod tests {
         record.written_bytes = response.len() as u64;
         late.on_record(
             &RecordView {
+                arrived: &[],
                 record,
                 request,
                 response,

@@ -225,6 +225,7 @@ mod tests {
         let mut out = Vec::new();
         for record in records {
             let view = RecordView {
+                arrived: &[],
                 record: *record,
                 request: &[],
                 response: &[],

@@ -5,6 +5,7 @@
 
 use inferprobe_ebpf::{
     abi::{ArrivalStep, Record, STEPS, flag},
+    arrival::Step,
     view::RecordView,
 };
 
@@ -14,7 +15,7 @@ use crate::exchange::threads::reader_of;
 #[derive(Debug, Clone, Copy)]
 pub struct Reads<'a> {
     /// When their bytes became readable.
-    pub arrivals: Arrivals,
+    pub arrivals: Arrivals<'a>,
     /// First read, ns.
     pub first_ns: u64,
     /// Last read, ns.
@@ -34,7 +35,10 @@ impl<'a> Reads<'a> {
     pub fn of(view: &RecordView<'a>) -> Self {
         let record = &view.record;
         Self {
-            arrivals: Arrivals::of(record),
+            arrivals: Arrivals {
+                reported: view.arrived,
+                ..Arrivals::of(record)
+            },
             first_ns: record.first_read_ns,
             last_ns: record.last_read_ns,
             reader_tid: reader_of(record),
@@ -47,7 +51,7 @@ impl<'a> Reads<'a> {
 
 /// When the bytes of a read became readable.
 #[derive(Debug, Clone, Copy)]
-pub struct Arrivals {
+pub struct Arrivals<'a> {
     /// Of the read's first byte, ns; `None` if that was not observed.
     first_ns: Option<u64>,
     /// Whether the others arrived with it.
@@ -56,9 +60,13 @@ pub struct Arrivals {
     steps: [ArrivalStep; STEPS],
     /// Bytes of the read that earlier records reported.
     before: u64,
+    /// Position of the read's first byte.
+    position: u32,
+    /// Steps of the connection that were reported apart.
+    reported: &'a [Step],
 }
 
-impl Arrivals {
+impl Arrivals<'_> {
     /// The arrivals that a record reports.
     pub fn of(record: &Record) -> Self {
         let is_set = |bit| record.flags & bit != 0;
@@ -70,14 +78,26 @@ impl Arrivals {
                 false => [ArrivalStep::NONE; STEPS],
             },
             before: record.read_offset.into(),
+            position: record.position,
+            reported: &[],
         }
     }
 
     /// Returns when the byte `offset` bytes after the first one of the record became readable, ns; `None` if that was not
     /// observed.
     pub fn at(&self, offset: u64) -> Option<u64> {
-        let first_ns = self.first_ns?;
         let offset = offset + self.before;
+        let in_record = self.in_record(offset);
+        in_record.or_else(|| {
+            // A position is the low 32 bits of a count.
+            let position = self.position.wrapping_add(offset as u32);
+            let step = self.reported.iter().find(|step| step.has(position))?;
+            Some(step.ns)
+        })
+    }
+
+    fn in_record(&self, offset: u64) -> Option<u64> {
+        let first_ns = self.first_ns?;
         if offset == 0 || self.at_once {
             return Some(first_ns);
         }
@@ -124,5 +144,38 @@ mod tests {
         assert_eq!(at(&record, 9_000), Some(1_000));
         record.flags = flag::STEPS;
         assert_eq!(at(&record, 0), None);
+    }
+
+    #[test]
+    fn a_byte_of_an_unknown_step_arrives_with_the_one_that_was_reported() {
+        let mut record = Record {
+            flags: flag::ARRIVAL_KNOWN | flag::STEPS,
+            arrival_ns: 1_000,
+            position: u32::MAX - 9,
+            ..Record::NONE
+        };
+        record.steps[0] = ArrivalStep {
+            end: 10,
+            later_ns: 0,
+        };
+        record.steps[1] = ArrivalStep {
+            end: 40,
+            later_ns: u32::MAX,
+        };
+        let reported =
+            [(0, 20, 1_300), (20, 30, 1_400)].map(|(start, end, ns)| Step { start, end, ns });
+        let mut arrivals = Arrivals {
+            reported: &reported,
+            ..Arrivals::of(&record)
+        };
+        let at = [0, 9, 10, 29, 30, 39, 40].map(|offset| arrivals.at(offset));
+        let known = |ns: &[u64]| ns.iter().copied().map(Some).collect::<Vec<_>>();
+        assert_eq!(at[..6], known(&[1_000, 1_000, 1_300, 1_300, 1_400, 1_400]));
+        assert_eq!(at[6], None);
+        arrivals.first_ns = None;
+        assert_eq!(
+            [0, 10].map(|offset| arrivals.at(offset)),
+            [None, Some(1_300)]
+        );
     }
 }

@@ -182,6 +182,23 @@ pub(crate) fn emit_reply_read(cookie: u64, bytes: u32, now_ns: u64) -> Result<()
     })
 }
 
+/// Emits that the bytes between the positions `start` and `end` of connection `cookie` arrived at `ns`.
+///
+/// A call of its own: it runs only if a reader is far behind.
+#[inline(never)]
+pub(crate) fn emit_arrived(cookie: u64, start: u32, end: u32, ns: u64) {
+    let emitted = emit_without_payload(|record| {
+        record.cookie = cookie;
+        record.arrival_ns = ns;
+        record.position = start;
+        record.read_bytes = end.wrapping_sub(start) as u64;
+        record.kind = kind::ARRIVED;
+    });
+    if let Err(reason) = emitted {
+        drops::count(reason);
+    }
+}
+
 /// Emits that no hook handled these bytes of `conn`, and counts them. What is pending goes first.
 #[inline(never)]
 pub(crate) fn emit_unobserved(conn: &mut Conn, bytes: Unobserved, now_ns: u64) {

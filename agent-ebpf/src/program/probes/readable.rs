@@ -4,13 +4,18 @@
 //! Does not depend on: the bytes, records.
 
 use aya_ebpf::{macros::btf_tracepoint, programs::BtfTracePointContext};
-use inferprobe_ebpf::{abi::DropReason, duplicate::Attached};
+use inferprobe_ebpf::{
+    abi::{DropReason, mode},
+    arrival::Unkept,
+    conn::{Conn, phase},
+    duplicate::Attached,
+};
 
 use crate::{
     access::Btf,
     backend::Backend,
     clock::now_ns,
-    maps::watched,
+    maps::{records, watched},
     probes::entry::{already_handled, done, primary_and_backup},
     sock::{Family, Sock},
     task,
@@ -65,23 +70,42 @@ pub(crate) fn try_sk_data_ready<B: Backend>(
                     (*conn).set_written(position);
                 }
             }
-            (*conn)
-                .queue
-                .arrivals
-                .on_readable(end, (*conn).queue.consumed, now_ns());
+            let consumed = (*conn).queue.consumed;
+            if let Some(unkept) = (*conn).queue.arrivals.on_readable(end, consumed, now_ns()) {
+                report_arrivals(&*conn, sk, unkept);
+            }
         } else {
             let produced = (*conn).queue.unix_produced.wrapping_add(1);
             (*conn).queue.unix_produced = produced;
             if sk.queued() <= 1 {
                 (*conn).queue.unix_floor = produced.wrapping_sub(1);
             }
-            (*conn)
+            // A record of an AF_UNIX read says when its first bytes arrived, and no more.
+            let _ = (*conn)
                 .queue
                 .arrivals
                 .on_readable(produced, (*conn).queue.consumed, now_ns());
         }
     }
     Ok(())
+}
+
+/// Reports the arrivals that the log of an HTTP/2 connection cannot keep, or of one that may become one.
+#[inline(always)]
+fn report_arrivals<B: Backend>(conn: &Conn, sk: Sock<B>, unkept: Unkept) {
+    let cookie = if conn.record.mode == mode::STREAMS {
+        conn.record.cookie
+    } else if conn.progress.phase == phase::IDLE && !B::KEEPS_BY_ADDRESS {
+        B::cookie(sk)
+    } else {
+        // It is none, or its first read has yet to make up its cookie.
+        return;
+    };
+    if let Some(before) = unkept.before {
+        records::emit_arrived(cookie, before.start, before.end, before.ns);
+    }
+    let newest = unkept.newest;
+    records::emit_arrived(cookie, newest.start, newest.end, newest.ns);
 }
 
 /// Notes that a watched AF_UNIX server's send begins: its first bytes became readable at the client's end, `sk`.

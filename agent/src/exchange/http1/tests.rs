@@ -63,6 +63,7 @@ impl Wire {
             ..Record::default()
         };
         let view = RecordView {
+            arrived: &[],
             record,
             request,
             response,

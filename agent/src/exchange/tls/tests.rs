@@ -96,6 +96,7 @@ impl Player {
             ..record
         };
         let view = RecordView {
+            arrived: &[],
             record,
             request,
             response,

@@ -3,6 +3,8 @@
 //! Gives each record to its connection, counts its bytes, and forgets silent connections.
 //! Does not depend on: protocols, what becomes of events.
 
+mod arrived;
+
 use std::collections::{BTreeMap, HashSet};
 
 use inferprobe_ebpf::{
@@ -20,7 +22,10 @@ use crate::{
         event::{Event, Loss, Place},
         tls::listeners::Listeners,
     },
-    pipeline::connection::{self, Connection},
+    pipeline::{
+        connection::{self, Connection},
+        connections::arrived::Arrived,
+    },
     torchserve::connection::WorkerSink,
 };
 
@@ -49,6 +54,8 @@ pub struct ConnectionTable {
     ticking: FxHashSet<u64>,
     /// When connections were accepted that have no other record yet, by cookie.
     accepted: FxHashMap<u64, u64>,
+    /// Arrivals of bytes whose reads are not reported yet.
+    arrived: Arrived,
     /// Processes that ended, and when: the kernel does not report the end of their AF_UNIX connections.
     ended: Vec<(u64, u32)>,
     ticked_ns: u64,
@@ -135,6 +142,7 @@ impl ConnectionTable {
             coverage: Coverage::default(),
             ticking: FxHashSet::default(),
             accepted: FxHashMap::default(),
+            arrived: Arrived::default(),
             ended: Vec::new(),
             ticked_ns: 0,
             swept_ns: 0,
@@ -208,17 +216,26 @@ impl ConnectionTable {
 
     /// Processes an entry of the record ring.
     pub fn on_record(&mut self, entry: &[u8], out: &mut dyn WorkerSink) {
-        let Some(mut view) = RecordView::parse(entry) else {
+        let Some(view) = RecordView::parse(entry) else {
             out.lost(Loss::Malformed);
             return;
         };
         let record = view.record;
         let cookie = record.cookie;
+        if record.kind == kind::ARRIVED {
+            self.arrived.add(&record);
+            return;
+        }
         if record.kind == kind::ACCEPTED {
             self.on_accept(&record, out);
             return;
         }
         let accepted_ns = self.accepted.remove(&cookie);
+        let arrived = self.arrived.take(cookie);
+        let mut view = RecordView {
+            arrived: &arrived,
+            ..view
+        };
         let begins = !matches!(record.kind, kind::CLOSE | kind::REPLY_READ);
         if !begins && !self.connections.contains_key(&cookie) {
             return;
@@ -256,7 +273,9 @@ impl ConnectionTable {
                 self.ticking.remove(&cookie);
             }
         }
-        if !alive {
+        if alive {
+            self.arrived.keep(&record, arrived);
+        } else {
             self.connections.remove(&cookie);
         }
     }

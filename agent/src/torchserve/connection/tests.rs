@@ -115,6 +115,7 @@ impl Wire {
             client: None,
         };
         let view = RecordView {
+            arrived: &[],
             record,
             request,
             response,
@@ -144,6 +145,7 @@ impl Wire {
             ..Record::default()
         };
         let view = RecordView {
+            arrived: &[],
             record,
             request: b"",
             response: b"",
