@@ -20,6 +20,7 @@ pub mod identity;
 pub mod live;
 pub mod metrics;
 pub mod observation;
+pub mod openssl;
 pub mod pipeline;
 pub mod protocol;
 pub mod recording;

@@ -32,6 +32,7 @@ pub(crate) fn findings(facts: &Facts) -> Vec<Finding> {
         host,
         gpus,
         probing,
+        ..
     } = facts;
     let mut findings = of_probes(host, probing);
     findings.extend(of_capabilities(host));

@@ -18,7 +18,7 @@ use crate::{
     cli::DoctorArgs,
     config::parse_attach_mode,
     doctor::{
-        facts::{Facts, gpus, host, probing},
+        facts::{Facts, gpus, host, probing, tls},
         report::{Outcome, Report},
     },
     usage::UsageError,
@@ -54,6 +54,7 @@ pub fn examine(options: &Options) -> Result<(String, Outcome), serde_json::Error
         host: host::collect(),
         gpus: gpus::collect(options.nvml_library.clone()),
         probing: probing::attempt(options.attach_mode),
+        tls: tls::collect(),
     });
     let text = match options.json {
         true => serde_json::to_string_pretty(&report)? + "\n",

@@ -16,6 +16,7 @@ use crate::{
             gpus::Nvml,
             host::{Host, RingBuffer},
             probing::SelfTest,
+            tls::{LibraryTls, PlaceTls, ServerTls},
         },
         finding::Severity,
         report::Report,
@@ -76,6 +77,13 @@ pub(crate) fn table(report: &Report) -> String {
         SelfTest::NotRun => "not run",
     };
     row(&mut text, "self-test", VALUE, self_test);
+    if !facts.tls.is_empty() {
+        text.push_str("\nTLS of servers that run\n");
+    }
+    for server in &facts.tls {
+        let label = format!("{} {}", server.server, server.pid);
+        row(&mut text, &label, VALUE, &tls(server));
+    }
     text.push_str("\nWhat will be missing\n");
     if report.missing.is_empty() {
         row(&mut text, "nothing", VALUE, "");
@@ -188,6 +196,32 @@ fn nvml(nvml: &Nvml) -> String {
         }
         Nvml::Unusable { reason } => format!("not usable: {reason}"),
     }
+}
+
+/// Says what TLS leaves to see of a server, if it speaks TLS itself.
+fn tls(server: &ServerTls) -> String {
+    if let Some(refusal) = &server.refusal {
+        return format!("timed; its mapped files cannot be read: {refusal}");
+    }
+    let libraries: Vec<String> = server.libraries.iter().map(library).collect();
+    match libraries.is_empty() {
+        true => "timed; no mapped file exports OpenSSL's functions".into(),
+        false => format!("timed; OpenSSL in {}", libraries.join("; ")),
+    }
+}
+
+fn library(library: &LibraryTls) -> String {
+    let places: Vec<String> = library.places.iter().map(place).collect();
+    format!("{}: {}", library.path, places.join(", "))
+}
+
+fn place(place: &PlaceTls) -> String {
+    let cost = match place.cost {
+        "emulated" => "emulated, less than 1 µs",
+        _ => "single-stepped, 1 to 13 µs",
+    };
+    let functions = place.functions.join(" and ");
+    format!("{functions} at {:#x} ({cost})", place.offset)
 }
 
 /// Adds a row whose value starts in `column`, and continues there on the next line if it is too long.

@@ -19,6 +19,7 @@ use crate::{
             probing::{Probing, SelfTest},
             processes::PidNamespace,
             security::{Jit, Lockdown, Unprivileged},
+            tls::{LibraryTls, PlaceTls, ServerTls},
         },
         finding::Severity,
         report::{Outcome, Report},
@@ -69,6 +70,7 @@ fn sound() -> Facts {
             }],
             self_test: SelfTest::Passed,
         },
+        tls: Vec::new(),
     }
 }
 
@@ -367,6 +369,7 @@ fn json_keys_are_stable() {
             "missing",
             "outcome",
             "probes",
+            "tls",
             "version"
         ]
     );
@@ -399,4 +402,47 @@ fn json_keys_are_stable() {
     assert_eq!(json["probes"]["self_test"]["state"], "passed");
     assert_eq!(json["gpus"]["nvml"]["reason"], "no library");
     assert_eq!(json["outcome"], "all");
+}
+
+#[test]
+fn each_server_has_a_row_about_tls() {
+    let place = |functions: &[&'static str], offset, cost| PlaceTls {
+        functions: functions.to_vec(),
+        offset,
+        cost,
+    };
+    let server = |pid, libraries, refusal| ServerTls {
+        pid,
+        server: "uvicorn".into(),
+        libraries,
+        refusal,
+    };
+    let library = LibraryTls {
+        path: "/usr/lib/libssl.so.3".into(),
+        places: vec![
+            place(&["SSL_read_ex", "SSL_read"], 0x35290, "emulated"),
+            place(&["SSL_write"], 0x35980, "stepped"),
+        ],
+    };
+    let report = Report::conclude(Facts {
+        tls: vec![
+            server(7, vec![library], None),
+            server(8, Vec::new(), None),
+            server(9, Vec::new(), Some("permission denied".into())),
+        ],
+        ..sound()
+    });
+    assert_eq!(report.outcome, Outcome::All);
+    let table = render::table(&report);
+    let rows = table.split("\nTLS of servers that run\n").nth(1).unwrap();
+    let rows = rows.split("\n\n").next().unwrap();
+    let words: Vec<&str> = rows.split_whitespace().collect();
+    assert_eq!(
+        words.join(" "),
+        "uvicorn 7 timed; OpenSSL in /usr/lib/libssl.so.3: SSL_read_ex and SSL_read at 0x35290 (emulated, less than 1 µs), \
+         SSL_write at 0x35980 (single-stepped, 1 to 13 µs) \
+         uvicorn 8 timed; no mapped file exports OpenSSL's functions \
+         uvicorn 9 timed; its mapped files cannot be read: permission denied"
+    );
+    assert!(!render::table(&Report::conclude(sound())).contains("TLS"));
 }

@@ -14,7 +14,7 @@ pub mod torchserve;
 pub type Target = fn(&[u8]);
 
 /// Every target, by the name of its program and of its corpus.
-pub const TARGETS: [(&str, Target); 10] = [
+pub const TARGETS: [(&str, Target); 11] = [
     ("request_head", http1::request_head),
     ("response_head", http1::response_head),
     ("chunked", http1::chunked),
@@ -24,6 +24,7 @@ pub const TARGETS: [(&str, Target); 10] = [
     ("json_model", text::json_model),
     ("tls_hello", tls::tls_hello),
     ("tls_records", tls::tls_records),
+    ("prologue", tls::prologue),
     ("records", records::records),
 ];
 

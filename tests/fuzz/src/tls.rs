@@ -1,7 +1,8 @@
-//! Hellos of TLS, and the walk over its records.
+//! Hellos of TLS, the walk over its records, and the beginnings of functions of its libraries.
 
 use inferprobe::{
     exchange::tls::walk::{Of, Part, Walk},
+    openssl::prologue,
     protocol::tls::hello::{self, Read},
 };
 use inferprobe_ebpf::{
@@ -25,6 +26,25 @@ fn cuts<T: PartialEq + std::fmt::Debug>(data: &[u8], read: impl Fn(&[u8]) -> Rea
     let is_invalid = read(&data[..first]) == Read::Invalid;
     assert_eq!(read(data) == Read::Invalid, is_invalid, "cut at {first}");
     assert_ne!(read(data), Read::Partial);
+}
+
+/// What a function does is the same however much follows, and where it leads moves with it.
+pub fn prologue(data: &[u8]) {
+    let longer = [data, &[0xcc; 16]].concat();
+    for follow in [prologue::forwards_to, prologue::first_call] {
+        if let Some(target) = follow(data, 1 << 40) {
+            assert_eq!(follow(&longer, 1 << 40), Some(target));
+            assert_eq!(follow(data, (1 << 40) + 64), Some(target + 64));
+        }
+    }
+    if let Some(at) = prologue::emulated_at(data) {
+        assert_eq!(prologue::emulated_at(&longer), Some(at));
+        assert!(at < data.len() as u64);
+    }
+    if let Some(target) = prologue::forwards_to(data, 1 << 40) {
+        let is_call = prologue::first_call(data, 1 << 40);
+        assert!(is_call.is_none_or(|call| call == target));
+    }
 }
 
 /// Records come to the same at any cut, as long as each transfer is copied as the kernel half does.

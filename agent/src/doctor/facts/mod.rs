@@ -9,12 +9,13 @@ pub mod host;
 pub mod probing;
 pub mod processes;
 pub mod security;
+pub mod tls;
 
 use serde::Serialize;
 
 use crate::{
     bpf::attach_mode::AttachMode,
-    doctor::facts::{gpus::Gpus, host::Host, probing::Probing},
+    doctor::facts::{gpus::Gpus, host::Host, probing::Probing, tls::ServerTls},
 };
 
 /// Facts about this host.
@@ -30,6 +31,8 @@ pub struct Facts {
     /// Outcome of attaching the probes.
     #[serde(rename = "probes")]
     pub probing: Probing,
+    /// What TLS leaves to see of each server that runs.
+    pub tls: Vec<ServerTls>,
 }
 
 fn attach_mode_name<S: serde::Serializer>(
