@@ -154,10 +154,11 @@ impl Generation {
                 events.push(visible, |event| self.add_piece(event, true, at_ns));
             }
             Parts::Values(values) => {
-                if values.is_new() {
+                let is_first = values.is_new();
+                values.push(visible, |value| self.add_piece(value, false, at_ns));
+                if is_first && (values.is_open() || (visible.len() as u64) < bytes) {
                     self.usage.update(usage_at_start(visible));
                 }
-                values.push(visible, |value| self.add_piece(value, false, at_ns));
             }
             Parts::Text | Parts::Hidden => {}
         }

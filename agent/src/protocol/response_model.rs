@@ -4,7 +4,9 @@
 //! Reads the body as it is written, and keeps no more than its beginning.
 //! Does not depend on: heads, which server it is.
 
-use memchr::memmem;
+use std::sync::LazyLock;
+
+use memchr::memmem::{self, Finder};
 
 /// Bytes of a response that are searched.
 const SEARCH_CAP: usize = 1024;
@@ -14,6 +16,8 @@ const NAME_CAP: usize = 256;
 const MEMBERS: [&str; 3] = ["model", "model_name", "modelVersion"];
 /// Members of the outermost object that may hold such a member: of events of OpenAI's responses and of Anthropic.
 const HOLDERS: [&str; 2] = ["response", "message"];
+
+static NAME: LazyLock<Finder<'static>> = LazyLock::new(|| Finder::new(b"\"model"));
 
 /// Looks for the model in the bytes of a response.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -43,7 +47,7 @@ impl ResponseModel {
 
     /// Searches an event, or a JSON value, after the first: llama.cpp names the model in the last one.
     pub fn later_part(&mut self, part: &[u8]) {
-        if self.found.is_none() && memmem::find(part, b"\"model").is_some() {
+        if self.found.is_none() && NAME.find(part).is_some() {
             self.found = in_start(part);
         }
     }

@@ -3,6 +3,8 @@
 //! The bytes may be cut anywhere. Only brackets and strings are followed; `sparse_json` parses the values.
 //! Does not depend on: what values mean.
 
+use memchr::memchr2;
+
 use crate::protocol::generation::{PART_CAP, Piece, keep_end};
 
 /// The values of a body, as far as it was fed.
@@ -27,11 +29,13 @@ pub struct JsonValues {
 impl JsonValues {
     /// Adds bytes; calls `on_value` for each object or array that ends in them.
     pub fn push(&mut self, bytes: &[u8], mut on_value: impl FnMut(Piece<'_>)) {
-        for &byte in bytes {
+        let mut rest = bytes;
+        while let [first, after @ ..] = rest {
             if self.lost {
-                self.push_lost(byte, &mut on_value);
+                self.push_lost(*first, &mut on_value);
+                rest = after;
             } else {
-                self.push_byte(byte, &mut on_value);
+                rest = self.push_known(rest, &mut on_value);
             }
         }
     }
@@ -46,7 +50,7 @@ impl JsonValues {
     /// Ends the body.
     pub fn finish(&mut self, mut on_value: impl FnMut(Piece<'_>)) {
         if self.lost {
-            self.end_value(&mut on_value);
+            self.end_value(&[], &mut on_value);
         }
     }
 
@@ -60,51 +64,69 @@ impl JsonValues {
         self.base > 0 || self.count > 1
     }
 
-    fn push_byte(&mut self, byte: u8, on_value: &mut impl FnMut(Piece<'_>)) {
-        let outside = self.depth == self.base;
-        if outside && self.depth == 0 && self.count == 0 && byte == b'[' {
-            self.base = 1;
-            self.depth = 1;
-            return;
-        }
-        if !outside {
-            self.value.push(byte);
-            if self.value.len() > PART_CAP {
-                self.cut = true;
-                keep_end(&mut self.value);
-            }
-        }
-        if self.in_string {
+    /// Whether a value has begun, and its end is yet to come.
+    pub fn is_open(&self) -> bool {
+        !self.value.is_empty()
+    }
+
+    /// Adds bytes up to the end of a value, or all; returns those that follow it.
+    fn push_known<'a>(
+        &mut self,
+        bytes: &'a [u8],
+        on_value: &mut impl FnMut(Piece<'_>),
+    ) -> &'a [u8] {
+        let (mut value_at, mut at) = (0, 0);
+        while let Some(&byte) = bytes.get(at) {
+            let outside = self.depth == self.base;
             match byte {
                 _ if self.escaped => self.escaped = false,
-                b'\\' => self.escaped = true,
-                b'"' => self.in_string = false,
+                b'\\' if self.in_string => self.escaped = true,
+                b'"' => self.in_string = !self.in_string,
+                _ if self.in_string => {
+                    // Nothing else ends a string.
+                    at += memchr2(b'"', b'\\', &bytes[at..]).unwrap_or(bytes.len() - at);
+                    continue;
+                }
+                b'[' if outside && self.depth == 0 && self.count == 0 => {
+                    self.base = 1;
+                    self.depth = 1;
+                }
+                b'{' | b'[' => {
+                    if outside {
+                        value_at = at;
+                    }
+                    self.depth += 1;
+                }
+                b'}' | b']' if !outside => {
+                    self.depth -= 1;
+                    if self.depth == self.base {
+                        let (value, rest) = bytes.split_at(at + 1);
+                        self.end_value(&value[value_at..], on_value);
+                        return rest;
+                    }
+                }
                 _ => {}
             }
-            return;
+            at += 1;
         }
-        match byte {
-            b'"' => self.in_string = true,
-            b'{' | b'[' => {
-                if outside {
-                    self.value.push(byte);
-                }
-                self.depth += 1;
-            }
-            b'}' | b']' if !outside => {
-                self.depth -= 1;
-                if self.depth == self.base {
-                    self.end_value(on_value);
-                }
-            }
-            _ => {}
+        if self.depth != self.base {
+            self.keep(&bytes[value_at..]);
+        }
+        &[]
+    }
+
+    fn keep(&mut self, bytes: &[u8]) {
+        self.value.extend_from_slice(bytes);
+        if self.value.len() > PART_CAP {
+            self.cut = true;
+            keep_end(&mut self.value);
         }
     }
 
     /// Adds a byte at an unknown depth. A line that begins with a brace begins a value: within one, lines are indented.
     fn push_lost(&mut self, byte: u8, on_value: &mut impl FnMut(Piece<'_>)) {
         if byte == b'{' && self.value.last() == Some(&b'\n') {
-            self.end_value(on_value);
+            self.end_value(&[], on_value);
             self.lost = false;
             self.in_string = false;
             self.escaped = false;
@@ -116,8 +138,14 @@ impl JsonValues {
         }
     }
 
-    fn end_value(&mut self, on_value: &mut impl FnMut(Piece<'_>)) {
+    /// Ends the present value, of which `last` are the last bytes. Those that come at once are not copied.
+    fn end_value(&mut self, last: &[u8], on_value: &mut impl FnMut(Piece<'_>)) {
         self.count = self.count.saturating_add(1);
+        if self.value.is_empty() && !self.cut && last.len() <= PART_CAP {
+            let name = b"";
+            return on_value(Piece::Whole { name, data: last });
+        }
+        self.keep(last);
         if std::mem::take(&mut self.cut) {
             keep_end(&mut self.value);
             on_value(Piece::End(&self.value));

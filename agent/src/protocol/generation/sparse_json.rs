@@ -88,9 +88,28 @@ const WANTED: [&str; 63] = [
     "x_groq",
 ];
 
+/// For each first byte, a bit for each length that a wanted name with it has: most other names are none of these.
+const LENGTHS: [u32; 256] = {
+    let mut lengths = [0; 256];
+    let mut at = 0;
+    while at < WANTED.len() {
+        let name = WANTED[at].as_bytes();
+        lengths[name[0] as usize] |= 1 << name.len();
+        at += 1;
+    }
+    lengths
+};
+
 /// Whether a member is kept.
 fn is_wanted(name: &str) -> bool {
-    WANTED.binary_search(&name).is_ok()
+    let lengths = name
+        .bytes()
+        .next()
+        .map_or(0, |first| LENGTHS[first as usize]);
+    let may_be = u32::try_from(name.len())
+        .ok()
+        .and_then(|len| lengths.checked_shr(len));
+    may_be.is_some_and(|rest| rest & 1 == 1) && WANTED.binary_search(&name).is_ok()
 }
 
 impl<'a> Sparse<'a> {

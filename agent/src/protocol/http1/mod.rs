@@ -264,7 +264,8 @@ fn fields(bytes: &[u8], line_len: usize) -> Parse<Fields> {
         let Some((line, after)) = unfold(line, after) else {
             return Parse::Partial;
         };
-        let Some(colon) = memchr(b':', &line) else {
+        // Names are too short for a search of many bytes at once to pay.
+        let Some(colon) = line.iter().position(|&byte| byte == b':') else {
             return Parse::Invalid;
         };
         let (name, value) = (&line[..colon], line[colon + 1..].trim_ascii());
@@ -302,16 +303,24 @@ fn fields(bytes: &[u8], line_len: usize) -> Parse<Fields> {
 
 /// Joins the line of a field with the lines that continue it, which begin with a blank (`obs-fold` of RFC 9112, section
 /// 5.2); returns it and what follows. `None` if it may go on after the known bytes.
-fn unfold<'a>(line: &'a [u8], mut rest: &'a [u8]) -> Option<(Cow<'a, [u8]>, &'a [u8])> {
-    let mut whole = Cow::Borrowed(line);
+#[inline]
+fn unfold<'a>(line: &'a [u8], rest: &'a [u8]) -> Option<(Cow<'a, [u8]>, &'a [u8])> {
+    match rest.first()? {
+        b' ' | b'\t' => unfold_all(line, rest),
+        _ => Some((Cow::Borrowed(line), rest)),
+    }
+}
+
+#[cold]
+fn unfold_all<'a>(line: &[u8], mut rest: &'a [u8]) -> Option<(Cow<'a, [u8]>, &'a [u8])> {
+    let mut whole = line.to_vec();
     while matches!(rest.first()?, b' ' | b'\t') {
         let (more, after) = split_line(rest)?;
-        let whole = whole.to_mut();
         whole.push(b' ');
         whole.extend_from_slice(more.trim_ascii());
         rest = after;
     }
-    Some((whole, rest))
+    Some((Cow::Owned(whole), rest))
 }
 
 fn text(bytes: &[u8]) -> String {
