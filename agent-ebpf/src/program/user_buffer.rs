@@ -9,7 +9,7 @@ use aya_ebpf::helpers::{bpf_probe_read_kernel, generated::bpf_probe_read_user};
 use inferprobe_ebpf::{
     abi::{COPY_CAP, PAYLOAD_CAP},
     conn::Conn,
-    segment::Capture,
+    segment::{Capture, TAIL_BYTES},
     sniff::{FRAME_HEAD_LEN, FrameHead, PEEK},
 };
 
@@ -141,6 +141,12 @@ impl Bytes {
         self.vectors > COPIED_VECTORS
     }
 
+    /// Whether they are in one buffer.
+    #[inline(always)]
+    pub(crate) fn is_flat(self) -> bool {
+        self.vectors == 0
+    }
+
     /// Returns the first bytes and how many there are; `None` if they cannot be read.
     #[inline(always)]
     pub(crate) fn peek(self) -> Option<([u8; PEEK], usize)> {
@@ -267,6 +273,22 @@ pub(crate) fn copy_flat(conn: &mut Conn, at: u16, start: u64, len: u64) -> Optio
             None
         }
     }
+}
+
+/// Returns the last eight bytes of a transfer of `bytes` that was copied whole to `payload[at..]`.
+#[inline(always)]
+pub(crate) fn copied_tail(conn: &Conn, at: u16, bytes: u32) -> u64 {
+    let at = opaque(at as u32 + bytes - TAIL_BYTES) & (PAYLOAD_CAP as u32 - 1);
+    let conn: *const Conn = conn;
+    // SAFETY: `at` is less than PAYLOAD_CAP, behind which the payload has more than eight bytes.
+    let last = unsafe {
+        conn.cast::<u8>()
+            .add(offset_of!(Conn, payload))
+            .add(at as usize)
+            .cast::<u64>()
+            .read_unaligned()
+    };
+    u64::from_be(last)
 }
 
 /// Shifts the last bytes of a buffer into `tail`.

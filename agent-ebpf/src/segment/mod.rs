@@ -32,6 +32,8 @@ pub const HEAD_CAP: u32 = 16 << 10;
 /// Bytes that are copied from the end of a write of JSON whose middle is not copied: a language model's response states
 /// there how many tokens it used.
 pub const WRITE_END_CAP: u32 = 1024;
+/// Bytes of a record's tail.
+pub const TAIL_BYTES: u32 = 8;
 /// Later writes of a response that follow each other within this time share a record.
 pub const COALESCE_NS: u64 = 200_000;
 /// The end of a head.
@@ -351,6 +353,16 @@ impl Conn {
             self.progress.response_budget =
                 smaller(RESPONSE_HEAD_CAP as u32, self.progress.response_budget);
         }
+    }
+
+    /// Whether a write of `bytes`, if it is in one buffer, begins a response and is copied whole to its record, and
+    /// fills the record's tail.
+    #[inline(always)]
+    pub fn carries_whole(&self, bytes: u32) -> bool {
+        self.record.mode == mode::MESSAGES
+            && self.progress.phase == phase::READING
+            && bytes >= TAIL_BYTES
+            && bytes < RESPONSE_HEAD_CAP as u32
     }
 
     /// Whether a write of `bytes` in many buffers (`scattered`) or in few may have a part of the response's head that does not

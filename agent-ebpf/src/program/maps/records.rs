@@ -26,6 +26,8 @@ use crate::{
 
 /// Bytes waiting in the ring from which a record wakes the agent. Below that, the agent's own timer does.
 const WAKEUP_BYTES: u64 = 512 << 10;
+/// A record in so many asks how many bytes wait: that costs more than all else that is done with a short record.
+const RECORDS_PER_CHECK: u64 = 16;
 /// Bytes waiting in the ring from which bodies are not copied, so that records of other connections find room.
 const BODY_WAITING_BYTES: u64 = 2 << 20;
 /// How often a hook checks whether another one has released the connection, before it gives up: some microseconds.
@@ -81,7 +83,7 @@ pub(crate) fn emit(conn: &mut Conn, record_kind: u8, now_ns: u64) {
             ring(),
             (&raw mut *conn).cast(),
             size_of::<Record>() as u64 + payload_bytes,
-            wakeup(),
+            wakeup_at(now_ns),
         )
     };
     if sent < 0 {
@@ -146,6 +148,17 @@ fn waiting_bytes() -> u64 {
 fn wakeup() -> u64 {
     if waiting_bytes() >= WAKEUP_BYTES {
         BPF_RB_FORCE_WAKEUP.into()
+    } else {
+        BPF_RB_NO_WAKEUP.into()
+    }
+}
+
+/// As [`wakeup`], for one of [`RECORDS_PER_CHECK`] records, as the last digits of the time `now_ns` have it: of each
+/// connection, and of all.
+#[inline(always)]
+fn wakeup_at(now_ns: u64) -> u64 {
+    if now_ns & (RECORDS_PER_CHECK - 1) == 0 {
+        wakeup()
     } else {
         BPF_RB_NO_WAKEUP.into()
     }

@@ -24,7 +24,7 @@ use crate::{
     probes::entry::{already_handled, done, primary_and_backup},
     sock::{Family, Sock},
     task, unobserved, upgrade,
-    user_buffer::Bytes,
+    user_buffer::{Bytes, copied_tail},
 };
 
 primary_and_backup! {
@@ -188,9 +188,12 @@ fn on_message_write<B: Backend>(
     bytes: u32,
     now_ns: u64,
 ) -> Copying {
-    let tail = match user {
-        Some(user) => user.tail(conn),
-        None => 0,
+    // The last bytes of a short response are among the copied ones: they need not be read apart.
+    let tail_is_copied =
+        B::HAS_LOOPS && conn.carries_whole(bytes) && user.is_some_and(Bytes::is_flat);
+    let mut tail = match user {
+        Some(user) if !tail_is_copied => user.tail(conn),
+        _ => 0,
     };
     let hint = if conn.progress.phase == phase::WRITING && conn.record.mode == mode::MESSAGES {
         hint_of(user, bytes, tail)
@@ -214,11 +217,14 @@ fn on_message_write<B: Backend>(
         conn.on_send_stepwise(bytes, plan, false, tail);
         return Copying::Pieces;
     }
-    conn.record.tail = tail;
     let copied = match user {
         Some(user) => user.copy(conn, plan.capture),
         None => None,
     };
+    if tail_is_copied && copied.is_some() {
+        tail = copied_tail(conn, plan.capture.at, bytes);
+    }
+    conn.record.tail = tail;
     match copied {
         Some(copied) => conn.on_response_captured(plan.capture, copied),
         None => {
