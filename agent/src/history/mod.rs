@@ -1,8 +1,8 @@
 //! Keeps what the requests of each model spent in the last minutes, and judges it.
 //!
 //! The recorder adds each finished inference request; collectors add what they read of servers and GPUs. `sample` is one
-//! request, `occupancy` the threads and workers that were busy with requests, `readings` what collectors read of a server,
-//! `models` the windows of each model that a verdict is about, `trends` those of a quarter of an hour, `finished` the
+//! request, `seconds` when it took its time, `occupancy`
+//! the threads and workers that were busy with requests, `readings` what collectors read of a server, `models` the windows of each model that a verdict is about, `trends` those of a quarter of an hour, `finished` the
 //! latest requests, `gpus` the readings of GPUs.
 //! Does not depend on: how anything is measured, metrics.
 
@@ -12,6 +12,7 @@ pub mod models;
 pub mod occupancy;
 pub mod readings;
 pub mod sample;
+mod seconds;
 pub mod span;
 pub mod trends;
 

@@ -9,6 +9,7 @@ use crate::{
         occupancy::{Occupancy, Occupied},
         readings::{Reading, Readings},
         sample::Sample,
+        seconds::Seconds,
         span::{WINDOW_NS, WINDOWS},
     },
     identity::{Identity, Instance, Replica},
@@ -27,8 +28,9 @@ const JUDGED: u64 = 6;
 const COMPARED: u64 = 12;
 /// Threads or workers that are kept of a model in one window.
 const IDS: usize = 256;
-/// Windows whose readings say why one request was slow, its own included.
-const RECENT: u64 = 2;
+/// Time whose readings say why one request was slow, ns. It ends with the request, of which there may be no reading yet:
+/// they explain it only if most of the time that requests took has one.
+const RECENT_NS: u64 = 15_000_000_000;
 /// Models that are kept. Beyond it, requests of further models have no history.
 const MODELS: usize = 512;
 /// Servers whose readings are kept. Beyond it, those of further servers are no evidence.
@@ -47,6 +49,8 @@ pub struct Models {
 #[derive(Debug, Default)]
 struct Model {
     windows: VecDeque<Kept>,
+    /// When its requests took their time: what was read at that time tells of them.
+    seconds: Seconds,
     typical: Typical,
 }
 
@@ -108,19 +112,21 @@ impl Models {
         let model = self.by_identity.get_mut(identity)?;
         let components = sample.parts.components();
         model.add(sample, &components);
-        let readings = &self.readings;
+        let components = components.ok()?;
+        model.seconds.add(sample.at_ns, &components);
+        let (readings, seconds) = (&self.readings, &model.seconds);
         let evidence = || {
             let (mut now, mut before) = (Evidence::default(), Evidence::default());
             if let Some(readings) = readings.get(&identity.processes()) {
-                let end = sample.at_ns / WINDOW_NS + 1;
-                let start = end.saturating_sub(RECENT);
-                readings.tell(start, end, &mut now);
-                readings.tell(start.saturating_sub(COMPARED), start, &mut before);
+                let start_ns = sample.at_ns.saturating_sub(RECENT_NS);
+                let from_ns = start_ns.saturating_sub(COMPARED * WINDOW_NS);
+                readings.tell(seconds.within(start_ns, sample.at_ns + 1), &mut now);
+                readings.tell(seconds.within(from_ns, start_ns), &mut before);
             }
             (now, before)
         };
         let typical = &mut model.typical;
-        typical.because(&sample.parts, components.ok()?, evidence)
+        typical.because(&sample.parts, components, evidence)
     }
 
     /// Forgets the models of these replicas.
@@ -187,10 +193,8 @@ impl Models {
         let (mut readers, mut workers) = (Vec::new(), Vec::new());
         let (mut readers_cut, mut workers_cut) = (false, false);
         let (mut readers_busy, mut workers_busy) = (Share::default(), Share::default());
-        let mut told: Option<(u64, u64)> = None;
         for kept in windows {
             to_ns = kept.to_ns;
-            told = Some((told.map_or(kept.index, |(first, _)| first), kept.index));
             readers_busy.add(
                 self.readers
                     .busy(&kept.readers.known, kept.from_ns, kept.to_ns),
@@ -229,9 +233,9 @@ impl Models {
                 }),
             ..Evidence::default()
         };
-        let readings = self.readings.get(&identity.processes());
-        if let (Some(readings), Some((first, last))) = (readings, told) {
-            readings.tell(first, last + 1, &mut evidence);
+        if let Some(readings) = self.readings.get(&identity.processes()) {
+            let seconds = model.seconds.within(start * WINDOW_NS, end * WINDOW_NS);
+            readings.tell(seconds, &mut evidence);
         }
         Span { window, evidence }
     }
@@ -433,16 +437,28 @@ mod tests {
                 requests: None
             }
         );
-        for (throttled_ns, expected) in [(0, Cause::CpuTaken), (20 * S, Cause::CpuLimit)] {
-            let reading = Reading {
-                from_ns: 154 * S,
-                at_ns: 155 * S,
-                throttled_ns: Some(throttled_ns),
-                ..Reading::default()
-            };
-            models.read(&identity().instance(), reading);
-            assert_eq!(cause(&models, 159), expected);
-        }
+        let mut read = |from_s: u64, to_s: u64, throttled_ns| {
+            for at_s in from_s..to_s {
+                let reading = Reading {
+                    from_ns: at_s * S,
+                    at_ns: (at_s + 1) * S,
+                    throttled_ns: Some(throttled_ns),
+                    ..Reading::default()
+                };
+                models.read(&identity().instance(), reading);
+            }
+            cause(&models, 159)
+        };
+        // Readings of the time before, and of a few seconds.
+        let Cause::CannotSay { lacks, requests } = read(100, 134, S) else {
+            panic!("the readings are older than most requests");
+        };
+        assert_eq!(lacks, "CPU limit of its control group");
+        assert!(
+            requests.is_some_and(|requests| requests > 50),
+            "{requests:?}"
+        );
+        assert_eq!(read(134, 159, 0), Cause::CpuTaken);
     }
 
     #[test]

@@ -30,8 +30,8 @@ pub struct Gpu {
     pub most_others: Option<f64>,
     /// The process that took most of it, in the agent's PID namespace.
     pub other_pid: Option<u32>,
-    /// Time lost to throttling, ns; `None` if the driver does not report it.
-    pub throttled_ns: Option<u64>,
+    /// Share of the time lost to throttling, 0 to 1; `None` if the driver does not report it.
+    pub throttled: Option<f64>,
 }
 
 /// What a server says of itself, in one reading or several.
@@ -81,6 +81,16 @@ impl Engine {
     }
 }
 
+/// Requests whose time no reading of a collector tells of; `None` if readings tell of most of the time, or if there are
+/// none at all.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Lacking {
+    /// No reading of the CPU limit.
+    pub limit: Option<u64>,
+    /// No reading of the GPUs, though the server used one.
+    pub gpu: Option<u64>,
+}
+
 /// What is known about a server in one window; `None` if unknown.
 #[derive(Debug, Clone, Copy, Default, PartialEq)]
 pub struct Evidence {
@@ -88,10 +98,12 @@ pub struct Evidence {
     pub readers: Option<Readers>,
     /// The worker processes.
     pub workers: Option<Workers>,
-    /// Time in which the CPU limit of its control group stopped the server, ns; 0 if it has no limit.
-    pub throttled_ns: Option<u64>,
+    /// Share of its starved time in which the CPU limit of its control group stopped the server, 0 to 1; 0 without a limit.
+    pub by_limit: Option<f64>,
     /// The GPUs; `None` also if it uses none.
     pub gpu: Option<Gpu>,
+    /// Requests whose time no reading tells of.
+    pub lacking: Lacking,
     /// What it says of itself; `None` unless it was asked.
     pub engine: Option<Engine>,
 }

@@ -24,12 +24,12 @@ const GROWN: f64 = 1.5;
 const EXPLAINS: f64 = 0.5;
 /// Busy share from which readers or workers are the limit.
 const BUSY: f64 = 0.8;
-/// Share of the window that a GPU must lose to throttling.
+/// Share of the time that a GPU must lose to throttling, and by how much it must have risen.
 const GPU_THROTTLED: f64 = 0.05;
 /// Busy share of a GPU that other processes must take, and by how much it must have risen.
 const GPU_OTHERS: (f64, f64) = (0.2, 0.1);
 /// Part of the starved time that the CPU limit must account for.
-const BY_LIMIT: f64 = 0.25;
+pub(super) const BY_LIMIT: f64 = 0.25;
 
 /// Share of its KV cache in use from which it is full.
 const KV_FULL: f64 = 0.95;
@@ -290,7 +290,7 @@ fn cause_of(
                 Err(requests) => lacks("arrival of the last byte", requests),
             }
         }
-        Component::Starved => no_cpu(window, evidence),
+        Component::Starved => no_cpu(evidence),
         Component::InnerQueue => match evidence.workers {
             Some(workers) if workers.busy >= BUSY => Cause::WorkersBusy {
                 workers: workers.processes,
@@ -306,9 +306,7 @@ fn cause_of(
             let (known, undrained_ns) = (window.undrained_known, window.undrained_ns);
             match half_of(known, undrained_ns, focus.component, window) {
                 Ok(true) => Cause::SlowReceiver,
-                Ok(false) => slow_gpu(window, evidence, earlier)
-                    .or_else(|| slow_engine(evidence))
-                    .unwrap_or(Cause::ProducesSlowly),
+                Ok(false) => outside(evidence, earlier).unwrap_or(Cause::ProducesSlowly),
                 Err(requests) => lacks(UNDRAINED, requests),
             }
         }
@@ -343,7 +341,7 @@ fn late_read(window: &Window, evidence: &Evidence) -> Cause {
             let worked_ns =
                 window.sums[Component::Rest].saturating_add(window.sums[Component::Worker]);
             if window.sums[Component::Starved] > worked_ns {
-                return no_cpu(window, evidence);
+                return no_cpu(evidence);
             }
             Cause::WaitsToBeRead {
                 readers: readers.threads,
@@ -357,25 +355,18 @@ fn late_read(window: &Window, evidence: &Evidence) -> Cause {
 }
 
 /// Explains why threads of the server wait for a CPU.
-fn no_cpu(window: &Window, evidence: &Evidence) -> Cause {
-    let starved_ns = window.sums[Component::Starved].min(window.span_ns);
-    match evidence.throttled_ns {
-        Some(throttled_ns) if throttled_ns as f64 >= BY_LIMIT * starved_ns as f64 => {
-            Cause::CpuLimit
-        }
+const fn no_cpu(evidence: &Evidence) -> Cause {
+    match evidence.by_limit {
+        Some(by_limit) if by_limit >= BY_LIMIT => Cause::CpuLimit,
         Some(_) => Cause::CpuTaken,
-        None => lacks(CPU_LIMIT, None),
+        None => lacks(CPU_LIMIT, evidence.lacking.limit),
     }
 }
 
 /// Explains why the work takes longer than before.
 fn slow_work(window: &Window, evidence: &Evidence, earlier: Option<&Evidence>) -> Cause {
-    let outside = slow_gpu(window, evidence, earlier).or_else(|| slow_engine(evidence));
-    if let Some(cause) = outside {
+    if let Some(cause) = outside(evidence, earlier) {
         return cause;
-    }
-    if let Some(noun) = unclear_gpu(evidence, earlier) {
-        return lacks(noun, None);
     }
     if !is_known(window.starved_known, window.complete) {
         return lacks("starved time", Some(window.complete - window.starved_known));
@@ -383,17 +374,22 @@ fn slow_work(window: &Window, evidence: &Evidence, earlier: Option<&Evidence>) -
     Cause::ServerWork
 }
 
-fn slow_gpu(window: &Window, evidence: &Evidence, earlier: Option<&Evidence>) -> Option<Cause> {
+/// Returns what slowed the server down from outside, as far as it is known: its GPU, or the queue of its engine.
+fn outside(evidence: &Evidence, earlier: Option<&Evidence>) -> Option<Cause> {
     let before = earlier.and_then(|evidence| evidence.gpu);
-    slowed_by(evidence.gpu.as_ref()?, before.as_ref(), window.span_ns)
+    let slowed = evidence
+        .gpu
+        .and_then(|now| slowed_by(&now, before.as_ref()));
+    slowed
+        .or_else(|| slow_engine(evidence))
+        .or_else(|| unclear_gpu(evidence, before.as_ref()))
 }
 
-/// Returns what slowed the GPUs of a server down in `span_ns`: throttling, or other processes that use more of them than
-/// `before`.
-pub fn slowed_by(now: &Gpu, before: Option<&Gpu>, span_ns: u64) -> Option<Cause> {
-    let throttled_before_ns = before.and_then(|gpu| gpu.throttled_ns).unwrap_or(0);
-    let is_throttled = now.throttled_ns.is_some_and(|throttled_ns| {
-        throttled_ns as f64 >= GPU_THROTTLED * span_ns as f64 && throttled_ns > throttled_before_ns
+/// Returns what slowed the GPUs of a server down: throttling, or other processes, that take more of them than `before`.
+pub(super) fn slowed_by(now: &Gpu, before: Option<&Gpu>) -> Option<Cause> {
+    let throttled_before = before.and_then(|gpu| gpu.throttled).unwrap_or(0.0);
+    let is_throttled = now.throttled.is_some_and(|throttled| {
+        throttled >= GPU_THROTTLED && throttled >= throttled_before + GPU_THROTTLED
     });
     if is_throttled {
         return Some(Cause::GpuThrottled);
@@ -408,22 +404,30 @@ pub fn slowed_by(now: &Gpu, before: Option<&Gpu>, span_ns: u64) -> Option<Cause>
 }
 
 /// Returns what is unknown of the GPUs of a server that works longer: they may be why, or not.
-fn unclear_gpu(evidence: &Evidence, earlier: Option<&Evidence>) -> Option<&'static str> {
-    let before = earlier.and_then(|evidence| evidence.gpu);
+pub(super) fn unclear_gpu(evidence: &Evidence, before: Option<&Gpu>) -> Option<Cause> {
     let Some(now) = evidence.gpu else {
-        return before.map(|_| "use of its GPU");
+        let is_used = before.is_some() || evidence.lacking.gpu.is_some();
+        return is_used.then_some(lacks("use of its GPU", evidence.lacking.gpu));
     };
-    let before = before?;
     let (taken, risen) = GPU_OTHERS;
-    let is_shared_at_times = now
-        .most_others
-        .zip(before.others)
-        .is_some_and(|(most, before)| most >= taken && most >= before + risen);
-    if is_shared_at_times {
-        return Some("how long others used its GPU");
+    let Some(most) = now.most_others else {
+        return Some(lacks("use of its GPU by others", None));
+    };
+    if most >= taken {
+        match before.and_then(|before| before.others) {
+            None => return Some(lacks("earlier use of its GPU by others", None)),
+            Some(before) if most >= before + risen => {
+                return Some(lacks("how long others used its GPU", None));
+            }
+            Some(_) => {}
+        }
     }
-    let is_throttled_at_times = now.throttled_ns > Some(0) && before.throttled_ns == Some(0);
-    is_throttled_at_times.then_some("how long its GPU was throttled")
+    let throttled_before = before.and_then(|before| before.throttled);
+    let is_unclear = match now.throttled {
+        None => true,
+        Some(throttled) => throttled > 0.0 && throttled_before.is_none_or(|before| before == 0.0),
+    };
+    is_unclear.then_some(lacks("how long its GPU was throttled", None))
 }
 
 /// Returns what the engine says that its requests wait for, unless the kernel shows other requests than it does.

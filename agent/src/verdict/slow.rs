@@ -7,7 +7,7 @@
 use crate::verdict::{
     component::{Component, Components, Parts},
     evidence::Evidence,
-    judge::{Cause, slowed_by},
+    judge::{BY_LIMIT, Cause, slowed_by, unclear_gpu},
 };
 
 /// Latest requests that the medians are taken from.
@@ -172,19 +172,19 @@ fn slow(
             Some(false) => Because::Queue,
             None => Because::Unknown,
         },
-        Component::Starved => match evidence().0.throttled_ns {
-            Some(0) => Because::Cpu,
-            Some(_) => Because::CpuLimit,
+        Component::Starved => match evidence().0.by_limit {
+            Some(by_limit) if by_limit >= BY_LIMIT => Because::CpuLimit,
+            Some(_) => Because::Cpu,
             None => Because::Unknown,
         },
         Component::InnerQueue => Because::InnerQueue,
         Component::Worker | Component::Rest => {
             let (now, before) = evidence();
-            let gpu = now.gpu;
-            // What the GPU lost may be of another request, unless it is as long as a part of this one.
-            match gpu.and_then(|gpu| slowed_by(&gpu, before.gpu.as_ref(), over_ns)) {
+            let before = before.gpu.as_ref();
+            match now.gpu.and_then(|gpu| slowed_by(&gpu, before)) {
                 Some(Cause::GpuThrottled) => Because::GpuThrottled,
                 Some(_) => Because::GpuShared,
+                None if unclear_gpu(&now, before).is_some() => Because::Unknown,
                 None if parts.is_starved_known() => Because::Server,
                 None => Because::Unknown,
             }
@@ -200,7 +200,7 @@ fn slow(
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::verdict::evidence::Gpu;
+    use crate::verdict::evidence::{Gpu, Lacking};
 
     const MS: u64 = 1_000_000;
 
@@ -220,7 +220,7 @@ mod tests {
 
     fn evidence() -> Evidence {
         Evidence {
-            throttled_ns: Some(0),
+            by_limit: Some(0.0),
             ..Evidence::default()
         }
     }
@@ -237,7 +237,7 @@ mod tests {
         let before = Evidence {
             gpu: evidence.gpu.map(|gpu| Gpu {
                 others: Some(0.1),
-                throttled_ns: Some(0),
+                throttled: Some(0.01),
                 ..gpu
             }),
             ..Evidence::default()
@@ -248,16 +248,16 @@ mod tests {
     #[test]
     fn component_with_the_excess_is_the_reason() {
         let limited = Evidence {
-            throttled_ns: Some(MS),
+            by_limit: Some(0.6),
             ..evidence()
         };
         let unknown_limit = Evidence::default();
-        let gpu = |others, throttled_ns| Evidence {
+        let gpu = |others, throttled| Evidence {
             gpu: Some(Gpu {
                 others: Some(others),
                 most_others: Some(others),
                 other_pid: None,
-                throttled_ns: Some(throttled_ns),
+                throttled: Some(throttled),
             }),
             ..evidence()
         };
@@ -331,7 +331,7 @@ mod tests {
                     starved_ns: None,
                     ..usual
                 },
-                gpu(0.5, 0),
+                gpu(0.5, 0.0),
                 Because::GpuShared,
             ),
             (
@@ -339,7 +339,7 @@ mod tests {
                     handler_ns: long,
                     ..usual
                 },
-                gpu(0.5, 30 * MS),
+                gpu(0.5, 0.6),
                 Because::GpuThrottled,
             ),
             (
@@ -347,7 +347,7 @@ mod tests {
                     handler_ns: long,
                     ..usual
                 },
-                gpu(0.15, MS),
+                gpu(0.15, 0.02),
                 Because::Server,
             ),
             (
@@ -375,6 +375,20 @@ mod tests {
                     ..usual
                 },
                 unknown_limit,
+                Because::Unknown,
+            ),
+            (
+                Parts {
+                    handler_ns: long,
+                    ..usual
+                },
+                Evidence {
+                    lacking: Lacking {
+                        gpu: Some(1),
+                        ..Lacking::default()
+                    },
+                    ..evidence()
+                },
                 Because::Unknown,
             ),
             (

@@ -19,11 +19,12 @@ const UNEXPLAINED_PCT: f64 = 20.0;
 pub(super) struct Before(BTreeMap<String, Throttled>);
 
 impl Before {
-    /// Returns what the readings tell of each server in one container, since the readings before; `replicas` says where
-    /// processes run.
+    /// Returns what the readings tell of each server in one container, since the readings `span_ns` before; `replicas`
+    /// says where processes run.
     pub(super) fn tell(
         &mut self,
         readings: &[DeviceReading],
+        span_ns: u64,
         mut owner: impl FnMut(u32) -> Owner,
         replicas: &BTreeMap<u32, Replica>,
     ) -> BTreeMap<Instance, Gpu> {
@@ -32,6 +33,7 @@ impl Before {
         for reading in readings {
             let before = self.0.get(&reading.uuid);
             let throttled_ns = before.and_then(|before| reading.throttled.since(before));
+            let throttled = throttled_ns.map(|ns| (ns as f64 / span_ns.max(1) as f64).min(1.0));
             now.insert(reading.uuid.clone(), reading.throttled);
             let on_instances = reading.instances.iter().map(|part| &part.processes);
             let processes = std::iter::once(&reading.whole.processes).chain(on_instances);
@@ -51,7 +53,7 @@ impl Before {
                     others,
                     most_others: others,
                     other_pid,
-                    throttled_ns,
+                    throttled,
                 };
                 match told.get_mut(server) {
                     None => drop(told.insert(server.clone(), gpu)),
@@ -75,7 +77,10 @@ fn worse(one: &Gpu, other: &Gpu) -> Gpu {
         others: more_shared.others,
         most_others: more_shared.most_others,
         other_pid: more_shared.other_pid,
-        throttled_ns: one.throttled_ns.max(other.throttled_ns),
+        throttled: match one.throttled < other.throttled {
+            true => other.throttled,
+            false => one.throttled,
+        },
     }
 }
 
@@ -194,7 +199,7 @@ mod tests {
         let used = [(1, 30.0), (2, 10.0)];
         let devices = [device("u", Busy::Known(40), &used, 0)];
         let replicas = BTreeMap::from([(1, in_pod("x")), (2, in_pod("y"))]);
-        let told = Before::default().tell(&devices, owner, &replicas);
+        let told = Before::default().tell(&devices, 100, owner, &replicas);
         let others = |pod| told[&instance("a", pod)].others;
         assert_eq!((others("x"), others("y")), (Some(0.1), Some(0.3)));
     }
@@ -203,12 +208,12 @@ mod tests {
     fn others_are_all_processes_of_other_servers() {
         let used = [(1, 30.0), (2, 10.0), (3, 20.0), (9, 5.0)];
         let devices = [device("u", Busy::Known(65), &used, 0)];
-        let told = Before::default().tell(&devices, owner, &BTreeMap::new());
+        let told = Before::default().tell(&devices, 100, owner, &BTreeMap::new());
         let gpu = |others, other_pid| Gpu {
             others: Some(others),
             most_others: Some(others),
             other_pid: Some(other_pid),
-            throttled_ns: None,
+            throttled: None,
         };
         assert_eq!(
             told,
@@ -224,16 +229,17 @@ mod tests {
         let mut before = Before::default();
         for (first_ns, second_ns, expected) in [
             (100, 50, None),
-            (130, 90, Some(40)),
-            (130, 90, Some(0)),
-            (7, 91, Some(1)),
+            (130, 90, Some(0.4)),
+            (130, 90, Some(0.0)),
+            (7, 91, Some(0.01)),
+            (7, 991, Some(1.0)),
         ] {
             let devices = [
                 device("u", Busy::Known(0), &[(1, 0.0)], first_ns),
                 device("v", Busy::Known(0), &[(1, 0.0)], second_ns),
             ];
-            let told = before.tell(&devices, owner, &BTreeMap::new());
-            assert_eq!(told[&instance("a", "")].throttled_ns, expected);
+            let told = before.tell(&devices, 100, owner, &BTreeMap::new());
+            assert_eq!(told[&instance("a", "")].throttled, expected);
         }
     }
 
@@ -246,7 +252,7 @@ mod tests {
             (Busy::Absent, Some(0.0)),
         ] {
             let devices = [device("u", busy, &[(1, 0.0), (9, 0.0)], 0)];
-            let told = Before::default().tell(&devices, owner, &BTreeMap::new());
+            let told = Before::default().tell(&devices, 100, owner, &BTreeMap::new());
             assert_eq!(told[&instance("a", "")].others, expected, "{busy:?}");
         }
     }
@@ -255,13 +261,13 @@ mod tests {
     fn servers_without_a_process_on_the_gpu_have_no_evidence() {
         let devices = [device("u", Busy::Known(90), &[(9, 90.0)], 0)];
         assert_eq!(
-            Before::default().tell(&devices, owner, &BTreeMap::new()),
+            Before::default().tell(&devices, 100, owner, &BTreeMap::new()),
             BTreeMap::new()
         );
         let blind = |_| Owner::Unknown("".into());
         let devices = [device("u", Busy::Known(90), &[(9, 90.0)], 0)];
         assert_eq!(
-            Before::default().tell(&devices, blind, &BTreeMap::new()),
+            Before::default().tell(&devices, 100, blind, &BTreeMap::new()),
             BTreeMap::new()
         );
     }

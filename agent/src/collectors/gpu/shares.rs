@@ -84,7 +84,9 @@ impl Shares {
             .find(pids.copied(), users.shown(), Instant::now());
         let (from_ns, at_ns) = (self.before_ns, monotonic_ns());
         self.before_ns = at_ns;
-        for (server, gpu) in self.before.tell(&readings, &mut owner, &replicas) {
+        let span_ns = at_ns.saturating_sub(from_ns);
+        let told = self.before.tell(&readings, span_ns, &mut owner, &replicas);
+        for (server, gpu) in told {
             let reading = readings::Reading {
                 from_ns,
                 at_ns,

@@ -3,7 +3,7 @@ use proptest::prelude::*;
 use super::*;
 use crate::verdict::{
     component::Parts,
-    evidence::{Engine, Readers, Workers},
+    evidence::{Engine, Lacking, Readers, Workers},
 };
 
 const MS: u64 = 1_000_000;
@@ -39,7 +39,7 @@ fn evidence() -> Evidence {
             busy: Some(0.4),
         }),
         workers: None,
-        throttled_ns: Some(0),
+        by_limit: Some(0.0),
         ..Evidence::default()
     }
 }
@@ -63,12 +63,12 @@ fn workers(busy: f64) -> Evidence {
     }
 }
 
-fn gpu(others: f64, throttled_ns: u64) -> Evidence {
+fn gpu(others: f64, throttled: f64) -> Evidence {
     let gpu = Gpu {
         others: Some(others),
         most_others: Some(others),
         other_pid: Some(7),
-        throttled_ns: Some(throttled_ns),
+        throttled: Some(throttled),
     };
     Evidence {
         gpu: Some(gpu),
@@ -78,7 +78,7 @@ fn gpu(others: f64, throttled_ns: u64) -> Evidence {
 
 fn limited() -> Evidence {
     Evidence {
-        throttled_ns: Some(SPAN_NS / 2),
+        by_limit: Some(0.7),
         ..evidence()
     }
 }
@@ -120,8 +120,16 @@ fn scenarios() -> Vec<(Parts, Evidence, Evidence, Cause)> {
         requests: None,
     };
     let at_times = Evidence {
-        gpu: gpu(0.1, 0).gpu.map(|gpu| Gpu {
+        gpu: gpu(0.1, 0.0).gpu.map(|gpu| Gpu {
             most_others: Some(0.6),
+            ..gpu
+        }),
+        ..evidence()
+    };
+    let hidden_gpu = Evidence {
+        gpu: gpu(0.0, 0.0).gpu.map(|gpu| Gpu {
+            others: None,
+            most_others: None,
             ..gpu
         }),
         ..evidence()
@@ -220,31 +228,45 @@ fn scenarios() -> Vec<(Parts, Evidence, Evidence, Cause)> {
         with(inner_queue, workers(1.0), Cause::WorkersBusy { workers: 2 }),
         with(inner_queue, workers(0.1), idle_workers),
         with(slow_work, evidence(), Cause::ServerWork),
-        (slow_work, gpu(0.6, 0), gpu(0.0, 0), shared),
-        (
-            slow_work,
-            gpu(0.0, SPAN_NS / 2),
-            gpu(0.0, 0),
-            Cause::GpuThrottled,
-        ),
-        (slow_work, gpu(0.6, 0), gpu(0.6, 0), Cause::ServerWork),
+        (slow_work, gpu(0.6, 0.0), gpu(0.0, 0.0), shared),
+        (slow_work, gpu(0.0, 0.5), gpu(0.0, 0.0), Cause::GpuThrottled),
+        (slow_work, gpu(0.6, 0.0), gpu(0.6, 0.0), Cause::ServerWork),
         (
             slow_work,
             evidence(),
-            gpu(0.0, 0),
+            gpu(0.0, 0.0),
             unknown("use of its GPU"),
         ),
         (
             slow_work,
             at_times,
-            gpu(0.0, 0),
+            gpu(0.0, 0.0),
             unknown("how long others used its GPU"),
         ),
         (
             slow_work,
-            gpu(0.0, SPAN_NS / 100),
-            gpu(0.0, 0),
+            gpu(0.0, 0.01),
+            gpu(0.0, 0.0),
             unknown("how long its GPU was throttled"),
+        ),
+        (slow_work, gpu(0.0, 0.34), gpu(0.0, 0.31), Cause::ServerWork),
+        (
+            slow_work,
+            gpu(0.6, 0.0),
+            evidence(),
+            unknown("earlier use of its GPU by others"),
+        ),
+        (
+            slow_work,
+            hidden_gpu,
+            gpu(0.0, 0.0),
+            unknown("use of its GPU by others"),
+        ),
+        (
+            slow_stream,
+            at_times,
+            gpu(0.0, 0.0),
+            unknown("how long others used its GPU"),
         ),
         with(
             slow_work,
@@ -403,6 +425,36 @@ fn missing_evidence_is_named() {
 }
 
 #[test]
+fn requests_whose_time_no_reading_tells_of_are_counted() {
+    let lacking = Evidence {
+        lacking: Lacking {
+            limit: Some(12),
+            gpu: Some(34),
+        },
+        ..Evidence::default()
+    };
+    let starved = Parts {
+        handler_ns: Some(90 * MS),
+        starved_ns: Some(80 * MS),
+        ..quick()
+    };
+    let slow_work = Parts {
+        starved_ns: Some(0),
+        ..starved
+    };
+    for (parts, lacks, requests) in [
+        (starved, "CPU limit of its control group", 12),
+        (slow_work, "use of its GPU", 34),
+    ] {
+        let expected = Cause::CannotSay {
+            lacks,
+            requests: Some(requests),
+        };
+        assert_eq!(cause(&parts, &lacking, &gpu(0.0, 0.0)), expected);
+    }
+}
+
+#[test]
 fn requests_without_a_stage_hide_the_cause() {
     let mut window = window_of(&quick(), 88);
     for _ in 0..12 {
@@ -453,7 +505,7 @@ proptest! {
         let (mut parts, mut now, before, planted) = scenarios().swap_remove(scenario);
         match hidden {
             0 => now.readers = None,
-            1 => now.throttled_ns = None,
+            1 => now.by_limit = None,
             2 => parts.starved_ns = None,
             3 => parts.undrained_ns = None,
             4 => parts.sending_ns = None,
