@@ -28,6 +28,7 @@ use crate::{
         rows::{Judged, Row},
         stage::Stage,
     },
+    loss_counters::{LOST, LossCounters, UNFINISHED},
     require_kernel::require_kernel,
 };
 
@@ -218,6 +219,7 @@ fn judge(mode: AttachMode, options: &Options) -> Result<Vec<Judged>, String> {
             }
         );
     }
+    let before = LossCounters::of(&agent);
     let mut runs = Vec::new();
     for number in 1..=options.repeat {
         agent.clear_log();
@@ -236,6 +238,10 @@ fn judge(mode: AttachMode, options: &Options) -> Result<Vec<Judged>, String> {
         }
     }
     if !runs.iter().all(Judged::is_well) {
+        let after = LossCounters::of(&agent);
+        for family in [LOST, UNFINISHED] {
+            println!("{family}: {:?}", after.grown(&before, family));
+        }
         agent.keep_artifacts();
     }
     Ok(runs)

@@ -468,6 +468,19 @@ mod tests {
     const POST: &[u8] = b"POST /p HTTP/1.1\r\nContent-Length: 10\r\n\r\n0123456789";
 
     #[test]
+    fn http2_behind_a_proxy_header_is_no_request() {
+        let preface = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n\0\0\0\x04\0\0\0\0\0";
+        let header = b"PROXY TCP4 192.0.2.1 192.0.2.2 4000 443\r\n";
+        for parts in [
+            &[&[header, &preface[..]].concat()[..]][..],
+            &[header, preface],
+        ] {
+            let (stream, junk) = fed(parts);
+            assert_eq!((stream.pending.len(), junk), (0, 1));
+        }
+    }
+
+    #[test]
     fn a_request_cut_at_any_byte_is_one_request() {
         for cut in 1..POST.len() {
             let (stream, junk) = fed(&[&POST[..cut], &POST[cut..]]);
