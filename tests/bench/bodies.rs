@@ -41,13 +41,10 @@ pub(crate) fn measure() -> Result<Section> {
     let other = Server::start(&["--echo"]);
     let stats = bpf_stats::enable().context("switch BPF statistics on (bpf(2), Linux 5.8)")?;
     let unwatched = costs(&server, &watch(&other))?;
-    let [watch, port] = watch(&server);
+    let watch = watch(&server);
     let limit = ["--body-limit".to_owned(), "0".to_owned()];
-    let without = costs(
-        &server,
-        &[&[watch.clone(), port.clone()][..], &limit].concat(),
-    )?;
-    let with = costs(&server, &[watch, port])?;
+    let without = costs(&server, &[&watch[..], &limit].concat())?;
+    let with = costs(&server, &watch)?;
     drop(stats);
     let mut rows = Vec::new();
     for (index, (bytes, name)) in BODIES.into_iter().enumerate() {

@@ -14,6 +14,7 @@ use crate::{
     Pace,
     bpf_stats::{self, Runs},
     load,
+    placement::Placement,
     report::{Row, Section},
     watch,
 };
@@ -35,18 +36,32 @@ const PER_REQUEST: [&str; 4] = [
 
 type ByHook = BTreeMap<String, Runs>;
 
-/// Loads a watched server and another, then lets connections and processes come and go.
+/// Measures with the parties in each place.
 pub(crate) fn measure() -> Result<Vec<Section>> {
-    let watched = Server::start(&["--echo"]);
-    let unwatched = Server::start(&["--echo"]);
-    let agent = Agent::start_unlogged(&watch(&watched));
+    let mut sections = Vec::new();
+    for placement in Placement::ALL {
+        sections.extend(of_placement(placement)?);
+    }
+    Ok(sections)
+}
+
+/// Loads a watched server and another, then lets connections and processes come and go.
+fn of_placement(placement: Placement) -> Result<Vec<Section>> {
+    let start = || Server::start(&["--echo"]);
+    let watched = placement.of_server(start)?;
+    let unwatched = placement.of_server(start)?;
+    placement.of_others(|| of_servers(&watched, &unwatched, placement))?
+}
+
+fn of_servers(watched: &Server, unwatched: &Server, placement: Placement) -> Result<Vec<Section>> {
+    let agent = Agent::start_unlogged(&watch(watched));
     let stats = bpf_stats::enable().context("switch BPF statistics on (bpf(2), Linux 5.8)")?;
     let empty_ns = bpf_stats::empty_run_ns(&stats).context("time an empty BPF program")?;
     let (of_unwatched, unwatched_requests) =
-        during(&agent, || Ok(load(&unwatched, LOAD, Pace::FULL)?.requests))?;
+        during(&agent, || Ok(load(unwatched, LOAD, Pace::FULL)?.requests))?;
     let (of_watched, watched_requests) =
-        during(&agent, || Ok(load(&watched, LOAD, Pace::FULL)?.requests))?;
-    let (of_lives, ()) = during(&agent, || come_and_go(&watched))?;
+        during(&agent, || Ok(load(watched, LOAD, Pace::FULL)?.requests))?;
+    let (of_lives, ()) = during(&agent, || come_and_go(watched))?;
     drop(stats);
     agent.stop();
 
@@ -76,29 +91,44 @@ pub(crate) fn measure() -> Result<Vec<Section>> {
         let ns: u64 = by_hook.values().map(|runs| runs.ns).sum();
         format!("{:.0} ns", ns as f64 / requests as f64)
     };
+    let title = |what: &str| format!("{what}, {}", placement.name());
     Ok(vec![
         Section {
-            title: "Kernel time per hook run, watched socket (a server's end; the client's is taken off)".into(),
+            title: title(
+                "Kernel time per hook run, watched socket (a server's end; the client's is taken off)",
+            ),
             rows: watched_rows,
         },
         Section {
-            title: "Kernel time per hook run, any other socket".into(),
+            title: title("Kernel time per hook run, any other socket"),
             rows: unwatched_rows,
         },
         Section {
-            title: "Kernel time per hook run, connections and processes that come and go".into(),
+            title: title("Kernel time per hook run, connections and processes that come and go"),
             rows: life_rows.collect(),
         },
         Section {
-            title: "Kernel time per HTTP request, all hooks".into(),
+            title: title("Kernel time per HTTP request, all hooks"),
             rows: vec![
-                Row::new("watched, the server's end", format!("{server_end_ns:.0} ns"))
-                    .at_most(server_end_ns, REQUEST_TARGET_NS, "ns")
-                    .detail("what a client elsewhere causes"),
-                Row::new("the same, less what the statistics add", format!("{net_ns:.0} ns")),
-                Row::new("watched, both ends", per_request(&of_watched, watched_requests))
-                    .detail("the client is on this machine too"),
-                Row::new("not watched, both ends", per_request(&of_unwatched, unwatched_requests)),
+                Row::new(
+                    "watched, the server's end",
+                    format!("{server_end_ns:.0} ns"),
+                )
+                .at_most(server_end_ns, REQUEST_TARGET_NS, "ns")
+                .detail("what a client elsewhere causes"),
+                Row::new(
+                    "the same, less what the statistics add",
+                    format!("{net_ns:.0} ns"),
+                ),
+                Row::new(
+                    "watched, both ends",
+                    per_request(&of_watched, watched_requests),
+                )
+                .detail("the client is on this machine too"),
+                Row::new(
+                    "not watched, both ends",
+                    per_request(&of_unwatched, unwatched_requests),
+                ),
                 Row::new("an empty program", format!("{empty_ns:.0} ns"))
                     .detail("what the statistics add to every run above"),
             ],

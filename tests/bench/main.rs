@@ -7,6 +7,9 @@ mod bpf_stats;
 mod drain;
 mod hooks;
 mod machine;
+mod neighbours;
+mod placement;
+mod ratios;
 mod report;
 mod scrape;
 mod throughput;
@@ -28,6 +31,9 @@ struct Options {
     /// Groups of four rounds (without, with, with, without the agent) for the throughput ratio
     #[arg(long, default_value_t = 12, value_parser = clap::value_parser!(u32).range(1..))]
     groups: u32,
+    /// As many for a server that nobody watches; each takes 22 s
+    #[arg(long, default_value_t = 4, value_parser = clap::value_parser!(u32).range(1..))]
+    neighbour_groups: u32,
     /// Scrapes of each kind for the scrape latencies
     #[arg(long, default_value_t = 300, value_parser = clap::value_parser!(u32).range(1..))]
     scrapes: u32,
@@ -56,7 +62,9 @@ fn run(options: &Options) -> Result<()> {
     );
     let mut sections = Vec::new();
     eprintln!("==> throughput, with and without the agent");
-    sections.push(throughput::measure(options.groups)?);
+    sections.extend(throughput::measure(options.groups)?);
+    eprintln!("==> a server that nobody watches");
+    sections.push(neighbours::measure(options.neighbour_groups)?);
     eprintln!("==> time in the kernel");
     sections.extend(hooks::measure()?);
     eprintln!("==> long bodies");
@@ -100,7 +108,9 @@ fn load(server: &Server, duration: Duration, pace: Pace) -> Result<Outcome> {
     })
 }
 
-/// Returns the options that make the agent watch `server`.
-fn watch(server: &Server) -> [String; 2] {
-    ["--watch-port".to_owned(), server.port().to_string()]
+/// Returns the options that make the agent watch `server`, and nothing that it finds by itself: the requests of a load
+/// look like inference.
+fn watch(server: &Server) -> [String; 3] {
+    let port = server.port().to_string();
+    ["--watch-port".to_owned(), port, "--no-discover".to_owned()]
 }

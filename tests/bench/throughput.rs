@@ -8,46 +8,56 @@ use inferprobe_tests::{agent::Agent, server::Server};
 
 use crate::{
     CONNECTIONS, Pace, bpf_stats, load,
+    placement::Placement,
+    ratios::Ratios,
     report::{Row, Section},
     watch,
 };
 
 /// Length of a round.
 const ROUND: Duration = Duration::from_millis(400);
-const RATIO_TARGET: f64 = 0.97;
+const ADDED_TARGET_NS: f64 = 2600.0;
+
+/// Measures with the parties in each place.
+pub(crate) fn measure(groups: u32) -> Result<Vec<Section>> {
+    let measure = |placement| of_placement(placement, groups);
+    Placement::ALL.into_iter().map(measure).collect()
+}
 
 /// Runs `groups` groups of rounds: without, with, with, without the agent, so that drift affects both.
-pub(crate) fn measure(groups: u32) -> Result<Section> {
-    let server = Server::start(&["--echo"]);
-    load(&server, ROUND, Pace::FULL)?;
+fn of_placement(placement: Placement, groups: u32) -> Result<Section> {
+    let server = placement.of_server(|| Server::start(&["--echo"]))?;
+    let round = || placement.of_others(|| round(&server))?;
+    round()?;
     let mut with = Vec::new();
     let mut without = Vec::new();
     let mut ratios = Vec::new();
     for _ in 0..groups {
-        let before = round(&server)?;
-        let agent = Agent::start_unlogged(&watch(&server));
-        let watched = (round(&server)? + round(&server)?) / 2.0;
+        let before = round()?;
+        let agent = placement.of_others(|| Agent::start_unlogged(&watch(&server)))?;
+        let watched = (round()? + round()?) / 2.0;
         agent.stop();
-        let unwatched = (before + round(&server)?) / 2.0;
+        let unwatched = (before + round()?) / 2.0;
         with.push(watched);
         without.push(unwatched);
         ratios.push(watched / unwatched);
     }
-    let ratio = median(&mut ratios).context("no round")?;
-    let lowest = ratios.first().copied().unwrap_or(ratio);
-    let highest = ratios.last().copied().unwrap_or(ratio);
-    let per_s = |mut rounds: Vec<f64>| {
-        median(&mut rounds).map_or_else(String::new, |rate| format!("{rate:.0} /s"))
-    };
+    let (ratio, spread) = Ratios::of(ratios).context("no round")?.in_words();
+    let rate = |rounds| Ratios::of(rounds).map_or(0.0, |rounds| rounds.median);
+    let (without, with) = (rate(without), rate(with));
     let mut rows = vec![
-        Row::new("requests, without the agent", per_s(without)),
-        Row::new("requests, with the agent", per_s(with)),
-        Row::new("ratio", format!("{ratio:.3}"))
-            .at_least(ratio, RATIO_TARGET)
-            .detail(format!(
-                "{lowest:.3} to {highest:.3} over {groups} groups of four rounds"
-            )),
+        Row::new("requests, without the agent", format!("{without:.0} /s")),
+        Row::new("requests, with the agent", format!("{with:.0} /s")),
+        Row::new("ratio", ratio).detail(format!("{spread} over {groups} groups of four rounds")),
     ];
+    if placement == Placement::Together {
+        let added_ns = 1e9 / with - 1e9 / without;
+        let added = Row::new(
+            "CPU time that the agent adds to a request",
+            format!("{added_ns:.0} ns"),
+        );
+        rows.push(added.at_most(added_ns, ADDED_TARGET_NS, "ns"));
+    }
     if bpf_stats::always_on() {
         rows.push(
             Row::new("BPF statistics", "on")
@@ -56,7 +66,8 @@ pub(crate) fn measure(groups: u32) -> Result<Section> {
     }
     Ok(Section {
         title: format!(
-            "Throughput of a hot echo server, {CONNECTIONS} connections of a client on the same machine (medians)"
+            "Throughput of a hot echo server, {CONNECTIONS} connections, {} (medians)",
+            placement.name()
         ),
         rows,
     })
@@ -65,10 +76,4 @@ pub(crate) fn measure(groups: u32) -> Result<Section> {
 /// Returns the requests per second of one round.
 fn round(server: &Server) -> Result<f64> {
     Ok(load(server, ROUND, Pace::FULL)?.requests_per_s)
-}
-
-/// Sorts `values`, and returns their median; the upper one of an even number.
-fn median(values: &mut [f64]) -> Option<f64> {
-    values.sort_unstable_by(f64::total_cmp);
-    values.get(values.len() / 2).copied()
 }
