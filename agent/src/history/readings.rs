@@ -70,11 +70,12 @@ impl Readings {
     ) {
         self.tell_limit(seconds.clone(), evidence);
         self.tell_gpu(seconds.clone(), evidence);
+        let worked = seconds.filter(|second| second.worked_ns > 0);
+        let worked: Vec<u64> = worked.map(|second| second.index).collect();
         let mut told: Option<Engine> = None;
         for (from_ns, at_ns, engine) in &self.engines.0 {
             let asked = from_ns / SECOND_NS..=at_ns / SECOND_NS;
-            let is_of = |second: &Second| second.worked_ns > 0 && asked.contains(&second.index);
-            if !seconds.clone().any(is_of) {
+            if !worked.iter().any(|index| asked.contains(index)) {
                 continue;
             }
             match &mut told {
