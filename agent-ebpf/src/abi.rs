@@ -42,6 +42,12 @@ pub mod kind {
     /// `read_bytes` bytes became readable at `arrival_ns`, from `position` on, and the arrival log had no room to tell them
     /// from others. It is emitted before the bytes are read, and has no `seq`.
     pub const ARRIVED: u8 = 8;
+    /// A TLS library read `read_bytes` of plaintext, or began to write `written_bytes`, on its connection at the address
+    /// `cookie` of process `tgid`. `seq` numbers such records, and [`PLAINTEXT_CUT`]s, of thread `reader_tid`; the payload
+    /// has the first bytes.
+    pub const PLAINTEXT: u8 = 9;
+    /// The library wrote only `written_bytes` of what the latest [`PLAINTEXT`] of this thread and connection says.
+    pub const PLAINTEXT_CUT: u8 = 10;
 }
 
 /// How a connection's transfers are cut into records. Its first read decides.
@@ -58,6 +64,9 @@ pub mod mode {
     /// of theirs, and for each write.
     pub const RECORDS: u8 = 3;
 }
+
+/// Most bytes of plaintext in one record: what a record of TLS holds.
+pub const PLAINTEXT_CAP: usize = 16 << 10;
 
 /// Bits of [`Record::flags`].
 pub mod flag {

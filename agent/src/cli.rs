@@ -106,6 +106,9 @@ pub struct ServeArgs {
     /// Measure the time until a connection is accepted; adds about 13 ns to every system call
     #[arg(long)]
     pub accept_wait: bool,
+    /// Read what OpenSSL encrypts and decrypts in watched servers, by probes in it: timed or openssl [default: timed]
+    #[arg(long, value_name = "LIBRARY")]
+    pub tls: Option<String>,
     /// Use only this attach mode: tracepoint, fentry, kprobe or syscall [default: best per hook]
     #[arg(long, value_name = "MODE", alias = "rung")]
     pub attach_mode: Option<String>,

@@ -1,5 +1,7 @@
 //! Sends requests over TLS to servers of several kinds, and compares the agent with their own marks.
 
+use std::time::{Duration, Instant};
+
 use inferprobe_tests::{
     agent::{Agent, request_log::Logged},
     require_kernel::require_kernel,
@@ -173,4 +175,84 @@ fn http2_counts_as_connections_and_bytes() {
         assert_eq!(page.sum(name, labels), expected, "{name}");
     }
     agent.stop();
+}
+
+/// Sends requests to a server whose plaintext is read, and checks that each has the row that it has without TLS.
+/// `starts_first`: the server starts before the agent.
+fn each_request_is_read(kind: Kind, starts_first: bool) {
+    let Some(_kernel) = require_kernel() else {
+        return;
+    };
+    let Some(installed) = hosts::installed() else {
+        return;
+    };
+    const OPTIONS: [&str; 4] = ["--tls", "openssl", "--watch-exe", "asgi_app|wsgi_app"];
+    let start = || TlsServer::start(kind, false, &installed);
+    let (server, agent) = match starts_first {
+        true => {
+            let server = start();
+            (server, Agent::start(&OPTIONS))
+        }
+        false => {
+            let agent = Agent::start(&OPTIONS);
+            (start(), agent)
+        }
+    };
+    // The first requests come before the probes, if the server was just started.
+    let warm_up = Load {
+        requests: 4,
+        connections: 1,
+        per_connection: 1,
+        ..LOAD
+    };
+    let read = [("content", "read")];
+    let requests = "inferprobe_tls_requests_total";
+    let deadline = Instant::now() + Duration::from_secs(20);
+    let mut warmed = 0;
+    while agent.metrics().sum(requests, &read) == 0.0 {
+        assert!(Instant::now() < deadline, "nothing is read");
+        server.load(warm_up);
+        warmed += warm_up.requests;
+        agent.wait_sum(requests, &[], warmed as f64);
+    }
+    let before = agent.metrics().sum(requests, &read);
+    let sent = server.load(LOAD);
+    agent.wait_sum(requests, &read, before + LOAD.requests as f64);
+    let page = agent.metrics();
+    for name in [
+        "inferprobe_records_lost_total",
+        "inferprobe_requests_unfinished_total",
+    ] {
+        assert_eq!(page.sum(name, &[]), 0.0, "{name}");
+    }
+    let rows = agent.rows(warmed + LOAD.requests, |_| true);
+    let marks = server.marks(warmed + LOAD.requests);
+    for sent in &sent {
+        let of_sent = |row: &&Logged| row.peer_port == Some(sent.port) && row.seq == sent.index;
+        let row = rows.iter().find(of_sent).expect("a row");
+        let marks = marks.iter().find(|marks| marks.case == sent.case).unwrap();
+        let begun_ns = marks.begun_ns.unwrap();
+        assert_eq!((&*row.method, row.status), ("POST", 200), "{row:?}");
+        assert!(row.last_read_ns <= begun_ns, "{row:?} {marks:?}");
+        assert!(
+            row.first_write_ns.is_some_and(|ns| ns >= begun_ns),
+            "{row:?} {marks:?}"
+        );
+    }
+    agent.stop();
+}
+
+#[test]
+fn plaintext_of_uvicorn_is_read() {
+    each_request_is_read(Kind::UvicornAsyncio, true);
+}
+
+#[test]
+fn plaintext_of_a_server_that_starts_later_is_read() {
+    each_request_is_read(Kind::UvicornUvloop, false);
+}
+
+#[test]
+fn plaintext_of_a_pool_of_threads_is_read() {
+    each_request_is_read(Kind::Gunicorn, true);
 }

@@ -34,6 +34,7 @@ use crate::bpf::{
     maps::Maps,
     offsets, open_sockets,
     options::Wanted,
+    plaintext::PlaintextPrograms,
     preemption::Preemption,
     preflight::BTF_PATH,
     report::{HookReport, RefusalKind, Refused},
@@ -67,6 +68,8 @@ pub struct Probes {
     access: ProgramAccess,
     hooks: Vec<HookReport>,
     own_id: u32,
+    /// Those that read plaintext; `None` if they are not wanted, or were taken.
+    plaintext: Option<PlaintextPrograms>,
 }
 
 impl Probes {
@@ -117,6 +120,11 @@ impl Probes {
             }
             (err, _) => err,
         })
+    }
+
+    /// Takes the programs that read plaintext, if they were wanted.
+    pub fn take_plaintext(&mut self) -> Option<PlaintextPrograms> {
+        self.plaintext.take()
     }
 
     /// Outcome of each hook.
@@ -351,6 +359,10 @@ impl Loading<'_> {
             }
             hooks.push(report);
         }
+        let plaintext = match self.wanted.plaintext {
+            true => Some(PlaintextPrograms::load(&mut ebpf)?),
+            false => None,
+        };
         let mut maps = Maps::take(&mut ebpf)?;
         let probes = Probes {
             copies: loaded_copies(&ebpf).context("keep the programs open")?,
@@ -358,6 +370,7 @@ impl Loading<'_> {
             access: attempt.access,
             hooks,
             own_id: 0,
+            plaintext,
         };
         let expected = Expected {
             arrivals: probes.is_attached(HookId::Readable),
@@ -420,6 +433,9 @@ impl Loading<'_> {
         let mut loader = EbpfLoader::new();
         if !self.wanted.accept_wait {
             loader.map_max_entries("ACCEPTS", 1);
+        }
+        if !self.wanted.plaintext {
+            loader.map_max_entries("PLAINTEXTS", 1);
         }
         let unused: &[&str] = match access {
             ProgramAccess::Btf => &[&RAW_MAPS[..], &SHARED_MAPS, &["MARKED"]].concat(),

@@ -14,6 +14,8 @@ pub struct Wanted {
     pub copied_bytes: u32,
     /// When connections were accepted.
     pub accept_wait: bool,
+    /// What TLS libraries encrypt and decrypt.
+    pub plaintext: bool,
     /// The only attach mode to use; `None` for the best available mode of each hook.
     pub attach_mode: Option<AttachMode>,
 }

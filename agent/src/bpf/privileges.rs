@@ -19,6 +19,9 @@ const FOR_PROCFS: [Capability; 2] = [Capability::SYS_PTRACE, Capability::DAC_REA
 /// 5.19, `kernel.unprivileged_bpf_disabled` closes bpf(2) to processes without CAP_BPF or CAP_SYS_ADMIN.
 const FOR_MAPS: [Capability; 3] = [Capability::BPF, Capability::PERFMON, Capability::SYS_ADMIN];
 
+/// Needed to attach uprobes to processes of other users: kernels since 2025 ask for CAP_SYS_ADMIN, older ones for CAP_PERFMON.
+const FOR_UPROBES: [Capability; 2] = [Capability::SYS_ADMIN, Capability::PERFMON];
+
 /// Warns if CAP_SYS_PTRACE is missing: the probes work without it, but some metrics do not.
 pub fn warn_without_ptrace() {
     if !Capabilities::effective().holds(Capability::SYS_PTRACE) {
@@ -50,6 +53,15 @@ pub fn narrow(mut works: impl FnMut() -> bool) -> Result<Capabilities> {
     let kept = held.only(&wanted);
     drop_all_except(kept)?;
     Ok(kept)
+}
+
+/// Drops all capabilities except those with which the files of processes are opened, and uprobes attached.
+///
+/// # Errors
+/// As [`narrow`].
+pub fn keep_for_uprobes() -> Result<()> {
+    let wanted = [&FOR_PROCFS[..], &FOR_UPROBES].concat();
+    drop_all_except(Capabilities::permitted().only(&wanted))
 }
 
 /// Drops all capabilities.

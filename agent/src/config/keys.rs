@@ -17,7 +17,7 @@ pub struct Key {
 }
 
 /// Every key, in the order of the documentation.
-pub static KEYS: [Key; 20] = [
+pub static KEYS: [Key; 21] = [
     key(
         "listen",
         "string `ADDR:PORT`",
@@ -60,6 +60,7 @@ pub static KEYS: [Key; 20] = [
         &[],
     ),
     key("accept_wait", "boolean", "false", &["--accept-wait"]),
+    key("tls", "timed or openssl", "timed", &["--tls"]),
     key("request_log", "path", "", &["--request-log"]),
     key(
         "watch",

@@ -72,6 +72,8 @@ pub struct Config {
     pub body_limit: BodyLimit,
     /// Whether to measure the time until a connection is accepted.
     pub accept_wait: bool,
+    /// Whether to read what OpenSSL encrypts and decrypts.
+    pub plaintext: bool,
     /// The only attach mode to use; `None` for the best of each hook.
     pub attach_mode: Option<AttachMode>,
     /// File that receives one JSON line per finished request.
@@ -105,6 +107,7 @@ struct FileConfig {
     payload: Option<bool>,
     body_limit_kib: Option<u32>,
     accept_wait: Option<bool>,
+    tls: Option<String>,
     request_log: Option<PathBuf>,
     ts_config: Option<PathBuf>,
     #[serde(default)]
@@ -159,6 +162,7 @@ impl Config {
             ("payload", self.payload != new.payload),
             ("body_limit_kib", self.body_limit != new.body_limit),
             ("accept_wait", self.accept_wait != new.accept_wait),
+            ("tls", self.plaintext != new.plaintext),
             ("ts_config", self.torchserve != new.torchserve),
         ];
         let changed = changed.into_iter().filter(|(_, changed)| *changed);
@@ -244,6 +248,8 @@ fn join(
     for (index, entry) in file.watch.into_iter().enumerate() {
         watches.push(check_watch(index + 1, entry)?);
     }
+    let payload = !args.no_payload && file.payload.unwrap_or(true);
+    let reads_tls = reads_tls(args.tls.as_deref(), file.tls.as_deref())?;
     Ok(Config {
         listen,
         allowed_hosts: [&*args.allowed_host, &file.allowed_hosts].concat(),
@@ -268,9 +274,10 @@ fn join(
         gpm: args.gpm || file.gpm.unwrap_or(false),
         ask_servers: args.ask_servers || file.ask_servers.unwrap_or(false),
         probes: !args.no_probes && file.probes.unwrap_or(true),
-        payload: !args.no_payload && file.payload.unwrap_or(true),
+        payload,
         body_limit,
         accept_wait: args.accept_wait || file.accept_wait.unwrap_or(false),
+        plaintext: payload && reads_tls,
         attach_mode: args
             .attach_mode
             .as_deref()
@@ -281,6 +288,24 @@ fn join(
         management: management::choose(torchserve.as_ref())?,
         torchserve,
     })
+}
+
+/// Checks the values of `--tls` and of the file's `tls`; returns whether plaintext is to be read.
+fn reads_tls(option: Option<&str>, key: Option<&str>) -> Result<bool, UsageError> {
+    let (name, value) = match (option, key) {
+        (Some(value), _) => ("--tls", value),
+        (None, Some(value)) => ("tls", value),
+        (None, None) => return Ok(false),
+    };
+    match value {
+        "openssl" => Ok(true),
+        "timed" => Ok(false),
+        _ => Err(UsageError::Invalid {
+            name: name.into(),
+            value: value.into(),
+            reason: "it must be timed or openssl".into(),
+        }),
+    }
 }
 
 /// Checks the value of `--attach-mode`.

@@ -82,7 +82,12 @@ pub(crate) fn table(report: &Report) -> String {
     }
     for server in &facts.tls {
         let label = format!("{} {}", server.server, server.pid);
-        row(&mut text, &label, VALUE, &tls(server));
+        row(
+            &mut text,
+            &label,
+            VALUE,
+            &tls(server, facts.host.capabilities),
+        );
     }
     text.push_str("\nWhat will be missing\n");
     if report.missing.is_empty() {
@@ -199,14 +204,21 @@ fn nvml(nvml: &Nvml) -> String {
 }
 
 /// Says what TLS leaves to see of a server, if it speaks TLS itself.
-fn tls(server: &ServerTls) -> String {
+fn tls(server: &ServerTls, held: Capabilities) -> String {
     if let Some(refusal) = &server.refusal {
         return format!("timed; its mapped files cannot be read: {refusal}");
     }
     let libraries: Vec<String> = server.libraries.iter().map(library).collect();
     match libraries.is_empty() {
         true => "timed; no mapped file exports OpenSSL's functions".into(),
-        false => format!("timed; OpenSSL in {}", libraries.join("; ")),
+        false => {
+            let needs = match held.holds(Capability::SYS_ADMIN) {
+                true => "",
+                false => " (CAP_SYS_ADMIN is missing)",
+            };
+            let libraries = libraries.join("; ");
+            format!("timed, or read with --tls openssl{needs}, in {libraries}")
+        }
     }
 }
 

@@ -439,7 +439,7 @@ fn each_server_has_a_row_about_tls() {
     let words: Vec<&str> = rows.split_whitespace().collect();
     assert_eq!(
         words.join(" "),
-        "uvicorn 7 timed; OpenSSL in /usr/lib/libssl.so.3: SSL_read_ex and SSL_read at 0x35290 (emulated, less than 1 µs), \
+        "uvicorn 7 timed, or read with --tls openssl, in /usr/lib/libssl.so.3: SSL_read_ex and SSL_read at 0x35290 (emulated, less than 1 µs), \
          SSL_write at 0x35980 (single-stepped, 1 to 13 µs) \
          uvicorn 8 timed; no mapped file exports OpenSSL's functions \
          uvicorn 9 timed; its mapped files cannot be read: permission denied"

@@ -27,13 +27,15 @@ pub enum Event {
     Lost(Loss),
 }
 
-/// What a TLS connection that is not read showed.
+/// What a TLS connection showed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum TlsEvent {
     /// Its handshake is over, and it is known what it speaks, or that this will not be known.
     Secured(Secured),
     /// The request of the [`Event::Finished`] that follows was timed, and not read.
     Timed,
+    /// The request of the [`Event::Finished`] that follows was read.
+    Read,
     /// It speaks HTTP/2, and was busy for this long, ns.
     Busy(u64),
 }
@@ -212,6 +214,8 @@ pub enum Loss {
     TlsNoHandshake,
     /// Bytes on a TLS connection whose records could not be followed.
     TlsUnfollowed,
+    /// A TLS connection whose plaintext was read, and then did not fit its records: it is only timed, until it fits again.
+    TlsUnjoined,
     /// Bytes that moved on a TCP connection and no hook handled the call: it has none, as splice, or the kernel skipped the
     /// program.
     Unobserved,
@@ -229,7 +233,7 @@ pub enum Loss {
 
 impl Loss {
     /// Every reason.
-    pub const ALL: [Self; 20] = [
+    pub const ALL: [Self; 21] = [
         Self::Resynchronised,
         Self::NotHttp,
         Self::InnerProtocol,
@@ -244,6 +248,7 @@ impl Loss {
         Self::TlsEarlyData,
         Self::TlsNoHandshake,
         Self::TlsUnfollowed,
+        Self::TlsUnjoined,
         Self::Unobserved,
         Self::NotWatched,
         Self::Malformed,
@@ -269,6 +274,7 @@ impl Loss {
             Self::TlsEarlyData => "tls_early_data",
             Self::TlsNoHandshake => "tls_no_handshake",
             Self::TlsUnfollowed => "tls_unfollowed",
+            Self::TlsUnjoined => "tls_unjoined",
             Self::Unobserved => "unobserved",
             Self::NotWatched => "process_not_watched",
             Self::Malformed => "malformed",
@@ -320,6 +326,9 @@ impl Loss {
             }
             Self::TlsUnfollowed => {
                 "Bytes of TLS whose records could not be followed; the agent resumed where a read or write began with a record."
+            }
+            Self::TlsUnjoined => {
+                "A TLS connection whose plaintext no longer fitted its records: with --tls, its requests are only timed until it fits again."
             }
             Self::Unobserved => {
                 "TCP bytes moved that no hook reported, as by splice, or because the kernel skipped a program: see `inferprobe doctor`."

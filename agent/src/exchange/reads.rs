@@ -83,6 +83,27 @@ impl Arrivals<'_> {
         }
     }
 
+    /// The arrivals of `bytes` bytes of which only the first and the last are known, ns.
+    pub fn of_ends(first_ns: Option<u64>, last_ns: Option<u64>, bytes: u64) -> Self {
+        let later_ns = match (first_ns, last_ns) {
+            (Some(first_ns), Some(last_ns)) => u32::try_from(last_ns.saturating_sub(first_ns)).ok(),
+            _ => None,
+        };
+        let mut steps = [ArrivalStep::NONE; STEPS];
+        steps[0] = ArrivalStep {
+            end: u32::try_from(bytes).unwrap_or(u32::MAX),
+            later_ns: later_ns.unwrap_or(u32::MAX),
+        };
+        Self {
+            first_ns,
+            at_once: first_ns.is_some() && first_ns == last_ns,
+            steps,
+            before: 0,
+            position: 0,
+            reported: &[],
+        }
+    }
+
     /// Returns when the byte `offset` bytes after the first one of the record became readable, ns; `None` if that was not
     /// observed.
     pub fn at(&self, offset: u64) -> Option<u64> {

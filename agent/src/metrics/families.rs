@@ -209,8 +209,8 @@ families! {
     TLS_HANDSHAKE: own("inferprobe_tls_handshake_seconds", Histogram, "seconds", SERVER, Tls,
         "Time from first byte of a TLS handshake readable to the client's last message of it read.");
     TLS_REQUESTS: own("inferprobe_tls_requests_total", Counter, "", CONTENT, Tls,
-        "Requests over TLS answered, by what the agent knows of their content: timed, when it was not read.",
-        "They also count in `inferprobe_requests_total`, under the code unknown; requests for health or metrics are among them.");
+        "Requests over TLS answered, by what the agent knows of their content: `timed`, or `read` with --tls.",
+        "They also count in `inferprobe_requests_total`, those that were timed under the code unknown; requests for health or metrics are among them.");
     TLS_BUSY: own("inferprobe_tls_multiplexed_busy_seconds_total", Counter, "seconds", SERVER, Tls,
         "Time from data of a client to the server's last data before the client's next, of HTTP/2 over TLS.",
         "A lower bound of the time in which such connections had an open request.");

@@ -1,4 +1,4 @@
-//! Sums up TLS connections, and the requests on them that were timed and not read.
+//! Sums up TLS connections, and the requests on them: those that were only timed, and those that were read.
 //!
 //! Does not depend on: how a connection was followed.
 
@@ -17,8 +17,9 @@ use crate::{
 
 /// Label value of what was not observed.
 const UNKNOWN: &str = "unknown";
-/// Label `content` of requests that were timed and not read.
+/// Label `content` of requests that were timed and not read, and of those that were read.
 const TIMED: &str = "timed";
+const READ: &str = "read";
 
 /// The TLS connections of each server.
 #[derive(Debug, Default)]
@@ -32,6 +33,7 @@ struct Totals {
     connections: BTreeMap<[&'static str; 4], u64>,
     handshake: Histogram,
     timed: u64,
+    read: u64,
     busy_ns: u64,
 }
 
@@ -47,6 +49,7 @@ impl Tls {
                 }
             }
             TlsEvent::Timed => totals.timed += 1,
+            TlsEvent::Read => totals.read += 1,
             TlsEvent::Busy(ns) => totals.busy_ns += ns,
         }
     }
@@ -65,9 +68,16 @@ impl Tls {
                 &[&**server],
                 &totals.handshake,
             );
-            if totals.timed > 0 {
-                let value = Value::Integer(totals.timed);
-                samples.push_of(replica, &families::TLS_REQUESTS, &[&**server, TIMED], value);
+            for (content, count) in [(TIMED, totals.timed), (READ, totals.read)] {
+                if count > 0 {
+                    let value = Value::Integer(count);
+                    samples.push_of(
+                        replica,
+                        &families::TLS_REQUESTS,
+                        &[&**server, content],
+                        value,
+                    );
+                }
             }
             if totals.busy_ns > 0 {
                 let value = Value::Float(totals.busy_ns as f64 / 1e9);

@@ -18,7 +18,7 @@ use crate::{
         http2::Http2Connection,
         late::LateConnection,
         opaque::{OpaqueConnection, request_in},
-        tls::{TlsConnection, listeners::Listeners},
+        tls::{TlsConnection, listeners::Listeners, plaintext::Plaintexts},
         zmtp::ZmtpConnection,
     },
     protocol::{
@@ -116,12 +116,13 @@ pub fn requests_before_records(view: &RecordView<'_>, reads_payload: bool) -> Ve
 }
 
 /// Opens the connection of which `view` is the first record. The kernel half copies so many bytes of a request; `None`:
-/// it copies no payload. `listeners` is what TLS connections share.
+/// it copies no payload. TLS connections share `listeners` and `plaintexts`.
 pub fn open(
     view: &RecordView<'_>,
     peer: Peer,
     copied_bytes: Option<u32>,
     listeners: &Listeners,
+    plaintexts: Option<&Plaintexts>,
 ) -> Box<dyn Connection> {
     let record = &view.record;
     let Some(copied_bytes) = copied_bytes else {
@@ -130,7 +131,12 @@ pub fn open(
     match record.mode {
         mode::FRAMES => Box::new(WorkerConnection::new(record, peer)),
         mode::STREAMS => Box::new(Http2Connection::new(peer, copied_bytes)),
-        mode::RECORDS => Box::new(TlsConnection::new(record, peer, listeners.clone())),
+        mode::RECORDS => Box::new(TlsConnection::new(
+            record,
+            peer,
+            listeners.clone(),
+            plaintexts.cloned(),
+        )),
         _ if zmtp::begins(view.request) || zmtp::begins(view.response) => {
             Box::new(ZmtpConnection::default())
         }
@@ -295,7 +301,7 @@ impl Connection for TlsConnection {
     }
 
     fn is_unread(&self) -> bool {
-        true
+        !self.is_read()
     }
 
     fn needs_ticks(&self) -> bool {

@@ -23,6 +23,7 @@ use crate::{
     bpf::{
         loader::Probes,
         maps::{Maps, parse_process_event},
+        plaintext_thread::Ask,
     },
     clock::monotonic_ns,
     discovery::{
@@ -92,6 +93,8 @@ pub struct EventLoop {
     needed_ns: u64,
     /// Other configurations; `None`: none comes.
     changes: Option<mpsc::Receiver<Changes>>,
+    /// Where to ask for the plaintext of TLS; `None`: it is not read.
+    plaintext: Option<mpsc::Sender<Ask>>,
 }
 
 impl EventLoop {
@@ -121,6 +124,7 @@ impl EventLoop {
             needed_ns: monotonic_ns(),
             metrics,
             changes: None,
+            plaintext: None,
         })
     }
 
@@ -132,6 +136,36 @@ impl EventLoop {
     /// Applies the configurations that come from `changes`.
     pub fn listen_to(&mut self, changes: mpsc::Receiver<Changes>) {
         self.changes = Some(changes);
+    }
+
+    /// Asks for the plaintext of the TLS of watched processes.
+    pub fn ask_for_plaintext(&mut self, asks: mpsc::Sender<Ask>) {
+        self.plaintext = Some(asks);
+    }
+
+    /// Asks for the plaintext of a process, if it is watched.
+    fn read_plaintext(&mut self, pid: u32) {
+        if let Some(asks) = &self.plaintext
+            && self.pipeline.is_watched(pid)
+        {
+            let server = self.pipeline.server_name(pid);
+            // Without the thread, nothing is read.
+            let _ = asks.send(Ask::Attach(pid, server));
+        }
+    }
+
+    fn forget_plaintext(&self, pid: u32) {
+        if let Some(asks) = &self.plaintext {
+            let _ = asks.send(Ask::Forget(pid));
+        }
+    }
+
+    fn report_unread(&mut self) {
+        if let Some(asks) = &self.plaintext {
+            for pid in self.pipeline.take_unread() {
+                let _ = asks.send(Ask::Unread(pid));
+            }
+        }
     }
 
     fn apply_changes(&mut self) {
@@ -174,6 +208,7 @@ impl EventLoop {
         let found = self.pipeline.scan().context("look through /proc")?;
         for &pid in &found {
             self.maps.watch_process(pid)?;
+            self.read_plaintext(pid);
             if !self.pipeline.is_worker(pid) {
                 continue;
             }
@@ -339,6 +374,7 @@ impl EventLoop {
             let maps = &self.maps;
             self.pipeline.tick(|cookie, seq| maps.progress(cookie, seq));
             self.act();
+            self.report_unread();
             self.attach_as_needed(now_ns)?;
             if drains.is_multiple_of(DRAINS_PER_COUNT) || stopped {
                 self.count_drops();
@@ -430,6 +466,7 @@ impl EventLoop {
         for &pid in found {
             let why = self.pipeline.why(pid).unwrap_or_default();
             info!(pid, server = %self.pipeline.server_name(pid), why, "watching");
+            self.read_plaintext(pid);
         }
     }
 
@@ -444,7 +481,10 @@ impl EventLoop {
     /// Adds the processes that are watched from now on to `found`.
     fn on_process_event(&mut self, event: ProcessEvent, found: &mut Vec<u32>) {
         match event.kind {
-            process::EXIT => self.pipeline.on_process_exit(event.tgid),
+            process::EXIT => {
+                self.forget_plaintext(event.tgid);
+                self.pipeline.on_process_exit(event.tgid);
+            }
             process::THREAD => {
                 let name = event.name.split(|&byte| byte == 0).next();
                 if let Some(worker) = WorkerId::of_thread(event.tgid, name.unwrap_or_default()) {
@@ -452,8 +492,14 @@ impl EventLoop {
                 }
             }
             process::CONNECTED => self.pipeline.on_connected(event.port),
-            process::FORK => self.pipeline.on_fork(event.parent, event.tgid),
-            process::EXEC => self.inspect(event.tgid, found),
+            process::FORK => {
+                self.pipeline.on_fork(event.parent, event.tgid);
+                self.read_plaintext(event.tgid);
+            }
+            process::EXEC => {
+                self.forget_plaintext(event.tgid);
+                self.inspect(event.tgid, found);
+            }
             // A process may have changed its command line since it was started.
             process::LISTEN => {
                 if !self.pipeline.is_watched(event.tgid) {
@@ -463,6 +509,7 @@ impl EventLoop {
                     self.consider(port, &BTreeSet::from([event.tgid]), found);
                 }
                 self.pipeline.on_listen(event.tgid, event.port);
+                self.read_plaintext(event.tgid);
             }
             _ => {}
         }
@@ -559,6 +606,7 @@ impl EventLoop {
     /// Finds the processes whose start or end the kernel did not report.
     fn catch_up(&mut self) {
         for pid in self.pipeline.ended() {
+            self.forget_plaintext(pid);
             self.maps.unwatch_process(pid);
             self.pipeline.on_process_exit(pid);
         }

@@ -117,6 +117,11 @@ impl Pipeline {
         self.connections.on_record(entry, &mut self.classifier);
     }
 
+    /// Returns the processes that spoke TLS since the last call which was not read, and may be.
+    pub fn take_unread(&mut self) -> impl Iterator<Item = u32> + use<> {
+        self.connections.take_unread().into_iter()
+    }
+
     /// Counts the requests that are open on the sockets in `written`, which is what a pass over them wrote, and those sockets.
     pub fn count_in_flight(&mut self, written: &[u8]) {
         let (connections, classifier) = (&self.connections, &mut self.classifier);

@@ -7,6 +7,7 @@ pub(crate) mod accepts;
 pub(crate) mod calls;
 pub(crate) mod clients;
 pub(crate) mod drops;
+pub(crate) mod plaintexts;
 pub(crate) mod processes;
 pub(crate) mod progress;
 pub(crate) mod records;

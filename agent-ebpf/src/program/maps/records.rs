@@ -14,7 +14,7 @@ use aya_ebpf::{
     macros::btf_map,
 };
 use inferprobe_ebpf::{
-    abi::{DropReason, PAYLOAD_CAP, PIECE_CAP, Record, flag, kind, mode},
+    abi::{COPY_CAP, DropReason, PAYLOAD_CAP, PIECE_CAP, PLAINTEXT_CAP, Record, flag, kind, mode},
     conn::Conn,
     unobserved::Unobserved,
 };
@@ -255,5 +255,56 @@ pub(crate) fn emit_without_payload(fill: impl FnOnce(&mut Record)) -> Result<(),
         &mut *record
     });
     entry.submit(BPF_RB_NO_WAKEUP.into());
+    Ok(())
+}
+
+/// Emits that a TLS library moved plaintext, of which `bytes` are at the address `from`: `fill` writes the record. Long ones
+/// are copied as far as the ring has room for more than heads.
+#[inline(always)]
+pub(crate) fn emit_plaintext(
+    from: u64,
+    bytes: u64,
+    fill: impl Fn(&mut Record, u16),
+) -> Result<(), DropReason> {
+    if bytes <= COPY_CAP as u64 || !has_room_for_bodies() {
+        emit_copied::<COPY_CAP>(from, bytes, fill)
+    } else if bytes <= PIECE_CAP as u64 {
+        emit_copied::<PIECE_CAP>(from, bytes, fill)
+    } else {
+        emit_copied::<PLAINTEXT_CAP>(from, bytes, fill)
+    }
+}
+
+/// The same with up to `CAP` bytes; without any, if they cannot be read.
+#[inline(always)]
+fn emit_copied<const CAP: usize>(
+    from: u64,
+    bytes: u64,
+    fill: impl Fn(&mut Record, u16),
+) -> Result<(), DropReason> {
+    // SAFETY: RECORDS is a ring buffer.
+    let entry = unsafe { bpf_ringbuf_reserve(ring(), (size_of::<Record>() + CAP) as u64, 0) }
+        .cast::<Record>();
+    if entry.is_null() {
+        return Err(DropReason::RingFull);
+    }
+    let len = if bytes > CAP as u64 {
+        CAP as u64
+    } else {
+        bytes
+    };
+    // SAFETY: the entry has room for `CAP` bytes after the record.
+    let failed =
+        unsafe { bpf_probe_read_user(entry.add(1).cast(), len as u32, from as *const c_void) } != 0;
+    let copied = if failed { 0 } else { len as u16 };
+    // SAFETY: the entry begins with room for a record, for which zeros are a valid value, and is not used any more.
+    unsafe {
+        entry.write_bytes(0, 1);
+        fill(&mut *entry, copied);
+        bpf_ringbuf_submit(entry.cast(), wakeup());
+    }
+    if failed && len > 0 {
+        return Err(DropReason::HeadUnreadable);
+    }
     Ok(())
 }

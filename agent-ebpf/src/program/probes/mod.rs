@@ -9,6 +9,7 @@ mod entry;
 mod event;
 mod fentry;
 mod kprobe;
+mod openssl;
 mod process;
 mod readable;
 mod recv;

@@ -16,7 +16,7 @@ use tokio::sync::oneshot;
 use tracing::{info, warn};
 
 use crate::{
-    bpf::{loader::Probes, options::Wanted, preflight, privileges, report},
+    bpf::{loader::Probes, options::Wanted, plaintext_thread, preflight, privileges, report},
     commands::demo_server,
     config::Config,
     discovery::{
@@ -41,6 +41,8 @@ pub(super) struct RunningProbes {
     failed: Option<oneshot::Receiver<String>>,
     demo: Option<Child>,
     changes: mpsc::Sender<Changes>,
+    /// Ends with the thread of the event loop.
+    plaintext: Option<JoinHandle<()>>,
 }
 
 impl RunningProbes {
@@ -60,9 +62,11 @@ impl RunningProbes {
             payload: config.payload,
             copied_bytes: config.body_limit.copied_bytes(),
             accept_wait: config.accept_wait,
+            plaintext: config.plaintext,
             attach_mode: config.attach_mode,
         };
-        let (probes, maps) = Probes::attach(wanted)?;
+        let (mut probes, maps) = Probes::attach(wanted)?;
+        let plaintext = probes.take_plaintext();
         let own_pid = pid_namespace::check(probes.own_id(), &config.watches, config.demo)?;
         for report in probes.hooks() {
             metrics.set(
@@ -75,11 +79,22 @@ impl RunningProbes {
         let mut registry = Registry::new(config.watches.clone(), config.catalogue.clone(), own_pid);
         let containers = Containers::new(&config.host_root);
         registry.label_replicas(containers, config.shown_labels);
-        let table = ConnectionTable::new(config.payload)
+        let mut table = ConnectionTable::new(config.payload)
             .with_copied_bytes(config.body_limit.copied_bytes());
+        if plaintext.is_some() {
+            table = table.with_plaintext();
+        }
         let mut event_loop = EventLoop::new(probes, maps, registry, table, metrics.clone(), log)?;
         event_loop.publish_to(roster, history);
         event_loop.listen_to(received);
+        let plaintext = plaintext.map(|programs| {
+            let (asks, received) = mpsc::channel();
+            event_loop.ask_for_plaintext(asks);
+            plaintext_thread::spawn(programs, received)
+        });
+        let plaintext = plaintext
+            .transpose()
+            .context("start the plaintext thread")?;
         let mut found = event_loop.discover()?;
         if config.discover {
             found += event_loop.discover_more();
@@ -112,6 +127,7 @@ impl RunningProbes {
             failed: Some(failed),
             demo,
             changes,
+            plaintext,
         })
     }
 
@@ -130,6 +146,9 @@ impl RunningProbes {
         drop(self.stop);
         if self.thread.join().is_err() {
             warn!("event-loop thread panicked");
+        }
+        if self.plaintext.is_some_and(|thread| thread.join().is_err()) {
+            warn!("plaintext thread panicked");
         }
         if let Some(mut demo) = self.demo
             && let Err(err) = demo.kill().and_then(|()| demo.wait())

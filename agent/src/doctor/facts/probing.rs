@@ -49,6 +49,7 @@ pub(crate) fn attempt(attach_mode: Option<AttachMode>) -> Probing {
         payload: true,
         copied_bytes: BodyLimit::default().copied_bytes(),
         accept_wait: false,
+        plaintext: false,
         attach_mode,
     };
     if let Err(obstacle) = preflight::check(wanted.accept_wait) {

@@ -111,9 +111,9 @@ impl Http1Connection {
             out.event(Event::Unfinished(Unfinished::LostRecords));
         }
         match view.record.kind {
-            kind::READ => self.read(view, out),
+            kind::READ => self.read(&Reads::of(view), out),
             kind::EXCHANGE => {
-                self.read(view, out);
+                self.read(&Reads::of(view), out);
                 let writes = self.records.writes(view);
                 self.write(&writes, out);
             }
@@ -268,10 +268,10 @@ impl Http1Connection {
         self.responses.restart();
     }
 
-    fn read(&mut self, view: &RecordView<'_>, out: &mut dyn Sink) {
-        let reads = Reads::of(view);
+    /// Processes reads.
+    pub fn read(&mut self, reads: &Reads<'_>, out: &mut dyn Sink) {
         if let Some(session) = &mut self.session {
-            session.read(&reads);
+            session.read(reads);
             return;
         }
         // A request whose response has begun may still be read.
@@ -280,7 +280,7 @@ impl Http1Connection {
         if let Some(request) = responding {
             self.requests.pending.push_front(request);
         }
-        self.requests.feed(&reads, |loss| out.lost(loss));
+        self.requests.feed(reads, |loss| out.lost(loss));
         if is_early {
             self.responding = self.requests.pending.pop_front();
         }
@@ -311,7 +311,8 @@ impl Http1Connection {
         }
     }
 
-    fn write(&mut self, writes: &Writes<'_>, out: &mut dyn Sink) {
+    /// Processes writes.
+    pub fn write(&mut self, writes: &Writes<'_>, out: &mut dyn Sink) {
         self.requests.name_so_far();
         let is_answer = !self.requests.pending.is_empty();
         if self.trust.after_loss && is_answer && http1::status_of(writes.visible).is_none() {

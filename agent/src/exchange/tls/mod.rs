@@ -1,13 +1,16 @@
-//! Follows one TLS connection without a key: by the headers of its records, and the two hellos.
+//! Follows one TLS connection without a key: by the headers of its records, and the two hellos; and reads it, if its library's
+//! plaintext is known.
 //!
 //! `walk` finds the records, `handshake` follows them up to the client's Finished, `turns` pairs requests and responses of
-//! HTTP/1, and `multiplexed` measures HTTP/2. Until it is known which of them is spoken, requests are held back.
+//! HTTP/1, `reading` reads them, and `multiplexed` measures HTTP/2. Until it is known which of them is spoken, requests are held back.
 //! Does not depend on: keys, names of processes, any server.
 
 pub mod client_record;
 pub mod handshake;
 pub mod listeners;
 pub mod multiplexed;
+pub mod plaintext;
+pub mod reading;
 pub mod tickets;
 pub mod turns;
 pub mod walk;
@@ -29,6 +32,8 @@ use crate::{
             handshake::{Finished, Handshake},
             listeners::{HandshakeKind, Listeners},
             multiplexed::Busy,
+            plaintext::{Plaintexts, content::ReadSink},
+            reading::{Change, Discard, Reading},
             tickets::TicketCheck,
             turns::{ServerPart, Turns},
             walk::{Of, Part, Walk},
@@ -88,6 +93,7 @@ pub struct TlsConnection {
     /// What came of the connection as HTTP/1, while it is not known what it speaks.
     held: Vec<Event>,
     busy: Busy,
+    reading: Reading,
     missed_bytes: u64,
     /// Time of the latest tick, ns.
     ticked_ns: u64,
@@ -95,7 +101,13 @@ pub struct TlsConnection {
 
 impl TlsConnection {
     /// Opens a connection to `peer`, of which `record` is the first record.
-    pub fn new(record: &Record, peer: Peer, listeners: Listeners) -> Self {
+    /// `plaintexts` is what its library reads and writes; `None`: not observed.
+    pub fn new(
+        record: &Record,
+        peer: Peer,
+        listeners: Listeners,
+        plaintexts: Option<Plaintexts>,
+    ) -> Self {
         Self {
             records: RecordStream::new(record, peer),
             listeners,
@@ -111,6 +123,7 @@ impl TlsConnection {
             spoken: Spoken::Undecided,
             held: Vec::new(),
             busy: Busy::default(),
+            reading: Reading::new(plaintexts),
             missed_bytes: 0,
             ticked_ns: 0,
         }
@@ -151,17 +164,33 @@ impl TlsConnection {
     /// Bytes since the last call that belong to no request.
     pub fn take_missed_bytes(&mut self) -> u64 {
         let of_turns = self.turns.as_mut().map_or(0, Turns::take_missed_bytes);
-        std::mem::take(&mut self.missed_bytes) + of_turns
+        let of_messages = match &mut self.reading.content {
+            Some(content) => content.http1.take_missed_bytes(),
+            None => of_turns,
+        };
+        std::mem::take(&mut self.missed_bytes) + of_messages
     }
 
     /// Whether a response has begun; its end is unknown until the client's next record.
     pub fn is_responding(&self) -> bool {
+        if let Some(content) = &self.reading.content {
+            return content.http1.is_responding();
+        }
         self.turns.as_ref().is_some_and(Turns::is_responding)
     }
 
     /// Whether no request is open.
     pub fn is_idle(&self) -> bool {
-        self.partial.is_none() && self.turns.as_ref().is_none_or(Turns::is_idle)
+        let is_idle = match &self.reading.content {
+            Some(content) => content.http1.is_idle(),
+            None => self.turns.as_ref().is_none_or(Turns::is_idle),
+        };
+        self.partial.is_none() && is_idle
+    }
+
+    /// Whether its plaintext is read.
+    pub fn is_read(&self) -> bool {
+        self.reading.content.is_some()
     }
 
     /// Returns the open request, if it is known to be one. `unreported`: what was read and is in no record yet.
@@ -169,10 +198,17 @@ impl TlsConnection {
         let (Spoken::Http1, Some(turns)) = (self.spoken, &self.turns) else {
             return Vec::new();
         };
+        if let Some(content) = &self.reading.content {
+            let open = content.http1.open_requests(None);
+            if !open.is_empty() {
+                return open;
+            }
+        }
+        let is_read = self.is_read();
         let is_silent = turns
             .latest_write_ns()
             .is_some_and(|ns| self.ticked_ns.saturating_sub(ns) >= WRITING_NS);
-        if let Some(request) = turns.open_request().filter(|_| !is_silent) {
+        if let Some(request) = turns.open_request().filter(|_| !is_silent && !is_read) {
             return vec![request.clone()];
         }
         let unreported = unreported.filter(|view| view.record.seq == self.records.latest_seq());
@@ -190,6 +226,10 @@ impl TlsConnection {
     /// Finishes a response that has been silent for [`QUIET_NS`]. More of it may follow, so its end is unknown.
     pub fn end_if_quiet(&mut self, now_ns: u64, out: &mut dyn Sink) {
         self.ticked_ns = now_ns;
+        if let Some(content) = &mut self.reading.content {
+            content.http1.end_if_quiet(now_ns, &mut ReadSink(out));
+            return;
+        }
         let quiet_ns = now_ns.saturating_sub(self.records.latest_ns);
         if quiet_ns >= QUIET_NS && self.is_responding() {
             self.with_turns(out, |turns, peer, out| turns.end(false, peer, out));
@@ -200,6 +240,15 @@ impl TlsConnection {
     pub fn close(&mut self, reason: Unfinished, out: &mut dyn Sink) {
         if self.spoken == Spoken::Undecided && !self.is_joined && self.turns.is_some() {
             self.decide(Spoken::Http1, out);
+        }
+        if let Some(content) = &mut self.reading.content {
+            let is_incomplete = self.partial.is_some() && content.http1.is_idle();
+            content.http1.close(reason, &mut ReadSink(out));
+            if is_incomplete {
+                out.event(Event::Unfinished(Unfinished::Incomplete));
+            }
+            self.reading.end();
+            return;
         }
         match self.spoken {
             Spoken::Http1 => {
@@ -233,6 +282,7 @@ impl TlsConnection {
             return;
         };
         match self.spoken {
+            _ if self.reading.content.is_some() => act(turns, self.records.peer, &mut Discard),
             Spoken::Undecided => act(turns, self.records.peer, &mut self.held),
             _ => act(turns, self.records.peer, out),
         }
@@ -240,7 +290,27 @@ impl TlsConnection {
 
     fn lose(&mut self, out: &mut dyn Sink) {
         self.partial = None;
+        let change = self.reading.end();
+        self.on_change(change, out);
         self.with_turns(out, |turns, _, out| turns.lose(out));
+    }
+
+    /// Processes that the plaintext of the connection becomes known, or is not known any more.
+    fn on_change(&mut self, change: Change, out: &mut dyn Sink) {
+        match change {
+            Change::Same => {}
+            Change::Joined => {
+                if self.spoken == Spoken::Undecided {
+                    self.decide(Spoken::Http1, out);
+                }
+            }
+            Change::Ended { reported } => {
+                out.lost(Loss::TlsUnjoined);
+                if reported && let Some(turns) = &mut self.turns {
+                    turns.forget();
+                }
+            }
+        }
     }
 
     fn read(&mut self, view: &RecordView<'_>, out: &mut dyn Sink) {
@@ -406,6 +476,10 @@ impl TlsConnection {
         }
         match self.spoken {
             Spoken::Http1 | Spoken::Undecided => {
+                if record.head > 0 {
+                    let change = self.reading.read(record, plaintext, out);
+                    self.on_change(change, out);
+                }
                 self.with_turns(out, |turns, peer, out| turns.read(record, peer, out));
                 self.decide_by_others(out);
             }
@@ -457,7 +531,10 @@ impl TlsConnection {
         }
         match self.spoken {
             Spoken::Http1 | Spoken::Undecided => {
+                self.read_written(writes, data, out);
                 self.with_turns(out, |turns, _, _| turns.write(writes, data));
+                let responded = self.turns.as_ref().is_some_and(Turns::is_responding);
+                self.reading.note_response(responded);
             }
             Spoken::Http2 => {
                 self.missed_bytes += data.iter().map(|part| part.bytes).sum::<u64>();
@@ -470,6 +547,20 @@ impl TlsConnection {
             }
             Spoken::Unknown => {
                 self.missed_bytes += data.iter().map(|part| part.bytes).sum::<u64>();
+            }
+        }
+    }
+
+    /// Reads the records of data in a write, if their plaintext is known.
+    fn read_written(&mut self, writes: &Writes<'_>, data: &[ServerPart], out: &mut dyn Sink) {
+        for part in data {
+            let peer = self.records.peer;
+            let mut events = Vec::new();
+            let change = self.reading.write(peer, writes, part, &mut events);
+            // What was held back comes first.
+            self.on_change(change, out);
+            for event in events {
+                out.event(event);
             }
         }
     }

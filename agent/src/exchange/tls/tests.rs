@@ -38,6 +38,8 @@ fn sealed(plaintext: usize) -> Vec<u8> {
 struct Player {
     connection: Option<TlsConnection>,
     listeners: Listeners,
+    plaintexts: Option<Plaintexts>,
+    moved: u32,
     cursors: [FrameCursor; 2],
     seq: u32,
     written_bytes: u64,
@@ -52,6 +54,8 @@ impl Player {
         Self {
             connection: None,
             listeners: listeners.clone(),
+            plaintexts: None,
+            moved: 0,
             cursors: [FrameCursor::BEFORE_RECORDS; 2],
             seq: 0,
             written_bytes: 0,
@@ -101,11 +105,63 @@ impl Player {
             request,
             response,
         };
-        let connection = self
-            .connection
-            .get_or_insert_with(|| TlsConnection::new(&record, PEER, self.listeners.clone()));
+        let connection = self.connection.get_or_insert_with(|| {
+            TlsConnection::new(
+                &record,
+                PEER,
+                self.listeners.clone(),
+                self.plaintexts.clone(),
+            )
+        });
         connection.on_record(&view, &mut self.out);
         self.missed_bytes += connection.take_missed_bytes();
+    }
+
+    /// What the library read, or wrote.
+    fn move_plaintext(&mut self, read: &[u8], written: &[u8]) {
+        self.moved += 1;
+        let record = Record {
+            kind: kind::PLAINTEXT,
+            cookie: 0x1000,
+            tgid: PEER.tgid,
+            reader_tid: 70,
+            seq: self.moved,
+            read_bytes: read.len() as u64,
+            written_bytes: written.len() as u64,
+            ..Record::NONE
+        };
+        self.plaintexts.as_ref().unwrap().push(&RecordView {
+            record,
+            request: read,
+            response: written,
+            arrived: &[],
+        });
+    }
+
+    /// A request and its response, whose records have so many bytes more than the library says.
+    fn exchange(&mut self, request: &[u8], response: &[u8], more: [usize; 2]) -> &mut Self {
+        self.move_plaintext(request, &[]);
+        self.read(&sealed(request.len() + more[0]));
+        self.move_plaintext(&[], response);
+        self.write(&sealed(response.len() + more[1]))
+    }
+
+    /// Target and status of each exchange.
+    fn contents(&self) -> Vec<(&str, u16)> {
+        let exchanges = self.exchanges().into_iter();
+        exchanges
+            .map(|exchange| (&*exchange.request.target, exchange.response.status))
+            .collect()
+    }
+
+    /// How many exchanges were read, and how many only timed.
+    fn counts(&self) -> (usize, usize) {
+        let count = |wanted: TlsEvent| {
+            let events = self.out.iter();
+            let is_it = |event: &&Event| matches!(event, Event::Tls(_, other) if *other == wanted);
+            events.filter(is_it).count()
+        };
+        (count(TlsEvent::Read), count(TlsEvent::Timed))
     }
 
     /// Advances the clock by 1 µs.
@@ -691,4 +747,87 @@ fn a_silent_response_ends_at_an_unknown_time() {
     connection.end_if_quiet(written_ns + QUIET_NS * 2, &mut player.out);
     assert!(!connection.is_responding());
     assert_eq!(player.exchanges()[0].response.last_write_ns, None);
+}
+
+const POST: &[u8] = b"POST /predictions/a HTTP/1.1\r\ncontent-length: 2\r\n\r\n{}";
+const GET: &[u8] = b"GET /ping HTTP/1.1\r\n\r\n";
+const OK: &[u8] = b"HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\nok";
+const MISSING: &[u8] = b"HTTP/1.1 404 Not Found\r\ncontent-length: 0\r\n\r\n";
+
+/// A connection whose library is observed, after its handshake and tickets.
+fn observed() -> Player {
+    let mut player = player();
+    player.plaintexts = Some(Plaintexts::default());
+    player.shake(HTTP1, Some(15), false);
+    player.write(&[sealed(233), sealed(233)].concat());
+    player
+}
+
+#[test]
+fn requests_are_read_with_the_moments_of_the_socket() {
+    let mut player = observed();
+    let begun_ns = player.now_ns;
+    player
+        .exchange(POST, OK, [0; 2])
+        .exchange(GET, MISSING, [0; 2]);
+    player.close();
+    assert_eq!(player.contents(), [("/predictions/a", 200), ("/ping", 404)]);
+    assert_eq!((player.counts(), player.losses()), ((2, 0), vec![]));
+    let first = player.exchanges()[0];
+    assert_eq!(first.request.arrival_ns, Some(begun_ns + 500));
+    assert_eq!(first.request.last_arrival_ns, Some(begun_ns + 500));
+    assert_eq!(first.request.last_read_ns, begun_ns + 1_000);
+    assert_eq!(first.response.first_write_ns, begun_ns + 2_000);
+    assert_eq!(first.response.last_write_ns, Some(begun_ns + 2_100));
+    assert_eq!(first.request.bytes, POST.len() as u64);
+    assert_eq!(player.missed_bytes, 0);
+}
+
+#[test]
+fn tampered_lengths_undo_the_join_and_the_request_is_timed() {
+    for more in [[1, 0], [0, 1], [9, 9]] {
+        let mut player = observed();
+        player.exchange(POST, OK, [0; 2]);
+        player.exchange(GET, MISSING, more);
+        // The next turn that fits joins them again.
+        player.exchange(POST, OK, [0; 2]).exchange(GET, OK, [0; 2]);
+        player.close();
+        let expected = [
+            ("/predictions/a", 200),
+            ("", 0),
+            ("/predictions/a", 200),
+            ("/ping", 200),
+        ];
+        assert_eq!(player.contents(), expected, "{more:?}");
+        assert_eq!(player.counts(), (3, 1));
+        assert_eq!(player.losses(), [Loss::TlsUnjoined]);
+        assert_eq!(player.missed_bytes, 0);
+    }
+}
+
+#[test]
+fn requests_whose_plaintext_is_missing_are_timed() {
+    let mut player = observed();
+    // The probes come with the second request.
+    player.read(&sealed(POST.len())).write(&sealed(OK.len()));
+    player.exchange(GET, MISSING, [0; 2]);
+    // The third is read by nobody.
+    player.read(&sealed(POST.len())).write(&sealed(OK.len()));
+    player.exchange(GET, OK, [0; 2]).close();
+    assert_eq!(
+        player.contents(),
+        [("", 0), ("/ping", 404), ("", 0), ("/ping", 200)]
+    );
+    assert_eq!(player.counts(), (2, 2));
+    assert_eq!(player.losses(), [Loss::TlsUnjoined]);
+}
+
+#[test]
+fn another_protocol_is_not_joined() {
+    let mut player = observed();
+    player
+        .exchange(b"\x00\x01\x02\x03 hello", b"world", [0; 2])
+        .close();
+    assert_eq!(player.contents(), [("", 0)]);
+    assert_eq!((player.counts(), player.losses()), ((0, 1), vec![]));
 }

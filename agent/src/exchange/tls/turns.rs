@@ -284,12 +284,17 @@ impl Turns {
         }
     }
 
-    /// Drops the open turn, because records are missing.
-    pub fn lose(&mut self, out: &mut dyn Sink) {
+    /// Drops the open turn, which was reported otherwise; returns its request.
+    pub fn forget(&mut self) -> Option<Request> {
         self.skips = false;
         self.answer = None;
         self.unlikely = None;
-        if let Some(request) = self.request.take() {
+        self.request.take()
+    }
+
+    /// Drops the open turn, because records are missing.
+    pub fn lose(&mut self, out: &mut dyn Sink) {
+        if let Some(request) = self.forget() {
             self.missed_bytes += request.bytes;
             out.event(Event::Unfinished(Unfinished::LostRecords));
         }

@@ -20,7 +20,7 @@ use crate::{
         Peer, Request,
         byte_accounting::{ByteAccount, ByteCounts, Coverage, ServingSocket},
         event::{Event, Loss, Place},
-        tls::listeners::Listeners,
+        tls::{listeners::Listeners, plaintext::Plaintexts},
     },
     pipeline::{
         connection::{self, Connection},
@@ -48,6 +48,10 @@ pub struct ConnectionTable {
     connections: FxHashMap<u64, Tracked>,
     /// What TLS connections share.
     listeners: Listeners,
+    /// What TLS libraries read and write; `None`: that is not observed.
+    plaintexts: Option<Plaintexts>,
+    /// Processes that spoke TLS which was not read, since the last call of [`ConnectionTable::take_unread`].
+    unread: FxHashSet<u32>,
     /// Bytes by server, until they are exported.
     pub coverage: Coverage,
     /// Connections that need ticks, by cookie.
@@ -82,13 +86,14 @@ impl Tracked {
         copied_bytes: Option<u32>,
         accepted_ns: Option<u64>,
         listeners: &Listeners,
+        plaintexts: Option<&Plaintexts>,
     ) -> Self {
         let peer = Peer {
             accepted_ns,
             ..peer_of(&view.record)
         };
         Self {
-            connection: connection::open(view, peer, copied_bytes, listeners),
+            connection: connection::open(view, peer, copied_bytes, listeners, plaintexts),
             peer,
             accounts: Default::default(),
             ticks: false,
@@ -139,6 +144,8 @@ impl ConnectionTable {
             copied_bytes: reads_payload.then_some(COPIED_DEFAULT),
             connections: FxHashMap::default(),
             listeners: Listeners::default(),
+            plaintexts: None,
+            unread: FxHashSet::default(),
             coverage: Coverage::default(),
             ticking: FxHashSet::default(),
             accepted: FxHashMap::default(),
@@ -155,6 +162,19 @@ impl ConnectionTable {
             copied_bytes: self.copied_bytes.map(|_| bytes),
             ..self
         }
+    }
+
+    /// Returns the table for a kernel half that copies what TLS libraries read and write.
+    pub fn with_plaintext(self) -> Self {
+        Self {
+            plaintexts: Some(Plaintexts::default()),
+            ..self
+        }
+    }
+
+    /// Returns the processes that spoke TLS since the last call, of which something was not read that may be.
+    pub fn take_unread(&mut self) -> FxHashSet<u32> {
+        std::mem::take(&mut self.unread)
     }
 
     /// Calls `each` with every open request of the sockets in `written`, which is what a pass over them wrote, and with its
@@ -230,6 +250,12 @@ impl ConnectionTable {
             self.on_accept(&record, out);
             return;
         }
+        if matches!(record.kind, kind::PLAINTEXT | kind::PLAINTEXT_CUT) {
+            if let Some(plaintexts) = &self.plaintexts {
+                plaintexts.push(&view);
+            }
+            return;
+        }
         let accepted_ns = self.accepted.remove(&cookie);
         let arrived = self.arrived.take(cookie);
         let mut view = RecordView {
@@ -244,7 +270,13 @@ impl ConnectionTable {
             self.forget_silent(record.last_write_ns.max(record.last_read_ns), 0, out);
         }
         let tracked = self.connections.entry(cookie).or_insert_with(|| {
-            Tracked::new(&view, self.copied_bytes, accepted_ns, &self.listeners)
+            Tracked::new(
+                &view,
+                self.copied_bytes,
+                accepted_ns,
+                &self.listeners,
+                self.plaintexts.as_ref(),
+            )
         });
         out.enter(Place::of(&record, tracked.peer));
         if record.mode == mode::STREAMS
@@ -264,6 +296,9 @@ impl ConnectionTable {
             && let Some(counts) = tracked.count(&record, alive)
         {
             self.coverage.add(socket_of(&record), counts);
+        }
+        if self.plaintexts.is_some() && tracked.connection.is_unread() {
+            self.unread.insert(record.tgid);
         }
         let ticks = alive && tracked.connection.needs_ticks();
         if ticks != std::mem::replace(&mut tracked.ticks, ticks) {
@@ -343,6 +378,9 @@ impl ConnectionTable {
             return;
         }
         let ended: HashSet<u32> = self.ended.drain(..due).map(|(_, tgid)| tgid).collect();
+        if let Some(plaintexts) = &self.plaintexts {
+            ended.iter().for_each(|&tgid| plaintexts.forget(tgid));
+        }
         self.connections.retain(|_, tracked| {
             out.enter(Place::of_silence(tracked.peer, now_ns));
             tracked.connection.on_process_exits(&ended, out)
