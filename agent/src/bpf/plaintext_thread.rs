@@ -5,7 +5,7 @@
 //! Does not depend on: which processes are watched.
 
 use std::{
-    collections::HashMap,
+    collections::{HashMap, hash_map::Entry},
     io,
     sync::{Arc, mpsc},
     thread::{self, JoinHandle},
@@ -30,8 +30,8 @@ const UNREAD_WAIT: Duration = Duration::from_secs(2);
 pub enum Ask {
     /// Attach to this process of this server.
     Attach(u32, Arc<str>),
-    /// A process that was attached to, or looked at, spoke TLS that was not read.
-    Unread(u32),
+    /// This process of this server spoke TLS that was not read.
+    Unread(u32, Arc<str>),
     /// The process ended.
     Forget(u32),
 }
@@ -62,24 +62,35 @@ pub fn spawn(programs: PlaintextPrograms, asks: mpsc::Receiver<Ask>) -> io::Resu
         })
 }
 
+impl Process {
+    fn new(server: Arc<str>, wait: Option<Duration>) -> Self {
+        Self {
+            server,
+            looked: Instant::now(),
+            wait,
+        }
+    }
+}
+
 fn run(mut probes: PlaintextProbes, asks: &mpsc::Receiver<Ask>) {
     let mut processes: HashMap<u32, Process> = HashMap::new();
     loop {
         match asks.recv_timeout(FIRST_WAIT) {
             Ok(Ask::Attach(pid, server)) => {
-                let process = Process {
-                    server,
-                    looked: Instant::now(),
-                    wait: Some(FIRST_WAIT),
-                };
-                look_at(&mut probes, pid, processes.entry(pid).or_insert(process));
+                let new = || Process::new(server, Some(FIRST_WAIT));
+                look_at(&mut probes, pid, processes.entry(pid).or_insert_with(new));
             }
-            Ok(Ask::Unread(pid)) => {
-                let process = processes.get_mut(&pid);
-                if let Some(process) = process.filter(|one| one.looked.elapsed() >= UNREAD_WAIT) {
-                    look_at(&mut probes, pid, process);
+            Ok(Ask::Unread(pid, server)) => match processes.entry(pid) {
+                Entry::Occupied(mut known) => {
+                    if known.get().looked.elapsed() >= UNREAD_WAIT {
+                        look_at(&mut probes, pid, known.get_mut());
+                    }
                 }
-            }
+                // Only its port is watched.
+                Entry::Vacant(new) => {
+                    look_at(&mut probes, pid, new.insert(Process::new(server, None)));
+                }
+            },
             Ok(Ask::Forget(pid)) => {
                 processes.remove(&pid);
                 probes.forget(pid);

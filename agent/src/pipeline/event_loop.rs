@@ -163,7 +163,8 @@ impl EventLoop {
     fn report_unread(&mut self) {
         if let Some(asks) = &self.plaintext {
             for pid in self.pipeline.take_unread() {
-                let _ = asks.send(Ask::Unread(pid));
+                let server = self.pipeline.server_name(pid);
+                let _ = asks.send(Ask::Unread(pid, server));
             }
         }
     }

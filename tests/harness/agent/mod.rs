@@ -259,15 +259,24 @@ impl Agent {
         self.stop_for_log();
     }
 
+    /// As [`Self::stop`], with so much time to end.
+    pub fn stop_within(mut self, limit: Duration) {
+        self.end_within(limit);
+    }
+
     /// Stops it as [`Self::stop`] does, and returns every row of the request log, with those that it wrote last.
     pub fn stop_for_log(mut self) -> Vec<Logged> {
+        self.end_within(STOP_LIMIT);
+        self.log()
+    }
+
+    fn end_within(&mut self, limit: Duration) {
         let start = Instant::now();
-        let status = self.process.terminate(Duration::from_secs(10));
+        let status = self.process.terminate(limit.max(Duration::from_secs(10)));
         let took = start.elapsed();
         let status = status.unwrap_or_else(|| panic!("SIGTERM did not end it: {}", self.errors()));
         assert!(status.success(), "ended with {status}: {}", self.errors());
-        assert!(took <= STOP_LIMIT, "took {took:?} to end after SIGTERM");
-        self.log()
+        assert!(took <= limit, "took {took:?} to end after SIGTERM");
     }
 
     /// Kills it with SIGKILL and reaps it.
