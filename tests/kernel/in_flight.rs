@@ -10,6 +10,8 @@ use inferprobe_tests::{
     server::{Place, Server},
 };
 
+/// Connections of the requests that are open at once.
+const OPEN: f64 = 8.0;
 const FAMILY: &str = "inferprobe_requests_in_flight";
 
 fn in_flight(agent: &Agent, model: &str) -> f64 {
@@ -43,12 +45,15 @@ fn open_requests_are_counted(place: &Place, agent: &Agent) {
     );
     await_in_flight(agent, "streamed", 3);
     assert_eq!(in_flight(agent, "slow"), 5.0);
+    assert_eq!(agent.metrics().sum("inferprobe_connections", &[]), OPEN);
     for mut client in slow.into_iter().chain(streamed) {
         assert_eq!(client.receive(false).unwrap().status, 200);
     }
     // Answered requests are not in flight, however soon the scrape comes.
     assert_eq!(in_flight(agent, "slow"), 0.0);
     assert_eq!(in_flight(agent, "streamed"), 0.0);
+    // All clients have left.
+    assert_eq!(agent.metrics().sum("inferprobe_connections", &[]), 0.0);
 }
 
 #[test]

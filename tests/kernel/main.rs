@@ -39,4 +39,5 @@ mod unix;
 mod unobserved;
 mod upgrade;
 mod uploads;
+mod verdicts;
 mod volume;

@@ -1,8 +1,9 @@
 """An ASGI application that does as the query of each request says, and keeps its marks."""
 
 import asyncio
+import time
 
-from marks import Marks, Plan
+from marks import Marks, Plan, burn
 
 
 async def app(scope, receive, send):
@@ -57,6 +58,10 @@ async def answer(scope, receive, send):
         marks.read(body_bytes)
     if plan.sleep_s:
         await asyncio.sleep(plan.sleep_s)
+    if plan.burn_s and plan.pool:
+        await asyncio.get_running_loop().run_in_executor(None, burn, plan.burn_s)
+    elif plan.burn_s:
+        burn(plan.burn_s)
     fields = [(name.encode(), value.encode()) for name, value in plan.fields()]
     marks.begin(plan.status)
     try:
@@ -71,3 +76,6 @@ async def answer(scope, receive, send):
             await send({"type": "http.response.body", "body": b""})
     finally:
         marks.end()
+    if plan.block_s:
+        # As garbage collection or a forgotten blocking call does: the event loop stands still.
+        time.sleep(plan.block_s)

@@ -46,6 +46,13 @@ class Marks:
         os.write(_FILE, (json.dumps(self.row) + "\n").encode())
 
 
+def burn(seconds):
+    """Uses up CPU time."""
+    end = time.thread_time() + seconds
+    while time.thread_time() < end:
+        pass
+
+
 class Plan:
     """What the query of a request asks for."""
 
@@ -57,6 +64,11 @@ class Plan:
         self.body_bytes = number("body", 2)
         self.chunks = number("chunks")
         self.gap_s = number("gap_ms") / 1000
+        # CPU time in the handler, and whether a pool of threads spends it.
+        self.burn_s = number("burn_us") / 1_000_000
+        self.pool = number("pool") == 1
+        # After the response, with no request in hand.
+        self.block_s = number("block_ms") / 1000
         self.early = number("early") == 1
         self.close = number("close") == 1
         self.events = number("events") == 1

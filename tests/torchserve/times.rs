@@ -351,6 +351,11 @@ fn wait_for_a_busy_worker_is_timed_as_by_torchserve() {
     hold_in_one_round("queueing: 8 clients, 1 worker, 20 ms each", || {
         compare_sums(&agent, &torchserve, busy, || send(port, "tiny", 8, 20, 20))
     });
+    let (cause, said) = agent.verdict("tiny");
+    assert_eq!(
+        (&*cause, &*said),
+        ("workers_busy", "its one worker is busy")
+    );
     hold_in_one_round("batches of 4: 8 clients, 150 ms each", || {
         compare_sums(&agent, &torchserve, busy, || {
             send(port, "batched", 8, 10, 150);

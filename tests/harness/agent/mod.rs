@@ -190,6 +190,25 @@ impl Agent {
         Exposition::parse(&text).unwrap_or_else(|fault| panic!("/metrics {fault}"))
     }
 
+    /// Returns its verdict on a model: the name of the cause, and the phrase.
+    pub fn verdict(&self, model: &str) -> (String, String) {
+        let (status, text) = self.get("/api/v1/live");
+        assert_eq!(status, 200, "{text}");
+        let live: serde_json::Value =
+            serde_json::from_str(&text).unwrap_or_else(|err| panic!("{err}: {text}"));
+        let mut models = live["models"].as_array().into_iter().flatten();
+        let Some(found) = models.find(|one| one["served"]["model"] == model) else {
+            return ("idle".into(), String::new());
+        };
+        let word = |key: &str| {
+            found["verdict"][key]
+                .as_str()
+                .unwrap_or_default()
+                .to_owned()
+        };
+        (word("cause"), word("headline"))
+    }
+
     /// Returns the path of its request log.
     pub fn request_log(&self) -> PathBuf {
         self.artifacts.folder().join(artifacts::REQUESTS)

@@ -22,7 +22,7 @@ use crate::{
 /// Names the folder that set-up made: `venv`.
 const FOLDER: &str = "INFERPROBE_SERVERS_DIR";
 /// Applications of the servers.
-pub(crate) const APPS: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/servers");
+pub const APPS: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/servers");
 /// Longest time until a server listens.
 const START_LIMIT: Duration = Duration::from_secs(60);
 /// Longest time until a server has written its marks.

@@ -1,0 +1,454 @@
+//! Makes models slow, each for one reason, and checks that the agent says that reason and never another one.
+
+use std::{
+    collections::BTreeMap,
+    fs::File,
+    path::Path,
+    process::Command,
+    thread,
+    time::{Duration, Instant},
+};
+
+use inferprobe_tests::{
+    agent::{Agent, free_port, launcher::agent_binary},
+    client::{Connection, request},
+    clock::wait_for,
+    nvml::Nvml,
+    process::binary,
+    process_group::ProcessGroup,
+    require_kernel::require_kernel,
+    server::Server,
+    server_cases::hosts::{self, Host, Kind},
+    slowness::{Hogs, Quota, one_cpu, pin},
+};
+
+/// Longest time until the evidence of a verdict is there: collectors read it every second.
+const LIMIT: Duration = Duration::from_secs(20);
+/// What the agent may say before that.
+const EARLY: [&str; 3] = ["idle", "fine", "unknown"];
+/// Time after which windows are no longer what a verdict is about, but what it compares with.
+const COMPARED: Duration = Duration::from_secs(31);
+
+/// Sends requests with `ask` until the verdict on a model is `expected`; any other one that is not early is wrong.
+fn await_verdict(agent: &Agent, model: &str, expected: &str, mut ask: impl FnMut()) -> String {
+    let start = Instant::now();
+    loop {
+        ask();
+        let (cause, headline) = agent.verdict(model);
+        println!("{model}: {headline}");
+        if cause == expected {
+            return headline;
+        }
+        assert!(
+            EARLY.contains(&&*cause),
+            "{model}: {headline} ({cause}), not {expected}"
+        );
+        assert!(
+            start.elapsed() < LIMIT,
+            "{model}: still {headline}, not {expected}"
+        );
+    }
+}
+
+/// Sends requests one after the other on one connection.
+fn ask(port: u16, count: usize, target: &str) {
+    let mut client = Connection::open_tcp(port).unwrap();
+    for _ in 0..count {
+        client
+            .exchange(&request("POST", target, &[], b"{}"))
+            .unwrap();
+    }
+}
+
+/// Sends requests from several clients at once, each on a new connection.
+fn crowd(port: u16, clients: usize, count: usize, target: &str) {
+    thread::scope(|scope| {
+        for _ in 0..clients {
+            scope.spawn(|| {
+                for _ in 0..count {
+                    ask(port, 1, target);
+                }
+            });
+        }
+    });
+}
+
+/// Sends requests of which the second half follows later.
+fn send_slowly(port: u16, count: usize, target: &str, pause: Duration) {
+    let mut client = Connection::open_tcp(port).unwrap();
+    for _ in 0..count {
+        let bytes = request("POST", target, &[], &[b'x'; 200]);
+        let (first, rest) = bytes.split_at(bytes.len() - 100);
+        client.send(first).unwrap();
+        thread::sleep(pause);
+        client.send(rest).unwrap();
+        client.receive(false).unwrap();
+    }
+}
+
+fn watching(ports: &[u16], more: &[&str]) -> Agent {
+    let mut args = Vec::new();
+    for port in ports {
+        args.extend(["--watch-port".to_owned(), port.to_string()]);
+    }
+    args.extend(more.iter().map(|word| (*word).to_owned()));
+    Agent::start(&args)
+}
+
+/// Starts gunicorn with one worker that serves one connection after the other.
+fn one_reader(installed: &Path, port: u16, folder: &Path) -> ProcessGroup {
+    let mut command = ProcessGroup::command(&installed.join("venv/bin/gunicorn"));
+    let console = File::create(folder.join("console")).unwrap();
+    command
+        .args(["wsgi_app:app", "--bind", &format!("127.0.0.1:{port}")])
+        .args(["--worker-class", "sync", "--no-control-socket"])
+        .current_dir(folder)
+        .env("PYTHONPATH", hosts::APPS)
+        .env("PYTHONDONTWRITEBYTECODE", "1")
+        .env("MARKS", folder.join("marks"))
+        .stdout(console.try_clone().unwrap())
+        .stderr(console);
+    let group = ProcessGroup::start(command);
+    wait_for("gunicorn that listens", LIMIT, || {
+        Connection::open_tcp(port).ok()
+    });
+    group
+}
+
+#[test]
+fn late_reads_are_those_of_busy_readers_or_of_a_blocked_event_loop() {
+    let (Some(_kernel), Some(installed)) = (require_kernel(), hosts::installed()) else {
+        return;
+    };
+    let folder = tempfile::tempdir().unwrap();
+    let busy = free_port();
+    let _gunicorn = one_reader(&installed, busy, folder.path());
+    let agent = watching(&[busy], &[]);
+    let said = await_verdict(&agent, "saturated", "readers_busy", || {
+        crowd(busy, 4, 10, "/predictions/saturated?sleep_ms=20");
+    });
+    assert!(
+        said.starts_with("waits to be read: 1 reader, busy "),
+        "{said}"
+    );
+    let labels = [("model", "saturated")];
+    agent.wait_sum("inferprobe_readers", &labels, 1.0);
+    let page = agent.metrics();
+    assert_eq!(page.sum("inferprobe_readers", &labels), 1.0);
+    let share = page.sum("inferprobe_readers_busy_ratio", &labels);
+    assert!((0.8..=1.0).contains(&share), "{share}");
+    let uvicorn = Host::start(Kind::UvicornAsyncio, &installed);
+    let agent = watching(&[uvicorn.port], &[]);
+    let target = "/predictions/blocked?block_ms=40";
+    await_verdict(&agent, "blocked", "slow_to_read", || {
+        thread::scope(|scope| {
+            for _ in 0..4 {
+                scope.spawn(|| ask(uvicorn.port, 8, target));
+            }
+        });
+    });
+    let agent = watching(&[busy], &["--accept-wait"]);
+    await_verdict(&agent, "unaccepted", "accept", || {
+        crowd(busy, 4, 10, "/predictions/unaccepted?sleep_ms=20");
+    });
+}
+
+#[test]
+fn slow_clients_and_failures_are_named_and_slow_responses_cannot_be_explained() {
+    let Some(_kernel) = require_kernel() else {
+        return;
+    };
+    let server = Server::start(&[]);
+    let port = server.port();
+    let agent = watching(&[port], &[]);
+    await_verdict(&agent, "sent", "slow_sender", || {
+        send_slowly(port, 12, "/predictions/sent", Duration::from_millis(30));
+    });
+    let mut said = String::new();
+    wait_for("a verdict on failures", LIMIT, || {
+        ask(port, 20, "/predictions/failing?status=503");
+        said = agent.verdict("failing").1;
+        said.starts_with("fails: 503 (").then_some(())
+    });
+    ask(port, 40, "/predictions/fast");
+    assert_eq!(agent.verdict("fast").0, "fine");
+    // It does not observe whether client or server is slow in the middle of a response.
+    let said = await_verdict(&agent, "streamed", "unknown", || {
+        ask(port, 5, "/predictions/streamed?chunks=5&gap_ms=30&body=90");
+    });
+    assert!(said.starts_with("cannot say: "), "{said}");
+}
+
+#[test]
+fn no_cpu_is_taken_by_others_or_limited_and_without_cgroups_that_is_unknown() {
+    const WORK: &str = "?burn_us=15000";
+    let Some(_kernel) = require_kernel() else {
+        return;
+    };
+    let quota = Quota::of_percent(30);
+    let limited = Server::start_by(entering(&quota), &[]);
+    let agent = watching(&[limited.port()], &[]);
+    await_verdict(&agent, "limited", "cpu_limit", || {
+        ask(limited.port(), 20, &format!("/predictions/limited{WORK}"));
+    });
+    drop((agent, limited, quota));
+
+    let server = Server::start(&[]);
+    let port = server.port();
+    let cpu = one_cpu();
+    pin(server.pid(), &cpu);
+    let agent = watching(&[port], &[]);
+    let mut blind = Command::new("unshare");
+    blind.args([
+        "--mount",
+        "sh",
+        "-c",
+        r#"umount -R -l /sys/fs/cgroup; exec "$@""#,
+        "sh",
+    ]);
+    blind.arg(agent_binary());
+    let blind = Agent::start_by(blind, &["--watch-port", &port.to_string()]);
+    let _hogs = Hogs::start(2, &cpu);
+    await_verdict(&agent, "hogged", "cpu", || {
+        ask(port, 20, &format!("/predictions/hogged{WORK}"));
+    });
+    let (cause, said) = blind.verdict("hogged");
+    assert_eq!(
+        (&*cause, &*said),
+        (
+            "unknown",
+            "cannot say: CPU limit of its control group is unknown"
+        )
+    );
+}
+
+/// Returns a command that runs the reference server in a cgroup.
+fn entering(quota: &Quota) -> Command {
+    let mut launcher = Command::new("sh");
+    launcher.args(["-c", r#"echo $$ > "$0/cgroup.procs"; exec "$@""#]);
+    launcher.arg(quota.folder());
+    launcher.arg(binary("reference-server", None));
+    launcher
+}
+
+/// A server whose GPU a stand-in for NVML reports, and its agent.
+struct OnGpu {
+    server: Server,
+    nvml: Nvml,
+    agent: Agent,
+}
+
+impl OnGpu {
+    fn start() -> Self {
+        let nvml = Nvml::new(Path::new(env!("CARGO_TARGET_TMPDIR")));
+        let server = Server::start(&[]);
+        let library = nvml.library();
+        nvml.control("device 0 busy 60\n");
+        let agent = watching(
+            &[server.port()],
+            &["--nvml-library", library.to_str().unwrap()],
+        );
+        Self {
+            server,
+            nvml,
+            agent,
+        }
+    }
+
+    /// Has NVML report how much of the GPU server and another process use, and for how long it was throttled.
+    fn report(&self, other_pct: u32, throttled_ns: u64) {
+        let pid = self.server.pid();
+        self.nvml.control(&format!(
+            "device 0 busy 90\ndevice 0 process {pid} 15 5 1048576\n\
+             device 0 process 4194305 {other_pct} 5 1048576\ndevice 0 violation 0 {throttled_ns}\n"
+        ));
+    }
+
+    fn ask(&self, sleep_ms: u32) {
+        let target = format!("/predictions/gpu?sleep_ms={sleep_ms}");
+        ask(self.server.port(), 5, &target);
+    }
+}
+
+#[test]
+fn longer_work_is_that_of_a_shared_or_throttled_gpu_or_of_the_server() {
+    let Some(_kernel) = require_kernel() else {
+        return;
+    };
+    let servers = [OnGpu::start(), OnGpu::start(), OnGpu::start()];
+    let start = Instant::now();
+    while start.elapsed() < COMPARED {
+        for one in &servers {
+            one.report(1, 7);
+            one.ask(4);
+        }
+        thread::sleep(Duration::from_millis(300));
+    }
+    let [shared, throttled, slower] = &servers;
+    let start = Instant::now();
+    thread::scope(|scope| {
+        scope.spawn(|| {
+            let said = await_verdict(&shared.agent, "gpu", "gpu_shared", || {
+                shared.report(80, 7);
+                shared.ask(40);
+            });
+            assert!(said.starts_with("GPU shared with pid 4194305: "), "{said}");
+        });
+        scope.spawn(|| {
+            await_verdict(&throttled.agent, "gpu", "gpu_throttled", || {
+                let throttled_ns = start.elapsed().as_nanos() as u64 / 2;
+                throttled.report(1, 7 + throttled_ns);
+                throttled.ask(40);
+            });
+        });
+        scope.spawn(|| {
+            await_verdict(&slower.agent, "gpu", "server", || {
+                slower.report(1, 7);
+                slower.ask(40);
+            });
+        });
+    });
+}
+
+/// Numbers without a pattern, the same ones in each run.
+struct Numbers(u64);
+
+impl Numbers {
+    /// Returns one of `from..to`.
+    fn within(&mut self, from: u64, to: u64) -> u64 {
+        // The constants are those of Knuth's MMIX.
+        self.0 = self
+            .0
+            .wrapping_mul(6_364_136_223_846_793_005)
+            .wrapping_add(1_442_695_040_888_963_407);
+        from + (self.0 >> 33) % (to - from)
+    }
+}
+
+#[test]
+#[ignore = "takes ten minutes: run `cargo xtask test random_mixes -- --ignored --nocapture`"]
+fn random_mixes_never_get_a_wrong_verdict() {
+    const RUNS: u64 = 100;
+    let (Some(_kernel), Some(installed)) = (require_kernel(), hosts::installed()) else {
+        return;
+    };
+    let folder = tempfile::tempdir().unwrap();
+    let reader = free_port();
+    let _gunicorn = one_reader(&installed, reader, folder.path());
+    let uvicorn = Host::start(Kind::UvicornAsyncio, &installed);
+    let quota = Quota::of_percent(30);
+    let limited = Server::start_by(entering(&quota), &[]);
+    let (plain, pinned) = (Server::start(&[]), Server::start(&[]));
+    let cpu = one_cpu();
+    pin(pinned.pid(), &cpu);
+    // What is known of a server is known of all of its name.
+    let agents = [
+        watching(&[reader, uvicorn.port, plain.port()], &[]),
+        watching(&[limited.port()], &[]),
+        watching(&[pinned.port()], &[]),
+    ];
+    let [agent, of_limited, of_pinned] = &agents;
+    let mut numbers = Numbers(14);
+    let mut told = BTreeMap::new();
+    for run in 0..RUNS {
+        let (model, kind) = (format!("mix-{run}"), run % 8);
+        let (count, ms) = (numbers.within(8, 40) as usize, numbers.within(5, 60));
+        let clients = numbers.within(1, 7) as usize;
+        let target = |plan: &str| format!("/predictions/{model}?{plan}");
+        let is_mixed = numbers.within(0, 2) == 1;
+        let (judge, planted) = thread::scope(|scope| {
+            if is_mixed {
+                // Quick requests to the same model, and to another one.
+                scope.spawn(|| {
+                    let port = match kind {
+                        0 => reader,
+                        1 => uvicorn.port,
+                        4 => limited.port(),
+                        5 => pinned.port(),
+                        _ => plain.port(),
+                    };
+                    crowd(port, 1, count / 2, &target("body=2"));
+                    crowd(port, 1, count / 2, "/predictions/other");
+                });
+            }
+            match kind {
+                0 => {
+                    crowd(
+                        reader,
+                        clients,
+                        count / 2,
+                        &target(&format!("sleep_ms={ms}")),
+                    );
+                    (agent, "readers_busy")
+                }
+                1 => {
+                    let plan = target(&format!("block_ms={ms}"));
+                    thread::scope(|scope| {
+                        for _ in 0..clients {
+                            scope.spawn(|| ask(uvicorn.port, count / 2, &plan));
+                        }
+                    });
+                    (agent, "slow_to_read")
+                }
+                2 => {
+                    send_slowly(plain.port(), count, &target(""), Duration::from_millis(ms));
+                    (agent, "slow_sender")
+                }
+                3 => {
+                    let plan = target(&format!("chunks=4&gap_ms={ms}&body=90"));
+                    crowd(plain.port(), clients, count / 4 + 1, &plan);
+                    (agent, "unknown")
+                }
+                4 => {
+                    let plan = target(&format!("burn_us={}", ms * 500));
+                    ask(limited.port(), count, &plan);
+                    (of_limited, "cpu_limit")
+                }
+                5 => {
+                    let hogs = numbers.within(1, 4) as usize;
+                    let _hogs = Hogs::start(hogs, &cpu);
+                    ask(
+                        pinned.port(),
+                        count,
+                        &target(&format!("burn_us={}", ms * 500)),
+                    );
+                    (of_pinned, "cpu")
+                }
+                6 => {
+                    crowd(
+                        plain.port(),
+                        clients,
+                        count,
+                        &target(&format!("status=503&sleep_ms={ms}")),
+                    );
+                    (agent, "fine")
+                }
+                _ => {
+                    crowd(
+                        plain.port(),
+                        clients,
+                        count,
+                        &target(&format!("sleep_ms={ms}")),
+                    );
+                    (agent, "fine")
+                }
+            }
+        });
+        // Collectors read every second.
+        let mut last = (String::new(), String::new());
+        let settled = Instant::now() + Duration::from_millis(1_500);
+        wait_for("the evidence", LIMIT, || {
+            last = judge.verdict(&model);
+            (Instant::now() > settled).then_some(())
+        });
+        let (cause, headline) = last;
+        println!(
+            "{run}: {planted} planted, {clients} x {count} of {ms} ms, mixed: {is_mixed}: {headline}"
+        );
+        let is_allowed = cause == planted || EARLY.contains(&&*cause);
+        *told.entry((planted, cause.clone())).or_insert(0) += 1;
+        assert!(is_allowed, "{headline} ({cause}) instead of {planted}");
+        assert_eq!(headline.starts_with("fails: 503"), kind == 6, "{headline}");
+    }
+    println!("{told:#?}");
+}
