@@ -290,8 +290,9 @@ impl OnGpu {
     fn report(&self, other_pct: u32, throttled_ns: u64) {
         let pid = self.server.pid();
         self.nvml.control(&format!(
-            "device 0 busy 90\ndevice 0 process {pid} 15 5 1048576\n\
-             device 0 process 4194305 {other_pct} 5 1048576\ndevice 0 violation 0 {throttled_ns}\n"
+            "device 0 busy {}\ndevice 0 process {pid} 15 5 1048576\n\
+             device 0 process 4194305 {other_pct} 5 1048576\ndevice 0 violation 0 {throttled_ns}\n",
+            15 + other_pct
         ));
     }
 
