@@ -56,7 +56,7 @@ const CONTENTION: [(usize, Option<u32>); 5] =
 const RUNS: usize = 3;
 
 #[test]
-#[ignore = "takes four minutes: run `cargo xtask test uvicorn_under -- --ignored --nocapture`"]
+#[ignore = "takes four minutes: run `cargo xtask test uvicorn_under -- -- --ignored --nocapture`"]
 fn uvicorn_under_hogs_and_a_quota_works_as_long_as_without() {
     let (Some(_kernel), Some(installed)) = (require_kernel(), hosts::installed()) else {
         return;
@@ -131,6 +131,7 @@ fn measure_uvicorn(installed: &Path, hogs: usize, limit: Option<u32>) -> [Spread
 }
 
 #[test]
+#[ignore = "other tests take its CPUs: run `cargo xtask test pool_of_threads_waits -- -- --ignored --nocapture`"]
 fn what_a_pool_of_threads_waits_is_in_the_total_of_its_server() {
     let (Some(_kernel), Some(installed)) = (require_kernel(), hosts::installed()) else {
         return;

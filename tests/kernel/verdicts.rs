@@ -120,6 +120,7 @@ fn one_reader(installed: &Path, port: u16, folder: &Path) -> ProcessGroup {
 }
 
 #[test]
+#[ignore = "other tests take its CPUs: run `cargo xtask test verdicts -- -- --ignored --nocapture`"]
 fn one_busy_reader_is_named() {
     let (Some(_kernel), Some(installed)) = (require_kernel(), hosts::installed()) else {
         return;
@@ -144,6 +145,7 @@ fn one_busy_reader_is_named() {
 }
 
 #[test]
+#[ignore = "other tests take its CPUs: run `cargo xtask test verdicts -- -- --ignored --nocapture`"]
 fn wait_before_accept_is_named() {
     let (Some(_kernel), Some(installed)) = (require_kernel(), hosts::installed()) else {
         return;
@@ -160,6 +162,7 @@ fn wait_before_accept_is_named() {
 }
 
 #[test]
+#[ignore = "other tests take its CPUs: run `cargo xtask test verdicts -- -- --ignored --nocapture`"]
 fn blocked_event_loop_is_slow_to_read() {
     let (Some(_kernel), Some(installed)) = (require_kernel(), hosts::installed()) else {
         return;
@@ -177,6 +180,7 @@ fn blocked_event_loop_is_slow_to_read() {
 }
 
 #[test]
+#[ignore = "other tests take its CPUs: run `cargo xtask test verdicts -- -- --ignored --nocapture`"]
 fn slow_sender_and_failures_are_named_and_a_slow_response_cannot_be_explained() {
     let Some(_kernel) = require_kernel() else {
         return;
@@ -207,6 +211,7 @@ fn slow_sender_and_failures_are_named_and_a_slow_response_cannot_be_explained() 
 const WORK: &str = "?burn_us=15000";
 
 #[test]
+#[ignore = "other tests take its CPUs: run `cargo xtask test verdicts -- -- --ignored --nocapture`"]
 fn limit_of_the_cgroup_is_named() {
     let Some(_kernel) = require_kernel() else {
         return;
@@ -220,6 +225,7 @@ fn limit_of_the_cgroup_is_named() {
 }
 
 #[test]
+#[ignore = "other tests take its CPUs: run `cargo xtask test verdicts -- -- --ignored --nocapture`"]
 fn hogs_take_the_cpu_and_without_cgroups_that_is_unknown() {
     let Some(_kernel) = require_kernel() else {
         return;
@@ -303,7 +309,7 @@ impl OnGpu {
 }
 
 #[test]
-#[ignore = "takes a minute: run `cargo xtask test longer_work_is -- --ignored --nocapture`"]
+#[ignore = "takes a minute: run `cargo xtask test longer_work_is -- -- --ignored --nocapture`"]
 fn longer_work_is_that_of_a_shared_or_throttled_gpu_or_of_the_server() {
     let Some(_kernel) = require_kernel() else {
         return;
@@ -359,7 +365,7 @@ impl Numbers {
 }
 
 #[test]
-#[ignore = "takes ten minutes: run `cargo xtask test random_mixes -- --ignored --nocapture`"]
+#[ignore = "takes ten minutes: run `cargo xtask test random_mixes -- -- --ignored --nocapture`"]
 fn random_mixes_never_get_a_wrong_verdict() {
     const RUNS: u64 = 100;
     let (Some(_kernel), Some(installed)) = (require_kernel(), hosts::installed()) else {

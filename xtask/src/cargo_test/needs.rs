@@ -28,7 +28,7 @@ use Need::{Agent, Prometheus, PythonServers, TorchServe, Vllm};
 const PACKAGE: &str = "inferprobe-tests";
 
 /// What an integration test of [`PACKAGE`] needs if its target or module contains the word: all rows that match count.
-const TABLE: [(&str, &[Need]); 7] = [
+const TABLE: [(&str, &[Need]); 9] = [
     ("reference", &[]),
     ("prometheus", &[Agent, Prometheus, TorchServe]),
     ("torchserve", &[Agent, TorchServe]),
@@ -36,6 +36,8 @@ const TABLE: [(&str, &[Need]); 7] = [
     ("grpc", &[Agent, PythonServers]),
     ("upgrade", &[Agent, PythonServers]),
     ("tls", &[Agent, PythonServers]),
+    ("starved", &[Agent, PythonServers]),
+    ("verdicts", &[Agent, PythonServers]),
 ];
 /// What any other integration test of [`PACKAGE`] needs.
 const DEFAULT: &[Need] = &[Agent];
