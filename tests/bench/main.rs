@@ -5,11 +5,11 @@
 mod bodies;
 mod bpf_stats;
 mod drain;
+mod extremes;
 mod hooks;
 mod machine;
 mod neighbours;
 mod placement;
-mod ratios;
 mod report;
 mod scrape;
 mod throughput;

@@ -13,8 +13,8 @@ use inferprobe_tests::{agent::Agent, clock::wait_for, process::Owned, server::Se
 
 use crate::{
     CONNECTIONS,
+    extremes::Extremes,
     placement::Placement,
-    ratios::Ratios,
     report::{Row, Section},
     watch,
 };
@@ -36,13 +36,9 @@ pub(crate) fn measure(groups: u32) -> Result<Section> {
         title: title.to_owned(),
         rows,
     };
-    let found = Command::new(CLIENT)
-        .arg("--version")
-        .stdout(Stdio::null())
-        .status();
-    if found.is_err() {
+    if let Some(missing) = [SERVER, CLIENT].into_iter().find(|name| !is_here(name)) {
         let row = Row::new("not measured", "-");
-        return Ok(section(vec![row.detail(format!("there is no {SERVER}"))]));
+        return Ok(section(vec![row.detail(format!("there is no {missing}"))]));
     }
     let (_redis, port) = start_redis()?;
     let watched = Server::start(&["--echo"]);
@@ -62,14 +58,21 @@ pub(crate) fn measure(groups: u32) -> Result<Section> {
             ratios.push(2.0 * with / (before + after));
             controls.push(after / before);
         }
-        let (ratio, spread) = Ratios::of(ratios).context("no round")?.in_words();
-        let (control, spread_of_control) = Ratios::of(controls).context("no round")?.in_words();
+        let (ratio, spread) = Extremes::of(ratios).context("no round")?.in_words();
+        let (control, spread_of_control) = Extremes::of(controls).context("no round")?.in_words();
         rows.push(Row::new(name, ratio).detail(format!(
             "{spread} over {groups} groups; without the agent, the last round to the first {control} \
              ({spread_of_control})"
         )));
     }
     Ok(section(rows))
+}
+
+/// Whether a program can be started.
+fn is_here(name: &str) -> bool {
+    let mut command = Command::new(name);
+    command.arg("--version").stdout(Stdio::null());
+    command.status().is_ok()
 }
 
 /// Starts a redis that keeps nothing, on a free port of 127.0.0.1.

@@ -7,9 +7,10 @@ use anyhow::{Context, Result};
 use inferprobe_tests::{agent::Agent, server::Server};
 
 use crate::{
-    CONNECTIONS, Pace, bpf_stats, load,
+    CONNECTIONS, Pace, bpf_stats,
+    extremes::Extremes,
+    load,
     placement::Placement,
-    ratios::Ratios,
     report::{Row, Section},
     watch,
 };
@@ -42,8 +43,8 @@ fn of_placement(placement: Placement, groups: u32) -> Result<Section> {
         without.push(unwatched);
         ratios.push(watched / unwatched);
     }
-    let (ratio, spread) = Ratios::of(ratios).context("no round")?.in_words();
-    let rate = |rounds| Ratios::of(rounds).map_or(0.0, |rounds| rounds.median);
+    let (ratio, spread) = Extremes::of(ratios).context("no round")?.in_words();
+    let rate = |rounds| Extremes::of(rounds).map_or(0.0, |rounds| rounds.median);
     let (without, with) = (rate(without), rate(with));
     let mut rows = vec![
         Row::new("requests, without the agent", format!("{without:.0} /s")),

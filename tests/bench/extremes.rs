@@ -1,15 +1,15 @@
-//! The spread of what was measured several times.
+//! Median and extremes of what was measured several times.
 
 /// Values in order.
 #[derive(Debug, Clone, Copy, PartialEq)]
-pub(crate) struct Ratios {
+pub(crate) struct Extremes {
     pub(crate) least: f64,
     /// The upper one of an even number.
     pub(crate) median: f64,
     pub(crate) most: f64,
 }
 
-impl Ratios {
+impl Extremes {
     /// Returns the spread of `values`; `None` if there is none.
     pub(crate) fn of(mut values: Vec<f64>) -> Option<Self> {
         values.sort_unstable_by(f64::total_cmp);
