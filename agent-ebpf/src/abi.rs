@@ -309,6 +309,9 @@ pub mod port_bit {
     pub const WORDS: u32 = 1024;
 }
 
+/// Slots of `MAY_BE_WATCHED`, one for each value of a process id's low bits: 0 if no process with them is watched.
+pub const PROCESS_SLOTS: u32 = 16_384;
+
 /// Beginning of the names of TorchServe's threads for its workers: `W-9000-resnet_1.0`.
 pub const WORKER_THREAD: [u8; 2] = *b"W-";
 

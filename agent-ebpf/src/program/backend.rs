@@ -18,7 +18,7 @@ use crate::{
         watched,
     },
     sock::{Family, Sock},
-    syscall,
+    syscall, task,
     user_buffer::Bytes,
 };
 
@@ -80,6 +80,14 @@ pub(crate) fn of_current<B: Backend>(total: u32) -> Option<Bytes> {
     } else {
         None
     }
+}
+
+/// Whether the running process is watched.
+#[inline(always)]
+pub(crate) fn runs_watched_process<B: Backend>() -> bool {
+    let tgid = task::current_tgid();
+    // The programs with the least room in the verifier keep state by address: they look only once.
+    (B::KEEPS_BY_ADDRESS || watched::may_have_process(tgid)) && watched::has_process(tgid)
 }
 
 /// Marks a watched listener, and notes that it serves its port.

@@ -3,13 +3,15 @@
 //! The event loop drains the rings and sets what is watched.
 //! Does not depend on: what records mean.
 
+use std::collections::BTreeSet;
+
 use anyhow::{Context as _, Result};
 use aya::{
     Ebpf,
     maps::{Array, HashMap, MapData, MapError},
 };
 use inferprobe_ebpf::abi::{
-    DROP_CPUS, DropReason, PROGRESS_SLOTS, ProcessEvent, ProgressSlot, port_bit,
+    DROP_CPUS, DropReason, PROCESS_SLOTS, PROGRESS_SLOTS, ProcessEvent, ProgressSlot, port_bit,
 };
 
 use crate::bpf::{mmap_array::MmapArray, ring::Ring};
@@ -23,6 +25,9 @@ pub struct Maps {
     progresses: MmapArray<[u64; 8]>,
     drops: MmapArray<u64>,
     watched: HashMap<MapData, u32, u8>,
+    may_be_watched: Array<MapData, u64>,
+    /// The processes whose slot of `may_be_watched` is set.
+    noted: BTreeSet<u32>,
     ports: Array<MapData, u64>,
 }
 
@@ -41,6 +46,10 @@ impl Maps {
             drops: MmapArray::open(map("DROPS")?, DROP_CPUS * DropReason::ALL.len())
                 .context("open map DROPS")?,
             watched: map("WATCHED")?.try_into().context("open map WATCHED")?,
+            may_be_watched: map("MAY_BE_WATCHED")?
+                .try_into()
+                .context("open map MAY_BE_WATCHED")?,
+            noted: BTreeSet::new(),
             ports: map("PORTS")?.try_into().context("open map PORTS")?,
         })
     }
@@ -72,10 +81,31 @@ impl Maps {
     pub fn unwatch_process(&mut self, tgid: u32) {
         // If it is absent, a program has removed it when the process ended.
         let _ = self.watched.remove(&tgid);
+        self.forget_process(tgid);
+    }
+
+    /// Notes that a program no longer watches a process.
+    pub fn forget_process(&mut self, tgid: u32) {
+        let slot = tgid % PROCESS_SLOTS;
+        if self.noted.remove(&tgid) && self.noted.iter().all(|other| other % PROCESS_SLOTS != slot)
+        {
+            // A slot that stays set costs time, not truth.
+            let _ = self.may_be_watched.set(slot, 0, 0);
+        }
+    }
+
+    /// Notes that a program watches a process, the child of a watched one.
+    pub fn note_process(&mut self, tgid: u32) -> Result<()> {
+        self.noted.insert(tgid);
+        // Also if the program has set it: it may have been cleared since, for another process.
+        self.may_be_watched
+            .set(tgid % PROCESS_SLOTS, 1, 0)
+            .with_context(|| format!("note process {tgid}"))
     }
 
     /// Watches a process.
     pub fn watch_process(&mut self, tgid: u32) -> Result<()> {
+        self.note_process(tgid)?;
         self.watched
             .insert(tgid, 1, 0)
             .with_context(|| format!("watch process {tgid}"))

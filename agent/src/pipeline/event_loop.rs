@@ -484,6 +484,7 @@ impl EventLoop {
         match event.kind {
             process::EXIT => {
                 self.forget_plaintext(event.tgid);
+                self.maps.forget_process(event.tgid);
                 self.pipeline.on_process_exit(event.tgid);
             }
             process::THREAD => {
@@ -494,11 +495,15 @@ impl EventLoop {
             }
             process::CONNECTED => self.pipeline.on_connected(event.port),
             process::FORK => {
+                if let Err(err) = self.maps.note_process(event.tgid) {
+                    self.not_watched(event.tgid, &err);
+                }
                 self.pipeline.on_fork(event.parent, event.tgid);
                 self.read_plaintext(event.tgid);
             }
             process::EXEC => {
                 self.forget_plaintext(event.tgid);
+                self.maps.forget_process(event.tgid);
                 self.inspect(event.tgid, found);
             }
             // A process may have changed its command line since it was started.
@@ -525,8 +530,7 @@ impl EventLoop {
     /// Has the kernel watch a process, and inspects its children.
     fn watch(&mut self, pid: u32, found: &mut Vec<u32>) {
         if let Err(err) = self.maps.watch_process(pid) {
-            self.pipeline.lose(Loss::NotWatched);
-            warn!(pid, err = format!("{err:#}"), "process not watched");
+            self.not_watched(pid, &err);
             return;
         }
         found.push(pid);
@@ -536,6 +540,11 @@ impl EventLoop {
                 self.inspect(child, found);
             }
         }
+    }
+
+    fn not_watched(&mut self, pid: u32, err: &anyhow::Error) {
+        self.pipeline.lose(Loss::NotWatched);
+        warn!(pid, err = format!("{err:#}"), "process not watched");
     }
 
     fn drain_records(&mut self) {

@@ -8,11 +8,16 @@ use aya_ebpf::{
     btf_maps::{Array, HashMap, LruHashMap},
     macros::btf_map,
 };
-use inferprobe_ebpf::abi::{DropReason, port_bit};
+use inferprobe_ebpf::abi::{DropReason, PROCESS_SLOTS, port_bit};
 
 /// Watched processes.
 #[btf_map]
 static WATCHED: HashMap<u32, u8, 8192> = HashMap::new();
+
+/// By the low bits of a process id: 0 if none with them is watched, which a look into [`WATCHED`] would tell at ten times the
+/// cost. The agent clears what ended.
+#[btf_map]
+static MAY_BE_WATCHED: Array<u64, { PROCESS_SLOTS as usize }> = Array::new();
 
 /// What is known of each TCP port, one bit for each meaning of [`port_bit`].
 #[btf_map]
@@ -32,9 +37,21 @@ pub(crate) fn has_process(tgid: u32) -> bool {
     WATCHED.get_ptr(tgid).is_some()
 }
 
+/// Whether the process may be watched; [`has_process`] knows.
+#[inline(always)]
+pub(crate) fn may_have_process(tgid: u32) -> bool {
+    MAY_BE_WATCHED
+        .get(tgid % PROCESS_SLOTS)
+        .is_none_or(|watched| *watched != 0)
+}
+
 /// Watches a process.
 #[inline(always)]
 pub(crate) fn add_process(tgid: u32) -> Result<(), DropReason> {
+    if let Some(watched) = MAY_BE_WATCHED.get_ptr_mut(tgid % PROCESS_SLOTS) {
+        // SAFETY: a map value, which is written as a whole.
+        unsafe { *watched = 1 };
+    }
     WATCHED
         .insert(tgid, 1, BPF_ANY.into())
         .map_err(|_| DropReason::MapFull)
@@ -43,7 +60,7 @@ pub(crate) fn add_process(tgid: u32) -> Result<(), DropReason> {
 /// Ends the watch of a process; returns `false` if it was not watched.
 #[inline(always)]
 pub(crate) fn remove_process(tgid: u32) -> bool {
-    WATCHED.remove(tgid).is_ok()
+    may_have_process(tgid) && WATCHED.remove(tgid).is_ok()
 }
 
 /// Whether the TCP port is watched, for good or until its listener is decided.

@@ -12,10 +12,7 @@ use inferprobe_ebpf::abi::{DropReason, ProcessEvent, WORKER_THREAD, process};
 
 use crate::{
     clock::now_ns,
-    maps::{
-        processes::{emit_process, emit_thread},
-        watched,
-    },
+    maps::{processes::emit, watched},
     probes::entry::done,
     task,
 };
@@ -25,7 +22,7 @@ fn sched_process_exec(_ctx: BtfTracePointContext) -> i32 {
     let tgid = task::current_tgid();
     // The process runs another program now; the agent decides whether to watch that one.
     watched::remove_process(tgid);
-    done(emit_process(ProcessEvent {
+    done(emit(ProcessEvent {
         kind: process::EXEC,
         tgid,
         ..ProcessEvent::NONE
@@ -43,7 +40,7 @@ fn try_sched_process_exit(task: *const c_void) -> Result<(), DropReason> {
     if !task::is_last_thread(task) || !watched::remove_process(tgid) {
         return Ok(());
     }
-    emit_process(ProcessEvent {
+    emit(ProcessEvent {
         kind: process::EXIT,
         tgid,
         ..ProcessEvent::NONE
@@ -66,7 +63,7 @@ fn try_sched_process_fork(parent: *const c_void, child: *const c_void) -> Result
         return report_thread(tgid);
     }
     watched::add_process(tgid)?;
-    emit_process(ProcessEvent {
+    emit(ProcessEvent {
         kind: process::FORK,
         tgid,
         parent,
@@ -83,7 +80,7 @@ fn report_thread(tgid: u32) -> Result<(), DropReason> {
     if name[0] != WORKER_THREAD[0] || name[1] != WORKER_THREAD[1] {
         return Ok(());
     }
-    emit_thread(ProcessEvent {
+    emit(ProcessEvent {
         kind: process::THREAD,
         tgid,
         at_ns: now_ns(),

@@ -16,7 +16,7 @@ use inferprobe_ebpf::{
 
 use crate::{
     access::Btf,
-    backend::{Backend, of_current},
+    backend::{Backend, of_current, runs_watched_process},
     clock::now_ns,
     globals::{copied_bytes, reads_payload, reports_accepts},
     http2_copy::{Side, copy_transfer},
@@ -81,7 +81,7 @@ pub(crate) fn try_sock_recv_length<B: Backend>(
     // SAFETY: a map value, which stays valid for the program; `acquire` gives it to one hook at a time.
     let conn = unsafe { &mut *conn };
     if conn.lock.candidate != 0 {
-        if !watched::has_process(task::current_tgid()) && !watched::has_port(sk.local_port()) {
+        if !runs_watched_process::<B>() && !watched::has_port(sk.local_port()) {
             return Ok(());
         }
         conn.lock.candidate = 0;
@@ -190,7 +190,7 @@ fn note_reply_read<B: Backend>(
     sk: Sock<B>,
     bytes: u32,
 ) -> Result<(), DropReason> {
-    if !watched::has_process(task::current_tgid()) {
+    if !runs_watched_process::<B>() {
         return Ok(());
     }
     // SAFETY of both: map values; the cookies are written once, before the first reply, and the marks by this hook
@@ -336,7 +336,7 @@ enum FirstBytes {
 /// records look the same on both sides: for them the port must be a server's.
 #[inline(always)]
 fn first_bytes_of_watched<B: Backend>(sk: Sock<B>, bytes: u32) -> FirstBytes {
-    let by_process = watched::has_process(task::current_tgid());
+    let by_process = runs_watched_process::<B>();
     let serves = match sk.family() {
         Some(Family::Inet) => {
             let port = sk.local_port();

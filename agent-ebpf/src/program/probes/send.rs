@@ -15,7 +15,7 @@ use inferprobe_ebpf::{
 
 use crate::{
     access::Btf,
-    backend::{Backend, of_current},
+    backend::{Backend, of_current, runs_watched_process},
     clock::now_ns,
     globals::reads_payload,
     head_end,
@@ -273,7 +273,7 @@ fn on_message_write<B: Backend>(
 /// watch.
 #[inline(always)]
 fn responds_to_an_earlier_request<B: Backend>(sk: Sock<B>, bytes: u32) -> bool {
-    let watched = watched::has_process(task::current_tgid())
+    let watched = runs_watched_process::<B>()
         || (sk.family() == Some(Family::Inet) && watched::has_port(sk.local_port()));
     watched && hint_of(of_current::<B>(bytes), bytes, 0).response_like
 }

@@ -14,7 +14,7 @@ use crate::{
     backend::{Backend, mark_listener},
     clock::now_ns,
     globals::reports_accepts,
-    maps::{accepts, clients, processes::emit_process, records, watched},
+    maps::{accepts, clients, processes::emit_and_wake, records, watched},
     probes::entry::{done, primary_and_backup},
     sock::{CLOSED, ESTABLISHED, LISTEN, Sock},
     task, unobserved,
@@ -78,7 +78,7 @@ fn on_listen<B: Backend>(sk: Sock<B>) -> Result<(), DropReason> {
     } else {
         B::unmark(sk);
     }
-    emit_process(ProcessEvent {
+    emit_and_wake(ProcessEvent {
         kind: process::LISTEN,
         tgid,
         port: port as u32,
@@ -95,7 +95,7 @@ fn on_established<B: Backend>(sk: Sock<B>) -> Result<(), DropReason> {
     B::inherit_mark(sk)?;
     let port = sk.local_port();
     if watched::take_armed(port) {
-        emit_process(ProcessEvent {
+        emit_and_wake(ProcessEvent {
             kind: process::CONNECTED,
             port: port as u32,
             ..ProcessEvent::NONE
