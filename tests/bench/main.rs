@@ -6,6 +6,7 @@ mod bodies;
 mod bpf_stats;
 mod drain;
 mod extremes;
+mod frameworks;
 mod hooks;
 mod machine;
 mod neighbours;
@@ -15,14 +16,16 @@ mod scrape;
 mod throughput;
 mod usage;
 
-use std::{process::ExitCode, time::Duration};
+use std::{path::PathBuf, process::ExitCode, time::Duration};
 
 use anyhow::Result;
-use clap::Parser;
+use clap::{Parser, ValueEnum};
 use inferprobe_tests::{
     load::{self, Load, Outcome},
     server::Server,
 };
+
+use crate::report::Section;
 
 /// Options of the bench.
 #[derive(Debug, Clone, Parser)]
@@ -37,6 +40,62 @@ struct Options {
     /// Scrapes of each kind for the scrape latencies
     #[arg(long, default_value_t = 300, value_parser = clap::value_parser!(u32).range(1..))]
     scrapes: u32,
+    /// Groups of six rounds (bare, with the agent, two libraries, with the agent, bare) of a FastAPI server; each takes 12 s
+    #[arg(long, default_value_t = 8, value_parser = clap::value_parser!(u32).range(1..))]
+    framework_groups: u32,
+    /// Folder of the Python environment `venv` with FastAPI and the libraries
+    #[arg(long, value_name = "DIR")]
+    frameworks: Option<PathBuf>,
+    /// Measure only these parts
+    #[arg(long, value_enum, value_name = "PART")]
+    only: Vec<Part>,
+}
+
+/// A part of the bench.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+enum Part {
+    /// Requests per second of a watched server
+    Throughput,
+    /// Requests per second of a server that nobody watches
+    Neighbours,
+    /// Requests per second of a FastAPI server, measured by the agent and by libraries
+    Frameworks,
+    /// Time in each kernel program
+    Hooks,
+    /// Cost of long bodies
+    Bodies,
+    /// Records that one core processes
+    Drain,
+    /// CPU time and memory of the agent, and scrapes
+    Usage,
+}
+
+impl Part {
+    const fn title(self) -> &'static str {
+        match self {
+            Self::Throughput => "throughput, with and without the agent",
+            Self::Neighbours => "a server that nobody watches",
+            Self::Frameworks => "FastAPI, measured by the agent and by libraries",
+            Self::Hooks => "time in the kernel",
+            Self::Bodies => "long bodies",
+            Self::Drain => "records that one core processes",
+            Self::Usage => "use of CPU and memory, and scrapes",
+        }
+    }
+
+    fn measure(self, options: &Options) -> Result<Vec<Section>> {
+        match self {
+            Self::Throughput => throughput::measure(options.groups),
+            Self::Neighbours => Ok(vec![neighbours::measure(options.neighbour_groups)?]),
+            Self::Frameworks => {
+                frameworks::measure(options.frameworks.as_deref(), options.framework_groups)
+            }
+            Self::Hooks => hooks::measure(),
+            Self::Bodies => Ok(vec![bodies::measure()?]),
+            Self::Drain => Ok(vec![drain::measure()?]),
+            Self::Usage => usage::measure(options.scrapes),
+        }
+    }
 }
 
 /// Keep-alive connections of the load.
@@ -54,25 +113,21 @@ fn main() -> ExitCode {
     }
 }
 
-/// Measures everything, reports its progress on standard error, and prints the table.
+/// Measures what is asked for, reports its progress on standard error, and prints the table.
 fn run(options: &Options) -> Result<()> {
     anyhow::ensure!(
         rustix::process::geteuid().is_root(),
         "the bench loads programs into the kernel, which takes root; run it as root or with sudo"
     );
     let mut sections = Vec::new();
-    eprintln!("==> throughput, with and without the agent");
-    sections.extend(throughput::measure(options.groups)?);
-    eprintln!("==> a server that nobody watches");
-    sections.push(neighbours::measure(options.neighbour_groups)?);
-    eprintln!("==> time in the kernel");
-    sections.extend(hooks::measure()?);
-    eprintln!("==> long bodies");
-    sections.push(bodies::measure()?);
-    eprintln!("==> records that one core processes");
-    sections.push(drain::measure()?);
-    eprintln!("==> use of CPU and memory, and scrapes");
-    sections.extend(usage::measure(options.scrapes)?);
+    let parts = match &*options.only {
+        [] => Part::value_variants(),
+        parts => parts,
+    };
+    for part in parts {
+        eprintln!("==> {}", part.title());
+        sections.extend(part.measure(options)?);
+    }
     println!("{}", machine::describe());
     print!("{}", report::table(&sections));
     Ok(())
@@ -97,8 +152,13 @@ impl Pace {
 
 /// Loads `server` for `duration`.
 fn load(server: &Server, duration: Duration, pace: Pace) -> Result<Outcome> {
+    load_at(server.port(), duration, pace)
+}
+
+/// Loads the server at `port` of 127.0.0.1 for `duration`.
+fn load_at(port: u16, duration: Duration, pace: Pace) -> Result<Outcome> {
     load::run(&Load {
-        address: ([127, 0, 0, 1], server.port()).into(),
+        address: ([127, 0, 0, 1], port).into(),
         connections: CONNECTIONS,
         duration,
         target: "/predictions/echo".into(),
@@ -111,6 +171,10 @@ fn load(server: &Server, duration: Duration, pace: Pace) -> Result<Outcome> {
 /// Returns the options that make the agent watch `server`, and nothing that it finds by itself: the requests of a load
 /// look like inference.
 fn watch(server: &Server) -> [String; 3] {
-    let port = server.port().to_string();
+    watch_port(server.port())
+}
+
+fn watch_port(port: u16) -> [String; 3] {
+    let port = port.to_string();
     ["--watch-port".to_owned(), port, "--no-discover".to_owned()]
 }

@@ -5,6 +5,7 @@ use std::ffi::OsString;
 use anyhow::Result;
 
 use crate::privilege::Privilege;
+use crate::tools::python_frameworks;
 use crate::{build, progress, workspace};
 
 /// Builds the agent and the bench, and runs the bench with `bench_args`; it finds the agent and its example in its own
@@ -23,5 +24,12 @@ pub(crate) fn run(bench_args: &[OsString]) -> Result<()> {
         "The bench loads programs into the kernel",
         &binary.to_string_lossy(),
     )?;
-    progress::step("bench", privilege.command(&binary).args(bench_args))
+    progress::step(
+        "bench",
+        privilege
+            .command(&binary)
+            .args(bench_args)
+            .arg("--frameworks")
+            .arg(python_frameworks::ensure()?),
+    )
 }

@@ -13,6 +13,7 @@ pub(crate) mod linker;
 pub(crate) mod podman;
 pub(crate) mod prometheus;
 mod python;
+pub(crate) mod python_frameworks;
 pub(crate) mod python_servers;
 pub(crate) mod qemu;
 pub(crate) mod rootfs;
