@@ -15,3 +15,4 @@ mod installation;
 mod lifecycle;
 mod scale;
 mod times;
+mod tls;

@@ -22,6 +22,8 @@ pub struct WaitingRequest<A> {
     pub request: A,
     /// Last byte read by the frontend, ns.
     pub last_read_ns: u64,
+    /// First response byte written by the frontend, ns; `None` if the client had left.
+    pub answered_ns: Option<u64>,
     /// Last response byte written by the frontend, ns: the first byte of a stream is written before the worker's last.
     /// `None` if the client had left.
     pub responded_ns: Option<u64>,
@@ -30,19 +32,36 @@ pub struct WaitingRequest<A> {
 }
 
 impl<A> WaitingRequest<A> {
-    /// Returns whether this can be the worker's request: read before the frame arrived, responded to after the reply, and
-    /// with the same success.
+    /// Returns whether this can be the worker's request: read before the frame arrived, responded to after the reply was read,
+    /// and with the same success. The worker's own write may return later, if its thread loses the CPU.
     fn fits(&self, worker_exchange: &WorkerExchange) -> bool {
-        let begun_ns = worker_exchange
-            .arrival_ns
+        let replied_ns = worker_exchange
+            .reply_read_ns
+            .or(worker_exchange.first_write_ns)
             .unwrap_or(worker_exchange.last_read_ns);
         let succeeded = worker_exchange.reply.code == 200;
-        self.last_read_ns <= begun_ns
+        self.last_read_ns <= begun_ns(worker_exchange)
             && self.succeeded.is_none_or(|success| success == succeeded)
             && self
                 .responded_ns
-                .is_none_or(|responded_ns| worker_exchange.last_write_ns <= responded_ns)
+                .is_none_or(|responded_ns| replied_ns <= responded_ns)
     }
+
+    /// Returns the time between the beginnings of the reply and of the response, ns: the frontend passes a reply on at once.
+    fn distance_ns(&self, worker_exchange: &WorkerExchange) -> u64 {
+        let replied_ns = worker_exchange
+            .first_write_ns
+            .unwrap_or_else(|| worker_exchange.replied_ns());
+        self.answered_ns
+            .map_or(0, |answered_ns| answered_ns.abs_diff(replied_ns))
+    }
+}
+
+/// Returns when the frame arrived at the worker, at the latest when it read it, ns.
+fn begun_ns(worker_exchange: &WorkerExchange) -> u64 {
+    worker_exchange
+        .arrival_ns
+        .unwrap_or(worker_exchange.last_read_ns)
 }
 
 /// Requests and replies that wait for each other, by model.
@@ -85,29 +104,39 @@ impl<A> JoinByOrder<A> {
         Some(oldest.request)
     }
 
-    /// Removes the requests that have waited for `wait_ns` at `now_ns`, so that all their replies are known. Pairs each
-    /// with the oldest reply that fits, such that as many requests as possible get one.
-    pub fn pair_due(&mut self, now_ns: u64, wait_ns: u64) -> Vec<(A, Option<Arc<WorkerExchange>>)> {
+    /// Removes the requests that have waited for `wait_ns` at `now_ns`, each with its reply. The replies to all that have waited
+    /// for `known_ns` are known: these share them among each other, so that no request gets the reply of one that is due
+    /// later.
+    pub fn pair_due(
+        &mut self,
+        now_ns: u64,
+        known_ns: u64,
+        wait_ns: u64,
+    ) -> Vec<(A, Option<Arc<WorkerExchange>>)> {
         let mut paired = Vec::new();
         for queue in self.by_model.values_mut() {
-            let mut due = Vec::new();
-            while let Some((_, request)) = queue
-                .requests
-                .pop_front_if(|(since_ns, _)| now_ns.saturating_sub(*since_ns) >= wait_ns)
-            {
-                due.push(request);
+            let waited = |least_ns: u64| {
+                queue
+                    .requests
+                    .partition_point(|(since_ns, _)| now_ns.saturating_sub(*since_ns) >= least_ns)
+            };
+            let (due, known) = (waited(wait_ns), waited(known_ns));
+            if due == 0 {
+                continue;
             }
-            let mut taken = queue.assign(&due);
-            let replies = std::mem::take(&mut queue.replies);
-            let mut given: Vec<Option<Arc<WorkerExchange>>> = vec![None; due.len()];
-            for (index, (since_ns, worker_exchange)) in replies.into_iter().enumerate() {
-                match taken.get_mut(index).and_then(Option::take) {
-                    Some(request) => given[request] = Some(worker_exchange),
-                    None => queue.replies.push_back((since_ns, worker_exchange)),
-                }
-            }
-            let requests = due.into_iter().map(|waiting| waiting.request);
-            paired.extend(requests.zip(given));
+            let owners = queue.assign(known);
+            let mut given: Vec<Option<Arc<WorkerExchange>>> = vec![None; due];
+            let mut owners = owners.into_iter();
+            queue.replies.retain(|(_, worker_exchange)| {
+                let owner = owners.next().flatten();
+                let Some(given) = owner.and_then(|request| given.get_mut(request)) else {
+                    return true;
+                };
+                *given = Some(worker_exchange.clone());
+                false
+            });
+            let requests = queue.requests.drain(..due);
+            paired.extend(requests.map(|(_, waiting)| waiting.request).zip(given));
         }
         paired
     }
@@ -159,38 +188,76 @@ impl<A> JoinByOrder<A> {
 }
 
 impl<A> ModelQueue<A> {
-    /// Returns, for each reply, the index in `due` of its request: a maximum matching, found by augmenting paths (Kuhn's
-    /// algorithm).
-    fn assign(&self, due: &[WaitingRequest<A>]) -> Vec<Option<usize>> {
-        let mut owner = vec![None; self.replies.len()];
-        for request in 0..due.len() {
-            let mut tried = vec![false; self.replies.len()];
-            self.find(request, due, &mut owner, &mut tried);
+    /// Returns, for each reply, the index of its request among the first `requests`: those that come nearest to each other
+    /// belong together, and as many as possible (augmenting paths, Kuhn's algorithm).
+    fn assign(&self, requests: usize) -> Vec<Option<usize>> {
+        let replies = self.replies.iter().enumerate();
+        let mut by_begin: Vec<(u64, usize)> = replies
+            .map(|(index, (_, worker_exchange))| (begun_ns(worker_exchange), index))
+            .collect();
+        by_begin.sort_unstable();
+        let mut fits: Vec<Vec<(u64, usize)>> = Vec::new();
+        for (_, request) in self.requests.iter().take(requests) {
+            let from = by_begin.partition_point(|(begun_ns, _)| *begun_ns < request.last_read_ns);
+            let mut fitting = Vec::new();
+            for &(begun_ns, reply) in &by_begin[from..] {
+                if request
+                    .responded_ns
+                    .is_some_and(|responded_ns| responded_ns < begun_ns)
+                {
+                    break;
+                }
+                let (_, worker_exchange) = &self.replies[reply];
+                if request.fits(worker_exchange) {
+                    fitting.push((request.distance_ns(worker_exchange), reply));
+                }
+            }
+            fitting.sort_unstable();
+            fits.push(fitting);
         }
-        owner
+        let mut pairs: Vec<(u64, usize, usize)> = Vec::new();
+        for (request, fitting) in fits.iter().enumerate() {
+            pairs.extend(
+                fitting
+                    .iter()
+                    .map(|&(distance_ns, reply)| (distance_ns, request, reply)),
+            );
+        }
+        pairs.sort_unstable();
+        let mut owners = vec![None; self.replies.len()];
+        let mut has_reply = vec![false; fits.len()];
+        for (_, request, reply) in pairs {
+            if !has_reply[request] && owners[reply].is_none() {
+                (owners[reply], has_reply[request]) = (Some(request), true);
+            }
+        }
+        for request in (0..fits.len()).filter(|&request| !has_reply[request]) {
+            let mut tried = vec![false; owners.len()];
+            find(request, &fits, &mut owners, &mut tried);
+        }
+        owners
     }
+}
 
-    /// Finds a reply for `request`, and moves other requests to other replies if necessary; returns whether there is one.
-    fn find(
-        &self,
-        request: usize,
-        due: &[WaitingRequest<A>],
-        owner: &mut [Option<usize>],
-        tried: &mut [bool],
-    ) -> bool {
-        for (index, (_, worker_exchange)) in self.replies.iter().enumerate() {
-            if tried[index] || !due[request].fits(worker_exchange) {
-                continue;
-            }
-            tried[index] = true;
-            let is_free = owner[index].is_none_or(|other| self.find(other, due, owner, tried));
-            if is_free {
-                owner[index] = Some(request);
-                return true;
-            }
+/// Finds a reply for `request` among those that fit each one, and moves other requests to other replies if necessary; returns
+/// whether there is one.
+fn find(
+    request: usize,
+    fits: &[Vec<(u64, usize)>],
+    owners: &mut [Option<usize>],
+    tried: &mut [bool],
+) -> bool {
+    for &(_, reply) in &fits[request] {
+        if std::mem::replace(&mut tried[reply], true) {
+            continue;
         }
-        false
+        let is_free = owners[reply].is_none_or(|other| find(other, fits, owners, tried));
+        if is_free {
+            owners[reply] = Some(request);
+            return true;
+        }
     }
+    false
 }
 
 impl<A> Default for ModelQueue<A> {
@@ -219,6 +286,7 @@ mod tests {
         WaitingRequest {
             request,
             last_read_ns,
+            answered_ns: responded_ns,
             responded_ns,
             succeeded: responded_ns.map(|_| true),
         }
@@ -280,7 +348,7 @@ mod tests {
     }
 
     fn paired(join: &mut JoinByOrder<char>, now_ns: u64) -> Vec<(char, Option<u64>)> {
-        let paired = join.pair_due(now_ns, 100).into_iter();
+        let paired = join.pair_due(now_ns, 60, 100).into_iter();
         let arrivals = paired.map(|(request, worker_exchange)| {
             let arrival_ns = worker_exchange.and_then(|worker_exchange| worker_exchange.arrival_ns);
             (request, arrival_ns)
@@ -312,6 +380,22 @@ mod tests {
         assert_eq!(paired(&mut join, 101), [('a', Some(40)), ('b', Some(20))]);
         assert_eq!(paired(&mut join, 201), [('c', Some(241))]);
         assert_eq!(join.expire(1_000, 500).len(), 1);
+    }
+
+    #[test]
+    fn request_leaves_a_reply_to_one_that_is_due_later() {
+        let mut join = JoinByOrder::default();
+        let tiny: Arc<str> = "tiny".into();
+        // `a` fits both replies, and comes nearer to that of `b`, which fits no other.
+        for (name, read_ns, responded_ns, since_ns) in [('a', 10, 60, 0), ('b', 35, 70, 30)] {
+            let waiting = request(name, read_ns, Some(responded_ns));
+            assert!(join.add_request(&tiny, waiting, since_ns).is_none());
+        }
+        for (arrival_ns, last_write_ns) in [(20, 30), (40, 58)] {
+            assert!(!join.add_reply(&tiny, worker_exchange(arrival_ns, last_write_ns), 0));
+        }
+        assert_eq!(paired(&mut join, 100), [('a', Some(20))]);
+        assert_eq!(paired(&mut join, 130), [('b', Some(40))]);
     }
 
     #[test]

@@ -50,6 +50,12 @@ pub fn assert_alike(scenario: &str, start: CpuTime, ours: &Counters, theirs: &Co
             "equal",
         );
     }
+    assert_latency_alike(scenario, start, ours, theirs);
+}
+
+/// Asserts that latency sums are close, and reports them. `start` is when the traffic began.
+pub fn assert_latency_alike(scenario: &str, start: CpuTime, ours: &Counters, theirs: &Counters) {
+    let requests: f64 = theirs.requests.values().sum();
     let each_ms = match start.stolen_share() <= DISTURBING_SHARE {
         true => LATENCY_MS,
         false => DISTURBED_LATENCY_MS,

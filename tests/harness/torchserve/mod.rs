@@ -63,8 +63,18 @@ impl TorchServe {
     /// Starts the TorchServe of `installed` with `properties` added to its configuration, and waits until every
     /// model has a worker that is ready.
     pub fn start(installed: &Path, properties: &[&str]) -> Self {
-        let folder = tempfile::tempdir().expect("a folder for TorchServe's files");
+        Self::start_at(Ports::free(), installed, properties)
+    }
+
+    /// As [`TorchServe::start`], but predictions are served over TLS, with the key and certificate of `properties`.
+    pub fn start_tls(installed: &Path, properties: &[&str]) -> Self {
         let ports = Ports::free();
+        let address = format!("inference_address=https://127.0.0.1:{}", ports.inference);
+        Self::start_at(ports, installed, &[&[&*address], properties].concat())
+    }
+
+    fn start_at(ports: Ports, installed: &Path, properties: &[&str]) -> Self {
+        let folder = tempfile::tempdir().expect("a folder for TorchServe's files");
         let config = folder.path().join("config.properties");
         let models = installed.join("models");
         fs::write(&config, config::text(&ports, &models, properties)).expect("the folder is ours");

@@ -25,8 +25,12 @@ use crate::{
 
 /// How long a gRPC response waits until all replies that were written before it have been reported, ns.
 const GRPC_WAIT_NS: u64 = 150_000_000;
-/// How long a response that was not read waits until all replies that were written before it are overdue by their ID, ns.
+/// How long it takes at most until these are reported, ns.
+const GRPC_KNOWN_NS: u64 = 60_000_000;
+/// How long a response that was not read waits until all replies that were written before it are overdue by their ID, and those
+/// of the responses that came soon after it, ns.
 const UNREAD_WAIT_NS: u64 = 2_500_000_000;
+const UNREAD_KNOWN_NS: u64 = 2_100_000_000;
 /// Key of the queue of such responses, whose model is not known.
 const UNREAD: &str = "";
 /// How long a reply waits for the end of its gRPC request, and an abandoned request for its reply, ns.
@@ -125,6 +129,7 @@ impl HopJoiner {
         if response.status == 0 && !frontend_exchange.exchange.is_grpc() {
             let waiting = WaitingRequest {
                 last_read_ns: request.last_read_ns,
+                answered_ns: Some(response.first_write_ns),
                 responded_ns: Some(response.last_write_ns.unwrap_or(u64::MAX)),
                 succeeded: None,
                 request: frontend_exchange,
@@ -142,6 +147,7 @@ impl HopJoiner {
         {
             let waiting = WaitingRequest {
                 last_read_ns: request.last_read_ns,
+                answered_ns: Some(response.first_write_ns),
                 responded_ns: Some(response.last_write_ns.unwrap_or(response.first_write_ns)),
                 succeeded: response.grpc_status.map(|status| status == 0),
                 request: frontend_exchange,
@@ -164,6 +170,7 @@ impl HopJoiner {
         let model = identity.model.clone();
         let waiting = WaitingRequest {
             last_read_ns,
+            answered_ns: None,
             responded_ns: None,
             succeeded: None,
             request: (identity, last_read_ns),
@@ -245,7 +252,9 @@ impl HopJoiner {
         for expired in self.by_id.tick(now_ns, |peer| out.unpaired(peer)) {
             out.joined(expired.into());
         }
-        let due = self.grpc_by_order.pair_due(now_ns, GRPC_WAIT_NS);
+        let due = self
+            .grpc_by_order
+            .pair_due(now_ns, GRPC_KNOWN_NS, GRPC_WAIT_NS);
         for (response, worker) in due {
             out.joined(joined(response, worker));
         }
@@ -272,7 +281,10 @@ impl HopJoiner {
                 }
             }
         }
-        for (mut response, worker) in self.unread.pair_due(now_ns, UNREAD_WAIT_NS) {
+        for (mut response, worker) in self
+            .unread
+            .pair_due(now_ns, UNREAD_KNOWN_NS, UNREAD_WAIT_NS)
+        {
             let model = worker
                 .as_ref()
                 .and_then(|worker| model_of(worker.peer.tgid));
