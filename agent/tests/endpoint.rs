@@ -333,6 +333,29 @@ fn many_slow_clients_do_not_block_a_scrape() {
 }
 
 #[test]
+fn many_readers_do_not_close_the_connection_of_a_scrape() {
+    let server = Server::start(ProbeHealth::Off);
+    let mut scrapes = BufReader::new(server.connect());
+    let mut scrape = || {
+        send(scrapes.get_mut(), "GET /metrics HTTP/1.1", "");
+        read_response(&mut scrapes, true).status
+    };
+    assert_eq!(scrape(), 200);
+    let mut readers = Vec::new();
+    for _ in 0..200 {
+        let mut reader = BufReader::new(server.connect());
+        send(reader.get_mut(), "GET /api/v1/live HTTP/1.1", "");
+        assert_eq!(read_response(&mut reader, true).status, 200);
+        readers.push(reader);
+    }
+    assert_eq!(scrape(), 200);
+    // The latest readers are still connected too.
+    let latest = readers.last_mut().unwrap();
+    send(latest.get_mut(), "GET /api/v1/live HTTP/1.1", "");
+    assert_eq!(read_response(latest, true).status, 200);
+}
+
+#[test]
 fn shutdown_closes_idle_connections_within_a_second() {
     let mut server = Server::start(ProbeHealth::Off);
     let mut idle = BufReader::new(server.connect());

@@ -2,10 +2,11 @@
 //!
 //! The agent and `autoscale` both serve a [`MetricsSource`] here. `respond` has the paths, `api` those of the API,
 //! `page` the page; `host_name` checks who may read them;
-//! `response` builds what they return.
+//! `response` builds what they return, `connections` limits their number.
 //! Does not depend on: how anything is measured.
 
 mod api;
+mod connections;
 pub mod endpoint;
 mod host_name;
 mod negotiate;
@@ -16,23 +17,23 @@ mod respond;
 mod response;
 pub mod source;
 
-use std::{
-    collections::VecDeque, convert::Infallible, future::Future, io, sync::Arc, time::Duration,
-};
+use std::{convert::Infallible, future::Future, io, sync::Arc, time::Duration};
 
 use hyper::{server::conn::http1, service::service_fn};
 use hyper_util::rt::{TokioIo, TokioTimer};
 use tokio::{
     net::{TcpListener, TcpStream},
     sync::watch,
-    task::{AbortHandle, JoinSet},
+    task::JoinSet,
 };
 use tracing::{debug, warn};
 
-use crate::exporter::{respond::Site, source::MetricsSource};
+use crate::exporter::{
+    connections::{Connections, Use},
+    respond::Site,
+    source::MetricsSource,
+};
 
-/// Most connections at once. One more closes the oldest, so that a client with many connections cannot block a scrape.
-const MAX_CONNECTIONS: usize = 32;
 /// Longest time for a request head, and for an idle connection: more than the usual scrape interval of a minute.
 const HEAD_TIMEOUT: Duration = Duration::from_secs(75);
 /// Largest request head, bytes.
@@ -45,28 +46,25 @@ const SHUTDOWN_GRACE: Duration = Duration::from_millis(300);
 /// Serves until `shutdown` completes, then finishes open responses and returns.
 pub async fn serve(listener: TcpListener, source: Arc<impl MetricsSource>, shutdown: impl Future) {
     let site = Arc::new(Site::new(source));
-    let mut connections = JoinSet::new();
-    let mut by_age: VecDeque<AbortHandle> = VecDeque::new();
+    let mut tasks = JoinSet::new();
+    let mut connections = Connections::default();
     let (closing, _) = watch::channel(());
     let mut shutdown = std::pin::pin!(shutdown);
     loop {
         let accepted = tokio::select! {
             _ = &mut shutdown => break,
-            Some(_) = connections.join_next() => {
-                by_age.retain(|connection| !connection.is_finished());
+            Some(_) = tasks.join_next() => {
+                connections.forget_ended();
                 continue;
             }
             accepted = listener.accept() => accepted,
         };
         match accepted {
             Ok((stream, _)) => {
-                if by_age.len() >= MAX_CONNECTIONS
-                    && let Some(oldest) = by_age.pop_front()
-                {
-                    oldest.abort();
-                }
-                let connection = serve_connection(stream, site.clone(), closing.subscribe());
-                by_age.push_back(connections.spawn(connection));
+                let used = connections.admit();
+                let served =
+                    serve_connection(stream, site.clone(), used.clone(), closing.subscribe());
+                connections.add(tasks.spawn(served), used);
             }
             Err(err) if is_of_the_peer(&err) => debug!(%err, "connection not accepted"),
             Err(err) => {
@@ -77,7 +75,7 @@ pub async fn serve(listener: TcpListener, source: Arc<impl MetricsSource>, shutd
     }
     drop(listener);
     drop(closing);
-    let finished = async { while connections.join_next().await.is_some() {} };
+    let finished = async { while tasks.join_next().await.is_some() {} };
     let _ = tokio::time::timeout(SHUTDOWN_GRACE, finished).await;
 }
 
@@ -85,9 +83,11 @@ pub async fn serve(listener: TcpListener, source: Arc<impl MetricsSource>, shutd
 async fn serve_connection(
     stream: TcpStream,
     site: Arc<Site<impl MetricsSource>>,
+    used: Use,
     mut closing: watch::Receiver<()>,
 ) {
     let service = service_fn(move |request| {
+        used.note(site.is_scrape(request.uri().path()));
         let response = site.respond(&request);
         async move { Ok::<_, Infallible>(response) }
     });

@@ -35,6 +35,11 @@ impl<S: MetricsSource> Site<S> {
         }
     }
 
+    /// Whether this path has the metrics.
+    pub(super) fn is_scrape(&self, path: &str) -> bool {
+        matches!(self.route(path), Some(Route::Metrics))
+    }
+
     /// Returns the response to a request, whose body is ignored.
     pub(crate) fn respond<B>(&self, request: &Request<B>) -> TextResponse {
         let Some(route) = self.route(request.uri().path()) else {
