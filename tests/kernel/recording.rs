@@ -31,7 +31,12 @@ fn json(text: &str) -> Value {
 
 /// Returns an answer of the API from the end of a recording.
 fn shown(file: &str, view: &str) -> Value {
-    let ended = run_to_end(&["view", file, "--json", "--view", view]);
+    shown_of(file, view, "")
+}
+
+/// Returns it of what a filter leaves.
+fn shown_of(file: &str, view: &str, filter: &str) -> Value {
+    let ended = run_to_end(&["view", file, "--json", "--view", view, "--filter", filter]);
     assert_eq!((ended.code, ended.stderr.as_str()), (Some(0), ""));
     json(&ended.stdout)
 }
@@ -52,19 +57,24 @@ fn view_shows_the_sums_and_the_verdict_of_the_agent() {
     let Some(_kernel) = require_kernel() else {
         return;
     };
-    let server = Server::start(&[]);
-    let agent = Agent::start(&["--watch-port", &server.port().to_string()]);
+    // Two replicas of a model.
+    let servers = [Server::start(&[]), Server::start(&[])];
+    let ports = servers.each_ref().map(|server| server.port().to_string());
+    let agent = Agent::start(&["--watch-port", &ports[0], "--watch-port", &ports[1]]);
     let address = format!("127.0.0.1:{}", agent.port);
     let ends = AtomicBool::new(false);
     let recorded = thread::scope(|scope| {
-        scope.spawn(|| {
-            let mut client = Connection::open(&server.place).unwrap();
-            let bytes = request("POST", "/predictions/recorded", &[], b"{}");
-            while !ends.load(Ordering::Relaxed) {
-                client.exchange(&bytes).unwrap();
-                thread::sleep(std::time::Duration::from_millis(20));
-            }
-        });
+        for (server, pause_ms) in servers.iter().zip([20, 60]) {
+            let ends = &ends;
+            scope.spawn(move || {
+                let mut client = Connection::open(&server.place).unwrap();
+                let bytes = request("POST", "/predictions/recorded", &[], b"{}");
+                while !ends.load(Ordering::Relaxed) {
+                    client.exchange(&bytes).unwrap();
+                    thread::sleep(std::time::Duration::from_millis(pause_ms));
+                }
+            });
+        }
         let recorded = run_to_end(&["record", "3s", "--url", &address]);
         ends.store(true, Ordering::Relaxed);
         recorded
@@ -124,6 +134,24 @@ fn view_shows_the_sums_and_the_verdict_of_the_agent() {
         .map(|window| window["requests"].as_u64().unwrap())
         .sum();
     assert_eq!(in_all, all.len() as u64);
+
+    // Each replica has its own.
+    let each = ports.each_ref().map(|port| {
+        let requests = shown_of(file, "requests", port);
+        let requests = requests["requests"].as_array().unwrap();
+        assert!(requests.iter().all(|one| one["labels"]["port"] == **port));
+        let windows = shown_of(file, "heat", port);
+        assert_eq!(windows["labels"][0]["port"], **port);
+        let windows = windows["windows"].as_array().unwrap();
+        let of_replica = sums(requests.iter().map(|request| &request["stages_ns"]));
+        assert_eq!(
+            of_replica,
+            sums(windows.iter().map(|window| &window["sums_ns"]))
+        );
+        requests.len()
+    });
+    assert_eq!(each.iter().sum::<usize>(), requests.len());
+    assert!(each.iter().all(|count| *count > 10), "{each:?}");
 
     // The same as text, and the verdict of a running agent.
     let text = run_to_end(&["view", file, "--once"]);

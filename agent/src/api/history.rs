@@ -6,7 +6,7 @@
 use serde::{Deserialize, Serialize};
 
 use crate::{
-    api::{Served, Source, stages::Stages},
+    api::{Labels, Served, Source, stages::Stages},
     identity::REPLICA_LABELS,
 };
 
@@ -22,6 +22,9 @@ pub struct History {
     pub window_ms: u64,
     /// What was served; empty: all requests of the host.
     pub served: Vec<Served>,
+    /// Where each of them runs; recordings of earlier agents do not have it.
+    #[serde(default)]
+    pub labels: Vec<Labels>,
     /// Windows in which requests ended, oldest first; the last one may not be over.
     pub windows: Vec<Window>,
     /// Readings of GPUs, oldest first; only with all requests of the host.
@@ -44,14 +47,55 @@ pub struct Wanted {
 }
 
 impl Wanted {
-    /// Returns what asks for exactly these, all replicas together.
-    pub fn of(served: &Served) -> Self {
+    /// Returns what asks for exactly these: a label that is not known must not be known of them either.
+    pub fn of(served: &Served, labels: &Labels) -> Self {
         Self {
             model: Some(served.model.clone()),
             version: Some(served.version.clone()),
             server: Some(served.server.clone()),
-            ..Self::default()
+            replica: REPLICA_LABELS.map(|name| Some(labels.get(name).to_owned())),
+            from: None,
         }
+    }
+
+    /// Returns the parameters that ask for it.
+    pub fn parameters(&self) -> Vec<(&'static str, String)> {
+        let served = [
+            ("model", &self.model),
+            ("version", &self.version),
+            ("server", &self.server),
+        ];
+        let replica = REPLICA_LABELS.into_iter().zip(&self.replica);
+        let named = served.into_iter().chain(replica);
+        let mut parameters: Vec<_> = named
+            .filter_map(|(name, value)| Some((name, value.clone()?)))
+            .collect();
+        parameters.extend(self.from.map(|from| ("from", from.to_string())));
+        parameters
+    }
+
+    /// Whether all requests of the host are wanted.
+    pub fn is_whole(&self) -> bool {
+        let whole = Self {
+            from: self.from,
+            ..Self::default()
+        };
+        whole == *self
+    }
+
+    /// Whether requests of these are wanted.
+    pub fn is_of(
+        &self,
+        [model, version, server]: [&str; 3],
+        replica: [&str; REPLICA_LABELS.len()],
+    ) -> bool {
+        let is = |wanted: &Option<String>, name: &str| {
+            wanted.as_deref().is_none_or(|wanted| wanted == name)
+        };
+        is(&self.model, model)
+            && is(&self.version, version)
+            && is(&self.server, server)
+            && std::iter::zip(&self.replica, replica).all(|(wanted, label)| is(wanted, label))
     }
 }
 

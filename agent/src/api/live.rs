@@ -2,12 +2,10 @@
 //!
 //! Does not depend on: how anything is measured.
 
-use std::collections::BTreeMap;
-
 use serde::{Deserialize, Serialize};
 
 use crate::api::{
-    Served, Source,
+    Labels, Served, Source,
     verdict::{Span, Verdict},
 };
 
@@ -140,8 +138,8 @@ pub struct Cost {
 pub struct Model {
     /// Which one.
     pub served: Served,
-    /// More that is known of where it runs, such as its pod.
-    pub labels: BTreeMap<String, String>,
+    /// Where it runs.
+    pub labels: Labels,
     /// Its requests.
     pub figures: Figures,
     /// What the verdict is about.

@@ -8,10 +8,13 @@
 pub mod history;
 pub mod live;
 pub mod requests;
+mod served;
 pub mod stages;
 pub mod verdict;
 
 use serde::{Deserialize, Serialize};
+
+pub use served::{Labels, Served};
 
 /// Version of the API: the number in its paths.
 pub const VERSION: u32 = 1;
@@ -31,15 +34,4 @@ pub struct Source {
     pub now_ns: u64,
     /// The same moment, ms since the Unix epoch.
     pub unix_ms: u64,
-}
-
-/// Which requests figures are about.
-#[derive(Debug, Clone, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
-pub struct Served {
-    /// Model.
-    pub model: String,
-    /// Version of the model.
-    pub version: String,
-    /// Server.
-    pub server: String,
 }

@@ -6,7 +6,7 @@
 use serde::{Deserialize, Serialize};
 
 use crate::{
-    api::{Served, Source, stages::Stages},
+    api::{Labels, Served, Source, stages::Stages},
     history::sample::Sample,
 };
 
@@ -32,6 +32,9 @@ pub struct Request {
     pub number: u64,
     /// Who served it.
     pub served: Served,
+    /// Where its server runs; recordings of earlier agents do not have it.
+    #[serde(default)]
+    pub labels: Labels,
     /// Where the name of the model comes from.
     pub model_source: String,
     /// Its connection.

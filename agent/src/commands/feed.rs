@@ -8,7 +8,6 @@ use anyhow::Result;
 
 use crate::{
     api::{
-        Served,
         history::{History, Wanted},
         live::Live,
         requests::Requests,
@@ -44,14 +43,11 @@ impl Feed {
         }
     }
 
-    /// Returns the last minutes of a model, of the host if it is `None`.
-    pub(super) async fn history(&self, served: Option<&Served>) -> Result<History> {
+    /// Returns the windows that are wanted.
+    pub(super) async fn history(&self, wanted: &Wanted) -> Result<History> {
         match self {
-            Self::Agent(client) => client.history(served).await,
-            Self::Recording(player) => {
-                let wanted = served.map(Wanted::of).unwrap_or_default();
-                Ok(player.history(&wanted, Instant::now()))
-            }
+            Self::Agent(client) => client.history(wanted).await,
+            Self::Recording(player) => Ok(player.history(wanted, Instant::now())),
         }
     }
 

@@ -14,7 +14,7 @@ use tokio::{
 };
 
 use crate::{
-    api::live::Live,
+    api::{history::Wanted, live::Live},
     cli::RecordArgs,
     commands::runtime,
     recording::file::Writer,
@@ -208,9 +208,10 @@ impl Recorder {
 
     /// Writes the last minutes of the host and of each model.
     async fn histories(&mut self, live: &Live) -> Result<()> {
-        let models = live.models.iter().map(|model| Some(&model.served));
-        for served in std::iter::once(None).chain(models) {
-            if let Ok(history) = self.client.history(served).await {
+        let models = live.models.iter();
+        let each = models.map(|model| Wanted::of(&model.served, &model.labels));
+        for wanted in std::iter::once(Wanted::default()).chain(each) {
+            if let Ok(history) = self.client.history(&wanted).await {
                 self.writer
                     .history(history)
                     .context("write the recording")?;

@@ -146,7 +146,7 @@ fn explained(
         lines.push(ratatui::text::Line::default());
     }
     for model in others {
-        let line = format!("{}: {}", model.served.model, model.verdict.headline);
+        let line = why::brief(model, models);
         lines.push(ratatui::text::Line::raw(text::cut(&line, width, look)));
     }
     if lines.last().is_some_and(|line| line.spans.is_empty()) {

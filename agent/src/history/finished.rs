@@ -6,7 +6,7 @@ use std::collections::VecDeque;
 
 use crate::{
     api::{
-        Served,
+        Labels, Served,
         requests::{Request, Stream, Tokens, Worker},
         stages::Stages,
     },
@@ -19,7 +19,7 @@ use crate::{
 /// Requests that are kept.
 pub const KEPT: usize = 4096;
 /// Bytes that they may take, packed: names are the clients' choice.
-const KEPT_BYTES: usize = 1_500_000;
+const KEPT_BYTES: usize = 2_000_000;
 /// Chunks of a streamed response whose times are kept.
 const GAPS: usize = 63;
 
@@ -103,11 +103,8 @@ pub fn describe(
     let components = sample.parts.components();
     Request {
         number: 0,
-        served: Served {
-            model: identity.model.to_string(),
-            version: identity.version.to_string(),
-            server: identity.server.to_string(),
-        },
+        served: Served::of(identity),
+        labels: Labels::of(&identity.replica),
         model_source: observation.model_source.name().into(),
         conn: peer.cookie,
         seq: request.index,
@@ -224,6 +221,36 @@ mod tests {
         assert!(finished.packed.len() > 300, "{}", finished.packed.len());
     }
 
+    /// Streams of language models in pods have the longest rows that are common.
+    #[test]
+    fn as_many_streams_of_pods_are_kept_as_are_promised() {
+        let mut finished = Finished::default();
+        let mut row = request("meta-llama/Llama-3.3-70B-Instruct");
+        row.labels = Labels::new([
+            "8000",
+            "inference-prod",
+            "llama-70b-vllm-6c9d8f7b5d-x2k4q",
+            "vllm-openai",
+        ]);
+        for moment in [&mut row.arrival_ns, &mut row.last_write_ns] {
+            *moment = Some(90 * 86_400_000_000_000);
+        }
+        (row.first_read_ns, row.last_read_ns) = (90 << 43, 90 << 43);
+        row.stream = Some(Stream {
+            gaps_us: vec![31_000; GAPS],
+            ..Stream::default()
+        });
+        for _ in 0..KEPT {
+            finished.add(row.clone());
+        }
+        assert_eq!(
+            finished.packed.len(),
+            KEPT,
+            "{}",
+            finished.bytes / finished.packed.len()
+        );
+    }
+
     #[test]
     fn packed_request_is_what_it_was() {
         let mut row = request("m");
@@ -235,6 +262,7 @@ mod tests {
         row.tokens = Some(Tokens::default());
         row.worker = Some(Worker::default());
         row.because = Some("queue".into());
+        row.labels = Labels::new(["8000", "", "vllm-0", ""]);
         let mut finished = Finished::default();
         finished.add(row.clone());
         row.number = 1;

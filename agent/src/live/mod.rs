@@ -7,7 +7,6 @@ mod cost;
 mod gpus;
 mod losses;
 mod models;
-mod served;
 mod values;
 
 use std::{
@@ -18,7 +17,7 @@ use std::{
 
 use crate::{
     api::{
-        self,
+        self, Labels, Served,
         history::Wanted,
         live::{Coverage, Host, Live, Probes, Server},
         requests::Requests,
@@ -27,7 +26,7 @@ use crate::{
     discovery::roster::Roster,
     history::{History, models::judged_from_ns, span::WINDOW_NS},
     identity::Identity,
-    live::{cost::CpuTime, served::served, values::Values},
+    live::{cost::CpuTime, values::Values},
     metrics::{Metrics, families, family::Family},
 };
 
@@ -106,26 +105,21 @@ impl Kept {
     /// Returns the windows that are wanted.
     pub fn history(&self, wanted: &Wanted) -> api::history::History {
         let from = wanted.from.unwrap_or(0);
-        let is = |wanted: &Option<String>, name: &str| {
-            wanted.as_deref().is_none_or(|wanted| wanted == name)
-        };
         let is_meant = |identity: &Identity| {
-            is(&wanted.model, &identity.model)
-                && is(&wanted.version, &identity.version)
-                && is(&wanted.server, &identity.server)
-                && std::iter::zip(&wanted.replica, identity.replica.labels())
-                    .all(|(wanted, label)| is(wanted, label))
+            let served = [&*identity.model, &*identity.version, &*identity.server];
+            wanted.is_of(served, identity.replica.labels())
         };
-        let is_whole = Wanted {
-            from: wanted.from,
-            ..Wanted::default()
-        } == *wanted;
+        let is_whole = wanted.is_whole();
         let meant: Option<&dyn Fn(&Identity) -> bool> = (!is_whole).then_some(&is_meant);
         let (identities, windows) = self.history.trends().windows(from, meant);
         api::history::History {
             source: self.source(monotonic_ns()),
             window_ms: WINDOW_NS / 1_000_000,
-            served: identities.iter().map(served).collect(),
+            served: identities.iter().map(Served::of).collect(),
+            labels: identities
+                .iter()
+                .map(|one| Labels::of(&one.replica))
+                .collect(),
             windows,
             gpus: match is_whole {
                 true => self.history.gpus().from(from),

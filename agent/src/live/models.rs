@@ -2,11 +2,11 @@
 //!
 //! Does not depend on: how a verdict is reached.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::HashMap;
 
 use crate::{
     api::{
-        Served,
+        Labels, Served,
         history::{Sum, Window},
         live::{Figures, Model, Tokens},
         verdict::{Span, Verdict},
@@ -17,10 +17,7 @@ use crate::{
         span::WINDOW_NS,
     },
     identity::{Identity, REPLICA_LABELS},
-    live::{
-        served::served,
-        values::{Values, label},
-    },
+    live::values::{Values, label},
     metrics::families,
 };
 
@@ -47,7 +44,7 @@ pub(super) fn list(
             .trends()
             .windows(from, Some(&|one| one == identity))
             .1;
-        let key = (served(identity), labels_of(identity));
+        let key = (Served::of(identity), Labels::of(&identity.replica));
         let in_flight = in_flight.as_ref().map(|of| *of.get(&key).unwrap_or(&0));
         let (served, labels) = key;
         models.push(Model {
@@ -71,22 +68,6 @@ pub(super) fn list(
     let omitted = models.len().saturating_sub(MAX_MODELS);
     models.truncate(MAX_MODELS);
     (totals, models, omitted as u64)
-}
-
-/// A model, and the labels of where it runs.
-type Key = (Served, BTreeMap<String, String>);
-
-fn labels_of(identity: &Identity) -> BTreeMap<String, String> {
-    let labels = REPLICA_LABELS.into_iter().zip(identity.replica.labels());
-    known(labels.map(|(name, value)| (name, value.to_owned())))
-}
-
-/// Those labels that have a value.
-fn known<'a>(labels: impl Iterator<Item = (&'a str, String)>) -> BTreeMap<String, String> {
-    let labels = labels.filter(|(_, value)| !value.is_empty());
-    labels
-        .map(|(name, value)| (name.to_owned(), value))
-        .collect()
 }
 
 fn span(span: &models::Span) -> Span {
@@ -127,7 +108,7 @@ fn per_second(requests: u64, span_ns: u64) -> f64 {
 }
 
 /// Returns the requests in flight of each model; `None` if they are unknown.
-fn in_flight(values: &Values) -> Option<HashMap<Key, u64>> {
+fn in_flight(values: &Values) -> Option<HashMap<(Served, Labels), u64>> {
     let samples = values.of(&families::IN_FLIGHT);
     let by_model = samples.iter().map(|sample| {
         let [model, version, server] =
@@ -137,8 +118,8 @@ fn in_flight(values: &Values) -> Option<HashMap<Key, u64>> {
             version,
             server,
         };
-        let labels = REPLICA_LABELS.map(|name| (name, label(sample, name).to_owned()));
-        ((served, known(labels.into_iter())), sample.value as u64)
+        let labels = Labels::new(REPLICA_LABELS.map(|name| label(sample, name)));
+        ((served, labels), sample.value as u64)
     });
     (!samples.is_empty()).then(|| by_model.collect())
 }

@@ -3,8 +3,8 @@
 use crate::{
     api::live::ProbeState,
     catalogue::route::{ModelSource, Purpose, Route},
-    exchange::{Exchange, fixtures},
-    identity::{Hop, Server, fixtures::server},
+    exchange::{self, Exchange},
+    identity::{Hop, Replica, Server, fixtures},
     observation::Observation,
     torchserve::timing::WorkerSide,
 };
@@ -13,10 +13,15 @@ use super::*;
 
 /// Requests of a model that end now: `count` of them.
 fn serve(history: &History, model: &str, status: u16, count: u64) {
+    serve_at(history, model, status, count, Replica::default());
+}
+
+fn serve_at(history: &History, model: &str, status: u16, count: u64, replica: Replica) {
     let server = Server {
         model: model.into(),
         model_source: ModelSource::Configuration,
-        ..server()
+        replica,
+        ..fixtures::server()
     };
     for _ in 0..count {
         let exchange = ended_at(monotonic_ns(), status);
@@ -29,7 +34,7 @@ fn serve(history: &History, model: &str, status: u16, count: u64) {
 }
 
 fn ended_at(at_ns: u64, status: u16) -> Exchange {
-    let mut exchange = fixtures::exchange();
+    let mut exchange = exchange::fixtures::exchange();
     let shift_ns = at_ns - 5_321;
     exchange.request.arrival_ns = Some(1_000 + shift_ns);
     exchange.request.first_read_ns += shift_ns;
@@ -122,4 +127,31 @@ fn answers_survive_being_written_and_read() {
     let text = json(&|| serde_json::to_string(&windows));
     let read: api::history::History = serde_json::from_str(&text).unwrap();
     assert_eq!(read, windows);
+}
+
+#[test]
+fn each_replica_has_its_own_requests_and_windows() {
+    let history = Arc::new(History::default());
+    let kept = kept(&history);
+    for pod in 1..=3 {
+        serve_at(&history, "a", 200, pod, fixtures::pod(pod as usize));
+    }
+    let live = kept.live(Probes::default());
+    let requests = kept.requests(None, 9).requests;
+    for model in &live.models {
+        let of_it = |row: &&api::requests::Request| {
+            (&row.served, &row.labels) == (&model.served, &model.labels)
+        };
+        let count = requests.iter().filter(of_it).count() as u64;
+        let wanted = Wanted::of(&model.served, &model.labels);
+        let of_windows = kept.history(&wanted);
+        let in_windows: u64 = of_windows.windows.iter().map(|one| one.requests).sum();
+        assert_eq!((count, in_windows), (model.figures.requests, count));
+        assert_eq!(
+            of_windows.labels.as_slice(),
+            std::slice::from_ref(&model.labels)
+        );
+        assert_eq!(format!("vllm-{count}"), model.labels.get("pod"));
+    }
+    assert_eq!(live.models.len(), 3);
 }

@@ -2,17 +2,24 @@
 //!
 //! Does not depend on: a clock, how the file is written.
 
-use std::{collections::BTreeMap, io::Read};
+use std::{
+    collections::{BTreeMap, HashMap, HashSet},
+    io::Read,
+};
 
 use crate::{
     api::{
-        Served, Source,
+        Labels, Served, Source,
         history::{History, Wanted, Window},
         live::Live,
         requests::{Request, Requests},
     },
+    identity::REPLICA_LABELS,
     recording::file::{self, FileError},
 };
+
+/// What a history is about: who served, and where that runs; empty: the host.
+type Of = (Vec<Served>, Vec<Labels>);
 
 /// A recording.
 #[derive(Debug, Clone)]
@@ -22,7 +29,7 @@ pub struct Recording {
     /// Finished requests, oldest first.
     requests: Vec<Request>,
     /// Each history, by what it is about.
-    histories: BTreeMap<Vec<Served>, History>,
+    histories: BTreeMap<Of, History>,
     /// Requests that had finished, and were no longer kept when they were asked for.
     pub missed: u64,
     /// Whether the file was cut off.
@@ -34,7 +41,7 @@ impl Recording {
     pub fn read(from: impl Read) -> Result<Self, FileError> {
         let mut lives: Vec<Live> = Vec::new();
         let mut requests: BTreeMap<u64, Request> = BTreeMap::new();
-        let mut histories: BTreeMap<Vec<Served>, History> = BTreeMap::new();
+        let mut histories: BTreeMap<Of, History> = BTreeMap::new();
         let mut missed = 0;
         let is_cut = file::read(from, |entry| {
             lives.extend(entry.live);
@@ -49,6 +56,7 @@ impl Recording {
         if lives.is_empty() {
             return Err(FileError::Empty);
         }
+        let histories = find_places(&lives, &mut requests, histories);
         Ok(Self {
             lives,
             requests: requests.into_values().collect(),
@@ -120,12 +128,11 @@ impl Recording {
             ..History::default()
         };
         let mut windows: BTreeMap<u64, Window> = BTreeMap::new();
-        for (served, history) in self
-            .histories
-            .iter()
-            .filter(|(served, _)| is_meant(served, wanted))
+        for ((served, labels), history) in
+            self.histories.iter().filter(|(of, _)| is_meant(of, wanted))
         {
             sum.served.extend(served.iter().cloned());
+            sum.labels.extend(labels.iter().cloned());
             let known = history.windows.iter().filter(|window| {
                 let is_over = (window.index + 1) * sum.window_ms <= now_ms;
                 window.index >= from && (is_end || is_over)
@@ -155,32 +162,58 @@ impl Recording {
 }
 
 /// Whether a history is one that is wanted: that of the host if nothing says which.
-fn is_meant(served: &[Served], wanted: &Wanted) -> bool {
-    let Wanted {
-        model,
-        version,
-        server,
-        ..
-    } = wanted;
-    let is_whole = model.is_none() && version.is_none() && server.is_none();
-    let is =
-        |wanted: &Option<String>, name: &str| wanted.as_deref().is_none_or(|wanted| wanted == name);
-    match served {
-        [] => is_whole,
-        [one] => {
-            !is_whole
-                && is(model, &one.model)
-                && is(version, &one.version)
-                && is(server, &one.server)
-        }
-        _ => false,
+fn is_meant((served, labels): &Of, wanted: &Wanted) -> bool {
+    let [served] = served.as_slice() else {
+        return served.is_empty() && wanted.is_whole();
+    };
+    let names = [&*served.model, &*served.version, &*served.server];
+    let replica = match labels.as_slice() {
+        [labels] => REPLICA_LABELS.map(|name| labels.get(name)),
+        // Of all replicas together: it tells nothing of one.
+        _ if wanted.replica.iter().any(Option::is_some) => return false,
+        _ => Default::default(),
+    };
+    !wanted.is_whole() && wanted.is_of(names, replica)
+}
+
+/// Recordings of earlier agents do not say where the server of a request or a history runs. It is known all the same if
+/// the model was served in only one place.
+fn find_places(
+    lives: &[Live],
+    requests: &mut BTreeMap<u64, Request>,
+    histories: BTreeMap<Of, History>,
+) -> BTreeMap<Of, History> {
+    let mut places: HashMap<&Served, HashSet<&Labels>> = HashMap::new();
+    for model in lives.iter().flat_map(|live| &live.models) {
+        places
+            .entry(&model.served)
+            .or_default()
+            .insert(&model.labels);
     }
+    let only = |served: &Served| match places.get(served) {
+        Some(places) if places.len() == 1 => places.iter().next().copied(),
+        _ => None,
+    };
+    for request in requests.values_mut().filter(|one| one.labels.is_empty()) {
+        request.labels = only(&request.served).cloned().unwrap_or_default();
+    }
+    let placed = histories
+        .into_iter()
+        .map(|((served, mut labels), mut history)| {
+            if let ([one], []) = (served.as_slice(), labels.as_slice()) {
+                labels.extend(only(one).cloned());
+                history.labels.clone_from(&labels);
+            }
+            ((served, labels), history)
+        });
+    placed.collect()
 }
 
 /// Adds windows and readings to the history that they continue. Of a window that comes again, the later one counts.
-fn add(histories: &mut BTreeMap<Vec<Served>, History>, history: History) {
-    let Some(known) = histories.get_mut(&history.served) else {
-        histories.insert(history.served.clone(), history);
+fn add(histories: &mut BTreeMap<Of, History>, history: History) {
+    let of = (history.served.clone(), history.labels.clone());
+    let Some(known) = histories.get_mut(&of) else {
+        histories.insert(of, history);
         return;
     };
     if let Some(first) = history.windows.first() {
@@ -194,7 +227,10 @@ fn add(histories: &mut BTreeMap<Vec<Served>, History>, history: History) {
 mod tests {
     use super::*;
     use crate::{
-        api::history::{GpuReading, Window},
+        api::{
+            history::{GpuReading, Window},
+            live::Model,
+        },
         recording::file::Writer,
     };
 
@@ -314,9 +350,126 @@ mod tests {
             ..Wanted::default()
         };
         assert_eq!(recording.history(10_000, &from).windows.len(), 2);
-        let other = Wanted::of(&Served::default());
+        let other = Wanted::of(&Served::default(), &Labels::default());
         let other = recording.history(5000, &other);
         assert_eq!((other.windows.len(), other.window_ms), (0, 5000));
+    }
+
+    fn at(port: &str) -> Labels {
+        Labels::new([port, "", "", ""])
+    }
+
+    /// Records two seconds of a model that is served at these ports; an earlier agent does not write where.
+    fn replicas(ports: &[&str], is_earlier: bool) -> Recording {
+        let served = Served {
+            model: "m".into(),
+            ..Served::default()
+        };
+        let live = |at_s| Live {
+            source: source(at_s * S),
+            models: ports
+                .iter()
+                .map(|port| Model {
+                    served: served.clone(),
+                    labels: at(port),
+                    ..Model::default()
+                })
+                .collect(),
+            ..Live::default()
+        };
+        let written = |port: &str| {
+            if is_earlier {
+                Labels::default()
+            } else {
+                at(port)
+            }
+        };
+        let mut file = Vec::new();
+        let mut writer = Writer::new(&mut file).unwrap();
+        writer.live(live(100)).unwrap();
+        for (number, port) in (1..).zip(ports) {
+            let requests = vec![Request {
+                number,
+                served: served.clone(),
+                labels: written(port),
+                ..Request::default()
+            }];
+            let requests = Requests {
+                requests,
+                ..Requests::default()
+            };
+            writer.requests(requests).unwrap();
+            let history = History {
+                window_ms: 5000,
+                served: vec![served.clone()],
+                labels: match is_earlier {
+                    true => Vec::new(),
+                    false => vec![at(port)],
+                },
+                windows: vec![Window {
+                    index: 19,
+                    requests: number,
+                    ..Window::default()
+                }],
+                ..History::default()
+            };
+            writer.history(history).unwrap();
+        }
+        writer.live(live(101)).unwrap();
+        let text = String::from_utf8(file).unwrap();
+        let text = match is_earlier {
+            true => text
+                .replace("\"labels\":{},", "")
+                .replace("\"labels\":[],", ""),
+            false => text,
+        };
+        Recording::read(text.as_bytes()).unwrap()
+    }
+
+    fn requests_of(recording: &Recording, labels: &Labels) -> u64 {
+        let served = Served {
+            model: "m".into(),
+            ..Served::default()
+        };
+        let history = recording.history(1000, &Wanted::of(&served, labels));
+        history.windows.iter().map(|window| window.requests).sum()
+    }
+
+    #[test]
+    fn replicas_keep_their_own_requests_and_windows() {
+        let recording = replicas(&["8001", "8002", "8003"], false);
+        for (number, port) in (1..).zip(["8001", "8002", "8003"]) {
+            assert_eq!(requests_of(&recording, &at(port)), number, "{port}");
+        }
+        assert_eq!(requests_of(&recording, &at("8004")), 0);
+        let together = Wanted {
+            model: Some("m".into()),
+            ..Wanted::default()
+        };
+        let together = recording.history(1000, &together);
+        assert_eq!(
+            (together.windows[0].requests, together.labels.len()),
+            (6, 3)
+        );
+        let requests = recording.requests(1000, None, 9).requests;
+        let ports: Vec<&str> = requests.iter().map(|one| one.labels.get("port")).collect();
+        assert_eq!(ports, ["8001", "8002", "8003"]);
+    }
+
+    #[test]
+    fn an_earlier_recording_tells_of_a_replica_only_if_there_is_one() {
+        let alone = replicas(&["8001"], true);
+        assert_eq!(requests_of(&alone, &at("8001")), 1);
+        assert_eq!(alone.requests(1000, None, 9).requests[0].labels, at("8001"));
+        let several = replicas(&["8001", "8002"], true);
+        assert_eq!(requests_of(&several, &at("8001")), 0);
+        let requests = several.requests(1000, None, 9).requests;
+        assert!(requests.iter().all(|one| one.labels.is_empty()));
+        let together = Wanted {
+            model: Some("m".into()),
+            ..Wanted::default()
+        };
+        assert!(!several.history(1000, &together).windows.is_empty());
     }
 
     #[test]

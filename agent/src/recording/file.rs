@@ -12,7 +12,7 @@ use std::{
 use flate2::bufread::GzDecoder;
 use serde::{Deserialize, Serialize};
 
-use crate::api::{self, Served, history::History, live::Live, requests::Requests};
+use crate::api::{self, Labels, Served, history::History, live::Live, requests::Requests};
 
 /// Version of the form.
 const VERSION: u32 = 1;
@@ -51,7 +51,7 @@ pub struct Entry {
 pub struct Writer<W> {
     to: W,
     /// Number of the newest window, and moment of the newest reading of a GPU, that the file has of each history.
-    written: HashMap<Vec<Served>, (u64, u64)>,
+    written: HashMap<(Vec<Served>, Vec<Labels>), (u64, u64)>,
 }
 
 impl<W: Write> Writer<W> {
@@ -90,7 +90,10 @@ impl<W: Write> Writer<W> {
 
     /// Adds what the file does not have yet of a history.
     pub fn history(&mut self, mut history: History) -> io::Result<()> {
-        let (window, reading_ns) = self.written.entry(history.served.clone()).or_default();
+        let (window, reading_ns) = self
+            .written
+            .entry((history.served.clone(), history.labels.clone()))
+            .or_default();
         // The newest window of the file may have grown.
         history.windows.retain(|one| one.index >= *window);
         history.gpus.retain(|one| one.at_ns > *reading_ns);
@@ -118,7 +121,7 @@ impl<W: Write> Writer<W> {
 #[derive(Debug, thiserror::Error)]
 pub enum FileError {
     /// It cannot be read.
-    #[error("cannot read it: {0}")]
+    #[error("cannot read it")]
     Read(#[from] io::Error),
     /// It is something else.
     #[error("not a recording; `inferprobe record 10m > FILE` makes one")]

@@ -9,7 +9,12 @@ use hyper::{Method, StatusCode};
 use serde::de::DeserializeOwned;
 
 use crate::{
-    api::{self, Served, Source, history::History, live::Live, requests::Requests},
+    api::{
+        self, Source,
+        history::{History, Wanted},
+        live::Live,
+        requests::Requests,
+    },
     http::{
         client::{self, FetchError, HttpResponse, Limits},
         url::HttpUrl,
@@ -84,20 +89,14 @@ impl Client {
         self.get(&url).await
     }
 
-    /// Returns the last minutes of a model; `None`: of the host.
-    pub async fn history(&self, served: Option<&Served>) -> Result<History> {
-        let mut url = self.url("history");
-        if let Some(Served {
-            model,
-            version,
-            server,
-        }) = served
-        {
-            url = url
-                .with_pair("model", model)
-                .with_pair("version", version)
-                .with_pair("server", server);
-        }
+    /// Returns the windows that are wanted.
+    pub async fn history(&self, wanted: &Wanted) -> Result<History> {
+        let url = wanted
+            .parameters()
+            .iter()
+            .fold(self.url("history"), |url, (name, value)| {
+                url.with_pair(name, value)
+            });
         self.get(&url).await
     }
 

@@ -93,6 +93,12 @@ pub(super) fn clip(line: Line<'static>, width: usize, look: Look) -> Line<'stati
     Line { spans, ..line }
 }
 
+/// Says why there is nothing to show, in as many lines as that needs.
+pub(super) fn note(sentence: &str, width: usize, look: Look) -> Vec<Line<'static>> {
+    let lines = wrap(sentence, width, look).into_iter();
+    lines.map(|line| Line::styled(line, look.faint())).collect()
+}
+
 /// Breaks a text into lines of at most `width` columns, between words.
 pub(super) fn wrap(sentence: &str, width: usize, look: Look) -> Vec<String> {
     let mut lines = vec![String::new()];

@@ -6,7 +6,7 @@ use ratatui::text::{Line, Span};
 
 use crate::{
     api::live::{Gpu, GpuProcess},
-    screen::{bar, look::Look, state::State, text},
+    screen::{bar, columns, look::Look, state::State, text},
     verdict::component::Component,
 };
 
@@ -25,7 +25,7 @@ pub(super) fn lines(state: &State, look: Look, width: usize) -> Vec<Line<'static
                 "no NVIDIA GPU can be read here: there is none, or its driver is missing; `inferprobe doctor` says which"
             }
         };
-        return vec![Line::styled(text::cut(none, width, look), look.faint())];
+        return columns::note(none, width, look);
     }
     live.gpus
         .devices

@@ -11,7 +11,7 @@ use ratatui::{
 
 use crate::{
     api::history::{History, bound_ns},
-    screen::{look::Look, state::State, text},
+    screen::{look::Look, place, state::State, text},
 };
 
 /// Width of the durations on the left.
@@ -28,7 +28,16 @@ pub(super) fn lines(state: &State, look: Look, width: usize, height: usize) -> V
     };
     let whose = match history.served.as_slice() {
         [] => "all models".to_owned(),
-        [served, ..] => text::clean(&served.model),
+        [served, ..] => {
+            let labels = match history.labels.as_slice() {
+                [one] => place::all(one),
+                _ => Vec::new(),
+            };
+            let names: Vec<String> = std::iter::once(served.model.clone())
+                .chain(labels)
+                .collect();
+            text::clean(&names.join(" "))
+        }
     };
     let mut lines = vec![Line::from(vec![
         Span::styled("LATENCY  ", look.heading()),

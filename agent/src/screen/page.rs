@@ -99,7 +99,7 @@ fn models(state: &State, look: Look, width: usize, room: Option<usize>) -> Vec<L
     }
     let mut rows = waterfall::rows(state, look, width);
     if rows.is_empty() {
-        return vec![Line::styled(nothing(state), look.faint())];
+        return columns::note(nothing(state), width, look);
     }
     let mut lines = vec![waterfall::headings(look, width)];
     let legend = waterfall::legend(state, look, width);

@@ -13,7 +13,7 @@ use crate::{
         bar,
         columns::{self, Column},
         look::Look,
-        moments,
+        moments, place,
         state::State,
         text,
     },
@@ -24,6 +24,7 @@ enum What {
     Ended,
     Model,
     Server,
+    Place,
     Status,
     Total,
     FirstToken,
@@ -31,10 +32,11 @@ enum What {
     Because,
 }
 
-const COLUMNS: [Column<What>; 8] = [
+const COLUMNS: [Column<What>; 9] = [
     Column::new(What::Ended, "ENDED", 8, false, 0),
     Column::new(What::Model, "MODEL", 16, false, 0),
     Column::new(What::Server, "SERVER", 10, false, 110),
+    Column::new(What::Place, "REPLICA", 12, false, 0),
     Column::new(What::Status, "STATUS", 6, true, 0),
     Column::new(What::Total, "TOTAL", 7, true, 0),
     Column::new(What::FirstToken, "FIRST", 7, true, 100),
@@ -44,14 +46,26 @@ const COLUMNS: [Column<What>; 8] = [
 
 /// Returns the headings and at most `height` requests.
 pub(super) fn lines(state: &State, look: Look, width: usize, height: usize) -> Vec<Line<'static>> {
-    let (shown, rest) = columns::shown(&COLUMNS, width);
+    let listed = state.listed();
+    let models = state.live.as_ref().map_or(&[][..], |live| &live.models);
+    let apart = |request: &Request| place::apart(&request.served, &request.labels, models);
+    let drawn: Vec<(&Request, Option<String>)> = listed
+        .iter()
+        .take(height.saturating_sub(1))
+        .map(|request| (*request, apart(request)))
+        .collect();
+    let is_replicated = drawn.iter().any(|(_, apart)| apart.is_some());
+    let columns: Vec<Column<What>> = COLUMNS
+        .into_iter()
+        .filter(|column| is_replicated || !matches!(column.what, What::Place))
+        .collect();
+    let (shown, rest) = columns::shown(&columns, width);
     let mut headings = columns::headings(&shown, look);
     let order = if state.slowest_first {
         "slowest first"
     } else {
         "latest first"
     };
-    let listed = state.listed();
     let missed = match state.missed {
         0 => String::new(),
         missed => format!(", {missed} missed"),
@@ -66,29 +80,30 @@ pub(super) fn lines(state: &State, look: Look, width: usize, height: usize) -> V
     let Some(live) = &state.live else {
         return lines;
     };
-    let listed: Vec<&Request> = listed.into_iter().take(height.saturating_sub(1)).collect();
-    let longest = listed
+    let longest = drawn
         .iter()
-        .filter_map(|request| moments::duration_ns(request))
+        .filter_map(|(request, _)| moments::duration_ns(request))
         .max();
-    let rows = listed.iter().map(|request| {
+    let rows = drawn.iter().map(|(request, apart)| {
         let cells = shown.iter().map(|column| {
             let style = match column.what {
                 What::Status => look.status(request.status),
                 What::Because => look.heading(),
                 _ => Style::new(),
             };
-            Span::styled(
-                columns::cell(column, &value(column.what, request, &live.source), look),
-                style,
-            )
+            let value = value(column.what, request, apart.as_deref(), &live.source);
+            let cell = match column.what {
+                What::Place => text::left_end(&value, column.width, look) + " ",
+                _ => columns::cell(column, &value, look),
+            };
+            Span::styled(cell, style)
         });
         let mut spans: Vec<Span> = cells.collect();
         spans.extend(bar_of(request, longest.unwrap_or_default(), rest, look));
         Line::from(spans)
     });
     lines.extend(rows);
-    if listed.is_empty() {
+    if drawn.is_empty() {
         let none = match state.requests.is_empty() {
             true => "no request has ended since this agent started",
             false => "no request matches the filter",
@@ -120,11 +135,12 @@ pub(super) fn bar_of(
     }
 }
 
-fn value(what: What, request: &Request, source: &Source) -> String {
+fn value(what: What, request: &Request, apart: Option<&str>, source: &Source) -> String {
     match what {
         What::Ended => ended(request, source),
         What::Model => request.served.model.clone(),
         What::Server => request.served.server.clone(),
+        What::Place => apart.unwrap_or_default().to_owned(),
         What::Status => status(request),
         What::Total => text::known(moments::duration_ns(request)),
         What::FirstToken => moments::first_ns(request)

@@ -2,11 +2,11 @@
 //!
 //! Does not depend on: how it is drawn, where it comes from.
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::VecDeque;
 
 use crate::{
     api::{
-        Served,
+        Labels, Served,
         history::History,
         live::{Live, Model},
         requests::{Request, Requests},
@@ -54,7 +54,7 @@ pub struct Chosen {
     /// The model.
     pub served: Served,
     /// Where it runs.
-    pub labels: BTreeMap<String, String>,
+    pub labels: Labels,
 }
 
 impl Chosen {
@@ -157,12 +157,8 @@ impl State {
     }
 
     fn is_shown(&self, model: &Model) -> bool {
-        let labels = model.labels.values().map(String::as_str);
-        self.matches(
-            [&*model.served.model, &model.served.server]
-                .into_iter()
-                .chain(labels),
-        )
+        let names = [&*model.served.model, &model.served.server];
+        self.matches(names.into_iter().chain(model.labels.values()))
     }
 
     /// Returns the requests that match the filter, in the order of the screen.
@@ -180,12 +176,13 @@ impl State {
     pub fn lists(&self, request: &Request) -> bool {
         let status = request.status.to_string();
         let because = request.because.as_deref().unwrap_or_default();
-        self.matches([
+        let names = [
             &*request.served.model,
             &request.served.server,
             &status,
             because,
-        ])
+        ];
+        self.matches(names.into_iter().chain(request.labels.values()))
     }
 
     fn matches<'a>(&self, texts: impl IntoIterator<Item = &'a str>) -> bool {
@@ -310,14 +307,14 @@ mod tests {
         let mut replicas = live(1);
         replicas.models = ["0", "1", "2"]
             .map(|pod| Model {
-                labels: BTreeMap::from([("pod".to_owned(), pod.to_owned())]),
+                labels: Labels::new(["", "", pod, ""]),
                 ..model("a", 1.0, 30, 0)
             })
             .into();
         state.take_live(replicas);
         for pod in ["1", "2", "2"] {
             state.step(1);
-            assert_eq!(state.chosen_model().unwrap().labels["pod"], pod);
+            assert_eq!(state.chosen_model().unwrap().labels.get("pod"), pod);
         }
     }
 

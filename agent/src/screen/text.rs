@@ -58,6 +58,33 @@ pub fn right(text: &str, width: usize, look: Look) -> String {
     " ".repeat(gap) + &text
 }
 
+/// Returns a clean text of exactly `width` columns, of which the end is kept: names of pods differ there.
+pub(super) fn left_end(text: &str, width: usize, look: Look) -> String {
+    let whole = cut(text, usize::MAX / 8, look);
+    if whole.width() <= width {
+        return left(&whole, width, look);
+    }
+    let mut end = Vec::new();
+    let mut columns = 1;
+    for c in whole.chars().rev() {
+        columns += c.width().unwrap_or(0);
+        if columns > width {
+            break;
+        }
+        end.push(c);
+    }
+    let mark = if width > 0 {
+        look.either("…", "~")
+    } else {
+        ""
+    };
+    left(
+        &(mark.to_owned() + &end.iter().rev().collect::<String>()),
+        width,
+        look,
+    )
+}
+
 /// Returns a clean text of at most `width` columns.
 pub fn cut(text: &str, width: usize, look: Look) -> String {
     let text: String = clean(text)

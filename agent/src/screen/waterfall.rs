@@ -10,6 +10,7 @@ use crate::{
         bar,
         columns::{self, Column},
         look::Look,
+        place,
         state::State,
         text,
     },
@@ -20,8 +21,8 @@ use crate::{
 const WIDE: usize = 120;
 /// Longest bar beside a verdict.
 const MAX_BAR: usize = 48;
-/// Labels that say where a server runs, most specific first.
-const PLACES: [&str; 4] = ["pod", "container", "namespace", "port"];
+/// Width of the screen from which a column says where a server runs.
+const WITH_PLACE: usize = 150;
 
 #[derive(Debug, Clone, Copy)]
 enum What {
@@ -39,7 +40,7 @@ enum What {
 const COLUMNS: [Column<What>; 9] = [
     Column::new(What::Model, "MODEL", 16, false, 0),
     Column::new(What::Server, "SERVER", 10, false, 96),
-    Column::new(What::Place, "PLACE", 16, false, 150),
+    Column::new(What::Place, "PLACE", 16, false, WITH_PLACE),
     Column::new(What::Rate, "REQ/S", 6, true, 0),
     Column::new(What::Errors, "ERR %", 5, true, 0),
     Column::new(What::P50, "P50", 7, true, 0),
@@ -75,17 +76,19 @@ pub(super) fn headings(look: Look, width: usize) -> Line<'static> {
 pub(super) fn rows(state: &State, look: Look, width: usize) -> Vec<Drawn> {
     let chosen = state.chosen_model();
     let models = state.models();
+    let all = state.live.as_ref().map_or(&[][..], |live| &live.models);
+    let place_of = |model: &Model| place::apart(&model.served, &model.labels, all);
     let rows = models.iter().map(|model| {
         let is_chosen = chosen.is_some_and(|chosen| std::ptr::eq(chosen, *model));
         Drawn {
-            lines: row(model, look, width),
+            lines: row(model, place_of(model), look, width),
             is_chosen,
         }
     });
     rows.collect()
 }
 
-fn row(model: &Model, look: Look, width: usize) -> Vec<Line<'static>> {
+fn row(model: &Model, apart: Option<String>, look: Look, width: usize) -> Vec<Line<'static>> {
     let (shown, rest) = columns::shown(&COLUMNS, width);
     let mut spans: Vec<Span> = shown
         .iter()
@@ -95,7 +98,7 @@ fn row(model: &Model, look: Look, width: usize) -> Vec<Line<'static>> {
                 _ => ratatui::style::Style::new(),
             };
             Span::styled(
-                columns::cell(column, &value(column.what, model), look),
+                columns::cell(column, &value(column.what, model, apart.as_deref()), look),
                 style,
             )
         })
@@ -108,14 +111,15 @@ fn row(model: &Model, look: Look, width: usize) -> Vec<Line<'static>> {
     }
     if width >= WIDE {
         spans.push(Span::raw(" "));
-        spans.push(headline(model, rest - width_of_bar - 1, look));
+        let apart = apart.filter(|_| width < WITH_PLACE);
+        spans.push(headline(model, apart, rest - width_of_bar - 1, look));
         return vec![Line::from(spans)];
     }
     vec![
         Line::from(spans),
         Line::from(vec![
             Span::raw("  "),
-            headline(model, width.saturating_sub(2), look),
+            headline(model, apart, width.saturating_sub(2), look),
         ]),
     ]
 }
@@ -127,22 +131,25 @@ fn bar_width(width: usize, rest: usize) -> usize {
     }
 }
 
-fn headline(model: &Model, width: usize, look: Look) -> Span<'static> {
+/// Returns the verdict, after what tells the replica apart.
+fn headline(model: &Model, apart: Option<String>, width: usize, look: Look) -> Span<'static> {
     let verdict = &model.verdict;
     let style = match verdict.cause.as_str() {
         _ if !verdict.fails.is_empty() => look.bad(),
         "idle" | "fine" => look.faint(),
         _ => look.heading(),
     };
-    Span::styled(text::cut(&verdict.headline, width, look), style)
+    let place = apart.map(|apart| apart + ": ").unwrap_or_default();
+    let headline = place + &verdict.headline;
+    Span::styled(text::cut(&headline, width, look), style)
 }
 
-fn value(what: What, model: &Model) -> String {
+fn value(what: What, model: &Model, apart: Option<&str>) -> String {
     let figures = &model.figures;
     match what {
         What::Model => model.served.model.clone(),
         What::Server => model.served.server.clone(),
-        What::Place => place(model),
+        What::Place => apart.map_or_else(|| place::short(&model.labels), str::to_owned),
         What::Rate => text::rate(figures.per_second),
         What::Errors => text::percent_of(
             figures.client_errors + figures.server_errors,
@@ -159,13 +166,6 @@ fn value(what: What, model: &Model) -> String {
             .map(|tokens| text::rate(tokens.output_per_second))
             .unwrap_or_default(),
     }
-}
-
-fn place(model: &Model) -> String {
-    let label = PLACES
-        .iter()
-        .find_map(|name| model.labels.get(*name).filter(|label| !label.is_empty()));
-    label.cloned().unwrap_or_default()
 }
 
 /// Returns what the letters of bars mean: only the parts that some model has.

@@ -6,7 +6,7 @@ use ratatui::text::{Line, Span};
 
 use crate::{
     api::{Source, live::Model, requests::Request, verdict::Span as TimeSpan},
-    screen::{bar, columns, look::Look, moments, requests, text},
+    screen::{bar, columns, look::Look, moments, place, requests, text},
 };
 
 /// Width of the names on the left.
@@ -18,7 +18,7 @@ const SHOWN: f64 = 0.005;
 
 /// Returns why the requests of a model are slow: its stages now and before, the verdict, and what it rests on.
 pub fn model(model: &Model, look: Look, width: usize) -> Vec<Line<'static>> {
-    let mut lines = vec![title(model, look, width)];
+    let mut lines = title(model, look, width);
     let (now, before) = (&model.now, model.before.as_ref());
     lines.extend(stages(now, before, look, width));
     let verdict = &model.verdict;
@@ -64,26 +64,33 @@ pub fn model(model: &Model, look: Look, width: usize) -> Vec<Line<'static>> {
     lines
 }
 
-fn title(model: &Model, look: Look, width: usize) -> Line<'static> {
+/// Returns the verdict on a model in one line, which tells it apart from others of the same name among `models`.
+pub fn brief(model: &Model, models: &[&Model]) -> String {
+    let place = place::apart(&model.served, &model.labels, models.iter().copied());
+    let names = std::iter::once(model.served.model.clone()).chain(place);
+    let name = names.collect::<Vec<_>>().join(" ");
+    format!("{name}: {}", model.verdict.headline)
+}
+
+/// Returns who it is, in as many lines as that needs.
+fn title(model: &Model, look: Look, width: usize) -> Vec<Line<'static>> {
     let served = &model.served;
-    let place: Vec<String> = model
-        .labels
-        .iter()
-        .filter(|(_, value)| !value.is_empty())
-        .map(|(name, value)| format!("{name} {value}"))
-        .collect();
-    let mut parts = vec![served.server.clone(), format!("version {}", served.version)];
-    parts.extend(place);
     let figures = &model.figures;
+    let mut parts = vec![served.server.clone(), format!("version {}", served.version)];
+    parts.extend(place::all(&model.labels));
     parts.push(format!("p50 {}", text::known(figures.p50_ns)));
     parts.push(format!("p99 {}", text::known(figures.p99_ns)));
     let name = text::cut(&served.model, width / 2, look);
-    let rest = width.saturating_sub(Line::raw(name.clone()).width() + 2);
-    Line::from(vec![
-        Span::styled(name, look.heading()),
-        Span::raw("  "),
-        Span::raw(text::cut(&parts.join("  "), rest, look)),
-    ])
+    let mut lines = vec![Line::styled(name, look.heading())];
+    for part in parts {
+        let part = "  ".to_owned() + &text::cut(&part, width.saturating_sub(2), look);
+        let last = lines.last_mut().expect("there is a first line");
+        match last.width() + Line::raw(part.clone()).width() <= width {
+            true => last.spans.push(Span::raw(part)),
+            false => lines.push(Line::raw(part)),
+        }
+    }
+    lines
 }
 
 /// Returns a line for each part that has a share of the duration, now or before.
@@ -213,6 +220,7 @@ fn one(
             .as_ref()
             .map(|gateway| format!("from {gateway}")),
     );
+    facts.extend(place::all(&request.labels));
     facts.push(format!("pid {}", request.pid));
     let because = match &request.because {
         Some(because) => format!("slow because of {}", because.replace('_', " ")),

@@ -1,10 +1,8 @@
 //! An example of what an agent says: three models, one of them with a saturated reader, and one with a hostile name.
 
-use std::collections::BTreeMap;
-
 use inferprobe::{
     api::{
-        Served, Source,
+        Labels, Served, Source,
         history::{History, Window},
         live::{
             Cost, Coverage, Figures, Gpu, GpuProcess, Gpus, Host, Live, Loss, Model, ProbeState,
@@ -14,6 +12,7 @@ use inferprobe::{
         stages::Stages,
         verdict::{Focus, Span, Verdict},
     },
+    cli::View,
     screen::state::State,
 };
 
@@ -69,7 +68,7 @@ fn span(requests: u64, sums_ns: Stages) -> Span {
 fn ranker() -> Model {
     Model {
         served: served("ranker", "uvicorn"),
-        labels: BTreeMap::from([("pod".into(), "ranker-7c9".into())]),
+        labels: Labels::new(["", "", "ranker-7c9", ""]),
         figures: Figures {
             requests: 1320,
             per_second: 44.0,
@@ -309,6 +308,43 @@ pub(crate) fn trouble() -> State {
             state: ProbeState::Failed,
             reason: Some("the event loop stopped".into()),
         };
+    }
+    state
+}
+
+/// The same with a second replica of one model, which is not slow.
+pub(crate) fn replicas(view: View) -> State {
+    let mut state = State { view, ..state() };
+    let pods = ["ranker-7c9", "ranker-x2k"].map(|pod| Labels::new(["8000", "shop", pod, "server"]));
+    let other = Model {
+        figures: Figures {
+            requests: 300,
+            per_second: 10.0,
+            p50_ns: Some(22 * MS),
+            p99_ns: Some(30 * MS),
+            ..Figures::default()
+        },
+        now: span(300, sums(300, [1, 1, 0, 219, 0])),
+        verdict: Verdict {
+            cause: "fine".into(),
+            headline: "nothing stands out".into(),
+            ..Verdict::default()
+        },
+        ..ranker()
+    };
+    if let Some(live) = &mut state.live {
+        live.models.push(other);
+        let replicas = live
+            .models
+            .iter_mut()
+            .filter(|one| one.served.model == "ranker");
+        for (model, pod) in replicas.zip(&pods) {
+            model.labels = pod.clone();
+        }
+    }
+    let requests = state.requests.iter_mut();
+    for request in requests.filter(|one| one.served.model == "ranker") {
+        request.labels = pods[request.number as usize % 2].clone();
     }
     state
 }

@@ -97,6 +97,17 @@ fn screens_are_those_of_the_golden_files() {
         ("help-80x24", &help, SMALL),
         ("typing-80x24", &typing, SMALL),
         ("trouble-80x24", &example::trouble(), SMALL),
+        ("replicas-80x24", &example::replicas(View::Waterfall), SMALL),
+        (
+            "replicas-requests-80x24",
+            &example::replicas(View::Requests),
+            SMALL,
+        ),
+        (
+            "replicas-200x50",
+            &example::replicas(View::Waterfall),
+            LARGE,
+        ),
     ] {
         assert_golden(name, &drawn(state, UTF8, size));
     }

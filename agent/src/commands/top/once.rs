@@ -5,6 +5,7 @@
 use anyhow::{Context as _, Result};
 
 use crate::{
+    api::history::Wanted,
     cli::View,
     commands::{feed::Feed, print, top::options::Screen},
     screen::{page, state::State, text},
@@ -20,10 +21,10 @@ pub(super) async fn print(feed: &Feed, mut state: State, screen: &Screen) -> Res
             // Of one model, if the filter leaves only one.
             let models = state.models();
             let only = match (models.as_slice(), state.filter.is_empty()) {
-                ([model], false) => Some(model.served.clone()),
-                _ => None,
+                ([model], false) => Wanted::of(&model.served, &model.labels),
+                _ => Wanted::default(),
             };
-            state.history = Some(feed.history(only.as_ref()).await?);
+            state.history = Some(feed.history(&only).await?);
         }
     }
     match screen.is_json() {

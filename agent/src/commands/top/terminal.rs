@@ -27,6 +27,7 @@ use rustix::{
 use tokio::{runtime::Runtime, sync::mpsc::UnboundedSender};
 
 use crate::{
+    api::history,
     cli::View,
     commands::{
         feed::Feed,
@@ -121,8 +122,10 @@ impl Screen {
         let wanted = Wanted {
             requests: state.view == View::Requests
                 || (state.view == View::Waterfall && size.height >= TALL),
-            history: (state.view == View::Heat)
-                .then(|| state.chosen.as_ref().map(|chosen| chosen.served.clone())),
+            history: (state.view == View::Heat).then(|| match &state.chosen {
+                Some(chosen) => history::Wanted::of(&chosen.served, &chosen.labels),
+                None => history::Wanted::default(),
+            }),
             frozen: state.frozen,
         };
         if wanted != self.wanted {

@@ -14,7 +14,11 @@ use tokio::{
 };
 
 use crate::{
-    api::{Served, history::History, live::Live, requests::Requests},
+    api::{
+        history::{self, History},
+        live::Live,
+        requests::Requests,
+    },
     commands::feed::Feed,
     screen::state::Playback,
 };
@@ -29,8 +33,8 @@ const HISTORY_INTERVAL: Duration = Duration::from_secs(5);
 pub(super) struct Wanted {
     /// Whether it shows requests.
     pub(super) requests: bool,
-    /// The model whose history it shows, `Some(None)` for the host; `None`: none.
-    pub(super) history: Option<Option<Served>>,
+    /// The windows that it shows; `None`: none.
+    pub(super) history: Option<history::Wanted>,
     /// Whether it shows no news.
     pub(super) frozen: bool,
 }
@@ -168,10 +172,10 @@ impl Worker {
         let is_due = self
             .history_at
             .is_none_or(|at| at.elapsed() >= HISTORY_INTERVAL);
-        if let Some(served) = &self.wanted.history
+        if let Some(wanted) = &self.wanted.history
             && is_due
         {
-            let history = self.feed.history(served.as_ref()).await?;
+            let history = self.feed.history(wanted).await?;
             self.history_at = Some(Instant::now());
             answers.push(News::History(Box::new(history)));
         }
