@@ -65,7 +65,7 @@ function makePlot(key, chart, data, say) {
     width: chart.box.clientWidth, height: chart.box.clientHeight, legend: { show: false },
     cursor: { sync: { key: "time" }, drag: { x: false, y: false }, points: { size: 6 } },
     scales: { y: { range: (_, low, high) => [0, key === "memory" ? 100 : isKnown(high) && high > 0 ? high * 1.1 : 1] } },
-    axes: [{ ...axis, size: size * 2, space: size * 6, values: (_, ticks) => ticks.map((tick) => clock(tick).slice(0, 5)) }, { ...axis, size: size * 4.6, values: (_, ticks) => ticks.map(say) }],
+    axes: [{ ...axis, size: size * 2, space: size * 6, values: (_, ticks) => clocks(ticks) }, { ...axis, size: size * 4.6, values: (_, ticks) => ticks.map(say) }],
     series: [{}, ...chart.series.map((one, at) => ({ label: one.name, stroke: SERIES[at % SERIES.length], width: 1.75, dash: one.dash, spanGaps: false, points: { show: (plot, series, from, to) => isLonely(plot.data[series], from, to), size: 4 } }))],
     hooks: { setCursor: [(plot) => onPlotCursor(plot)] },
   }, data, chart.box);

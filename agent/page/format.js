@@ -31,6 +31,8 @@ function coverage(ratio) {
   return ratio === 1 ? "100 %" : `${(Math.floor(ratio * 1e5) / 1e3).toFixed(ratio > 0.999 ? 3 : 2)} %`;
 }
 const clock = (unix) => new Date(unix * 1000).toLocaleTimeString("en-GB");
+// Of marks on an axis: with seconds if there are several in a minute.
+const clocks = (times) => times.map((unix) => (times.length > 1 && times.at(-1) - times[0] < 60 * (times.length - 1) ? clock(unix) : clock(unix).slice(0, 5)));
 const plural = (count, noun) => `${grouped(count)} ${noun}${count === 1 ? "" : "s"}`;
 function errorShare(figures) {
   return figures.requests ? (figures.server_errors + figures.client_errors) / figures.requests : null;

@@ -22,6 +22,7 @@ function drawHeat(grid, times, cursor) {
     heatState = null;
     return;
   }
+  const first = low, last = top;
   low = Math.max(0, low - 2); top += 2;
   if (top - low < 12) { const add = Math.ceil((12 - top + low) / 2); low = Math.max(0, low - add); top += add; }
   const cell = wide / grid.length, step = high / (top - low + 1);
@@ -62,10 +63,10 @@ function drawHeat(grid, times, cursor) {
   context.lineWidth = 1;
   context.fillStyle = palette.dim;
   const marks = width < 500 ? 3 : 5;
-  for (let at = 0; at <= marks; at += 1) {
+  const moments = Array.from({ length: marks + 1 }, (_, at) => times[Math.round(((grid.length - 1) * at) / marks)]);
+  for (const [at, text] of clocks(moments).entries()) {
     context.textAlign = at === 0 ? "left" : at === marks ? "right" : "center";
-    const index = Math.round(((grid.length - 1) * at) / marks);
-    context.fillText(clock(times[index]).slice(0, 5), left + (wide * at) / marks, height - size * 0.25);
+    context.fillText(text, left + (wide * at) / marks, height - size * 0.25);
   }
   if (cursor !== null) {
     context.strokeStyle = palette.ink;
@@ -74,6 +75,7 @@ function drawHeat(grid, times, cursor) {
     context.beginPath(); context.moveTo(x, 0); context.lineTo(x, height - foot); context.stroke();
     context.setLineDash([]);
   }
+  canvas.setAttribute("aria-label", `Requests by duration: from ${duration(upperNs(first - 1))} to ${duration(upperNs(last))}, at most ${plural(most, "request")} of one duration in 5 s`);
   heatState = { left, cell, y, step, grid, times, low, top, high };
 }
 function hearHeat(onCursor) {

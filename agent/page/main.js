@@ -51,7 +51,9 @@ async function pollHistory() {
   if (!live) return;
   const chosen = view.chosen && JSON.parse(view.chosen);
   const models = live.models.slice(0, MODELS).map((model) => JSON.parse(keyOf(model)));
-  const [whole, one, ...each] = await Promise.all([ask("history"), chosen ? askHistory(chosen) : null, ...models.map((model) => askHistory(model))]);
+  // One after the other: a page needs one connection.
+  const whole = await ask("history"), one = chosen ? await askHistory(chosen) : null, each = [];
+  for (const model of models) each.push(await askHistory(model));
   const windowNs = whole.window_ms * 1e6;
   const last = Math.floor(whole.source.now_ns / windowNs);
   const count = Math.min(Math.max(last - Math.floor(whole.source.started_ns / windowNs) + 1, WINDOWS[0]), WINDOWS[1]);
@@ -85,7 +87,7 @@ function draw() {
   setText($("version"), `inferprobe ${live.source.agent_version}`);
   drawStrip(live, state);
   drawModels(live, view);
-  drawRequests(view, nowNs);
+  drawRequests(view, nowNs, live.models);
   drawGpus(live);
   drawHistory();
 }
@@ -163,26 +165,30 @@ async function loop() {
     await new Promise((done) => setTimeout(done, 1000));
   }
 }
-readPalette();
-drawLegend();
-makeChoice("spans", [[2, "2 s"], [10, "10 s"], [60, "60 s"]], view.span, (value) => { view.span = value; });
-const orders = makeChoice("orders", [["latest", "Latest"], ["slowest", "Slowest"]], view.order, (value) => { view.order = value; });
-hearRequests(view);
-hearHeat(moveCursors);
-$("freeze").addEventListener("click", freeze);
-$("filter").addEventListener("input", () => { view.filter = $("filter").value; draw(); });
-addEventListener("hashchange", readHash);
-addEventListener("resize", () => { resizeCharts(); draw(); });
-matchMedia("(prefers-color-scheme: dark)").addEventListener("change", () => { readPalette(); draw(); });
-document.addEventListener("visibilitychange", () => { if (!document.hidden) draw(); });
-addEventListener("keydown", (event) => {
-  if (event.ctrlKey || event.metaKey || event.altKey) return;
-  if (event.key === "Escape") { if (view.chosen) choose(null); $("filter").blur(); return; }
-  if (event.target.matches("input")) return;
-  if (event.key === "f") freeze();
-  if (event.key === "s") orders[view.order === "slowest" ? 0 : 1].click();
-  if (event.key === "/") { event.preventDefault(); $("filter").focus(); }
-});
-// Between two answers only what moves is drawn.
-setInterval(() => { if (live && !view.frozen && !failure && !document.hidden && kept.length) drawLanes(view, live.source.now_ns + (performance.now() - answeredAt) * 1e6); }, 100);
-loop();
+function begin() {
+  readPalette();
+  drawLegend();
+  makeChoice("spans", [[2, "2 s"], [10, "10 s"], [60, "60 s"]], view.span, (value) => { view.span = value; });
+  const orders = makeChoice("orders", [["latest", "Latest"], ["slowest", "Slowest"]], view.order, (value) => { view.order = value; });
+  hearRequests(view);
+  hearHeat(moveCursors);
+  $("freeze").addEventListener("click", freeze);
+  $("filter").addEventListener("input", () => { view.filter = $("filter").value; draw(); });
+  addEventListener("hashchange", readHash);
+  addEventListener("resize", () => { resizeCharts(); draw(); });
+  matchMedia("(prefers-color-scheme: dark)").addEventListener("change", () => { readPalette(); draw(); });
+  document.addEventListener("visibilitychange", () => { if (!document.hidden) draw(); });
+  addEventListener("keydown", (event) => {
+    if (event.ctrlKey || event.metaKey || event.altKey) return;
+    if (event.key === "Escape") { if (view.chosen) choose(null); document.activeElement.blur(); return; }
+    if (event.target.matches("input")) return;
+    if (event.key === "f") freeze();
+    if (event.key === "s") orders[view.order === "slowest" ? 0 : 1].click();
+    if (event.key === "/") { event.preventDefault(); $("filter").focus(); }
+  });
+  // Between two answers only what moves is drawn.
+  setInterval(() => { if (live && !view.frozen && !failure && !document.hidden && kept.length) drawLanes(view, live.source.now_ns + (performance.now() - answeredAt) * 1e6); }, 100);
+  loop();
+}
+// After the first paint, so that it does not wait for this.
+requestAnimationFrame(() => setTimeout(begin));

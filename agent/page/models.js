@@ -2,6 +2,14 @@
 const rows = new Map();
 // Replicas of a server differ only by their labels.
 const keyOf = ({ served, labels }) => JSON.stringify({ ...served, ...labels });
+const placeOf = (labels) => Object.entries(labels).map(([key, value]) => `${key} ${value}`);
+// In what a replica differs from others that serve a model of this name; empty if it is the only one.
+function apart(one, models) {
+  const others = models.filter((other) => other.served.model === one.served.model && keyOf(other) !== keyOf(one));
+  const differs = (key) => others.some((other) => (other.served[key] ?? other.labels[key]) !== (one.served[key] ?? one.labels[key]));
+  const parts = [["server", one.served.server], ["version", `version ${one.served.version}`], ...["pod", "container", "namespace", "port"].map((key) => [key, key in one.labels ? `${key} ${one.labels[key]}` : ""])];
+  return parts.filter(([key, text]) => text && differs(key)).map(([, text]) => text).join(" ");
+}
 
 function drawLegend() {
   $("legend").replaceChildren(...STAGES.map(([stage, noun]) => el("li", {}, swatch(`var(--${stage})`), noun)));
@@ -29,9 +37,8 @@ function kindOf(verdict) {
 function updateModel(row, model) {
   const { figures, now, verdict, served } = model;
   setText(row.name, served.model || "(no name)");
-  const labels = Object.entries(model.labels).map(([key, value]) => `${key} ${value}`);
   const version = served.version === "default" ? [] : [`version ${served.version}`];
-  setText(row.where, [served.server, ...version, ...labels].join(" · "));
+  setText(row.where, [served.server, ...version, ...placeOf(model.labels)].join(" · "));
   const errors = errorShare(figures);
   const items = [
     figure("req/s", rate(figures.per_second)),

@@ -25,7 +25,9 @@ function describeRequest(request) {
   else lines.push("parts unknown: a stage was not observed");
   if (request.stream) lines.push(`${isKnown(request.stream.chunks) ? plural(request.stream.chunks, "chunk") : "chunks unknown"}${isKnown(request.stream.mean_gap_ns) ? `, ${duration(request.stream.mean_gap_ns)} apart` : ""}`);
   if (request.tokens && isKnown(request.tokens.output)) lines.push(`${plural(request.tokens.output, "token")} generated`);
-  lines.push(`pid ${request.pid}${isKnown(request.local_port) ? `, port ${request.local_port}` : ", unix socket"} · ${bytes(request.request_bytes)} in, ${bytes(request.response_bytes)} out`);
+  const { port, ...container } = request.labels;
+  const place = [`pid ${request.pid}`, isKnown(request.local_port) ? `port ${port ?? request.local_port}` : "unix socket", ...placeOf(container)];
+  lines.push(`${place.join(", ")} · ${bytes(request.request_bytes)} in, ${bytes(request.response_bytes)} out`);
   return lines.join("\n");
 }
 function chunkTimes(request) {
@@ -34,12 +36,7 @@ function chunkTimes(request) {
   let at = stream.first_chunk_ns;
   return [at, ...stream.gaps_us.map((gap) => (at += gap * 1000))];
 }
-// Of a chosen model: those with its names and its port. Containers of one port cannot be told apart here.
-function isChosen(request, chosen) {
-  const { port } = chosen;
-  return ["model", "version", "server"].every((key) => request.served[key] === chosen[key]) && (!port || !isKnown(request.local_port) || String(request.local_port) === port);
-}
-const isMeant = (request, view) => (view.chosen ? isChosen(request, JSON.parse(view.chosen)) : !view.filter || Object.values(request.served).some((name) => name.toLowerCase().includes(view.filter.toLowerCase())));
+const isMeant = (request, view) => (view.chosen ? keyOf(request) === view.chosen : !view.filter || [...Object.values(request.served), ...Object.values(request.labels)].some((name) => name.toLowerCase().includes(view.filter.toLowerCase())));
 
 let hits = [];
 function drawLanes(view, nowNs) {
@@ -89,7 +86,7 @@ function drawLanes(view, nowNs) {
   }
   return { shown, lanes: ends.length };
 }
-function drawRequests(view, nowNs) {
+function drawRequests(view, nowNs, models) {
   const { shown, lanes } = drawLanes(view, nowNs);
   const note = shown.length
     ? `${plural(shown.length, "request")} in ${view.span} s, at most ${lanes} at once${view.missed ? ` · ${plural(view.missed, "request")} came too fast to be shown` : ""}`
@@ -99,26 +96,33 @@ function drawRequests(view, nowNs) {
   const order = view.order === "slowest" ? (a, b) => (took(b) ?? -1) - (took(a) ?? -1) : (a, b) => b.number - a.number;
   const listed = [...shown].sort(order).slice(0, LISTED);
   const longest = Math.max(1, ...listed.map((request) => request.to - request.from));
-  const body = $("requests").tBodies[0];
+  const table = $("requests"), body = table.tBodies[0];
   const now = view.unixOffset + nowNs / 1e9;
   while (body.rows.length > listed.length) body.deleteRow(-1);
+  const places = listed.map((request) => apart(request, models));
+  table.classList.toggle("replicated", places.some(Boolean));
   listed.forEach((request, at) => {
     let row = body.rows[at];
     if (!row) {
       row = body.insertRow();
-      row.append(el("td"), el("td", { class: "clip" }), el("td"), el("td", { class: "num" }), el("td", {}, el("div", { class: "bar", role: "img" })));
+      row.append(el("td"), el("td", { class: "clip" }), el("td", { class: "clip replica" }), el("td"), el("td", { class: "num" }), el("td", {}, el("div", { class: "bar", role: "img" })));
+      row.tabIndex = at === 0 ? 0 : -1;
+      row.setAttribute("aria-describedby", "tip");
     }
-    if (row.number === request.number && row.longest === longest) { setText(row.cells[0], ago(now, view, request)); return; }
+    if (row.number === request.number && row.longest === longest && row.place === places[at]) { setText(row.cells[0], ago(now, view, request)); return; }
     row.number = request.number;
     row.longest = longest;
+    row.place = places[at];
     row.request = request;
     setText(row.cells[0], ago(now, view, request));
     setText(row.cells[1], request.served.model);
     row.cells[1].title = request.served.model;
-    setText(row.cells[2], statusText(request));
-    row.cells[2].className = statusMark(request.status);
-    setText(row.cells[3], duration(took(request)));
-    const bar = row.cells[4].firstChild;
+    setText(row.cells[2], places[at]);
+    row.cells[2].title = places[at];
+    setText(row.cells[3], statusText(request));
+    row.cells[3].className = `status ${statusMark(request.status)}`;
+    setText(row.cells[4], duration(took(request)));
+    const bar = row.cells[5].firstChild;
     const total = request.to - request.from || 1;
     if (request.stages_ns) fillBar(bar, request.stages_ns, total, longest);
     else {
@@ -153,6 +157,20 @@ function hearRequests(view) {
     const row = event.target.closest("tr");
     showTip(event, row && row.request ? describeRequest(row.request) : "");
   });
+  // From row to row by the arrow keys; rows stay while one of them has the focus.
+  body.addEventListener("keydown", (event) => {
+    const row = event.target.closest("tr"), step = { ArrowDown: "nextElementSibling", ArrowUp: "previousElementSibling" }[event.key];
+    if (!step) return;
+    event.preventDefault();
+    if (row[step]) row[step].focus();
+  });
+  body.addEventListener("focusin", (event) => {
+    view.hovered = true;
+    for (const row of body.rows) row.tabIndex = row === event.target ? 0 : -1;
+    const box = event.target.getBoundingClientRect();
+    showTip({ clientX: box.left + box.width / 2, clientY: box.bottom }, event.target.request ? describeRequest(event.target.request) : "");
+  });
+  body.addEventListener("focusout", (event) => { view.hovered = false; showTip(event, ""); });
   body.addEventListener("mouseenter", () => { view.hovered = true; });
-  body.addEventListener("mouseleave", (event) => { view.hovered = false; showTip(event, ""); });
+  body.addEventListener("mouseleave", (event) => { view.hovered = body.contains(document.activeElement); showTip(event, ""); });
 }

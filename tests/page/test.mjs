@@ -3,104 +3,21 @@
 // node test.mjs AGENT PYTHON PLAYWRIGHT CHROMIUM FOLDER [PICTURE]: pictures of the page go to FOLDER; with PICTURE, only that
 // one is taken. Exit code 0: everything held.
 import assert from "node:assert/strict";
-import { spawn } from "node:child_process";
-import { createWriteStream, mkdirSync } from "node:fs";
-import http from "node:http";
-import net from "node:net";
 import path from "node:path";
-import { fileURLToPath } from "node:url";
-import { createRequire } from "node:module";
+import { HOSTILE, children, finish, folder, launch, others, pause, startAgent, startLoad, startServers, until } from "./rig.mjs";
 
-const [agent, python, playwright, chromiumPath, folder, picture] = process.argv.slice(2).map((one) => path.resolve(one));
-const { chromium } = createRequire(import.meta.url)(playwright);
-const here = path.dirname(fileURLToPath(import.meta.url));
-const HOSTILE = "<img src=x onerror=\"window.hacked=1\">";
-const children = [], timers = [];
-let stopped = false;
-
-function start(program, parameters, log) {
-  const child = spawn(program, parameters, { stdio: ["ignore", "ignore", "pipe"], cwd: here, env: { ...process.env, HOME: folder, PYTHONDONTWRITEBYTECODE: "1" } });
-  child.stderr.pipe(createWriteStream(path.join(folder, log)));
-  children.push(child);
-  return child;
-}
-function freePort() {
-  return new Promise((resolve) => {
-    const server = net.createServer().listen(0, "127.0.0.1", () => {
-      const { port } = server.address();
-      server.close(() => resolve(port));
-    });
-  });
-}
-const pause = (ms) => new Promise((resolve) => setTimeout(resolve, ms));
-async function until(what, holds, seconds = 60) {
-  const deadline = Date.now() + seconds * 1000;
-  for (;;) {
-    const found = await holds();
-    if (found) return found;
-    assert(Date.now() < deadline, `not in ${seconds} s: ${what}`);
-    await pause(200);
-  }
-}
-function request(port, target, body, keepAlive) {
-  return new Promise((resolve) => {
-    const text = body ? JSON.stringify(body) : "";
-    const options = { host: "127.0.0.1", port, path: target, method: body ? "POST" : "GET", agent: keepAlive, headers: body ? { "content-type": "application/json", "content-length": Buffer.byteLength(text) } : {} };
-    const sent = http.request(options, (response) => {
-      let answer = "";
-      response.on("data", (part) => { answer += part; });
-      response.on("end", () => resolve({ status: response.statusCode, body: answer }));
-    });
-    sent.on("error", () => resolve({ status: 0, body: "" }));
-    sent.end(text);
-  });
-}
-// Sends a request every so many ms, whether or not the ones before were answered, on at most this many connections.
-function load(port, everyMs, connections, target, body) {
-  const keepAlive = new http.Agent({ keepAlive: true, maxSockets: connections });
-  let open = 0, number = 0;
-  timers.push(setInterval(() => {
-    if (stopped || open >= connections) return;
-    open += 1;
-    request(port, target, body(number++), keepAlive).then(() => { open -= 1; });
-  }, everyMs));
-}
-
-async function startServers() {
-  const ports = [await freePort(), await freePort(), await freePort()];
-  const servers = [
-    (port) => ["gunicorn", "--workers", "1", "--bind", `127.0.0.1:${port}`, "sync_app:app"],
-    (port) => ["uvicorn", "--no-access-log", "--log-level", "error", "--port", String(port), "app:app"],
-    (port) => ["hypercorn", "--bind", `127.0.0.1:${port}`, "app:app"],
-  ];
-  for (const [at, port] of ports.entries()) {
-    start(python, ["-m", ...servers[at](port)], `server-${at}.log`);
-    await until(`server on ${port}`, async () => (await request(port, "/health")).status === 200);
-  }
-  return ports;
-}
-async function startAgent(name, parameters) {
-  const port = await freePort();
-  start(agent, ["serve", "--listen", `127.0.0.1:${port}`, ...parameters], `${name}.log`);
-  await until(`${name} on ${port}`, async () => (await request(port, "/healthz")).status === 200);
-  return port;
-}
-function startLoad([ranker, chat, mixed]) {
-  // One reader that is busy all the time: six clients, each waits for its answer.
-  load(ranker, 5, 6, "/v1/completions", () => ({ model: "ranker", work_ms: 21 }));
-  load(chat, 300, 8, "/v1/chat/completions", (number) => ({ model: "llama-8b", stream: true, tokens: 12 + (number % 9), gap_ms: 30 }));
-  load(mixed, 60, 4, "/v1/embeddings", () => ({ model: "embedder", work_ms: 4 }));
-  load(mixed, 900, 2, "/v1/completions", () => ({ model: HOSTILE, work_ms: 2 }));
-}
+const [picture] = others;
+// Loads of which the first paint is taken, and the longest time until it.
+const PAINTS = 8, PAINT_MS = 100;
 
 // A tab that keeps what a browser complains about, and every address that it asks.
-async function open(browser, url, viewport, colorScheme = "light") {
+async function open(browser, url, viewport, colorScheme = "light", path = "") {
   const tab = await browser.newPage({ viewport, colorScheme, reducedMotion: "reduce" });
   tab.complaints = [];
   tab.on("console", (message) => { if (["error", "warning"].includes(message.type())) tab.complaints.push(message.text()); });
   tab.on("pageerror", (error) => tab.complaints.push(String(error)));
   tab.on("request", (one) => { if (!one.url().startsWith(url) && !one.url().startsWith("data:")) tab.complaints.push(`asked ${one.url()}`); });
-  await tab.goto(url);
+  await tab.goto(url + path);
   return tab;
 }
 const names = (tab) => tab.locator(".model .name").allTextContents();
@@ -129,6 +46,29 @@ async function checkMovement(tab) {
   await tab.locator("#heat").hover({ position: { x: 500, y: 60 } });
   assert(await tab.locator("#tip").isVisible(), "the latency map names what is under the pointer");
   await tab.mouse.move(0, 0);
+}
+// Which of two replicas served a request: in the list, by keyboard in its description, and alone if it is chosen.
+async function checkReplicas(tab, [, chat, , replica]) {
+  const places = [chat, replica].map((port) => `port ${port}`);
+  await until("both replicas", async () => (await names(tab)).filter((name) => name === "llama-8b").length === 2);
+  await until("a place for each", async () => {
+    const shown = await tab.locator("#requests tbody td.replica").allTextContents();
+    return places.every((place) => shown.includes(place));
+  });
+  await tab.locator("#requests tbody tr").first().focus();
+  await tab.keyboard.press("ArrowDown");
+  assert.equal(await tab.evaluate(() => document.activeElement.rowIndex), 2, "an arrow key goes to the next row");
+  const described = await tab.locator("#tip").textContent();
+  assert(await tab.locator("#tip").isVisible() && /pid \d+, port \d+/.test(described), described);
+  await tab.keyboard.press("Escape");
+  assert(!(await tab.locator("#tip").isVisible()));
+  const portsShown = () => tab.evaluate(() => [...document.querySelectorAll("#requests tbody tr")].map((row) => row.request.labels.port));
+  await rowOf(tab, "llama-8b", places[1]).locator(".name").press("Enter");
+  await until("only requests of the replica", async () => {
+    const ports = await portsShown();
+    return ports.length > 0 && ports.every((port) => port === String(replica));
+  });
+  await tab.keyboard.press("Escape");
 }
 async function checkKeys(tab) {
   await tab.keyboard.press("s");
@@ -160,12 +100,20 @@ async function checkLayouts(browser, url) {
     await tab.close();
   }
 }
+// How long the browser takes for a line of text is not the page's: what it takes more is. The best of several loads,
+// because a busy machine delays some.
 async function checkPaint(browser, url) {
-  const tab = await open(browser, url, { width: 1280, height: 900 });
-  const paint = await until("a paint", () => tab.evaluate(() => performance.getEntriesByType("paint")[0]?.startTime));
-  console.log(`first paint after ${paint.toFixed(0)} ms`);
-  assert(paint < 1000, "on a busy machine; see the figure above for this one");
-  await tab.close();
+  const best = { healthz: Infinity, "": Infinity };
+  for (let load = 0; load < 2 * PAINTS; load += 1) {
+    const path = load % 2 ? "" : "healthz";
+    const tab = await open(browser, url, { width: 1280, height: 900 }, "light", path);
+    const paint = await until("a paint", () => tab.evaluate(() => performance.getEntriesByType("paint")[0]?.startTime));
+    best[path] = Math.min(best[path], paint);
+    await tab.close();
+  }
+  const [text, page] = [best.healthz, best[""]].map(Math.round);
+  console.log(`first paint after ${page} ms, of a line of text after ${text} ms`);
+  assert(page - text < PAINT_MS, `the page takes ${page - text} ms more than a line of text`);
 }
 // The policy holds even for a script that is already in the document.
 async function checkPolicy(browser, url) {
@@ -195,12 +143,11 @@ async function checkEmpty(browser) {
 }
 
 async function run() {
-  mkdirSync(folder, { recursive: true });
   const ports = await startServers();
   const port = await startAgent("agent", ["--no-discover", ...ports.flatMap((one) => ["--watch-port", String(one)])]);
-  startLoad(ports);
+  startLoad(ports, !picture);
   const url = `http://127.0.0.1:${port}/`;
-  const browser = await chromium.launch({ executablePath: chromiumPath, args: ["--no-sandbox"] });
+  const browser = await launch();
   try {
     if (picture) {
       await pause(70_000);
@@ -216,6 +163,7 @@ async function run() {
     const tab = await open(browser, url, { width: 1280, height: 900 });
     await checkModels(tab);
     await checkMovement(tab);
+    await checkReplicas(tab, ports);
     await checkKeys(tab);
     assert.deepEqual(tab.complaints, []);
     await tab.close();
@@ -227,11 +175,4 @@ async function run() {
     await browser.close();
   }
 }
-let failed = null;
-try { await run(); } catch (error) { failed = error; }
-stopped = true;
-for (const timer of timers) clearInterval(timer);
-for (const child of children) child.kill("SIGTERM");
-if (failed) { console.error(failed.stack || failed); process.exit(1); }
-console.log(picture ? `wrote ${picture}` : "the page holds");
-process.exit(0);
+await finish(run, picture ? `wrote ${picture}` : "the page holds");
