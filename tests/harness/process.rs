@@ -89,24 +89,34 @@ impl Owned {
 
     /// Returns the resident set size, in bytes.
     pub fn rss_bytes(&self) -> u64 {
-        let status = std::fs::read_to_string(format!("/proc/{}/status", self.pid()))
-            .expect("a running child has /proc/PID/status");
-        let kib = status
-            .lines()
-            .find_map(|line| line.strip_prefix("VmRSS:"))
-            .and_then(|rest| rest.trim().strip_suffix(" kB"))
-            .and_then(|kib| kib.trim().parse::<u64>().ok())
-            .expect("VmRSS is a number of kB");
-        kib * 1024
+        rss_bytes(self.pid())
     }
 
     /// Returns the CPU time used, user and system, in seconds; the kernel counts in hundredths.
     pub fn cpu_s(&self) -> f64 {
-        let stat = std::fs::read_to_string(format!("/proc/{}/stat", self.pid()))
-            .expect("a running child has /proc/PID/stat");
-        cpu_ticks(&stat).expect("utime and stime are numbers of ticks") as f64
-            / clock_ticks_per_second() as f64
+        cpu_s(self.pid())
     }
+}
+
+/// Returns the resident set size of a running process, in bytes.
+pub fn rss_bytes(pid: u32) -> u64 {
+    let status = std::fs::read_to_string(format!("/proc/{pid}/status"))
+        .expect("a running process has /proc/PID/status");
+    let kib = status
+        .lines()
+        .find_map(|line| line.strip_prefix("VmRSS:"))
+        .and_then(|rest| rest.trim().strip_suffix(" kB"))
+        .and_then(|kib| kib.trim().parse::<u64>().ok())
+        .expect("VmRSS is a number of kB");
+    kib * 1024
+}
+
+/// Returns the CPU time that a running process used, user and system, in seconds; the kernel counts in hundredths.
+pub fn cpu_s(pid: u32) -> f64 {
+    let stat = std::fs::read_to_string(format!("/proc/{pid}/stat"))
+        .expect("a running process has /proc/PID/stat");
+    cpu_ticks(&stat).expect("utime and stime are numbers of ticks") as f64
+        / clock_ticks_per_second() as f64
 }
 
 /// Returns the sum of fields 14 and 15 of `/proc/PID/stat`; the name in field 2 may contain anything.

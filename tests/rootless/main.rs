@@ -10,5 +10,6 @@ mod reference_server;
 mod scaling;
 mod servers;
 mod service_manager;
+mod terminal;
 mod top;
 mod usage;

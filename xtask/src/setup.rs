@@ -10,7 +10,9 @@ use anyhow::{Result, bail};
 
 use crate::arch::Arch;
 use crate::tools::toolchain::{LINKED_NAME, Missing, Places, Toolchain, find_program};
-use crate::tools::{debian, linker, prometheus, python_servers, qemu, torchserve};
+use crate::tools::{
+    browser, debian, grafana, linker, prometheus, python_servers, qemu, tmux, torchserve,
+};
 use crate::{progress, vm};
 
 /// A compiler of this project's Rust version with the sources of `core`, and the libraries that `bpf-linker` needs.
@@ -45,6 +47,12 @@ pub(crate) fn run(for_tests: bool) -> Result<()> {
         eprintln!(
             "set up: Python servers in {}",
             python_servers::ensure()?.display()
+        );
+        eprintln!("set up: {}", tmux::ensure()?.display());
+        eprintln!("set up: {}", browser::ensure()?.program.display());
+        eprintln!(
+            "set up: Grafana's types in {}",
+            grafana::ensure()?.folder().display()
         );
         match vm::lack(Arch::Amd64) {
             None => {

@@ -7,7 +7,7 @@ use anyhow::Result;
 
 use crate::build;
 use crate::cargo_test::targets::Target;
-use crate::tools::{prometheus, python_servers, torchserve, vllm};
+use crate::tools::{prometheus, python_servers, tmux, torchserve, vllm};
 
 /// Something that tests need and that takes time to build or fetch.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -18,17 +18,19 @@ pub(crate) enum Need {
     TorchServe,
     /// uvicorn, gunicorn, hypercorn and gRPC.
     PythonServers,
+    Tmux,
     /// vLLM, which is so large that only `compare` fetches it.
     Vllm,
 }
 
-use Need::{Agent, Prometheus, PythonServers, TorchServe, Vllm};
+use Need::{Agent, Prometheus, PythonServers, Tmux, TorchServe, Vllm};
 
 /// The package whose integration tests start an agent; the tests of other packages need nothing.
 const PACKAGE: &str = "inferprobe-tests";
 
 /// What an integration test of [`PACKAGE`] needs if its target or module contains the word: all rows that match count.
-const TABLE: [(&str, &[Need]); 9] = [
+const TABLE: [(&str, &[Need]); 10] = [
+    ("terminal", &[Agent, Tmux]),
     ("reference", &[]),
     ("prometheus", &[Agent, Prometheus, TorchServe]),
     ("torchserve", &[Agent, TorchServe]),
@@ -70,15 +72,16 @@ fn of_test(target: &str, module: &str) -> BTreeSet<Need> {
 
 impl Need {
     /// What all tests need but those that only `compare` runs.
-    pub(crate) const ALL: [Self; 4] = [Agent, Prometheus, TorchServe, PythonServers];
+    pub(crate) const ALL: [Self; 5] = [Agent, Prometheus, TorchServe, PythonServers, Tmux];
 
     /// The variable that names its place to the tests.
     pub(crate) fn variable(self) -> &'static str {
         match self {
-            Agent => "INFERPROBE_BIN",
+            Agent => build::AGENT_ENV,
             Prometheus => "INFERPROBE_PROMETHEUS_DIR",
             TorchServe => "INFERPROBE_TORCHSERVE_DIR",
             PythonServers => "INFERPROBE_SERVERS_DIR",
+            Tmux => "INFERPROBE_TMUX",
             Vllm => "INFERPROBE_VLLM_DIR",
         }
     }
@@ -90,6 +93,7 @@ impl Need {
             Prometheus => prometheus::ensure(),
             TorchServe => torchserve::ensure(),
             PythonServers => python_servers::ensure(),
+            Tmux => tmux::ensure(),
             Vllm => vllm::ensure(),
         }
     }
@@ -104,6 +108,7 @@ mod tests {
         for (target, module, expected) in [
             ("kernel", "unix", &[Agent][..]),
             ("rootless", "reference_server", &[]),
+            ("rootless", "terminal", &[Agent, Tmux]),
             ("kernel", "grpc::calls", &[Agent, PythonServers]),
             ("torchserve", "times", &[Agent, TorchServe]),
             ("prometheus", "", &[Agent, Prometheus, TorchServe]),

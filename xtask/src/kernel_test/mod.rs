@@ -14,6 +14,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result, bail};
 
 use crate::arch::Arch;
+use crate::build::AGENT_ENV;
 use crate::leftovers::Leftovers;
 use crate::privilege;
 use crate::vm::kernels::{self, Kernel};
@@ -21,7 +22,7 @@ use crate::vm::{self, Clock, Ended, Machine};
 use cases::Case;
 pub(crate) use cases::Options;
 use costs::Counted;
-use programs::{AGENT_ENV, Programs};
+use programs::Programs;
 use report::{Artifacts, Report};
 
 /// Longest time of one kernel, and of each repetition.

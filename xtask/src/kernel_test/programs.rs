@@ -1,6 +1,5 @@
 //! Builds the programs that run on each kernel, and packs them for a virtual machine.
 
-use std::env;
 use std::fs::{self, File};
 use std::io::BufWriter;
 use std::path::{Path, PathBuf};
@@ -9,7 +8,7 @@ use std::process::{Command, Stdio};
 use anyhow::{Context, Result, bail};
 
 use crate::arch::Arch;
-use crate::build;
+use crate::build::{self, AGENT_ENV};
 use crate::cargo_test::targets;
 use crate::kernel_test::cases::{Invocation, Options};
 use crate::leftovers::ARTIFACTS_ENV;
@@ -19,8 +18,6 @@ use crate::vm::initramfs::Initramfs;
 use crate::vm::kernels;
 use crate::{progress, workspace};
 
-/// Names the agent's binary, in place of the release build.
-pub(crate) const AGENT_ENV: &str = "INFERPROBE_BIN";
 /// Programs of the tests: the one that runs by default, and the server that it starts.
 const GUEST: &str = "kernel-guest";
 const SERVER: &str = "reference-server";
@@ -45,10 +42,7 @@ impl Programs {
     pub(crate) fn build(options: &Options) -> Result<Self> {
         let arch = options.arch;
         let suite = options.suite.as_deref().map(find_suite).transpose()?;
-        let agent = match env::var_os(AGENT_ENV) {
-            Some(path) => path.into(),
-            None => build::agent_for(arch)?,
-        };
+        let agent = build::tested_agent(arch)?;
         let dir = match arch {
             Arch::Amd64 => workspace::target_dir().join("debug"),
             Arch::Arm64 => arm64::folder_of("debug"),

@@ -16,6 +16,7 @@ use std::time::Duration;
 use anyhow::{Context as _, Result, ensure};
 use clap::ValueEnum;
 
+use crate::tools::tmux;
 use crate::{build, page_test, privilege, progress, workspace};
 
 /// The recording that the agent contains.
@@ -140,8 +141,9 @@ fn free_address() -> Result<String> {
 
 /// Draws the end of the recording as `top` shows it.
 fn draw(agent: &Path, recording: &Path) -> Result<()> {
+    let program = tmux::ensure()?;
     let tmux = |arguments: &[&str]| {
-        let mut command = Command::new("tmux");
+        let mut command = Command::new(&program);
         command.args(["-L", SESSION, "-u"]).args(arguments);
         command.env("LC_ALL", "C.UTF-8");
         command

