@@ -226,6 +226,20 @@ fn limit_of_the_cgroup_is_named() {
 
 #[test]
 #[ignore = "other tests take its CPUs: run `cargo xtask test verdicts -- -- --ignored --nocapture`"]
+fn server_with_more_busy_threads_than_cpus_starves_itself() {
+    let Some(_kernel) = require_kernel() else {
+        return;
+    };
+    let server = Server::start(&[]);
+    pin(server.pid(), &one_cpu());
+    let agent = watching(&[server.port()], &[]);
+    await_verdict(&agent, "crowded", "cpu_own", || {
+        crowd(server.port(), 4, 5, &format!("/predictions/crowded{WORK}"));
+    });
+}
+
+#[test]
+#[ignore = "other tests take its CPUs: run `cargo xtask test verdicts -- -- --ignored --nocapture`"]
 fn hogs_take_the_cpu_and_without_cgroups_that_is_unknown() {
     let Some(_kernel) = require_kernel() else {
         return;

@@ -443,6 +443,7 @@ mod tests {
                     from_ns: at_s * S,
                     at_ns: (at_s + 1) * S,
                     throttled_ns: Some(throttled_ns),
+                    own_cpu: Some(0.2),
                     ..Reading::default()
                 };
                 models.read(&identity().instance(), reading);

@@ -29,6 +29,8 @@ pub struct Reading {
     pub at_ns: u64,
     /// How long the CPU limit of its control group stopped it, ns; `None` if that is unknown.
     pub throttled_ns: Option<u64>,
+    /// Share of the busy time of its CPUs that it took itself, 0 to 1; `None` if that is unknown.
+    pub own_cpu: Option<f64>,
     /// The GPUs that it uses; `None` if it uses none, or they are unknown.
     pub gpu: Option<Gpu>,
     /// What it says of itself; `None` if it was not asked, or did not say.
@@ -39,6 +41,7 @@ pub struct Reading {
 #[derive(Debug, Default)]
 pub(super) struct Readings {
     throttled_ns: Told<u64>,
+    own_cpu: Told<f64>,
     gpus: Told<Gpu>,
     engines: Told<Engine>,
 }
@@ -58,6 +61,7 @@ impl Readings {
     pub(super) fn add(&mut self, reading: &Reading) {
         let Reading { from_ns, at_ns, .. } = *reading;
         self.throttled_ns.add(from_ns, at_ns, reading.throttled_ns);
+        self.own_cpu.add(from_ns, at_ns, reading.own_cpu);
         self.gpus.add(from_ns, at_ns, reading.gpu);
         self.engines.add(from_ns, at_ns, reading.engine);
     }
@@ -69,6 +73,7 @@ impl Readings {
         evidence: &mut Evidence,
     ) {
         self.tell_limit(seconds.clone(), evidence);
+        self.tell_own_cpu(seconds.clone(), evidence);
         self.tell_gpu(seconds.clone(), evidence);
         let worked = seconds.filter(|second| second.worked_ns > 0);
         let worked: Vec<u64> = worked.map(|second| second.index).collect();
@@ -111,6 +116,24 @@ impl Readings {
             None => evidence.by_limit = Some(by_limit),
             lacking => evidence.lacking.limit = lacking,
         }
+    }
+
+    fn tell_own_cpu<'a>(&self, seconds: impl Iterator<Item = &'a Second>, evidence: &mut Evidence) {
+        if self.own_cpu.0.is_empty() {
+            return;
+        }
+        let (mut cover, mut own) = (Cover::default(), Mean::default());
+        for second in seconds.filter(|second| second.starved_ns > 0) {
+            let starved_ns = second.starved_ns as f64;
+            let mut covered = 0.0;
+            for (part, _, share) in self.own_cpu.of(second.index) {
+                covered += part;
+                own.add(Some(*share), part * starved_ns);
+            }
+            cover.add(second, starved_ns, covered);
+        }
+        evidence.lacking.own_cpu = cover.lacking();
+        evidence.own_cpu = own.known().filter(|_| evidence.lacking.own_cpu.is_none());
     }
 
     fn tell_gpu<'a>(&self, seconds: impl Iterator<Item = &'a Second>, evidence: &mut Evidence) {
@@ -293,10 +316,31 @@ mod tests {
     }
 
     #[test]
+    fn own_share_of_the_cpus_is_that_of_the_time_in_which_requests_starved() {
+        let mut readings = Readings::default();
+        for (from_s, own_cpu) in [(10, Some(0.2)), (11, Some(0.9)), (12, None), (13, None)] {
+            readings.add(&Reading {
+                own_cpu,
+                ..reading(from_s, from_s + 1)
+            });
+        }
+        let own_cpu = |of: &[(u64, u64, u64)]| {
+            let evidence = evidence(&readings, of);
+            let pct = evidence.own_cpu.map(|share| (share * 100.0).round());
+            (pct, evidence.lacking.own_cpu)
+        };
+        assert_eq!(own_cpu(&[(10, 300, 9), (11, 0, 900)]), (Some(20.0), None));
+        assert_eq!(own_cpu(&[(10, 100, 9), (11, 600, 9)]), (Some(80.0), None));
+        assert_eq!(own_cpu(&[(11, 100, 9), (12, 600, 9)]), (None, Some(1)));
+        assert_eq!(own_cpu(&[(11, 0, 9)]), (None, None));
+    }
+
+    #[test]
     fn requests_that_took_most_of_the_time_after_the_last_reading_lack_evidence() {
         let mut readings = Readings::default();
         readings.add(&Reading {
             throttled_ns: Some(S),
+            own_cpu: Some(0.1),
             ..gpu(10, 14, Some(0.1), 7)
         });
         let quick = [(10, 10, 100), (11, 10, 100), (12, 10, 100), (13, 10, 100)];
@@ -308,12 +352,14 @@ mod tests {
         assert_eq!((lacking.by_limit, lacking.gpu), (None, None));
         let two = Lacking {
             limit: Some(2),
+            own_cpu: Some(2),
             gpu: Some(2),
         };
         assert_eq!(lacking.lacking, two);
         // The next reading tells of them.
         readings.add(&Reading {
             throttled_ns: Some(0),
+            own_cpu: Some(0.1),
             ..gpu(14, 16, Some(0.8), 8)
         });
         let told = evidence(&readings, &slow);

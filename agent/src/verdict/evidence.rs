@@ -87,6 +87,8 @@ impl Engine {
 pub struct Lacking {
     /// No reading of the CPU limit.
     pub limit: Option<u64>,
+    /// No reading of the CPU time that the server took itself.
+    pub own_cpu: Option<u64>,
     /// No reading of the GPUs, though the server used one.
     pub gpu: Option<u64>,
 }
@@ -100,6 +102,8 @@ pub struct Evidence {
     pub workers: Option<Workers>,
     /// Share of its starved time in which the CPU limit of its control group stopped the server, 0 to 1; 0 without a limit.
     pub by_limit: Option<f64>,
+    /// Share of the busy time of its CPUs that the server took itself while requests starved, 0 to 1.
+    pub own_cpu: Option<f64>,
     /// The GPUs; `None` also if it uses none.
     pub gpu: Option<Gpu>,
     /// Requests whose time no reading tells of.

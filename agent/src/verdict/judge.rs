@@ -29,7 +29,9 @@ const GPU_THROTTLED: f64 = 0.05;
 /// Busy share of a GPU that other processes must take, and by how much it must have risen.
 const GPU_OTHERS: (f64, f64) = (0.2, 0.1);
 /// Part of the starved time that the CPU limit must account for.
-pub(super) const BY_LIMIT: f64 = 0.25;
+const BY_LIMIT: f64 = 0.25;
+/// Share of the busy time of its CPUs from which a server starves itself.
+const OWN_CPU: f64 = 0.5;
 
 /// Share of its KV cache in use from which it is full.
 const KV_FULL: f64 = 0.95;
@@ -40,6 +42,9 @@ const UNDRAINED: &str = "time in which the client had bytes to receive";
 
 /// What [`Cause::CannotSay`] lacks if it is unknown whether a CPU limit stops the server.
 pub const CPU_LIMIT: &str = "CPU limit of its control group";
+
+/// What [`Cause::CannotSay`] lacks if it is unknown who took the CPUs.
+const OWN_TIME: &str = "CPU time that the server took itself";
 
 /// Why the requests of a model are slow.
 #[derive(Debug, Clone, PartialEq)]
@@ -66,6 +71,11 @@ pub enum Cause {
     SlowSender,
     /// Other processes take the CPU.
     CpuTaken,
+    /// The server itself keeps the CPUs busy: more of its threads are ready than there are CPUs.
+    CpuOwn {
+        /// Share of their busy time that it took, 0 to 1.
+        share: f64,
+    },
     /// The CPU limit of its control group stops the server.
     CpuLimit,
     /// Each worker process has a request.
@@ -127,6 +137,7 @@ impl Cause {
             Self::SlowToRead { .. } => "slow_to_read",
             Self::SlowSender => "slow_sender",
             Self::CpuTaken => "cpu",
+            Self::CpuOwn { .. } => "cpu_own",
             Self::CpuLimit => "cpu_limit",
             Self::WorkersBusy { .. } => "workers_busy",
             Self::InnerQueue { .. } => "inner_queue",
@@ -355,11 +366,13 @@ fn late_read(window: &Window, evidence: &Evidence) -> Cause {
 }
 
 /// Explains why threads of the server wait for a CPU.
-const fn no_cpu(evidence: &Evidence) -> Cause {
-    match evidence.by_limit {
-        Some(by_limit) if by_limit >= BY_LIMIT => Cause::CpuLimit,
-        Some(_) => Cause::CpuTaken,
-        None => lacks(CPU_LIMIT, evidence.lacking.limit),
+pub(super) const fn no_cpu(evidence: &Evidence) -> Cause {
+    match (evidence.by_limit, evidence.own_cpu) {
+        (Some(by_limit), _) if by_limit >= BY_LIMIT => Cause::CpuLimit,
+        (None, _) => lacks(CPU_LIMIT, evidence.lacking.limit),
+        (Some(_), Some(share)) if share >= OWN_CPU => Cause::CpuOwn { share },
+        (Some(_), Some(_)) => Cause::CpuTaken,
+        (Some(_), None) => lacks(OWN_TIME, evidence.lacking.own_cpu),
     }
 }
 

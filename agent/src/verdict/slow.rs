@@ -7,7 +7,7 @@
 use crate::verdict::{
     component::{Component, Components, Parts},
     evidence::Evidence,
-    judge::{BY_LIMIT, Cause, slowed_by, unclear_gpu},
+    judge::{Cause, no_cpu, slowed_by, unclear_gpu},
 };
 
 /// Latest requests that the medians are taken from.
@@ -30,6 +30,8 @@ pub enum Because {
     Client,
     /// Other processes took the CPU.
     Cpu,
+    /// The server itself kept its CPUs busy.
+    CpuOwn,
     /// The CPU limit of the server's control group.
     CpuLimit,
     /// It waited inside the server for a worker.
@@ -48,11 +50,12 @@ pub enum Because {
 
 impl Because {
     /// Every reason.
-    pub const ALL: [Self; 11] = [
+    pub const ALL: [Self; 12] = [
         Self::Accept,
         Self::Queue,
         Self::Client,
         Self::Cpu,
+        Self::CpuOwn,
         Self::CpuLimit,
         Self::InnerQueue,
         Self::GpuShared,
@@ -69,6 +72,7 @@ impl Because {
             Self::Queue => "queue",
             Self::Client => "client",
             Self::Cpu => "cpu",
+            Self::CpuOwn => "cpu_own",
             Self::CpuLimit => "cpu_limit",
             Self::InnerQueue => "inner_queue",
             Self::GpuShared => "gpu_shared",
@@ -172,10 +176,11 @@ fn slow(
             Some(false) => Because::Queue,
             None => Because::Unknown,
         },
-        Component::Starved => match evidence().0.by_limit {
-            Some(by_limit) if by_limit >= BY_LIMIT => Because::CpuLimit,
-            Some(_) => Because::Cpu,
-            None => Because::Unknown,
+        Component::Starved => match no_cpu(&evidence().0) {
+            Cause::CpuLimit => Because::CpuLimit,
+            Cause::CpuOwn { .. } => Because::CpuOwn,
+            Cause::CpuTaken => Because::Cpu,
+            _ => Because::Unknown,
         },
         Component::InnerQueue => Because::InnerQueue,
         Component::Worker | Component::Rest => {
@@ -221,6 +226,7 @@ mod tests {
     fn evidence() -> Evidence {
         Evidence {
             by_limit: Some(0.0),
+            own_cpu: Some(0.1),
             ..Evidence::default()
         }
     }
@@ -367,6 +373,18 @@ mod tests {
                 },
                 limited,
                 Because::CpuLimit,
+            ),
+            (
+                Parts {
+                    handler_ns: long,
+                    starved_ns: Some(40 * MS),
+                    ..usual
+                },
+                Evidence {
+                    own_cpu: Some(0.9),
+                    ..evidence()
+                },
+                Because::CpuOwn,
             ),
             (
                 Parts {

@@ -47,6 +47,10 @@ fn cause(cause: &Cause, verdict: &Verdict) -> String {
         Cause::SlowToRead { or_accept: true } => "server is slow to accept or read".into(),
         Cause::SlowSender => "client is slow to send".into(),
         Cause::CpuTaken => "CPU taken by other processes".into(),
+        Cause::CpuOwn { share } => format!(
+            "more busy threads than CPUs: the server itself takes {} of their time",
+            percent(*share)
+        ),
         Cause::CpuLimit => "CPU limit of its cgroup".into(),
         Cause::WorkersBusy { workers: 1 } => "its one worker is busy".into(),
         Cause::WorkersBusy { workers } => format!("all {workers} workers busy"),
@@ -106,6 +110,7 @@ pub fn advice(verdict: &Verdict) -> Option<String> {
         Cause::CpuTaken => {
             "fewer other processes on this host, or CPUs reserved for the server".into()
         }
+        Cause::CpuOwn { .. } => "more CPUs, or fewer threads that compute at once".into(),
         Cause::CpuLimit => "a higher CPU limit".into(),
         Cause::WorkersBusy { workers } => format!("more than {}", count(*workers, "worker")),
         Cause::InnerQueue { .. } => "a shorter batch delay".into(),

@@ -4,6 +4,7 @@
 //! Does not depend on: what requests are.
 
 mod cgroups;
+mod cpus;
 pub mod pressure;
 mod threads;
 
@@ -25,6 +26,7 @@ use crate::{
         readers,
         servers::{
             cgroups::{Cgroups, Mounts, Readings, Stalls},
+            cpus::{Cpus, Taken},
             pressure::RESOURCES,
             threads::{Threads, Times},
         },
@@ -85,6 +87,7 @@ fn watch(
                 from_ns,
                 at_ns,
                 throttled_ns: total.throttled_now_ns,
+                own_cpu: total.own_cpu,
                 ..readings::Reading::default()
             };
             history.models().read(server, reading);
@@ -113,6 +116,8 @@ struct Total {
     /// What the last reading added, 0 without a limit; `None`: no cgroup is known.
     throttled_now_ns: Option<u64>,
     stalls: Stalls,
+    /// Share of the busy time of its CPUs that it took itself, at the last reading; `None` if unknown.
+    own_cpu: Option<f64>,
 }
 
 /// All servers.
@@ -124,6 +129,7 @@ struct Servers {
     threads: Threads,
     mounts: Mounts,
     cgroups: Readings,
+    cpus: Cpus,
     counts_starvation: bool,
     /// Start of the readings, ticks since boot.
     start_ticks: u64,
@@ -147,6 +153,7 @@ impl Servers {
             threads: Threads::new(max_files),
             mounts: Mounts::read(),
             cgroups: Readings::default(),
+            cpus: Cpus::default(),
             counts_starvation: threads::are_counted(),
             start_ticks: (boot_s * ticks) as u64,
             refused: HashSet::new(),
@@ -165,20 +172,29 @@ impl Servers {
         for total in self.totals.values_mut() {
             total.threads = 0;
             total.throttled_now_ns = None;
+            total.own_cpu = None;
         }
         self.forget(processes, Instant::now());
+        self.cpus.read(|pid| processes.contains_key(&pid));
+        let mut taken: BTreeMap<Instance, Taken> = BTreeMap::new();
         let mut cgroups: BTreeMap<Instance, Vec<Cgroups>> = BTreeMap::new();
         for (pid, server) in processes {
             let server = self.admit(server);
             self.labels.insert(*pid, server.clone());
+            let is_new = self.read_cpu(*pid, taken.entry(server.clone()).or_default());
             if self.counts_starvation {
-                self.read_threads(*pid, &server, metrics);
+                self.read_threads(*pid, is_new, &server, metrics);
             }
             if let Some(found) = self.mounts.of(*pid) {
                 let of_server = cgroups.entry(server).or_default();
                 if !of_server.contains(&found) {
                     of_server.push(found);
                 }
+            }
+        }
+        for (server, taken) in &taken {
+            if let Some(total) = self.totals.get_mut(server) {
+                total.own_cpu = self.cpus.share_of(taken);
             }
         }
         self.cgroups.read(cgroups.values().flatten());
@@ -204,8 +220,23 @@ impl Servers {
         }
     }
 
-    fn read_threads(&mut self, pid: u32, server: &Instance, metrics: &Metrics) {
-        let is_new = start_ticks(pid).is_some_and(|start_ticks| start_ticks >= self.start_ticks);
+    /// Adds the CPU time of a process to `taken`; returns whether it was started after the readings began.
+    fn read_cpu(&mut self, pid: u32, taken: &mut Taken) -> bool {
+        let process = i32::try_from(pid)
+            .ok()
+            .and_then(|pid| Process::new(pid).ok());
+        let Some((process, stat)) = process.and_then(|process| {
+            let stat = process.stat().ok()?;
+            Some((process, stat))
+        }) else {
+            return false;
+        };
+        let is_new = stat.starttime >= self.start_ticks;
+        self.cpus.add(&process, &stat, is_new, taken);
+        is_new
+    }
+
+    fn read_threads(&mut self, pid: u32, is_new: bool, server: &Instance, metrics: &Metrics) {
         let total = self.totals.entry(server.clone()).or_default();
         match self.threads.read(pid, is_new) {
             Ok(read) => {
@@ -304,10 +335,4 @@ fn unread(metrics: &Metrics, server: &Instance, reason: &str, threads: u64) {
         &server.replica.container_labels(),
     ];
     metrics.add(&families::SERVER_THREADS_UNREAD, &labels.concat(), threads);
-}
-
-/// When a process was started, ticks since boot; `None` if it has ended.
-fn start_ticks(pid: u32) -> Option<u64> {
-    let process = Process::new(i32::try_from(pid).ok()?).ok()?;
-    Some(process.stat().ok()?.starttime)
 }

@@ -40,6 +40,7 @@ fn evidence() -> Evidence {
         }),
         workers: None,
         by_limit: Some(0.0),
+        own_cpu: Some(0.1),
         ..Evidence::default()
     }
 }
@@ -72,6 +73,13 @@ fn gpu(others: f64, throttled: f64) -> Evidence {
     };
     Evidence {
         gpu: Some(gpu),
+        ..evidence()
+    }
+}
+
+fn own_cpu(share: f64) -> Evidence {
+    Evidence {
+        own_cpu: Some(share),
         ..evidence()
     }
 }
@@ -224,6 +232,7 @@ fn scenarios() -> Vec<(Parts, Evidence, Evidence, Cause)> {
             Cause::ProducesSlowly,
         ),
         with(starved, evidence(), Cause::CpuTaken),
+        with(starved, own_cpu(0.8), Cause::CpuOwn { share: 0.8 }),
         with(starved, limited(), Cause::CpuLimit),
         with(inner_queue, workers(1.0), Cause::WorkersBusy { workers: 2 }),
         with(inner_queue, workers(0.1), idle_workers),
@@ -429,6 +438,7 @@ fn requests_whose_time_no_reading_tells_of_are_counted() {
     let lacking = Evidence {
         lacking: Lacking {
             limit: Some(12),
+            own_cpu: Some(13),
             gpu: Some(34),
         },
         ..Evidence::default()
@@ -499,7 +509,7 @@ proptest! {
         scenario in 0..scenarios().len(),
         slow in 1..200_u64,
         usual in 0..200_u64,
-        hidden in 0..6_u8,
+        hidden in 0..7_u8,
         has_before in any::<bool>(),
     ) {
         let (mut parts, mut now, before, planted) = scenarios().swap_remove(scenario);
@@ -509,6 +519,7 @@ proptest! {
             2 => parts.starved_ns = None,
             3 => parts.undrained_ns = None,
             4 => parts.sending_ns = None,
+            5 => now.own_cpu = None,
             _ => {}
         }
         let mut window = window_of(&parts, slow);
