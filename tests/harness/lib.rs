@@ -31,6 +31,7 @@ pub mod script;
 pub mod scripted_server;
 pub mod server;
 pub mod server_cases;
+pub mod server_counters;
 pub mod slowness;
 pub mod socket_queues;
 pub mod stats;

@@ -16,6 +16,30 @@ pub fn row(scenario: &str, value: &str, theirs: &str, ours: &str, bound: &str) {
     }
 }
 
+/// Largest difference of two times, seconds, or as a share of the server's own.
+const LIMIT_S: f64 = 0.001;
+const LIMIT_SHARE: f64 = 0.05;
+
+/// Reports two numbers that must be equal, and fails if they are not.
+pub fn equal(scenario: &str, value: &str, theirs: f64, ours: f64) {
+    row(
+        scenario,
+        value,
+        &theirs.to_string(),
+        &ours.to_string(),
+        "equal",
+    );
+    assert_eq!(ours, theirs, "{value}");
+}
+
+/// Reports two mean times; returns whether they are as close as they must be.
+pub fn close(scenario: &str, value: &str, theirs_s: f64, ours_s: f64) -> bool {
+    let limit_s = LIMIT_S.max(LIMIT_SHARE * theirs_s);
+    let ms = |seconds: f64| format!("{:.3} ms", 1e3 * seconds);
+    row(scenario, value, &ms(theirs_s), &ms(ours_s), "1 ms or 5 %");
+    (ours_s - theirs_s).abs() <= limit_s
+}
+
 /// Appends a line to a file that other processes append to.
 pub(crate) fn append_line(path: &Path, line: &str) {
     let file = OpenOptions::new().create(true).append(true).open(path);

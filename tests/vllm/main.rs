@@ -12,24 +12,25 @@ use std::thread;
 use inferprobe_tests::{
     agent::{Agent, request_log::Logged},
     client::{Connection, request},
-    report::row,
+    report::{close, equal},
     require_kernel::require_kernel,
+    server_counters::Counters,
 };
 
-use server::{Counters, Vllm};
+use server::Vllm;
 
 /// Output tokens of each request.
 const OUTPUT: u64 = 24;
 /// Words of a prompt: so that the first token takes long enough to be compared.
 const PROMPT: usize = 200;
-/// Largest difference of a mean time, seconds, or as a share of vLLM's own.
-const LIMIT_S: f64 = 0.001;
-const LIMIT_SHARE: f64 = 0.05;
 /// Rounds of the times, of which one must be within the limits: the machine may stop this process or vLLM.
 const ROUNDS: u32 = 3;
 
 /// A request: path, model, and whether the response is streamed.
 type Ask = (&'static str, &'static str, bool);
+
+/// All requests whose responses state their tokens, in reports.
+const ALL: &str = "60 requests, up to 4 at once";
 
 const COMPLETIONS: &str = "/v1/completions";
 const CHAT: &str = "/v1/chat/completions";
@@ -93,18 +94,6 @@ fn ask(port: u16, asks: &[Ask], first: usize, stated: bool) {
     }
 }
 
-/// Reports two numbers that must be equal.
-fn equal(value: &str, theirs: f64, ours: f64) {
-    row(
-        "vLLM",
-        value,
-        &theirs.to_string(),
-        &ours.to_string(),
-        "equal",
-    );
-    assert_eq!(ours, theirs, "{value}");
-}
-
 #[test]
 #[ignore = "needs a vLLM of 6 GB: run `cargo xtask compare vllm`"]
 fn requests_and_tokens_are_those_of_vllm() {
@@ -131,16 +120,19 @@ fn requests_and_tokens_are_those_of_vllm() {
     let metrics = agent.metrics();
     let ours = |name: &str, labels: &[(&str, &str)]| metrics.sum(name, labels);
     equal(
+        ALL,
         "requests",
         counters.sum("vllm:request_success_total"),
         ours("inferprobe_requests_total", &[("code", "200")]),
     );
     equal(
+        ALL,
         "prompt tokens",
         counters.sum("vllm:prompt_tokens_total"),
         ours("inferprobe_tokens_total", &[("type", "input")]),
     );
     equal(
+        ALL,
         "generated tokens",
         counters.sum("vllm:generation_tokens_total"),
         ours("inferprobe_tokens_total", &[("type", "output")]),
@@ -150,17 +142,20 @@ fn requests_and_tokens_are_those_of_vllm() {
         let labels = [("model", model), ("code", "200")];
         let value = format!("requests to {model} (sent)");
         equal(
+            ALL,
             &value,
             sent as f64,
             ours("inferprobe_requests_total", &labels),
         );
     }
     equal(
+        ALL,
         "responses without tokens",
         0.0,
         ours("inferprobe_usage_unknown_total", &[]),
     );
     equal(
+        ALL,
         "unknown times",
         0.0,
         ours("inferprobe_stream_unknown_total", &[]),
@@ -209,14 +204,6 @@ impl Times {
             between_s: between_ns as f64 / 1e9,
         }
     }
-}
-
-/// Reports two mean times; returns whether they are as close as they must be.
-fn close(round: &str, value: &str, theirs_s: f64, ours_s: f64) -> bool {
-    let limit_s = LIMIT_S.max(LIMIT_SHARE * theirs_s);
-    let ms = |seconds: f64| format!("{:.3} ms", 1e3 * seconds);
-    row(round, value, &ms(theirs_s), &ms(ours_s), "1 ms or 5 %");
-    (ours_s - theirs_s).abs() <= limit_s
 }
 
 #[test]

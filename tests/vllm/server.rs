@@ -9,7 +9,7 @@ use std::{
     time::Duration,
 };
 
-use inferprobe_tests::{client, clock::wait_for, process::Owned};
+use inferprobe_tests::{client, clock::wait_for, process::Owned, server_counters::Counters};
 
 /// Names the folder with vLLM and its models.
 const FOLDER: &str = "INFERPROBE_VLLM_DIR";
@@ -24,9 +24,6 @@ pub(crate) struct Vllm {
     pub(crate) port: u16,
     process: Owned,
 }
-
-/// A page of its counters.
-pub(crate) struct Counters(String);
 
 impl Vllm {
     /// Starts it, and waits until it serves.
@@ -78,9 +75,7 @@ impl Vllm {
 
     /// Reads its counters.
     pub(crate) fn counters(&self) -> Counters {
-        let (status, text) = client::get(self.port, "/metrics").unwrap();
-        assert_eq!(status, 200, "{text}");
-        Counters(text)
+        Counters::read(self.port)
     }
 }
 
@@ -88,17 +83,5 @@ impl Drop for Vllm {
     fn drop(&mut self) {
         // Its children end with it, but not if it is killed.
         let _ = self.process.terminate(STOP_LIMIT);
-    }
-}
-
-impl Counters {
-    /// Returns the sum of all samples of `name`.
-    pub(crate) fn sum(&self, name: &str) -> f64 {
-        let values = self.0.lines().filter_map(|line| {
-            let (series, value) = line.rsplit_once(' ')?;
-            let is_named = series.split('{').next() == Some(name);
-            is_named.then(|| value.parse::<f64>().unwrap())
-        });
-        values.sum()
     }
 }

@@ -20,22 +20,23 @@ const REPORT_ENV: &str = "INFERPROBE_REPORT";
 pub(crate) enum Server {
     Torchserve,
     Vllm,
+    Llama,
 }
 
 impl Server {
-    /// Its name in messages, and what its tests need.
-    const fn parts(self) -> (&'static str, Need) {
+    /// Its name in messages, that of its test targets, and what they need.
+    const fn parts(self) -> (&'static str, &'static str, Need) {
         match self {
-            Self::Torchserve => ("TorchServe", Need::TorchServe),
-            Self::Vllm => ("vLLM", Need::Vllm),
+            Self::Torchserve => ("TorchServe", "torchserve", Need::TorchServe),
+            Self::Vllm => ("vLLM", "vllm", Need::Vllm),
+            Self::Llama => ("llama.cpp", "llama", Need::Llama),
         }
     }
 }
 
 /// Runs the tests and prints the table, also if a test failed.
 pub(crate) fn run(server: Server) -> Result<()> {
-    let (name, need) = server.parts();
-    let target = name.to_ascii_lowercase();
+    let (name, target, need) = server.parts();
     let report = workspace::target_dir().join(format!("{target}-comparison.md"));
     match fs::remove_file(&report) {
         Err(err) if err.kind() != ErrorKind::NotFound => {
@@ -46,7 +47,7 @@ pub(crate) fn run(server: Server) -> Result<()> {
     let names = targets::all()?;
     let names = names
         .iter()
-        .filter(|found| found.is_integration() && found.name.contains(&*target));
+        .filter(|found| found.is_integration() && found.name.contains(target));
     let words = words(names.map(|target| target.name.as_str()));
     let tests = CargoTest::prepare(&[Need::Agent, need].into())?;
     let mut command = tests.command(&words);

@@ -7,7 +7,7 @@ use anyhow::Result;
 
 use crate::build;
 use crate::cargo_test::targets::Target;
-use crate::tools::{prometheus, python_servers, tmux, torchserve, vllm};
+use crate::tools::{llama, prometheus, python_servers, tmux, torchserve, vllm};
 
 /// Something that tests need and that takes time to build or fetch.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -21,9 +21,11 @@ pub(crate) enum Need {
     Tmux,
     /// vLLM, which is so large that only `compare` fetches it.
     Vllm,
+    /// llama.cpp's server, which only `compare` fetches.
+    Llama,
 }
 
-use Need::{Agent, Prometheus, PythonServers, Tmux, TorchServe, Vllm};
+use Need::{Agent, Llama, Prometheus, PythonServers, Tmux, TorchServe, Vllm};
 
 /// The package whose integration tests start an agent; the tests of other packages need nothing.
 const PACKAGE: &str = "inferprobe-tests";
@@ -83,6 +85,7 @@ impl Need {
             PythonServers => "INFERPROBE_SERVERS_DIR",
             Tmux => "INFERPROBE_TMUX",
             Vllm => "INFERPROBE_VLLM_DIR",
+            Llama => "INFERPROBE_LLAMA_DIR",
         }
     }
 
@@ -95,6 +98,7 @@ impl Need {
             PythonServers => python_servers::ensure(),
             Tmux => tmux::ensure(),
             Vllm => vllm::ensure(),
+            Llama => llama::ensure(),
         }
     }
 }

@@ -10,6 +10,7 @@ pub(crate) mod glibc;
 pub(crate) mod grafana;
 pub(crate) mod helm;
 pub(crate) mod linker;
+pub(crate) mod llama;
 pub(crate) mod node;
 pub(crate) mod podman;
 pub(crate) mod prometheus;
