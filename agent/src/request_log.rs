@@ -21,7 +21,7 @@ use crate::{
     torchserve::exchange::WorkerExchange, verdict::slow::Because,
 };
 
-/// Time between two checks whether the file was renamed or removed, ns.
+/// Time between two checks whether the file was renamed or removed while nothing is written to it, ns.
 const CHECK_NS: u64 = 1_000_000_000;
 
 /// An open log file. It follows its path: if the file is renamed or removed, the log continues in a new file.
@@ -150,13 +150,14 @@ impl RequestLog {
     }
 
     /// Continues in a new file at the log's path if that was requested, or if the path no longer names the open file;
-    /// checks the latter once a second. Returns whether it did.
+    /// checks the latter whenever lines wait to be written, and once a second. Returns whether it did.
     ///
-    /// If the new file cannot be opened, the log continues in the old one.
+    /// Lines that wait go to the new file. If it cannot be opened, the log continues in the old one.
     pub fn rotate(&mut self, now_ns: u64) -> io::Result<bool> {
         let is_requested = self.reopen.swap(false, Ordering::Relaxed);
         if !is_requested {
-            if now_ns.saturating_sub(self.checked_ns) < CHECK_NS {
+            let is_due = now_ns.saturating_sub(self.checked_ns) >= CHECK_NS;
+            if !is_due && self.to.buffer().is_empty() {
                 return Ok(false);
             }
             self.checked_ns = now_ns;
@@ -169,10 +170,11 @@ impl RequestLog {
             }
         }
         let (to, id) = open(&self.path)?;
-        let outcome = self.to.flush();
-        self.to = to;
+        let (_, waiting) = std::mem::replace(&mut self.to, to).into_parts();
         self.id = id;
-        outcome.map(|()| true)
+        let waiting = waiting.map_err(io::Error::other)?;
+        self.to.write_all(&waiting)?;
+        Ok(true)
     }
 
     /// Adds the line of one request; `worker` is its worker's exchange, if one was observed.
@@ -303,14 +305,16 @@ mod tests {
         let mut log = RequestLog::open(&path).unwrap();
         write(&mut log, "a\n");
         assert!(!log.rotate(CHECK_NS).unwrap());
+        log.flush().unwrap();
         fs::rename(&path, &old).unwrap();
-        write(&mut log, "b\n");
+        // Nothing waits, and the next check is not due.
         assert!(!log.rotate(CHECK_NS * 2 - 1).unwrap());
-        assert!(log.rotate(CHECK_NS * 2).unwrap());
+        write(&mut log, "b\n");
+        assert!(log.rotate(CHECK_NS * 2 - 1).unwrap());
         write(&mut log, "c\n");
         log.flush().unwrap();
-        assert_eq!(fs::read_to_string(&old).unwrap(), "a\nb\n");
-        assert_eq!(fs::read_to_string(&path).unwrap(), "c\n");
+        assert_eq!(fs::read_to_string(&old).unwrap(), "a\n");
+        assert_eq!(fs::read_to_string(&path).unwrap(), "b\nc\n");
         fs::remove_file(&path).unwrap();
         assert!(log.rotate(CHECK_NS * 3).unwrap());
         write(&mut log, "d\n");

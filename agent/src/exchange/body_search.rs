@@ -6,7 +6,7 @@
 use std::io::{self, Write};
 
 use brotli_decompressor::DecompressorWriter;
-use flate2::write::{DeflateDecoder, GzDecoder, ZlibDecoder};
+use flate2::write::{DeflateDecoder, MultiGzDecoder, ZlibDecoder};
 
 use crate::protocol::{
     body_format::{BodyFormat, Coding},
@@ -76,7 +76,7 @@ impl Write for Content {
 /// What decodes a body.
 enum Decoder {
     Identity(Content),
-    Gzip(Box<GzDecoder<Content>>),
+    Gzip(Box<MultiGzDecoder<Content>>),
     Zlib(Box<ZlibDecoder<Content>>),
     Deflate(Box<DeflateDecoder<Content>>),
     Brotli(Box<DecompressorWriter<Content>>),
@@ -113,7 +113,7 @@ impl BodySearch {
         };
         let decoder = match format.coding {
             Coding::Identity => Decoder::Identity(content),
-            Coding::Gzip => Decoder::Gzip(Box::new(GzDecoder::new(content))),
+            Coding::Gzip => Decoder::Gzip(Box::new(MultiGzDecoder::new(content))),
             Coding::Deflate => Decoder::Undecided(content),
             Coding::Brotli => {
                 Decoder::Brotli(Box::new(DecompressorWriter::new(content, BUFFER_BYTES)))
@@ -280,6 +280,12 @@ mod tests {
             search.push(piece);
         }
         search.verdict()
+    }
+
+    #[test]
+    fn a_body_in_several_members_of_gzip_is_read_whole() {
+        let body = [gzip(br#"{"messages":[1],"#), gzip(br#""model":"m"}"#)].concat();
+        assert_eq!(found(&format(Coding::Gzip, None), &body), named("m"));
     }
 
     #[test]
