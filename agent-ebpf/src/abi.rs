@@ -278,6 +278,37 @@ pub const PROGRESS_SLOTS: usize = 4_096;
 /// CPUs with counters of their own in `DROPS`, one for each [`DropReason`]; CPUs with higher numbers share them.
 pub const DROP_CPUS: usize = 512;
 
+/// Most processes, ports and reasons whose losses are counted apart, in `LOSERS`.
+pub const LOSERS: usize = 1_024;
+
+/// Whose losses an entry of `LOSERS` counts, and for which reason.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub struct Loser {
+    /// The process.
+    pub tgid: u32,
+    /// Its TCP port; 0 if it has none.
+    pub port: u16,
+    /// [`DropReason`], as a number.
+    pub reason: u16,
+}
+
+impl Loser {
+    /// Returns the key of its entry.
+    #[inline(always)]
+    pub const fn key(self) -> u64 {
+        (self.tgid as u64) << 32 | (self.port as u64) << 16 | self.reason as u64
+    }
+
+    /// Returns whose entry has this key.
+    pub const fn of_key(key: u64) -> Self {
+        Self {
+            tgid: (key >> 32) as u32,
+            port: (key >> 16) as u16,
+            reason: key as u16,
+        }
+    }
+}
+
 /// What a [`ProcessEvent`] reports.
 pub mod process {
     /// The process began to run another program.
@@ -404,6 +435,15 @@ impl DropReason {
         Self::BodyDropped,
     ];
 
+    /// The reasons for which the program knows the process, and so the agent the server.
+    pub const OF_PROCESSES: [Self; 5] = [
+        Self::RingFull,
+        Self::HeadUnreadable,
+        Self::ReadBeforeWatch,
+        Self::Contended,
+        Self::BodyDropped,
+    ];
+
     /// Returns the reason's name in metrics.
     pub const fn name(self) -> &'static str {
         match self {
@@ -463,6 +503,16 @@ mod tests {
         for (slot, reason) in DropReason::ALL.iter().enumerate() {
             assert_eq!(*reason as usize, slot);
         }
+    }
+
+    #[test]
+    fn a_key_names_who_lost_what() {
+        let loser = Loser {
+            tgid: 4_000_000,
+            port: 65_535,
+            reason: DropReason::BodyDropped as u16,
+        };
+        assert_eq!(Loser::of_key(loser.key()), loser);
     }
 
     #[test]

@@ -222,16 +222,22 @@ pub fn looks_like_line(first: [u8; PEEK], len: usize, tail: u64) -> bool {
 }
 
 /// Whether the last bytes of a write, the newest in the low byte, may end JSON, or an event with JSON: a bracket, after
-/// which are only line ends, and the end of a chunk or of the last one.
+/// which are only line ends, and the end of a chunk or of the last one. After an event, these may be all that is
+/// known.
 #[inline(always)]
 pub fn ends_json(tail: u64) -> bool {
+    if tail == 0 {
+        // It is not known.
+        return false;
+    }
     let mut tail = tail;
     let mut skipped = 0;
     while skipped < PEEK && matches!(tail as u8, b'\r' | b'\n' | b'0') {
         tail >>= 8;
         skipped += 1;
     }
-    matches!(tail as u8, b'}' | b']')
+    // Without any other byte, zeros are left.
+    matches!(tail as u8, b'}' | b']' | 0)
 }
 
 #[cfg(test)]
@@ -433,10 +439,10 @@ mod tests {
             (b"[DONE]\n\n", true),
             (b"{}\r\n\r\n\r\n", true),
             (b"}\r\n0\r\n\r\n", true),
-            (b"\n\r\n0\r\n\r\n", false),
+            (b"\n\r\n0\r\n\r\n", true),
             (b"a: tok\n\n", false),
             (b"\0\0\0\0\0\0\0\0", false),
-            (b"00000000", false),
+            (b"00000000", true),
         ] {
             let tail = u64::from_be_bytes(*end);
             assert_eq!(ends_json(tail), expected, "{end:?}");

@@ -22,6 +22,7 @@ mod grpc;
 mod hostile;
 mod idle;
 mod in_flight;
+mod losses;
 mod no_payload;
 mod patterns;
 mod privilege;

@@ -168,6 +168,29 @@ fn scripts() -> Vec<Script> {
             "a long response in a chunk",
             vec![head("Content-Type: application/json\r\nTransfer-Encoding: chunked\r\n") + &chunk(&long) + "0\r\n\r\n"],
         ),
+        state(
+            "a long response in chunks of several kilobytes",
+            [
+                vec![head("Content-Type: application/json\r\nTransfer-Encoding: chunked\r\n")],
+                long.as_bytes()
+                    .chunks(8_192)
+                    .map(|piece| chunk(str::from_utf8(piece).unwrap()))
+                    .collect(),
+                last_chunk(),
+            ]
+            .concat(),
+        ),
+        Script {
+            name: "a stream and its end in one write",
+            writes: vec![
+                head(CHUNKED),
+                chunk(&(many.clone() + &usage.concat())) + "0\r\n\r\n",
+            ],
+            first: Some(1),
+            last: Some((1, 4)),
+            input: Some(7),
+            output: Some(4),
+        },
         Script {
             name: "a compressed stream",
             writes: vec![
@@ -208,6 +231,9 @@ fn check(script: &Script, row: &Logged, writes_ns: &[(u64, u64)]) {
         (script.input, script.output),
         "{name}"
     );
+    if script.writes.concat().contains(r#""model":"m""#) {
+        assert_eq!(row.model, "m", "{name}");
+    }
     let first_ns = tokens.first_ns.filter(|_| row.stream.is_some());
     let Some(first) = script.first else {
         assert!(

@@ -219,7 +219,11 @@ fn copy_piece(conn: &mut Conn, bytes: u32, has_room: bool) -> i64 {
     }
     if !has_room {
         conn.drop_body();
-        drops::count(DropReason::BodyDropped);
+        drops::count_of(
+            DropReason::BodyDropped,
+            conn.record.tgid,
+            conn.record.local_port,
+        );
         return GO_ON;
     }
     let copied = records::emit_piece(conn, bytes);

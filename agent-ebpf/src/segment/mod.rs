@@ -21,10 +21,6 @@ pub const COPIED_DEFAULT: u32 = (64 << 10) + (1 << 20);
 pub const READ_END_CAP: u32 = 1024;
 /// Reads up to this size always have a record of their own, because one may contain the first bytes of a request.
 pub const SMALL_READ: u32 = 256;
-/// Writes of a chunked body up to this size are copied, because they may contain several chunks.
-pub const SMALL_CHUNK: u32 = 4096;
-/// Bytes that are copied of larger ones: the size of the first chunk is there.
-pub const CHUNK_HEAD: u16 = 64;
 /// Bytes that are copied of a write of events: several of them, or one long one.
 pub const EVENTS_CAP: u32 = 16 << 10;
 /// Most bytes of a response's head that are copied.
@@ -310,14 +306,11 @@ impl Conn {
                     self.progress.chunked = 1;
                     self.progress.head_left = 0;
                 }
-                if self.progress.chunked != 0 {
-                    self.progress.response_budget = if bytes <= SMALL_CHUNK {
-                        RESPONSE_HEAD_CAP as u16
-                    } else {
-                        CHUNK_HEAD
-                    };
-                    self.note_first_write(start_ns, now_ns, reports_starts);
-                } else if hint.response_like || self.record.mode != mode::MESSAGES {
+                // A write of chunks may have several, and the first may name the model.
+                if self.progress.chunked != 0
+                    || hint.response_like
+                    || self.record.mode != mode::MESSAGES
+                {
                     self.progress.response_budget = RESPONSE_HEAD_CAP as u16;
                     self.note_first_write(start_ns, now_ns, reports_starts);
                 }

@@ -332,6 +332,7 @@ fn each_write_of_chunks_has_a_record_with_its_beginning() {
     player.send_hinted(22, 23, 900, chunk);
     player.send(24, 25, 900, false);
     player.send(26, 27, 20_000, false);
+    player.send(28, 29, 20_000, false);
     let written: Vec<(u64, u64, u16, u32)> = player
         .emitted
         .iter()
@@ -350,7 +351,8 @@ fn each_write_of_chunks_has_a_record_with_its_beginning() {
             (20, 130, 130, 1),
             (22, 1_030, 900, 2),
             (24, 1_930, 900, 3),
-            (26, 21_930, 64, 4)
+            (26, 21_930, 1_024, 4),
+            (28, 41_930, 1_024, 5)
         ]
     );
     player.recv(100, 100, Arrival::At(90), true);

@@ -11,7 +11,8 @@ use aya::{
     maps::{Array, HashMap, MapData, MapError},
 };
 use inferprobe_ebpf::abi::{
-    DROP_CPUS, DropReason, PROCESS_SLOTS, PROGRESS_SLOTS, ProcessEvent, ProgressSlot, port_bit,
+    DROP_CPUS, DropReason, Loser, PROCESS_SLOTS, PROGRESS_SLOTS, ProcessEvent, ProgressSlot,
+    port_bit,
 };
 
 use crate::bpf::{mmap_array::MmapArray, ring::Ring};
@@ -24,6 +25,7 @@ pub struct Maps {
     pub processes: Ring,
     progresses: MmapArray<[u64; 8]>,
     drops: MmapArray<u64>,
+    losers: HashMap<MapData, u64, u64>,
     watched: HashMap<MapData, u32, u8>,
     may_be_watched: Array<MapData, u64>,
     /// The processes whose slot of `may_be_watched` is set.
@@ -45,6 +47,7 @@ impl Maps {
                 .context("open map PROGRESSES")?,
             drops: MmapArray::open(map("DROPS")?, DROP_CPUS * DropReason::ALL.len())
                 .context("open map DROPS")?,
+            losers: map("LOSERS")?.try_into().context("open map LOSERS")?,
             watched: map("WATCHED")?.try_into().context("open map WATCHED")?,
             may_be_watched: map("MAY_BE_WATCHED")?
                 .try_into()
@@ -63,12 +66,21 @@ impl Maps {
     }
 
     /// Returns the losses since the programs were loaded, by reason.
-    pub fn drops(&self) -> impl Iterator<Item = (DropReason, u64)> + '_ {
-        DropReason::ALL.into_iter().map(|reason| {
+    pub fn drops(&self) -> [u64; DropReason::ALL.len()] {
+        DropReason::ALL.map(|reason| {
             let slots = (reason as usize..).step_by(DropReason::ALL.len());
             let counts = slots.take(DROP_CPUS).filter_map(|at| self.drops.get(at));
-            (reason, counts.sum())
+            counts.sum()
         })
+    }
+
+    /// Returns the losses of processes.
+    pub fn losers(&self) -> Vec<(Loser, u64)> {
+        // The kernel may replace an entry meanwhile; it is then left out.
+        let entries = self.losers.iter().filter_map(Result::ok);
+        entries
+            .map(|(key, count)| (Loser::of_key(key), count))
+            .collect()
     }
 
     /// Returns whether the kernel still lets this process use its maps.

@@ -62,10 +62,18 @@ pub struct Place {
     pub peer: Peer,
     /// Time of the read, the write or the end, ns.
     pub at_ns: u64,
-    /// `read`, `write`, `read, write`, `unobserved`, `end`; `silence` if nothing happened for too long.
+    /// `read`, `write`, `read, write`, `unobserved`, `end`; `silence` if nothing happened for too long. The last two name what
+    /// came before them.
     pub direction: &'static str,
     /// Bytes of the reads and the writes.
     pub bytes: u64,
+}
+
+/// The latest reads and writes of a connection, which what is lost at its end concerns.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Latest {
+    direction: &'static str,
+    bytes: u64,
 }
 
 impl Place {
@@ -87,13 +95,39 @@ impl Place {
         }
     }
 
-    /// Returns the place of a silent connection at `at_ns`.
-    pub const fn of_silence(peer: Peer, at_ns: u64) -> Self {
+    /// Returns the place of a silent connection at `at_ns`, after its `latest` reads and writes.
+    pub fn of_silence(peer: Peer, at_ns: u64, latest: Latest) -> Self {
         Self {
             peer,
             at_ns,
-            direction: "silence",
-            bytes: 0,
+            direction: match latest.direction {
+                "read" => "read, silence",
+                "write" => "write, silence",
+                "read, write" => "read, write, silence",
+                _ => "silence",
+            },
+            bytes: latest.bytes,
+        }
+    }
+
+    /// Returns this place; if it is a connection's end, that after its `latest` reads and writes, which it replaces otherwise.
+    pub fn after(self, latest: &mut Latest) -> Self {
+        if self.direction != "end" {
+            *latest = Latest {
+                direction: self.direction,
+                bytes: self.bytes,
+            };
+            return self;
+        }
+        Self {
+            direction: match latest.direction {
+                "read" => "read, end",
+                "write" => "write, end",
+                "read, write" => "read, write, end",
+                _ => "end",
+            },
+            bytes: latest.bytes,
+            ..self
         }
     }
 }
@@ -368,6 +402,31 @@ pub(crate) fn pair(peer: Peer, request: Option<Request>, response: Response) -> 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::exchange::fixtures;
+
+    #[test]
+    fn what_is_lost_at_the_end_has_the_bytes_before_it() {
+        let place = |direction, bytes| Place {
+            peer: fixtures::exchange().peer,
+            at_ns: 5,
+            direction,
+            bytes,
+        };
+        let mut latest = Latest::default();
+        assert_eq!(place("end", 0).after(&mut latest), place("end", 0));
+        for (direction, at_end) in [
+            ("read", "read, end"),
+            ("write", "write, end"),
+            ("read, write", "read, write, end"),
+            ("unobserved", "end"),
+        ] {
+            let moved = place(direction, 7);
+            assert_eq!(moved.after(&mut latest), moved);
+            assert_eq!(place("end", 0).after(&mut latest), place(at_end, 7));
+            let silent = Place::of_silence(fixtures::exchange().peer, 9, latest);
+            assert_eq!((silent.at_ns, silent.bytes), (9, 7));
+        }
+    }
 
     #[test]
     fn help_of_every_reason_is_one_short_line() {

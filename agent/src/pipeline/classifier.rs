@@ -17,11 +17,12 @@ use crate::{
     exchange::{
         Exchange, Peer, Request,
         byte_accounting::{ByteCounts, ServingSocket},
-        event::{Event, Loss, Place, Sink, TlsEvent},
+        event::{Event, Latest, Loss, Place, Sink, TlsEvent},
     },
     identity::{Hop, Identity, Instance, Replica, Server},
     metrics::LiveWorker,
     pipeline::{
+        drops::Dropped,
         gateways::{Answered, Gateways},
         losses::{Losses, What},
         recorder::Recorder,
@@ -345,10 +346,22 @@ impl Classifier {
         self.losses.count(what, &server, place, self.now_ns);
     }
 
+    /// Counts what the programs in the kernel lost at a server; returns `false` if they do not know at which.
+    pub fn on_dropped(&mut self, dropped: Dropped) -> bool {
+        let server = dropped.of.and_then(|loser| {
+            let port = (loser.port != 0).then_some(loser.port);
+            let server = self.registry.server(loser.tgid, port).instance();
+            (&*server.server != procfs::UNKNOWN).then_some(server)
+        });
+        self.losses
+            .count_dropped(dropped, server.as_ref(), self.now_ns);
+        server.is_some()
+    }
+
     /// Counts the replies that the join could not pair.
     fn count_unpaired(&mut self) {
         for peer in std::mem::take(&mut self.recorder.unpaired) {
-            let place = Place::of_silence(peer, self.now_ns);
+            let place = Place::of_silence(peer, self.now_ns, Latest::default());
             self.lose(What::Lost(Loss::ReplyUnpaired), Some(place));
         }
     }

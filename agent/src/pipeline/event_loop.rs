@@ -12,7 +12,7 @@ use std::{
 };
 
 use anyhow::{Context as _, Result};
-use inferprobe_ebpf::abi::{DropReason, ProcessEvent, process};
+use inferprobe_ebpf::abi::{ProcessEvent, process};
 use rustix::{
     event::{Timespec, epoll},
     io::Errno,
@@ -38,7 +38,7 @@ use crate::{
     history::History,
     http::url::HttpUrl,
     metrics::{Metrics, families},
-    pipeline::{Changes, Pipeline, connections::ConnectionTable},
+    pipeline::{Changes, Pipeline, connections::ConnectionTable, drops::Drops},
     request_log::RequestLog,
     torchserve::{
         management::{RunningWorker, model_lookup},
@@ -84,8 +84,8 @@ pub struct EventLoop {
     discovers: bool,
     /// Process events that the kernel skipped.
     skipped_events: u64,
-    /// Losses of the programs, by reason, as far as they were logged.
-    dropped: [u64; DropReason::ALL.len()],
+    /// Losses of the programs.
+    drops: Drops,
     metrics: Arc<Metrics>,
     /// Whether the hooks of sockets are to be attached.
     reads_sockets: bool,
@@ -119,7 +119,7 @@ impl EventLoop {
             looked_up: None,
             discovers: false,
             skipped_events: 0,
-            dropped: [0; DropReason::ALL.len()],
+            drops: Drops::default(),
             reads_sockets: true,
             needed_ns: monotonic_ns(),
             metrics,
@@ -590,15 +590,15 @@ impl EventLoop {
     }
 
     fn count_drops(&mut self) {
-        for (reason, total) in self.maps.drops() {
-            // They know of no server.
+        let (maps, pipeline) = (&self.maps, &mut self.pipeline);
+        self.drops.update(
+            maps.drops(),
+            || maps.losers(),
+            |dropped| pipeline.on_dropped(dropped),
+        );
+        for (reason, total) in self.drops.unassigned() {
             let labels = [procfs::UNKNOWN, "", "", "", "", reason.name()];
             self.metrics.set(&families::RECORDS_LOST, &labels, total);
-            let logged = &mut self.dropped[reason as usize];
-            if total > *logged {
-                self.pipeline.log_drops(reason, total - *logged);
-                *logged = total;
-            }
         }
         let misses = self.probes.recursion_misses();
         let of_processes = PROCESS_PROGRAMS.iter().filter_map(|name| misses.get(name));

@@ -12,9 +12,11 @@ use inferprobe_ebpf::abi::DropReason;
 use tracing::info;
 
 use crate::{
+    discovery::procfs,
     exchange::event::{Loss, Place, Unfinished},
     identity::{Instance, Replica},
     metrics::{Metrics, families, family::Family},
+    pipeline::drops::Dropped,
 };
 
 /// Time in which a reason is logged [`LINES`] times at most, ns.
@@ -115,6 +117,13 @@ impl Losses {
         for what in losses.into_iter().chain(unfinished) {
             self.metrics.lost(what.family(), server, what.reason(), 0);
         }
+        // Those of no server are totals that are kept elsewhere.
+        if &*server.server != procfs::UNKNOWN {
+            for reason in DropReason::OF_PROCESSES {
+                self.metrics
+                    .lost(&families::RECORDS_LOST, server, reason.name(), 0);
+            }
+        }
     }
 
     /// Counts a loss of `server`, and logs it if its reason was logged seldom enough; `place` says where it is, if that is
@@ -153,12 +162,21 @@ impl Losses {
             .retain(|server| !replicas.contains(&server.replica));
     }
 
-    /// Logs that the programs in the kernel lost `count` more for this reason: they know of no server.
-    pub fn log_drops(&mut self, reason: DropReason, count: u64, now_ns: u64) {
+    /// Counts what the programs in the kernel lost at `server`, and logs it like [`Losses::count`]. If they do not know the
+    /// server, it is only logged.
+    pub fn count_dropped(&mut self, dropped: Dropped, server: Option<&Instance>, now_ns: u64) {
+        let Dropped { reason, count, of } = dropped;
+        if let Some(server) = server {
+            self.metrics
+                .lost(&families::RECORDS_LOST, server, reason.name(), count);
+        }
         let window = self.windows.entry(reason.name()).or_default();
         if let Some(unlogged) = window.admit(now_ns) {
             info!(
                 reason = reason.name(),
+                server = server.map(|server| display(&server.server)),
+                pid = of.map(|loser| loser.tgid),
+                port = of.map(|loser| loser.port).filter(|&port| port != 0),
                 count,
                 unlogged,
                 "lost: {}",
@@ -172,7 +190,7 @@ impl Losses {
 mod tests {
     use super::*;
     use crate::{
-        exchange::fixtures,
+        exchange::{event::Latest, fixtures},
         identity::{Container, ShownLabels},
         metrics::{Format, Selection},
     };
@@ -198,9 +216,10 @@ mod tests {
         losses.declare(&server);
         let family = "inferprobe_records_lost_total";
         let declared = lines(&metrics, family);
-        assert_eq!(declared.len(), Loss::ALL.len());
+        let reasons = Loss::ALL.len() + DropReason::OF_PROCESSES.len();
+        assert_eq!(declared.len(), reasons);
         assert!(declared.iter().all(|line| line.ends_with(" 0")));
-        let place = Place::of_silence(fixtures::exchange().peer, 5);
+        let place = Place::of_silence(fixtures::exchange().peer, 5, Latest::default());
         for now_ns in 0..100 {
             losses.count(What::Lost(Loss::NotHttp), &server, Some(place), now_ns);
         }

@@ -7,6 +7,7 @@
 pub mod classifier;
 pub mod connection;
 pub mod connections;
+pub mod drops;
 pub mod event_loop;
 pub mod gateways;
 pub mod losses;
@@ -19,7 +20,7 @@ use std::{
     sync::Arc,
 };
 
-use inferprobe_ebpf::abi::{DropReason, ProgressSlot};
+use inferprobe_ebpf::abi::ProgressSlot;
 
 use crate::{
     catalogue::Catalogue,
@@ -35,7 +36,8 @@ use crate::{
     identity::ShownLabels,
     metrics::Metrics,
     pipeline::{
-        classifier::Classifier, connections::ConnectionTable, losses::What, recorder::Recorder,
+        classifier::Classifier, connections::ConnectionTable, drops::Dropped, losses::What,
+        recorder::Recorder,
     },
     request_log::RequestLog,
     torchserve::worker::{Worker, WorkerId},
@@ -172,10 +174,9 @@ impl Pipeline {
         self.classifier.lose(What::Lost(loss), None);
     }
 
-    /// Logs that the programs in the kernel lost `count` more for `reason`.
-    pub fn log_drops(&mut self, reason: DropReason, count: u64) {
-        let now_ns = self.classifier.now_ns;
-        self.classifier.losses.log_drops(reason, count, now_ns);
+    /// Counts what the programs in the kernel lost at a server; returns `false` if they do not know at which.
+    pub fn on_dropped(&mut self, dropped: Dropped) -> bool {
+        self.classifier.on_dropped(dropped)
     }
 
     /// Exports a TorchServe worker that was found with its model loaded.

@@ -72,6 +72,6 @@ pub(crate) fn emit(conn: &Conn, address: u64) {
         record.mode = conn.record.mode;
     });
     if let Err(reason) = sent {
-        drops::count(reason);
+        drops::count_of(reason, conn.record.tgid, conn.record.local_port);
     }
 }

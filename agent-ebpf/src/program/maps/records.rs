@@ -87,7 +87,11 @@ pub(crate) fn emit(conn: &mut Conn, record_kind: u8, now_ns: u64) {
         )
     };
     if sent < 0 {
-        drops::count(DropReason::RingFull);
+        drops::count_of(
+            DropReason::RingFull,
+            conn.record.tgid,
+            conn.record.local_port,
+        );
     }
     conn.on_emitted();
 }
@@ -240,7 +244,7 @@ pub(crate) fn emit_unobserved(conn: &mut Conn, bytes: Unobserved, now_ns: u64) {
     if let Err(reason) = emitted {
         // The number of the next record tells the agent.
         conn.lock.missed = 1;
-        drops::count(reason);
+        drops::count_of(reason, conn.record.tgid, conn.record.local_port);
     }
 }
 

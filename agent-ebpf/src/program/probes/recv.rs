@@ -91,7 +91,12 @@ pub(crate) fn try_sock_recv_length<B: Backend>(
     }
     let shared = conn.shares_record();
     if shared && !records::acquire(conn) {
-        return Err(DropReason::Contended);
+        drops::count_of(
+            DropReason::Contended,
+            conn.record.tgid,
+            conn.record.local_port,
+        );
+        return Ok(());
     }
     if conn.lock.closed == 0 {
         on_read(conn, sk, bytes);
@@ -177,7 +182,11 @@ fn on_read<B: Backend>(conn: &mut Conn, sk: Sock<B>, bytes: u32) {
         None => {
             conn.on_request_captured(capture, 0);
             if capture.len > 0 && reads_payload() {
-                drops::count(DropReason::HeadUnreadable);
+                drops::count_of(
+                    DropReason::HeadUnreadable,
+                    conn.record.tgid,
+                    conn.record.local_port,
+                );
             }
         }
     }

@@ -65,14 +65,17 @@ pub(crate) fn try_sock_send_length<B: Backend>(
 ) -> Result<(), DropReason> {
     let conn = B::conn(sk);
     if conn.is_null() {
-        return if ret > 0
+        if ret > 0
             && attached == Attached::Primary
             && responds_to_an_earlier_request(sk, ret as u32)
         {
-            Err(DropReason::ReadBeforeWatch)
-        } else {
-            Ok(())
-        };
+            drops::count_of(
+                DropReason::ReadBeforeWatch,
+                task::current_tgid(),
+                sk.local_port(),
+            );
+        }
+        return Ok(());
     }
     // SAFETY: as in `recv.rs`.
     let conn = unsafe { &mut *conn };
@@ -87,7 +90,12 @@ pub(crate) fn try_sock_send_length<B: Backend>(
     }
     let shared = conn.shares_record();
     if shared && !records::acquire(conn) {
-        return Err(DropReason::Contended);
+        drops::count_of(
+            DropReason::Contended,
+            conn.record.tgid,
+            conn.record.local_port,
+        );
+        return Ok(());
     }
     let bytes = ret as u32;
     unobserved::before_write(conn, sk, bytes);
@@ -230,7 +238,11 @@ fn on_message_write<B: Backend>(
         None => {
             conn.on_response_captured(plan.capture, 0);
             if plan.emit == Some(kind::EXCHANGE) && reads_payload() {
-                drops::count(DropReason::HeadUnreadable);
+                drops::count_of(
+                    DropReason::HeadUnreadable,
+                    conn.record.tgid,
+                    conn.record.local_port,
+                );
             }
         }
     }

@@ -19,7 +19,7 @@ use crate::{
     exchange::{
         Peer, Request,
         byte_accounting::{ByteAccount, ByteCounts, Coverage, ServingSocket},
-        event::{Event, Loss, Place},
+        event::{Event, Latest, Loss, Place},
         tls::{listeners::Listeners, plaintext::Plaintexts},
     },
     pipeline::{
@@ -72,6 +72,7 @@ struct Tracked {
     connection: Box<dyn Connection>,
     /// Whose it was at its first record.
     peer: Peer,
+    latest: Latest,
     /// Of all records but those with [`flag::RESPONSES`], and of these.
     accounts: [ByteAccount; 2],
     /// Whether it is among the connections that need ticks.
@@ -95,6 +96,7 @@ impl Tracked {
         Self {
             connection: connection::open(view, peer, copied_bytes, listeners, plaintexts),
             peer,
+            latest: Latest::default(),
             accounts: Default::default(),
             ticks: false,
             is_of_client: false,
@@ -278,7 +280,7 @@ impl ConnectionTable {
                 self.plaintexts.as_ref(),
             )
         });
-        out.enter(Place::of(&record, tracked.peer));
+        out.enter(Place::of(&record, tracked.peer).after(&mut tracked.latest));
         if record.mode == mode::STREAMS
             && record.kind != kind::UNOBSERVED
             && let Some(upgraded) = tracked.connection.upgrade(&mut view, out)
@@ -346,13 +348,14 @@ impl ConnectionTable {
             let Some(Tracked {
                 connection,
                 peer,
+                latest,
                 ticks,
                 ..
             }) = connections.get_mut(&cookie)
             else {
                 return false;
             };
-            out.enter(Place::of_silence(*peer, now_ns));
+            out.enter(Place::of_silence(*peer, now_ns, *latest));
             connection.on_tick(now_ns, &mut |seq| progress(cookie, seq), out);
             *ticks = connection.needs_ticks();
             *ticks
@@ -382,7 +385,7 @@ impl ConnectionTable {
             ended.iter().for_each(|&tgid| plaintexts.forget(tgid));
         }
         self.connections.retain(|_, tracked| {
-            out.enter(Place::of_silence(tracked.peer, now_ns));
+            out.enter(Place::of_silence(tracked.peer, now_ns, tracked.latest));
             tracked.connection.on_process_exits(&ended, out)
         });
     }
@@ -404,7 +407,7 @@ impl ConnectionTable {
         oldest.sort_unstable();
         for (_, cookie) in oldest.into_iter().take(CONNECTION_CAP / 8) {
             if let Some(mut tracked) = self.connections.remove(&cookie) {
-                out.enter(Place::of_silence(tracked.peer, now_ns));
+                out.enter(Place::of_silence(tracked.peer, now_ns, tracked.latest));
                 tracked.connection.evict(out);
             }
         }
