@@ -1,22 +1,30 @@
 //! Sends requests over TLS to servers of several kinds, and compares the agent with their own marks.
 
-use std::time::{Duration, Instant};
+use std::{
+    collections::HashMap,
+    process::Command,
+    time::{Duration, Instant},
+};
 
 use inferprobe_tests::{
     agent::{Agent, request_log::Logged},
-    require_kernel::require_kernel,
+    exposition::Exposition,
+    report,
+    require_kernel::{require_kernel, skip_always},
     server_cases::hosts::{self, Kind, Marks},
-    tls::{Load, Sent, TlsServer},
+    tls::{Load, NGINX_BODY_BYTES, Program, Sent, TlsServer},
 };
 
+/// Names the number of requests to each server, in place of [`REQUESTS`].
+const REQUESTS_ENV: &str = "INFERPROBE_TEST_TLS_REQUESTS";
 const REQUESTS: usize = 60;
 const LOAD: Load = Load {
     requests: REQUESTS,
     connections: 4,
-    per_connection: REQUESTS,
+    per_connection: usize::MAX >> 1,
     version: "1.3",
     alpn: "-",
-    body_bytes: 40,
+    body_bytes: NGINX_BODY_BYTES,
     certified: false,
 };
 
@@ -25,19 +33,32 @@ fn watch(server: &TlsServer) -> Agent {
 }
 
 /// Sends `load` to a server, and checks that each request counts once and is timed inside the server's own calls. `labels` are
-/// those that at least one connection counts under.
-fn each_request_is_timed(kind: Kind, load: Load, labels: &[(&str, &str)]) {
-    let Some(_kernel) = require_kernel() else {
-        return;
+/// those that at least one connection counts under. Returns the page; `None` if the test is skipped.
+fn each_request_is_timed(
+    program: Program,
+    load: Load,
+    labels: &[(&str, &str)],
+) -> Option<Exposition> {
+    let load = Load {
+        requests: requests().unwrap_or(load.requests),
+        ..load
     };
-    let Some(installed) = hosts::installed() else {
-        return;
-    };
-    let server = TlsServer::start(kind, load.certified, &installed);
+    let _kernel = require_kernel()?;
+    let installed = hosts::installed()?;
+    if let Some(tool) = program.tool()
+        && Command::new(tool).arg("-h").output().is_err()
+    {
+        skip_always(&format!("{tool} is not installed"));
+        return None;
+    }
+    let server = TlsServer::start(program, load.certified, &installed);
     let agent = watch(&server);
     let sent = server.load(load);
     let counted = load.requests as f64;
-    agent.wait_sum("inferprobe_requests_total", &[("code", "unknown")], counted);
+    // Servers of others may run beside it.
+    let port = server.port.to_string();
+    let own = [("port", &*port), ("code", "unknown")];
+    agent.wait_sum("inferprobe_requests_total", &own, counted);
     let page = agent.metrics();
     for (name, expected) in [
         ("inferprobe_requests_total", counted),
@@ -45,47 +66,94 @@ fn each_request_is_timed(kind: Kind, load: Load, labels: &[(&str, &str)]) {
         ("inferprobe_requests_unfinished_total", 0.0),
         ("inferprobe_records_lost_total", 0.0),
         ("inferprobe_coverage_ratio", 1.0),
-        ("Requests2XX", 0.0),
-        ("ts_inference_requests_total", 0.0),
     ] {
-        assert_eq!(page.sum(name, &[]), expected, "{name}");
+        assert_eq!(page.sum(name, &own[..1]), expected, "{name}");
     }
-    assert!(page.sum("inferprobe_tls_connections_total", labels) > 0.0);
-    assert!(page.sum("inferprobe_tls_unread_bytes_total", &[]) > 0.0);
-    let rows = agent.rows(load.requests, |_| true);
-    let marks = server.marks(load.requests);
+    let labels = [labels, &own[..1]].concat();
+    assert!(page.sum("inferprobe_tls_connections_total", &labels) > 0.0);
+    assert!(page.sum("inferprobe_tls_unread_bytes_total", &own[..1]) > 0.0);
+    let rows = agent.rows(load.requests, |row| row.local_port == Some(server.port));
+    let mut logged: HashMap<(Option<u16>, u32), Vec<Logged>> = HashMap::new();
+    for row in rows {
+        let key = (row.peer_port, row.seq);
+        logged.entry(key).or_default().push(row);
+    }
+    let marks: Option<HashMap<String, Marks>> = program.keeps_marks().then(|| {
+        let marks = server.marks(load.requests).into_iter();
+        marks.map(|marks| (marks.case.clone(), marks)).collect()
+    });
     let faults: Vec<String> = sent
         .iter()
-        .filter_map(|sent| fault_of(sent, &rows, &marks, load.body_bytes))
+        .filter_map(|sent| fault_of(sent, &logged, marks.as_ref(), load.body_bytes))
         .collect();
-    assert!(faults.is_empty(), "{faults:#?}");
+    assert!(
+        faults.is_empty(),
+        "{} of them: {:#?}",
+        faults.len(),
+        &faults[..faults.len().min(5)]
+    );
+    let scenario = format!(
+        "{program:?}, TLS {}, {} requests a connection, certificate of the client: {}",
+        load.version,
+        load.per_connection.min(load.requests / load.connections),
+        load.certified
+    );
+    let [sent, counted] = [sent.len(), counted as usize].map(|count| count.to_string());
+    report::row(&scenario, "requests timed", &sent, &counted, "equal");
     agent.stop();
+    Some(page)
 }
 
-/// What is wrong with the row of a request.
-fn fault_of(sent: &Sent, rows: &[Logged], marks: &[Marks], body_bytes: usize) -> Option<String> {
-    let row = rows
-        .iter()
-        .find(|row| row.peer_port == Some(sent.port) && row.seq == sent.index);
-    let marks = marks.iter().find(|marks| marks.case == sent.case);
-    let (Some(row), Some(marks)) = (row, marks) else {
-        return Some(format!("{sent:?} has no row, or no marks"));
+/// The number of requests that the environment asks for.
+fn requests() -> Option<usize> {
+    std::env::var(REQUESTS_ENV).ok()?.parse().ok()
+}
+
+/// What is wrong with the row of a request: it has none in the time in which the client waited for it, or one that the
+/// server's marks contradict.
+fn fault_of(
+    sent: &Sent,
+    rows: &HashMap<(Option<u16>, u32), Vec<Logged>>,
+    marks: Option<&HashMap<String, Marks>>,
+    body_bytes: usize,
+) -> Option<String> {
+    let rows = rows.get(&(Some(sent.port), sent.index));
+    let waited = sent.begun_ns..=sent.ended_ns;
+    let is_of = |row: &&Logged| {
+        waited.contains(&row.first_read_ns) && row.arrival_ns.is_none_or(|ns| waited.contains(&ns))
     };
-    let begun_ns = marks.begun_ns?;
+    let Some(row) = rows.and_then(|rows| rows.iter().find(is_of)) else {
+        return Some(format!("{sent:?}: {rows:?}"));
+    };
+    let begun_ns = match marks {
+        Some(marks) => match marks.get(&sent.case) {
+            Some(marks) => marks.begun_ns?,
+            None => return Some(format!("{sent:?} has no marks")),
+        },
+        None => row.last_read_ns,
+    };
     let least = body_bytes as u64;
     let is_right = row.status == 0
         && row.last_read_ns <= begun_ns
-        && row.first_write_ns.is_none_or(|ns| ns >= begun_ns)
+        && row
+            .first_write_ns
+            .is_none_or(|ns| ns >= begun_ns && ns <= sent.ended_ns)
         && row.last_write_ns.is_some_and(|ns| ns >= begun_ns)
         && (least..least + 600).contains(&row.request_bytes)
         && (row.first_write_ns.is_none() || (least..least + 600).contains(&row.response_bytes));
-    (!is_right).then(|| format!("{sent:?}: {row:?} {marks:?}"))
+    (!is_right).then(|| format!("{sent:?}: {row:?} {begun_ns}"))
 }
 
 #[test]
 fn uvicorn_with_tls_1_3() {
     let labels = [("version", "1.3"), ("resumed", "no"), ("alpn", "none")];
-    each_request_is_timed(Kind::UvicornAsyncio, LOAD, &labels);
+    let page = each_request_is_timed(Program::Python(Kind::UvicornAsyncio), LOAD, &labels);
+    for name in ["Requests2XX", "ts_inference_requests_total"] {
+        assert!(
+            page.as_ref().is_none_or(|page| page.sum(name, &[]) == 0.0),
+            "{name}"
+        );
+    }
 }
 
 #[test]
@@ -96,7 +164,7 @@ fn uvicorn_with_tls_1_2_and_resumed_sessions() {
         ..LOAD
     };
     let labels = [("version", "1.2"), ("resumed", "yes")];
-    each_request_is_timed(Kind::UvicornUvloop, load, &labels);
+    each_request_is_timed(Program::Python(Kind::UvicornUvloop), load, &labels);
 }
 
 #[test]
@@ -106,7 +174,7 @@ fn uvicorn_with_resumed_sessions() {
         ..LOAD
     };
     let labels = [("version", "1.3"), ("resumed", "yes")];
-    each_request_is_timed(Kind::UvicornUvloop, load, &labels);
+    each_request_is_timed(Program::Python(Kind::UvicornUvloop), load, &labels);
 }
 
 #[test]
@@ -116,7 +184,7 @@ fn uvicorn_with_certificates_of_clients() {
         ..LOAD
     };
     let labels = [("version", "1.3"), ("client_cert", "yes")];
-    each_request_is_timed(Kind::UvicornAsyncio, load, &labels);
+    each_request_is_timed(Program::Python(Kind::UvicornAsyncio), load, &labels);
 }
 
 #[test]
@@ -126,21 +194,74 @@ fn uvicorn_with_long_bodies() {
         body_bytes: 300_000,
         ..LOAD
     };
-    each_request_is_timed(Kind::UvicornUvloop, load, &[("version", "1.3")]);
+    each_request_is_timed(
+        Program::Python(Kind::UvicornUvloop),
+        load,
+        &[("version", "1.3")],
+    );
 }
 
 #[test]
 fn gunicorn_which_reads_the_head_of_each_record_by_itself() {
-    each_request_is_timed(Kind::Gunicorn, LOAD, &[("version", "1.3")]);
+    each_request_is_timed(Program::Python(Kind::Gunicorn), LOAD, &[("version", "1.3")]);
 }
 
 #[test]
 fn hypercorn_with_http1_by_alpn() {
+    // It closes a connection after 1,000 requests.
     let load = Load {
         alpn: "http/1.1",
+        per_connection: 500,
         ..LOAD
     };
-    each_request_is_timed(Kind::Hypercorn, load, &[("alpn", "http/1.1")]);
+    each_request_is_timed(
+        Program::Python(Kind::Hypercorn),
+        load,
+        &[("alpn", "http/1.1")],
+    );
+}
+
+/// Sends requests to `program` over both versions, over resumed sessions, and with certificates of clients.
+fn each_way_is_timed(program: Program) {
+    let resumed = [("resumed", "yes")];
+    for version in ["1.3", "1.2"] {
+        let load = Load { version, ..LOAD };
+        each_request_is_timed(program, load, &[("version", version)]);
+        let certified = Load {
+            certified: true,
+            ..load
+        };
+        each_request_is_timed(program, certified, &[("client_cert", "yes")]);
+        let load = Load {
+            per_connection: 3,
+            ..load
+        };
+        each_request_is_timed(program, load, &resumed);
+    }
+}
+
+#[test]
+#[ignore = "needs node and an idle machine: run `cargo xtask test is_timed -- -- --ignored --nocapture`"]
+fn node_is_timed() {
+    each_way_is_timed(Program::Node);
+}
+
+#[test]
+#[ignore = "needs nginx and an idle machine: run `cargo xtask test is_timed -- -- --ignored --nocapture`"]
+fn nginx_is_timed() {
+    each_way_is_timed(Program::Nginx);
+}
+
+#[test]
+#[ignore = "needs go and an idle machine: run `cargo xtask test is_timed -- -- --ignored --nocapture`"]
+fn go_is_timed() {
+    each_way_is_timed(Program::Go);
+}
+
+#[test]
+#[ignore = "needs java and an idle machine: run `cargo xtask test is_timed -- -- --ignored --nocapture`"]
+fn java_is_timed() {
+    each_way_is_timed(Program::Java);
 }
 
 #[test]
@@ -151,7 +272,7 @@ fn http2_counts_as_connections_and_bytes() {
     let Some(installed) = hosts::installed() else {
         return;
     };
-    let server = TlsServer::start(Kind::Hypercorn, false, &installed);
+    let server = TlsServer::start(Program::Python(Kind::Hypercorn), false, &installed);
     let agent = watch(&server);
     let load = Load {
         alpn: "h2",
@@ -190,7 +311,7 @@ fn each_request_is_read(kind: Kind, starts_first: bool) {
         return;
     };
     let start = |option: &str, watched: &str| Agent::start(&["--tls", "openssl", option, watched]);
-    let serve = || TlsServer::start(kind, false, &installed);
+    let serve = || TlsServer::start(Program::Python(kind), false, &installed);
     let (server, agent) = match starts_first {
         true => {
             let server = serve();

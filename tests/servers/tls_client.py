@@ -1,4 +1,5 @@
-"""Sends requests over TLS, and prints one JSON line for each: its case, the client's port, its number on the connection.
+"""Sends requests over TLS, and prints one JSON line for each: its case, the client's port, its number on the connection,
+and its times by CLOCK_MONOTONIC.
 
 Arguments: port, requests, connections, requests of a connection, version, `h2` or `http/1.1` or `-` for ALPN, bytes of
 bodies, and `cert` to send a certificate. A connection resumes the session of the one before.
@@ -11,6 +12,7 @@ import socket
 import ssl
 import sys
 import threading
+import time
 
 FOLDER = pathlib.Path(__file__).parent
 CERTIFICATE, KEY = FOLDER / "tls_cert.pem", FOLDER / "tls_key.pem"
@@ -40,11 +42,14 @@ class Client:
                 query = f"/infer?body={self.body_bytes}&sleep_ms={sent % 3}"
                 body = b"b" * self.body_bytes
                 port = secured.getsockname()[1]
+                begun = time.monotonic_ns()
                 connection.request("POST", query, body=body, headers={"x-case": case})
                 response = connection.getresponse()
                 assert response.status == 200 and len(response.read()) == self.body_bytes
+                row = {"case": case, "port": port, "index": index}
+                row |= {"begun_ns": begun, "ended_ns": time.monotonic_ns()}
                 # One write: threads share the output.
-                sys.stdout.write(json.dumps({"case": case, "port": port, "index": index}) + "\n")
+                sys.stdout.write(json.dumps(row) + "\n")
                 sent += 1
             session = secured.session
             connection.close()

@@ -171,25 +171,29 @@ impl From<&Stamp> for Marks {
     }
 }
 
-/// A running Python server; it ends when dropped.
-pub struct PythonServer {
+/// A running server that writes its marks to a file; it ends when dropped.
+pub struct MarkedServer {
     /// Port of 127.0.0.1.
     pub port: u16,
     folder: TempDir,
     _process_group: ProcessGroup,
 }
 
-impl PythonServer {
-    /// Starts it from `installed` with `options` behind its own, and waits until it listens.
-    pub fn start(kind: Kind, installed: &Path, options: Vec<String>) -> Self {
+impl MarkedServer {
+    /// Starts a Python server from `installed`, and waits until it listens.
+    pub fn of_python(kind: Kind, installed: &Path) -> Self {
         let folder = tempfile::tempdir().expect("a folder for the server's files");
-        let console = File::create(folder.path().join("console")).expect("the folder is ours");
         let port = free_port();
         let (program, words) = kind.words(&installed.join("venv"), port);
+        Self::start(folder, port, &program, words)
+    }
+
+    /// Starts a program that listens on `port` with its files in `folder`, and waits until it does.
+    pub fn start(folder: TempDir, port: u16, program: &Path, words: Vec<String>) -> Self {
+        let console = File::create(folder.path().join("console")).expect("the folder is ours");
         let mut command = ProcessGroup::command(&program);
         command
             .args(words)
-            .args(options)
             .current_dir(folder.path())
             .env("PYTHONPATH", APPS)
             .env("PYTHONDONTWRITEBYTECODE", "1")
@@ -204,7 +208,8 @@ impl PythonServer {
         let connected = wait_within(START_LIMIT, || Connection::open_tcp(port).ok());
         assert!(
             connected.is_some(),
-            "{kind:?} does not listen after {START_LIMIT:?}: {}",
+            "{} does not listen after {START_LIMIT:?}: {}",
+            program.display(),
             server.console()
         );
         server
@@ -227,7 +232,7 @@ impl PythonServer {
 }
 
 enum Running {
-    Python(PythonServer),
+    Python(MarkedServer),
     Reference(Server),
 }
 
@@ -247,7 +252,7 @@ impl Host {
             let server = Server::start(args);
             (server.port(), Running::Reference(server))
         } else {
-            let server = PythonServer::start(kind, installed, Vec::new());
+            let server = MarkedServer::of_python(kind, installed);
             (server.port, Running::Python(server))
         };
         Self {
