@@ -26,7 +26,7 @@ async function pollLive() {
   if (Math.abs(offset - view.unixOffset) > 0.5) view.unixOffset = offset;
   live = answer;
   answeredAt = performance.now();
-  const requests = await ask("requests", next === null ? { limit: KEEP } : { after: next, limit: KEEP });
+  const requests = await ask("requests", next === null ? { limit: FIRST } : { after: next, limit: KEEP });
   if (requests.source.started_ns === run) {
     next = requests.next;
     view.missed = requests.missed;

@@ -1,5 +1,6 @@
 // The latest requests, as a browser shows its network.
-const KEEP = 4096, LISTED = 60;
+// The first question asks for fewer, so that many pages opened at once cost the agent little memory.
+const KEEP = 4096, FIRST = 1000, LISTED = 60;
 let kept = [];
 function keepRequests(requests) {
   for (const request of requests) {

@@ -7,7 +7,6 @@ use std::{
     time::{Duration, Instant},
 };
 
-use flate2::Compression;
 use hyper::{
     HeaderMap, StatusCode,
     body::Bytes,
@@ -19,7 +18,7 @@ use crate::{
     api::history::Wanted,
     exporter::{
         parameters::{Parameters, Wrong},
-        response::{TextResponse, accepts_gzip, compress, compressed_response, refusal},
+        response::{TextResponse, accepts_gzip, compress_json, compressed_response, refusal},
         source::ApiSource,
     },
     history::finished::KEPT,
@@ -95,17 +94,17 @@ fn body(
     live: &Memo,
 ) -> Result<Bytes, Wrong> {
     let mut parameters = Parameters::parse(query)?;
-    let text = match path {
+    Ok(match path {
         Path::Live => {
             parameters.end(&[])?;
-            return Ok(live.body(source, gzip));
+            live.body(source, gzip)
         }
         Path::Requests => {
             let after = parameters.number("after")?;
             let limit = parameters.number("limit")?;
             parameters.end(&["after", "limit"])?;
             let limit = limit.map_or(REQUESTS, |limit| limit.min(KEPT as u64) as usize);
-            json(&source.requests(after, limit))
+            encode(&source.requests(after, limit), gzip)
         }
         Path::History => {
             let wanted = Wanted {
@@ -121,12 +120,8 @@ fn body(
                 &["from"],
             ];
             parameters.end(&known.concat())?;
-            json(&source.history(&wanted))
+            encode(&source.history(&wanted), gzip)
         }
-    };
-    Ok(match gzip {
-        true => compress(&text, Compression::fast()),
-        false => text.into(),
     })
 }
 
@@ -136,11 +131,11 @@ impl Memo {
         let answer = match latest.take().filter(|latest| latest.made.elapsed() < FRESH) {
             Some(answer) => answer,
             None => {
-                let plain = json(&source.live());
+                let live = source.live();
                 Answer {
                     made: Instant::now(),
-                    gzip: compress(&plain, Compression::fast()),
-                    plain: plain.into(),
+                    gzip: encode(&live, true),
+                    plain: encode(&live, false),
                 }
             }
         };
@@ -152,6 +147,12 @@ impl Memo {
     }
 }
 
-fn json(answer: &impl Serialize) -> String {
-    serde_json::to_string(answer).expect("answers have text keys")
+/// Writes an answer as JSON. A long one is compressed as it is written: its text takes ten times the memory.
+fn encode(answer: &impl Serialize, gzip: bool) -> Bytes {
+    match gzip {
+        true => compress_json(answer),
+        false => serde_json::to_vec(answer)
+            .expect("answers have text keys")
+            .into(),
+    }
 }

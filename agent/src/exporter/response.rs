@@ -3,7 +3,7 @@
 //! Refusals have TorchServe's JSON form.
 //! Does not depend on: paths, connections.
 
-use std::io::Write;
+use std::io::{BufWriter, Write};
 
 use flate2::{Compression, write::GzEncoder};
 use http_body_util::Full;
@@ -14,6 +14,8 @@ use hyper::{
         ACCEPT_ENCODING, CONNECTION, CONTENT_ENCODING, CONTENT_TYPE, HeaderName, HeaderValue, VARY,
     },
 };
+
+use serde::Serialize;
 
 use crate::exporter::negotiate;
 
@@ -37,6 +39,18 @@ pub(super) fn compress(text: &str, level: Compression) -> Bytes {
     let written = encoder.write_all(text.as_bytes());
     let compressed = written.and_then(|()| encoder.finish());
     compressed.expect("writing to a Vec succeeds").into()
+}
+
+/// Compresses JSON while it is written.
+///
+/// # Panics
+/// If `answer` has a key that is no text.
+pub(super) fn compress_json(answer: &impl Serialize) -> Bytes {
+    let encoder = GzEncoder::new(Vec::new(), Compression::fast());
+    let mut writer = BufWriter::new(encoder);
+    serde_json::to_writer(&mut writer, answer).expect("answers have text keys");
+    let encoder = writer.into_inner().expect("writing to a Vec succeeds");
+    encoder.finish().expect("writing to a Vec succeeds").into()
 }
 
 /// Returns a response with a body that is compressed if `gzip`.
