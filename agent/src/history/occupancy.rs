@@ -11,6 +11,8 @@ use crate::history::span::WINDOW_NS;
 const KEPT: usize = 4096;
 /// Windows that are kept of each.
 const RING: usize = 32;
+/// Latest stretches of each that a further one is compared with: requests are not recorded in the order of their ends.
+const RECENT: usize = 4;
 
 /// A stretch of time in which a thread or a process had one request in hand.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
@@ -31,9 +33,9 @@ pub struct Occupancy(FxHashMap<u32, Ring>);
 
 #[derive(Debug, Default)]
 struct Ring {
-    /// The latest stretch, ns.
-    from_ns: u64,
-    until_ns: u64,
+    /// The latest stretches that were recorded, each with its start and its end, ns.
+    recent: [(u64, u64); RECENT],
+    next: usize,
     slots: [Slot; RING],
 }
 
@@ -51,24 +53,30 @@ impl Occupancy {
             self.0.clear();
         }
         let ring = self.0.entry(occupied.id).or_default();
-        if (ring.from_ns, ring.until_ns) == (occupied.from_ns, occupied.to_ns) {
+        let (mut from_ns, to_ns) = (occupied.from_ns, occupied.to_ns.max(occupied.from_ns));
+        if ring.recent.contains(&(from_ns, to_ns)) {
             // Another request of the same batch.
             return;
         }
-        let overlaps = occupied.handed_over || occupied.from_ns < ring.until_ns;
-        let from_ns = occupied.from_ns.max(ring.until_ns);
-        let to_ns = occupied.to_ns.max(from_ns);
-        ring.from_ns = occupied.from_ns;
-        ring.until_ns = to_ns;
+        let mut overlaps = occupied.handed_over;
+        for (other_from_ns, other_to_ns) in ring.recent {
+            if other_from_ns < to_ns && from_ns < other_to_ns {
+                overlaps = true;
+                from_ns = other_to_ns.min(to_ns);
+            }
+        }
+        ring.recent[ring.next] = (occupied.from_ns, to_ns);
+        ring.next = (ring.next + 1) % RECENT;
         let newest = to_ns / WINDOW_NS;
         // Of a long stretch only the part counts that is still kept.
         let oldest = (from_ns / WINDOW_NS).max((newest + 1).saturating_sub(RING as u64));
         for window in oldest..=newest {
             let start_ns = (window * WINDOW_NS).max(from_ns);
             let end_ns = ((window + 1) * WINDOW_NS).min(to_ns);
-            let slot = ring.slot(window);
-            slot.busy_ns += end_ns.saturating_sub(start_ns);
-            slot.overlaps |= overlaps;
+            if let Some(slot) = ring.slot(window) {
+                slot.busy_ns += end_ns.saturating_sub(start_ns);
+                slot.overlaps |= overlaps;
+            }
         }
     }
 
@@ -96,16 +104,20 @@ impl Occupancy {
 }
 
 impl Ring {
-    fn slot(&mut self, window: u64) -> &mut Slot {
+    /// Returns the slot of a window; `None` if a newer one has it.
+    fn slot(&mut self, window: u64) -> Option<&mut Slot> {
         let at = (window % RING as u64) as usize;
         let slot = &mut self.slots[at];
+        if slot.window > window {
+            return None;
+        }
         if slot.window != window {
             *slot = Slot {
                 window,
                 ..Slot::default()
             };
         }
-        slot
+        Some(slot)
     }
 }
 
@@ -168,6 +180,21 @@ mod tests {
         };
         occupancy.add(handed_over);
         assert_eq!(occupancy.busy(&[2], 30 * S, 40 * S), None);
+    }
+
+    #[test]
+    fn requests_that_are_recorded_late_overlap_only_if_they_do() {
+        let mut occupancy = Occupancy::default();
+        for from_s in [30, 33, 31, 32, 35, 34] {
+            occupancy.add(occupied(1, from_s * S, (from_s + 1) * S));
+        }
+        assert_eq!(occupancy.busy(&[1], 30 * S, 40 * S), Some(0.6));
+        occupancy.add(occupied(1, 32 * S + 1, 33 * S));
+        assert_eq!(occupancy.busy(&[1], 30 * S, 40 * S), None);
+        // A newer window has its slot.
+        occupancy.add(occupied(2, 1_000 * S, 1_001 * S));
+        occupancy.add(occupied(2, 30 * S, 31 * S));
+        assert_eq!(occupancy.busy(&[2], 1_000 * S, 1_010 * S), Some(0.1));
     }
 
     #[test]
