@@ -39,8 +39,8 @@ async function checkMovement(tab) {
   const before = await firstRow(tab);
   await until("rows move", async () => (await firstRow(tab)) > before);
   const legend = () => tab.locator("#charts .chart").nth(2).locator("li b").allTextContents();
+  await until("throughput of each model", async () => (await legend()).length >= 4);
   const values = JSON.stringify(await legend());
-  assert((await legend()).length >= 4, `throughput of each model: ${values}`);
   await until("throughput moves", async () => JSON.stringify(await legend()) !== values);
   assert.equal(await tab.locator("#charts .chart").count(), 4);
   await tab.locator("#heat").hover({ position: { x: 500, y: 60 } });

@@ -4,7 +4,7 @@
 
 use std::collections::BTreeMap;
 
-use serde::{Deserialize, Serialize};
+use serde::{Deserialize, Deserializer, Serialize, Serializer, ser::SerializeMap as _};
 
 use crate::identity::{Identity, REPLICA_LABELS, Replica};
 
@@ -30,45 +30,58 @@ impl Served {
     }
 }
 
-/// Where a server runs: values of the labels that tell replicas apart, by their names, as far as they are known.
-#[derive(Debug, Clone, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
-#[serde(transparent)]
-pub struct Labels(BTreeMap<String, String>);
+/// Where a server runs: values of the labels that tell replicas apart. Spelled as an object of those that are known.
+#[derive(Debug, Clone, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Labels(Replica);
 
 impl Labels {
     /// Returns where a replica runs.
     pub fn of(replica: &Replica) -> Self {
-        Self::new(replica.labels())
+        Self(replica.clone())
     }
 
     /// Describes it by the values of [`REPLICA_LABELS`], in their order; an empty one is not known.
     pub fn new(values: [&str; REPLICA_LABELS.len()]) -> Self {
-        let labels = REPLICA_LABELS.into_iter().zip(values);
-        let known = labels.filter(|(_, value)| !value.is_empty());
-        Self(
-            known
-                .map(|(name, value)| (name.to_owned(), value.to_owned()))
-                .collect(),
-        )
+        Self(Replica::of_labels(values))
     }
 
     /// Returns the value of a label; empty if it is not known.
     pub fn get(&self, name: &str) -> &str {
-        self.0.get(name).map_or("", String::as_str)
+        let known = self.iter().find(|(known, _)| *known == name);
+        known.map_or("", |(_, value)| value)
     }
 
     /// Whether nothing is known.
     pub fn is_empty(&self) -> bool {
-        self.0.is_empty()
+        self.iter().next().is_none()
     }
 
     /// Returns those that are known: their names, and their values.
     pub fn iter(&self) -> impl Iterator<Item = (&str, &str)> {
-        self.0.iter().map(|(name, value)| (&**name, &**value))
+        let labels = REPLICA_LABELS.into_iter().zip(self.0.labels());
+        labels.filter(|(_, value)| !value.is_empty())
     }
 
     /// Returns the values of those that are known.
     pub fn values(&self) -> impl Iterator<Item = &str> {
-        self.0.values().map(String::as_str)
+        self.iter().map(|(_, value)| value)
+    }
+}
+
+impl Serialize for Labels {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        let mut map = serializer.serialize_map(Some(self.iter().count()))?;
+        for (name, value) in self.iter() {
+            map.serialize_entry(name, value)?;
+        }
+        map.end()
+    }
+}
+
+impl<'de> Deserialize<'de> for Labels {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let known: BTreeMap<String, String> = BTreeMap::deserialize(deserializer)?;
+        let value = |name| known.get(name).map_or("", String::as_str);
+        Ok(Self::new(REPLICA_LABELS.map(value)))
     }
 }

@@ -67,7 +67,12 @@ impl Replica {
         let values: [&str; REPLICA_LABELS.len()] =
             [&port, &container.namespace, &container.pod, &container.name];
         let shown = |index: usize| if shown.0[index] { values[index] } else { "" };
-        Self(Arc::new(std::array::from_fn(|index| shown(index).into())))
+        Self::of_labels(std::array::from_fn(shown))
+    }
+
+    /// One with these values of the labels, in the order of [`REPLICA_LABELS`].
+    pub fn of_labels(values: [&str; REPLICA_LABELS.len()]) -> Self {
+        Self(Arc::new(values.map(Into::into)))
     }
 
     /// One that stands for all beyond a limit: each label that is not empty is `value`.
