@@ -7,6 +7,7 @@ use std::{
     time::{Duration, Instant},
 };
 
+use flate2::Compression;
 use hyper::{
     HeaderMap, StatusCode,
     body::Bytes,
@@ -18,7 +19,9 @@ use crate::{
     api::history::Wanted,
     exporter::{
         parameters::{Parameters, Wrong},
-        response::{TextResponse, accepts_gzip, compress_json, compressed_response, refusal},
+        response::{
+            TextResponse, accepts_gzip, compress, compress_json, compressed_response, refusal,
+        },
         source::ApiSource,
     },
     history::finished::KEPT,
@@ -131,11 +134,11 @@ impl Memo {
         let answer = match latest.take().filter(|latest| latest.made.elapsed() < FRESH) {
             Some(answer) => answer,
             None => {
-                let live = source.live();
+                let plain = json(&source.live());
                 Answer {
                     made: Instant::now(),
-                    gzip: encode(&live, true),
-                    plain: encode(&live, false),
+                    gzip: compress(&plain, Compression::fast()),
+                    plain: plain.into(),
                 }
             }
         };
@@ -151,8 +154,10 @@ impl Memo {
 fn encode(answer: &impl Serialize, gzip: bool) -> Bytes {
     match gzip {
         true => compress_json(answer),
-        false => serde_json::to_vec(answer)
-            .expect("answers have text keys")
-            .into(),
+        false => json(answer).into(),
     }
+}
+
+fn json(answer: &impl Serialize) -> String {
+    serde_json::to_string(answer).expect("answers have text keys")
 }
