@@ -15,7 +15,10 @@ use anyhow::{Context, Result};
 use tracing::{info, warn};
 
 use crate::{
-    collectors::servers::pressure::{self, Pressure, RESOURCES},
+    collectors::{
+        cpu_times::CpuTimes,
+        servers::pressure::{self, Pressure, RESOURCES},
+    },
     metrics::{DiskSample, MemorySample, Metrics, Reading, families},
 };
 
@@ -163,40 +166,10 @@ fn read_disk(mount: &Path) -> Result<DiskSample> {
     Ok(disk_sample(blocks))
 }
 
-/// Time that all CPUs together have spent, in clock ticks since boot.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-struct CpuTimes {
-    busy_ticks: u64,
-    total_ticks: u64,
-    /// Taken by the hypervisor.
-    steal_ticks: u64,
-}
-
-/// The first line of `/proc/stat`: user, nice, system, idle, iowait, irq, softirq, steal, guest, guest nice.
-///
-/// The sum excludes guest time: `account_guest_time` (kernel/sched/cputime.c, 2.6.24 and later) adds it to user
-/// or nice time as well.
+/// Parses the line of all CPUs of `/proc/stat`.
 fn parse_cpu(text: &str) -> Option<CpuTimes> {
-    let line = text.lines().find_map(|line| line.strip_prefix("cpu "))?;
-    let mut ticks = [0; 8];
-    let mut fields = line.split_ascii_whitespace();
-    for (index, slot) in ticks.iter_mut().enumerate() {
-        match fields.next() {
-            Some(field) => *slot = field.parse::<u64>().ok()?,
-            // Every kernel has the first four.
-            None if index < 4 => return None,
-            None => break,
-        }
-    }
-    let total_ticks = ticks
-        .iter()
-        .fold(0, |sum: u64, field| sum.saturating_add(*field));
-    let [_, _, _, idle, iowait, _, _, steal_ticks] = ticks;
-    Some(CpuTimes {
-        busy_ticks: total_ticks.saturating_sub(idle).saturating_sub(iowait),
-        total_ticks,
-        steal_ticks,
-    })
+    let fields = text.lines().find_map(|line| line.strip_prefix("cpu "))?;
+    CpuTimes::parse(fields)
 }
 
 /// Returns the busy share between two readings, percent with one decimal; `None` if no time has passed.

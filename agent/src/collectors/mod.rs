@@ -3,6 +3,7 @@
 //! All but the last are read on threads of their own, so that no scrape waits for them.
 //! Does not depend on: the exposition.
 
+mod cpu_times;
 pub mod engines;
 pub mod gpu;
 pub mod host;

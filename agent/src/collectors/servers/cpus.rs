@@ -10,6 +10,8 @@ use std::{
 
 use procfs::process::{Process, Stat};
 
+use crate::collectors::cpu_times::CpuTimes;
+
 /// Busy ticks of each CPU since boot, by its number; stolen ones are among them, because another machine took them.
 type Busy = BTreeMap<u32, u64>;
 
@@ -74,22 +76,13 @@ impl Cpus {
     }
 }
 
-/// Each line of a CPU has user, nice, system, idle, iowait, irq, softirq and steal; guests are among user and nice
-/// (fs/proc/stat.c, v6.18).
+/// Parses the lines of the single CPUs.
 fn parse(text: &str) -> Busy {
-    let mut busy = Busy::new();
-    for line in text.lines() {
-        let mut words = line.split_ascii_whitespace();
-        let number = words.next().and_then(|name| name.strip_prefix("cpu"));
-        let Some(cpu) = number.and_then(|number| number.parse().ok()) else {
-            continue;
-        };
-        let ticks: Vec<u64> = words.map_while(|word| word.parse().ok()).collect();
-        if let [user, nice, system, _, _, irq, softirq, steal, ..] = ticks[..] {
-            busy.insert(cpu, user + nice + system + irq + softirq + steal);
-        }
-    }
-    busy
+    let lines = text.lines().filter_map(|line| {
+        let (cpu, fields) = line.strip_prefix("cpu")?.split_once(' ')?;
+        Some((cpu.parse().ok()?, CpuTimes::parse(fields)?.busy_ticks))
+    });
+    lines.collect()
 }
 
 #[cfg(test)]

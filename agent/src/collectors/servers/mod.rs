@@ -175,7 +175,11 @@ impl Servers {
             total.own_cpu = None;
         }
         self.forget(processes, Instant::now());
-        self.cpus.read(|pid| processes.contains_key(&pid));
+        match processes.is_empty() {
+            // The first reading with a server then knows of none before it.
+            true => self.cpus = Cpus::default(),
+            false => self.cpus.read(|pid| processes.contains_key(&pid)),
+        }
         let mut taken: BTreeMap<Instance, Taken> = BTreeMap::new();
         let mut cgroups: BTreeMap<Instance, Vec<Cgroups>> = BTreeMap::new();
         for (pid, server) in processes {
