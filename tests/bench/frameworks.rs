@@ -2,7 +2,7 @@
 //! OpenTelemetry's SDK.
 
 use std::{
-    net::{TcpListener, TcpStream},
+    net::TcpStream,
     path::Path,
     process::{Command, Stdio},
     time::Duration,
@@ -10,7 +10,11 @@ use std::{
 
 use anyhow::{Context, Result};
 
-use inferprobe_tests::{agent::Agent, clock::wait_for, process::Owned};
+use inferprobe_tests::{
+    agent::{Agent, free_port},
+    clock::wait_for,
+    process::Owned,
+};
 
 use crate::{
     CONNECTIONS, Pace,
@@ -109,7 +113,7 @@ fn of_placement(folder: &Path, placement: Placement, groups: u32) -> Result<Sect
 
 impl Instrumented {
     fn start(folder: &Path, by: &str) -> Result<Self> {
-        let port = TcpListener::bind(("127.0.0.1", 0))?.local_addr()?.port();
+        let port = free_port();
         let child = Command::new(folder.join("venv/bin/uvicorn"))
             .args(["--no-access-log", "--log-level", "warning", "--port"])
             .arg(port.to_string())

@@ -2,14 +2,19 @@
 
 use std::{
     io,
-    net::{TcpListener, TcpStream},
+    net::TcpStream,
     process::{Command, Stdio},
     time::Duration,
 };
 
 use anyhow::{Context, Result, ensure};
 
-use inferprobe_tests::{agent::Agent, clock::wait_for, process::Owned, server::Server};
+use inferprobe_tests::{
+    agent::{Agent, free_port},
+    clock::wait_for,
+    process::Owned,
+    server::Server,
+};
 
 use crate::{
     CONNECTIONS,
@@ -77,7 +82,7 @@ fn is_here(name: &str) -> bool {
 
 /// Starts a redis that keeps nothing, on a free port of 127.0.0.1.
 fn start_redis() -> Result<(Owned, u16)> {
-    let port = TcpListener::bind(("127.0.0.1", 0))?.local_addr()?.port();
+    let port = free_port();
     let start = || {
         Command::new(SERVER)
             .args(["--bind", "127.0.0.1", "--save", "", "--port"])

@@ -220,3 +220,16 @@ pub fn get(port: u16, target: &str) -> io::Result<(u16, String)> {
     let body = String::from_utf8(answer.body).map_err(io::Error::other)?;
     Ok((answer.status, body))
 }
+
+/// Sends one POST of JSON to a local HTTP endpoint on a new connection, which must succeed.
+///
+/// # Panics
+/// If the status is another than 200, or the connection fails.
+pub fn post_json(port: u16, target: &str, body: &str) {
+    let fields = ["Content-Type: application/json"];
+    let bytes = request("POST", target, &fields, body.as_bytes());
+    let mut connection = Connection::open_tcp(port).expect("the endpoint takes connections");
+    let (_, response) = connection.exchange(&bytes).expect("it responds");
+    let text = String::from_utf8_lossy(&response.body);
+    assert_eq!(response.status, 200, "{target}: {text}");
+}

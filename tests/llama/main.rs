@@ -11,7 +11,7 @@ use std::thread;
 
 use inferprobe_tests::{
     agent::{Agent, request_log::Logged},
-    client::{Connection, request},
+    client,
     report::{close, equal},
     require_kernel::require_kernel,
 };
@@ -82,12 +82,7 @@ fn is_inference(row: &Logged) -> bool {
 /// Sends requests one after the other, each on a connection of its own.
 fn ask(port: u16, asks: &[Ask], first: usize) {
     for (at, ask) in asks.iter().enumerate() {
-        let kind = ["Content-Type: application/json"];
-        let bytes = request("POST", ask.0, &kind, body(*ask, first + at).as_bytes());
-        let mut connection = Connection::open_tcp(port).unwrap();
-        let (_, response) = connection.exchange(&bytes).unwrap();
-        let text = String::from_utf8_lossy(&response.body);
-        assert_eq!(response.status, 200, "{ask:?}: {text}");
+        client::post_json(port, ask.0, &body(*ask, first + at));
     }
 }
 

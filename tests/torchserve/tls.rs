@@ -5,7 +5,7 @@ use std::{collections::BTreeMap, path::Path, process::Command};
 use inferprobe_tests::{
     agent::Agent,
     cpu_steal::CpuTime,
-    report::row,
+    report::equal,
     require_kernel::require_kernel,
     torchserve::{
         self, TorchServe,
@@ -74,13 +74,7 @@ fn requests_over_tls_are_those_of_torchserve() {
     let name = "ts_inference_requests_total, by model";
     let [ours_sum, theirs_sum] =
         [&of_ours, &of_theirs].map(|by_model| by_model.values().sum::<f64>());
-    row(
-        SCENARIO,
-        name,
-        &theirs_sum.to_string(),
-        &ours_sum.to_string(),
-        "equal",
-    );
+    equal(SCENARIO, name, theirs_sum, ours_sum);
     assert_latency_alike(SCENARIO, start, &ours, &theirs);
     let lost = losses(&page);
     assert!(lost.is_empty(), "{lost:?}");

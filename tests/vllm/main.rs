@@ -11,7 +11,7 @@ use std::thread;
 
 use inferprobe_tests::{
     agent::{Agent, request_log::Logged},
-    client::{Connection, request},
+    client,
     report::{close, equal},
     require_kernel::require_kernel,
     server_counters::Counters,
@@ -78,19 +78,7 @@ fn body((path, model, streamed): Ask, number: usize, stated: bool) -> String {
 /// Sends requests one after the other, each on a connection of its own.
 fn ask(port: u16, asks: &[Ask], first: usize, stated: bool) {
     for (at, ask) in asks.iter().enumerate() {
-        let body = body(*ask, first + at, stated);
-        let bytes = request(
-            "POST",
-            ask.0,
-            &["Content-Type: application/json"],
-            body.as_bytes(),
-        );
-        let (_, response) = Connection::open_tcp(port)
-            .unwrap()
-            .exchange(&bytes)
-            .unwrap();
-        let text = String::from_utf8_lossy(&response.body);
-        assert_eq!(response.status, 200, "{ask:?}: {text}");
+        client::post_json(port, ask.0, &body(*ask, first + at, stated));
     }
 }
 

@@ -3,13 +3,14 @@
 use std::{
     env,
     fs::File,
-    net::TcpListener,
     path::PathBuf,
     process::{Command, Stdio},
     time::Duration,
 };
 
-use inferprobe_tests::{client, clock::wait_for, process::Owned, server_counters::Counters};
+use inferprobe_tests::{
+    agent::free_port, client, clock::wait_for, process::Owned, server_counters::Counters,
+};
 
 /// Names the folder with vLLM and its models.
 const FOLDER: &str = "INFERPROBE_VLLM_DIR";
@@ -30,9 +31,7 @@ impl Vllm {
     pub(crate) fn start() -> Self {
         let folder = env::var_os(FOLDER).expect("INFERPROBE_VLLM_DIR names the folder of vLLM");
         let folder = PathBuf::from(folder);
-        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
-        let port = listener.local_addr().unwrap().port();
-        drop(listener);
+        let port = free_port();
         let log = File::create(folder.join("vllm.log")).unwrap();
         let process = Command::new(folder.join("venv/bin/vllm"))
             .current_dir(&folder)

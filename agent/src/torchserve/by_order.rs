@@ -357,7 +357,7 @@ mod tests {
     }
 
     #[test]
-    fn requests_get_the_oldest_replies_that_leave_one_for_each() {
+    fn requests_get_the_nearest_replies_that_leave_one_for_each() {
         let mut join = JoinByOrder::default();
         let tiny: Arc<str> = "tiny".into();
         // The second was read later, dispatched first, and responded to long before.

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use super::counters::{Counters, ModelVersion, sum_ms};
 use crate::{
     cpu_steal::{CpuTime, DISTURBING_SHARE},
-    report::row,
+    report::{equal, row},
 };
 
 /// Allowed difference of the latency sums for each request. If clients and workers need more CPUs than there are,
@@ -42,13 +42,7 @@ pub fn assert_alike(scenario: &str, start: CpuTime, ours: &Counters, theirs: &Co
             requests,
         ),
     ] {
-        row(
-            scenario,
-            value,
-            &theirs.to_string(),
-            &ours.to_string(),
-            "equal",
-        );
+        equal(scenario, value, theirs, ours);
     }
     assert_latency_alike(scenario, start, ours, theirs);
 }
