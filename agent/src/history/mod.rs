@@ -8,6 +8,8 @@
 
 pub mod finished;
 pub mod gpus;
+#[cfg(test)]
+mod mixes;
 pub mod models;
 pub mod occupancy;
 pub mod readings;
