@@ -117,6 +117,9 @@ impl ArrivalStep {
     };
 }
 
+/// Value of [`Record::undrained_us`] if that is unknown.
+pub const UNKNOWN_US: u32 = u32::MAX;
+
 /// The fixed part of every entry of the `RECORDS` ring; `request_len` then `response_len` payload bytes follow it.
 ///
 /// All times are CLOCK_MONOTONIC nanoseconds.
@@ -188,7 +191,10 @@ pub struct Record {
     /// one.
     pub start_unobserved: u8,
     /// Zero.
-    pub reserved: [u8; 7],
+    pub reserved: [u8; 3],
+    /// How long the connection's send buffer kept the server from writing, from the segment's first write to the latest,
+    /// µs: bytes waited in it for the client. [`UNKNOWN_US`]: unknown. Always 0 with [`flag::RESPONSES`].
+    pub undrained_us: u32,
 }
 
 const _: () = assert!(size_of::<Record>() == 104 + 8 * STEPS + 40);
@@ -225,7 +231,8 @@ impl Record {
         reader_tid: 0,
         position: 0,
         start_unobserved: 0,
-        reserved: [0; 7],
+        reserved: [0; 3],
+        undrained_us: 0,
     };
 }
 
@@ -244,7 +251,9 @@ pub struct ProgressSlot {
     /// As [`Record::tail`].
     pub tail: u64,
     /// As [`Record::writes`].
-    pub writes: u64,
+    pub writes: u32,
+    /// As [`Record::undrained_us`].
+    pub undrained_us: u32,
     /// As [`Record::total_bytes`].
     pub total_bytes: u64,
     /// Number of the last record that was emitted before.
@@ -262,7 +271,7 @@ impl ProgressSlot {
             ^ self.written_bytes.rotate_left(2)
             ^ self.tail
             ^ self.seq.rotate_left(3)
-            ^ self.writes.rotate_left(4)
+            ^ (self.writes as u64 | (self.undrained_us as u64) << 32).rotate_left(4)
             ^ self.total_bytes.rotate_left(5)
     }
 
@@ -533,6 +542,7 @@ mod tests {
             written_bytes: 9,
             tail: 1,
             writes: 3,
+            undrained_us: 6,
             total_bytes: 11,
             seq: 2,
             check: 0,
@@ -540,6 +550,9 @@ mod tests {
         slot.check = slot.checksum();
         assert!(slot.is_whole());
         slot.written_bytes += 1;
+        assert!(!slot.is_whole());
+        slot.written_bytes -= 1;
+        slot.undrained_us += 1;
         assert!(!slot.is_whole());
     }
 }

@@ -4,7 +4,7 @@
 //! Does not depend on: maps, helpers, the clock, protocols.
 
 use crate::{
-    abi::{COPY_CAP, PAYLOAD_CAP, REQUEST_HEAD_CAP, RESPONSE_HEAD_CAP, Record, mode, thread},
+    abi::{COPY_CAP, PAYLOAD_CAP, REQUEST_HEAD_CAP, RESPONSE_HEAD_CAP, Record, flag, mode, thread},
     arrival::ArrivalLog,
     http2_frames::FrameCursor,
 };
@@ -106,7 +106,11 @@ pub struct Progress {
     pub positioned: u8,
     /// 1 once a hook at a write's start has reported one.
     pub reports_starts: u8,
-    reserved: [u8; 6],
+    /// 1 if the send buffer was full after the latest write.
+    pub send_buffer_full: u8,
+    reserved: u8,
+    /// Bytes in the send buffer when the running write began; on TCP.
+    pub held_bytes: u32,
 }
 
 /// Which bytes of each direction are copied. The read and write hooks write it.
@@ -264,7 +268,9 @@ impl Conn {
                 unobserved: 0,
                 positioned: 0,
                 reports_starts: 0,
-                reserved: [0; 6],
+                send_buffer_full: 0,
+                reserved: 0,
+                held_bytes: 0,
             },
             cursors: Cursors {
                 requests: FrameCursor::START,
@@ -358,6 +364,12 @@ impl Conn {
             }
             self.record.starved_ns = waits.run_delay_ns.wrapping_sub(self.record.run_delay_ns);
         }
+    }
+
+    /// Whether the socket is AF_UNIX.
+    #[inline(always)]
+    pub fn is_unix(&self) -> bool {
+        self.record.flags & flag::UNIX != 0
     }
 
     /// Whether reads and writes fill the same record. On HTTP/2, each direction has its own and need not wait for the

@@ -40,6 +40,12 @@ pub struct Offsets {
     pub sk_receive_qlen: u32,
     /// `sock.sk_shutdown`
     pub sk_shutdown: u32,
+    /// `sock.sk_sndbuf`
+    pub sk_sndbuf: u32,
+    /// `sock.sk_wmem_alloc`
+    pub sk_wmem_alloc: u32,
+    /// `sock.sk_wmem_queued`
+    pub sk_wmem_queued: u32,
     /// `sock.sk_peer_pid`
     pub sk_peer_pid: u32,
     /// `tcp_sock.copied_seq`
@@ -114,6 +120,9 @@ impl Offsets {
         socket_inode: 0,
         sk_receive_qlen: 0,
         sk_shutdown: 0,
+        sk_sndbuf: 0,
+        sk_wmem_alloc: 0,
+        sk_wmem_queued: 0,
         sk_peer_pid: 0,
         tcp_copied_seq: 0,
         tcp_rcv_nxt: 0,

@@ -15,6 +15,7 @@ pub mod duplicate;
 pub mod globals;
 pub mod http2_frames;
 pub mod segment;
+pub mod send_buffer;
 pub mod sniff;
 pub mod tls_records;
 pub mod unobserved;

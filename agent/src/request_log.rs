@@ -67,6 +67,9 @@ struct LogLine<'a> {
     last_write_ns: Option<u64>,
     /// How much of the time from last read to first write the serving thread was ready and waited for a CPU, ms.
     starved_ms: Option<f64>,
+    /// How long the connection's send buffer was too full for the server to write more, because the client received
+    /// slowly, ms.
+    undrained_ms: Option<f64>,
     /// Why it was slow; absent if it was not slow for its model.
     #[serde(skip_serializing_if = "Option::is_none")]
     because: Option<&'static str>,
@@ -221,6 +224,7 @@ impl RequestLog {
             last_write_ns: response.last_write_ns,
             because: observation.because.map(Because::name),
             starved_ms: observation.starved_ns.map(|ns| ns as f64 / 1e6),
+            undrained_ms: response.undrained_ns.map(|ns| ns as f64 / 1e6),
             request_bytes: request.bytes,
             response_bytes: response.bytes,
             accepted_ns: peer.accepted_ns.filter(|_| request.index == 0),

@@ -5,6 +5,7 @@ use std::{
     net::{Ipv4Addr, Shutdown, TcpStream},
     os::unix::net::UnixStream,
     path::Path,
+    thread,
     time::Duration,
 };
 
@@ -155,6 +156,18 @@ impl Connection {
             body,
             bytes,
         })
+    }
+
+    /// Reads `count` bytes of whatever protocol, at most `most` at once, each time after `pause`.
+    pub fn receive_slowly(&mut self, count: usize, most: usize, pause: Duration) -> io::Result<()> {
+        self.buffer.resize(most, 0);
+        while self.input.len() < count {
+            thread::sleep(pause);
+            if !self.fill()? {
+                return Err(io::ErrorKind::UnexpectedEof.into());
+            }
+        }
+        Ok(())
     }
 
     /// Sends a request in one write and reads its response.

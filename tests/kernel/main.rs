@@ -26,6 +26,7 @@ mod losses;
 mod no_payload;
 mod patterns;
 mod privilege;
+mod receivers;
 mod recording;
 mod reload;
 mod replicas;

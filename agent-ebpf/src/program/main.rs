@@ -17,6 +17,7 @@ mod head_end;
 mod http2_copy;
 mod maps;
 mod probes;
+mod send_buffer;
 mod sock;
 mod syscall;
 mod task;

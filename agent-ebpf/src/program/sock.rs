@@ -7,6 +7,8 @@ use core::{ffi::c_void, marker::PhantomData};
 
 use aya_ebpf::helpers::{bpf_get_current_task, bpf_probe_read_kernel, bpf_sock_from_file};
 
+use inferprobe_ebpf::send_buffer::SendBuffer;
+
 use crate::{
     access::{Access, Btf, Raw},
     globals::{OFFSETS, constant},
@@ -225,6 +227,29 @@ impl<A: Access> Sock<A> {
             high.rotate_left(1) ^ low,
             high == 0 && u64::from_be(low) == 1,
         )
+    }
+
+    /// Returns how full the send buffer is, of a socket that is AF_UNIX or not.
+    #[inline(always)]
+    pub(crate) fn send_buffer(self, is_unix: bool) -> SendBuffer {
+        // What AF_UNIX has sent is in buffers of the other end, which count for the sender until they are read.
+        let queued = match is_unix {
+            // SAFETY: a u32 field of the socket.
+            true => unsafe { A::field(self.0, constant(&OFFSETS.sk_wmem_alloc)) },
+            false => self.unsent(),
+        };
+        SendBuffer {
+            queued,
+            // SAFETY: an i32 field of the socket, not negative.
+            size: unsafe { A::field(self.0, constant(&OFFSETS.sk_sndbuf)) },
+        }
+    }
+
+    /// Returns the bytes in the send buffer of a TCP socket; 0 on AF_UNIX.
+    #[inline(always)]
+    pub(crate) fn unsent(self) -> u32 {
+        // SAFETY: an i32 field of the socket, not negative.
+        unsafe { A::field(self.0, constant(&OFFSETS.sk_wmem_queued)) }
     }
 
     /// Returns the number of buffers in the receive queue.

@@ -73,6 +73,9 @@ pub struct Response {
     pub early: bool,
     /// What its thread waited for, from the last read to the first write; `None` if not one thread did both.
     pub thread_wait: Option<ThreadWait>,
+    /// How long, until its end, the connection's send buffer was too full for the server to write more: bytes waited for
+    /// the client, ns; `None` if that is not observed.
+    pub undrained_ns: Option<u64>,
     /// Last byte handed to the kernel, ns; `None` if the end of the response is unknown.
     pub last_write_ns: Option<u64>,
     /// Bytes, head and body.
@@ -106,6 +109,7 @@ impl Response {
         first_write_bounded: false,
         early: false,
         thread_wait: None,
+        undrained_ns: Some(0),
         last_write_ns: None,
         bytes: 0,
         request_id: None,
@@ -206,6 +210,7 @@ pub(crate) mod fixtures {
                 first_write_bounded: false,
                 early: false,
                 thread_wait: None,
+                undrained_ns: None,
                 last_write_ns: Some(5_321),
                 bytes: 10,
                 request_id: None,

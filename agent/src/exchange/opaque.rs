@@ -13,7 +13,7 @@ use crate::exchange::{
     event::{Event, Loss, Sink, Unfinished},
     reads::Reads,
     record_stream::{QUIET_NS, RecordStream},
-    writes::Writes,
+    writes::{Writes, added},
 };
 
 /// One opaque connection.
@@ -151,6 +151,7 @@ impl OpaqueConnection {
             ..Response::NOT_BEGUN
         });
         response.bytes += writes.bytes;
+        response.undrained_ns = added(response.undrained_ns, writes.undrained_ns);
         response.last_write_ns = Some(writes.end_ns);
     }
 

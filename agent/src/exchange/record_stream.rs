@@ -8,7 +8,10 @@ use inferprobe_ebpf::{
     view::RecordView,
 };
 
-use crate::exchange::{Peer, writes::Writes};
+use crate::exchange::{
+    Peer,
+    writes::{Writes, undrained_ns},
+};
 
 /// Silence after which a response whose end cannot be observed counts as finished, at an unknown time, ns.
 pub const QUIET_NS: u64 = 500_000_000;
@@ -24,6 +27,8 @@ pub struct RecordStream {
     /// Bytes and sends of the present run of writes that were reported.
     written_bytes: u64,
     sends: u32,
+    /// Time of them in which the send buffer was too full, µs.
+    undrained_us: u32,
 }
 
 impl RecordStream {
@@ -35,6 +40,7 @@ impl RecordStream {
             seq: record.seq.wrapping_sub(1),
             written_bytes: 0,
             sends: 0,
+            undrained_us: 0,
         }
     }
 
@@ -47,6 +53,7 @@ impl RecordStream {
         if !follows || matches!(record.kind, kind::READ | kind::EXCHANGE) {
             self.written_bytes = 0;
             self.sends = 0;
+            self.undrained_us = 0;
         }
         follows
     }
@@ -56,21 +63,23 @@ impl RecordStream {
         let record = &view.record;
         let writes = Writes {
             sends: record.writes.saturating_sub(self.sends),
-            ..Writes::of(view, self.written_bytes)
+            ..Writes::of(view, self.written_bytes, self.undrained_us)
         };
         self.written_bytes = record.written_bytes;
         self.sends = record.writes;
+        self.undrained_us = record.undrained_us;
         writes
     }
 
     /// Returns the writes of `slot`, which the kernel half has not reported in a record.
     pub fn unreported(&mut self, slot: &ProgressSlot) -> Writes<'static> {
-        let sends = u32::try_from(slot.writes).unwrap_or(u32::MAX);
+        let sends = slot.writes;
         let writes = Writes {
             start_ns: slot.last_write_ns,
             start_bounded: true,
             thread_wait: None,
             end_ns: slot.last_write_ns,
+            undrained_ns: undrained_ns(slot.undrained_us, self.undrained_us),
             sends: sends.saturating_sub(self.sends),
             bytes: slot.written_bytes.saturating_sub(self.written_bytes),
             visible: &[],
@@ -78,6 +87,7 @@ impl RecordStream {
         };
         self.written_bytes = slot.written_bytes;
         self.sends = sends;
+        self.undrained_us = slot.undrained_us;
         self.latest_ns = slot.last_write_ns;
         writes
     }

@@ -4,7 +4,7 @@
 //! Does not depend on: any protocol.
 
 use inferprobe_ebpf::{
-    abi::{flag, kind},
+    abi::{UNKNOWN_US, flag, kind},
     view::RecordView,
 };
 
@@ -21,6 +21,9 @@ pub struct Writes<'a> {
     pub thread_wait: Option<ThreadWait>,
     /// Return of the last, ns.
     pub end_ns: u64,
+    /// How long the connection's send buffer was too full for the server to write more, in them and between the writes
+    /// before and them, ns; `None` if that is not observed.
+    pub undrained_ns: Option<u64>,
     /// How many they are; 1 if they are not counted.
     pub sends: u32,
     /// Bytes written.
@@ -36,8 +39,8 @@ pub struct Writes<'a> {
 const PROMPT_SEND_BYTES: u64 = 64 << 10;
 
 impl<'a> Writes<'a> {
-    /// The writes that a record reports; `before_bytes` of the same run were reported before.
-    pub fn of(view: &RecordView<'a>, before_bytes: u64) -> Self {
+    /// The writes that a record reports; `before_bytes` and `before_us` of the same run were reported before.
+    pub fn of(view: &RecordView<'a>, before_bytes: u64, before_us: u32) -> Self {
         let record = &view.record;
         let bytes = record.written_bytes.saturating_sub(before_bytes);
         let at_return = record.flags & flag::WRITE_AT_RETURN != 0;
@@ -49,10 +52,24 @@ impl<'a> Writes<'a> {
                 _ => None,
             },
             end_ns: record.last_write_ns,
+            undrained_ns: (record.flags & flag::RESPONSES == 0)
+                .then(|| undrained_ns(record.undrained_us, before_us))
+                .flatten(),
             sends: 1,
             bytes,
             visible: view.response,
             tail: record.tail,
         }
     }
+}
+
+/// Returns the time that was added to `before_us`, ns; `None` if that is unknown.
+pub(super) fn undrained_ns(now_us: u32, before_us: u32) -> Option<u64> {
+    let added_us = now_us.saturating_sub(before_us);
+    (now_us != UNKNOWN_US).then(|| u64::from(added_us) * 1_000)
+}
+
+/// Adds undrained time of further writes.
+pub(super) fn added(before_ns: Option<u64>, later_ns: Option<u64>) -> Option<u64> {
+    Some(before_ns? + later_ns?)
 }

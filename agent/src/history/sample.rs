@@ -77,7 +77,7 @@ impl Sample {
                 worker_ns,
                 worker_starved_ns,
                 stream_ns: stages.stream_ns,
-                undrained_ns: None,
+                undrained_ns: response.undrained_ns,
             },
             status: observation.status,
             is_first,

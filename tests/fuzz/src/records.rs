@@ -164,6 +164,7 @@ impl Run {
                 written_bytes: written_bytes[cookie as usize - 1][0] + unseen(writes),
                 tail: u64::from(writes),
                 writes: writes.into(),
+                undrained_us: writes.into(),
                 total_bytes: now_ns,
                 seq: seq.into(),
                 check: 0,

@@ -53,6 +53,8 @@ pub struct Logged {
     pub last_write_ns: Option<u64>,
     /// How long the serving thread waited for a CPU between the last read and the first write; `None` if unknown.
     pub starved_ms: Option<f64>,
+    /// How long the connection's send buffer was too full for the server to write more; `None` if not observed.
+    pub undrained_ms: Option<f64>,
     /// Why it was slow for its model; `None` if it was not, or if that is unknown.
     pub because: Option<String>,
     /// Head and body of the request.

@@ -35,6 +35,7 @@ pub(crate) fn begin(
     call.flags = flags;
     if direction == direction::SEND {
         call.set_waits(task::waits::<Raw>());
+        call.unsent = sk.unsent();
     }
     if reads_payload()
         && let Some(buffer) = buffer()
@@ -72,6 +73,7 @@ fn note_send_start(sk: Sock<Raw>, call: &Call) {
     }
     // SAFETY: a map value; the call on the socket still runs.
     let conn = unsafe { &mut *conn };
+    conn.on_send_buffer_before(|| call.unsent);
     conn.on_send_start(|| call.start_ns);
     conn.on_writer(task::current_tid(), || call.waits());
 }

@@ -22,6 +22,7 @@ use crate::{
     http2_copy::{Side, copy_transfer},
     maps::{drops, progress, records, watched},
     probes::entry::{already_handled, done, primary_and_backup},
+    send_buffer,
     sock::{Family, Sock},
     task, unobserved, upgrade,
     user_buffer::{Bytes, copied_tail},
@@ -51,6 +52,7 @@ pub(crate) fn try_tcp_sendmsg_locked<B: Backend>(sk: Sock<B>) -> Result<(), Drop
     // SAFETY: a map value; the sender holds the socket lock.
     let conn = unsafe { &mut *conn };
     conn.progress.reports_starts = 1;
+    conn.on_send_buffer_before(|| sk.unsent());
     conn.on_send_start(now_ns);
     conn.on_writer(task::current_tid(), task::waits::<B>);
     Ok(())
@@ -97,11 +99,11 @@ pub(crate) fn try_sock_send_length<B: Backend>(
         );
         return Ok(());
     }
-    let bytes = ret as u32;
+    let (bytes, now_ns) = (ret as u32, now_ns());
     unobserved::before_write(conn, sk, bytes);
+    send_buffer::after_write(conn, sk, now_ns);
     let user = of_current::<B>(bytes).unwrap_or(Bytes::UNKNOWN);
     let user = Some(user.forgotten(conn));
-    let now_ns = now_ns();
     let copying = if conn.lock.closed != 0 {
         Copying::Done
     } else if conn.progress.phase == phase::IDLE {

@@ -64,6 +64,8 @@ impl Session {
         };
         let response = Response {
             session: Some(messages),
+            // Nobody waits for the whole of a session.
+            undrained_ns: None,
             ..self.response
         };
         (self.request, response)

@@ -119,7 +119,7 @@ impl Http2Connection {
             }
             kind::PROGRESS => {
                 self.latest_ns = record.last_write_ns;
-                self.writes(&Writes::of(view, self.written_bytes), out);
+                self.writes(&Writes::of(view, self.written_bytes, 0), out);
                 self.written_bytes = record.written_bytes;
             }
             _ => {

@@ -344,8 +344,9 @@ impl Streams {
         let response = open.response.get_or_insert_with(|| Response {
             status: fields.status.unwrap_or(0),
             first_write_ns,
-            // Other streams share the thread's wait.
+            // Other streams share the thread's wait, and the send buffer.
             thread_wait: None,
+            undrained_ns: None,
             first_write_bounded,
             early: !open.request.complete,
             last_write_ns: None,
@@ -556,6 +557,7 @@ impl Stream {
                 first_write_bounded,
                 last_write_ns: Some(last_write_ns),
                 bytes,
+                undrained_ns: None,
                 // The status of the call comes at its end. A call that fails has no message for it.
                 grpc_status: Some(GRPC_OK),
                 ..Response::NOT_BEGUN
@@ -586,6 +588,7 @@ impl Stream {
                 first_write_bounded: true,
                 last_write_ns: Some(last_write_ns),
                 grpc_status: response.grpc_status,
+                undrained_ns: None,
                 ..Response::NOT_BEGUN
             };
             out.event(pair(peer, Some(request), response));

@@ -26,6 +26,7 @@ pub(super) fn writes_at(at_ns: u64) -> Writes<'static> {
         start_bounded: false,
         thread_wait: None,
         end_ns: at_ns,
+        undrained_ns: None,
         sends: 1,
         bytes: 0,
         visible: &[],

@@ -71,6 +71,7 @@ fn frontend_exchange(
                 first_write_bounded: false,
                 early: false,
                 thread_wait: None,
+                undrained_ns: None,
                 last_write_ns: Some(501),
                 bytes: 6,
                 request_id: id,

@@ -10,7 +10,7 @@ use crate::{
         Request, Response,
         chunks::{Chunks, Framing},
         generation::Generation,
-        writes::Writes,
+        writes::{Writes, added},
     },
     protocol::{
         content_type::BodyKind,
@@ -72,6 +72,8 @@ pub struct ResponseStream {
     piece_ns: u64,
     /// Return of the latest write, ns.
     sent_ns: u64,
+    /// As [`Writes::undrained_ns`], until it is added to the response that the writes belong to.
+    undrained_ns: Option<u64>,
 }
 
 impl Default for ResponseStream {
@@ -82,6 +84,7 @@ impl Default for ResponseStream {
             tail: 0,
             piece_ns: 0,
             sent_ns: 0,
+            undrained_ns: None,
         }
     }
 }
@@ -121,6 +124,7 @@ impl ResponseStream {
             self.piece_ns = writes.end_ns;
         }
         self.sent_ns = writes.end_ns;
+        self.undrained_ns = writes.undrained_ns;
         let mut at = 0;
         while at < writes.bytes {
             let visible = usize::try_from(at)
@@ -384,6 +388,9 @@ impl ResponseStream {
 
     fn extend(&mut self, writes: &Writes<'_>, bytes: u64) {
         self.open.bytes += bytes;
+        self.open.undrained_ns = added(self.open.undrained_ns, self.undrained_ns);
+        // Of several responses in the same writes, the first one waited.
+        self.undrained_ns = self.undrained_ns.map(|_| 0);
         self.open.last_write_ns = Some(writes.end_ns);
     }
 

@@ -35,6 +35,7 @@ impl Run {
             start_bounded: false,
             thread_wait: None,
             end_ns: self.now_ns + 1,
+            undrained_ns: None,
             sends: 1,
             bytes,
             visible,
@@ -54,6 +55,7 @@ impl Run {
             start_bounded: false,
             thread_wait: None,
             end_ns: self.now_ns + 1,
+            undrained_ns: None,
             sends,
             bytes,
             visible: b"",
@@ -62,6 +64,26 @@ impl Run {
         let steps = &mut self.steps;
         self.stream
             .feed(&writes, || None, |step, _| steps.push(step));
+    }
+
+    /// A write during and before which the send buffer was too full for `undrained_ns`.
+    fn waited(&mut self, bytes: &[u8], undrained_ns: Option<u64>) {
+        self.now_ns += 10;
+        let writes = Writes {
+            start_ns: self.now_ns,
+            start_bounded: false,
+            thread_wait: None,
+            end_ns: self.now_ns + 1,
+            undrained_ns,
+            sends: 1,
+            bytes: bytes.len() as u64,
+            visible: bytes,
+            tail: 0,
+        };
+        let steps = &mut self.steps;
+        let next_request = || Some(fixtures::exchange().request);
+        self.stream
+            .feed(&writes, next_request, |step, _| steps.push(step));
     }
 
     fn all(&mut self, bytes: &[u8]) {
@@ -477,6 +499,7 @@ fn the_end_of_a_write_may_come_in_a_record_of_its_own() {
         start_bounded: false,
         thread_wait: None,
         end_ns: 11,
+        undrained_ns: None,
         sends: 0,
         bytes: body.len() as u64,
         visible: body,
@@ -488,4 +511,38 @@ fn the_end_of_a_write_may_come_in_a_record_of_its_own() {
     assert_eq!(response.chunks.unwrap().count(), 1);
     assert_eq!(response.generation.unwrap().usage().input, Some(5));
     assert_eq!(response.last_write_ns, Some(11));
+}
+
+#[test]
+fn time_that_the_client_kept_the_buffer_full_is_the_responses() {
+    let head = b"HTTP/1.1 200 OK\r\nContent-Length: 4\r\n\r\n";
+    let undrained = |writes: &[(&[u8], Option<u64>)]| {
+        let mut run = Run::new();
+        for (bytes, undrained_ns) in writes {
+            run.waited(bytes, *undrained_ns);
+        }
+        let ended = run.steps.iter().filter_map(|step| match step {
+            Step::Ended(response) => Some(response.undrained_ns),
+            _ => None,
+        });
+        ended.collect::<Vec<_>>()
+    };
+    let both = [&head[..], b"body", head, b"bo"].concat();
+    for (writes, expected) in [
+        (
+            vec![(&head[..], Some(0)), (b"body", Some(70))],
+            vec![Some(70)],
+        ),
+        (
+            vec![(head, Some(20)), (b"bo", Some(30)), (b"dy", Some(0))],
+            vec![Some(50)],
+        ),
+        (vec![(head, None), (b"body", None)], vec![None]),
+        (
+            vec![(&both, Some(5)), (b"dy", Some(9))],
+            vec![Some(5), Some(9)],
+        ),
+    ] {
+        assert_eq!(undrained(&writes), expected);
+    }
 }

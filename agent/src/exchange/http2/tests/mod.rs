@@ -139,6 +139,7 @@ impl Run {
             start_bounded: false,
             thread_wait: None,
             end_ns: self.now_ns + 4,
+            undrained_ns: None,
             sends: 1,
             bytes,
             visible,
