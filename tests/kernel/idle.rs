@@ -1,6 +1,6 @@
 //! What an agent takes that has nothing to measure.
 
-use std::time::Duration;
+use std::{fs, time::Duration};
 
 use inferprobe_tests::{
     agent::Agent,
@@ -34,6 +34,18 @@ fn an_idle_agent_is_small() {
         "20",
     );
     assert!(resident_bytes <= RESIDENT_BYTES, "{resident_bytes}");
+    agent.stop();
+}
+
+#[test]
+fn the_kernel_makes_no_huge_pages_of_the_agents_memory() {
+    let Some(_kernel) = require_kernel() else {
+        return;
+    };
+    let agent = Agent::start::<&str>(&[]);
+    let status = fs::read_to_string(format!("/proc/{}/status", agent.pid())).unwrap();
+    // Since Linux 5.0; 0 also where the kernel has none.
+    assert!(status.contains("THP_enabled:\t0"), "{status}");
     agent.stop();
 }
 

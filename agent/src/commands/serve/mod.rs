@@ -48,7 +48,22 @@ const PROBES: &str = "probes";
 
 /// Runs the agent until a signal ends it; `args` are read again with the file.
 pub fn run(args: ServeArgs, config: Config, set_level: SetLevel) -> Result<()> {
+    refuse_huge_pages();
     runtime::block_on(serve(args, config, set_level))
+}
+
+/// Keeps the kernel from making huge pages of the agent's memory.
+///
+/// `khugepaged` writes to the memory map while it does, at the lowest priority (`collapse_huge_page`, Linux 7.3.4). On a
+/// host without idle CPU that took three seconds, in which every page fault of the agent waited and the ring overflowed.
+fn refuse_huge_pages() {
+    if let Err(error) = rustix::thread::disable_transparent_huge_pages(true) {
+        warn!(
+            %error,
+            "huge pages stay on: on a host without idle CPU the agent may stop for seconds and lose records; allow prctl, \
+             or write madvise to /sys/kernel/mm/transparent_hugepage/enabled"
+        );
+    }
 }
 
 async fn serve(args: ServeArgs, config: Config, set_level: SetLevel) -> Result<()> {
