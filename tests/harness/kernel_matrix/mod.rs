@@ -11,6 +11,7 @@ mod preemption;
 mod records;
 mod rows;
 mod stage;
+mod tls;
 
 use std::{
     panic::{AssertUnwindSafe, catch_unwind},
@@ -51,6 +52,9 @@ pub struct Options {
     /// Fail unless this kernel has the attach mode; may be repeated
     #[arg(long, value_name = "MODE")]
     must: Vec<AttachMode>,
+    /// Fail unless this kernel has TLS
+    #[arg(long)]
+    must_encrypt: bool,
     /// Time this many requests in each attach mode
     #[arg(long, default_value_t = 400)]
     requests: usize,
@@ -117,6 +121,10 @@ pub fn run(options: &Options) -> bool {
     let Some(_kernel) = require_kernel() else {
         return true;
     };
+    if options.must_encrypt && !tls::is_in_kernel() {
+        println!("row: {}", Row::failed("all", "this kernel has no TLS"));
+        return false;
+    }
     let modes = match options.attach_mode.as_slice() {
         [] => &AttachMode::ALL[..],
         named => named,

@@ -17,7 +17,8 @@ use crate::{
     grpc::client::GrpcClient,
     kernel_matrix::{
         plain,
-        stage::{Hosted, Stage},
+        stage::{Hosted, Stage, port_of},
+        tls,
     },
     scripted_server::{cases::CASES as SCRIPTS, play::play},
     server_cases::{
@@ -122,7 +123,21 @@ pub(super) fn compare(stage: &Stage, agent: &Agent) -> Compared {
     windows.push(Window::during("grpc", stage.calls.port, || {
         GrpcClient::connect(stage.calls.port).call(0, CALLS, 1);
     }));
-    let expected = read(GOLDEN);
+    let has_tls = tls::is_in_kernel();
+    let encrypted = tls::CASES
+        .iter()
+        .filter(|case| has_tls || !case.needs_kernel());
+    windows.extend(encrypted.map(|case| {
+        Window::during(case.name, port_of(&stage.encrypted), || {
+            case.play(&stage.encrypted);
+        })
+    }));
+    let (in_kernel, mut expected): (Lines, Lines) = read(GOLDEN)
+        .into_iter()
+        .partition(|(line, _)| line.contains(tls::IN_KERNEL));
+    if has_tls {
+        expected.extend(in_kernel.clone());
+    }
     let update = std::env::var(UPDATE).as_deref() == Ok("1") && Path::new(GOLDEN_PATH).exists();
     let count = if update {
         usize::MAX
@@ -132,7 +147,9 @@ pub(super) fn compare(stage: &Stage, agent: &Agent) -> Compared {
     let rows = settled(agent, stage, count);
     let found = lines(&rows, &windows);
     if update {
-        std::fs::write(GOLDEN_PATH, write(&found)).expect("the file of records can be written");
+        let mut all = in_kernel;
+        all.extend(found.clone());
+        std::fs::write(GOLDEN_PATH, write(&all)).expect("the file of records can be written");
     }
     Compared {
         rows: rows.len(),
@@ -161,7 +178,7 @@ fn play_all(Hosted { name, host, brief }: &Hosted) -> Vec<Window> {
 }
 
 fn scripted(stage: &Stage) -> Vec<Window> {
-    let port = stage.scripted_port();
+    let port = port_of(&stage.scripted);
     let mut windows = Vec::new();
     for case in SCRIPTS.iter().filter(|case| !RACES.contains(&case.name)) {
         let script = (case.script)();

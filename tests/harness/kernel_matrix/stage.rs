@@ -45,6 +45,8 @@ pub(super) struct Stage {
     pub(super) unix: Server,
     /// A gRPC server with one connection at a time.
     pub(super) calls: GrpcServer,
+    /// Where connections with TLS are accepted.
+    pub(super) encrypted: TcpListener,
     _folder: TempDir,
 }
 
@@ -65,10 +67,11 @@ impl Stage {
         };
         Self {
             timed: Server::start(&[]),
-            scripted: TcpListener::bind(("127.0.0.1", 0)).expect("loopback has a free port"),
+            scripted: listen(),
             hosts: KINDS.iter().map(host).collect(),
             unix: Server::start(&["--unix", socket]),
             calls: GrpcServer::start(),
+            encrypted: listen(),
             _folder: folder,
         }
     }
@@ -84,12 +87,6 @@ impl Stage {
         Agent::try_start_by(Launcher::agent().with_tracefs(Tracefs::Own), &args)
     }
 
-    /// Returns the port on which scripted connections are accepted.
-    pub(super) fn scripted_port(&self) -> u16 {
-        let address = self.scripted.local_addr();
-        address.expect("a listener has an address").port()
-    }
-
     /// Returns whether a row is of a server here other than the timed one: an agent finds every server of the machine.
     pub(super) fn has(&self, row: &Logged) -> bool {
         match row.local_port {
@@ -101,6 +98,17 @@ impl Stage {
     /// Returns the ports of all servers but the timed one.
     fn ports(&self) -> impl Iterator<Item = u16> {
         let hosts = self.hosts.iter().map(|hosted| hosted.host.port);
-        hosts.chain([self.scripted_port(), self.calls.port])
+        let listeners = [&self.scripted, &self.encrypted].into_iter().map(port_of);
+        hosts.chain(listeners).chain([self.calls.port])
     }
+}
+
+/// Returns the port on which connections are accepted.
+pub(super) fn port_of(listener: &TcpListener) -> u16 {
+    let address = listener.local_addr();
+    address.expect("a listener has an address").port()
+}
+
+fn listen() -> TcpListener {
+    TcpListener::bind(("127.0.0.1", 0)).expect("loopback has a free port")
 }

@@ -18,7 +18,7 @@ use crate::build::AGENT_ENV;
 use crate::leftovers::Leftovers;
 use crate::privilege;
 use crate::vm::kernels::{self, Kernel};
-use crate::vm::{self, Clock, Ended, Machine};
+use crate::vm::{self, Clock, Ended, Machine, modules};
 use cases::Case;
 pub(crate) use cases::Options;
 use costs::Counted;
@@ -127,9 +127,13 @@ impl Run<'_> {
         let start = Instant::now();
         let dir = tempfile::tempdir().context("create a folder for the virtual machine")?;
         let initramfs = dir.path().join("initramfs");
-        let invocation = options.invocation(case, self.programs.filter.as_deref());
+        let mut invocation = options.invocation(case, self.programs.filter.as_deref());
+        if options.suite.is_none() && modules::have_tls(&kernel.modules) {
+            invocation.args.push("--must-encrypt".to_owned());
+        }
+        let (arch, modules) = (options.arch, &kernel.modules);
         self.programs
-            .pack(&initramfs, dir.path(), options.arch, &invocation)?;
+            .pack(&initramfs, dir.path(), arch, modules, &invocation)?;
         let machine = Machine {
             arch: options.arch,
             image: &kernel.image,

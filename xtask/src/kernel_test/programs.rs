@@ -70,6 +70,7 @@ impl Programs {
         to: &Path,
         scratch: &Path,
         arch: Arch,
+        modules: &[PathBuf],
         invocation: &Invocation,
     ) -> Result<()> {
         let mut initramfs = Initramfs::default();
@@ -104,6 +105,12 @@ impl Programs {
                     .arg(path),
             )?;
             initramfs.program(&format!("guest/{name}"), &stripped)?;
+        }
+        for (number, path) in modules.iter().enumerate() {
+            let name = path.file_name().unwrap_or_default().display();
+            let content = fs::read(path).with_context(|| format!("read {}", path.display()))?;
+            // The guest loads them in the order of their names.
+            initramfs.file(&format!("modules/{number:02}-{name}"), content);
         }
         initramfs.file("guest/command", self.script(invocation));
         let file = File::create(to).with_context(|| format!("create {}", to.display()))?;

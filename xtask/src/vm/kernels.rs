@@ -12,6 +12,7 @@ use anyhow::{Context, Result, bail};
 
 use crate::arch::Arch;
 use crate::tools::apt::Apt;
+use crate::vm::modules;
 
 /// Names the folder for kernels.
 const DIR_ENV: &str = "INFERPROBE_KERNELS_DIR";
@@ -29,6 +30,8 @@ const EVERY_SUITE: &[&str] = &[
     "trixie-backports",
     "sid",
 ];
+/// Start of the names of packages with an image and no modules.
+const BINARY: &str = "linux-binary-";
 /// The newest series of all.
 pub(crate) const NEWEST: &str = "newest";
 /// The suites that have had kernels of a series; fewer suites, because their lists take longer to fetch than a kernel.
@@ -48,6 +51,8 @@ pub(crate) struct Kernel {
     pub(crate) release: String,
     /// The bootable image.
     pub(crate) image: PathBuf,
+    /// Modules that tests need, in the order in which they load.
+    pub(crate) modules: Vec<PathBuf>,
 }
 
 /// Returns the newest kernel of `series`. If fetching fails, returns the one fetched before, with a message.
@@ -121,8 +126,14 @@ fn cache_dir() -> Result<PathBuf> {
 /// Returns the kernel that was the newest of its series at the last fetch.
 fn kept(dir: &Path) -> Option<Kernel> {
     let release = fs::read_to_string(dir.join("newest")).ok()?;
-    let image = dir.join(&release).join("vmlinuz");
-    image.is_file().then_some(Kernel { release, image })
+    let home = dir.join(&release);
+    let image = home.join("vmlinuz");
+    let modules = modules::kept_in(&home)?;
+    image.is_file().then_some(Kernel {
+        release,
+        image,
+        modules,
+    })
 }
 
 fn is_fresh(path: &Path) -> bool {
@@ -141,18 +152,29 @@ fn fetch_newest(series: &str, arch: Arch, dir: &Path) -> Result<Kernel> {
         .with_context(|| format!("no suite of Debian has a kernel {series} {variant}"))?;
     let home = dir.join(&release);
     let image = home.join("vmlinuz");
-    if !image.is_file() {
-        let scratch = tempfile::tempdir_in(dir).context("create a folder for the package")?;
-        let tree = scratch.path().join("tree");
-        apt.unpack(&package, &tree)?;
-        let found = image_in(&tree, &release)
-            .with_context(|| format!("{package} has no image of Linux {release}"))?;
-        fs::create_dir_all(&home).with_context(|| format!("create {}", home.display()))?;
-        fs::rename(&found, &image).with_context(|| format!("keep {}", image.display()))?;
-    }
+    let modules = match modules::kept_in(&home) {
+        Some(modules) if image.is_file() => modules,
+        _ => {
+            let scratch = tempfile::tempdir_in(dir).context("create a folder for the package")?;
+            let tree = scratch.path().join("tree");
+            apt.unpack(&package, &tree)?;
+            let found = image_in(&tree, &release)
+                .with_context(|| format!("{package} has no image of Linux {release}"))?;
+            fs::create_dir_all(&home).with_context(|| format!("create {}", home.display()))?;
+            fs::rename(&found, &image).with_context(|| format!("keep {}", image.display()))?;
+            if package.starts_with(BINARY) {
+                apt.unpack(&format!("linux-modules-{release}"), &tree)?;
+            }
+            modules::keep(&tree, &home)?
+        }
+    };
     drop_others(dir, &release)?;
     fs::write(dir.join("newest"), &release).context("write the name of the newest kernel")?;
-    Ok(Kernel { release, image })
+    Ok(Kernel {
+        release,
+        image,
+        modules,
+    })
 }
 
 /// Returns the path of a kernel's image in an unpacked package.
@@ -181,7 +203,8 @@ fn drop_others(dir: &Path, release: &str) -> Result<()> {
 
 /// Returns package and release of the newest kernel of `series` among `names`.
 ///
-/// Up to 6.18 the whole kernel is in `linux-image-RELEASE`; from 6.19 on its image is in `linux-binary-RELEASE`.
+/// Up to 6.18 the whole kernel is in `linux-image-RELEASE`; from 6.19 on its image is in `linux-binary-RELEASE`, and its
+/// modules are in `linux-modules-RELEASE`.
 fn newest(names: &[String], series: &str, variant: &str) -> Option<(String, String)> {
     let release_of = |name: &str, prefix: &str| {
         let release = name.strip_prefix(prefix)?;
@@ -192,7 +215,7 @@ fn newest(names: &[String], series: &str, variant: &str) -> Option<(String, Stri
         let is_one = minor.starts_with(|c: char| c.is_ascii_digit()) && minor.ends_with(variant);
         is_one.then(|| release.to_owned())
     };
-    ["linux-binary-", "linux-image-"].iter().find_map(|prefix| {
+    [BINARY, "linux-image-"].iter().find_map(|prefix| {
         let releases = names.iter().filter_map(|name| release_of(name, prefix));
         let release = releases.max_by(|a, b| by_number(a, b))?;
         Some((format!("{prefix}{release}"), release))
@@ -277,6 +300,9 @@ mod tests {
         assert_eq!(kept(dir.path()), None);
         fs::create_dir(dir.path().join("6.1.0-56")).unwrap();
         fs::write(dir.path().join("6.1.0-56/vmlinuz"), "image").unwrap();
+        // Of an earlier version, without its modules.
+        assert_eq!(kept(dir.path()), None);
+        fs::create_dir(dir.path().join("6.1.0-56/modules")).unwrap();
         assert_eq!(kept(dir.path()).unwrap().release, "6.1.0-56");
         drop_others(dir.path(), "6.1.0-57").unwrap();
         assert_eq!(kept(dir.path()), None);

@@ -4,6 +4,7 @@
 
 pub(crate) mod initramfs;
 pub(crate) mod kernels;
+pub(crate) mod modules;
 
 use std::fs;
 use std::io::{BufRead as _, BufReader};
