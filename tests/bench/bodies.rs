@@ -95,6 +95,7 @@ fn costs(server: &Server, options: &[String]) -> Result<Vec<Cost>> {
             body_bytes: bytes,
             rate_per_s: None,
             pipelined: 1,
+            encrypted: false,
         })?;
         let requests = outcome.requests.max(1) as f64;
         costs.push(Cost {

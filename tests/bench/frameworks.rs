@@ -1,24 +1,16 @@
 //! Measures what it costs a FastAPI server on uvicorn to be measured: by the agent, by prometheus-fastapi-instrumentator, and by
 //! OpenTelemetry's SDK.
 
-use std::{
-    net::TcpStream,
-    path::Path,
-    process::{Command, Stdio},
-    time::Duration,
-};
+use std::{path::Path, time::Duration};
 
 use anyhow::{Context, Result};
 
-use inferprobe_tests::{
-    agent::{Agent, free_port},
-    clock::wait_for,
-    process::Owned,
-};
+use inferprobe_tests::agent::Agent;
 
 use crate::{
     CONNECTIONS, Pace,
     extremes::Extremes,
+    fastapi::FastApi,
     load_at,
     placement::Placement,
     report::{Row, Section},
@@ -27,14 +19,7 @@ use crate::{
 
 /// Length of a round.
 const ROUND: Duration = Duration::from_millis(1_500);
-const START_LIMIT: Duration = Duration::from_secs(30);
 const RATIO_TARGET: f64 = 0.985;
-
-/// A server that is measured from within, or not at all.
-struct Instrumented {
-    _server: Owned,
-    port: u16,
-}
 
 /// Runs `groups` groups of rounds with the parties in each place. `folder` has the Python environment `venv`.
 pub(crate) fn measure(folder: Option<&Path>, groups: u32) -> Result<Vec<Section>> {
@@ -56,9 +41,9 @@ fn section(title: &str, rows: Vec<Row>) -> Section {
 /// Each group: bare, with the agent, by each library, with the agent, bare. So drift affects all.
 fn of_placement(folder: &Path, placement: Placement, groups: u32) -> Result<Section> {
     let [bare, prometheus, opentelemetry] = ["none", "prometheus", "opentelemetry"]
-        .map(|by| placement.of_server(|| Instrumented::start(folder, by))?);
+        .map(|by| placement.of_server(|| FastApi::start(folder, by, false))?);
     let [bare, prometheus, opentelemetry] = [bare?, prometheus?, opentelemetry?];
-    let round = |server: &Instrumented| {
+    let round = |server: &FastApi| {
         placement.of_others(|| Ok(load_at(server.port, ROUND, Pace::FULL)?.requests_per_s))?
     };
     let watched_round = || -> Result<f64> {
@@ -109,32 +94,4 @@ fn of_placement(folder: &Path, placement: Placement, groups: u32) -> Result<Sect
         placement.name()
     );
     Ok(section(&title, rows))
-}
-
-impl Instrumented {
-    fn start(folder: &Path, by: &str) -> Result<Self> {
-        let port = free_port();
-        let child = Command::new(folder.join("venv/bin/uvicorn"))
-            .args(["--no-access-log", "--log-level", "warning", "--port"])
-            .arg(port.to_string())
-            .arg("fastapi_app:app")
-            .env("INSTRUMENT", by)
-            .env(
-                "PYTHONPATH",
-                concat!(env!("CARGO_MANIFEST_DIR"), "/servers"),
-            )
-            .env("PYTHONDONTWRITEBYTECODE", "1")
-            .stdin(Stdio::null())
-            .stdout(Stdio::null())
-            .spawn()
-            .context("start uvicorn")?;
-        let server = Owned(child);
-        wait_for("uvicorn", START_LIMIT, || {
-            TcpStream::connect(("127.0.0.1", port)).ok()
-        });
-        Ok(Self {
-            _server: server,
-            port,
-        })
-    }
 }

@@ -6,6 +6,7 @@ mod bodies;
 mod bpf_stats;
 mod drain;
 mod extremes;
+mod fastapi;
 mod frameworks;
 mod hooks;
 mod machine;
@@ -14,6 +15,7 @@ mod placement;
 mod report;
 mod scrape;
 mod throughput;
+mod tls;
 mod usage;
 
 use std::{path::PathBuf, process::ExitCode, time::Duration};
@@ -40,7 +42,8 @@ struct Options {
     /// Scrapes of each kind for the scrape latencies
     #[arg(long, default_value_t = 300, value_parser = clap::value_parser!(u32).range(1..))]
     scrapes: u32,
-    /// Groups of six rounds (bare, with the agent, two libraries, with the agent, bare) of a FastAPI server; each takes 12 s
+    /// Groups of rounds of a FastAPI server: six (bare, with the agent, two libraries, with the agent, bare), which take 12 s, and
+    /// ten for TLS, which take 40 s
     #[arg(long, default_value_t = 8, value_parser = clap::value_parser!(u32).range(1..))]
     framework_groups: u32,
     /// Folder of the Python environment `venv` with FastAPI and the libraries
@@ -60,6 +63,8 @@ enum Part {
     Neighbours,
     /// Requests per second of a FastAPI server, measured by the agent and by libraries
     Frameworks,
+    /// Time that a request over TLS takes longer
+    Tls,
     /// Time in each kernel program
     Hooks,
     /// Cost of long bodies
@@ -76,6 +81,7 @@ impl Part {
             Self::Throughput => "throughput, with and without the agent",
             Self::Neighbours => "a server that nobody watches",
             Self::Frameworks => "FastAPI, measured by the agent and by libraries",
+            Self::Tls => "TLS, timed and read",
             Self::Hooks => "time in the kernel",
             Self::Bodies => "long bodies",
             Self::Drain => "records that one core processes",
@@ -89,6 +95,11 @@ impl Part {
             Self::Neighbours => Ok(vec![neighbours::measure(options.neighbour_groups)?]),
             Self::Frameworks => {
                 frameworks::measure(options.frameworks.as_deref(), options.framework_groups)
+            }
+            Self::Tls => {
+                let section =
+                    tls::measure(options.frameworks.as_deref(), options.framework_groups)?;
+                Ok(vec![section])
             }
             Self::Hooks => hooks::measure(),
             Self::Bodies => Ok(vec![bodies::measure()?]),
@@ -157,7 +168,19 @@ fn load(server: &Server, duration: Duration, pace: Pace) -> Result<Outcome> {
 
 /// Loads the server at `port` of 127.0.0.1 for `duration`.
 fn load_at(port: u16, duration: Duration, pace: Pace) -> Result<Outcome> {
+    load::run(&load_of(port, duration, pace))
+}
+
+/// As [`load_at`], over TLS.
+fn load_encrypted_at(port: u16, duration: Duration, pace: Pace) -> Result<Outcome> {
     load::run(&Load {
+        encrypted: true,
+        ..load_of(port, duration, pace)
+    })
+}
+
+fn load_of(port: u16, duration: Duration, pace: Pace) -> Load {
+    Load {
         address: ([127, 0, 0, 1], port).into(),
         connections: CONNECTIONS,
         duration,
@@ -165,7 +188,8 @@ fn load_at(port: u16, duration: Duration, pace: Pace) -> Result<Outcome> {
         body_bytes: BODY_BYTES,
         rate_per_s: pace.rate_per_s,
         pipelined: pace.pipelined,
-    })
+        encrypted: false,
+    }
 }
 
 /// Returns the options that make the agent watch `server`, and nothing that it finds by itself: the requests of a load

@@ -41,6 +41,7 @@ fn main() -> anyhow::Result<()> {
         body_bytes: args.body_bytes,
         rate_per_s: args.rate_per_s,
         pipelined: args.pipelined,
+        encrypted: false,
     })?;
     println!("{}", serde_json::to_string(&outcome)?);
     Ok(())

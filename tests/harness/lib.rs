@@ -37,6 +37,7 @@ pub mod socket_queues;
 pub mod stats;
 pub mod stream;
 pub mod tls;
+pub mod tls_client;
 pub mod torchserve;
 pub mod tracefs;
 pub mod unprivileged;

@@ -17,12 +17,14 @@ use rustix::{
         epoll::{self, CreateFlags, EventData, EventFlags},
     },
 };
+use rustls::{ClientConnection, Stream, version::TLS13};
 use serde::Serialize;
 
 use crate::{
     client::request,
     http::{content_length, head_len},
     stats::Spread,
+    tls_client,
 };
 
 /// What to send, and for how long.
@@ -42,6 +44,8 @@ pub struct Load {
     pub rate_per_s: Option<u32>,
     /// Requests in one send; at least 1.
     pub pipelined: u32,
+    /// Whether the client speaks TLS 1.3.
+    pub encrypted: bool,
 }
 
 /// Throughput and latency of a load.
@@ -59,12 +63,44 @@ pub struct Outcome {
 
 struct Connection {
     stream: TcpStream,
+    /// Its TLS, if any.
+    tls: Option<ClientConnection>,
     input: Vec<u8>,
     /// When the next request is due, or when the one in flight was.
     due: Instant,
     sent: Instant,
     /// Responses that are still missing.
     in_flight: u32,
+}
+
+impl Connection {
+    fn send(&mut self, bytes: &[u8]) -> Result<()> {
+        match &mut self.tls {
+            None => self.stream.write_all(bytes)?,
+            // The first send waits for the end of the handshake.
+            Some(tls) => Stream::new(tls, &mut self.stream).write_all(bytes)?,
+        }
+        Ok(())
+    }
+
+    /// Reads once, and keeps the plaintext.
+    fn read(&mut self, scratch: &mut [u8]) -> Result<()> {
+        let count = match &mut self.tls {
+            None => self.stream.read(scratch)?,
+            Some(tls) => tls.read_tls(&mut self.stream)?,
+        };
+        anyhow::ensure!(count > 0, "the server closed a connection");
+        match &mut self.tls {
+            None => self.input.extend_from_slice(&scratch[..count]),
+            Some(tls) => {
+                let plaintext = tls.process_new_packets()?.plaintext_bytes_to_read();
+                let from = self.input.len();
+                self.input.resize(from + plaintext, 0);
+                tls.reader().read_exact(&mut self.input[from..])?;
+            }
+        }
+        Ok(())
+    }
 }
 
 /// Longest wait for a response.
@@ -97,6 +133,7 @@ pub fn run(load: &Load) -> Result<Outcome> {
         let stream = TcpStream::connect(load.address)
             .with_context(|| format!("connect to {}", load.address))?;
         stream.set_nodelay(true)?;
+        let tls = load.encrypted.then(|| tls_client::connection(&[&TLS13]));
         epoll::add(
             &epoll,
             &stream,
@@ -105,6 +142,7 @@ pub fn run(load: &Load) -> Result<Outcome> {
         )?;
         connections.push(Connection {
             stream,
+            tls,
             input: Vec::new(),
             due,
             sent: start,
@@ -172,7 +210,7 @@ fn send_due(
         if connection.due <= now {
             connection.sent = Instant::now();
             connection.in_flight = batch;
-            connection.stream.write_all(bytes)?;
+            connection.send(bytes)?;
         } else {
             let left = connection.due - now;
             wait = Some(wait.map_or(left, |wait| wait.min(left)));
@@ -183,9 +221,7 @@ fn send_due(
 
 /// Reads once, and returns whether that completed the last missing response.
 fn receive(connection: &mut Connection, scratch: &mut [u8]) -> Result<bool> {
-    let count = connection.stream.read(scratch)?;
-    anyhow::ensure!(count > 0, "the server closed a connection");
-    connection.input.extend_from_slice(&scratch[..count]);
+    connection.read(scratch)?;
     let mut rest = connection.input.as_slice();
     while let Some(head_bytes) = head_len(rest) {
         let head = &rest[..head_bytes];

@@ -174,6 +174,7 @@ fn echo_server_serves_the_load_client() {
         body_bytes: 64,
         rate_per_s: None,
         pipelined: 1,
+        encrypted: false,
     })
     .unwrap();
     assert!(outcome.requests >= 4);
@@ -192,6 +193,7 @@ fn rate_spaces_the_requests_of_all_connections() {
         body_bytes: 64,
         rate_per_s: Some(200),
         pipelined: 1,
+        encrypted: false,
     })
     .unwrap();
     // On a machine that stalls, requests may be skipped, but none may come early.
@@ -222,6 +224,7 @@ fn pipelined_requests_are_all_answered() {
         body_bytes: 64,
         rate_per_s: None,
         pipelined: 5,
+        encrypted: false,
     })
     .unwrap();
     assert!(outcome.requests >= 10);

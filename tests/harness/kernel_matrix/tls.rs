@@ -12,23 +12,19 @@ use std::{
 };
 
 use rustls::{
-    CipherSuite, ClientConfig, ClientConnection, ConnectionTrafficSecrets, DigitallySignedStruct,
-    ServerConfig, ServerConnection, SignatureScheme, StreamOwned, SupportedProtocolVersion,
-    client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier},
-    crypto::{CryptoProvider, ring, verify_tls12_signature, verify_tls13_signature},
-    pki_types::{CertificateDer, PrivateKeyDer, ServerName, UnixTime, pem::PemObject as _},
+    ConnectionTrafficSecrets, ServerConfig, ServerConnection, StreamOwned,
+    SupportedProtocolVersion,
+    pki_types::{CertificateDer, PrivateKeyDer, pem::PemObject as _},
     version::{TLS12, TLS13},
 };
 
-use crate::client::request;
+use crate::{
+    client::request,
+    tls_client::{self, provider},
+};
 
 const CERTIFICATE: &[u8] = include_bytes!("../../servers/tls_cert.pem");
 const KEY: &[u8] = include_bytes!("../../servers/tls_key.pem");
-/// Cipher of both versions, which the kernel has too.
-const CIPHERS: [CipherSuite; 2] = [
-    CipherSuite::TLS13_AES_128_GCM_SHA256,
-    CipherSuite::TLS_ECDHE_ECDSA_WITH_AES_128_GCM_SHA256,
-];
 /// Most plaintext in one record, and what TLS 1.3 adds to it with these ciphers: header, type and tag.
 const RECORD_BYTES: usize = 16_384;
 const ADDED_BYTES: usize = 22;
@@ -82,8 +78,7 @@ impl Case {
             let address = listener.local_addr().expect("a listener has an address");
             let mut stream = TcpStream::connect(address).expect("it listens");
             stream.set_nodelay(true).expect("TCP");
-            let name = ServerName::try_from("localhost").expect("a name");
-            let mut tls = ClientConnection::new(self.client(), name).expect("it is valid");
+            let mut tls = tls_client::connection(&[self.version]);
             while tls.is_handshaking() {
                 tls.complete_io(&mut stream).expect("the server answers");
             }
@@ -133,17 +128,6 @@ impl Case {
                 bytes + bytes.div_ceil(RECORD_BYTES) * ADDED_BYTES
             }),
         }
-    }
-
-    fn client(&self) -> Arc<ClientConfig> {
-        let config = ClientConfig::builder_with_provider(provider());
-        let config = config
-            .with_protocol_versions(&[self.version])
-            .expect("the cipher is known")
-            .dangerous()
-            .with_custom_certificate_verifier(Arc::new(AnyServer))
-            .with_no_client_auth();
-        Arc::new(config)
     }
 
     fn server(&self) -> Arc<ServerConfig> {
@@ -215,14 +199,6 @@ fn response(number: usize, body_bytes: usize) -> Vec<u8> {
     [head.as_bytes(), &vec![b'r'; body_bytes]].concat()
 }
 
-fn provider() -> Arc<CryptoProvider> {
-    let mut provider = ring::default_provider();
-    provider
-        .cipher_suites
-        .retain(|suite| CIPHERS.contains(&suite.suite()));
-    Arc::new(provider)
-}
-
 fn set_kernel_tls(stream: &TcpStream) -> Result<(), Error> {
     set_option(stream, libc::IPPROTO_TCP, libc::TCP_ULP, b"tls")
 }
@@ -235,47 +211,5 @@ fn set_option(stream: &TcpStream, level: i32, name: i32, value: &[u8]) -> Result
     match outcome {
         0 => Ok(()),
         _ => Err(Error::last_os_error()),
-    }
-}
-
-/// Accepts any certificate: the server is this process.
-#[derive(Debug)]
-struct AnyServer;
-
-impl ServerCertVerifier for AnyServer {
-    fn verify_server_cert(
-        &self,
-        _: &CertificateDer<'_>,
-        _: &[CertificateDer<'_>],
-        _: &ServerName<'_>,
-        _: &[u8],
-        _: UnixTime,
-    ) -> Result<ServerCertVerified, rustls::Error> {
-        Ok(ServerCertVerified::assertion())
-    }
-
-    fn verify_tls12_signature(
-        &self,
-        message: &[u8],
-        certificate: &CertificateDer<'_>,
-        signature: &DigitallySignedStruct,
-    ) -> Result<HandshakeSignatureValid, rustls::Error> {
-        let algorithms = provider().signature_verification_algorithms;
-        verify_tls12_signature(message, certificate, signature, &algorithms)
-    }
-
-    fn verify_tls13_signature(
-        &self,
-        message: &[u8],
-        certificate: &CertificateDer<'_>,
-        signature: &DigitallySignedStruct,
-    ) -> Result<HandshakeSignatureValid, rustls::Error> {
-        let algorithms = provider().signature_verification_algorithms;
-        verify_tls13_signature(message, certificate, signature, &algorithms)
-    }
-
-    fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
-        let algorithms = provider().signature_verification_algorithms;
-        algorithms.supported_schemes()
     }
 }
