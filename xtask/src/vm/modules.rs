@@ -8,7 +8,8 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context, Result};
 
 /// The modules, each behind those that it needs. Which of them exist depends on the kernel; the rest is built in.
-const NAMES: [&str; 8] = [
+const NAMES: [&str; 9] = [
+    "crypto_null",
     "gf128mul",
     "cryptd",
     "crypto_simd",
