@@ -115,7 +115,7 @@ impl Servers {
         };
         PLACEMENT.of_others(|| {
             let [first_plain, first] = [plain()?, tls(&self.encrypted)?];
-            let plain_watched = beside(&watch_port(self.plain.port), &plain)?;
+            let plain_watched = beside(&watch_port(self.plain.port), plain)?;
             let options = watch_port(self.encrypted.port);
             let timed = beside(&options, || tls(&self.encrypted))?;
             let other = tls(&self.other)?;
