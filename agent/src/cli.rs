@@ -137,6 +137,9 @@ pub struct DoctorArgs {
     /// Load this NVML library [default: libnvidia-ml.so.1]
     #[arg(long, value_name = "PATH")]
     pub nvml_library: Option<PathBuf>,
+    /// Find the host's files, which name pods and containers, below this folder [default: /]
+    #[arg(long, value_name = "PATH")]
+    pub host_root: Option<PathBuf>,
     /// Use only this attach mode, as serve would: tracepoint, fentry, kprobe or syscall
     #[arg(long, value_name = "MODE", alias = "rung")]
     pub attach_mode: Option<String>,

@@ -15,6 +15,7 @@ use crate::{
             filesystems::Tracefs,
             gpus::{Gpus, Nvml},
             host::{Host, RingBuffer},
+            pods::Pods,
             probing::{Probing, SelfTest},
             processes::PidNamespace,
             security::Lockdown,
@@ -30,6 +31,7 @@ pub(crate) fn findings(facts: &Facts) -> Vec<Finding> {
     let Facts {
         attach_mode,
         host,
+        pods,
         gpus,
         probing,
         ..
@@ -48,6 +50,7 @@ pub(crate) fn findings(facts: &Facts) -> Vec<Finding> {
             *attach_mode,
         ));
     }
+    findings.extend(of_pods(pods));
     findings.extend(of_gpus(gpus));
     findings.extend(of_tracefs(host.tracefs));
     findings.sort_by_key(|finding| finding.severity);
@@ -197,6 +200,37 @@ fn of_processes(host: &Host) -> Option<Finding> {
         what: what.into(),
         why: why.into(),
         remedy: remedy.into(),
+    })
+}
+
+/// Returns which labels of pods stay empty, and why.
+fn of_pods(pods: &Pods) -> Option<Finding> {
+    const REMEDY: &str = "mount the host's /var/log/pods and /var/log/containers at the same paths, read-only (Helm chart: \
+                          podLogs), or give --host-root; to drop the labels, --no-label";
+    if pods.unnamed == 0 {
+        return None;
+    }
+    let refused = pods.folders.iter().find(|folder| folder.refusal.is_some());
+    let why = match refused {
+        Some(folder) => format!(
+            "{} is not readable: {}",
+            folder.path.display(),
+            folder.refusal.as_deref().unwrap_or_default()
+        ),
+        None => {
+            let paths = pods.folders.iter().map(|folder| folder.path.display());
+            let paths: Vec<String> = paths.map(|path| path.to_string()).collect();
+            format!("{} do not name them", paths.join(" and "))
+        }
+    };
+    Some(Finding {
+        severity: Severity::Some,
+        what: format!(
+            "labels namespace, pod and container of {} of {} containers in pods: they stay empty",
+            pods.unnamed, pods.containers
+        ),
+        why,
+        remedy: REMEDY.into(),
     })
 }
 

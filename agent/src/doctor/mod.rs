@@ -18,7 +18,7 @@ use crate::{
     cli::DoctorArgs,
     config::parse_attach_mode,
     doctor::{
-        facts::{Facts, gpus, host, probing, tls},
+        facts::{Facts, gpus, host, pods, probing, tls},
         report::{Outcome, Report},
     },
     usage::UsageError,
@@ -29,6 +29,7 @@ use crate::{
 pub struct Options {
     json: bool,
     nvml_library: Option<PathBuf>,
+    host_root: PathBuf,
     attach_mode: Option<AttachMode>,
 }
 
@@ -38,6 +39,7 @@ impl Options {
         Ok(Self {
             json: args.json,
             nvml_library: args.nvml_library.clone(),
+            host_root: args.host_root.clone().unwrap_or_else(|| "/".into()),
             attach_mode: args
                 .attach_mode
                 .as_deref()
@@ -52,6 +54,7 @@ pub fn examine(options: &Options) -> Result<(String, Outcome), serde_json::Error
     let report = Report::conclude(Facts {
         attach_mode: options.attach_mode,
         host: host::collect(),
+        pods: pods::collect(&options.host_root),
         gpus: gpus::collect(options.nvml_library.clone()),
         probing: probing::attempt(options.attach_mode),
         tls: tls::collect(),

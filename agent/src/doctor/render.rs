@@ -15,6 +15,7 @@ use crate::{
         facts::{
             gpus::Nvml,
             host::{Host, RingBuffer},
+            pods::{LogFolder, Pods},
             probing::SelfTest,
             tls::{LibraryTls, PlaceTls, ServerTls},
         },
@@ -51,6 +52,7 @@ pub(crate) fn table(report: &Report) -> String {
         row(&mut text, name, VALUE, &value);
     }
     for (name, value) in [
+        ("pod names", pods(&facts.pods)),
         ("NVIDIA GPU", yes_or_no(facts.gpus.present).to_owned()),
         ("NVML", nvml(&facts.gpus.nvml)),
     ] {
@@ -164,6 +166,26 @@ fn host_rows(host: &Host) -> [(&'static str, String); 16] {
         ("tracefs", host.tracefs.to_string()),
         ("preemption", preemption(host.preemption)),
     ]
+}
+
+/// Says how many containers of pods have names, and which folder has none.
+fn pods(pods: &Pods) -> String {
+    let named = match pods.containers {
+        0 => "no process runs in a pod".to_owned(),
+        all => format!(
+            "known of {} of {all} containers in pods",
+            all - pods.unnamed
+        ),
+    };
+    let is_refused = |folder: &&LogFolder| folder.refusal.is_some();
+    let refused = pods.folders.iter().filter(is_refused);
+    let paths: Vec<String> = refused
+        .map(|folder| folder.path.display().to_string())
+        .collect();
+    match paths.is_empty() {
+        true => named,
+        false => format!("{named}; not readable: {}", paths.join(", ")),
+    }
 }
 
 /// Says what the preemption model means for the programs.

@@ -16,6 +16,7 @@ use crate::{
             filesystems::{Cgroups, Tracefs},
             gpus::{Gpus, Nvml},
             host::{Host, RingBuffer},
+            pods::{LogFolder, Pods},
             probing::{Probing, SelfTest},
             processes::PidNamespace,
             security::{Jit, Lockdown, Unprivileged},
@@ -54,6 +55,7 @@ fn sound() -> Facts {
                 in_tracepoints: false,
             },
         },
+        pods: Pods::default(),
         gpus: Gpus {
             present: false,
             expected: false,
@@ -368,6 +370,7 @@ fn json_keys_are_stable() {
             "host",
             "missing",
             "outcome",
+            "pods",
             "probes",
             "tls",
             "version"
@@ -445,4 +448,41 @@ fn each_server_has_a_row_about_tls() {
          uvicorn 9 timed; its mapped files cannot be read: permission denied"
     );
     assert!(!render::table(&Report::conclude(sound())).contains("TLS"));
+}
+
+#[test]
+fn pods_without_names_are_a_finding() {
+    let folder = |path: &str, refusal: Option<&str>| LogFolder {
+        path: path.into(),
+        refusal: refusal.map(str::to_owned),
+    };
+    let absent = Some("No such file or directory (os error 2)");
+    let pods = |refusal, unnamed| Pods {
+        folders: vec![
+            folder("/var/log/pods", None),
+            folder("/var/log/containers", refusal),
+        ],
+        containers: 3,
+        unnamed,
+    };
+    assert_eq!(report(|facts| facts.pods = pods(None, 0)).missing, []);
+    for (refusal, why) in [
+        (absent, "/var/log/containers is not readable: No such file"),
+        (
+            None,
+            "/var/log/pods and /var/log/containers do not name them",
+        ),
+    ] {
+        let report = report(|facts| facts.pods = pods(refusal, 2));
+        let what = "labels namespace, pod and container of 2 of 3 containers in pods";
+        let parts = [what, why, "podLogs"];
+        assert_finding(&report, Outcome::Some, Severity::Some, parts);
+        let table = render::table(&report);
+        assert!(
+            table.contains("  pod names         known of 1 of 3 containers in pods"),
+            "{table}"
+        );
+    }
+    let report = report(|facts| facts.pods.folders = pods(absent, 0).folders);
+    assert_eq!(report.missing, [], "no process runs in a pod");
 }

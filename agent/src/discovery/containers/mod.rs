@@ -5,7 +5,7 @@
 
 pub mod cgroup;
 mod engines;
-mod pods;
+pub mod pods;
 
 use std::{
     collections::HashMap,
@@ -130,7 +130,8 @@ impl Containers {
         if std::mem::replace(&mut self.is_warned, true) {
             return;
         }
-        let folder = self.pods.folder().display();
+        let [folder, _] = self.pods.folders();
+        let folder = folder.display();
         match &self.pods.refused {
             Some(err) => warn!(
                 %err,

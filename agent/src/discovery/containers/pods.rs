@@ -20,14 +20,14 @@ const NAME_CAP: usize = 16_384;
 
 /// The names that the folders had when they were looked at.
 #[derive(Debug)]
-pub(super) struct PodLogs {
+pub struct PodLogs {
     pods: PathBuf,
     containers: PathBuf,
     by_uid: HashMap<String, Pod>,
     by_id: HashMap<String, Container>,
     looked_at: Option<Instant>,
     /// Why the folder of pods was not read, if so.
-    pub(super) refused: Option<io::Error>,
+    pub(crate) refused: Option<io::Error>,
 }
 
 #[derive(Debug)]
@@ -39,7 +39,7 @@ struct Pod {
 
 impl PodLogs {
     /// Looks below `root`, where the root of the host is.
-    pub(super) fn new(root: &Path) -> Self {
+    pub(crate) fn new(root: &Path) -> Self {
         Self {
             pods: root.join("var/log/pods"),
             containers: root.join("var/log/containers"),
@@ -50,14 +50,14 @@ impl PodLogs {
         }
     }
 
-    /// Folder of the logs of pods.
-    pub(super) fn folder(&self) -> &Path {
-        &self.pods
+    /// Folders of the logs of pods, and of containers.
+    pub(crate) fn folders(&self) -> [&Path; 2] {
+        [&self.pods, &self.containers]
     }
 
     /// Returns the names of a container and its pod; looks at the folders again if they were unknown. `None` if they still
     /// are; the container's own name is empty if only that is unknown.
-    pub(super) fn find(&mut self, uid: &str, id: Option<&str>, now: Instant) -> Option<Container> {
+    pub(crate) fn find(&mut self, uid: &str, id: Option<&str>, now: Instant) -> Option<Container> {
         let is_known = |container: &Container| !container.name.is_empty();
         let found = self.known(uid, id);
         if found.as_ref().is_some_and(is_known) || !self.look(now) {

@@ -6,6 +6,7 @@
 pub mod filesystems;
 pub mod gpus;
 pub mod host;
+pub mod pods;
 pub mod probing;
 pub mod processes;
 pub mod security;
@@ -15,7 +16,7 @@ use serde::Serialize;
 
 use crate::{
     bpf::attach_mode::AttachMode,
-    doctor::facts::{gpus::Gpus, host::Host, probing::Probing, tls::ServerTls},
+    doctor::facts::{gpus::Gpus, host::Host, pods::Pods, probing::Probing, tls::ServerTls},
 };
 
 /// Facts about this host.
@@ -26,6 +27,8 @@ pub struct Facts {
     pub attach_mode: Option<AttachMode>,
     /// The host, and the agent's place in it.
     pub host: Host,
+    /// Names of pods.
+    pub pods: Pods,
     /// NVIDIA GPUs.
     pub gpus: Gpus,
     /// Outcome of attaching the probes.
