@@ -24,6 +24,10 @@ datadog = yaml.safe_load(open(sys.argv[2]))
 instance, = datadog["instances"]
 assert instance["openmetrics_endpoint"] == "http://127.0.0.1:8082/metrics", instance
 assert instance["metrics"] and instance["namespace"], instance
+# Tags that Datadog gives a meaning of its own, and a limit that a busy host is above.
+assert set(instance["exclude_labels"]) == {"Hostname", "hostname"}, instance
+assert instance["rename_labels"] == {"version": "model_version"}, instance
+assert instance["max_returned_metrics"] > 2000, instance
 print(yaml.safe_dump(otel["receivers"][receiver]["config"]))
 "#;
 
