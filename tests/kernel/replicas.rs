@@ -268,6 +268,45 @@ fn without_the_names_of_pods_the_labels_are_empty_and_one_line_says_why() {
 }
 
 #[test]
+fn three_hundred_pods_have_few_series_and_whole_counts() {
+    const PODS: usize = 300;
+    const KEPT: usize = 256;
+    let Some(_kernel) = require_kernel() else {
+        return;
+    };
+    let host = tempfile::tempdir().unwrap();
+    let root = host.path();
+    let mut unified = Hierarchy::unified();
+    let uid = |number: usize| format!("{number:08x}-0b7e-4c55-9a61-2f0d8e7b4c19");
+    let servers: Vec<Server> = (0..PODS)
+        .map(|number| {
+            let folder = format!("var/log/pods/many_pod-{number}_{}/server", uid(number));
+            make(root, &folder);
+            let id = id(&format!("{number:x}f"));
+            unified.start(&format!("kubepods/pod{}/{id}", uid(number)))
+        })
+        .collect();
+    let root = root.to_str().unwrap();
+    let agent = Agent::start(&["--watch-exe", "reference-server", "--host-root", root]);
+    for server in &servers {
+        ask(server, 1);
+    }
+    let all = [("model", "shared")];
+    let count = PODS as f64;
+    assert_eq!(agent.wait_sum(REQUESTS, &all, count), count);
+    let page = agent.metrics();
+    // Other servers of this machine may be among those that are told apart.
+    let series = page.samples(REQUESTS, &all).count();
+    assert!((KEPT - 20..=KEPT + 1).contains(&series), "{series}");
+    let other = [("model", "shared"), ("pod", "other"), ("port", "other")];
+    let of_others = page.sum(REQUESTS, &other);
+    assert_eq!(of_others, (PODS - (series - 1)) as f64);
+    let named = [("namespace", "many"), ("container", "server")];
+    assert_eq!(page.sum(REQUESTS, &named) + of_others, count);
+    agent.stop();
+}
+
+#[test]
 fn labels_that_are_left_out_are_not_printed_and_their_series_are_one() {
     let Some(_kernel) = require_kernel() else {
         return;
