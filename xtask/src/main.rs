@@ -79,7 +79,7 @@ enum Command {
         #[arg(last = true)]
         agent_args: Vec<OsString>,
     },
-    /// Run the tests, with what they need built and fetched first (kernel tests need root), then kernel-test
+    /// Run the tests, with what they need built and fetched first (kernel tests need root), kernel-test and package-test
     Test {
         /// Run only tests whose name, or whose target's name, contains this [default: all tests, then `kernel-test`]
         filter: Vec<String>,

@@ -11,7 +11,8 @@ use anyhow::{Result, bail};
 use crate::arch::Arch;
 use crate::tools::toolchain::{LINKED_NAME, Missing, Places, Toolchain, find_program};
 use crate::tools::{
-    browser, debian, grafana, linker, prometheus, python_servers, qemu, tmux, torchserve,
+    browser, debian, grafana, linker, package_tools, prometheus, python_servers, qemu, tmux,
+    torchserve,
 };
 use crate::{progress, vm};
 
@@ -54,6 +55,7 @@ pub(crate) fn run(for_tests: bool) -> Result<()> {
             "set up: Grafana's types in {}",
             grafana::ensure()?.folder().display()
         );
+        package_tools::set_up();
         match vm::lack(Arch::Amd64) {
             None => {
                 let emulator = qemu::find(&vm::emulator(Arch::Amd64), Arch::Amd64)?;

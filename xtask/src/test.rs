@@ -1,4 +1,4 @@
-//! Runs the tests of the workspace, or those that filters select, then the agent on other kernels.
+//! Runs the tests of the workspace, or those that filters select, then the agent on other kernels and the packages.
 
 use std::ffi::OsString;
 
@@ -6,18 +6,20 @@ use anyhow::{Result, ensure};
 
 use crate::cargo_test::needs::{self, Need};
 use crate::cargo_test::{CargoTest, Words, targets};
-use crate::kernel_test;
+use crate::dist::program::Profile;
+use crate::{kernel_test, package_test};
 
 /// Runs the tests whose name, or whose target's name, contains one of `filters`. Without filters and options it runs
-/// every test and the kernel tests.
+/// every test, the kernel tests and those of the packages.
 pub(crate) fn run(filters: &[String], options: &[OsString]) -> Result<()> {
+    let mut parts = package_test::matching(filters);
     let (needs, runs) = if filters.is_empty() {
         let every = ["--workspace", "--no-fail-fast"].map(OsString::from);
         (Need::ALL.into(), vec![words(&every, &[], options)])
     } else {
         let targets = targets::matching(targets::all()?, filters);
         ensure!(
-            !targets.is_empty(),
+            !targets.is_empty() || !parts.is_empty(),
             "no test matches {}; `cargo xtask test` without a filter runs every test",
             filters.join(" or ")
         );
@@ -33,7 +35,10 @@ pub(crate) fn run(filters: &[String], options: &[OsString]) -> Result<()> {
     let mut outcome = tests.run(&runs);
     if filters.is_empty() && options.is_empty() {
         outcome = outcome.and_then(|()| kernel_test::run(&kernel_test::Options::default()));
+        parts = package_test::Part::OF_EVERY_CHANGE.to_vec();
     }
+    let outcome =
+        outcome.and_then(|()| package_test::run_noting(&parts, Profile::Release, &tests.leftovers));
     tests.leftovers.report_skips();
     outcome
 }

@@ -9,9 +9,9 @@ if [ "$1" -eq 1 ]; then
     else
         echo "inferprobe is installed, but does not run: sudo inferprobe doctor says why. Next:"
     fi
-    echo "  sudo inferprobe doctor           what this host lets it measure, and how to get the rest"
-    echo "  inferprobe assets prometheus     scrape configuration; inferprobe assets lists others"
-    echo "  /etc/inferprobe/inferprobe.toml  servers that it does not recognise; then systemctl restart inferprobe"
+    echo "  inferprobe top          where requests wait, live; http://127.0.0.1:8082/ shows it in a browser"
+    echo "  sudo inferprobe doctor  what this host lets it measure, and how to get the rest"
+    echo "  inferprobe assets       scrape configurations, dashboards and alert rules of this version"
 elif [ -d /run/systemd/system ]; then
     systemctl try-restart inferprobe.service || :
 fi

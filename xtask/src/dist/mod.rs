@@ -9,7 +9,7 @@ mod image;
 mod licences;
 mod pages;
 pub(crate) mod parts;
-mod program;
+pub(crate) mod program;
 mod rpm;
 mod sbom;
 mod tarball;
@@ -23,6 +23,7 @@ use clap::ValueEnum;
 
 use crate::arch::Arch;
 use crate::dist::parts::Parts;
+use crate::dist::program::Profile;
 use crate::{progress, workspace};
 
 /// The file of checksums.
@@ -45,18 +46,18 @@ pub(crate) fn run(kinds: &[Kind], arch: Arch) -> Result<()> {
         [] => Kind::value_variants(),
         kinds => kinds,
     };
-    for path in make(kinds, arch)? {
+    for path in make(kinds, arch, Profile::Packaged)? {
         println!("{}", path.display());
     }
     Ok(())
 }
 
 /// Makes `kinds` for `arch`; returns the path of each, in the same order, and writes the checksums.
-pub(crate) fn make(kinds: &[Kind], arch: Arch) -> Result<Vec<PathBuf>> {
+pub(crate) fn make(kinds: &[Kind], arch: Arch, profile: Profile) -> Result<Vec<PathBuf>> {
     let dist = folder()?;
     let is_built = |kind: &Kind| !matches!(kind, Kind::Chart | Kind::Sbom);
     let parts = if kinds.iter().any(is_built) {
-        Some(make_parts(arch)?)
+        Some(make_parts(arch, profile)?)
     } else {
         None
     };
@@ -81,11 +82,11 @@ pub(crate) fn make(kinds: &[Kind], arch: Arch) -> Result<Vec<PathBuf>> {
 }
 
 /// Builds the program, and makes all that is packed with it.
-fn make_parts(arch: Arch) -> Result<Parts> {
+fn make_parts(arch: Arch, profile: Profile) -> Result<Parts> {
     let folder = program::release_folder(arch).join("package");
     fs::create_dir_all(&folder).with_context(|| format!("create {}", folder.display()))?;
     let parts = Parts { arch, folder };
-    program::build(&parts)?;
+    program::build(&parts, profile)?;
     pages::write(&parts)?;
     licences::write(&parts)?;
     deb::write_changelog(&parts)?;

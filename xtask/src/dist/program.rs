@@ -26,11 +26,27 @@ fn folder_of(arch: Arch, profile: &str) -> PathBuf {
     }
 }
 
-/// Profile of the program in packages, with optimisation across crates.
-const PROFILE: &str = "packaged";
+/// How much the program in packages is optimised.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Profile {
+    /// Across crates: what users install.
+    Packaged,
+    /// As the tests' agent, of which everything but the program itself is built already.
+    Release,
+}
+
+impl Profile {
+    /// The name of cargo's profile.
+    fn name(self) -> &'static str {
+        match self {
+            Self::Packaged => "packaged",
+            Self::Release => "release",
+        }
+    }
+}
 
 /// Builds the program without symbols into the folder of `parts`.
-pub(crate) fn build(parts: &Parts) -> Result<()> {
+pub(crate) fn build(parts: &Parts, profile: Profile) -> Result<()> {
     let arch = parts.arch;
     build::check_target(arch)?;
     setup::ensure()?;
@@ -43,7 +59,7 @@ pub(crate) fn build(parts: &Parts) -> Result<()> {
     cargo
         .args([
             "--profile",
-            PROFILE,
+            profile.name(),
             "--package",
             "inferprobe",
             "--bin",
@@ -55,7 +71,7 @@ pub(crate) fn build(parts: &Parts) -> Result<()> {
         cargo.args(["-C", &format!("link-arg={option}")]);
     }
     progress::step("build the agent for packages", &mut cargo)?;
-    let built = folder_of(arch, PROFILE).join("inferprobe");
+    let built = folder_of(arch, profile.name()).join("inferprobe");
     let packed = parts.folder.join("inferprobe");
     progress::check(Command::new(strip).arg("-o").arg(&packed).arg(&built))?;
     let program = fs::read(&packed).with_context(|| format!("read {}", packed.display()))?;

@@ -10,6 +10,7 @@ use serde_json::Value;
 
 use crate::arch::Arch;
 use crate::dist::parts::VERSION;
+use crate::dist::program::Profile;
 use crate::dist::{self, Kind};
 use crate::package_test::chart;
 use crate::package_test::skip::{need, need_glibc, need_root};
@@ -52,12 +53,12 @@ struct Server {
 }
 
 /// Runs all checks.
-pub(crate) fn test() -> Result<()> {
+pub(crate) fn test(profile: Profile) -> Result<()> {
     need_root()?;
     let podman = need(Podman::ensure())?;
     let helm = need(Helm::ensure())?;
     need_glibc()?;
-    dist::make(&[Kind::Image], Arch::Amd64)?;
+    dist::make(&[Kind::Image], Arch::Amd64, profile)?;
     let image = format!("localhost/inferprobe:{VERSION}-amd64");
     let server = Server::start()?;
     let tool = Tool { podman, image };

@@ -4,34 +4,18 @@ use std::process::Command;
 
 use anyhow::{Result, ensure};
 
-use crate::arch::Arch;
 use crate::dist::parts::VERSION;
-use crate::dist::{self, Kind};
-use crate::package_test::skip::{need, need_root, need_tools};
+use crate::package_test::packages::Packages;
+use crate::package_test::skip::{need, need_root};
 use crate::progress;
-use crate::tools::debian;
-
-const PACKAGES: [&str; 4] = ["lintian", "mandoc", "rpm", "systemd"];
-
-/// Installs what checks the packages.
-pub(crate) fn install() -> Result<()> {
-    let missing = debian::missing(&PACKAGES)?;
-    if missing.is_empty() {
-        return Ok(());
-    }
-    debian::install("The packages are checked with lintian", &missing)
-}
+use crate::tools::package_tools;
 
 /// Runs all checks.
-pub(crate) fn test() -> Result<()> {
+pub(crate) fn test(packages: &Packages) -> Result<()> {
     // rpm changes its root folder.
     need_root()?;
-    need(install())?;
-    need_tools()?;
-    let made = dist::make(&[Kind::Deb, Kind::Rpm, Kind::Tarball], Arch::Amd64)?;
-    let [deb, rpm, tarball] = &made[..] else {
-        unreachable!("one path for each kind")
-    };
+    need(package_tools::install_checkers())?;
+    let [deb, rpm, tarball] = packages.get()?;
     progress::step(
         "check the Debian package",
         Command::new("lintian")

@@ -1,10 +1,10 @@
-//! Installs, uses, upgrades and removes both packages in a virtual machine: stock Linux 6.1, systemd, cgroup v2.
+//! Installs, uses, upgrades and removes packages and tarball in a virtual machine: stock Linux 6.1, systemd, cgroup v2.
 //!
 //! `guest/packages` has the checks.
 
 use std::fs::{self, File};
 use std::os::unix::fs::{PermissionsExt as _, symlink};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::time::Duration;
 
@@ -12,14 +12,14 @@ use anyhow::{Context as _, Result, bail, ensure};
 
 use crate::arch::Arch;
 use crate::dist::parts::VERSION;
-use crate::dist::{self, Kind};
-use crate::package_test::skip::{need, need_root, need_tools};
+use crate::package_test::packages::Packages;
+use crate::package_test::skip::{need, need_root};
 use crate::tools::{qemu, rootfs};
 use crate::vm::{self, Clock, Ended, Machine, kernels};
 use crate::{progress, workspace};
 
 const SERIES: &str = "6.1";
-const LIMIT: Duration = Duration::from_secs(900);
+const LIMIT: Duration = Duration::from_secs(1500);
 /// Room for the file system twice, while the kernel unpacks it, and for the services.
 const MEMORY_MIB: u32 = 2048;
 /// The unit that runs the checks.
@@ -30,7 +30,7 @@ const UNIT: &str = "[Unit]\nAfter=multi-user.target\n\
 const SERVER: &str = "reference-server";
 
 /// Runs all checks in one machine.
-pub(crate) fn test() -> Result<()> {
+pub(crate) fn test(packages: &Packages) -> Result<()> {
     need_root()?;
     need(match vm::lack(Arch::Amd64) {
         None => Ok(()),
@@ -38,8 +38,7 @@ pub(crate) fn test() -> Result<()> {
     })?;
     let kernel = need(kernels::fetch(SERIES, Arch::Amd64))?;
     let small_debian = need(rootfs::ensure())?;
-    need_tools()?;
-    let packages = dist::make(&[Kind::Deb, Kind::Rpm], Arch::Amd64)?;
+    let packages = packages.get()?;
     progress::step(
         "build the server of the tests",
         workspace::cargo("build").args(["--package", "inferprobe-tests", "--bin", SERVER]),
@@ -47,7 +46,7 @@ pub(crate) fn test() -> Result<()> {
     let dir = tempfile::tempdir().context("create a folder for the virtual machine")?;
     let root = dir.path().join("root");
     progress::check(Command::new("cp").arg("-a").arg(&small_debian).arg(&root))?;
-    fill(&root, &packages[0], &packages[1])?;
+    fill(&root, packages)?;
     let initramfs = dir.path().join("initramfs");
     pack(&root, &initramfs)?;
     let machine = Machine {
@@ -79,7 +78,7 @@ pub(crate) fn test() -> Result<()> {
 }
 
 /// Puts what the checks need into a file system.
-fn fill(root: &Path, deb: &Path, rpm: &Path) -> Result<()> {
+fn fill(root: &Path, [deb, rpm, tarball]: [&PathBuf; 3]) -> Result<()> {
     let folder = root.join("package-test");
     fs::create_dir(&folder).context("create a folder for the checks")?;
     let new = format!("{VERSION}+1");
@@ -90,6 +89,7 @@ fn fill(root: &Path, deb: &Path, rpm: &Path) -> Result<()> {
     for (from, name) in [
         (deb, "old.deb"),
         (rpm, "old.rpm"),
+        (tarball, "old.tar.gz"),
         (&workspace::target_dir().join("debug").join(SERVER), SERVER),
     ] {
         fs::copy(from, folder.join(name)).with_context(|| format!("copy {}", from.display()))?;

@@ -12,6 +12,7 @@ pub(crate) mod helm;
 pub(crate) mod linker;
 pub(crate) mod llama;
 pub(crate) mod node;
+pub(crate) mod package_tools;
 pub(crate) mod podman;
 pub(crate) mod prometheus;
 mod python;
