@@ -25,7 +25,6 @@ fn measure(
     client.send(&request("POST", target, &[], b"{}")).unwrap();
     receive(&mut client, bytes);
     let mut rows = agent.rows(1, |row| row.model == "m");
-    agent.stop();
     rows.remove(0)
 }
 
@@ -103,7 +102,6 @@ fn a_unix_socket_tells_a_slow_server_and_never_takes_a_slow_client_for_one() {
     let pause = Duration::from_millis(8);
     client.receive_slowly(LARGE, 256 << 10, pause).unwrap();
     let rows = agent.rows(2, |row| !row.model.is_empty());
-    agent.stop();
     let (produced, received) = (&rows[0], &rows[1]);
     let undrained_ms = produced.undrained_ms.unwrap();
     assert!(undrained_ms < 0.1 * stream_ms(produced), "{produced:?}");

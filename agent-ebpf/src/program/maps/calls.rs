@@ -28,9 +28,6 @@ pub(crate) struct Call {
     /// What the scheduler had counted of the thread; zeros if it does not count.
     pub(crate) run_delay_ns: u64,
     pub(crate) sleeps: u64,
-    /// Of a sending call: what was in the send buffer, bytes.
-    pub(crate) unsent: u32,
-    reserved: u32,
 }
 
 /// Direction of a call's bytes.
@@ -60,8 +57,6 @@ impl Call {
             direction,
             run_delay_ns: 0,
             sleeps: 0,
-            unsent: 0,
-            reserved: 0,
         }
     }
 

@@ -35,7 +35,6 @@ pub(crate) fn begin(
     call.flags = flags;
     if direction == direction::SEND {
         call.set_waits(task::waits::<Raw>());
-        call.unsent = sk.unsent();
     }
     if reads_payload()
         && let Some(buffer) = buffer()
@@ -73,8 +72,7 @@ fn note_send_start(sk: Sock<Raw>, call: &Call) {
     }
     // SAFETY: a map value; the call on the socket still runs.
     let conn = unsafe { &mut *conn };
-    conn.on_send_buffer_before(|| call.unsent);
-    conn.on_send_start(|| call.start_ns);
+    conn.on_send_start(|| call.start_ns, || 0);
     conn.on_writer(task::current_tid(), || call.waits());
 }
 

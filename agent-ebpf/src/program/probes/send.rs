@@ -52,8 +52,7 @@ pub(crate) fn try_tcp_sendmsg_locked<B: Backend>(sk: Sock<B>) -> Result<(), Drop
     // SAFETY: a map value; the sender holds the socket lock.
     let conn = unsafe { &mut *conn };
     conn.progress.reports_starts = 1;
-    conn.on_send_buffer_before(|| sk.unsent());
-    conn.on_send_start(now_ns);
+    conn.on_send_start(now_ns, || sk.unsent());
     conn.on_writer(task::current_tid(), task::waits::<B>);
     Ok(())
 }
