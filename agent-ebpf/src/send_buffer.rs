@@ -38,6 +38,14 @@ impl SendBuffer {
 }
 
 impl Conn {
+    /// Notes what is in the buffer when a write begins, unless the beginning of the running write was noted.
+    #[inline(always)]
+    pub fn on_send_buffer_before(&mut self, queued: impl FnOnce() -> u32) {
+        if self.progress.send_start_ns == 0 {
+            self.progress.held_bytes = queued();
+        }
+    }
+
     /// Adds the time in which the buffer kept the server from writing: in a write that returned at `now_ns`, and between
     /// the write before and this one. Comes before [`Conn::on_send`]: time before a response that follows another one without a
     /// read counts for that one.
@@ -88,7 +96,8 @@ mod tests {
         for &(start_ms, end_ms, before, after) in writes {
             let at = |queued| SendBuffer { queued, size: SIZE };
             if sees_starts {
-                conn.on_send_start(|| start_ms * MS, || before);
+                conn.on_send_buffer_before(|| before);
+                conn.on_send_start(|| start_ms * MS);
             }
             conn.on_send_buffer_after(end_ms * MS, at(after));
             conn.on_send(end_ms * MS, 1_000, Default::default());
@@ -175,7 +184,7 @@ mod tests {
         conn.record.flags = flag::UNIX;
         conn.progress.phase = phase::READING;
         let write = |conn: &mut Conn, start_ms, end_ms, queued| {
-            conn.on_send_start(|| start_ms * MS, || 0);
+            conn.on_send_start(|| start_ms * MS);
             let size = SIZE;
             conn.on_send_buffer_after(end_ms * MS, SendBuffer { queued, size });
             conn.on_send(end_ms * MS, 1_000, Default::default());
@@ -210,7 +219,8 @@ mod tests {
             queued: 80_000,
             size: SIZE,
         };
-        conn.on_send_start(|| 5 * MS, || 80_000);
+        conn.on_send_buffer_before(|| 80_000);
+        conn.on_send_start(|| 5 * MS);
         conn.on_send_buffer_after(6 * MS, buffer);
         assert_eq!(conn.record.undrained_us, 1_000);
     }

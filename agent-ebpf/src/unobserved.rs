@@ -154,7 +154,7 @@ mod tests {
         assert_eq!(conn.moved_on(|| Some(900)), Some(900));
         assert_eq!(conn.moved_on(|| Some(800)), None);
         assert_eq!(conn.moved_on(|| None), None);
-        conn.on_send_start(|| 5, || 0);
+        conn.on_send_start(|| 5);
         assert_eq!(conn.moved_on(|| Some(900)), None);
         conn.progress.send_start_ns = 0;
         conn.progress.reports_starts = 0;

@@ -2,24 +2,14 @@
 //!
 //! Does not depend on: hooks, when a record is due.
 
-use inferprobe_ebpf::{abi::UNKNOWN_US, conn::Conn};
+use inferprobe_ebpf::conn::Conn;
 
 use crate::{backend::Backend, sock::Sock};
 
-/// Looks into the send buffer after a write that returned at `now_ns`. Programs without loops are too long for it already,
-/// on 6.1: there the time is unknown.
-#[inline(always)]
-pub(crate) fn after_write<B: Backend>(conn: &mut Conn, sk: Sock<B>, now_ns: u64) {
-    if B::HAS_LOOPS {
-        look(conn, sk, now_ns);
-    } else {
-        conn.record.undrained_us = UNKNOWN_US;
-    }
-}
-
-/// A call of its own, so that the verifier follows the rest of a program once, whatever is in the buffer. On HTTP/2, no
-/// record of a response has the time: streams share the buffer.
+/// Looks into the send buffer after a write that returned at `now_ns`. A call of its own, so that the verifier follows the
+/// rest of a program once, whatever is in the buffer. On HTTP/2, no record of a response has the time: streams share the
+/// buffer.
 #[inline(never)]
-fn look<B: Backend>(conn: &mut Conn, sk: Sock<B>, now_ns: u64) {
+pub(crate) fn after_write<B: Backend>(conn: &mut Conn, sk: Sock<B>, now_ns: u64) {
     conn.on_send_buffer_after(now_ns, sk.send_buffer(conn.is_unix()));
 }

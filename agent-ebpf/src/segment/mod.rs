@@ -242,13 +242,12 @@ impl Conn {
         }
     }
 
-    /// Records that a write begins, at the time that `start_ns` returns, with the bytes in the send buffer that `queued`
-    /// returns, unless nothing was read before or the start is known.
+    /// Records that a write begins, at the time that `start_ns` returns, unless nothing was read before or the start is
+    /// known.
     #[inline(always)]
-    pub fn on_send_start(&mut self, start_ns: impl FnOnce() -> u64, queued: impl FnOnce() -> u32) {
+    pub fn on_send_start(&mut self, start_ns: impl FnOnce() -> u64) {
         if self.progress.phase != phase::IDLE && self.progress.send_start_ns == 0 {
             self.progress.send_start_ns = start_ns();
-            self.progress.held_bytes = queued();
         }
     }
 

@@ -221,7 +221,7 @@ impl Hooks {
     fn start_write(&mut self, before_ns: u64) {
         let start_ns = self.now_ns - before_ns;
         self.conn.progress.reports_starts = 1;
-        self.conn.on_send_start(|| start_ns, || 0);
+        self.conn.on_send_start(|| start_ns);
     }
 
     fn write(&mut self, bytes: &[u8]) {

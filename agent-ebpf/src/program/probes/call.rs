@@ -3,7 +3,10 @@
 //! `kprobe` and `syscall` use it. It keeps the call from its entry to its return, where `recv` and `send` handle it.
 //! Does not depend on: how the entry was hooked.
 
-use inferprobe_ebpf::{abi::DropReason, duplicate::Attached};
+use inferprobe_ebpf::{
+    abi::{DropReason, UNKNOWN_US},
+    duplicate::Attached,
+};
 
 use crate::{
     access::Raw,
@@ -72,7 +75,9 @@ fn note_send_start(sk: Sock<Raw>, call: &Call) {
     }
     // SAFETY: a map value; the call on the socket still runs.
     let conn = unsafe { &mut *conn };
-    conn.on_send_start(|| call.start_ns, || 0);
+    // The programs of calls are too long to look into the send buffer as well, on 6.1.
+    conn.record.undrained_us = UNKNOWN_US;
+    conn.on_send_start(|| call.start_ns);
     conn.on_writer(task::current_tid(), || call.waits());
 }
 

@@ -124,7 +124,7 @@ fn note_unix_send<B: Backend>(sk: Sock<B>) {
     // SAFETY: a map value; this hook runs in the sender's own system call, and the send hook after it.
     let conn = unsafe { &mut *conn };
     conn.progress.reports_starts = 1;
-    conn.on_send_start(now_ns, || 0);
+    conn.on_send_start(now_ns);
     conn.on_writer(task::current_tid(), task::waits::<B>);
 }
 

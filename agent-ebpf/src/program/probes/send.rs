@@ -52,7 +52,8 @@ pub(crate) fn try_tcp_sendmsg_locked<B: Backend>(sk: Sock<B>) -> Result<(), Drop
     // SAFETY: a map value; the sender holds the socket lock.
     let conn = unsafe { &mut *conn };
     conn.progress.reports_starts = 1;
-    conn.on_send_start(now_ns, || sk.unsent());
+    conn.on_send_buffer_before(|| sk.unsent());
+    conn.on_send_start(now_ns);
     conn.on_writer(task::current_tid(), task::waits::<B>);
     Ok(())
 }
@@ -98,11 +99,14 @@ pub(crate) fn try_sock_send_length<B: Backend>(
         );
         return Ok(());
     }
-    let (bytes, now_ns) = (ret as u32, now_ns());
+    let bytes = ret as u32;
     unobserved::before_write(conn, sk, bytes);
-    send_buffer::after_write(conn, sk, now_ns);
     let user = of_current::<B>(bytes).unwrap_or(Bytes::UNKNOWN);
     let user = Some(user.forgotten(conn));
+    let now_ns = now_ns();
+    if B::HAS_LOOPS {
+        send_buffer::after_write(conn, sk, now_ns);
+    }
     let copying = if conn.lock.closed != 0 {
         Copying::Done
     } else if conn.progress.phase == phase::IDLE {
