@@ -18,9 +18,9 @@ use crate::{
 /// Requests before those that are counted, so that caches and maps are filled.
 const WARM_UP: usize = 100;
 /// Requests of a round: many, because the agent handles records of a hundred requests at once.
-const REQUESTS: u64 = 500;
-/// Rounds, of which the median counts: the kernel's own work falls into some of them.
-const ROUNDS: usize = 5;
+const REQUESTS: u64 = 1_000;
+/// Rounds, of which the median counts: work of others falls into some of them.
+const ROUNDS: usize = 3;
 /// The machine counts as idle if it was for this share of a pause.
 const IDLE_SHARE: f64 = 0.98;
 const IDLE_PAUSE: Duration = Duration::from_millis(500);
@@ -28,7 +28,7 @@ const IDLE_PAUSE: Duration = Duration::from_millis(500);
 const IDLE_LIMIT: Duration = Duration::from_secs(20);
 
 /// Instructions of a request, on average of a round.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Instructions {
     /// Of the whole machine.
     all: u64,
@@ -66,7 +66,7 @@ impl Instructions {
                 agent: (agent_end_ns - agent_ns) / instruction_ns / REQUESTS,
             }
         });
-        rounds.sort_unstable();
+        rounds.sort_unstable_by_key(|round| round.all.saturating_sub(round.agent));
         rounds[ROUNDS / 2]
     }
 }
