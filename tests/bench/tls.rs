@@ -21,6 +21,8 @@ use crate::{
 const ROUND: Duration = Duration::from_millis(1_500);
 /// Until the probes are in the server, after the agent's start.
 const FOUND: Duration = Duration::from_secs(2);
+/// Until they are out of it again: the kernel removes one after the other.
+const DETACHED: Duration = Duration::from_secs(10);
 const PLACEMENT: Placement = Placement::Together;
 /// Most that reading may add to a request, microseconds.
 const READ_TARGET_US: f64 = 10.0;
@@ -140,7 +142,7 @@ fn beside<T>(options: &[String], round: impl FnOnce() -> Result<T>) -> Result<T>
     let agent = Agent::start_unlogged(options);
     thread::sleep(FOUND);
     let outcome = round();
-    agent.stop();
+    agent.stop_within(DETACHED);
     outcome
 }
 
