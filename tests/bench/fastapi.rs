@@ -1,7 +1,6 @@
 //! Starts a FastAPI application on uvicorn that echoes bodies.
 
 use std::{
-    net::TcpStream,
     path::Path,
     process::{Command, Stdio},
     time::Duration,
@@ -10,9 +9,11 @@ use std::{
 use anyhow::{Context, Result};
 
 use inferprobe_tests::{
-    agent::free_port, clock::wait_for, process::Owned, server_cases::hosts::APPS,
+    agent::free_port, client::await_listener, process::Owned, server_cases::hosts::APPS,
 };
 
+/// Runs uvicorn with its own options, under a command line that the agent does not recognise: it watches only what it is told.
+const UVICORN: &str = "import uvicorn; uvicorn.main()";
 /// Options of uvicorn for TLS, with files in [`APPS`].
 const TLS: [&str; 4] = [
     "--ssl-keyfile",
@@ -32,7 +33,8 @@ impl FastApi {
     /// Starts it from the Python environment `venv` in `folder`, measured by `by`, and behind TLS if `encrypted`.
     pub(crate) fn start(folder: &Path, by: &str, encrypted: bool) -> Result<Self> {
         let port = free_port();
-        let child = Command::new(folder.join("venv/bin/uvicorn"))
+        let child = Command::new(folder.join("venv/bin/python"))
+            .args(["-c", UVICORN])
             .args(["--no-access-log", "--log-level", "warning", "--port"])
             .arg(port.to_string())
             .arg("fastapi_app:app")
@@ -46,9 +48,7 @@ impl FastApi {
             .spawn()
             .context("start uvicorn")?;
         let server = Owned(child);
-        wait_for("uvicorn", START_LIMIT, || {
-            TcpStream::connect(("127.0.0.1", port)).ok()
-        });
+        await_listener("uvicorn", port, START_LIMIT);
         Ok(Self {
             _server: server,
             port,

@@ -2,7 +2,6 @@
 
 use std::{
     io,
-    net::TcpStream,
     process::{Command, Stdio},
     time::Duration,
 };
@@ -11,7 +10,7 @@ use anyhow::{Context, Result, ensure};
 
 use inferprobe_tests::{
     agent::{Agent, free_port},
-    clock::wait_for,
+    client::await_listener,
     process::Owned,
     server::Server,
 };
@@ -93,9 +92,7 @@ fn start_redis() -> Result<(Owned, u16)> {
     };
     let child = PLACEMENT.of_server(start)?.context("start redis")?;
     let owned = Owned(child);
-    wait_for("redis", Duration::from_secs(10), || {
-        TcpStream::connect(("127.0.0.1", port)).ok()
-    });
+    await_listener("redis", port, Duration::from_secs(10));
     Ok((owned, port))
 }
 

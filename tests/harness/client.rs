@@ -12,7 +12,7 @@ use std::{
 use rustix::net::sockopt::set_socket_linger;
 
 use crate::{
-    clock::monotonic_ns,
+    clock::{monotonic_ns, wait_for},
     http::{Head, chunked_content, chunked_len, head_len},
     server::{Place, stamps::Call},
 };
@@ -232,6 +232,14 @@ pub fn get(port: u16, target: &str) -> io::Result<(u16, String)> {
     let (_, answer) = connection.exchange(&bytes)?;
     let body = String::from_utf8(answer.body).map_err(io::Error::other)?;
     Ok((answer.status, body))
+}
+
+/// Waits until `what` listens on a port of 127.0.0.1.
+///
+/// # Panics
+/// If it does not within `limit`.
+pub fn await_listener(what: &str, port: u16, limit: Duration) {
+    wait_for(what, limit, || Connection::open_tcp(port).ok());
 }
 
 /// Sends one POST of JSON to a local HTTP endpoint on a new connection, which must succeed.

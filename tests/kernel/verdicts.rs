@@ -15,7 +15,7 @@ use inferprobe_tests::{
         Agent, free_port,
         launcher::{Launcher, agent_binary},
     },
-    client::{Connection, request},
+    client::{Connection, await_listener, request},
     clock::wait_for,
     nvml::Nvml,
     process::binary,
@@ -129,9 +129,7 @@ fn one_reader(installed: &Path, port: u16, folder: &Path) -> ProcessGroup {
         .stdout(console.try_clone().unwrap())
         .stderr(console);
     let group = ProcessGroup::start(command);
-    wait_for("gunicorn that listens", LIMIT, || {
-        Connection::open_tcp(port).ok()
-    });
+    await_listener("gunicorn", port, LIMIT);
     group
 }
 
