@@ -86,19 +86,21 @@ impl Connection {
     /// Reads once, and keeps the plaintext.
     fn read(&mut self, scratch: &mut [u8]) -> Result<()> {
         let count = match &mut self.tls {
-            None => self.stream.read(scratch)?,
-            Some(tls) => tls.read_tls(&mut self.stream)?,
-        };
-        anyhow::ensure!(count > 0, "the server closed a connection");
-        match &mut self.tls {
-            None => self.input.extend_from_slice(&scratch[..count]),
+            None => {
+                let count = self.stream.read(scratch)?;
+                self.input.extend_from_slice(&scratch[..count]);
+                count
+            }
             Some(tls) => {
+                let count = tls.read_tls(&mut self.stream)?;
                 let plaintext = tls.process_new_packets()?.plaintext_bytes_to_read();
                 let from = self.input.len();
                 self.input.resize(from + plaintext, 0);
                 tls.reader().read_exact(&mut self.input[from..])?;
+                count
             }
-        }
+        };
+        anyhow::ensure!(count > 0, "the server closed a connection");
         Ok(())
     }
 }

@@ -6,11 +6,16 @@
 
 use std::{cmp::Reverse, collections::BinaryHeap};
 
+use fastrand::Rng;
+
 use crate::{
     history::{
-        models::Models, occupancy::Occupied, readings::Reading, sample::Sample, span::WINDOW_NS,
+        models::{Models, tests::identity},
+        occupancy::Occupied,
+        readings::Reading,
+        sample::Sample,
+        span::WINDOW_NS,
     },
-    identity::{Identity, Replica},
     verdict::{component::Parts, evidence::Gpu},
 };
 
@@ -103,22 +108,8 @@ impl Fault {
     }
 }
 
-/// Numbers without a pattern, the same ones in each run.
-struct Numbers(u64);
-
-impl Numbers {
-    fn within(&mut self, from: u64, to: u64) -> u64 {
-        // The constants are those of Knuth's MMIX.
-        self.0 = self
-            .0
-            .wrapping_mul(6_364_136_223_846_793_005)
-            .wrapping_add(1_442_695_040_888_963_407);
-        from + (self.0 >> 33) % (to - from)
-    }
-
-    fn is_one_of(&mut self, number: u64) -> bool {
-        self.within(0, number) == 0
-    }
+fn is_one_of(numbers: &mut Rng, number: u64) -> bool {
+    numbers.u64(0..number) == 0
 }
 
 /// A server and its load.
@@ -138,45 +129,36 @@ struct Plan {
 }
 
 impl Plan {
-    fn draw(numbers: &mut Numbers) -> Self {
-        let mut faults = vec![Fault::ALL[numbers.within(0, Fault::ALL.len() as u64) as usize]];
-        if numbers.is_one_of(4) {
-            faults.push(Fault::ALL[numbers.within(0, Fault::ALL.len() as u64) as usize]);
+    fn draw(numbers: &mut Rng) -> Self {
+        let mut faults = vec![numbers.choice(Fault::ALL).unwrap()];
+        if is_one_of(numbers, 4) {
+            faults.push(numbers.choice(Fault::ALL).unwrap());
         }
-        let fault_ns = numbers.within(1, 120) * MS;
+        let fault_ns = numbers.u64(1..120) * MS;
         let is_blocked = faults.contains(&Fault::BlockedLoop);
         Self {
             work_ns: match is_blocked {
                 true => 100 * US,
-                false => numbers.within(500, 30_000) * US,
+                false => numbers.u64(500..30_000) * US,
             },
             fault_ns,
             clients: match faults.contains(&Fault::OneReader) {
-                true => numbers.within(3, 9),
-                false => numbers.within(1, 5),
+                true => numbers.u64(3..9),
+                false => numbers.u64(1..5),
             },
             pause_ns: match faults[0] {
                 Fault::OneReader | Fault::BusyWorkers => 0,
-                _ => numbers.within(0, 200) * MS,
+                _ => numbers.u64(0..200) * MS,
             },
-            spares: numbers.within(2, 9),
-            has_before: numbers.is_one_of(2) || faults.iter().any(|fault| fault.is_growth()),
-            is_hidden: numbers.is_one_of(5),
+            spares: numbers.u64(2..9),
+            has_before: is_one_of(numbers, 2) || faults.iter().any(|fault| fault.is_growth()),
+            is_hidden: is_one_of(numbers, 5),
             faults,
         }
     }
 
     fn has(&self, fault: Fault) -> bool {
         self.faults.contains(&fault)
-    }
-}
-
-fn identity() -> Identity {
-    Identity {
-        model: "m".into(),
-        version: "default".into(),
-        server: "s".into(),
-        replica: Replica::default(),
     }
 }
 
@@ -216,7 +198,7 @@ impl Pool {
 fn load(
     models: &mut Models,
     plan: &Plan,
-    numbers: &mut Numbers,
+    numbers: &mut Rng,
     (from_ns, to_ns, ails): (u64, u64, bool),
 ) {
     let has = |fault| ails && plan.has(fault);
@@ -241,9 +223,9 @@ fn load(
         if arrival_ns >= to_ns {
             continue;
         }
-        let is_spared = numbers.is_one_of(plan.spares);
+        let is_spared = is_one_of(numbers, plan.spares);
         let mut taken = |fault| match has(fault) && !is_spared {
-            true => numbers.within(plan.fault_ns * 8 / 10, plan.fault_ns * 12 / 10),
+            true => numbers.u64(plan.fault_ns * 8 / 10..plan.fault_ns * 12 / 10),
             false => 0,
         };
         let blocked_ns = taken(Fault::BlockedLoop);
@@ -254,9 +236,9 @@ fn load(
             taken(Fault::LongerWork) + taken(Fault::SharedGpu) + taken(Fault::ThrottledGpu);
         let (produced_ns, undrained_ns) = (taken(Fault::SlowProducer), taken(Fault::SlowReceiver));
         let (member, free_ns) = readers.next(arrival_ns);
-        let read_ns = free_ns + blocked_ns + numbers.within(20, 200) * US;
-        let last_read_ns = read_ns + sending_ns + numbers.within(1, 50) * US;
-        let work_ns = numbers.within(plan.work_ns * 8 / 10, plan.work_ns * 12 / 10) + longer_ns;
+        let read_ns = free_ns + blocked_ns + numbers.u64(20..200) * US;
+        let last_read_ns = read_ns + sending_ns + numbers.u64(1..50) * US;
+        let work_ns = numbers.u64(plan.work_ns * 8 / 10..plan.work_ns * 12 / 10) + longer_ns;
         let mut parts = Parts {
             queue_ns: Some(read_ns - arrival_ns),
             accept_ns: Some(0),
@@ -278,7 +260,7 @@ fn load(
             parts.starved_ns = Some(0);
         }
         parts.handler_ns = Some(written_ns - last_read_ns);
-        let stream_ns = produced_ns + undrained_ns + numbers.within(10, 300) * US;
+        let stream_ns = produced_ns + undrained_ns + numbers.u64(10..300) * US;
         parts.stream_ns = Some(stream_ns);
         let end_ns = written_ns + stream_ns;
         if plan.is_hidden {
@@ -330,7 +312,7 @@ fn read(models: &mut Models, plan: &Plan, (from_ns, to_ns, ails): (u64, u64, boo
 }
 
 /// Plays a plan; returns the cause that the verdict names, and the share of the mean duration that the faults took.
-fn play(plan: &Plan, numbers: &mut Numbers) -> (&'static str, String) {
+fn play(plan: &Plan, numbers: &mut Rng) -> (&'static str, String) {
     let mut models = Models::default();
     // The last requests of one span end before the next one begins.
     let spans = [(QUIET_NS, SLOW_NS - S, false), (SLOW_NS, END_NS, true)];
@@ -344,7 +326,7 @@ fn play(plan: &Plan, numbers: &mut Numbers) -> (&'static str, String) {
 
 #[test]
 fn random_mixes_never_get_a_wrong_verdict() {
-    let mut numbers = Numbers(14);
+    let mut numbers = Rng::with_seed(14);
     let mut named = [0; Fault::ALL.len()];
     for run in 0..RUNS {
         let plan = Plan::draw(&mut numbers);

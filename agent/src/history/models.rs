@@ -321,7 +321,7 @@ impl Ids {
 }
 
 #[cfg(test)]
-mod tests {
+pub(super) mod tests {
     use crate::verdict::{component::Parts, judge::Cause};
 
     use super::*;
@@ -329,7 +329,7 @@ mod tests {
     const MS: u64 = 1_000_000;
     const S: u64 = 1_000 * MS;
 
-    fn identity() -> Identity {
+    pub(in crate::history) fn identity() -> Identity {
         Identity {
             model: "m".into(),
             version: "default".into(),

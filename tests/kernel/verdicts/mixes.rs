@@ -6,6 +6,7 @@ use std::{
     time::{Duration, Instant},
 };
 
+use fastrand::Rng;
 use inferprobe_tests::{
     agent::free_port,
     clock::wait_for,
@@ -18,21 +19,6 @@ use inferprobe_tests::{
 use super::{
     EARLY, LIMIT, ask, crowd, entering, one_reader, receive_slowly, send_slowly, watching,
 };
-
-/// Numbers without a pattern, the same ones in each run.
-struct Numbers(u64);
-
-impl Numbers {
-    /// Returns one of `from..to`.
-    fn within(&mut self, from: u64, to: u64) -> u64 {
-        // The constants are those of Knuth's MMIX.
-        self.0 = self
-            .0
-            .wrapping_mul(6_364_136_223_846_793_005)
-            .wrapping_add(1_442_695_040_888_963_407);
-        from + (self.0 >> 33) % (to - from)
-    }
-}
 
 /// Returns the number in an environment variable.
 fn number_in(variable: &str, otherwise: u64) -> u64 {
@@ -63,14 +49,14 @@ fn random_mixes_never_get_a_wrong_verdict() {
     ];
     let [agent, of_limited, of_pinned] = &agents;
     let seed = number_in("INFERPROBE_MIX_SEED", 14);
-    let mut numbers = Numbers(seed);
+    let mut numbers = Rng::with_seed(seed);
     let mut told = BTreeMap::new();
     for run in 0..number_in("INFERPROBE_MIX_RUNS", 100) {
         let (model, kind) = (format!("mix-{run}"), run % 9);
-        let (count, ms) = (numbers.within(8, 40) as usize, numbers.within(5, 60));
-        let clients = numbers.within(1, 7) as usize;
+        let (count, ms) = (numbers.u64(8..40) as usize, numbers.u64(5..60));
+        let clients = numbers.u64(1..7) as usize;
         let target = |plan: &str| format!("/predictions/{model}?{plan}");
-        let is_mixed = numbers.within(0, 2) == 1;
+        let is_mixed = numbers.u64(0..2) == 1;
         let (judge, planted) = thread::scope(|scope| {
             if is_mixed {
                 // Quick requests to the same model, and to another one.
@@ -124,7 +110,7 @@ fn random_mixes_never_get_a_wrong_verdict() {
                     (of_limited, "cpu_limit")
                 }
                 5 => {
-                    let hogs = numbers.within(1, 4) as usize;
+                    let hogs = numbers.u64(1..4) as usize;
                     let _hogs = Hogs::start(hogs, &cpu);
                     ask(
                         pinned.port(),

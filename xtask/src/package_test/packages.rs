@@ -12,7 +12,7 @@ use crate::package_test::skip::need_tools;
 
 /// Packages that are made when a part asks for them.
 pub(crate) struct Packages {
-    pub(crate) profile: Profile,
+    profile: Profile,
     made: OnceCell<Vec<PathBuf>>,
 }
 

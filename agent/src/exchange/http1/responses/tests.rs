@@ -29,13 +29,18 @@ impl Run {
     }
 
     fn write_to(&mut self, tail: u64, visible: &[u8], bytes: u64) {
+        self.write_after(None, tail, visible, bytes);
+    }
+
+    /// A write during and before which the send buffer was too full for `undrained_ns`.
+    fn write_after(&mut self, undrained_ns: Option<u64>, tail: u64, visible: &[u8], bytes: u64) {
         self.now_ns += 10;
         let writes = Writes {
             start_ns: self.now_ns,
             start_bounded: false,
             thread_wait: None,
             end_ns: self.now_ns + 1,
-            undrained_ns: None,
+            undrained_ns,
             sends: 1,
             bytes,
             visible,
@@ -64,26 +69,6 @@ impl Run {
         let steps = &mut self.steps;
         self.stream
             .feed(&writes, || None, |step, _| steps.push(step));
-    }
-
-    /// A write during and before which the send buffer was too full for `undrained_ns`.
-    fn waited(&mut self, bytes: &[u8], undrained_ns: Option<u64>) {
-        self.now_ns += 10;
-        let writes = Writes {
-            start_ns: self.now_ns,
-            start_bounded: false,
-            thread_wait: None,
-            end_ns: self.now_ns + 1,
-            undrained_ns,
-            sends: 1,
-            bytes: bytes.len() as u64,
-            visible: bytes,
-            tail: 0,
-        };
-        let steps = &mut self.steps;
-        let next_request = || Some(fixtures::exchange().request);
-        self.stream
-            .feed(&writes, next_request, |step, _| steps.push(step));
     }
 
     fn all(&mut self, bytes: &[u8]) {
@@ -519,7 +504,7 @@ fn time_that_the_client_kept_the_buffer_full_is_the_responses() {
     let undrained = |writes: &[(&[u8], Option<u64>)]| {
         let mut run = Run::new();
         for (bytes, undrained_ns) in writes {
-            run.waited(bytes, *undrained_ns);
+            run.write_after(*undrained_ns, 0, bytes, bytes.len() as u64);
         }
         let ended = run.steps.iter().filter_map(|step| match step {
             Step::Ended(response) => Some(response.undrained_ns),
